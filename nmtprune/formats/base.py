@@ -1,0 +1,151 @@
+"""What every checkpoint format offers: named tensors, the axes along which heads lie, and a way to write them back."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from nmtprune.architecture import Architecture, ModuleId
+from nmtprune.plan import Base, Lineage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nmtprune.network import Network
+
+
+@dataclass(frozen=True)
+class HeadAxis:
+    """An axis of a named tensor along which the heads of one module lie, ``head_dim`` entries each.
+
+    Attributes:
+        tensor: name in `Checkpoint.tensors`.
+        axis: 0 for rows, 1 for columns.
+        blocks: how often the heads repeat along the axis: 3 for a packed query-key-value matrix.
+        output: the tensor is an output projection W_O (of the model or of its moving average): zero these entries and
+            the head's contribution is gone.
+    """
+
+    tensor: str
+    axis: int
+    blocks: int = 1
+    output: bool = False
+
+
+@dataclass(frozen=True)
+class Checkpoint(ABC):
+    """A model file in memory: tensors by name, and for every attention module the axes along which its heads lie.
+
+    Attributes:
+        path: the file it was read from.
+        architecture: its attention modules; head ids are positions in it.
+        tensors: all tensors that belong to weights by name: the model's under the names of the file, and copies that
+            must change with them (moving averages, optimizer moments) under names with a prefix of the format.
+        head_axes: per module, every axis of every tensor in which its heads lie.
+        lineage: how the heads map to the root checkpoint; None for a checkpoint that was never cut.
+    """
+
+    path: Path
+    architecture: Architecture
+    tensors: Mapping[str, "Tensor"]
+    head_axes: Mapping[ModuleId, tuple[HeadAxis, ...]]
+    lineage: Lineage | None
+
+    format: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def model_tensors(self) -> Mapping[str, "Tensor"]:
+        """The model's own tensors under the names of the file: no moving averages, no optimizer state."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> Mapping[str, "Tensor"]:
+        """The model's trainable tensors, each shared table once under its first name; no buffers."""
+
+    @property
+    @abstractmethod
+    def architecture_name(self) -> str:
+        """The format's own name of the architecture, of the root for a slim checkpoint: ``transformer_iwslt_de_en``."""
+
+    @abstractmethod
+    def part_of(self, name: str) -> str:
+        """The part of the model that a parameter belongs to.
+
+        One of ``embeddings`` (tables, positions and their projections), ``output`` (an output layer of its own),
+        ``attention.KIND``, ``feed-forward`` and ``norms``.
+        """
+
+    @abstractmethod
+    def rewritten(
+        self, tensors: Mapping[str, "Tensor"], architecture: Architecture, lineage: Lineage | None
+    ) -> "Checkpoint":
+        """The same checkpoint with other tensors (same names), head counts and lineage; nothing is written.
+
+        What speaks of the model before the change (its best validation score) is left out where a tensor changed.
+
+        Raises:
+            CheckpointError: optimizer state of a kind that cannot be cut, where heads were cut.
+        """
+
+    @abstractmethod
+    def save(self, path: Path, *, force: bool = False, provenance: Mapping[str, Any] | None = None) -> None:
+        """Write the checkpoint atomically.
+
+        Raises:
+            OutputError: the path exists (without `force`), is the input file, or cannot be written.
+        """
+
+    @abstractmethod
+    def without_optimizer(self) -> "Checkpoint":
+        """The same checkpoint without optimizer state."""
+
+    @abstractmethod
+    def reinitialized(self, seed: int) -> "Checkpoint":
+        """The same shape with fresh weights as the format's trainer draws them, and no trace of training."""
+
+    @abstractmethod
+    def network(self) -> "Network":
+        """What the native model must know beside tensors and head counts: norms, positions, activation, ...
+
+        Raises:
+            CheckpointError: the native model cannot run this checkpoint; all reasons.
+        """
+
+    @abstractmethod
+    def native_tensors(self) -> Mapping[str, "Tensor"]:
+        """The model's tensors under the names of the native model's parameters."""
+
+    @cached_property
+    def sha256(self) -> str:
+        """Fingerprint of the model's tensors as stored: sorted name, dtype, shape, bytes; independent of the file."""
+        return fingerprint(self.model_tensors)
+
+    @property
+    def base(self) -> Base:
+        """What a plan for this checkpoint names as its base."""
+        return Base(format=self.format, sha256=self.sha256, heads=self.architecture.heads_by_kind())
+
+
+def fingerprint(tensors: Mapping[str, "Tensor"]) -> str:
+    """SHA-256 over one line per tensor in the order of their names: name, dtype, shape, SHA-256 of its bytes."""
+    with ThreadPoolExecutor() as pool:
+        digests = list(pool.map(_bytes_sha256, (tensors[name] for name in sorted(tensors))))
+    lines = (
+        f"{name} {str(tensors[name].dtype).removeprefix('torch.')} {list(tensors[name].shape)} {digest}\n"
+        for name, digest in zip(sorted(tensors), digests, strict=True)
+    )
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _bytes_sha256(tensor: "Tensor") -> str:
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    if not flat.numel():
+        return hashlib.sha256().hexdigest()
+    return hashlib.sha256(memoryview(flat.view(torch.uint8).numpy())).hexdigest()

@@ -1,0 +1,111 @@
+"""Apply a plan to a checkpoint: pure slicing of named tensors along named axes, whatever the file format."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from nmtprune.architecture import STACKS, Architecture, AttentionModule, ModuleId
+from nmtprune.errors import UsageError
+from nmtprune.formats.base import Checkpoint, HeadAxis
+from nmtprune.plan import Lineage, Plan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MODES = ("cut", "masked", "uniform")
+"""cut: fewer heads, ragged. masked: same shapes, W_O zeroed. uniform: cut, then zero heads up to the stack's largest."""
+
+
+def apply(plan: Plan, checkpoint: Checkpoint, mode: str = "cut", *, other_weights: bool = False) -> Checkpoint:
+    """The checkpoint with the heads that the plan keeps; neither argument is changed and nothing is written.
+
+    Rows of W_q, W_k, W_v (with their biases) and columns of W_O go with a head; the order of the kept heads, head_dim
+    and the scale of the scores stay, so that the result computes what the checkpoint computes with the other heads
+    masked. Tensors that the plan does not touch are passed on as they are, not copied.
+
+    Args:
+        plan: made for this checkpoint.
+        checkpoint: full or already slim.
+        mode: one of MODES.
+        other_weights: accept a plan made on other weights of the same shape.
+
+    Raises:
+        PlanError: the plan is for another model.
+        CheckpointError: optimizer state that cannot be cut.
+        UsageError: an unknown mode.
+    """
+    if mode not in MODES:
+        raise UsageError(f"unknown mode '{mode}': choose among {', '.join(MODES)}")
+    plan.check(checkpoint.base, other_weights=other_weights)
+    if mode == "masked":
+        return _masked(plan, checkpoint)
+    kept = {module.id: plan.kept(module.id) for module in checkpoint.architecture}
+    padding = uniform_padding(kept, checkpoint.architecture) if mode == "uniform" else {}
+    architecture = checkpoint.architecture.with_heads({module: len(heads) for module, heads in kept.items()}, padding)
+    if architecture == checkpoint.architecture:
+        return checkpoint.rewritten(checkpoint.tensors, architecture, checkpoint.lineage)
+
+    def resize(tensor: "Tensor", axis: HeadAxis, module: AttentionModule) -> "Tensor":
+        return _resized(tensor, axis, module, kept[module.id], padding.get(module.id, 0))
+
+    lineage = (checkpoint.lineage or Lineage.start(checkpoint.base)).after(plan)
+    return checkpoint.rewritten(_mapped(checkpoint, resize), architecture, lineage)
+
+
+def uniform_padding(kept: Mapping[ModuleId, Sequence[int]], architecture: Architecture) -> dict[ModuleId, int]:
+    """Zero heads that each module needs to reach the largest count of its stack (at least one head)."""
+    padding: dict[ModuleId, int] = {}
+    for kinds in STACKS.values():
+        modules = [module.id for module in architecture if module.id.kind in kinds]
+        largest = max([1, *(len(kept[module]) for module in modules)])
+        padding.update((module, largest - len(kept[module])) for module in modules)
+    return padding
+
+
+def _masked(plan: Plan, checkpoint: Checkpoint) -> Checkpoint:
+    def zero(tensor: "Tensor", axis: HeadAxis, module: AttentionModule) -> "Tensor":
+        removed = sorted(set(range(module.heads)) - set(plan.kept(module.id)))
+        if not axis.output or not removed:
+            return tensor
+        zeroed = tensor.clone()
+        _by_head(zeroed, axis, module).index_fill_(axis.axis + 1, _index(removed, tensor), 0)
+        return zeroed
+
+    return checkpoint.rewritten(_mapped(checkpoint, zero), checkpoint.architecture, checkpoint.lineage)
+
+
+def _mapped(
+    checkpoint: Checkpoint, change: Callable[["Tensor", HeadAxis, AttentionModule], "Tensor"]
+) -> dict[str, "Tensor"]:
+    """All tensors of the checkpoint, `change` applied along every axis in which heads lie."""
+    tensors = dict(checkpoint.tensors)
+    for module in checkpoint.architecture:
+        for axis in checkpoint.head_axes[module.id]:
+            tensors[axis.tensor] = change(tensors[axis.tensor], axis, module)
+    return tensors
+
+
+def _resized(
+    tensor: "Tensor", axis: HeadAxis, module: AttentionModule, kept: Sequence[int], padding: int
+) -> "Tensor":
+    """The kept heads' entries along one axis, followed in each block by zeros for the padding heads."""
+    if len(kept) == module.heads and padding == module.padding_heads:
+        return tensor
+    heads = _by_head(tensor, axis, module).index_select(axis.axis + 1, _index(kept, tensor))
+    if padding:
+        shape = list(heads.shape)
+        shape[axis.axis + 1] = padding
+        import torch
+
+        heads = torch.cat([heads, heads.new_zeros(shape)], dim=axis.axis + 1)
+    return heads.flatten(axis.axis, axis.axis + 2)
+
+
+def _by_head(tensor: "Tensor", axis: HeadAxis, module: AttentionModule) -> "Tensor":
+    """View with the axis split into blocks, heads and the K entries of a head."""
+    return tensor.unflatten(axis.axis, (axis.blocks, module.stored_heads, module.head_dim))
+
+
+def _index(heads: Sequence[int], tensor: "Tensor") -> "Tensor":
+    import torch
+
+    return torch.tensor(list(heads), dtype=torch.long, device=tensor.device)
