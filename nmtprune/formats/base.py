@@ -128,7 +128,7 @@ class Checkpoint(ABC):
     @property
     def base(self) -> Base:
         """What a plan for this checkpoint names as its base."""
-        return Base(format=self.format, sha256=self.sha256, heads=self.architecture.heads_by_kind())
+        return Base.of(self.format, self.sha256, self.architecture)
 
 
 def fingerprint(tensors: Mapping[str, "Tensor"]) -> str:

@@ -1,0 +1,44 @@
+# README's words: make demo, make test. Everything is installed into .venv by the first of them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# pip -c does not reach the environments in which packages are built: both variables are needed.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := check
+.PHONY: check demo test test-slow lint install clean
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Error: $(PYTHON) is older than Python 3.11: call make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "Installing into $(VENV) (fairseq is compiled: about five minutes the first time) ..."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet torch -c constraints.txt
+	$(BIN)/pip install --quiet --editable '.[fairseq,dev]'
+	@touch $@
+
+install: $(READY)
+
+# make demo DATA=DIR runs the same on a real corpus: train|val|test*.{src,tgt}[.gz] in DIR.
+demo: $(READY)
+	$(BIN)/python -m nmtprune.demo $(if $(DATA),--data "$(DATA)")
+
+test: $(READY)
+	$(BIN)/python -m pytest -q
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint
+	$(BIN)/python -m pytest -q
+
+clean:
+	rm -rf $(VENV) build *.egg-info demo-run

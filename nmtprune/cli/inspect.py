@@ -1,0 +1,86 @@
+"""`nmtprune inspect`: what a checkpoint consists of."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nmtprune.cli.options import checkpoint_argument, format_option, verbosity_options
+from nmtprune.cli.render import Cell, emit_json, emit_table, emit_tsv
+
+if TYPE_CHECKING:
+    from nmtprune.summary import ModuleSummary, Summary
+
+
+@click.command(
+    epilog="Example: nmtprune inspect checkpoint_best.pt --format json",
+    short_help="Heads, lineage and parameters of a checkpoint.",
+)
+@checkpoint_argument
+@format_option
+@verbosity_options
+def inspect(checkpoint: Path, output_format: str) -> None:
+    """Show the attention modules of CHECKPOINT, the heads that each has, and its parameters by part.
+
+    Heads are listed with their ids in the root checkpoint, from which a slim one was cut, and with what one head
+    costs in parameters.
+    """
+    from nmtprune.formats import load
+    from nmtprune.summary import summarize
+
+    summary = summarize(load(checkpoint))
+    if output_format == "json":
+        emit_json(summary.as_json())
+    elif output_format == "tsv":
+        emit_tsv(MODULE_COLUMNS, (_module_row(entry) for entry in summary.modules))
+    else:
+        _emit_text(summary)
+
+
+MODULE_COLUMNS = ("module", "heads", "of", "head_dim", "parameters_per_head", "root_heads", "notes")
+
+
+def _module_row(entry: "ModuleSummary") -> tuple[Cell, ...]:
+    module = entry.module
+    notes = []
+    if module.padding_heads:
+        notes.append(f"+{module.padding_heads} padding")
+    if entry.masked_heads:
+        notes.append("masked " + ",".join(map(str, entry.masked_heads)))
+    roots = ",".join(map(str, entry.root_heads)) or "-"
+    return (
+        str(module.id), module.heads, entry.root_count, module.head_dim, entry.head_parameters, roots, " ".join(notes)
+    )  # fmt: skip
+
+
+def _emit_text(summary: "Summary") -> None:
+    click.echo(f"{summary.format} {summary.architecture}: {_heads_line(summary)}")
+    click.echo(f"tensors sha256 {summary.sha256}")
+    if summary.root_sha256:
+        click.echo(f"cut from        {summary.root_sha256}")
+    emit_table(MODULE_COLUMNS, [_module_row(entry) for entry in summary.modules])
+    emit_table(("part", "parameters", "share"), _parameter_rows(summary))
+    click.echo(f"model {_megabytes(summary.model_bytes)}, file {_megabytes(summary.file_bytes)}", nl=False)
+    click.echo(f", optimizer state and averages {_megabytes(summary.other_bytes)}")
+
+
+def _heads_line(summary: "Summary") -> str:
+    line = f"{summary.heads} heads"
+    if summary.root_heads != summary.heads:
+        removed = 1 - summary.heads / summary.root_heads
+        line += f" of {summary.root_heads} ({removed:.1%} removed)"
+    if summary.masked_heads:
+        line += f", {summary.masked_heads} of them masked: do not train on this file, they would grow back"
+    return line
+
+
+def _parameter_rows(summary: "Summary") -> Iterator[tuple[Cell, ...]]:
+    total = summary.total_parameters
+    for part, count in summary.parameters.items():
+        yield part, count, f"{count / total:.1%}"
+    yield "total", total, ""
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.2f} MB"

@@ -1,0 +1,103 @@
+"""The command `nmtprune`: one group of lazily imported commands, and the one place where errors become exit codes."""
+
+import importlib
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from nmtprune.cli import options
+from nmtprune.errors import NmtpruneError
+
+COMMANDS = {
+    "inspect": "nmtprune.cli.inspect:inspect",
+    "plan": "nmtprune.cli.plan:plan",
+    "slim": "nmtprune.cli.slim:slim",
+    "drift": "nmtprune.cli.drift:drift",
+    "user-dir": "nmtprune.cli.user_dir:user_dir",
+}
+
+INTERNAL_ERROR = 1
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+
+class CommandGroup(click.Group):
+    """A group that imports a command when it is called, and prints every failure as one line with its exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order in which a user meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of a command; None for a name that there is not."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what it raises becomes one line on stderr and the documented exit code."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except NmtpruneError as error:
+            code = _report(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            code = _report("interrupted", INTERRUPTED)
+        except BrokenPipeError:
+            # The reader of stdout went away (`| head`); writing to it again at exit would fail once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 0
+        except Exception as error:
+            hint = "" if options.verbosity() > 0 else " (-v shows the traceback)"
+            code = _report(f"internal error: {type(error).__name__}: {error}{hint}", INTERNAL_ERROR)
+        return ctx.exit(code)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, and end the process; usage errors are one line too."""
+        kwargs["standalone_mode"] = False
+        try:
+            sys.exit(super().main(*args, **kwargs) or 0)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            sys.exit(USAGE_ERROR)
+        except click.ClickException as error:
+            click.echo(f"Error: {error.format_message()}{_help_hint(error)}", err=True)
+            sys.exit(USAGE_ERROR)
+        except click.Abort:
+            click.echo("Error: interrupted", err=True)
+            sys.exit(INTERRUPTED)
+
+
+def _report(message: str, code: int) -> int:
+    if options.verbosity() > 0:
+        traceback.print_exc()
+    click.echo("Error: " + " ".join(message.split("\n")), err=True)
+    return code
+
+
+def _help_hint(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f" (see '{context.command_path} --help')" if context else ""
+
+
+@click.group(
+    cls=CommandGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "NMTPRUNE", "max_content_width": 120},
+)
+@click.version_option(package_name="nmtprune", message="nmtprune %(version)s")
+def main() -> None:
+    """Remove attention heads from translation models, and prove that nothing else changed.
+
+    Exit codes: 0 done, 1 internal error, 2 usage, 3 checkpoint, 4 plan or budget, 5 data, 6 engine, 7 quality gate,
+    8 output, 9 training, 130 interrupted.
+    """
+
+
+if __name__ == "__main__":
+    main()

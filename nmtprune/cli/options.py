@@ -1,0 +1,72 @@
+"""Options that several commands share, each defined once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_VERBOSITY = "nmtprune.verbosity"
+
+
+def verbosity() -> int:
+    """-1 after -q, 1 after -v, else 0, for the command that runs."""
+    context = click.get_current_context(silent=True)
+    level: int = context.meta.get(_VERBOSITY, 0) if context else 0
+    return level
+
+
+def _set_verbosity(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def callback(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+        if value:
+            context.meta[_VERBOSITY] = level
+
+    return callback
+
+
+def verbosity_options(command: F) -> F:
+    """-q and -v; read them with `verbosity`."""
+    quiet = click.option(
+        "-q", "--quiet", is_flag=True, expose_value=False, callback=_set_verbosity(-1), help="Only results and errors."
+    )
+    verbose = click.option(
+        "-v", "--verbose", is_flag=True, expose_value=False, callback=_set_verbosity(1), help="More detail; tracebacks."
+    )
+    return quiet(verbose(command))
+
+
+checkpoint_argument = click.argument("checkpoint", type=click.Path(path_type=Path))
+
+format_option = click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["text", "json", "tsv"]),
+    default="text",
+    show_default=True,
+    help="Form of the result on stdout; json and tsv keep full precision.",
+)
+
+force_option = click.option("--force", is_flag=True, help="Replace the output if it exists.")
+
+seed_option = click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="0 is a seed too.")
+
+
+def output_option(help_text: str, *, default: str | None = None) -> Callable[[F], F]:
+    """-o/--output PATH, required where there is no default."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path, allow_dash=True),
+        required=default is None,
+        default=default,
+        show_default=default is not None,
+        help=help_text,
+    )
+
+
+def say(message: str) -> None:
+    """A line for people on stderr, silent after -q."""
+    if verbosity() >= 0:
+        click.echo(message, err=True)

@@ -1,0 +1,183 @@
+"""What a checkpoint consists of: heads, lineage, parameters by part, what a head costs; and what slimming saved."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nmtprune.architecture import AttentionModule
+from nmtprune.formats.base import Checkpoint, HeadAxis
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ModuleSummary:
+    """One attention module.
+
+    Attributes:
+        module: its id, heads and head_dim.
+        root_heads: ids in the root checkpoint of the heads that it has.
+        root_count: heads of the module in the root checkpoint.
+        masked_heads: heads whose columns of W_O are all zero (files of mode `masked`).
+        head_parameters: parameters that removing one head removes.
+        head_bytes: bytes of those parameters.
+    """
+
+    module: AttentionModule
+    root_heads: tuple[int, ...]
+    root_count: int
+    masked_heads: tuple[int, ...]
+    head_parameters: int
+    head_bytes: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `nmtprune inspect` shows.
+
+    Attributes:
+        format: name of the file format.
+        architecture: the format's name of the architecture.
+        sha256: fingerprint of the model's tensors.
+        root_sha256: fingerprint of the checkpoint that it was cut from, None where it was never cut.
+        modules: one entry per attention module.
+        parameters: trainable parameters by part of the model, shared tables counted once.
+        model_bytes: bytes of these parameters.
+        file_bytes: size of the file.
+        other_bytes: bytes of tensors that move with the weights: optimizer moments, moving averages.
+    """
+
+    format: str
+    architecture: str
+    sha256: str
+    root_sha256: str | None
+    modules: tuple[ModuleSummary, ...]
+    parameters: dict[str, int]
+    model_bytes: int
+    file_bytes: int
+    other_bytes: int
+
+    @property
+    def heads(self) -> int:
+        """Heads that the model has."""
+        return sum(entry.module.heads for entry in self.modules)
+
+    @property
+    def root_heads(self) -> int:
+        """Heads that the root checkpoint had."""
+        return sum(entry.root_count for entry in self.modules)
+
+    @property
+    def masked_heads(self) -> int:
+        """Heads that are there but whose output is zero."""
+        return sum(len(entry.masked_heads) for entry in self.modules)
+
+    @property
+    def total_parameters(self) -> int:
+        """Trainable parameters of the model."""
+        return sum(self.parameters.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """All figures as plain values."""
+        return {
+            "format": self.format,
+            "architecture": self.architecture,
+            "sha256": self.sha256,
+            "root_sha256": self.root_sha256,
+            "heads": self.heads,
+            "root_heads": self.root_heads,
+            "masked_heads": self.masked_heads,
+            "modules": [_module_json(entry) for entry in self.modules],
+            "parameters": {**self.parameters, "total": self.total_parameters},
+            "bytes": {"model": self.model_bytes, "file": self.file_bytes, "optimizer_and_averages": self.other_bytes},
+        }
+
+
+def summarize(checkpoint: Checkpoint) -> Summary:
+    """Count what a checkpoint consists of."""
+    parameters: Counter[str] = Counter()
+    for name, tensor in checkpoint.parameters.items():
+        parameters[checkpoint.part_of(name)] += tensor.numel()
+    return Summary(
+        format=checkpoint.format,
+        architecture=checkpoint.architecture_name,
+        sha256=checkpoint.sha256,
+        root_sha256=checkpoint.lineage.root.sha256 if checkpoint.lineage else None,
+        modules=tuple(_module_summary(module, checkpoint) for module in checkpoint.architecture),
+        parameters=dict(sorted(parameters.items())),
+        model_bytes=model_bytes(checkpoint),
+        file_bytes=checkpoint.path.stat().st_size,
+        other_bytes=other_bytes(checkpoint),
+    )
+
+
+def model_bytes(checkpoint: Checkpoint) -> int:
+    """Bytes of the model's parameters, shared tables counted once."""
+    return sum(tensor.nbytes for tensor in checkpoint.parameters.values())
+
+
+def other_bytes(checkpoint: Checkpoint) -> int:
+    """Bytes of tensors that move with the weights: optimizer moments, moving averages."""
+    own = checkpoint.model_tensors
+    return sum(tensor.nbytes for name, tensor in checkpoint.tensors.items() if name not in own)
+
+
+def parameter_count(checkpoint: Checkpoint) -> int:
+    """Trainable parameters of the model, shared tables counted once."""
+    return sum(tensor.numel() for tensor in checkpoint.parameters.values())
+
+
+def _module_summary(module: AttentionModule, checkpoint: Checkpoint) -> ModuleSummary:
+    sliced = [
+        (checkpoint.parameters[axis.tensor], axis)
+        for axis in checkpoint.head_axes[module.id]
+        if axis.tensor in checkpoint.parameters
+    ]
+    per_head = [(_entries_of_a_head(tensor, axis, module), tensor.element_size()) for tensor, axis in sliced]
+    root_heads, root_count = _root_heads(module, checkpoint)
+    return ModuleSummary(
+        module=module,
+        root_heads=root_heads,
+        root_count=root_count,
+        masked_heads=_masked_heads(module, [(tensor, axis.axis) for tensor, axis in sliced if axis.output]),
+        head_parameters=sum(count for count, _ in per_head),
+        head_bytes=sum(count * size for count, size in per_head),
+    )
+
+
+def _entries_of_a_head(tensor: "Tensor", axis: HeadAxis, module: AttentionModule) -> int:
+    """Entries that one head has in a tensor; also known where no head is left."""
+    others = [size for position, size in enumerate(tensor.shape) if position != axis.axis]
+    return axis.blocks * module.head_dim * math.prod(others)
+
+
+def _root_heads(module: AttentionModule, checkpoint: Checkpoint) -> tuple[tuple[int, ...], int]:
+    if checkpoint.lineage is None:
+        return tuple(range(module.heads)), module.heads
+    layers = [own.id.layer for own in checkpoint.architecture.of_kind(module.id.kind)]
+    counts = checkpoint.lineage.root.heads[module.id.kind]
+    return tuple(checkpoint.lineage.keep[str(module.id)]), counts[layers.index(module.id.layer)]
+
+
+def _masked_heads(module: AttentionModule, outputs: list[tuple["Tensor", int]]) -> tuple[int, ...]:
+    masked: set[int] = set(range(module.heads)) if outputs else set()
+    for tensor, axis in outputs:
+        by_head = tensor.movedim(axis, 0).unflatten(0, (module.stored_heads, module.head_dim)).flatten(1)
+        masked &= {head for head in range(module.heads) if not by_head[head].any()}
+    return tuple(sorted(masked))
+
+
+def _module_json(entry: ModuleSummary) -> dict[str, Any]:
+    return {
+        "module": str(entry.module.id),
+        "heads": entry.module.heads,
+        "root_heads": entry.root_count,
+        "padding_heads": entry.module.padding_heads,
+        "head_dim": entry.module.head_dim,
+        "root_head_ids": list(entry.root_heads),
+        "masked_heads": list(entry.masked_heads),
+        "parameters_per_head": entry.head_parameters,
+        "bytes_per_head": entry.head_bytes,
+    }
