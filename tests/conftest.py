@@ -1,0 +1,58 @@
+"""Fixtures that every test may use: tiny checkpoints made once per session, and real models where they are given."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import builders
+
+Build = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """`builders.fairseq_checkpoint` without the folder: equal options give the same file, made once; do not change it.
+
+    Its data-bin is the folder ``data-bin`` beside it.
+    """
+    made: dict[str, Path] = {}
+
+    def make(**options: Any) -> Path:
+        key = repr(sorted(options.items()))
+        if key not in made:
+            made[key] = builders.fairseq_checkpoint(tmp_path_factory.mktemp("fairseq"), **options)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny(build: Build) -> Path:
+    """A trained pre-norm translation model: 2 + 2 layers of 4 heads, d 16, all embeddings shared, two Adam updates."""
+    return build(
+        updates=2, encoder_normalize_before=True, decoder_normalize_before=True, share_all_embeddings=True, dropout=0.0
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_lm(build: Build) -> Path:
+    """A trained language model: 2 layers of 4 heads, d 16, two Adam updates."""
+    return build(arch="transformer_lm", updates=2)
+
+
+@pytest.fixture(scope="session")
+def test_models() -> Path:
+    """The folder of real models that NMTPRUNE_TEST_MODELS names; skips where it is not set."""
+    folder = os.environ.get("NMTPRUNE_TEST_MODELS")
+    if not folder:
+        pytest.skip("NMTPRUNE_TEST_MODELS is not set")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def shared_model(test_models: Path) -> Path:
+    """A real fairseq checkpoint: 6 + 6 layers of 8 heads, EN-DE; its data-bin lies beside it."""
+    return test_models / "m30k-ende" / "checkpoint.pt"
