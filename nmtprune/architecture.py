@@ -42,7 +42,7 @@ class ModuleId:
         Raises:
             UsageError: the text is not of that form.
         """
-        match = re.fullmatch(rf"({'|'.join(KINDS)})\.(0|[1-9]\d*)", text)
+        match = re.fullmatch(rf"({'|'.join(KINDS)})\.(0|[1-9][0-9]*)", text)
         if match is None:
             raise UsageError(f"'{text}' names no attention module: write KIND.LAYER, for example cross.5")
         return cls(match[1], int(match[2]))
@@ -70,7 +70,7 @@ class HeadId:
             UsageError: the text is not of that form.
         """
         module, _, head = text.rpartition(".")
-        if not re.fullmatch(r"0|[1-9]\d*", head):
+        if not re.fullmatch(r"0|[1-9][0-9]*", head):
             raise UsageError(f"'{text}' names no head: write KIND.LAYER.HEAD, for example encoder.0.3")
         return cls(ModuleId.parse(module), int(head))
 
@@ -229,7 +229,7 @@ def _numbers(text: str, base: int, name: str) -> list[int]:
     """Numbers of ``3``, ``1,4`` or ``1-3`` as 0-based integers."""
     found: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part)
         if match is None:
             raise UsageError(f"'{name}': '{part}' is neither a number nor a range such as 1-3")
         first, last = int(match[1]), int(match[2] or match[1])
