@@ -1,4 +1,4 @@
-"""Plans: which heads of every attention module stay; the model they were made for; how heads map to a root model."""
+"""A plan: which heads of every attention module stay."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -10,11 +10,9 @@ from pydantic import AfterValidator, BaseModel, model_validator
 
 from nmtprune import files, strictjson
 from nmtprune.architecture import KINDS, HeadId, ModuleId
-from nmtprune.base import FROZEN, Base, HeadLists, Lineage, check_fit, faultless, through
 from nmtprune.errors import PlanError
-from nmtprune.plan_faults import FORMAT, VERSION, plan_faults
-
-__all__ = ["Base", "Lineage", "Plan", "PlanDiff", "compose", "diff"]
+from nmtprune.plan.base import FROZEN, Base, HeadLists, check_fit, faultless, through
+from nmtprune.plan.faults import FORMAT, VERSION, plan_faults
 
 _Json = Annotated[Mapping[str, Any], AfterValidator(strictjson.freeze)]
 
@@ -119,6 +117,11 @@ class Plan(BaseModel):
             PlanError: the file cannot be read, or as for `from_json`.
         """
         return cls.from_json(strictjson.read(path, PlanError), str(path))
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as a JSON object."""
+        shared = {"format": self.format, "version": self.version, "base": self.base.as_json()}
+        return shared | {"keep": dict(self.keep), "provenance": dict(self.provenance)}
 
     def to_json(self) -> str:
         """The plan as JSON text: one module a line, a newline at the end."""

@@ -9,11 +9,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 from nmtprune import strictjson
 from nmtprune.architecture import KINDS, Architecture, ModuleId
 from nmtprune.errors import CheckpointError, NmtpruneError, PlanError
-from nmtprune.plan_faults import base_faults, lineage_faults, modules_of
+from nmtprune.plan.faults import base_faults, lineage_faults, modules_of
 from nmtprune.strictjson import show
 
 if TYPE_CHECKING:
-    from nmtprune.plan import Plan
+    from nmtprune.plan.plan import Plan
 
 
 def _in_order(heads: Mapping[str, Iterable[int]]) -> strictjson.FrozenDict:

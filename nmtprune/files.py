@@ -1,0 +1,300 @@
+"""The one way in which nmtprune writes a file: whole or not at all.
+
+Bytes go to a temporary file ``.NAME.PID-TOKEN.nmtprune-tmp`` in the folder of the output, which is synchronized to
+disk and then takes the name of the output in one step. Until then an old file of that name stays as it is. A symbolic
+link as output is followed: the link stays, the file that it names is written. The temporary file is removed when the
+write fails and on Ctrl-C, SIGTERM and SIGHUP; what a harder kill leaves goes with the next write to the same output.
+"""
+
+import errno
+import fcntl
+import hashlib
+import io
+import os
+import re
+import secrets
+import signal
+import stat
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO, Protocol
+
+from nmtprune.errors import DataError, OutputError
+
+SUFFIX = ".nmtprune-tmp"
+
+_REASONS = {
+    errno.ENOSPC: "no space left on the disk",
+    errno.EDQUOT: "the disk quota is exceeded",
+    errno.EFBIG: "the limit on the size of a file is exceeded",
+}
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+_LONGEST_NAME = 150
+
+
+class _Buffer(Protocol):
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+
+class _RecordingFile(io.FileIO):
+    """A file that remembers why a write failed: some writers (torch.save) raise another error in its place."""
+
+    failure: OSError | None = None
+
+    def write(self, data: _Buffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
+
+
+class _Output(io.BufferedWriter):
+    """Buffered output without a descriptor: writers that are given one (old torch formats) write past the record."""
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("fileno")
+
+
+def check_output(path: Path | str, *, force: bool = False, inputs: Iterable[Path | str] = ()) -> None:
+    """Check that a file can be written, before any long work; what is there stays as it is.
+
+    Args:
+        path: the output; a symbolic link is followed.
+        force: an existing file may be replaced.
+        inputs: files that must not be overwritten, not even with `force`, under whatever path or link.
+
+    Raises:
+        OutputError: the output is one of the inputs, exists, is no regular file, or cannot be created in its folder.
+    """
+    target = _target(path)
+    _check_target(path, target, force, inputs)
+    temporary = _temporary_path(target)
+    with _removed_at_the_end(temporary), _explained(path, target):
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+@contextmanager
+def atomic_output(path: Path | str, *, force: bool = False, inputs: Iterable[Path | str] = ()) -> Iterator[BinaryIO]:
+    """A binary file, open for writing and seekable, that becomes `path` when the block ends without an exception.
+
+    A new file has the permissions that the umask leaves; one that replaces another has those of the other.
+
+    Args:
+        path: the output; a symbolic link is followed.
+        force: replace an existing file.
+        inputs: files that must not be overwritten.
+
+    Raises:
+        OutputError: as for `check_output`, or the file could not be written (disk full, ...). Nothing is left behind,
+            and an old file is as it was.
+    """
+    target = _target(path)
+    _check_target(path, target, force, inputs)
+    _remove_leftovers(target)
+    temporary = _temporary_path(target)
+    with _removed_at_the_end(temporary):
+        with _explained(path, target):
+            raw = _create(temporary, target)
+        file = _Output(raw, buffer_size=1024 * 1024)
+        try:
+            yield file
+            with _explained(path, target):
+                file.flush()
+                os.fsync(raw.fileno())
+                _publish(temporary, target, force)
+        except Exception:
+            if raw.failure is None:
+                raise
+            raise _output_error(path, target, raw.failure) from None
+        finally:
+            with suppress(OSError, ValueError):
+                file.close()
+
+
+def write_text(path: Path | str, text: str, *, force: bool = False, inputs: Iterable[Path | str] = ()) -> None:
+    """Write a UTF-8 text file atomically.
+
+    Raises:
+        OutputError: as for `atomic_output`.
+    """
+    with atomic_output(path, force=force, inputs=inputs) as file:
+        file.write(text.encode("utf-8", "surrogateescape"))
+
+
+def sha256_file(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DataError(f"{path}: cannot be read: {reason}") from None
+
+
+def _target(path: Path | str) -> Path:
+    """The file that will be written: links resolved, so that a linked output keeps its link."""
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: cannot be written: {error}") from None
+
+
+def _check_target(path: Path | str, target: Path, force: bool, inputs: Iterable[Path | str]) -> None:
+    with _explained(path, target):
+        there = os.stat(target) if os.path.lexists(target) else None
+    if there is None:
+        if not target.parent.is_dir():
+            problem = "is not a folder" if target.parent.exists() else "does not exist"
+            raise OutputError(f"{path}: {target.parent} {problem}")
+        return
+    if stat.S_ISDIR(there.st_mode):
+        raise OutputError(f"{path}: is a directory; name a file in it")
+    if not stat.S_ISREG(there.st_mode):
+        raise OutputError(f"{path}: is a device or a pipe, not a file ('-' writes to stdout where that is possible)")
+    for source in inputs:
+        if _is_same(there, source):
+            alias = "" if str(source) == str(path) else f" {source}"
+            raise OutputError(f"{path}: is the input file{alias}; nothing is changed in place, choose another output")
+    if not force:
+        raise OutputError(f"{path}: exists (--force replaces it)")
+
+
+def _is_same(there: os.stat_result, source: Path | str) -> bool:
+    with suppress(OSError, ValueError):
+        return os.path.samestat(there, os.stat(source))
+    return False
+
+
+def _temporary_path(target: Path) -> Path:
+    return target.with_name(f"{_prefix(target)}{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}")
+
+
+def _prefix(target: Path) -> str:
+    """Beginning of the names of temporary files of this output; a very long name is cut and told apart by a hash."""
+    name = os.fsencode(target.name)
+    if len(name) > _LONGEST_NAME:
+        return f".{os.fsdecode(name[:_LONGEST_NAME])}{hashlib.sha256(name).hexdigest()[:16]}."
+    return f".{target.name}."
+
+
+def _create(temporary: Path, target: Path) -> _RecordingFile:
+    """The open temporary file, locked for as long as it is open, with the permissions of the file it will replace."""
+    while True:
+        raw = _RecordingFile(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "r+b")
+        with suppress(OSError):
+            fcntl.flock(raw.fileno(), fcntl.LOCK_EX)
+        if os.fstat(raw.fileno()).st_nlink:
+            break
+        raw.close()  # another process took it for abandoned between its creation and the lock
+    with suppress(FileNotFoundError):
+        os.fchmod(raw.fileno(), stat.S_IMODE(os.stat(target).st_mode) & 0o777)
+    return raw
+
+
+def _publish(temporary: Path, target: Path, force: bool) -> None:
+    """Give the finished file its name in one step; without `force` that fails if the name was taken in the meantime."""
+    if force:
+        os.replace(temporary, target)
+    else:
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            if os.path.lexists(target):
+                raise FileExistsError(errno.EEXIST, "exists", str(target)) from None
+            os.replace(temporary, target)
+    with suppress(OSError):
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        os.fsync(folder)
+        os.close(folder)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove temporary files of this output whose writer is dead: nobody holds the lock on them."""
+    with suppress(OSError):
+        for name in os.listdir(target.parent):
+            owner = name.removeprefix(_prefix(target)).removesuffix(SUFFIX)
+            if name == f"{_prefix(target)}{owner}{SUFFIX}" and re.fullmatch(r"\d+-[0-9a-f]{8}", owner):
+                with suppress(OSError):
+                    _remove_if_abandoned(target.with_name(name), int(owner.partition("-")[0]))
+
+
+def _remove_if_abandoned(leftover: Path, process: int) -> None:
+    descriptor = os.open(leftover, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(leftover)
+    except BlockingIOError:
+        return
+    except OSError:  # a file system without locks: the process id has to do
+        if not _is_alive(process):
+            os.unlink(leftover)
+    finally:
+        os.close(descriptor)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+@contextmanager
+def _removed_at_the_end(temporary: Path) -> Iterator[None]:
+    """Remove the temporary file when the block ends, however it ends, and when a signal is about to end the process."""
+    owner = os.getpid()
+
+    def remove(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() == owner:
+            with suppress(OSError):
+                os.unlink(temporary)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    caught: list[signal.Signals] = []
+    if threading.current_thread() is threading.main_thread():
+        caught = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    for number in caught:
+        signal.signal(number, remove)
+    try:
+        yield
+    finally:
+        with suppress(OSError, ValueError):
+            os.unlink(temporary)
+        for number in caught:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def _explained(path: Path | str, target: Path) -> Iterator[None]:
+    """Turn a failed system call into an OutputError."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise _output_error(path, target, error) from None
+
+
+def _output_error(path: Path | str, target: Path, error: OSError | ValueError) -> OutputError:
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EEXIST:
+        return OutputError(f"{path}: exists by now (--force replaces it)")
+    reason = _REASONS.get(number or 0) or getattr(error, "strerror", None) or str(error)
+    if number in _NOT_WRITABLE:
+        reason = f"the folder {target.parent} is not writable"
+    with suppress(OSError, ValueError):
+        if os.path.lexists(target):
+            return OutputError(f"{path}: cannot be written: {reason}; the old file is unchanged")
+    return OutputError(f"{path}: cannot be written: {reason}; nothing was written")
