@@ -1,0 +1,1 @@
+"""DATA: from the options of a command to sentences, token ids and references, without fairseq."""

@@ -1,0 +1,133 @@
+"""The options that name DATA and TEST DATA, shared by every command that reads sentences."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from nmtprune.data.options import DEFAULT_SUBSET, DataOptions
+from nmtprune.data.subwords import POST_PROCESSES, TOKENIZERS
+from nmtprune.data.text import STDIN
+from nmtprune.errors import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Existence is not checked here: a missing file is bad data (exit code 5), not bad usage (2).
+_PATH = click.Path(path_type=Path)
+_PATH_OR_STDIN = click.Path(path_type=Path, allow_dash=True)
+_FIELDS = tuple(field.name for field in fields(DataOptions))
+
+_DATA_BIN = click.option(
+    "--data-bin", type=_PATH, metavar="DIR", help="Folder of fairseq-preprocess: dictionaries and binarized subsets."
+)
+_SUBSET = click.option(
+    "--subset", metavar="NAME[,NAME...]", show_default=DEFAULT_SUBSET, help="Binarized subset; several are joined."
+)
+_SOURCE = click.option(
+    "--source", type=_PATH_OR_STDIN, metavar="FILE", help="Raw text instead of a subset: a sentence per line, also .gz."
+)
+_REFERENCE = click.option(
+    "--reference", type=_PATH_OR_STDIN, metavar="FILE", help="Raw reference translations, one per sentence."
+)
+_LANGUAGES = (
+    click.option("-s", "--source-lang", metavar="LANG", help="Source language, where the data leaves it open."),
+    click.option("-t", "--target-lang", metavar="LANG", help="Target language, likewise."),
+)
+_TEXT = (
+    click.option("--sentencepiece", type=_PATH, metavar="MODEL", help="SentencePiece model that splits raw text."),
+    click.option("--bpe-codes", type=_PATH, metavar="FILE", help="subword-nmt or fastBPE codes that split raw text."),
+    click.option(
+        "--post-process",
+        type=click.Choice(POST_PROCESSES),
+        metavar="METHOD",
+        help=f"How subwords become words, as in fairseq: {', '.join(dict.fromkeys(map(str.strip, POST_PROCESSES)))}. "
+        "Without it: as the subword model or the dictionary's symbols suggest.",
+    ),
+    click.option(
+        "--tokenizer", type=click.Choice(TOKENIZERS), help="Tokenize raw source text and detokenize translations."
+    ),
+    click.option(
+        "--skip-invalid-size-inputs-valid-test",
+        "skip_invalid",
+        is_flag=True,
+        help="Leave out sentences that are longer than the model's positions, instead of refusing them.",
+    ),
+)
+
+
+def data_options(command: F) -> F:
+    """DATA for commands that score: the command receives ``data``, a `DataOptions`."""
+    options = (_DATA_BIN, _SUBSET, _SOURCE, _REFERENCE, *_LANGUAGES, *_TEXT)
+    decorated: F = _add(_collecting(command), options)
+    return decorated
+
+
+def translation_data_options(command: F) -> F:
+    """DATA for commands that translate: no reference; text from standard input unless a file or a subset is named."""
+    source = click.option(
+        "--source",
+        type=_PATH_OR_STDIN,
+        metavar="FILE",
+        show_default="standard input",
+        help="Raw text, one sentence per line, also .gz; '-' is standard input.",
+    )
+    subset = click.option("--subset", metavar="NAME[,NAME...]", help="A binarized subset instead of raw text.")
+    options = (_DATA_BIN, source, subset, *_LANGUAGES, *_TEXT)
+    decorated: F = _add(_collecting(command, default_source=STDIN), options)
+    return decorated
+
+
+def with_test_data(command: F) -> F:
+    """TEST DATA beside DATA: the command receives ``test_data`` too, a `DataOptions` or None.
+
+    Stands below `data_options` in the list of decorators.
+    """
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **values: Any) -> Any:
+        subset, source, reference = (values.pop(f"test_{name}") for name in ("subset", "source", "reference"))
+        return command(*args, **values, test_data=_test_data_of(values["data"], subset, source, reference))
+
+    options = (
+        click.option("--test-subset", metavar="NAME[,NAME...]", help="Binarized subset to report on."),
+        click.option("--test-source", type=_PATH_OR_STDIN, metavar="FILE", help="Raw text to report on instead."),
+        click.option("--test-reference", type=_PATH_OR_STDIN, metavar="FILE", help="Its reference translations."),
+    )
+    decorated: F = _add(wrapper, options)
+    return decorated
+
+
+def _collecting(command: F, default_source: Path | None = None) -> Callable[..., Any]:
+    """The command behind a function that turns the values of the options into ``data``."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **values: Any) -> Any:
+        given = {name: values.pop(name) for name in _FIELDS if name in values}
+        if given["source"] is None and given["subset"] is None:
+            given["source"] = default_source
+        return command(*args, **values, data=DataOptions(**given))
+
+    return wrapper
+
+
+def _test_data_of(
+    data: DataOptions, subset: str | None, source: Path | None, reference: Path | None
+) -> DataOptions | None:
+    if subset is not None and source is not None:
+        raise UsageError("test data: --test-subset and --test-source exclude each other")
+    if source is not None and reference is None:
+        raise UsageError("test data: --test-source needs --test-reference FILE")
+    if subset is None and source is None:
+        if reference is not None:
+            raise UsageError("test data: --test-reference needs --test-source FILE or --test-subset NAME")
+        return None
+    return replace(data, subset=subset, source=source, reference=reference)
+
+
+def _add(command: Callable[..., Any], options: tuple[Callable[[Any], Any], ...]) -> Any:
+    for option in reversed(options):
+        command = option(command)
+    return command

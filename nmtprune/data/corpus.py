@@ -1,0 +1,218 @@
+"""DATA as a value: what the options name, read, checked and turned into token ids and references."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nmtprune.data.batching import Batch, BatchLimits, batch_by_size, collate, order_by_length, shift_right, shuffled
+from nmtprune.data.content import Content, LanguagePair, build_codec, read_binarized, read_raw
+from nmtprune.data.databin import DataBin, Languages
+from nmtprune.data.options import DataOptions, ModelProfile
+from nmtprune.data.sentences import Ids, Sentences
+from nmtprune.data.subwords import TextCodec
+from nmtprune.data.vocabulary import Vocabulary, check_size
+from nmtprune.errors import DataError, UsageError
+
+_UNSHUFFLED_SUBSET = "test"
+_SKIP_OPTION = "--skip-invalid-size-inputs-valid-test"
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Sentences to translate or to score, in their original order.
+
+    Attributes:
+        name: ``valid.en-de`` or the path of the source text, for messages.
+        languages: source and target.
+        source: source sentences, the end-of-sentence symbol included.
+        target: reference translations as token ids, as many; None where there are none.
+        references: reference translations as text, as many; None where there are none.
+        numbers: place of each sentence in the input, counted from 0; has gaps where sentences were left out.
+        total: sentences of the input.
+        source_vocabulary: of the source side.
+        target_vocabulary: of the target side.
+        codec: from text to symbols and back.
+        model: what the model asks for.
+        inputs: SHA-256 by path of every file read.
+        notes: what a user should know about the data, one line each.
+        shuffle: fairseq shuffles such data before it sorts it by length.
+    """
+
+    name: str
+    languages: Languages
+    source: Sentences
+    target: Sentences | None
+    references: tuple[str, ...] | None
+    numbers: Ids
+    total: int
+    source_vocabulary: Vocabulary
+    target_vocabulary: Vocabulary
+    codec: TextCodec
+    model: ModelProfile
+    inputs: Mapping[str, str]
+    notes: tuple[str, ...]
+    shuffle: bool = True
+
+    def __len__(self) -> int:
+        """Number of sentences, without those left out."""
+        return len(self.source)
+
+    def decode(self, ids: Iterable[int], *, escape_unk: bool = False) -> str:
+        """Text of a translation from its token ids, as fairseq-generate scores it.
+
+        Args:
+            ids: token ids; the end-of-sentence symbol may be among them.
+            escape_unk: write unknown words as ``<<unk>>``, for references.
+        """
+        return self.codec.decode(self.target_vocabulary.string(ids, escape_unk=escape_unk))
+
+    def batches(self, limits: BatchLimits, seed: int = 1) -> list[Ids]:
+        """Positions of sentences batch by batch, short sentences first, as fairseq-generate batches them.
+
+        Args:
+            limits: how large a batch may be.
+            seed: fairseq's ``--seed``, which orders sentences of equal lengths.
+
+        Raises:
+            UsageError: a sentence has more tokens than a batch may have.
+        """
+        order = shuffled(self.total, seed) if self.shuffle else np.arange(self.total)
+        positions = np.full(self.total, -1, dtype=np.int64)
+        positions[self.numbers] = np.arange(len(self))
+        order = positions[order]
+        source_sizes, target_sizes = self.source.sizes, None if self.target is None else self.target.sizes
+        order = order_by_length(order[order >= 0], source_sizes, target_sizes)
+        sizes = source_sizes if target_sizes is None else np.maximum(source_sizes, target_sizes)
+        return batch_by_size(order, sizes, limits)
+
+    def batch(self, positions: Ids) -> Batch:
+        """Pad sentences to tensors, longest source first."""
+        import torch
+
+        # fairseq's call: it is not stable, and rows in another order could round differently.
+        lengths, order = torch.from_numpy(self.source.sizes[positions]).sort(descending=True)
+        positions = positions[order.numpy()]
+        source = [self.source[index] for index in positions.tolist()]
+        target = previous = None
+        if self.target is not None:
+            sentences = [self.target[index] for index in positions.tolist()]
+            pad, left_pad = self.target_vocabulary.pad, self.model.left_pad_target
+            target = collate(sentences, pad, left_pad=left_pad)
+            previous = collate(shift_right(sentences, self.target_vocabulary.eos), pad, left_pad=left_pad)
+        return Batch(
+            positions=positions,
+            source=collate(source, self.source_vocabulary.pad, left_pad=self.model.left_pad_source),
+            source_lengths=lengths,
+            target=target,
+            previous=previous,
+        )
+
+    def describe(self) -> dict[str, str | int]:
+        """The settings that make two readings of the same files differ, for provenance."""
+        return {
+            "data": self.name,
+            "languages": str(self.languages),
+            "sentences": len(self),
+            "left_out": self.total - len(self),
+            "post_process": self.codec.post_process,
+            "tokenizer": "moses" if self.codec.tokenizers else "none",
+        }
+
+
+def load_corpus(
+    options: DataOptions, model: ModelProfile | None = None, *, references: bool = True, targets: bool = False
+) -> Corpus:
+    """Read and check DATA.
+
+    Args:
+        options: what the user named.
+        model: what the checkpoint asks for; None checks nothing against a model.
+        references: reference texts are needed; without it none are read.
+        targets: reference token ids are needed; those of binarized data are there without it.
+
+    Raises:
+        DataError: a file is missing, damaged, empty, or does not fit the others or the model.
+        UsageError: references are needed and none are named.
+    """
+    model = model or ModelProfile()
+    if options.data_bin is None:
+        raise UsageError("data: no vocabulary: name --data-bin DIR")
+    folder = DataBin(options.data_bin)
+    wanted, trained = (options.source_lang, options.target_lang), (model.source_lang, model.target_lang)
+    languages = folder.choose_languages(options.subsets, wanted, trained)
+    source, target = folder.dictionary(languages.source), folder.dictionary(languages.target)
+    check_size(source, model.source_symbols, "source")
+    check_size(target, model.target_symbols, "target")
+    codec, note = build_codec(options, languages, target)
+    pair = LanguagePair(languages, source, target, codec)
+    if options.source is not None:
+        content = read_raw(options, options.source, pair, references=references, targets=targets)
+    else:
+        content = read_binarized(options, folder, pair, references=references, targets=targets)
+    if not len(content.source):
+        raise DataError(f"{content.name}: empty: it holds no sentences")
+    corpus = _within_positions(content, pair, model, skip=options.skip_invalid)
+    notes = (*([note] if note else ()), *corpus.notes, *_remarks(corpus))
+    return replace(corpus, notes=notes, shuffle=options.subsets != (_UNSHUFFLED_SUBSET,))
+
+
+def _within_positions(content: Content, pair: LanguagePair, model: ModelProfile, *, skip: bool) -> Corpus:
+    """The sentences that the model has positions for; others are refused or left out, as fairseq-generate does."""
+    source_sizes = content.source.sizes
+    too_long = np.zeros(len(source_sizes), dtype=bool)
+    if model.max_source_positions is not None:
+        too_long |= source_sizes > model.max_source_positions
+    if content.target is not None and model.max_target_positions is not None:
+        too_long |= content.target.sizes > model.max_target_positions
+    notes = content.notes
+    if too_long.any():
+        limits = f"{model.max_source_positions} source, {model.max_target_positions} target tokens"
+        counts = f"{too_long.sum()} of {len(too_long)}"
+        if not skip or too_long.all():
+            raise DataError(_too_long(content, int(np.argmax(too_long)), f"{counts} sentences", limits))
+        notes = (*notes, f"left out, longer than the model's positions ({limits}): {counts} sentences")
+    kept = np.flatnonzero(~too_long)
+    references = content.references
+    return Corpus(
+        name=content.name,
+        languages=pair.languages,
+        source=content.source.select(kept),
+        target=None if content.target is None else content.target.select(kept),
+        references=None if references is None else tuple(references[index] for index in kept.tolist()),
+        numbers=kept,
+        total=len(content.source),
+        source_vocabulary=pair.source,
+        target_vocabulary=pair.target,
+        codec=pair.codec,
+        model=model,
+        inputs={**_vocabulary_inputs(pair), **content.inputs},
+        notes=notes,
+    )
+
+
+def _too_long(content: Content, first: int, counts: str, limits: str) -> str:
+    sizes = f"{content.source.sizes[first]} source"
+    if content.target is not None:
+        sizes += f" and {content.target.sizes[first]} target"
+    where = f"{content.name}: {counts} are longer than the model's positions ({limits})"
+    return f"{where}, first {content.place(first)} with {sizes} tokens: {_SKIP_OPTION} leaves such sentences out"
+
+
+def _vocabulary_inputs(pair: LanguagePair) -> dict[str, str]:
+    inputs = {str(vocabulary.path): vocabulary.sha256 for vocabulary in (pair.source, pair.target)}
+    if pair.codec.segmenter is not None:
+        inputs[str(pair.codec.segmenter.path)] = pair.codec.segmenter.sha256
+    return inputs
+
+
+def _remarks(corpus: Corpus) -> list[str]:
+    """Lines that are legal but seldom meant."""
+    remarks = []
+    empty_sources = int((corpus.source.sizes <= 1).sum())
+    if empty_sources:
+        remarks.append(f"empty source sentences: {empty_sources} of {len(corpus)}")
+    empty_references = sum(not reference.strip() for reference in corpus.references or ())
+    if empty_references:
+        remarks.append(f"empty references: {empty_references} of {len(corpus)}")
+    return remarks

@@ -1,0 +1,216 @@
+"""A folder that fairseq-preprocess wrote: which subsets and language pairs it holds, and the sentences of them."""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nmtprune.data.binarized import data_path, index_path, read_sentences
+from nmtprune.data.sentences import Sentences
+from nmtprune.data.vocabulary import FairseqVocabulary
+from nmtprune.errors import DataError
+
+
+@dataclass(frozen=True, order=True)
+class Languages:
+    """Source and target language, as file names spell them."""
+
+    source: str
+    target: str
+
+    def __str__(self) -> str:
+        """``en-de``."""
+        return f"{self.source}-{self.target}"
+
+    @property
+    def reversed(self) -> "Languages":
+        """The opposite direction."""
+        return Languages(self.target, self.source)
+
+
+@dataclass(frozen=True)
+class Bitext:
+    """Binarized sentences of one subset; the target side may be missing.
+
+    Attributes:
+        name: ``valid.en-de``, for messages.
+        source: source sentences.
+        target: target sentences, as many, or None.
+        files: every file read.
+    """
+
+    name: str
+    source: Sentences
+    target: Sentences | None
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class DataBin:
+    """A folder of ``SUBSET.SRC-TGT.LANG.{bin,idx}`` and ``dict.LANG.txt``."""
+
+    folder: Path
+
+    def subsets(self) -> dict[str, set[Languages]]:
+        """Language pairs of every binarized subset.
+
+        Raises:
+            DataError: there is no such folder, or it cannot be read.
+        """
+        found: dict[str, set[Languages]] = {}
+        try:
+            names = [path.name for path in self.folder.iterdir()]
+        except OSError as error:
+            raise DataError(f"{self.folder}: no readable data folder: {error.strerror or error}") from error
+        for name in names:
+            parsed = _parse(name)
+            if parsed:
+                found.setdefault(parsed[0], set()).add(parsed[1])
+        return found
+
+    def dictionary(self, language: str) -> FairseqVocabulary:
+        """The vocabulary of a language.
+
+        Raises:
+            DataError: it is missing (those that are there are named) or damaged.
+        """
+        path = self._dictionary_path(language)
+        if not path.exists():
+            there = sorted(path.name for path in self.folder.glob("dict.*.txt"))
+            raise DataError(f"{path}: no such dictionary; {_listing(self.folder, there)}")
+        return FairseqVocabulary.read(path)
+
+    def choose_languages(
+        self, subsets: tuple[str, ...], wanted: tuple[str | None, str | None], trained: tuple[str | None, str | None]
+    ) -> Languages:
+        """Languages of the data: those wanted, else the model's if the folder has them, else the folder's only pair.
+
+        Args:
+            subsets: what is to be read; empty where only dictionaries are.
+            wanted: source and target language that the user named.
+            trained: source and target language of the checkpoint.
+
+        Raises:
+            DataError: a subset is missing (those that are there are named), or more than one pair is left.
+        """
+        there = self.subsets()
+        missing = [name for name in subsets if name not in there]
+        if missing:
+            names = ", ".join(f"'{name}'" for name in missing)
+            raise DataError(f"{self.folder}: no subset {names}; {_listing(self.folder, sorted(there))}")
+        if wanted[0] and wanted[1]:
+            return Languages(wanted[0], wanted[1])
+        pairs = set.intersection(*(there[name] for name in subsets)) if subsets else set().union(*there.values())
+        both_ways = pairs | {pair.reversed for pair in pairs}
+        if trained[0] and trained[1]:
+            pair = Languages(trained[0], trained[1])
+            known = pair in both_ways or (not subsets and self._has_dictionaries(pair))
+            if known and _fits(pair, wanted):
+                return pair
+        fitting = sorted(pair for pair in (both_ways if any(wanted) else pairs) if _fits(pair, wanted))
+        if len(fitting) == 1:
+            return fitting[0]
+        found = f"it holds {', '.join(map(str, sorted(pairs)))}" if pairs else "no file name tells them"
+        raise DataError(f"{self.folder}: unclear languages: {found}; give --source-lang and --target-lang")
+
+    def read(self, subset: str, languages: Languages, symbols: tuple[int, int], *, join_shards: bool = False) -> Bitext:
+        """Map both sides of a subset, binarized in either direction.
+
+        Args:
+            subset: its name.
+            languages: source and target.
+            symbols: sizes of the source and the target dictionary.
+            join_shards: add SUBSET1, SUBSET2, ... while there are such.
+
+        Raises:
+            DataError: a file is missing or damaged, or the two sides do not fit each other.
+        """
+        prefix = self._prefix(subset, languages)
+        if prefix is None:
+            has = ", ".join(map(str, sorted(self.subsets().get(subset, ()))))
+            raise DataError(f"{self.folder}: subset '{subset}' is not binarized for {languages} (it is for {has})")
+        parts = [_read_pair(prefix, languages, symbols)]
+        for number in itertools.count(1) if join_shards else ():
+            shard = self._prefix(f"{subset}{number}", languages)
+            if shard is None:
+                break
+            parts.append(_read_pair(shard, languages, symbols))
+        return joined(parts)
+
+    def _prefix(self, subset: str, languages: Languages) -> Path | None:
+        for pair in (languages, languages.reversed):
+            prefix = self.folder / f"{subset}.{pair}"
+            if index_path(_side(prefix, languages.source)).exists():
+                return prefix
+        return None
+
+    def _dictionary_path(self, language: str) -> Path:
+        return self.folder / f"dict.{language}.txt"
+
+    def _has_dictionaries(self, pair: Languages) -> bool:
+        return all(self._dictionary_path(language).exists() for language in (pair.source, pair.target))
+
+
+def joined(parts: list[Bitext]) -> Bitext:
+    """Several subsets as one.
+
+    Raises:
+        DataError: some have a target side and some have none.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    targets = [part.target for part in parts if part.target is not None]
+    if targets and len(targets) < len(parts):
+        lacking = ", ".join(part.name for part in parts if part.target is None)
+        raise DataError(f"{lacking}: no target side, but other parts of the data have one")
+    return Bitext(
+        name="+".join(part.name for part in parts),
+        source=Sentences.joined([part.source for part in parts]),
+        target=Sentences.joined(targets) if targets else None,
+        files=tuple(path for part in parts for path in part.files),
+    )
+
+
+def _parse(name: str) -> tuple[str, Languages] | None:
+    """Subset and languages of ``SUBSET.SRC-TGT.LANG.idx``; subsets may hold dots and languages hyphens."""
+    if not name.endswith(".idx"):
+        return None
+    rest, _, language = name.removesuffix(".idx").rpartition(".")
+    subset, _, pair = rest.rpartition(".")
+    if not subset or not language:
+        return None
+    if pair.startswith(f"{language}-"):
+        return subset, Languages(language, pair.removeprefix(f"{language}-"))
+    if pair.endswith(f"-{language}"):
+        return subset, Languages(pair.removesuffix(f"-{language}"), language)
+    return None
+
+
+def _listing(folder: Path, names: list[str]) -> str:
+    return f"there are {', '.join(names)}" if names else f"there is none in {folder}: run fairseq-preprocess"
+
+
+def _fits(pair: Languages, wanted: tuple[str | None, str | None]) -> bool:
+    return wanted[0] in (None, pair.source) and wanted[1] in (None, pair.target)
+
+
+def _side(prefix: Path, language: str) -> Path:
+    return prefix.with_name(f"{prefix.name}.{language}")
+
+
+def _read_pair(prefix: Path, languages: Languages, symbols: tuple[int, int]) -> Bitext:
+    source_path, target_path = _side(prefix, languages.source), _side(prefix, languages.target)
+    source = read_sentences(source_path, symbols[0])
+    has_target = index_path(target_path).exists() or data_path(target_path).exists()
+    target = read_sentences(target_path, symbols[1]) if has_target else None
+    if target is not None and len(target) != len(source):
+        counts = f"{len(source)} sentences, but {target_path.name} has {len(target)}"
+        raise DataError(f"{source_path}: {counts}: the two sides are not of one corpus")
+    for path, sentences in ((source_path, source), (target_path, target)):
+        if sentences is not None and not sentences.sizes.all():
+            empty = int(np.argmin(sentences.sizes))
+            raise DataError(f"{path}: sentence {empty} (counted from 0) has no tokens, not even the end symbol")
+    read = (source_path, target_path) if has_target else (source_path,)
+    files = tuple(file(path) for path in read for file in (index_path, data_path))
+    return Bitext(prefix.name, source, target, files)

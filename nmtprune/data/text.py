@@ -1,0 +1,79 @@
+"""Text files, one sentence per line: UTF-8, plain or gzip, with either line ending."""
+
+import gzip
+import hashlib
+import sys
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from nmtprune.errors import DataError
+
+STDIN = Path("-")
+_GZIP_MAGIC = b"\x1f\x8b"
+_UTF8_MARK = b"\xef\xbb\xbf"
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """The lines of a text file.
+
+    Attributes:
+        name: the path as it was given, or ``standard input``.
+        lines: without line endings.
+        sha256: of the bytes as stored (compressed, where the file is).
+    """
+
+    name: str
+    lines: tuple[str, ...]
+    sha256: str
+
+
+def read_text(path: Path, stdin: BinaryIO | None = None) -> TextFile:
+    r"""Read a file, or standard input where the path is ``-``.
+
+    Only ``\n`` and ``\r\n`` end a line: characters such as U+2028 or U+0085, which str.splitlines takes for line ends
+    too, occur inside sentences of crawled text and would shift every later line against the reference. A byte order
+    mark is dropped.
+
+    Raises:
+        DataError: the file cannot be read, is damaged gzip, or is not UTF-8; the line is named.
+    """
+    name = "standard input" if path == STDIN else str(path)
+    try:
+        stored = (stdin or sys.stdin.buffer).read() if path == STDIN else path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
+    content = _decompressed(name, stored).removeprefix(_UTF8_MARK)
+    lines = _decoded(name, content).split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return TextFile(name, tuple(line.removesuffix("\r") for line in lines), hashlib.sha256(stored).hexdigest())
+
+
+def first_of(faults: list[str], shown: int = 5) -> list[str]:
+    """The first faults of a file and how many more there are: a file of another kind has one in every line."""
+    more = len(faults) - shown
+    return faults[:shown] + [f"and {more} more"] if more > 0 else faults
+
+
+def _decompressed(name: str, stored: bytes) -> bytes:
+    # By content, not by name: standard input has no name, and valid UTF-8 never starts with these two bytes.
+    if not stored.startswith(_GZIP_MAGIC):
+        return stored
+    try:
+        return gzip.decompress(stored)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{name}: damaged gzip file: {error}") from error
+
+
+def _decoded(name: str, content: bytes) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        hint = " (the file starts like UTF-16)" if content.startswith(_UTF16_MARKS) else ""
+        found = f"byte 0x{content[error.start]:02x}"
+        raise DataError(f"{name}: line {line} is not UTF-8 ({found}){hint}: convert the file to UTF-8") from error

@@ -1,0 +1,169 @@
+"""Vocabularies: symbols and their ids. fairseq's ``dict.LANG.txt``, equal to what fairseq makes of the file."""
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from nmtprune.data.sentences import Ids
+from nmtprune.data.text import first_of, read_text
+from nmtprune.errors import DataError
+
+_OVERWRITE = "#fairseq:overwrite"
+_SPECIAL_SYMBOLS = ("<s>", "<pad>", "</s>", "<unk>")
+
+
+class Vocabulary(Protocol):
+    """What engines and metrics need of any format's vocabulary."""
+
+    @property
+    def path(self) -> Path:
+        """The file it was read from."""
+
+    @property
+    def pad(self) -> int:
+        """Id of the padding symbol."""
+
+    @property
+    def eos(self) -> int:
+        """Id of the end-of-sentence symbol."""
+
+    @property
+    def unk(self) -> int:
+        """Id of the unknown symbol."""
+
+    def __len__(self) -> int:
+        """Number of symbols, special ones included."""
+
+    def encode(self, line: str, *, append_eos: bool = True) -> Ids:
+        """Ids of the blank-separated symbols of a line."""
+
+    def string(self, ids: Iterable[int], *, escape_unk: bool = False) -> str:
+        """Symbols of a sequence of ids, separated by blanks."""
+
+
+@dataclass(frozen=True, eq=False)
+class FairseqVocabulary:
+    """A dictionary of fairseq; ids 0 to 3 are ``<s>``, ``<pad>``, ``</s>`` and ``<unk>``, lines of the file follow.
+
+    Attributes:
+        path: the file.
+        symbols: by id; a symbol that the file overwrites stands twice.
+        index: id of each symbol, the last one where it stands twice.
+        sha256: of the file.
+    """
+
+    path: Path
+    symbols: tuple[str, ...]
+    index: Mapping[str, int]
+    sha256: str
+
+    bos = 0
+    pad = 1
+    eos = 2
+    unk = 3
+
+    @classmethod
+    def read(cls, path: Path) -> "FairseqVocabulary":
+        """Read ``SYMBOL COUNT [#fairseq:overwrite]`` per line.
+
+        Raises:
+            DataError: the file cannot be read, is not UTF-8, has lines of another form, or repeats a symbol.
+        """
+        text = read_text(path)
+        symbols = list(_SPECIAL_SYMBOLS)
+        index = {symbol: number for number, symbol in enumerate(symbols)}
+        faults = []
+        for number, line in enumerate(text.lines, 1):
+            entry = _parse_line(line)
+            if entry is None:
+                faults.append(f"line {number}: '{line[:40]}' is not 'SYMBOL COUNT'")
+            elif entry.symbol in index and not entry.overwrite:
+                faults.append(f"line {number}: '{entry.symbol}' is a duplicate (not flagged {_OVERWRITE})")
+            else:
+                index[entry.symbol] = len(symbols)
+                symbols.append(entry.symbol)
+        if faults:
+            raise DataError.of_faults(f"{path}: no dictionary of fairseq", first_of(faults))
+        return cls(path, tuple(symbols), index, text.sha256)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the symbols in order: equal for equal dictionaries, whatever their counts and file names."""
+        return hashlib.sha256("\n".join(self.symbols).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        """Number of symbols, special ones included."""
+        return len(self.symbols)
+
+    def encode(self, line: str, *, append_eos: bool = True) -> Ids:
+        """Ids of the symbols of a line that any white space separates; symbols that are not known become ``<unk>``."""
+        ids = [self.index.get(symbol, self.unk) for symbol in line.split()]
+        return np.array(ids + [self.eos] * append_eos, dtype=np.int64)
+
+    def string(
+        self,
+        ids: Iterable[int],
+        *,
+        escape_unk: bool = False,
+        unk_string: str | None = None,
+        ignore: Collection[int] = (),
+        include_eos: bool = False,
+    ) -> str:
+        """Symbols of a sequence of ids, separated by blanks; ``<s>`` and, unless asked for, ``</s>`` are left out.
+
+        Args:
+            ids: token ids; ids beyond the dictionary read ``<unk>``.
+            escape_unk: write ``<<unk>>``, as fairseq-generate does in references, so that an unknown word of the
+                reference never matches one of the hypothesis.
+            unk_string: what to write for an unknown word instead.
+            ignore: further ids to leave out.
+            include_eos: write ``</s>`` too.
+        """
+        unknown = unk_string if unk_string is not None else "<<unk>>" if escape_unk else "<unk>"
+        left_out = {self.bos, *ignore} if include_eos else {self.bos, self.eos, *ignore}
+        listed = ids.tolist() if isinstance(ids, np.ndarray) else [int(token) for token in ids]
+        kept = (token for token in listed if token not in left_out)
+        return " ".join(unknown if token == self.unk else self._symbol(token) for token in kept)
+
+    def _symbol(self, token: int) -> str:
+        return self.symbols[token] if token < len(self.symbols) else self.symbols[self.unk]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    symbol: str
+    overwrite: bool
+
+
+def _parse_line(line: str) -> _Entry | None:
+    fields = line.rstrip().rsplit(" ", 1)
+    overwrite = fields[-1] == _OVERWRITE
+    if overwrite:
+        fields = fields[0].rsplit(" ", 1)
+    try:
+        int(fields[-1])
+    except ValueError:
+        return None
+    return _Entry(fields[0], overwrite) if len(fields) == 2 else None
+
+
+def check_size(vocabulary: Vocabulary, symbols: int | None, side: str) -> None:
+    """Compare a vocabulary with the rows of the model's embeddings.
+
+    Args:
+        vocabulary: of one side.
+        symbols: rows of that side's embeddings; None where the model does not tell.
+        side: ``source`` or ``target``, for the message.
+
+    Raises:
+        DataError: the numbers differ.
+    """
+    if symbols is not None and len(vocabulary) != symbols:
+        raise DataError(
+            f"{vocabulary.path}: the dictionary of another model: {len(vocabulary)} symbols (special ones included), "
+            f"but the model's {side} embeddings have {symbols}"
+        )
