@@ -235,10 +235,10 @@ def _check_scores(scores: Mapping[HeadId, float], selected: Modules) -> None:
     heads = _heads(selected)
     missing = [str(head) for head in heads if head not in scores]
     if missing:
-        raise BudgetError(f"no score for {_listed(missing)}")
+        raise BudgetError(f"no score for {listed(missing)}")
     broken = [f"{head} ({scores[head]})" for head in heads if not math.isfinite(scores[head])]
     if broken:
-        raise BudgetError(f"scores that are no finite numbers: {_listed(broken)}")
+        raise BudgetError(f"scores that are no finite numbers: {listed(broken)}")
 
 
 def _heads(modules: Modules) -> list[HeadId]:
@@ -249,8 +249,8 @@ def _count(number: int) -> str:
     return "1 head" if number == 1 else f"{number} heads"
 
 
-def _listed(names: Iterable[str], most: int = 10) -> str:
-    """Names for a message; beyond `most` only their number, since models have hundreds of heads."""
-    every = list(names)
+def listed(heads: Iterable[object], most: int = 10) -> str:
+    """Heads for a message; beyond `most` only their number, since models have hundreds."""
+    every = [str(head) for head in heads]
     more = f" and {len(every) - most} more" if len(every) > most else ""
     return ", ".join(every[:most]) + more

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from nmtprune import files, strictjson
 from nmtprune.architecture import KINDS, Architecture, HeadId
+from nmtprune.budget import listed
 from nmtprune.errors import DataError, UsageError
 from nmtprune.plan import Base
 from nmtprune.plan.faults import base_faults
@@ -152,8 +153,8 @@ class Scores(BaseModel):
         known, scored = architecture.head_ids(), {entry.id for entry in self.heads}
         foreign = sorted(scored.difference(known))
         missing = [head for head in architecture.head_ids(kinds) if head not in scored]
-        faults = [f"the model has no head {', '.join(map(str, foreign))}"] if foreign else []
-        faults += [f"no score for {', '.join(map(str, missing))}"] if missing else []
+        faults = [f"the model has no head {listed(foreign)}"] if foreign else []
+        faults += [f"no score for {listed(missing)} (select the kinds that were scored)"] if missing else []
         if faults:
             raise DataError.of_faults(f"{where}: made for another model or other kinds", faults)
 
@@ -181,7 +182,8 @@ def scores_faults(data: Any, complete: bool = False) -> list[str]:
     for key in ("baseline", "provenance"):
         value = data.get(key, {})
         faults += value_faults(value, key) if isinstance(value, Mapping) else [f"{key} is {show(value)}, not an object"]
-    if data.get("base") is not None and not isinstance(data["base"], Base):
+    stated = "base" in data and (complete or data["base"] is not None)
+    if stated and not isinstance(data["base"], Base):
         faults += base_faults(data["base"], "base.")
     return faults + (_list_faults(data["heads"]) if "heads" in data else [])
 

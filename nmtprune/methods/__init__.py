@@ -1,0 +1,1 @@
+"""Methods: data in, scores or a plan out; none of them writes a checkpoint."""

@@ -142,6 +142,14 @@ class Plan(BaseModel):
         """
         files.write_text(path, self.to_json(), force=force, inputs=inputs)
 
+    def with_provenance(self, provenance: Mapping[str, Any]) -> "Plan":
+        """The same plan with another provenance.
+
+        Raises:
+            PlanError: the provenance is no JSON object.
+        """
+        return Plan(base=self.base, keep=self.keep, provenance=provenance)
+
     def kept(self, module: ModuleId) -> tuple[int, ...]:
         """Ids of the heads of a module that stay; KeyError where the base has no such module."""
         return self.keep[str(module)]

@@ -1,0 +1,62 @@
+"""`nmtprune drift`: how far each head's weights moved between two checkpoints."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nmtprune.architecture import KINDS
+from nmtprune.cli.options import format_option, say, verbosity_options
+from nmtprune.cli.render import Cell, emit_json, emit_table, emit_tsv
+
+if TYPE_CHECKING:
+    from nmtprune.methods.drift import Drift
+
+
+@click.command(
+    epilog="Example: nmtprune drift slim.pt finetuned/checkpoint_last.pt --format tsv",
+    short_help="Weight change per head between two checkpoints.",
+)
+@click.argument("before", type=click.Path(path_type=Path))
+@click.argument("after", type=click.Path(path_type=Path))
+@format_option
+@verbosity_options
+def drift(before: Path, after: Path, output_format: str) -> None:
+    """Mean absolute change of the query, key and value weights of every head from BEFORE to AFTER.
+
+    Both are checkpoints of the same shape, or slim ones cut from it: heads are matched and named by their ids in the
+    root checkpoint, and a head that one of the two has lost is left out. The table shows the mean over the three
+    matrices, json and tsv each of them.
+    """
+    from nmtprune.formats import load
+    from nmtprune.methods.drift import drift as compare
+
+    found = compare(load(before), load(after))
+    if not found.related:
+        say("one of the checkpoints was cut from other weights than the other descends from: only their shapes agree")
+    rows = [{**asdict(entry), "head": str(entry.head)} for entry in found.heads]
+    if output_format == "json":
+        emit_json({"before": str(before), "after": str(after), "heads": rows})
+    elif output_format == "tsv":
+        columns = ("head", "query", "key", "value", "mean")
+        emit_tsv(columns, ([row[column] for column in columns] for row in rows))
+    else:
+        _emit_tables(found)
+
+
+def _emit_tables(found: "Drift") -> None:
+    """One table per kind: a row per layer, a column per head of the root; empty cells where a head is gone."""
+    means = {entry.head: entry.mean for entry in found.heads}
+    for kind in KINDS:
+        modules = {module: heads for module, heads in found.modules.items() if module.kind == kind}
+        if not modules:
+            continue
+        width = max(modules.values())
+        rows: list[list[Cell]] = []
+        for module, heads in modules.items():
+            cells = {head.head: mean for head, mean in means.items() if head.module == module}
+            own = [cells[head] for head in range(heads) if head in cells]
+            mean = sum(own) / len(own) if own else None
+            rows.append([str(module), *(cells.get(head) for head in range(width)), mean])
+        emit_table(["layer", *map(str, range(width)), "mean"], rows, title=f"{kind}: mean |change| per head")

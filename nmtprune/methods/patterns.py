@@ -1,0 +1,299 @@
+"""Plans from patterns, from chance and from scores: random and patterned pruning (Budhraja et al. 2020).
+
+What is drawn is a number per head, from a generator that is seeded with the seed, the kind and the layer: the same seed
+ranks the heads of a module alike in every plan, whatever other modules there are, and the heads that a plan of 50 %
+keeps are among those that a plan of 25 % keeps.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from nmtprune.architecture import KINDS, STACKS, Architecture, HeadId, ModuleId, parse_heads
+from nmtprune.budget import Amount, Limits, Modules, lowest, reachable, resolve
+from nmtprune.errors import BudgetError, UsageError
+from nmtprune.plan import Base, Plan
+
+SCOPES = ("model", "kind", "module")
+"""What an amount is of: all selected heads, those of each kind, or those of each module."""
+
+
+def random_scores(modules: Modules, seed: int) -> dict[HeadId, float]:
+    """A random number from 0 to 1 for every head; the lowest of them are a random choice of heads."""
+    drawn: dict[HeadId, float] = {}
+    for module in sorted(modules):
+        generator = np.random.default_rng([seed, KINDS.index(module.kind), module.layer])
+        drawn.update(
+            (HeadId(module, head), float(number)) for head, number in enumerate(generator.random(modules[module]))
+        )
+    return drawn
+
+
+def keep_heads(base: Base, pattern: str, seed: int, limits: Limits) -> Plan:
+    """Keep a number of heads in every layer, or in every kind; which ones is drawn.
+
+    Args:
+        base: the model.
+        pattern: ``encoder=777322 cross=12,10,8,8,4,4``: heads kept in each layer, one digit a layer without commas, one
+            number a layer with them; kinds that are not named stay full. Or ``14/31/30``: heads kept in encoder,
+            decoder and cross, in layers that are drawn too.
+        seed: seed of the draws.
+        limits: what the plan must satisfy; its kinds are not used.
+
+    Raises:
+        UsageError: the pattern cannot be read or does not fit the model, with all faults.
+        BudgetError: the limits forbid these numbers.
+    """
+    if "/" in pattern:
+        return _keep_totals(base, pattern, seed, limits)
+    keep = _layer_counts(base, pattern)
+    scores = random_scores(base.modules, seed)
+    removed = [head for id, count in keep.items() for head in _lowest_in(scores, id, base.modules[id] - count)]
+    return checked(Plan.removing(base, removed), limits)
+
+
+def remove_heads(base: Base, names: str, architecture: Architecture, limits: Limits) -> Plan:
+    """Remove the heads and whole modules that are named, in any spelling of `parse_heads`.
+
+    Raises:
+        UsageError: a name that cannot be read or that the model does not have, with all faults.
+        BudgetError: the limits forbid it.
+    """
+    heads = parse_heads(names, architecture)
+    if not heads:
+        raise UsageError("no heads named: write encoder.0.3, encoder.4 for a whole layer, or E:1:4")
+    return checked(Plan.removing(base, heads), limits)
+
+
+def remove_lowest(
+    base: Base, scores: Mapping[HeadId, float], amount: Amount, limits: Limits, per: str = "model"
+) -> Plan:
+    """Remove the heads with the lowest scores.
+
+    Args:
+        base: the model.
+        scores: a score for every head of the selected kinds; `random_scores` for a random choice.
+        amount: heads to remove, of what `per` says.
+        limits: the kinds to choose from, and what the plan must satisfy.
+        per: one of SCOPES; a percentage is rounded once for each kind or module.
+
+    Raises:
+        UsageError: an unknown scope, or limits that the model cannot be divided by.
+        BudgetError: the amount cannot be removed; every kind or module that is to blame.
+    """
+    modules = base.modules
+    removed: list[HeadId] = []
+    faults: list[str] = []
+    for name, group, own_limits in _groups(modules, limits, per):
+        try:
+            removed += lowest(scores, resolve(amount, group, own_limits), group, own_limits)
+        except BudgetError as error:
+            faults += [f"{name}: {fault}" if name else fault for fault in error.faults]
+    if faults:
+        raise BudgetError("; ".join(faults), faults)
+    return checked(Plan.removing(base, removed), limits)
+
+
+def empty_layers(base: Base, selection: str, limits: Limits) -> Plan:
+    """Remove all heads of some layers, the same selection in every selected kind.
+
+    Args:
+        base: the model.
+        selection: one or more, separated by commas, of ``top:N`` (the N layers nearest the output), ``bottom:N``,
+            ``middle:N`` (the lower of two middles), ``even`` and ``odd``. Even and odd go by the layer's id, counted
+            from 0: even empties encoder.0, encoder.2, ... Who counts layers from 1 calls these odd.
+        limits: the kinds, and what the plan must satisfy.
+
+    Raises:
+        UsageError: a selection that cannot be read, or more layers than a kind has, with all faults.
+        BudgetError: the limits forbid it.
+    """
+    modules = limits.selected(base.modules)
+    chosen: set[ModuleId] = set()
+    faults: list[str] = []
+    for part in re.split(r"[,\s]+", selection.strip()):
+        for kind in (kind for kind in KINDS if any(module.kind == kind for module in modules)):
+            own = [module for module in modules if module.kind == kind]
+            try:
+                chosen.update(_selected_layers(own, part))
+            except UsageError as error:
+                faults += [fault for fault in error.faults if fault not in faults]
+    if faults:
+        raise UsageError.of_faults(f"layers '{selection}'", faults)
+    heads = [HeadId(module, head) for module in chosen for head in range(modules[module])]
+    return checked(Plan.removing(base, heads), limits)
+
+
+def checked(plan: Plan, limits: Limits) -> Plan:
+    """The plan, if it satisfies the limits.
+
+    Raises:
+        BudgetError: naming every module that keeps too few heads, and every stack that is not uniform.
+    """
+    modules = plan.base.modules
+    fewest = limits.min_heads_per_module
+    kept = {module: len(plan.kept(module)) for module in modules}
+    faults = [
+        f"{module} keeps {count}, fewer than {fewest}"
+        for module, count in kept.items()
+        if count < min(fewest, modules[module])
+    ]
+    if limits.uniform:
+        faults += _stack_faults(kept, modules)
+    if faults:
+        raise BudgetError.of_faults("the plan does not keep to the limits", faults)
+    return plan
+
+
+def _layer_counts(base: Base, pattern: str) -> dict[ModuleId, int]:
+    """Heads kept in every module of the kinds that a pattern names."""
+    counts: dict[ModuleId, int] = {}
+    faults: list[str] = []
+    seen = []
+    for entry in pattern.split():
+        kind, separator, numbers = entry.partition("=")
+        if not separator or kind not in KINDS:
+            faults.append(f"'{entry}' is not KIND=HEADS, such as cross=233777 (kinds: {', '.join(KINDS)})")
+        elif kind in seen:
+            faults.append(f"{kind} stands twice")
+        else:
+            found, own_faults = _counts_of_kind(base, kind, numbers)
+            counts.update(found)
+            faults += own_faults
+        seen.append(kind)
+    if faults or not seen:
+        raise UsageError.of_faults(f"pattern '{pattern}'", faults or ["it is empty; write encoder=777322 or 14/31/30"])
+    return counts
+
+
+def _counts_of_kind(base: Base, kind: str, text: str) -> tuple[dict[ModuleId, int], list[str]]:
+    modules = [module for module in base.modules if module.kind == kind]
+    if not modules:
+        return {}, [f"the model has no {kind} attention"]
+    if re.fullmatch(r"[0-9]+", text):
+        numbers = [int(digit) for digit in text]
+    elif re.fullmatch(r"[0-9]{1,6}(,[0-9]{1,6})*,?", text):
+        numbers = [int(number) for number in text.rstrip(",").split(",")]
+    else:
+        return {}, [f"{kind}: '{text}' is neither digits (777322) nor numbers with commas (12,10,8)"]
+    if len(numbers) != len(modules):
+        alone = f" (for one layer of {text} heads write '{text},')" if len(modules) == 1 and "," not in text else ""
+        return {}, [f"{kind} has {len(modules)} layers, the pattern {len(numbers)}{alone}"]
+    faults = [
+        f"{module} has {base.modules[module]} heads, fewer than {count}"
+        for module, count in zip(modules, numbers, strict=True)
+        if count > base.modules[module]
+    ]
+    return dict(zip(modules, numbers, strict=True)), faults
+
+
+def _keep_totals(base: Base, pattern: str, seed: int, limits: Limits) -> Plan:
+    """Plan of ``14/31/30``: heads kept in encoder, decoder and cross."""
+    parts = pattern.strip().split("/")
+    if len(parts) != len(KINDS) or not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
+        raise UsageError(
+            f"pattern '{pattern}' is not three numbers ENCODER/DECODER/CROSS of heads to keep, such as 14/31/30"
+        )
+    totals = dict(zip(KINDS, map(int, parts), strict=True))
+    there = {kind: sum(base.heads[kind]) for kind in KINDS}
+    faults = [
+        f"{kind} has {there[kind]} heads, fewer than {totals[kind]}" if base.heads[kind]
+        else f"the model has no {kind} attention: write 0 for it"
+        for kind in KINDS
+        if totals[kind] > there[kind]
+    ]  # fmt: skip
+    if faults:
+        raise UsageError.of_faults(f"pattern '{pattern}' (heads kept in encoder/decoder/cross)", faults)
+    scores = random_scores(base.modules, seed)
+    keep = _even_totals if limits.uniform else _drawn_totals
+    return checked(Plan.removing(base, keep(base, totals, scores, limits)), limits)
+
+
+def _drawn_totals(
+    base: Base, totals: Mapping[str, int], scores: Mapping[HeadId, float], limits: Limits
+) -> list[HeadId]:
+    """Heads to remove, anywhere in each kind."""
+    removed: list[HeadId] = []
+    faults: list[str] = []
+    for kind, total in totals.items():
+        own = replace(limits, kinds=(kind,))
+        most = reachable(base.modules, own)[-1]
+        number = sum(base.heads[kind]) - total
+        if number > most:
+            faults.append(f"{kind} cannot keep {total}: each module keeps at least {limits.min_heads_per_module}")
+        else:
+            removed += lowest(scores, number, base.modules, own)
+    if faults:
+        raise BudgetError("; ".join(faults), faults)
+    return removed
+
+
+def _even_totals(base: Base, totals: Mapping[str, int], scores: Mapping[HeadId, float], limits: Limits) -> list[HeadId]:
+    """Heads to remove if every layer of a kind keeps the same number."""
+    removed: list[HeadId] = []
+    faults: list[str] = []
+    for kind, total in totals.items():
+        modules = {module: heads for module, heads in base.modules.items() if module.kind == kind}
+        if not modules:
+            continue
+        layers = len(modules)
+        keep, rest = divmod(total, layers)
+        if rest or keep > min(modules.values()):
+            below = min(keep, min(modules.values()))
+            above = f" or {(below + 1) * layers}" if below < min(modules.values()) else ""
+            faults.append(f"{kind} cannot keep {total} in {layers} equal layers: {below * layers}{above} can be kept")
+        for module, heads in modules.items():
+            removed += _lowest_in(scores, module, heads - keep)
+    if faults:
+        raise BudgetError("; ".join(faults), faults)
+    return removed
+
+
+def _lowest_in(scores: Mapping[HeadId, float], module: ModuleId, number: int) -> list[HeadId]:
+    every = sorted((head for head in scores if head.module == module), key=lambda head: (scores[head], head))
+    return every[:number]
+
+
+def _groups(modules: Modules, limits: Limits, per: str) -> Iterable[tuple[str, Modules, Limits]]:
+    """What an amount is applied to: a name for messages, the modules and the limits within them."""
+    if per not in SCOPES:
+        raise UsageError(f"unknown scope '{per}': choose among {', '.join(SCOPES)}")
+    if per == "model":
+        return [("", modules, limits)]
+    if limits.uniform:
+        raise UsageError(f"a uniform plan divides an amount among stacks: it cannot be per {per}")
+    if per == "module":
+        return [(str(module), {module: heads}, limits) for module, heads in limits.selected(modules).items()]
+    present = [kind for kind in limits.kinds if any(module.kind == kind for module in modules)]
+    return [(kind, modules, replace(limits, kinds=(kind,))) for kind in present]
+
+
+def _selected_layers(modules: list[ModuleId], part: str) -> list[ModuleId]:
+    """Modules of one kind, in order, that ``top:2``, ``even``, ... selects."""
+    if part in ("even", "odd"):
+        return [module for module in modules if module.layer % 2 == (part == "odd")]
+    match = re.fullmatch(r"(top|bottom|middle):([0-9]{1,6})", part)
+    if match is None:
+        raise UsageError(f"'{part}' is none of top:N, bottom:N, middle:N, even, odd")
+    number = int(match[2])
+    if not 1 <= number <= len(modules):
+        raise UsageError(f"'{part}': {modules[0].kind} has {len(modules)} layers")
+    start = {"top": len(modules) - number, "bottom": 0, "middle": (len(modules) - number) // 2}[match[1]]
+    return modules[start : start + number]
+
+
+def _stack_faults(kept: Mapping[ModuleId, int], modules: Modules) -> list[str]:
+    """Stacks that the plan changes and does not leave uniform."""
+    faults = []
+    for name, kinds in STACKS.items():
+        stack = {module: count for module, count in kept.items() if module.kind in kinds}
+        if not stack or all(count == modules[module] for module, count in stack.items()):
+            continue
+        counts = sorted(set(stack.values()))
+        if len(counts) > 1:
+            faults.append(f"layers of the {name} stack keep {', '.join(map(str, counts))} heads, not the same number")
+        elif counts[0] == 0:
+            faults.append(f"the {name} stack keeps no head, a uniform one needs at least one in every layer")
+    return faults
