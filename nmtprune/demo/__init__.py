@@ -1,0 +1,1 @@
+"""The main job on a corpus that needs no download: what `make demo` runs."""
