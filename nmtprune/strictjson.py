@@ -14,6 +14,9 @@ MAX_BYTES = 64 * 1024 * 1024
 MAX_DEPTH = 100
 """Levels of nesting beyond which JSON is refused: recursive code further on would run out of stack."""
 
+_OUTER_LEVELS = 5
+"""Levels that a file has around a free JSON value; together they must not go beyond `MAX_DEPTH`."""
+
 
 class FrozenDict(dict[str, Any]):
     """A dict that cannot be changed and can be hashed; equal to a plain dict of the same items."""
@@ -111,8 +114,8 @@ def value_faults(value: Any, where: str) -> list[str]:
     pending: list[tuple[Any, str, int]] = [(value, where, 0)]
     while pending:
         item, name, depth = pending.pop()
-        if depth > MAX_DEPTH:
-            faults.append(f"{where} is nested deeper than {MAX_DEPTH} levels")
+        if depth > MAX_DEPTH - _OUTER_LEVELS:
+            faults.append(f"{where} is nested deeper than {MAX_DEPTH - _OUTER_LEVELS} levels")
             break
         if isinstance(item, Mapping):
             faults += [f"{name} has a key {show(key)} that is no string" for key in item if not isinstance(key, str)]
@@ -156,14 +159,14 @@ def show_key(key: object) -> str:
 
 
 def _deeper_than(value: Any, levels: int) -> bool:
-    layer = [value]
-    for _ in range(levels + 1):
-        layer = [
+    containers = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(levels):
+        containers = [
             inner
-            for item in layer
-            if isinstance(item, (dict, list))
+            for item in containers
             for inner in (item.values() if isinstance(item, dict) else item)
+            if isinstance(inner, (dict, list))
         ]
-        if not layer:
+        if not containers:
             return False
     return True

@@ -448,6 +448,8 @@ def test_composed_plan_keeps_what_both_keep(both: tuple[Plan, Plan]) -> None:
         assert composed.kept(id) == tuple(first.kept(id)[position] for position in second.kept(id))
     assert composed.heads_by_kind() == second.heads_by_kind()
     assert composed.provenance == {"composed": (first.provenance, second.provenance)}
+    once_more = compose(composed, Plan.keep_all(result_of(composed), {"last": 1}))
+    assert once_more.provenance == {"composed": (first.provenance, second.provenance, {"last": 1})}
 
 
 @given(plans())

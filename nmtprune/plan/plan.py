@@ -227,14 +227,20 @@ def compose(first: Plan, second: Plan) -> Plan:
     """The one plan that does what `first` and then `second` do; `second` was made for the result of `first`.
 
     Returns:
-        A plan for `first.base`, in its head ids; its provenance holds those of both under ``composed``.
+        A plan for `first.base`, in its head ids; its provenance lists those of all composed plans under ``composed``.
 
     Raises:
         PlanError: the base of `second` is not of the shape that `first` leaves.
     """
     check_fit(first.base, first.keep, second.base, "the result of the first plan")
-    provenance = {"composed": [first.provenance, second.provenance]}
+    provenance = {"composed": [*_composed(first), *_composed(second)]}
     return Plan(base=first.base, keep=through(first.keep, second.keep), provenance=provenance)
+
+
+def _composed(plan: Plan) -> Iterable[Any]:
+    """Provenances of the plans that this one is composed of, or its own; nesting them would know no bound."""
+    only = set(plan.provenance) == {"composed"} and isinstance(plan.provenance["composed"], tuple)
+    return plan.provenance["composed"] if only else [plan.provenance]
 
 
 def _block(lines: list[str]) -> str:

@@ -1,0 +1,146 @@
+"""The score file: format, faults, fit to a model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nmtprune.architecture import Architecture, AttentionModule, HeadId, ModuleId
+from nmtprune.errors import DataError
+from nmtprune.plan import Base
+from nmtprune.scores import HeadScore, Scores
+
+TEXT = """{"format": "nmtprune-scores", "version": 1,
+ "metric": "bleu", "mode": "ablate",
+ "baseline": {"bleu": 38.32, "signature": "nrefs:1"},
+ "heads": [
+  {"head": "encoder.0.1", "score": -0.1, "delta": 0.1, "ci": [-0.2, 0.4], "p": 0.5, "p_sacrebleu": 0.2},
+  {"head": "cross.0.0", "score": 1.5}
+ ],
+ "provenance": {"seed": 0}}
+"""
+SCORES = Scores(
+    metric="bleu",
+    mode="ablate",
+    baseline={"bleu": 38.32, "signature": "nrefs:1"},
+    heads=(
+        HeadScore(head="cross.0.0", score=1.5),
+        HeadScore(head="encoder.0.1", score=-0.1, delta=0.1, ci=(-0.2, 0.4), p=0.5, p_sacrebleu=0.2),
+    ),
+    provenance={"seed": 0},
+)
+BASE = Base(format="fairseq", sha256="a" * 64, heads={"encoder": (2,), "decoder": (), "cross": (1,)})
+ARCHITECTURE = Architecture(
+    (AttentionModule(ModuleId("encoder", 0), 2, 4), AttentionModule(ModuleId("cross", 0), 1, 4))
+)
+
+
+def edited(**changes: Any) -> str:
+    return json.dumps({**json.loads(TEXT), **changes})
+
+
+def test_text() -> None:
+    assert SCORES.to_json() == TEXT
+    assert Scores.from_json(TEXT) == SCORES
+
+
+@given(
+    st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5), st.sampled_from([None, BASE])
+)
+def test_round_trip_in_full_precision(values: list[float], base: Base | None) -> None:
+    heads = tuple(HeadScore(head=f"decoder.{layer}.0", score=value) for layer, value in enumerate(values))
+    scores = Scores(metric="loss", mode="all-but-one", baseline={}, heads=heads, base=base)
+    again = Scores.from_json(scores.to_json())
+    assert again == scores
+    assert [entry.score.hex() for entry in again.heads] == [value.hex() for value in values]
+
+
+def test_file(tmp_path: Path) -> None:
+    SCORES.write(tmp_path / "scores.json")
+    assert (tmp_path / "scores.json").read_text() == TEXT
+    assert Scores.read(tmp_path / "scores.json") == SCORES
+    with pytest.raises(DataError) as caught:
+        Scores.read(tmp_path / "none.json")
+    assert str(caught.value) == f"{tmp_path}/none.json: cannot be read: No such file or directory"
+
+
+def test_scores_by_head() -> None:
+    assert SCORES.scores_by_head() == {HeadId.parse("encoder.0.1"): -0.1, HeadId.parse("cross.0.0"): 1.5}
+
+
+def test_all_faults_are_named_at_once() -> None:
+    text = edited(
+        version=3,
+        metric="",
+        mode="both",
+        baseline=1,
+        extra={},
+        heads=[
+            {"head": "encoder.0.1", "score": True, "p": 1.5, "ci": [2, 1]},
+            {"head": "encoder.0", "score": 1},
+            {"head": "encoder.0.1", "score": 1, "delta": None, "note": ""},
+            {"score": "1"},
+            7,
+        ],
+    )
+    with pytest.raises(DataError) as caught:
+        Scores.from_json(text, "s.json")
+    assert str(caught.value) == (
+        "s.json: unknown key 'extra'; version is 3, this nmtprune reads version 1; metric is \"\", not a name; "
+        'mode is "both", not one of ablate, all-but-one; baseline is 1, not an object; '
+        "encoder.0.1: score is true, not a finite number; encoder.0.1: p is 1.5, not a number from 0 to 1; "
+        "encoder.0.1: ci is [2, 1], not a list of two numbers in ascending order; "
+        'heads[1].head is "encoder.0", not the name of a head (KIND.LAYER.HEAD); '
+        "unknown key 'encoder.0.1.note'; encoder.0.1: delta is null, not a finite number; encoder.0.1 is scored twice; "
+        "key 'heads[3].head' is missing; heads[3]: score is \"1\", not a finite number; heads[4] is 7, not an object"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "key 'metric' is missing; key 'mode' is missing; key 'baseline' is missing; key 'heads' is missing; "
+         "key 'format' is missing; key 'version' is missing; key 'provenance' is missing"),
+        ("3", "is 3, not a score file (a JSON object)"),
+        ("{", "broken JSON at line 1 column 2: Expecting property name enclosed in double quotes"),
+        (edited(heads=[]), "heads is [], not a list of scored heads"),
+        (edited(format="nmtprune-plan"), 'format is "nmtprune-plan", not "nmtprune-scores"'),
+        (edited(version=True), "version is true, this nmtprune reads version 1"),
+        (edited(base=None), "base is null, not an object"),
+        (edited(base={"format": "fairseq", "sha256": "b" * 64, "heads": {"encoder": [], "decoder": []}}),
+         "key 'base.heads.cross' is missing"),
+        (TEXT.replace("1.5", "NaN"), "NaN is no finite number"),
+        (TEXT.replace("1.5", "1e400"), "1e400 is no finite number"),
+        (TEXT.replace("1.5", "1" + "0" * 400), "cross.0.0: score is 1" + "0" * 56 + "..., not a finite number"),
+    ],
+)  # fmt: skip
+def test_faults(text: str, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        Scores.from_json(text, "s.json")
+    assert str(caught.value) == f"s.json: {message}"
+
+
+def test_check_against_a_model() -> None:
+    SCORES.check(ARCHITECTURE, ["cross"])
+    with pytest.raises(DataError) as caught:
+        SCORES.check(ARCHITECTURE, where="s.json")
+    assert str(caught.value) == (
+        "s.json: made for another model or other kinds: no score for encoder.0.0 (select the kinds that were scored)"
+    )
+    with pytest.raises(DataError) as caught:
+        SCORES.check(Architecture((AttentionModule(ModuleId("encoder", 0), 1, 4),)), ["encoder"])
+    assert str(caught.value) == (
+        "scores: made for another model or other kinds: the model has no head encoder.0.1, cross.0.0; no score for "
+        "encoder.0.0 (select the kinds that were scored)"
+    )
+
+
+def test_construction_in_code_is_checked_too() -> None:
+    with pytest.raises(DataError, match=r"^scores: encoder\.0\.1 is scored twice$"):
+        Scores(metric="bleu", mode="ablate", baseline={}, heads=(SCORES.heads[0],) * 2)
+    with pytest.raises(DataError, match=r"^scores: cross\.0\.0: score is NaN, not a finite number$"):
+        entry = HeadScore(head="cross.0.0", score=float("nan"))
+        Scores(metric="bleu", mode="ablate", baseline={}, heads=(entry,))
