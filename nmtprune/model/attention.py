@@ -1,0 +1,190 @@
+"""Multi-head attention with any number of heads per module, head masks and, on request, the attention weights.
+
+Keys and values travel together as one tensor of shape [2, B, S, H, K]: keys first, then values.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nmtprune.architecture import AttentionModule, ModuleId
+from nmtprune.model.weights import Weights
+
+Masks = Mapping[ModuleId, Tensor]
+"""Factor of each head's output before W_O, by module: [H], [B, H] or [B, H, T] with T the queries; gradients flow."""
+
+Observer = Callable[[ModuleId, Tensor], None]
+"""Gets the attention weights of a module after the softmax, [B, H, T, S]; modules without heads are not reported."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a pass through the model does to attention heads, and who looks at them."""
+
+    masks: Masks = field(default_factory=dict)
+    observe: Observer | None = None
+
+
+@dataclass(frozen=True)
+class Visible:
+    """Which keys the queries see.
+
+    Attributes:
+        bias: added to the scores, [B or 1, 1, T or 1, S], 0 or hugely negative; None: everything is seen.
+        causal: query t sees the keys up to t; only without `bias`.
+    """
+
+    bias: Tensor | None = None
+    causal: bool = False
+
+    @classmethod
+    def all_but(cls, padding: Tensor | None, dtype: torch.dtype) -> "Visible":
+        """Every key but those that are padding [B, S]; None where none is."""
+        return cls() if padding is None else cls.where(~padding.unsqueeze(1), dtype)
+
+    @classmethod
+    def where(cls, seen: Tensor, dtype: torch.dtype) -> "Visible":
+        """What a Boolean tensor [B or 1, T or 1, S] marks.
+
+        The bias is finite, so that a query that sees nothing (padding) gives numbers instead of NaN.
+        """
+        low = torch.finfo(dtype).min / 2
+        return cls(torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, low).unsqueeze(1))
+
+
+class Attention(nn.Module):
+    """What self- and cross-attention have in common: from queries, keys and values to the module's output.
+
+    Attributes:
+        id: kind and layer.
+        heads: H, stored heads, padding heads included.
+        head_dim: K; scores are scaled by K^-0.5 whatever H is.
+    """
+
+    output_weight: nn.Parameter
+    output_bias: nn.Parameter
+
+    def __init__(self, module: AttentionModule, weights: Weights, prefix: str, width: int) -> None:
+        super().__init__()
+        self.id = module.id
+        self.heads = module.stored_heads
+        self.real_heads = module.heads
+        self.head_dim = module.head_dim
+        self.inner = self.heads * self.head_dim
+        self.output_weight, self.output_bias = weights.linear(f"{prefix}.output", width, self.inner)
+
+    def nothing(self, x: Tensor) -> Tensor:
+        """Output of a module without heads for queries [B, T, D]: the bias of the output projection."""
+        return self.output_bias.expand(x.shape[0], x.shape[1], -1)
+
+    def attend(self, queries: Tensor, keys_values: Tensor, visible: Visible, probe: Probe) -> Tensor:
+        """Attention output [R, T, D] after W_O.
+
+        Args:
+            queries: [R, T, H, K]. R may be a multiple n of B: rows n*b to n*b+n-1 are then queries of sentence b (the
+                hypotheses of a beam, say), which share its keys without copies of them.
+            keys_values: [2, B, S, H, K].
+            visible: the keys that are seen; with R > B without `causal`, and the same for all rows of a sentence.
+            probe: masks, by rows of the queries, and observer.
+        """
+        rows, length = queries.shape[:2]
+        folded = queries.reshape(keys_values.shape[1], -1, self.heads, self.head_dim).transpose(1, 2)
+        keys, values = keys_values[0].transpose(1, 2), keys_values[1].transpose(1, 2)
+        scale = self.head_dim**-0.5
+        if probe.observe is None:
+            context = F.scaled_dot_product_attention(
+                folded, keys, values, attn_mask=visible.bias, is_causal=visible.causal, scale=scale
+            )
+        else:
+            attention = _attention_weights(folded * scale, keys, visible)
+            shape = (*attention.shape[:2], -1, length, attention.shape[3])
+            by_row = attention.view(shape).transpose(1, 2).reshape(rows, self.heads, length, -1)
+            probe.observe(self.id, by_row[:, : self.real_heads])
+            context = attention @ values
+        context = context.transpose(1, 2).reshape(rows, length, self.heads, self.head_dim)
+        mask = probe.masks.get(self.id)
+        if mask is not None:
+            context = context * self._factor(mask, rows, length)
+        return F.linear(context.flatten(2), self.output_weight, self.output_bias)
+
+    def _factor(self, mask: Tensor, rows: int, length: int) -> Tensor:
+        """A head mask as [B or 1, T or 1, H, 1]; padding heads get ones."""
+        allowed = ((self.real_heads,), (rows, self.real_heads), (rows, self.real_heads, length))
+        if tuple(mask.shape) not in allowed:
+            shapes = ", ".join(map(str, allowed[:-1]))
+            raise ValueError(f"mask of {self.id} has shape {tuple(mask.shape)}, not one of {shapes} or {allowed[-1]}")
+        mask = mask.to(self.output_weight)
+        if self.heads > self.real_heads:
+            shape = list(mask.shape)
+            shape[min(1, mask.dim() - 1)] = self.heads - self.real_heads
+            mask = torch.cat([mask, mask.new_ones(shape)], dim=min(1, mask.dim() - 1))
+        if mask.dim() < 3:
+            return mask.view(-1, 1, self.heads, 1)
+        return mask.transpose(1, 2).unsqueeze(-1)
+
+
+class SelfAttention(Attention):
+    """Queries, keys and values of the same states; their projections are one matrix product."""
+
+    input_weight: nn.Parameter
+    input_bias: nn.Parameter
+
+    def __init__(self, module: AttentionModule, weights: Weights, prefix: str, width: int) -> None:
+        super().__init__(module, weights, prefix, width)
+        parts = tuple(f"{prefix}.{part}" for part in ("query", "key", "value"))
+        self.input_weight, self.input_bias = weights.stacked(parts, self.inner, width)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries [B, T, H, K], keys and values [2, B, T, H, K] of states [B, T, D]."""
+        projected = F.linear(x, self.input_weight, self.input_bias).view(*x.shape[:2], 3, self.heads, self.head_dim)
+        return projected[:, :, 0], projected[:, :, 1:].permute(2, 0, 1, 3, 4)
+
+    def keys_values(self, states: Tensor) -> Tensor:
+        """Keys and values [2, B, S, H, K] of states [B, S, D] that send no queries."""
+        projected = F.linear(states, self.input_weight[self.inner :], self.input_bias[self.inner :])
+        return projected.view(*states.shape[:2], 2, self.heads, self.head_dim).permute(2, 0, 1, 3, 4)
+
+    def forward(self, x: Tensor, visible: Visible, probe: Probe) -> Tensor:
+        """States [B, T, D] that attend to each other."""
+        if not self.heads:
+            return self.nothing(x)
+        queries, keys_values = self.project(x)
+        return self.attend(queries, keys_values, visible, probe)
+
+
+class CrossAttention(Attention):
+    """Queries of the decoder, keys and values of the encoder's output, which may have another width."""
+
+    def __init__(self, module: AttentionModule, weights: Weights, prefix: str, widths: tuple[int, int]) -> None:
+        """Take the weights; `widths` are those of queries and of the encoder's output."""
+        super().__init__(module, weights, prefix, widths[0])
+        self.query_weight, self.query_bias = weights.linear(f"{prefix}.query", self.inner, widths[0])
+        parts = (f"{prefix}.key", f"{prefix}.value")
+        self.memory_weight, self.memory_bias = weights.stacked(parts, self.inner, widths[1])
+
+    def keys_values(self, states: Tensor) -> Tensor:
+        """Keys and values [2, B, S, H, K] of the encoder's output [B, S, D]."""
+        projected = F.linear(states, self.memory_weight, self.memory_bias)
+        by_head = projected.view(*states.shape[:2], 2, self.heads, self.head_dim)
+        return by_head.permute(2, 0, 1, 3, 4).contiguous()
+
+    def forward(self, x: Tensor, keys_values: Tensor, visible: Visible, probe: Probe) -> Tensor:
+        """States [R, T, D] that attend to keys and values [2, B, S, H, K]; R a multiple of B."""
+        if not self.heads:
+            return self.nothing(x)
+        queries = F.linear(x, self.query_weight, self.query_bias).view(*x.shape[:2], self.heads, self.head_dim)
+        return self.attend(queries, keys_values, visible, probe)
+
+
+def _attention_weights(queries: Tensor, keys: Tensor, visible: Visible) -> Tensor:
+    """Softmax over the visible keys, [B, H, T, S], of scaled queries [B, H, T, K] and keys [B, H, S, K]."""
+    scores = queries @ keys.transpose(-1, -2)
+    if visible.causal:
+        seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        visible = Visible.where(seen.unsqueeze(0), scores.dtype)
+    if visible.bias is not None:
+        scores = scores + visible.bias
+    return scores.softmax(-1)

@@ -1,0 +1,179 @@
+"""Encoder and decoder layers: sublayers with what stands before and after them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nmtprune.architecture import Architecture, ModuleId
+from nmtprune.model.attention import CrossAttention, Probe, SelfAttention, Visible
+from nmtprune.model.state import Memory, Step
+from nmtprune.model.weights import Weights
+from nmtprune.network import Network, Stack
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+def _relu_squared(x: Tensor) -> Tensor:
+    return F.relu(x).square()
+
+
+def _linear(x: Tensor) -> Tensor:
+    return x
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu_,
+    "relu_squared": _relu_squared,
+    "gelu": F.gelu,
+    "gelu_tanh": _gelu_tanh,
+    "tanh": torch.tanh,
+    "linear": _linear,
+    "swish": F.silu,
+}
+
+
+class LayerNorm(nn.Module):
+    """Layer normalization over the last axis."""
+
+    def __init__(self, weights: Weights, prefix: str, width: int | None, epsilon: float) -> None:
+        super().__init__()
+        self.weight, self.bias = weights.take(f"{prefix}.weight", width), weights.take(f"{prefix}.bias", width)
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize [..., D]."""
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
+
+
+class Residual(nn.Module):
+    """What stands around a sublayer: normalization before it, and residual connection and normalization after it.
+
+    NormFormer's decoder adds a norm of self-attention's output and a scale of feed-forward's residual connection.
+    """
+
+    def __init__(self, stack: Stack, weights: Weights, prefix: str, width: int, epsilon: float) -> None:
+        super().__init__()
+        normed = stack.attention_norm and prefix.endswith("self_attention")
+        scaled = stack.residual_scale and prefix.endswith("feed_forward")
+        self.output_norm = LayerNorm(weights, f"{prefix}_output_norm", width, epsilon) if normed else None
+        self.scale = weights.take(f"{prefix}_residual_scale", width) if scaled else None
+        self.postprocess = stack.postprocess
+        self.pre_norm = LayerNorm(weights, f"{prefix}_pre_norm", width, epsilon) if "n" in stack.preprocess else None
+        self.post_norm = LayerNorm(weights, f"{prefix}_post_norm", width, epsilon) if "n" in stack.postprocess else None
+
+    def before(self, x: Tensor) -> Tensor:
+        """The sublayer's input for states [B, T, D]."""
+        return x if self.pre_norm is None else self.pre_norm(x)
+
+    def after(self, x: Tensor, update: Tensor) -> Tensor:
+        """States after the sublayer, from those before it and its output."""
+        if self.output_norm is not None:
+            update = self.output_norm(update)
+        for operation in self.postprocess:
+            if operation == "a":
+                update = update + (x if self.scale is None else x * self.scale)
+            elif self.post_norm is not None:
+                update = self.post_norm(update)
+        return update
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an activation, and in NormFormer's decoder a norm, between them."""
+
+    def __init__(self, network: Network, stack: Stack, weights: Weights, prefix: str, width: int) -> None:
+        super().__init__()
+        inner = weights.rows(f"{prefix}.input.weight")
+        self.input_weight, self.input_bias = weights.linear(f"{prefix}.input", inner, width)
+        self.output_weight, self.output_bias = weights.linear(f"{prefix}.output", width, inner)
+        self.activation = ACTIVATIONS[network.activation]
+        normed = stack.feed_forward_norm
+        self.norm = LayerNorm(weights, f"{prefix}.norm", inner, network.layer_norm_epsilon) if normed else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform states [B, T, D]."""
+        inner = self.activation(F.linear(x, self.input_weight, self.input_bias))
+        if self.norm is not None:
+            inner = self.norm(inner)
+        return F.linear(inner, self.output_weight, self.output_bias)
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What layers are built from: the description of the model, its tensors and its widths."""
+
+    network: Network
+    architecture: Architecture
+    weights: Weights
+    encoder_width: int
+    decoder_width: int
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then feed-forward."""
+
+    def __init__(self, blueprint: Blueprint, stack: Stack, layer: int) -> None:
+        super().__init__()
+        weights, width, epsilon = blueprint.weights, blueprint.encoder_width, blueprint.network.layer_norm_epsilon
+        prefix = f"encoder.layers.{layer}"
+        module = blueprint.architecture[ModuleId("encoder", layer)]
+        self.self_attention = SelfAttention(module, weights, f"{prefix}.self_attention", width)
+        self.around_self = Residual(stack, weights, f"{prefix}.self_attention", width, epsilon)
+        self.feed_forward = FeedForward(blueprint.network, stack, weights, f"{prefix}.feed_forward", width)
+        self.around_feed_forward = Residual(stack, weights, f"{prefix}.feed_forward", width, epsilon)
+
+    def forward(self, x: Tensor, visible: Visible, probe: Probe) -> Tensor:
+        """States [B, S, D] of the next layer."""
+        x = self.around_self.after(x, self.self_attention(self.around_self.before(x), visible, probe))
+        return self.around_feed_forward.after(x, self.feed_forward(self.around_feed_forward.before(x)))
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, cross-attention where the model has it, then feed-forward."""
+
+    def __init__(self, blueprint: Blueprint, layer: int) -> None:
+        super().__init__()
+        network, weights, width = blueprint.network, blueprint.weights, blueprint.decoder_width
+        stack, epsilon, prefix = network.decoder, network.layer_norm_epsilon, f"decoder.layers.{layer}"
+        self.layer, self.joint = layer, network.joint_attention
+        own, cross = ModuleId("decoder", layer), ModuleId("cross", layer)
+        self.self_attention = SelfAttention(blueprint.architecture[own], weights, f"{prefix}.self_attention", width)
+        self.around_self = Residual(stack, weights, f"{prefix}.self_attention", width, epsilon)
+        self.cross_attention: CrossAttention | None = None
+        self.around_cross: Residual | None = None
+        if cross in blueprint.architecture:
+            widths, name = (width, blueprint.encoder_width), f"{prefix}.cross_attention"
+            self.cross_attention = CrossAttention(blueprint.architecture[cross], weights, name, widths)
+            self.around_cross = Residual(stack, weights, name, width, epsilon)
+        self.feed_forward = FeedForward(network, stack, weights, f"{prefix}.feed_forward", width)
+        self.around_feed_forward = Residual(stack, weights, f"{prefix}.feed_forward", width, epsilon)
+
+    def remember(self, states: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Keys and values of the encoder's output [B, S, D] for cross-attention and for joint self-attention."""
+        cross = None if self.cross_attention is None else self.cross_attention.keys_values(states)
+        joint = self.self_attention.keys_values(states) if self.joint and self.self_attention.heads else None
+        return cross, joint
+
+    def forward(self, x: Tensor, step: Step, memory: Memory | None, probe: Probe) -> Tensor:
+        """States [R, T, D] of the next layer; R a multiple of the sentences in `memory`."""
+        x = self.around_self.after(x, self._attend_to_self(self.around_self.before(x), step, memory, probe))
+        if self.cross_attention is not None and self.around_cross is not None and memory is not None:
+            queries, keys_values = self.around_cross.before(x), memory.cross[self.layer]
+            x = self.around_cross.after(x, self.cross_attention(queries, keys_values, memory.visible, probe))
+        return self.around_feed_forward.after(x, self.feed_forward(self.around_feed_forward.before(x)))
+
+    def _attend_to_self(self, x: Tensor, step: Step, memory: Memory | None, probe: Probe) -> Tensor:
+        attention = self.self_attention
+        if not attention.heads:
+            return attention.nothing(x)
+        queries, keys_values = attention.project(x)
+        keys_values = step.remember(self.layer, keys_values)
+        joint = None if memory is None else memory.joint[self.layer]
+        if joint is not None:
+            repeats = keys_values.shape[1] // joint.shape[1]
+            keys_values = torch.cat([joint.repeat_interleave(repeats, 1), keys_values], dim=2)
+        return attention.attend(queries, keys_values, step.visible, probe)

@@ -1,0 +1,267 @@
+"""What a decoder remembers: keys and values of the encoder's output, and of the tokens decoded so far."""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from nmtprune.model.attention import Masks, Observer, Probe, Visible
+
+_FIRST_CAPACITY = 16
+
+
+@dataclass(frozen=True)
+class EncoderOutput:
+    """States [B, S, D] of the last encoder layer, and where they stand for padding [B, S] (None: nowhere)."""
+
+    states: Tensor
+    padding: Tensor | None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The encoder's output as the decoder's layers see it; computed once per batch of sentences.
+
+    Attributes:
+        cross: keys and values of cross-attention per layer, [2, B, S, H, K]; None where the layer has none.
+        joint: the same for self-attention that sees the encoder's output too; None for a layer that does not.
+        padding: [B, S], true for padding; None where there is none.
+        visible: what queries see of the sentence's keys.
+    """
+
+    cross: tuple[Tensor | None, ...]
+    joint: tuple[Tensor | None, ...]
+    padding: Tensor | None
+    visible: Visible
+
+    @property
+    def length(self) -> int:
+        """S; 0 where no layer looks at the encoder."""
+        return next((found.shape[2] for found in (*self.cross, *self.joint) if found is not None), 0)
+
+    def select(self, sentences: Tensor) -> "Memory":
+        """The memory of these sentences (indices [B']), repeated and reordered as they say."""
+
+        def chosen(found: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+            return tuple(None if tensor is None else tensor.index_select(1, sentences) for tensor in found)
+
+        bias = self.visible.bias
+        return Memory(
+            chosen(self.cross),
+            chosen(self.joint),
+            None if self.padding is None else self.padding.index_select(0, sentences),
+            self.visible if bias is None else Visible(bias.index_select(0, sentences)),
+        )
+
+
+class LayerCache:
+    """Keys and values of one layer for the tokens so far, with room for more.
+
+    Sentences are rows of one contiguous buffer [2, B, capacity, H, K], so that reordering copies whole pieces into a
+    second buffer that is kept for the next time.
+    """
+
+    def __init__(self) -> None:
+        self._buffer: Tensor | None = None
+        self._spare: Tensor | None = None
+
+    def extend(self, keys_values: Tensor, slots: int | Tensor, columns: int) -> Tensor:
+        """Store keys and values [2, B, n, H, K] and give back all of the first `columns` columns.
+
+        Args:
+            keys_values: of the new tokens.
+            slots: column of the first new token; or, where rows have different lengths, columns [B, n].
+            columns: number of columns in use afterwards.
+        """
+        buffer = self._with_room(keys_values, columns)
+        if isinstance(slots, int):
+            buffer[:, :, slots : slots + keys_values.shape[2]] = keys_values
+        else:
+            rows = torch.arange(slots.shape[0], device=slots.device).unsqueeze(1)
+            buffer[:, rows, slots] = keys_values
+        return buffer[:, :, :columns]
+
+    def reorder(self, rows: Tensor, columns: int) -> None:
+        """Put row ``rows[i]`` into place i, for the first `columns` columns; there may be fewer rows than before."""
+        if self._buffer is None:
+            return
+        _, before, *shape = self._buffer.shape
+        after, used = rows.shape[0], columns * shape[1] * shape[2]
+        if self._spare is None or self._spare.shape[1] < after or list(self._spare.shape[2:]) != shape:
+            self._spare = self._buffer.new_zeros(2, max(after, before), *shape)
+        target = self._spare.flatten(0, 1)[: 2 * after].view(2, after, *shape)
+        into = target.view(2 * after, -1)[:, :used]
+        both = torch.cat([rows, rows + before])
+        torch.index_select(self._buffer.view(2 * before, -1)[:, :used], 0, both, out=into)
+        self._buffer, self._spare = target, self._buffer
+
+    def copy(self) -> "LayerCache":
+        """A cache of the same contents that changes independently."""
+        found = LayerCache()
+        found._buffer = None if self._buffer is None else self._buffer.clone()
+        return found
+
+    def _with_room(self, like: Tensor, columns: int) -> Tensor:
+        buffer = self._buffer
+        if buffer is not None and columns <= buffer.shape[2]:
+            return buffer
+        capacity = max(_FIRST_CAPACITY, columns if buffer is None else max(columns, 2 * buffer.shape[2]))
+        grown = like.new_zeros(2, like.shape[1], capacity, *like.shape[3:])
+        if buffer is not None:
+            grown[:, :, : buffer.shape[2]] = buffer
+        self._buffer, self._spare = grown, None
+        return grown
+
+
+class DecoderState:
+    """The decoder's self-attention keys and values of the tokens so far, one row per hypothesis.
+
+    Rows may have different lengths: what lies behind a row's length is never seen and is overwritten.
+
+    Attributes:
+        caches: one per layer. A search that resumes above some layer may take those below it from another state.
+        columns: number of columns in use, the length of the longest row.
+        lengths: tokens per row, [B]; None where all rows have `columns` tokens.
+    """
+
+    def __init__(self, layers: int) -> None:
+        """A state of no tokens for a decoder of that many layers."""
+        self.caches: list[LayerCache] = [LayerCache() for _ in range(layers)]
+        self.columns = 0
+        self.lengths: Tensor | None = None
+
+    @property
+    def start(self) -> int | Tensor:
+        """Number of tokens so far: the same for all rows, or [B, 1]."""
+        return self.columns if self.lengths is None else self.lengths.unsqueeze(1)
+
+    def reorder(self, rows: Tensor) -> None:
+        """Make row ``rows[i]`` row i, in every layer: beam search's choice, or fewer rows when sentences are done."""
+        for cache in self.caches:
+            cache.reorder(rows, self.columns)
+        if self.lengths is not None:
+            self.truncate(self.lengths.index_select(0, rows))
+
+    def truncate(self, lengths: Tensor) -> None:
+        """Forget what lies behind these numbers of tokens per row, [B], so that decoding goes on from there."""
+        counts = lengths.tolist()
+        self.columns = max(counts, default=0)
+        self.lengths = None if min(counts, default=0) == self.columns else lengths
+
+    def copy(self) -> "DecoderState":
+        """A state of the same contents that changes independently."""
+        found = DecoderState(0)
+        found.caches = [cache.copy() for cache in self.caches]
+        found.columns, found.lengths = self.columns, self.lengths
+        return found
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How a pass through the encoder or the decoder differs from a plain one.
+
+    Attributes:
+        masks: head masks by module.
+        observe: gets the attention weights of every module that runs.
+        state: what the decoder remembers; it is extended by the tokens of the pass.
+        hidden: gets the input [B, T, D] of every layer that runs, appended in order.
+        first: the first layer that runs; the others must have run before.
+        start: the input of that layer, from an earlier pass's `hidden`; None: token embeddings.
+    """
+
+    masks: Masks = field(default_factory=dict)
+    observe: Observer | None = None
+    state: DecoderState | None = None
+    hidden: list[Tensor] | None = None
+    first: int = 0
+    start: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a pass that begins above the first layer without that layer's input."""
+        if self.first > 0 and self.start is None:
+            raise ValueError(f"a pass that begins at layer {self.first} needs the input of that layer")
+
+    @property
+    def probe(self) -> Probe:
+        """What attention modules need to know."""
+        return Probe(self.masks, self.observe)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where the tokens of one pass through the decoder stand.
+
+    Attributes:
+        visible: the keys that they see in self-attention.
+        slots: where their keys and values go: first column, or columns [B, n] for rows of different lengths.
+        columns: columns in use afterwards.
+        state: what receives them; None for a pass that remembers nothing.
+    """
+
+    visible: Visible
+    slots: int | Tensor
+    columns: int
+    state: DecoderState | None
+
+    def remember(self, layer: int, keys_values: Tensor) -> Tensor:
+        """All keys and values of the layer, those of the new tokens [2, B, n, H, K] stored after the earlier ones."""
+        if self.state is None:
+            return keys_values
+        return self.state.caches[layer].extend(keys_values, self.slots, self.columns)
+
+    def behind(self, memory: Memory, tokens: Tensor, dtype: torch.dtype) -> "Step":
+        """The same step of tokens [R, n] for joint attention, where the keys of `memory` come before the decoder's."""
+        length, (rows, new) = memory.length, tokens.shape
+        own = self.visible.bias
+        if own is None:
+            seen = torch.ones(new, self.columns, dtype=torch.bool, device=tokens.device)
+            own = Visible.where((seen.tril() if self.visible.causal else seen).unsqueeze(0), dtype).bias
+        source = memory.visible.bias
+        if source is None:
+            source = torch.zeros(1, 1, 1, length, dtype=dtype, device=tokens.device)
+        else:
+            source = source.repeat_interleave(rows // source.shape[0], 0)
+        both = [bias.expand(rows, 1, new, -1) for bias in (source, own) if bias is not None]
+        return replace(self, visible=Visible(torch.cat(both, dim=-1)))
+
+    def finish(self, padding: Tensor | None) -> None:
+        """Count the new tokens; where some are padding [B, n], which must follow the others, rows now differ."""
+        if self.state is None:
+            return
+        before, lengths = self.state.columns, self.state.lengths
+        new = self.columns - before
+        self.state.columns = self.columns
+        if padding is not None:
+            counts = (~padding).sum(1)
+            self.state.truncate(counts + (before if lengths is None else lengths))
+        elif lengths is not None:
+            self.state.lengths = lengths + new
+
+
+def place(tokens: Tensor, padding: Tensor | None, state: DecoderState | None, dtype: torch.dtype) -> Step:
+    """Where tokens [B, n] stand that follow what `state` holds, and which keys they see.
+
+    Args:
+        tokens: the new tokens.
+        padding: [B, n], true for padding; None where there is none.
+        state: what was decoded before; None where nothing was or will be.
+        dtype: type of the scores.
+    """
+    new = tokens.shape[1]
+    start: int | Tensor = 0
+    columns = new
+    if state is not None:
+        start = state.start
+        columns = state.columns + new
+    offsets = torch.arange(new, device=tokens.device)
+    if columns == new and padding is None:
+        visible = Visible(causal=new > 1)
+    elif isinstance(start, int) and new == 1 and padding is None:
+        visible = Visible()
+    else:
+        last = (offsets + start if isinstance(start, Tensor) else (offsets + start).unsqueeze(0)).unsqueeze(-1)
+        seen = torch.arange(columns, device=tokens.device) <= last
+        if padding is not None and columns == new:
+            seen = seen & ~padding.unsqueeze(1)
+        visible = Visible.where(seen, dtype)
+    return Step(visible, start if isinstance(start, int) else start + offsets, columns, state)

@@ -1,0 +1,229 @@
+"""The native transformer: encoder-decoder or language model, full or with any number of heads in every module."""
+
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nmtprune.architecture import Architecture
+from nmtprune.model.attention import Masks, Visible
+from nmtprune.model.embedding import Embedding
+from nmtprune.model.layers import Blueprint, DecoderLayer, EncoderLayer, LayerNorm
+from nmtprune.model.output import AdaptiveOutput, LinearOutput
+from nmtprune.model.state import DecoderState, EncoderOutput, Memory, Pass, Step, place
+from nmtprune.model.weights import Weights
+from nmtprune.network import Network
+
+
+class Encoder(nn.Module):
+    """Embedding, layers and final norm of the source side."""
+
+    def __init__(self, blueprint: Blueprint, embedding: Embedding) -> None:
+        super().__init__()
+        stack = blueprint.network.encoder
+        if stack is None:
+            raise ValueError("an encoder for a network without one")
+        self.embedding = embedding
+        self.layers = nn.ModuleList(EncoderLayer(blueprint, stack, layer) for layer in range(stack.layers))
+        width, epsilon = blueprint.encoder_width, blueprint.network.layer_norm_epsilon
+        self.final_norm: LayerNorm | None = (
+            LayerNorm(blueprint.weights, "encoder.final_norm", width, epsilon) if stack.final_norm else None
+        )
+
+    def forward(self, source: Tensor, run: Pass) -> EncoderOutput:
+        """States [B, S, D] for tokens [B, S]; padding enters the first layer as zeros."""
+        padding = self.embedding.padding_of(source)
+        x = self.embedding(source, padding) if run.start is None else run.start
+        if padding is not None and run.start is None:
+            x = x.masked_fill(padding.unsqueeze(-1), 0.0)
+        visible = Visible.all_but(padding, x.dtype)
+        for layer in self.layers[run.first :]:
+            if run.hidden is not None:
+                run.hidden.append(x)
+            x = layer(x, visible, run.probe)
+        if self.final_norm is not None:
+            x = self.final_norm(x)
+        return EncoderOutput(x, padding)
+
+
+class Decoder(nn.Module):
+    """Embedding, layers, final norm and projection of the target side, or of a language model."""
+
+    def __init__(self, blueprint: Blueprint, embedding: Embedding) -> None:
+        super().__init__()
+        network, weights, width = blueprint.network, blueprint.weights, blueprint.decoder_width
+        self.embedding = embedding
+        self.dtype = weights.dtype
+        self.layers = nn.ModuleList(DecoderLayer(blueprint, layer) for layer in range(network.decoder.layers))
+        self.final_norm = (
+            LayerNorm(weights, "decoder.final_norm", width, network.layer_norm_epsilon)
+            if network.decoder.final_norm
+            else None
+        )
+        self.projection = (
+            weights.take("decoder.output_projection.weight", None, width) if network.output_projection else None
+        )
+        self.output_width = width if self.projection is None else self.projection.shape[0]
+
+    def remember(self, encoded: EncoderOutput) -> Memory:
+        """Keys and values that the layers take from the encoder's output."""
+        layers = cast(Iterable[DecoderLayer], self.layers)
+        cross, joint = zip(*(layer.remember(encoded.states) for layer in layers), strict=True)
+        return Memory(cross, joint, encoded.padding, Visible.all_but(encoded.padding, self.dtype))
+
+    def place(self, tokens: Tensor, memory: Memory | None, run: Pass) -> tuple[Step, Tensor | None]:
+        """Where tokens [R, n] stand after those in ``run.state``, and which of them are padding.
+
+        A single token after others is never taken for padding: incremental search feeds none, and need not look.
+        """
+        single = run.state is not None and tokens.shape[1] == 1
+        padding = None if single else self.embedding.padding_of(tokens)
+        step = place(tokens, padding, run.state, self.dtype)
+        joint = memory is not None and any(found is not None for found in memory.joint)
+        return (step.behind(memory, tokens, self.dtype) if memory is not None and joint else step), padding
+
+    def forward(self, tokens: Tensor, memory: Memory | None, run: Pass) -> Tensor:
+        """Features [R, n, E] that the output layer takes, for tokens [R, n]."""
+        step, padding = self.place(tokens, memory, run)
+        before = run.state.start if run.state is not None else 0
+        x = self.embedding(tokens, padding, before) if run.start is None else run.start
+        for layer in self.layers[run.first :]:
+            if run.hidden is not None:
+                run.hidden.append(x)
+            x = layer(x, step, memory, run.probe)
+        step.finish(padding)
+        if self.final_norm is not None:
+            x = self.final_norm(x)
+        return x if self.projection is None else F.linear(x, self.projection)
+
+
+class Transformer(nn.Module):
+    """A model with frozen weights that computes what the checkpoint's own toolkit computes with dropout off.
+
+    Attributes:
+        network: what the model was built from.
+        architecture: its attention modules.
+        normalized: the scores of `decode` are log-probabilities (adaptive softmax), not logits.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        architecture: Architecture,
+        tensors: Mapping[str, Tensor],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Build the model around `tensors`, which are not copied unless `device` or `dtype` asks for it.
+
+        Args:
+            network: description of the model.
+            architecture: its attention modules; padding heads are computed like others.
+            tensors: named as `Weights` asks for them.
+            device: where to compute.
+            dtype: type to compute in; None: that of the weights, but single precision for half precision on a CPU.
+
+        Raises:
+            CheckpointError: tensors that are missing, left over or of a shape that does not fit; all of them.
+        """
+        super().__init__()
+        weights = Weights(tensors, torch.device(device), dtype)
+        self.network, self.architecture, self.dtype = network, architecture, weights.dtype
+        source = Embedding(network, network.encoder, weights, "encoder.embedding") if network.encoder else None
+        target = Embedding(network, network.decoder, weights, "decoder.embedding")
+        blueprint = Blueprint(network, architecture, weights, source.width if source else 0, target.width)
+        self.encoder = Encoder(blueprint, source) if source else None
+        self.decoder = Decoder(blueprint, target)
+        self.output = (
+            AdaptiveOutput(weights, self.decoder.output_width, network.output_bands)
+            if network.output_bands
+            else LinearOutput(weights, self.decoder.output_width, network.output_bias)
+        )
+        self.normalized = self.output.normalized
+        weights.finish()
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return next(self.parameters()).device
+
+    @property
+    def words(self) -> tuple[int, int]:
+        """Sizes of the source and target vocabularies; (0, V) for a language model."""
+        return (self.encoder.embedding.tokens.words if self.encoder else 0), self.output.words
+
+    @property
+    def max_positions(self) -> tuple[int, int]:
+        """Longest source and target sentence in tokens; (0, T) for a language model."""
+        return (self.network.encoder.max_positions if self.network.encoder else 0), self.network.decoder.max_positions
+
+    def encode(self, source: Tensor, masks: Masks | None = None, run: Pass | None = None) -> EncoderOutput:
+        """Encode tokens [B, S], padded on either side.
+
+        Args:
+            source: token ids.
+            masks: head masks of encoder modules.
+            run: instead of `masks`: observers, layers to resume at, layer inputs to keep.
+        """
+        if self.encoder is None:
+            raise ValueError("a language model has no encoder")
+        return self.encoder(source, _pass(masks, run))  # type: ignore[no-any-return]
+
+    def remember(self, encoded: EncoderOutput) -> Memory:
+        """What the decoder takes from the encoder's output, computed once for any number of calls of `decode`."""
+        return self.decoder.remember(encoded)
+
+    def decode(
+        self,
+        tokens: Tensor,
+        encoded: EncoderOutput | Memory | None = None,
+        masks: Masks | None = None,
+        run: Pass | None = None,
+    ) -> Tensor:
+        """Scores [R, T, V] of the next word after each of the tokens [R, T], padded on the right.
+
+        Args:
+            tokens: previous target tokens, beginning with the one that starts a sentence; with ``run.state`` those that
+                follow what was decoded before, usually one per row. R is the number of sentences B in `encoded`
+                or a multiple n * B of it: rows n*b to n*b+n-1 then belong to sentence b.
+            encoded: the source; None for a language model.
+            masks: head masks of decoder modules, by rows of `tokens`.
+            run: instead of `masks`: observers, state, layers to resume at, layer inputs to keep.
+
+        Returns:
+            Logits, or log-probabilities where `normalized`.
+        """
+        return self.output(self.features(tokens, encoded, masks, run))  # type: ignore[no-any-return]
+
+    def features(
+        self,
+        tokens: Tensor,
+        encoded: EncoderOutput | Memory | None = None,
+        masks: Masks | None = None,
+        run: Pass | None = None,
+    ) -> Tensor:
+        """What `decode` gives to the output layer, [R, T, E]."""
+        memory = self.remember(encoded) if isinstance(encoded, EncoderOutput) else encoded
+        if self.encoder is not None and memory is None:
+            raise ValueError("a translation model decodes with an encoded source")
+        return self.decoder(tokens, memory, _pass(masks, run))  # type: ignore[no-any-return]
+
+    def new_state(self) -> DecoderState:
+        """A state of no tokens, for ``Pass(state=...)``."""
+        return DecoderState(len(self.decoder.layers))
+
+    def forward(self, source: Tensor | None, tokens: Tensor, masks: Masks | None = None) -> Tensor:
+        """Teacher-forced scores [B, T, V] of tokens [B, T] for source tokens [B, S] (None: a language model)."""
+        encoded = None if source is None else self.encode(source, masks)
+        return self.decode(tokens, encoded, masks)
+
+
+def _pass(masks: Masks | None, run: Pass | None) -> Pass:
+    if run is None:
+        return Pass() if masks is None else Pass(masks)
+    if masks is not None:
+        raise ValueError("give masks either alone or in the pass")
+    return run
