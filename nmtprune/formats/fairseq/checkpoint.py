@@ -1,0 +1,273 @@
+"""A fairseq checkpoint: what its file holds, changed only where heads are."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from nmtprune import files
+from nmtprune.architecture import Architecture, ModuleId
+from nmtprune.errors import CheckpointError
+from nmtprune.formats.base import Checkpoint, HeadAxis
+from nmtprune.formats.fairseq import containers, fresh, inert, layout, loading, optimizer, settings, storage, training
+from nmtprune.formats.fairseq.containers import State
+from nmtprune.formats.fairseq.optimizer import Optimizer
+from nmtprune.formats.fairseq.settings import Description
+from nmtprune.formats.fairseq.slots import Slot
+from nmtprune.plan import Lineage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nmtprune.network import Network
+
+_AVERAGES = {"ema": "ema", "ema_fp32": "ema_fp32_params"}
+"""Prefix of names in `Checkpoint.tensors` -> key in ``extra_state`` of a moving average of the weights."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FairseqCheckpoint(Checkpoint):
+    """A checkpoint of fairseq's transformer or transformer language model, stock or slim.
+
+    Tensors of a mapped file are read from disk when they are used, and never copied unless they change.
+
+    Attributes:
+        state: the top-level dict of the file.
+        description: what its settings say.
+        slots: what is known of every tensor of the model.
+        aliases: name -> another name of the same parameter, which shared tables are known by.
+        optimizer: moments by parameter.
+    """
+
+    state: State
+    description: Description
+    slots: Mapping[str, Slot]
+    aliases: Mapping[str, str]
+    optimizer: Optimizer
+
+    format: ClassVar[str] = "fairseq"
+
+    @classmethod
+    def load(cls, path: Path) -> "FairseqCheckpoint":
+        """Read a file and check that its tensors are what its settings say.
+
+        Raises:
+            CheckpointError: the file is damaged, no fairseq checkpoint, or not supported; all reasons.
+        """
+        try:
+            checkpoint = cls.of_state(path, loading.read(path))
+            faults = list(checkpoint._value_faults())
+        except RecursionError:
+            raise CheckpointError(f"{path}: not a fairseq checkpoint (its settings are nested too deeply)") from None
+        if faults:
+            raise CheckpointError.of_faults(f"{path}: the tensors do not fit the settings", faults)
+        return checkpoint
+
+    @classmethod
+    def of_state(cls, path: Path, state: State) -> "FairseqCheckpoint":
+        """A checkpoint from the top-level dict that its file holds or will hold.
+
+        Raises:
+            CheckpointError: not supported, or tensors that do not fit the settings; all reasons.
+        """
+        description = settings.describe(state, str(path))
+        model: Mapping[str, Tensor] = state["model"]
+        slots = layout.slots(description, model)
+        faults = layout.faults(slots, description, model) + list(_average_faults(state))
+        if faults:
+            raise CheckpointError.of_faults(f"{path}: the tensors do not fit the settings", faults)
+        aliases = {name: first for name, first in layout.aliases(description).items() if name in model}
+        parameters = {
+            name: tuple(tensor.shape)
+            for name, tensor in model.items()
+            if name not in aliases and (name not in slots or slots[name].draw is not None)
+        }
+        found = optimizer.read(state, parameters, _criterion_shapes(state))
+        copies = {f"{prefix}/{name}": tensor for prefix, own in _averages(state) for name, tensor in own.items()}
+        return cls(
+            path=path,
+            architecture=description.architecture,
+            tensors={**model, **copies, **found.tensors},
+            head_axes=_head_axes(layout.head_axes(description, model), [*copies, *found.tensors]),
+            lineage=description.lineage,
+            state=state,
+            description=description,
+            slots=slots,
+            aliases=aliases,
+            optimizer=found,
+        )
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The model's settings, flat and complete, as fairseq builds the model."""
+        return self.description.settings
+
+    @property
+    def architecture_name(self) -> str:
+        """Name of the architecture in fairseq; that of the root for a slim checkpoint."""
+        return self.description.arch
+
+    @property
+    def provenance(self) -> str | None:
+        """How the file was made, as JSON; None for a file that nmtprune did not write."""
+        text = self.state.get("nmtprune")
+        return text if isinstance(text, str) else None
+
+    def section(self, name: str) -> dict[str, Any]:
+        """Settings of another part of fairseq: ``task``, ``criterion``, ``optimizer``, ..."""
+        return containers.section(self.state, name)
+
+    @property
+    def model_tensors(self) -> "Mapping[str, Tensor]":
+        """The model's own tensors under the names of the file."""
+        model: Mapping[str, Tensor] = self.state["model"]
+        return model
+
+    @cached_property
+    def parameters(self) -> "Mapping[str, Tensor]":
+        """The tensors that are trained, each shared table once; none of layers that are not kept."""
+        model = self.model_tensors
+        return {
+            name: model[name]
+            for name, slot in self.slots.items()
+            if name in model and name not in self.aliases and slot.draw is not None
+        }
+
+    def part_of(self, name: str) -> str:
+        """The part of the model that a parameter belongs to."""
+        return self.slots[self.aliases.get(name, name)].part
+
+    def rewritten(
+        self, tensors: "Mapping[str, Tensor]", architecture: Architecture, lineage: Lineage | None
+    ) -> "FairseqCheckpoint":
+        """The same checkpoint with other tensors, head counts and lineage; what did not change is the same object."""
+        changed = {name: tensor for name, tensor in tensors.items() if tensor is not self.tensors[name]}
+        reshaped = architecture != self.architecture
+        if reshaped and self.optimizer.problem:
+            raise CheckpointError(
+                f"{self.path}: the optimizer state {self.optimizer.problem}, so it cannot be cut with the weights: "
+                "leave it out with --drop-optimizer"
+            )
+        state = self.state
+        if lineage is not None and (reshaped or lineage != self.lineage):
+            slim = settings.slim_fields(self.architecture_name, architecture, lineage)
+            state = containers.with_model_fields(state, slim)
+        if changed:
+            state = self._with_tensors(state, storage.separated(self.tensors, changed))
+        if changed or reshaped:
+            state = training.without_best(state)
+        return self if state is self.state else FairseqCheckpoint.of_state(self.path, state)
+
+    def save(self, path: Path, *, force: bool = False, provenance: Mapping[str, Any] | None = None) -> None:
+        """Write the checkpoint atomically; `provenance` goes to the key ``nmtprune``, which fairseq does not read."""
+        note = {} if provenance is None else {"nmtprune": json.dumps(provenance)}
+        with files.atomic_output(path, force=force, inputs=[self.path]) as file:
+            inert.save({**self.state, **note}, file)
+
+    def without_optimizer(self) -> "FairseqCheckpoint":
+        """The same checkpoint without optimizer state, as fairseq writes it with ``--no-save-optimizer-state``."""
+        return FairseqCheckpoint.of_state(self.path, optimizer.without_state(self.state))
+
+    def reinitialized(self, seed: int) -> "FairseqCheckpoint":
+        """The same shape with weights as fairseq draws them for a new model, at update 0; the criterion stays."""
+        weights = fresh.weights(self.model_tensors, self.slots, self.aliases, seed)
+        for module in self.architecture:
+            for axis in self.head_axes[module.id] if module.padding_heads else ():
+                if axis.tensor in weights:
+                    size = (axis.blocks, module.stored_heads, module.head_dim)
+                    blocks = weights[axis.tensor].unflatten(axis.axis, size)  # type: ignore[no-untyped-call]
+                    blocks.narrow(axis.axis + 1, module.heads, module.padding_heads).zero_()
+        model = containers.with_entries(self.state["model"], weights)
+        return FairseqCheckpoint.of_state(self.path, training.at_start({**self.state, "model": model}))
+
+    def network(self) -> "Network":
+        """What the native model must know beside tensors and head counts."""
+        from nmtprune.formats.fairseq import network
+
+        return network.describe(self.settings, self._built_tensors)
+
+    def native_tensors(self) -> "Mapping[str, Tensor]":
+        """The model's tensors under the names of the native model's parameters."""
+        from nmtprune.formats.fairseq import network
+
+        return network.native_tensors(self.settings, self._built_tensors)
+
+    @property
+    def _built_tensors(self) -> "dict[str, Tensor]":
+        """The model's tensors under the names that they have in the model that fairseq builds."""
+        named = ((layout.as_built(name, self.description), tensor) for name, tensor in self.model_tensors.items())
+        return {name: tensor for name, tensor in named if name is not None}
+
+    def _with_tensors(self, state: State, changed: "Mapping[str, Tensor]") -> dict[str, Any]:
+        """The state with other tensors at the places that their names stand for."""
+        model = self.model_tensors
+        own = {name: tensor for name, tensor in changed.items() if name in model}
+        extra = state.get("extra_state", {})
+        for prefix, key in _AVERAGES.items():
+            copies = _under(prefix, changed)
+            if copies:
+                extra = {**extra, key: containers.with_entries(extra[key], copies)}
+        found = {**state, "model": containers.with_entries(state["model"], own)}
+        if "extra_state" in state:
+            found["extra_state"] = extra
+        moments = {name: changed.get(name, tensor) for name, tensor in self.optimizer.tensors.items()}
+        return optimizer.rewritten(found, moments) if changed.keys() & moments.keys() else found
+
+    def _value_faults(self) -> Iterator[str]:
+        model = self.model_tensors
+        for name, tensor in self.parameters.items():
+            if not tensor.is_floating_point():
+                yield f"{name} holds {str(tensor.dtype).removeprefix('torch.')}, no floating-point numbers"
+        for name, first in self.aliases.items():
+            if first in model and not storage.same_bits(model[name], model[first]):
+                yield f"{name} and {first} differ, though the settings share them"
+
+
+def _averages(state: State) -> Iterator[tuple[str, "Mapping[str, Tensor]"]]:
+    extra = state.get("extra_state")
+    for prefix, key in _AVERAGES.items():
+        if isinstance(extra, dict) and isinstance(extra.get(key), dict):
+            yield prefix, extra[key]
+
+
+def _average_faults(state: State) -> Iterator[str]:
+    from torch import Tensor
+
+    for prefix, copies in _averages(state):
+        for name, copy in copies.items():
+            own = state["model"].get(name)
+            if not isinstance(copy, Tensor):
+                yield f"{_AVERAGES[prefix]} entry {name} is no tensor"
+            elif own is not None and copy.shape != own.shape:
+                yield f"{_AVERAGES[prefix]} entry {name} has shape {list(copy.shape)}, not {list(own.shape)}"
+
+
+def _criterion_shapes(state: State) -> dict[str, tuple[int, ...]]:
+    """Shapes of a criterion's own parameters, which are trained with the model's."""
+    from torch import Tensor
+
+    criterion = state.get("criterion")
+    found = criterion if isinstance(criterion, dict) else {}
+    return {str(name): tuple(tensor.shape) for name, tensor in found.items() if isinstance(tensor, Tensor)}
+
+
+def _under(prefix: str, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    return {name.removeprefix(f"{prefix}/"): t for name, t in tensors.items() if name.startswith(f"{prefix}/")}
+
+
+def _head_axes(own: Mapping[ModuleId, tuple[HeadAxis, ...]], copies: list[str]) -> dict[ModuleId, tuple[HeadAxis, ...]]:
+    """The axes of the model's tensors and the same axes of their copies: averages and moments."""
+    by_name: dict[str, list[str]] = {}
+    for copy in copies:
+        by_name.setdefault(copy.rpartition("/")[2], []).append(copy)
+
+    def of_copy(copy: str, axis: HeadAxis) -> HeadAxis:
+        is_average = copy.split("/")[0] in _AVERAGES
+        return HeadAxis(copy, axis.axis, axis.blocks, output=axis.output and is_average)
+
+    return {
+        module: (*axes, *(of_copy(copy, axis) for axis in axes for copy in by_name.get(axis.tensor, ())))
+        for module, axes in own.items()
+    }

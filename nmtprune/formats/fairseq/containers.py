@@ -1,0 +1,80 @@
+"""The settings inside a checkpoint, whatever holds them: OmegaConf, a dict or a Namespace, under `cfg` or `args`."""
+
+import copy
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from nmtprune.formats.fairseq.inert import Inert, class_name, plain
+
+State = Mapping[str, Any]
+"""What `torch.load` makes of a checkpoint file: its top-level dict."""
+
+
+def fields(container: Any) -> dict[str, Any] | None:
+    """The settings that a container holds by name; None where it is no container of settings."""
+    container = plain(container)
+    if isinstance(container, Namespace):
+        container = vars(container)
+    if isinstance(container, dict) and all(isinstance(name, str) for name in container):
+        return {name: plain(value) for name, value in container.items()}
+    return None
+
+
+def section(state: State, name: str) -> dict[str, Any]:
+    """Settings of one part of fairseq (``model``, ``task``, ...); all settings of a legacy checkpoint."""
+    if state.get("args") is not None:
+        return fields(state["args"]) or {}
+    return fields((fields(state.get("cfg")) or {}).get(name)) or {}
+
+
+def walk(container: Any) -> Iterator[tuple[str, Any]]:
+    """Every setting at any depth: its own name and its value."""
+    for name, value in (fields(container) or {}).items():
+        yield name, value
+        yield from walk(value)
+
+
+def with_model_fields(state: State, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The checkpoint with other model settings, in a container of the same kind; the original stays as it is."""
+    key = "args" if state.get("args") is not None else "cfg"
+    container = copy.deepcopy(state[key])
+    _set(container if key == "args" else _model_container(container), changes)
+    return {**state, key: container}
+
+
+def _model_container(cfg: Any) -> Any:
+    if not isinstance(cfg, Inert):
+        return vars(cfg)["model"] if isinstance(cfg, Namespace) else cfg["model"]
+    node = cfg.state["_content"]["model"]
+    return node if class_name(node) == "DictConfig" else node.state["_val"]
+
+
+def _set(container: Any, changes: Mapping[str, Any]) -> None:
+    if isinstance(container, Namespace):
+        vars(container).update(changes)
+    elif isinstance(container, dict):
+        container.update(changes)
+    else:
+        nodes = container.state["_content"]
+        any_leaf = next(node for node in nodes.values() if class_name(node).endswith("Node"))
+        for name, value in changes.items():
+            nodes[name] = _leaf(nodes.get(name, any_leaf), name, value)
+
+
+def _leaf(like: Inert, name: str, value: Any) -> Inert:
+    """An OmegaConf node that holds a value, made from another node of the same container."""
+    metadata = copy.copy(like.state["_metadata"])
+    metadata.state = {**metadata.state, "key": name}
+    node = copy.copy(like)
+    node.state = {**like.state, "_metadata": metadata, "_val": value}
+    return node
+
+
+def with_entries(container: dict[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
+    """A dict with other values under some of its keys: order, type and attributes (of a state dict) as before."""
+    changed = type(container)(container)
+    if hasattr(container, "__dict__"):
+        vars(changed).update(vars(container))
+    changed.update(entries)
+    return changed

@@ -1,0 +1,214 @@
+"""The tensors that a fairseq transformer of given settings has: names, shapes, parts, and which are the same one."""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from nmtprune.architecture import AttentionModule, ModuleId
+from nmtprune.formats.base import HeadAxis
+from nmtprune.formats.fairseq import adaptive
+from nmtprune.formats.fairseq.settings import Description
+from nmtprune.formats.fairseq.slots import BUFFER, Draw, Slot, glorot, linear, norm, ones, table
+
+_ATTENTION = {
+    "encoder": ("encoder", "self_attn"),
+    "decoder": ("decoder", "self_attn"),
+    "cross": ("decoder", "encoder_attn"),
+}
+"""Kind of module -> stack and name of its layers' submodule."""
+
+_NORMS = {
+    "encoder": ("self_attn_layer_norm", "final_layer_norm"),
+    "decoder": ("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm"),
+}
+"""Norms of a layer in the order in which the first versions numbered them (``layer_norms.0``)."""
+
+_FINAL_NORM_FROM = {"encoder": 2, "decoder": 3}
+"""Version of a stack from which a norm follows the last layer of a pre-norm model."""
+
+_QKV_GAIN = 1 / math.sqrt(2)
+"""fairseq draws W_q, W_k and W_v as the thirds of one matrix, where they have the same width."""
+
+_LISTED = 6
+
+
+def attention_prefix(module: ModuleId, description: Description) -> str:
+    """Beginning of the names, in the file, of an attention module's tensors."""
+    stack, name = _ATTENTION[module.kind]
+    return f"{stack}.layers.{description.layers[stack][module.layer]}.{name}"
+
+
+def head_axes(description: Description, names: Iterable[str]) -> dict[ModuleId, tuple[HeadAxis, ...]]:
+    """Where the heads of every module lie in the model's own tensors."""
+    known = set(names)
+    modules = [module.id for module in description.architecture]
+    return {module: tuple(_axes(attention_prefix(module, description), known)) for module in modules}
+
+
+def _axes(prefix: str, names: set[str]) -> Iterator[HeadAxis]:
+    if f"{prefix}.in_proj_weight" in names:
+        yield from (HeadAxis(f"{prefix}.in_proj_{part}", 0, blocks=3) for part in ("weight", "bias"))
+    else:
+        yield from (HeadAxis(f"{prefix}.{kind}_proj.{part}", 0) for kind in "kvq" for part in ("weight", "bias"))
+    yield HeadAxis(f"{prefix}.out_proj.weight", 1, output=True)
+
+
+def slots(description: Description, tensors: Mapping[str, Tensor]) -> dict[str, Slot]:
+    """Every tensor that the model has, by its name in the file, which may be an old one."""
+    found: dict[str, Slot] = {}
+    for stack in description.layers:
+        found |= _around_layers(stack, description, tensors)
+        for position in range(len(description.layers[stack])):
+            found |= _layer(stack, position, description, tensors)
+    return found | _output(description, tensors)
+
+
+def faults(expected: Mapping[str, Slot], description: Description, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Missing, unexpected and misshapen tensors; of many, the first few and the number of the others."""
+    found = [f"{name} is missing" for name, slot in expected.items() if name not in tensors and not slot.optional]
+    found += [
+        f"{name} is no part of such a model"
+        for name in tensors
+        if name not in expected and not is_unused(name, description)
+    ]
+    for name, slot in expected.items():
+        if name in tensors and not slot.fits(tuple(tensors[name].shape)):
+            found.append(f"{name} has shape {list(tensors[name].shape)}, not {slot.shown_shape}")
+    return found if len(found) <= _LISTED else [*found[:_LISTED], f"and {len(found) - _LISTED} more such faults"]
+
+
+def aliases(description: Description) -> dict[str, str]:
+    """Name -> the first name of the same parameter, as the settings share tables."""
+    settings = description.settings
+    found: dict[str, str] = {}
+    if settings.get("share_all_embeddings") or settings.get("merge_src_tgt_embed"):
+        found["decoder.embed_tokens.weight"] = "encoder.embed_tokens.weight"
+    if settings["adaptive_softmax_cutoff"] is not None:
+        found |= adaptive.aliases(settings)
+    elif settings["share_decoder_input_output_embed"]:
+        found["decoder.output_projection.weight"] = "decoder.embed_tokens.weight"
+    return {name: found.get(first, first) for name, first in found.items()}
+
+
+def is_unused(name: str, description: Description) -> bool:
+    """Whether a tensor belongs to a layer that is not among those to keep."""
+    match = re.match(r"(encoder|decoder)\.layers\.(\d+)\.", name)
+    if match is None or not description.chosen_layers:
+        return False
+    return int(match[2]) not in description.layers.get(match[1], ())
+
+
+def as_built(name: str, description: Description) -> str | None:
+    """Name of a tensor in the model that fairseq builds, which numbers the kept layers anew; None if it is unused."""
+    if is_unused(name, description):
+        return None
+    match = re.match(r"(encoder|decoder)\.layers\.(\d+)\.", name)
+    if match is None or not description.chosen_layers:
+        return name
+    return f"{match[1]}.layers.{description.layers[match[1]].index(int(match[2]))}.{name[match.end() :]}"
+
+
+def _around_layers(stack: str, description: Description, tensors: Mapping[str, Tensor]) -> dict[str, Slot]:
+    """Tables, positions, projections and norms before and after the layers of a stack."""
+    settings = description.settings
+    width, inputs = settings[f"{stack}_embed_dim"], settings[f"{stack}_embed_dim"]
+    if description.language_model and settings["adaptive_input"]:
+        found = adaptive.input_slots(settings, tensors)
+    else:
+        inputs = settings["decoder_input_dim"] if description.language_model else width
+        found = {f"{stack}.embed_tokens.weight": table(None, inputs, "embeddings", padding_row=True)}
+    found[f"{stack}.version"] = BUFFER
+    found |= _positions(stack, width, settings)
+    if inputs != width:
+        found[f"{stack}.project_in_dim.weight"] = glorot((width, inputs), width, inputs, "embeddings")
+    if settings["layernorm_embedding"]:
+        found |= norm(f"{stack}.layernorm_embedding", width)
+    if settings[f"{stack}_normalize_before"] and _may_end_with_norm(stack, settings, tensors):
+        found |= norm(f"{stack}.layer_norm", width)
+    return found
+
+
+def _may_end_with_norm(stack: str, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
+    version = tensors.get(f"{stack}.version")
+    recent = version is not None and version.numel() and float(version.reshape(-1)[0]) >= _FINAL_NORM_FROM[stack]
+    return bool(recent) and not (stack == "decoder" and settings["no_decoder_final_norm"])
+
+
+def _positions(stack: str, width: int, settings: Mapping[str, Any]) -> dict[str, Slot]:
+    if settings["no_token_positional_embeddings"]:
+        return {}
+    if settings[f"{stack}_learned_pos"]:
+        return {f"{stack}.embed_positions.weight": table(None, width, "embeddings", padding_row=True)}
+    return {f"{stack}.embed_positions.{name}": BUFFER for name in ("_float_tensor", "weights")}
+
+
+def _layer(stack: str, position: int, description: Description, tensors: Mapping[str, Tensor]) -> dict[str, Slot]:
+    settings, prefix = description.settings, f"{stack}.layers.{description.layers[stack][position]}"
+    width, inner = settings[f"{stack}_embed_dim"], settings[f"{stack}_ffn_embed_dim"]
+    ids = [ModuleId(kind, position) for kind, (own_stack, _) in _ATTENTION.items() if own_stack == stack]
+    found: dict[str, Slot] = {}
+    for module in (description.architecture[id] for id in ids if id in description.architecture):
+        keys = settings["encoder_embed_dim"] if module.id.kind == "cross" else width
+        found |= _attention(attention_prefix(module.id, description), module, (width, keys), tensors)
+    for number, name in enumerate(_NORMS[stack]):
+        if name != "encoder_attn_layer_norm" or ModuleId("cross", position) in description.architecture:
+            old = f"{prefix}.layer_norms.{number}"
+            found |= norm(old if f"{old}.weight" in tensors else f"{prefix}.{name}", width)
+    found |= linear(f"{prefix}.fc1", inner, width, "feed-forward")
+    found |= linear(f"{prefix}.fc2", width, inner, "feed-forward")
+    if stack == "decoder":
+        found |= norm(f"{prefix}.attn_ln", width) if settings["scale_attn"] else {}
+        found |= norm(f"{prefix}.ffn_layernorm", inner) if settings["scale_fc"] else {}
+        found |= {f"{prefix}.w_resid": ones(width)} if settings["scale_resids"] else {}
+    return found
+
+
+def _attention(
+    prefix: str, module: AttentionModule, widths: tuple[int, int], names: Mapping[str, Any]
+) -> dict[str, Slot]:
+    """W_q, W_k, W_v [H * K, width] with biases, or packed [3 * H * K, D]; W_O [D, H * K].
+
+    Args:
+        prefix: beginning of the names.
+        module: its heads; drawing counts those that compute something.
+        widths: of queries (D) and of keys and values.
+        names: what the file has.
+    """
+    width, keys = widths
+    rows, fan = module.stored_heads * module.head_dim, max(1, module.heads * module.head_dim)
+    part = f"attention.{module.id.kind}"
+    gain = _QKV_GAIN if keys == width else 1.0
+    found: dict[str, Slot] = {}
+    if f"{prefix}.in_proj_weight" in names:
+        found[f"{prefix}.in_proj_weight"] = glorot((3 * rows, width), fan, width, part, gain)
+        found[f"{prefix}.in_proj_bias"] = _bias(3 * rows, width, part)
+    else:
+        for kind, inputs in (("k", keys), ("v", keys), ("q", width)):
+            found[f"{prefix}.{kind}_proj.weight"] = glorot((rows, inputs), fan, inputs, part, gain)
+            found[f"{prefix}.{kind}_proj.bias"] = _bias(rows, inputs, part)
+    found[f"{prefix}.out_proj.weight"] = glorot((width, rows), width, fan, part)
+    found[f"{prefix}.out_proj.bias"] = Slot((width,), part, Draw("constant", 0.0))
+    return found
+
+
+def _bias(rows: int, inputs: int, part: str) -> Slot:
+    return Slot((rows,), part, Draw("uniform", 1 / math.sqrt(inputs)))
+
+
+def _output(description: Description, tensors: Mapping[str, Tensor]) -> dict[str, Slot]:
+    """What turns the decoder's vectors into scores of words."""
+    settings = description.settings
+    width, outputs = settings["decoder_embed_dim"], settings["decoder_output_dim"]
+    found: dict[str, Slot] = {}
+    if outputs != width and not settings["tie_adaptive_weights"]:
+        found["decoder.project_out_dim.weight"] = glorot((outputs, width), outputs, width, "output")
+    if settings["adaptive_softmax_cutoff"] is not None:
+        return found | adaptive.softmax_slots(settings, tensors)
+    if settings["share_decoder_input_output_embed"]:
+        tied = Slot((None, None), "embeddings", None, optional=True)
+        return found | {"decoder.output_projection.weight": tied}
+    name = "decoder.embed_out" if "decoder.embed_out" in tensors else "decoder.output_projection.weight"
+    return found | {name: table(None, outputs, "output")}
