@@ -1,0 +1,21 @@
+"""nmtprune in fairseq: importing this package registers the architectures `nmtprune` and `nmtprune_lm`.
+
+fairseq imports it through ``--user-dir``. It also lets torch load fairseq's checkpoints, stock ones too.
+
+Raises:
+    EngineError: fairseq is not installed.
+"""
+
+from nmtprune.errors import EngineError
+
+try:
+    import fairseq  # noqa: F401  # first of all: the modules below import parts of it
+except ModuleNotFoundError as error:
+    if error.name != "fairseq":
+        raise
+    raise EngineError("fairseq is not installed: pip install 'nmtprune[fairseq]'") from None
+
+from nmtprune.fairseq_plugin import models, safe_globals
+
+models.register()
+safe_globals.register_safe_globals()

@@ -1,0 +1,138 @@
+"""The architectures `nmtprune` and `nmtprune_lm`: fairseq's transformers with other attention modules."""
+
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from fairseq.models import (
+    ARCH_MODEL_REGISTRY,
+    MODEL_REGISTRY,
+    BaseFairseqModel,
+    register_model,
+    register_model_architecture,
+)
+from fairseq.models.transformer_align import TransformerAlignModel
+from fairseq.models.transformer_lm import TransformerLanguageModel
+from omegaconf import OmegaConf
+
+from nmtprune.architecture import STACKS
+from nmtprune.errors import CheckpointError
+from nmtprune.fairseq_plugin.heads import HEADS, StoredHeads
+from nmtprune.fairseq_plugin.surgery import replace_attention
+from nmtprune.fairseq_plugin.training import BASE_ARCH, choose_settings, complete
+from nmtprune.formats.fairseq.unsupported import SLIM, unsupported
+
+
+class PrunableTransformer(BaseFairseqModel):  # type: ignore[misc]  # fairseq has no types
+    """Builds a fairseq translation model whose attention modules have any number of heads of any width.
+
+    What is built is a model of fairseq's own class: only its attention modules differ.
+    """
+
+    name: ClassVar[str] = "nmtprune"
+    base: ClassVar[type] = TransformerAlignModel
+    stacks: ClassVar[tuple[str, ...]] = tuple(STACKS)
+
+    @classmethod
+    def add_args(cls, parser: Any) -> None:
+        """Add the options of the base model and those for heads."""
+        cls.base.add_args(parser)  # type: ignore[attr-defined]
+        for stack in cls.stacks:
+            parser.add_argument(
+                f"--{stack}-head-dim",
+                type=int,
+                metavar="N",
+                help=f"width of a {stack} attention head (default: {stack} embedding dimension / heads)",
+            )
+        parser.add_argument(
+            "--nmtprune-base-arch",
+            choices=list(SLIM[cls.name]),
+            metavar="ARCH",
+            help="architecture whose defaults apply where training starts from no checkpoint "
+            f"(default: {next(iter(SLIM[cls.name]))})",
+        )
+
+    @classmethod
+    def build_model(cls, args: Any, task: Any) -> Any:
+        """Build the base architecture's model and give its attention modules their heads.
+
+        Args:
+            args: settings; those of a checkpoint, or what `choose_settings` has made of the command line.
+            task: fairseq's task, for its dictionaries.
+
+        Raises:
+            CheckpointError: settings that do not fit together, or that nmtprune does not support; all of them.
+        """
+        settings = args if isinstance(args, Namespace) else Namespace(**OmegaConf.to_container(args, resolve=True))
+        settings._name = cls.name
+        faults = unsupported({"args": settings, "model": {}})
+        if faults:
+            raise CheckpointError.of_faults("settings of the model: unsupported", faults)
+        heads = StoredHeads.of_settings(settings)
+        base = getattr(settings, BASE_ARCH)
+        complete(base, settings)
+        for stack in cls.stacks:
+            heads = _of_kept_layers(heads, stack, settings)
+        with _heads_that_divide(settings, cls.stacks):
+            model = ARCH_MODEL_REGISTRY[base].build_model(settings, task)
+        replace_attention(model, heads)
+        return model
+
+
+class PrunableLanguageModel(PrunableTransformer):
+    """Builds a fairseq language model whose attention modules have any number of heads of any width."""
+
+    name = "nmtprune_lm"
+    base = TransformerLanguageModel
+    stacks = ("decoder",)
+
+
+def _of_kept_layers(heads: StoredHeads, stack: str, settings: Any) -> StoredHeads:
+    """Heads of the layers that are used, where LayerDrop's option names some; they replace those in the settings."""
+    keep = getattr(settings, f"{stack}_layers_to_keep", None)
+    if not keep:
+        return heads
+    layers = [int(layer) for layer in keep.split(",")]
+    if all(len(heads.counts[kind]) in (0, len(layers)) for kind in STACKS[stack]):
+        return heads
+    kept = heads.layers_kept(stack, layers)
+    setattr(settings, HEADS, kept.to_json())
+    return kept
+
+
+@contextmanager
+def _heads_that_divide(settings: Any, stacks: tuple[str, ...]) -> Iterator[None]:
+    """While fairseq builds its own attention: one head where the width of a stack is no multiple of its heads."""
+    changed = {}
+    for stack in stacks:
+        name = f"{stack}_attention_heads"
+        heads = getattr(settings, name)
+        if getattr(settings, f"{stack}_embed_dim") % heads:
+            changed[name] = heads
+            setattr(settings, name, 1)
+    try:
+        yield
+    finally:
+        for name, heads in changed.items():
+            setattr(settings, name, heads)
+
+
+def register() -> None:
+    """Make the architectures known to fairseq; once, however often it is called."""
+    for model in (PrunableTransformer, PrunableLanguageModel):
+        if model.name in MODEL_REGISTRY:
+            continue
+        register_model(model.name)(model)
+        register_model_architecture(model.name, model.name)(_architecture_function(model.name))
+
+
+def _architecture_function(name: str) -> Any:
+    """What fairseq calls with the options of fairseq-train, and with the settings of each model that it builds."""
+
+    def fill(settings: Any) -> None:
+        # fairseq names settings when it makes a configuration of options: those of a checkpoint have their name.
+        if getattr(settings, HEADS, None) is None and not hasattr(settings, "_name"):
+            choose_settings(settings, name)
+
+    return fill

@@ -1,0 +1,54 @@
+"""The linear maps of an attention module: their sizes and how fairseq draws them."""
+
+import math
+from dataclasses import dataclass
+
+from torch import nn
+
+PROJECTIONS = ("k_proj", "v_proj", "q_proj", "out_proj")
+"""In fairseq's order of registration."""
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """Sizes of an attention module.
+
+    Attributes:
+        embed_dim: D, width of queries and outputs.
+        key_dim: width of the vectors that keys are computed from.
+        value_dim: width of the vectors that values are computed from.
+        heads: H, 0 or more.
+        head_dim: K; the scores are scaled by ``head_dim ** -0.5``.
+    """
+
+    embed_dim: int
+    key_dim: int
+    value_dim: int
+    heads: int
+    head_dim: int
+
+    @property
+    def inner_dim(self) -> int:
+        """Width of all heads together: rows of W_q, W_k and W_v, columns of W_O."""
+        return self.heads * self.head_dim
+
+
+def draw_projections(shape: AttentionShape) -> dict[str, nn.Linear]:
+    """The four linear maps as fairseq draws them, in its order."""
+    same_width = shape.key_dim == shape.value_dim == shape.embed_dim
+    # fairseq's gain: W_q, W_k and W_v were once one matrix, drawn as such.
+    gain = 1 / math.sqrt(2) if same_width else 1.0
+    widths = (shape.key_dim, shape.value_dim, shape.embed_dim)
+    maps = [_linear(width, shape.inner_dim, gain) for width in widths]
+    maps.append(_linear(shape.inner_dim, shape.embed_dim, 1.0))
+    nn.init.zeros_(maps[-1].bias)
+    return dict(zip(PROJECTIONS, maps, strict=True))
+
+
+def _linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
+    """A linear map with Glorot weights and torch's biases; torch cannot draw one that has no entries."""
+    linear: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
+    if linear.weight.numel():
+        linear.reset_parameters()
+        nn.init.xavier_uniform_(linear.weight, gain=gain)
+    return linear
