@@ -32,10 +32,9 @@ ALLOWED = {
     "methods": {"architecture", "plan", "budget", "scores", "model", "data", "formats"},
     "fairseq_plugin": {"architecture", "plan", "formats", "model"},
     "user_dir": {"fairseq_plugin"},
-    "demo": {"files", "architecture", "plan", "formats", "summary"},
     "plots": {"architecture", "plan", "scores"},
 }
-EVERYTHING_BUT_CLI = {"runs"}
+EVERYTHING_BUT_CLI = {"runs", "demo"}
 
 
 def _imports(path: Path) -> Iterator[str]:
