@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 PROJECTIONS = ("k_proj", "v_proj", "q_proj", "out_proj")
@@ -46,9 +47,13 @@ def draw_projections(shape: AttentionShape) -> dict[str, nn.Linear]:
 
 
 def _linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
-    """A linear map with Glorot weights and torch's biases; torch cannot draw one that has no entries."""
-    linear: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
-    if linear.weight.numel():
-        linear.reset_parameters()
+    """A linear map with Glorot weights and torch's biases."""
+    if inputs and outputs:
+        linear = nn.Linear(inputs, outputs)
         nn.init.xavier_uniform_(linear.weight, gain=gain)
+        return linear
+    linear = nn.Linear(1, 1, device="meta")  # torch warns where there is nothing to draw
+    linear.in_features, linear.out_features = inputs, outputs
+    linear.weight = nn.Parameter(torch.zeros(outputs, inputs))
+    linear.bias = nn.Parameter(torch.zeros(outputs))
     return linear
