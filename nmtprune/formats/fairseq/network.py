@@ -105,7 +105,7 @@ def _tensor_faults(
         if side == "decoder" or _has_encoder(found):
             layers = layers_of(side, found)
             yield from (
-                f"{side}.layers.{layer} is missing"
+                f"{side}.layers.{layer} has no fc1.weight"
                 for layer in range(max(layers, default=0) + 1)
                 if f"{side}.layers.{layer}.fc1.weight" not in found
             )
