@@ -68,6 +68,8 @@ class PlanSettings:
         ):
             if used and given and not set(given) & set(forms):
                 faults.append(f"{option} goes with {' and '.join(map(_option, forms))}, not with {_option(given[0])}")
+        if self.uniform and self.per not in (None, "model"):
+            faults.append("--uniform divides AMOUNT among stacks: it goes with --per model only")
         if faults:
             raise UsageError("; ".join(faults), faults)
 
@@ -238,9 +240,10 @@ def _report(plan: "Plan", limits: "Limits", output: Path, output_format: str) ->
 
 
 def _figures(plan: "Plan", limits: "Limits") -> dict[str, Any]:
-    def counts(kinds: Iterable[str]) -> dict[str, int]:
+    def counts(kinds: Iterable[str]) -> dict[str, float]:
         heads, kept = plan.count_base(kinds), plan.count_kept(kinds)
-        return {"heads": heads, "kept": kept, "removed": heads - kept}
+        percent = 100 * (heads - kept) / heads if heads else 0.0
+        return {"heads": heads, "kept": kept, "removed": heads - kept, "removed_percent": percent}
 
     selected = {"kinds": list(limits.kinds), **counts(limits.kinds)}
     return {"all": counts(KINDS), "selected": selected, "kept_per_layer": dict(plan.heads_by_kind())}
@@ -257,6 +260,5 @@ def _lines(plan: "Plan", limits: "Limits") -> Iterator[str]:
         yield _removed(figures["selected"], f" of {', '.join(limits.kinds)}")
 
 
-def _removed(counts: Mapping[str, int], of: str) -> str:
-    share = counts["removed"] / counts["heads"] if counts["heads"] else 0.0
-    return f"{counts['removed']} of {counts['heads']} heads{of} removed ({share:.1%})"
+def _removed(counts: Mapping[str, float], of: str) -> str:
+    return f"{counts['removed']} of {counts['heads']} heads{of} removed ({counts['removed_percent']:.1f}%)"

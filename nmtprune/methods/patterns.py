@@ -180,7 +180,7 @@ def _counts_of_kind(base: Base, kind: str, text: str) -> tuple[dict[ModuleId, in
         return {}, [f"{kind}: '{text}' is neither digits (777322) nor numbers with commas (12,10,8)"]
     if len(numbers) != len(modules):
         alone = f" (for one layer of {text} heads write '{text},')" if len(modules) == 1 and "," not in text else ""
-        return {}, [f"{kind} has {len(modules)} layers, the pattern {len(numbers)}{alone}"]
+        return {}, [f"{kind} layers: the model has {len(modules)}, the pattern {len(numbers)}{alone}"]
     faults = [
         f"{module} has {base.modules[module]} heads, fewer than {count}"
         for module, count in zip(modules, numbers, strict=True)
@@ -279,7 +279,7 @@ def _selected_layers(modules: list[ModuleId], part: str) -> list[ModuleId]:
         raise UsageError(f"'{part}' is none of top:N, bottom:N, middle:N, even, odd")
     number = int(match[2])
     if not 1 <= number <= len(modules):
-        raise UsageError(f"'{part}': {modules[0].kind} has {len(modules)} layers")
+        raise UsageError(f"'{part}': {modules[0].kind} layers: the model has {len(modules)}")
     start = {"top": len(modules) - number, "bottom": 0, "middle": (len(modules) - number) // 2}[match[1]]
     return modules[start : start + number]
 

@@ -96,12 +96,12 @@ def test_slim_models() -> None:
         ("encoder=-1", "encoder: '-1' is neither digits (777322) nor numbers with commas (12,10,8)"),
         ("encoder=7,,7", "encoder: '7,,7' is neither digits (777322) nor numbers with commas (12,10,8)"),
         ("encoder=٣٣٣٣٣٣", "encoder: '٣٣٣٣٣٣' is neither digits (777322) nor numbers with commas (12,10,8)"),
-        ("encoder=7773", "encoder has 6 layers, the pattern 4"),
-        ("encoder=7,7", "encoder has 6 layers, the pattern 2"),
+        ("encoder=7773", "encoder layers: the model has 6, the pattern 4"),
+        ("encoder=7,7", "encoder layers: the model has 6, the pattern 2"),
         (
             "encoder=977779 cross=8 encoder=111111 decoder=7,8,9,10,0,0 x",
-            "encoder.0 has 8 heads, fewer than 9; encoder.5 has 8 heads, fewer than 9; cross has 6 layers, the pattern "
-            "1; encoder stands twice; decoder.2 has 8 heads, fewer than 9; decoder.3 has 8 heads, fewer than 10; 'x' "
+            "encoder.0 has 8 heads, fewer than 9; encoder.5 has 8 heads, fewer than 9; cross layers: the model has 6, "
+            "the pattern 1; encoder stands twice; decoder.2 has 8 heads, fewer than 9; decoder.3 has 8 heads, fewer than 10; 'x' "
             "is not KIND=HEADS, such as cross=233777 (kinds: encoder, decoder, cross)",
         ),
     ],
@@ -115,7 +115,7 @@ def test_faults_that_depend_on_the_model() -> None:
         "pattern 'encoder=111 decoder=111': the model has no encoder attention"
     )
     assert message_of(UsageError, keep_heads, base_of(decoder=[16]), "decoder=12", 1, Limits()) == (
-        "pattern 'decoder=12': decoder has 1 layers, the pattern 2 (for one layer of 12 heads write '12,')"
+        "pattern 'decoder=12': decoder layers: the model has 1, the pattern 2 (for one layer of 12 heads write '12,')"
     )
 
 
@@ -327,8 +327,9 @@ def test_every_kind_has_its_own_depth() -> None:
         ("", "'' is none of top:N, bottom:N, middle:N, even, odd"),
         ("top:x,upper:2", "'top:x' is none of top:N, bottom:N, middle:N, even, odd; 'upper:2' is none of top:N, "
          "bottom:N, middle:N, even, odd"),
-        ("top:0", "'top:0': encoder has 4 layers; 'top:0': decoder has 2 layers; 'top:0': cross has 2 layers"),
-        ("middle:3", "'middle:3': decoder has 2 layers; 'middle:3': cross has 2 layers"),
+        ("top:0", "'top:0': encoder layers: the model has 4; "
+         "'top:0': decoder layers: the model has 2; 'top:0': cross layers: the model has 2"),
+        ("middle:3", "'middle:3': decoder layers: the model has 2; 'middle:3': cross layers: the model has 2"),
     ],
 )  # fmt: skip
 def test_faults_of_layers(selection: str, message: str) -> None:

@@ -1,0 +1,156 @@
+"""Drift: the change of every head's weights, matched through the lineage."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from nmtprune import slim
+from nmtprune.architecture import HeadId
+from nmtprune.errors import CheckpointError
+from nmtprune.formats import load
+from nmtprune.formats.base import Checkpoint
+from nmtprune.methods.drift import Drift, HeadDrift, drift
+from nmtprune.plan import Plan
+from tests import builders
+from tests.conftest import Build
+
+
+def head(text: str) -> HeadId:
+    return HeadId.parse(text)
+
+
+def changed(checkpoint: Checkpoint, amounts: Mapping[str, float], seed: int | None = None) -> Checkpoint:
+    """The checkpoint with constants added to tensors of these names, and noise to every tensor if there is a seed."""
+    tensors = dict(checkpoint.tensors)
+    if seed is not None:
+        generator = torch.Generator().manual_seed(seed)
+        for name, tensor in checkpoint.model_tensors.items():
+            if tensor.is_floating_point():
+                tensors[name] = tensor + torch.randn(tensor.shape, generator=generator).to(tensor.dtype)
+    for name, amount in amounts.items():
+        tensors[name] = tensors[name] + amount
+    return checkpoint.rewritten(tensors, checkpoint.architecture, checkpoint.lineage)
+
+
+def by_head(found: Drift) -> dict[HeadId, HeadDrift]:
+    return {entry.head: entry for entry in found.heads}
+
+
+def brute_force(before: Mapping[str, Tensor], after: Mapping[str, Tensor], module: str, number: int) -> list[float]:
+    """Mean |change| of the 4 rows of one head, by the names that fairseq gives to the projections."""
+    kind, layer = module.split(".")
+    place = {"encoder": "encoder.layers.{}.self_attn", "decoder": "decoder.layers.{}.self_attn",
+             "cross": "decoder.layers.{}.encoder_attn"}[kind].format(layer)  # fmt: skip
+    changes = []
+    for part in ("q_proj", "k_proj", "v_proj"):
+        rows = slice(4 * number, 4 * number + 4)
+        name = f"{place}.{part}.weight"
+        changes.append((after[name][rows].double() - before[name][rows].double()).abs())
+    return [*(change.mean().item() for change in changes), torch.cat([c.flatten() for c in changes]).mean().item()]
+
+
+@pytest.fixture(scope="module")
+def base(build: Build) -> Checkpoint:
+    """Encoder 12 wide, decoder 16 wide, heads of 4: cross keys and values have other widths than queries."""
+    return load(build(joined=False, layers=(1, 2), heads=(3, 4), width=(12, 16)))
+
+
+def test_nothing_moved(base: Checkpoint) -> None:
+    found = drift(base, base)
+    assert [entry.head for entry in found.heads] == list(base.architecture.head_ids())
+    assert all(entry == HeadDrift(entry.head, 0, 0, 0, 0) for entry in found.heads)
+    assert found.related
+
+
+def test_every_head_against_a_loop(base: Checkpoint) -> None:
+    after = changed(base, {}, seed=1)
+    found = by_head(drift(base, after))
+    assert len(found) == 3 + 8 + 8
+    for id, entry in found.items():
+        expected = brute_force(base.model_tensors, after.model_tensors, str(id.module), id.head)
+        assert [entry.query, entry.key, entry.value, entry.mean] == pytest.approx(expected, rel=1e-12)
+
+
+def test_only_projections_count(base: Checkpoint) -> None:
+    """Output projections and biases are no part of the figure."""
+    prefix = "decoder.layers.1.encoder_attn"
+    after = changed(
+        base, {f"{prefix}.out_proj.weight": 1.0, f"{prefix}.q_proj.bias": 1.0, f"{prefix}.k_proj.weight": 0.5}
+    )
+    for id, entry in by_head(drift(base, after)).items():
+        moved = str(id.module) == "cross.1"
+        assert (entry.query, entry.value) == (0, 0)
+        assert entry.key == pytest.approx(0.5 if moved else 0)
+        assert entry.mean == pytest.approx(0.5 * 12 / (16 + 12 + 12) if moved else 0)
+
+
+def test_slim_descendants_are_compared_by_root_ids(base: Checkpoint) -> None:
+    removed = [head("encoder.0.1"), head("decoder.0.0"), head("decoder.0.3"), *(head(f"cross.1.{i}") for i in range(4))]
+    trained = changed(base, {}, seed=2)
+    full = by_head(drift(base, trained))
+    expected = {id: entry for id, entry in full.items() if id not in removed}
+    for mode in ("cut", "uniform"):
+        pruned = slim.apply(Plan.removing(base.base, removed), base, mode)
+        pruned_trained = slim.apply(Plan.removing(trained.base, removed), trained, mode)
+        # The root of a descendant that was trained after the cut is the base, not what its weights would have been.
+        line = pruned_trained.rewritten(pruned_trained.tensors, pruned_trained.architecture, pruned.lineage)
+        for before in (base, pruned):
+            found = drift(before, line)
+            assert by_head(found) == expected
+            assert found.related
+        assert by_head(drift(line, base)) == expected
+    assert not drift(base, pruned_trained).related
+
+
+def test_two_cuts_have_their_common_heads(base: Checkpoint) -> None:
+    first = slim.apply(Plan.removing(base.base, [head("encoder.0.0")]), base)
+    second = slim.apply(Plan.removing(first.base, [head("encoder.0.0")]), first)
+    other = slim.apply(Plan.removing(base.base, [head("encoder.0.2"), head("decoder.1.1")]), base)
+    found = drift(second, other)
+    names = [str(entry.head) for entry in found.heads if entry.head.module.kind == "encoder"]
+    assert names == []
+    assert head("decoder.1.1") not in by_head(found)
+    assert all(entry.mean == 0 for entry in found.heads)
+
+
+def test_packed_and_half_precision_files(tiny: Path, tmp_path: Path) -> None:
+    packed = load(builders.store_as(tiny, tmp_path / "packed.pt", packed=True))
+    assert all(entry.mean == 0 for entry in drift(load(tiny), packed).heads)
+    half = load(builders.store_as(tiny, tmp_path / "half.pt", dtype=torch.float16))
+    assert all(0 < entry.mean < 1e-3 for entry in drift(load(tiny), half).heads)
+
+
+def test_language_models(tiny_lm: Path) -> None:
+    model = load(tiny_lm)
+    assert {entry.head.module.kind for entry in drift(model, model).heads} == {"decoder"}
+
+
+def test_checkpoints_that_cannot_be_compared(base: Checkpoint, build: Build, tiny: Path, tiny_lm: Path) -> None:
+    def message(before: Checkpoint, after: Checkpoint) -> str:
+        with pytest.raises(CheckpointError) as caught:
+            drift(before, after)
+        return str(caught.value).removeprefix(f"{before.path} and {after.path} cannot be compared: ")
+
+    assert message(base, load(tiny)) == ("encoder heads are 3 and 4 4 (before any cut)")
+    assert message(base, load(tiny_lm)) == (
+        "encoder heads are 3 and none (before any cut); cross heads are 4 4 and none (before any cut)"
+    )
+    wider = load(build(joined=False, layers=(1, 2), heads=(3, 4), width=(24, 16)))
+    assert message(base, wider) == (
+        "query weights of a head of encoder.0 are 4 x 12 and 8 x 24; key weights of a head of encoder.0 are 4 x 12 and "
+        "8 x 24; value weights of a head of encoder.0 are 4 x 12 and 8 x 24; key weights of a head of cross.0 are "
+        "4 x 12 and 4 x 24; value weights of a head of cross.0 are 4 x 12 and 4 x 24; key weights of a head of cross.1 "
+        "are 4 x 12 and 4 x 24; value weights of a head of cross.1 are 4 x 12 and 4 x 24"
+    )
+    broken = changed(base, {"decoder.layers.0.self_attn.v_proj.weight": float("nan")})
+    assert message(base, broken) == "weights of head decoder.0.0 (root id) are no finite numbers"
+
+
+def test_real_model(shared_model: Path) -> None:
+    model = load(shared_model)
+    found = drift(model, changed(model, {}, seed=3))
+    assert len(found.heads) == 144
+    assert all(entry.mean == pytest.approx((2 / torch.pi) ** 0.5, abs=0.05) for entry in found.heads)
