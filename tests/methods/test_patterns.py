@@ -101,8 +101,8 @@ def test_slim_models() -> None:
         (
             "encoder=977779 cross=8 encoder=111111 decoder=7,8,9,10,0,0 x",
             "encoder.0 has 8 heads, fewer than 9; encoder.5 has 8 heads, fewer than 9; cross layers: the model has 6, "
-            "the pattern 1; encoder stands twice; decoder.2 has 8 heads, fewer than 9; decoder.3 has 8 heads, fewer than 10; 'x' "
-            "is not KIND=HEADS, such as cross=233777 (kinds: encoder, decoder, cross)",
+            "the pattern 1; encoder stands twice; decoder.2 has 8 heads, fewer than 9; decoder.3 has 8 heads, fewer "
+            "than 10; 'x' is not KIND=HEADS, such as cross=233777 (kinds: encoder, decoder, cross)",
         ),
     ],
 )
