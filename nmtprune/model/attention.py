@@ -81,14 +81,18 @@ class Attention(nn.Module):
         return self.output_bias.expand(x.shape[0], x.shape[1], -1)
 
     def attend(self, queries: Tensor, keys_values: Tensor, visible: Visible, probe: Probe) -> Tensor:
-        """Attention output [R, T, D] after W_O.
+        """Attention output [R, T, D] after W_O; arguments as for `context`."""
+        return self.output(self.context(queries, keys_values, visible, probe), probe)
+
+    def context(self, queries: Tensor, keys_values: Tensor, visible: Visible, probe: Probe) -> Tensor:
+        """What each head makes of the values, [R, T, H, K], before masks and W_O.
 
         Args:
             queries: [R, T, H, K]. R may be a multiple n of B: rows n*b to n*b+n-1 are then queries of sentence b (the
                 hypotheses of a beam, say), which share its keys without copies of them.
             keys_values: [2, B, S, H, K].
             visible: the keys that are seen; with R > B without `causal`, and the same for all rows of a sentence.
-            probe: masks, by rows of the queries, and observer.
+            probe: whose observer, if any, gets the attention weights.
         """
         rows, length = queries.shape[:2]
         folded = queries.reshape(keys_values.shape[1], -1, self.heads, self.head_dim).transpose(1, 2)
@@ -104,10 +108,13 @@ class Attention(nn.Module):
             by_row = attention.view(shape).transpose(1, 2).reshape(rows, self.heads, length, -1)
             probe.observe(self.id, by_row[:, : self.real_heads])
             context = attention @ values
-        context = context.transpose(1, 2).reshape(rows, length, self.heads, self.head_dim)
+        return context.transpose(1, 2).reshape(rows, length, self.heads, self.head_dim)
+
+    def output(self, context: Tensor, probe: Probe) -> Tensor:
+        """Output [R, T, D] of contexts [R, T, H, K]: masks, by rows, then W_O."""
         mask = probe.masks.get(self.id)
         if mask is not None:
-            context = context * self._factor(mask, rows, length)
+            context = context * self._factor(mask, *context.shape[:2])
         return F.linear(context.flatten(2), self.output_weight, self.output_bias)
 
     def _factor(self, mask: Tensor, rows: int, length: int) -> Tensor:
@@ -171,12 +178,15 @@ class CrossAttention(Attention):
         by_head = projected.view(*states.shape[:2], 2, self.heads, self.head_dim)
         return by_head.permute(2, 0, 1, 3, 4).contiguous()
 
+    def queries(self, x: Tensor) -> Tensor:
+        """Queries [R, T, H, K] of states [R, T, D]."""
+        return F.linear(x, self.query_weight, self.query_bias).view(*x.shape[:2], self.heads, self.head_dim)
+
     def forward(self, x: Tensor, keys_values: Tensor, visible: Visible, probe: Probe) -> Tensor:
         """States [R, T, D] that attend to keys and values [2, B, S, H, K]; R a multiple of B."""
         if not self.heads:
             return self.nothing(x)
-        queries = F.linear(x, self.query_weight, self.query_bias).view(*x.shape[:2], self.heads, self.head_dim)
-        return self.attend(queries, keys_values, visible, probe)
+        return self.attend(self.queries(x), keys_values, visible, probe)
 
 
 def _attention_weights(queries: Tensor, keys: Tensor, visible: Visible) -> Tensor:

@@ -160,13 +160,22 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor, step: Step, memory: Memory | None, probe: Probe) -> Tensor:
         """States [R, T, D] of the next layer; R a multiple of the sentences in `memory`."""
-        x = self.around_self.after(x, self._attend_to_self(self.around_self.before(x), step, memory, probe))
+        return self.above_self(self.around_self.after(x, self.attend_to_self(x, step, memory, probe)), memory, probe)
+
+    def above_self(self, x: Tensor, memory: Memory | None, probe: Probe) -> Tensor:
+        """States of the next layer from those after this layer's self-attention."""
         if self.cross_attention is not None and self.around_cross is not None and memory is not None:
             queries, keys_values = self.around_cross.before(x), memory.cross[self.layer]
             x = self.around_cross.after(x, self.cross_attention(queries, keys_values, memory.visible, probe))
+        return self.above_cross(x)
+
+    def above_cross(self, x: Tensor) -> Tensor:
+        """States of the next layer from those after this layer's attention."""
         return self.around_feed_forward.after(x, self.feed_forward(self.around_feed_forward.before(x)))
 
-    def _attend_to_self(self, x: Tensor, step: Step, memory: Memory | None, probe: Probe) -> Tensor:
+    def attend_to_self(self, x: Tensor, step: Step, memory: Memory | None, probe: Probe) -> Tensor:
+        """Output of self-attention for states [R, T, D], before what stands around it."""
+        x = self.around_self.before(x)
         attention = self.self_attention
         if not attention.heads:
             return attention.nothing(x)
