@@ -92,7 +92,9 @@ def fairseq_model(path: Path, dtype: torch.dtype = torch.float32) -> Any:
     from fairseq import checkpoint_utils
 
     with mock.patch.dict("os.environ", TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1"):
-        models, _, _ = checkpoint_utils.load_model_ensemble_and_task([str(path)])
+        beside = path.parent / "data-bin"
+        overrides = {"data": str(beside)} if beside.exists() else {}
+        models, _, _ = checkpoint_utils.load_model_ensemble_and_task([str(path)], arg_overrides=overrides)
     return models[0].eval().to(dtype)
 
 
