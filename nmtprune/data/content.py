@@ -1,6 +1,7 @@
 """The two forms of DATA, binarized and raw, read into the same shape before any sentence is left out."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from nmtprune.data.subwords import (
     TextCodec,
     guess_post_process,
 )
-from nmtprune.data.text import TextFile, read_text
+from nmtprune.data.text import STDIN, TextFile, read_text, stream_lines
 from nmtprune.data.vocabulary import FairseqVocabulary
 from nmtprune.errors import DataError, UsageError
 from nmtprune.files import sha256_file
@@ -52,6 +53,7 @@ class Content:
         inputs: SHA-256 by path of the files read.
         notes: remarks on how they were read.
         raw: sentences are lines of a text file.
+        first: place in the input of the first sentence, where the sentences are a piece of it.
     """
 
     name: str
@@ -61,10 +63,12 @@ class Content:
     inputs: Mapping[str, str]
     notes: tuple[str, ...] = ()
     raw: bool = False
+    first: int = 0
 
     def place(self, index: int) -> str:
         """A sentence in the words of a message."""
-        return f"line {index + 1}" if self.raw else f"sentence {index} (counted from 0)"
+        place = self.first + index
+        return f"line {place + 1}" if self.raw else f"sentence {place} (counted from 0)"
 
 
 def build_codec(options: DataOptions, languages: Languages, target: FairseqVocabulary) -> tuple[TextCodec, str | None]:
@@ -117,6 +121,22 @@ def read_raw(options: DataOptions, source: Path, pair: LanguagePair, *, referenc
         content = replace(content, target=Sentences.of(encoded))
     inputs = {**content.inputs, reference.name: reference.sha256}
     return replace(content, references=reference.lines if references else None, inputs=inputs)
+
+
+def stream_raw(source: Path, pair: LanguagePair, size: int) -> Iterator[Content]:
+    """Text in pieces of `size` lines, each read when it is asked for.
+
+    Raises:
+        DataError: the file cannot be read, or is not UTF-8.
+    """
+    name = "standard input" if source == STDIN else str(source)
+    lines = (pair.source.encode(pair.codec.encode(line, "source")) for line in stream_lines(source))
+    for first in itertools.count(0, size):
+        piece = list(itertools.islice(lines, size))
+        if not piece:
+            return
+        content = Content(name, Sentences.of(piece), None, None, {}, (), True, first)
+        yield content if first else replace(content, notes=_unknown_source(content, pair))
 
 
 def read_binarized(

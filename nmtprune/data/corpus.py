@@ -1,12 +1,12 @@
 """DATA as a value: what the options name, read, checked and turned into token ids and references."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from nmtprune.data.batching import Batch, BatchLimits, batch_by_size, collate, order_by_length, shift_right, shuffled
-from nmtprune.data.content import Content, LanguagePair, build_codec, read_binarized, read_raw
+from nmtprune.data.content import Content, LanguagePair, build_codec, read_binarized, read_raw, stream_raw
 from nmtprune.data.databin import DataBin, Languages
 from nmtprune.data.options import DataOptions, ModelProfile
 from nmtprune.data.sentences import Ids, Sentences
@@ -136,16 +136,7 @@ def load_corpus(
         UsageError: references are needed and none are named.
     """
     model = model or ModelProfile()
-    if options.data_bin is None:
-        raise UsageError("data: no vocabulary: name --data-bin DIR")
-    folder = DataBin(options.data_bin)
-    wanted, trained = (options.source_lang, options.target_lang), (model.source_lang, model.target_lang)
-    languages = folder.choose_languages(options.subsets, wanted, trained)
-    source, target = folder.dictionary(languages.source), folder.dictionary(languages.target)
-    check_size(source, model.source_symbols, "source")
-    check_size(target, model.target_symbols, "target")
-    codec, note = build_codec(options, languages, target)
-    pair = LanguagePair(languages, source, target, codec)
+    folder, pair, note = _language_pair(options, model)
     if options.source is not None:
         content = read_raw(options, options.source, pair, references=references, targets=targets)
     else:
@@ -157,7 +148,44 @@ def load_corpus(
     return replace(corpus, notes=notes, shuffle=options.subsets != (_UNSHUFFLED_SUBSET,))
 
 
-def _within_positions(content: Content, pair: LanguagePair, model: ModelProfile, *, skip: bool) -> Corpus:
+def stream_corpus(options: DataOptions, model: ModelProfile, size: int) -> Iterator[Corpus]:
+    """Source sentences in pieces of `size` consecutive ones, read when they are asked for: for translation.
+
+    Raises:
+        DataError: as for `load_corpus`, when the place is reached; a piece may consist of sentences left out.
+    """
+    folder, pair, note = _language_pair(options, model)
+    if options.source is not None:
+        pieces = stream_raw(options.source, pair, size)
+    else:
+        whole = read_binarized(options, folder, pair, references=False, targets=False)
+        pieces = (
+            replace(whole, source=whole.source.select(np.arange(first, min(first + size, len(whole.source)))),
+                    target=None, first=first)
+            for first in range(0, len(whole.source), size)
+        )  # fmt: skip
+    for piece in pieces:
+        corpus = _within_positions(piece, pair, model, skip=options.skip_invalid, may_be_empty=True)
+        yield replace(corpus, notes=(note, *corpus.notes) if note and not piece.first else corpus.notes)
+
+
+def _language_pair(options: DataOptions, model: ModelProfile) -> tuple[DataBin, LanguagePair, str | None]:
+    """The folder of the vocabularies, what turns text into token ids, and a note where a part of that was guessed."""
+    if options.data_bin is None:
+        raise UsageError("data: no vocabulary: name --data-bin DIR")
+    folder = DataBin(options.data_bin)
+    wanted, trained = (options.source_lang, options.target_lang), (model.source_lang, model.target_lang)
+    languages = folder.choose_languages(options.subsets, wanted, trained)
+    source, target = folder.dictionary(languages.source), folder.dictionary(languages.target)
+    check_size(source, model.source_symbols, "source")
+    check_size(target, model.target_symbols, "target")
+    codec, note = build_codec(options, languages, target)
+    return folder, LanguagePair(languages, source, target, codec), note
+
+
+def _within_positions(
+    content: Content, pair: LanguagePair, model: ModelProfile, *, skip: bool, may_be_empty: bool = False
+) -> Corpus:
     """The sentences that the model has positions for; others are refused or left out, as fairseq-generate does."""
     source_sizes = content.source.sizes
     too_long = np.zeros(len(source_sizes), dtype=bool)
@@ -169,7 +197,7 @@ def _within_positions(content: Content, pair: LanguagePair, model: ModelProfile,
     if too_long.any():
         limits = f"{model.max_source_positions} source, {model.max_target_positions} target tokens"
         counts = f"{too_long.sum()} of {len(too_long)}"
-        if not skip or too_long.all():
+        if not skip or (too_long.all() and not may_be_empty):
             raise DataError(_too_long(content, int(np.argmax(too_long)), f"{counts} sentences", limits))
         notes = (*notes, f"left out, longer than the model's positions ({limits}): {counts} sentences")
     kept = np.flatnonzero(~too_long)

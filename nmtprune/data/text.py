@@ -2,11 +2,14 @@
 
 import gzip
 import hashlib
+import io
 import sys
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from nmtprune.errors import DataError
 
@@ -41,7 +44,7 @@ def read_text(path: Path, stdin: BinaryIO | None = None) -> TextFile:
     Raises:
         DataError: the file cannot be read, is damaged gzip, or is not UTF-8; the line is named.
     """
-    name = "standard input" if path == STDIN else str(path)
+    name = _name(path)
     try:
         stored = (stdin or sys.stdin.buffer).read() if path == STDIN else path.read_bytes()
     except OSError as error:
@@ -51,6 +54,27 @@ def read_text(path: Path, stdin: BinaryIO | None = None) -> TextFile:
     if not lines[-1]:
         lines.pop()
     return TextFile(name, tuple(line.removesuffix("\r") for line in lines), hashlib.sha256(stored).hexdigest())
+
+
+def stream_lines(path: Path, stdin: BinaryIO | None = None) -> Iterator[str]:
+    """The same lines as `read_text` gives, each read when it is asked for.
+
+    Raises:
+        DataError: as for `read_text`, when the damaged place is reached.
+    """
+    name = _name(path)
+    try:
+        with _opened(path, stdin) as stored:
+            lines = gzip.GzipFile(fileobj=stored) if stored.peek(2).startswith(_GZIP_MAGIC) else stored
+            for number, line in enumerate(lines, 1):
+                content = line.removeprefix(_UTF8_MARK) if number == 1 else line
+                if not content:
+                    continue
+                yield _decoded(name, content, number).removesuffix("\n").removesuffix("\r")
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{name}: damaged gzip file: {error}") from error
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
 
 
 def first_of(faults: list[str], shown: int = 5) -> list[str]:
@@ -69,11 +93,26 @@ def _decompressed(name: str, stored: bytes) -> bytes:
         raise DataError(f"{name}: damaged gzip file: {error}") from error
 
 
-def _decoded(name: str, content: bytes) -> str:
+def _name(path: Path) -> str:
+    return "standard input" if path == STDIN else str(path)
+
+
+@contextmanager
+def _opened(path: Path, stdin: BinaryIO | None) -> Iterator[io.BufferedReader]:
+    if path != STDIN:
+        with open(path, "rb") as file:
+            yield file
+        return
+    stream = stdin or sys.stdin.buffer
+    yield cast(io.BufferedReader, stream) if hasattr(stream, "peek") else io.BufferedReader(cast(io.RawIOBase, stream))
+
+
+def _decoded(name: str, content: bytes, first: int = 1) -> str:
+    """Text of lines from number `first` on."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line = content.count(b"\n", 0, error.start) + first
         hint = " (the file starts like UTF-16)" if content.startswith(_UTF16_MARKS) else ""
         found = f"byte 0x{content[error.start]:02x}"
         raise DataError(f"{name}: line {line} is not UTF-8 ({found}){hint}: convert the file to UTF-8") from error

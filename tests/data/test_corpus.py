@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nmtprune.data.batching import BatchLimits
-from nmtprune.data.corpus import Corpus, load_corpus
+from nmtprune.data.corpus import Corpus, load_corpus, stream_corpus
 from nmtprune.data.options import DataOptions, ModelProfile
 from nmtprune.errors import DataError, UsageError
 from tests.data.builders import (
@@ -312,3 +312,35 @@ def test_empty_data(folder: Path, tmp_path: Path) -> None:
     assert _error(raw) == f"{empty}: empty: it holds no sentences"
     nothing = write_data_bin(tmp_path / "bin", {"valid": 0})
     assert _error(DataOptions(data_bin=nothing)) == "valid.en-de: empty: it holds no sentences"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_pieces_of_a_stream_are_the_corpus(folder: Path, text: Path, size: int) -> None:
+    for options in (
+        DataOptions(data_bin=folder, source=text, post_process="none"),
+        DataOptions(data_bin=folder, subset="test"),
+    ):
+        whole = load_corpus(options, PROFILE, references=False)
+        pieces = list(stream_corpus(options, PROFILE, size))
+        assert all(piece.total == size for piece in pieces[:-1])
+        assert [sentence.tolist() for piece in pieces for sentence in piece.source] == [
+            sentence.tolist() for sentence in whole.source
+        ]
+        assert all(piece.target is None for piece in pieces)
+
+
+def test_a_stream_leaves_out_or_refuses_long_sentences(folder: Path, text: Path) -> None:
+    profile = ModelProfile(len(SOURCE_WORDS) + 4, len(TARGET_WORDS) + 4, "en", "de", 3, 3)
+    options = DataOptions(data_bin=folder, source=text, post_process="none", skip_invalid=True)
+    assert [piece.numbers.tolist() for piece in stream_corpus(options, profile, 3)] == [[1, 2], []]
+    pieces = stream_corpus(DataOptions(data_bin=folder, source=text, post_process="none"), profile, 3)
+    with pytest.raises(DataError, match=r"first line 1 with 4 source tokens"):
+        next(pieces)
+    later = stream_corpus(DataOptions(data_bin=folder, source=text, post_process="none"), profile, 1)
+    with pytest.raises(DataError, match=r"first line 1 with 4 source tokens"):
+        next(later)
+    text.write_text("s4\n\ns1 s1 s1\n", encoding="utf-8")
+    later = stream_corpus(DataOptions(data_bin=folder, source=text, post_process="none"), profile, 1)
+    assert len(next(later)) == len(next(later)) == 1
+    with pytest.raises(DataError, match=r"first line 3 with 4 source tokens"):
+        next(later)

@@ -1,18 +1,24 @@
 import gzip
 import hashlib
 import io
+import os
 from pathlib import Path
 
 import pytest
 
-from nmtprune.data.text import STDIN, read_text
+from nmtprune.data.text import STDIN, read_text, stream_lines
 from nmtprune.errors import DataError
 
 
 def _lines(tmp_path: Path, content: bytes) -> tuple[str, ...]:
     path = tmp_path / "text"
     path.write_bytes(content)
-    return read_text(path).lines
+    lines = read_text(path).lines
+    assert tuple(stream_lines(path)) == lines
+    assert tuple(stream_lines(STDIN, io.BytesIO(content))) == lines
+    path.write_bytes(gzip.compress(content))
+    assert tuple(stream_lines(path)) == lines
+    return lines
 
 
 @pytest.mark.parametrize(
@@ -25,6 +31,8 @@ def _lines(tmp_path: Path, content: bytes) -> tuple[str, ...]:
         (b"\n", ("",)),
         (b"a\r\nb\r\n", ("a", "b")),
         (b"\xef\xbb\xbfa\nb", ("a", "b")),
+        (b"\xef\xbb\xbf", ()),
+        (b"\xef\xbb\xbf\n", ("",)),
         (b"a\rb\n", ("a\rb",)),
         (b" a \t\n", (" a \t",)),
     ],
@@ -55,6 +63,9 @@ def _error(path: Path, content: bytes) -> str:
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
         read_text(path)
+    with pytest.raises(DataError) as streamed:
+        list(stream_lines(path))
+    assert str(streamed.value).split(" check failed")[0] == str(caught.value).split(" check failed")[0]
     return str(caught.value)
 
 
@@ -75,6 +86,18 @@ def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_text(tmp_path / "none")
     assert str(caught.value) == f"{tmp_path / 'none'}: cannot be read: No such file or directory"
+    with pytest.raises(DataError, match="cannot be read: No such file or directory$"):
+        list(stream_lines(tmp_path / "none"))
     with pytest.raises(DataError) as caught:
         read_text(tmp_path)
     assert str(caught.value) == f"{tmp_path}: cannot be read: Is a directory"
+
+
+def test_lines_are_read_when_they_are_asked_for() -> None:
+    read, write = os.pipe()
+    with open(read, "rb") as stdin, open(write, "wb", buffering=0) as producer:
+        producer.write(b"first\nsecond\n")
+        lines = stream_lines(STDIN, stdin)
+        assert [next(lines), next(lines)] == ["first", "second"]
+        producer.write(b"third\n")
+        assert next(lines) == "third"
