@@ -9,6 +9,7 @@ float32 sums and precisions in the bootstrap. Its draws, sums and precisions are
 bits could decide a comparison, the draws are repeated and scored in sacrebleu's own arithmetic, slowly.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +43,7 @@ class Settings:
         resamples: n.
         seed: of the one generator that all draws come from; 0 is a seed.
         threads: what works on chunks of resamples at once.
-        chunk: resamples in a chunk, a multiple of 32; None chooses. Results do not depend on it.
+        chunk: resamples in a chunk (rounded up to what the draws ask for); None chooses. Results do not depend on it.
     """
 
     resamples: int
@@ -101,7 +102,9 @@ class PairedTest(ABC):
         settings, sentences = self._settings, len(self._baseline.statistics)
         draws = self._draws(settings.seed, sentences)
         widest = max(sentences, self._baseline.statistics.shape[1] * len(self._systems))
-        rows = settings.chunk or chunk_rows(widest, draws.chunk_multiple)
+        rows = chunk_rows(widest, draws.chunk_multiple)
+        if settings.chunk is not None:
+            rows = math.ceil(settings.chunk / draws.chunk_multiple) * draws.chunk_multiple
 
         def work(chunk: slice, drawn: Array) -> None:
             self._score(chunk, drawn, *self._sides(draws.weights(drawn, self._sums.dtype)))

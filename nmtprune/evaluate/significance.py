@@ -81,7 +81,7 @@ class SignificanceTest:
             faults.append(f"no correction '{self.correction}': choose one of {', '.join(CORRECTIONS)}")
         if self.method not in METHODS:
             faults.append(f"no method '{self.method}': choose one of {', '.join(METHODS)}")
-        if self.resamples != "auto" and self.resamples < 1:
+        if self.resamples != "auto" and (not isinstance(self.resamples, int) or self.resamples < 1):
             faults.append(f"{self.resamples} resamples: give a number from 1 on, or auto")
         if self.seed < 0:
             faults.append(f"seed {self.seed} is negative")
@@ -98,7 +98,7 @@ class SignificanceTest:
         """
         corrected = tests if self.correction != "none" else 1
         # Exact: 0.01 as written, not the binary number beside it.
-        needed = Fraction(max(corrected, 1)) / Fraction(repr(self.alpha))
+        needed = Fraction(max(corrected, 1)) / Fraction(str(float(self.alpha)))
         # The smallest p is 1 / (n + 1), and it must be below 1 / needed.
         smallest = max(1, math.floor(needed))
         if self.resamples == "auto":

@@ -94,8 +94,7 @@ def test_data() -> Path:
     return Path(folder)
 
 
-@pytest.mark.parametrize("sentences", [4, 5])
-@pytest.mark.parametrize("name", ["bleu", "chrf", "loss"])
+@pytest.mark.parametrize(("name", "sentences"), [("bleu", 4), ("bleu", 5), ("chrf", 4), ("loss", 5)])
 def test_the_bootstrap_p_value_agrees_with_all_resamples(name: str, sentences: int) -> None:
     n = 40_000
     for seed in range(2):
@@ -147,7 +146,7 @@ def test_resampled_differences_are_those_of_one_resample_after_the_other(name: s
 def test_results_depend_neither_on_chunks_nor_on_threads(name: str, test: Any) -> None:
     baseline, *systems = scored_corpus(name, 37, 5, 9)
     whole = test(baseline, systems, Settings(500, seed=3, chunk=512)).run()
-    for chunk, threads in [(32, 1), (64, 3), (96, 2), (None, 2)]:
+    for chunk, threads in [(1, 1), (50, 3), (96, 2), (None, 2)]:
         assert test(baseline, systems, Settings(500, seed=3, threads=threads, chunk=chunk)).run() == whole
 
 
