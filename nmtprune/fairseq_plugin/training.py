@@ -41,6 +41,10 @@ def choose_settings(args: Namespace, name: str) -> None:
         UsageError: options that do not fit the checkpoint, each other, or nmtprune.
         CheckpointError: the checkpoint cannot be read or is not supported.
     """
+    for stack in _stacks(name):
+        keep = getattr(args, f"{stack}_layers_to_keep", None)
+        if isinstance(keep, list):  # fairseq's parser makes a list of what its models read as text
+            setattr(args, f"{stack}_layers_to_keep", ",".join(map(str, keep)))
     path = starting_point(args)
     if path is None:
         _from_scratch(args, name)

@@ -5,6 +5,7 @@ import importlib
 import io
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -52,20 +53,53 @@ def generate(path: Path | str, data: Path, *options: Any) -> str:
 
 def train(data: Path, save_dir: Path, *options: Any) -> list[float]:
     """Run fairseq-train; the sum of the losses of every batch in its order, in full precision."""
-    from fairseq.tasks import FairseqTask
-
-    losses: list[float] = []
-    step = FairseqTask.train_step
-
-    def observed(*args: Any, **kwargs: Any) -> Any:
-        result = step(*args, **kwargs)
-        losses.append(float(result[0]))
-        return result
-
-    with mock.patch.object(FairseqTask, "train_step", observed):
+    with _losses("train_step") as losses:
         run(
             *("train", data, "--save-dir", save_dir, "--optimizer", "adam", "--lr", 0.01, "--clip-norm", 0, "--cpu"),
             *("--max-tokens", 400, "--num-workers", 0, "--required-batch-size-multiple", 1, "--disable-validation"),
             *("--no-epoch-checkpoints", "--no-progress-bar", *options),
         )
     return losses
+
+
+def validate(path: Path, data: Path) -> list[float]:
+    """Run fairseq-validate; the sum of the losses of every batch."""
+    with _losses("valid_step") as losses:
+        run("validate", data, "--path", path, "--task", "translation", "--max-tokens", 60, "--cpu", "--num-workers", 0)
+    return losses
+
+
+def eval_lm(path: Path, data: Path) -> float:
+    """Run fairseq-eval-lm on the test set; the loss per token."""
+    module = importlib.import_module("fairseq_cli.eval_lm")
+    seen: list[float] = []
+    evaluate = module.eval_lm
+
+    def observed(*args: Any, **kwargs: Any) -> Any:
+        results = evaluate(*args, **kwargs)
+        seen.append(float(results["loss"]))
+        return results
+
+    with mock.patch.object(module, "eval_lm", observed):
+        run(
+            *("eval-lm", data, "--path", path, "--tokens-per-sample", 32, "--sample-break-mode", "none", "--cpu"),
+            *("--max-tokens", 400, "--num-workers", 0, "--no-progress-bar"),
+        )
+    return seen[0]
+
+
+@contextlib.contextmanager
+def _losses(method: str) -> Iterator[list[float]]:
+    """Collects what a step of a fairseq task returns as loss, each time."""
+    from fairseq.tasks import FairseqTask
+
+    losses: list[float] = []
+    step = getattr(FairseqTask, method)
+
+    def observed(*args: Any, **kwargs: Any) -> Any:
+        result = step(*args, **kwargs)
+        losses.append(float(result[0]))
+        return result
+
+    with mock.patch.object(FairseqTask, method, observed):
+        yield losses
