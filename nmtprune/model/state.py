@@ -77,6 +77,7 @@ class LayerCache:
         if isinstance(slots, int):
             buffer[:, :, slots : slots + keys_values.shape[2]] = keys_values
         else:
+            buffer[:, :, columns - slots.shape[1] : columns] = 0  # shorter rows leave gaps, which must hold numbers
             rows = torch.arange(slots.shape[0], device=slots.device).unsqueeze(1)
             buffer[:, rows, slots] = keys_values
         return buffer[:, :, :columns]
@@ -88,7 +89,7 @@ class LayerCache:
         _, before, *shape = self._buffer.shape
         after, used = rows.shape[0], columns * shape[1] * shape[2]
         if self._spare is None or self._spare.shape[1] < after or list(self._spare.shape[2:]) != shape:
-            self._spare = self._buffer.new_zeros(2, max(after, before), *shape)
+            self._spare = self._buffer.new_empty(2, max(after, before), *shape)
         target = self._spare.flatten(0, 1)[: 2 * after].view(2, after, *shape)
         into = target.view(2 * after, -1)[:, :used]
         both = torch.cat([rows, rows + before])
@@ -106,7 +107,7 @@ class LayerCache:
         if buffer is not None and columns <= buffer.shape[2]:
             return buffer
         capacity = max(_FIRST_CAPACITY, columns if buffer is None else max(columns, 2 * buffer.shape[2]))
-        grown = like.new_zeros(2, like.shape[1], capacity, *like.shape[3:])
+        grown = like.new_empty(2, like.shape[1], capacity, *like.shape[3:])
         if buffer is not None:
             grown[:, :, : buffer.shape[2]] = buffer
         self._buffer, self._spare = grown, None

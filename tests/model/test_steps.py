@@ -158,3 +158,20 @@ def test_a_pass_may_begin_at_any_layer(model: Transformer) -> None:
         again = model.encode(source, run=Pass(masks=own, first=first, start=start))
         expected: EncoderOutput = model.encode(source, own)
         assert torch.equal(again.states, expected.states)
+
+
+@torch.inference_mode()
+def test_what_the_memory_held_before_does_not_matter(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caches are allocated without being filled: gaps of shorter rows must not let old contents in."""
+    source, target = support.batch(model)
+    memory = memory_of(model, source)
+    allocate = Tensor.new_empty
+    monkeypatch.setattr(Tensor, "new_empty", lambda self, *size: allocate(self, *size).fill_(torch.nan))
+    state = model.new_state()
+    model.decode(target, memory, run=Pass(state=state))
+    rows = torch.tensor([4, 0, 0, 2, 1, 3])
+    memory = None if memory is None else memory.select(rows)
+    state.reorder(rows)
+    for step in range(12):
+        assert model.decode(torch.full((6, 1), 4 + step % 3), memory, run=Pass(state=state)).isfinite().all()
+        state.reorder(torch.arange(6))
