@@ -6,6 +6,7 @@ import warnings
 from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -86,7 +87,7 @@ def fairseq_checkpoint(
     joined = options.pop("joined", True)
     language_model = arch.startswith(LM_ARCH)
     data = data_bin(folder / "data-bin", language_model=language_model, joined=joined)
-    with _on_cpu():
+    with on_cpu():
         cfg = fairseq_config(data, arch=arch, seed=seed, **options)
         cfg.common.tpu = False  # fairseq takes bf16 without a GPU for a TPU
         task, model, criterion = fairseq_model(cfg, seed)
@@ -113,7 +114,7 @@ def fairseq_config(data: Path, *, arch: str, seed: int = 1, **options: Any) -> A
         "task": "language_modeling" if language_model else "translation",
         "criterion": "adaptive_loss" if options.get("adaptive_softmax_cutoff") else "cross_entropy",
         "optimizer": "adam",
-        "adam_betas": "(0.9, 0.98)",
+        "adam_betas": "(0.9, 0.98)" if options.get("optimizer", "adam") == "adam" else None,
         "lr_scheduler": "inverse_sqrt",
         "warmup_updates": 4,
         "lr": 0.01,
@@ -168,7 +169,7 @@ def _sizes(options: dict[str, Any], language_model: bool) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _on_cpu() -> Iterator[None]:
+def on_cpu() -> Iterator[None]:
     """Let fairseq's fp16 optimizer, which asks for the current GPU, run where there is none; keep fairseq quiet."""
     from fairseq.logging import metrics
 
@@ -309,3 +310,17 @@ _CHANGES: dict[str, Callable[[dict[str, Any], Any], None]] = {
     "without_optimizer": _change_optimizer,
     "ema": _change_ema,
 }
+
+
+def resumed(data: Path, *, arch: str = "transformer", **options: Any) -> tuple[Any, Any, Any]:
+    """Start fairseq-train up to its first update: trainer, extra state and iterator after it has loaded its file."""
+    from fairseq import checkpoint_utils
+    from fairseq.trainer import Trainer
+
+    with on_cpu(), mock.patch("torch.load", partial(torch.load, weights_only=False)):
+        cfg = fairseq_config(data, arch=arch, **options)
+        task, model, criterion = fairseq_model(cfg)
+        trainer = Trainer(cfg, task, model, criterion)
+        extra, iterator = checkpoint_utils.load_checkpoint(cfg.checkpoint, trainer)
+        trainer.begin_epoch(iterator.next_epoch_idx)
+    return trainer, extra, iterator

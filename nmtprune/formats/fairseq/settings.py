@@ -1,7 +1,7 @@
 """From the settings in a checkpoint to its attention modules: heads, head_dim, kept layers, lineage of a slim model."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +15,7 @@ from nmtprune.formats.fairseq.unsupported import SLIM, architecture_of, show, un
 from nmtprune.plan import Lineage
 
 _STACK_OF = {kind: stack for stack, kinds in STACKS.items() for kind in kinds}
+_NORM_FORMER = {"scale_attn": "attn_ln.weight", "scale_fc": "ffn_layernorm.weight", "scale_resids": "w_resid"}
 _SIZES = ("embed_dim", "ffn_embed_dim", "attention_heads", "layers")
 
 
@@ -57,6 +58,7 @@ def describe(state: State, where: str) -> Description:
     given = section(state, "model")
     name, arch = architecture_of(given)
     settings = complete(arch, _with_task(given, state))
+    settings |= _as_built(settings, state["model"])
     stacks = ("decoder",) if arch in LANGUAGE_MODELS else tuple(STACKS)
     faults = _size_faults(settings, stacks)
     layers = {stack: _used_layers(settings, stack, faults) for stack in stacks}
@@ -97,6 +99,22 @@ def _with_task(given: Mapping[str, Any], state: State) -> dict[str, Any]:
     names = ("max_source_positions", "max_target_positions", "tokens_per_sample")
     task = section(state, "task")
     return {name: task[name] for name in names if name in task} | dict(given)
+
+
+def _as_built(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Settings whose value in the file is not what fairseq builds.
+
+    Widths that the command line leaves as text become numbers; NormFormer's norms (Shleifer et al. 2021), which fairseq
+    loses on the way from some containers of settings, are there if their tensors are.
+    """
+    widths = {name: settings[name] for name in ("decoder_input_dim", "decoder_output_dim")}
+    found: dict[str, Any] = {
+        name: int(text) for name, text in widths.items() if isinstance(text, str) and text.isascii() and text.isdigit()
+    }
+    endings = {name.rpartition("decoder.layers.")[2].partition(".")[2] for name in names}
+    for name, ending in _NORM_FORMER.items():
+        found[name] = bool(settings[name]) and ending in endings
+    return found
 
 
 def _size_faults(settings: Mapping[str, Any], stacks: tuple[str, ...]) -> list[str]:
