@@ -1,0 +1,79 @@
+"""A transformer in plain steps, one sentence at a time without padding, from the native model's tensors."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nmtprune.architecture import Architecture, ModuleId
+from nmtprune.network import Network, Stack
+from tests.reference.attention import attend
+
+Tensors = Mapping[str, Tensor]
+FUNCTIONS = {"relu": torch.relu, "swish": lambda x: x * torch.sigmoid(x), "tanh": torch.tanh}
+
+
+def scores(network: Network, architecture: Architecture, tensors: Tensors, source: Tensor, target: Tensor) -> Tensor:
+    """Logits [T, V] of one sentence pair: tokens [S] and [T]."""
+    assert network.encoder is not None
+    x = embed("encoder", network.encoder, network, tensors, source)
+    for layer in range(network.encoder.layers):
+        x = sublayers("encoder", layer, network, architecture, tensors, x, None)
+    memory = finish("encoder", network.encoder, network, tensors, x)
+    x = embed("decoder", network.decoder, network, tensors, target)
+    for layer in range(network.decoder.layers):
+        x = sublayers("decoder", layer, network, architecture, tensors, x, memory)
+    x = finish("decoder", network.decoder, network, tensors, x)
+    return x @ tensors["output.weight"].T + (tensors["output.bias"] if network.output_bias else 0)
+
+
+def norm(name: str, network: Network, tensors: Tensors, x: Tensor) -> Tensor:
+    centred = x - x.mean(-1, keepdim=True)
+    scaled = centred / (centred.square().mean(-1, keepdim=True) + network.layer_norm_epsilon).sqrt()
+    return scaled * tensors[f"{name}.weight"] + tensors[f"{name}.bias"]
+
+
+def embed(side: str, stack: Stack, network: Network, tensors: Tensors, tokens: Tensor) -> Tensor:
+    table = tensors[f"{side}.embedding.tokens.weight"]
+    x = table[tokens] * stack.embedding_scale
+    if stack.positions is not None and stack.positions.learned:
+        x = x + tensors[f"{side}.embedding.positions.weight"][stack.positions.first :][: len(tokens)]
+    elif stack.positions is not None:
+        half = table.shape[1] // 2
+        for position in range(len(tokens)):
+            for column in range(half):
+                angle = torch.tensor((position + stack.positions.first) / 10000 ** (column / (half - 1)))
+                x[position, column] += torch.sin(angle)
+                x[position, half + column] += torch.cos(angle)
+    return norm(f"{side}.embedding.norm", network, tensors, x) if stack.embedding_norm else x
+
+
+def finish(side: str, stack: Stack, network: Network, tensors: Tensors, x: Tensor) -> Tensor:
+    return norm(f"{side}.final_norm", network, tensors, x) if stack.final_norm else x
+
+
+def sublayers(
+    side: str, layer: int, network: Network, architecture: Architecture, tensors: Tensors, x: Tensor,
+    memory: Tensor | None,
+) -> Tensor:  # fmt: skip
+    stack = network.encoder if side == "encoder" else network.decoder
+    assert stack is not None
+    for name in ("self_attention", *(["cross_attention"] if side == "decoder" else []), "feed_forward"):
+        prefix, before = f"{side}.layers.{layer}.{name}", x
+        if "n" in stack.preprocess:
+            x = norm(f"{prefix}_pre_norm", network, tensors, x)
+        if name == "feed_forward":
+            x = F.linear(x, tensors[f"{prefix}.input.weight"], tensors[f"{prefix}.input.bias"])
+            x = FUNCTIONS[network.activation](x)
+            x = F.linear(x, tensors[f"{prefix}.output.weight"], tensors[f"{prefix}.output.bias"])
+        else:
+            own = {key[len(prefix) + 1 :]: tensor for key, tensor in tensors.items() if key.startswith(f"{prefix}.")}
+            keys = x if memory is None or name == "self_attention" else memory
+            causal = torch.ones(1, len(x), len(x), dtype=torch.bool).tril()
+            seen = causal if side == "decoder" and name == "self_attention" else None
+            kind = "cross" if name == "cross_attention" else side
+            x = attend(own, x[None], keys[None], architecture[ModuleId(kind, layer)].head_dim, seen)[0][0]
+        for operation in stack.postprocess:
+            x = before + x if operation == "a" else norm(f"{prefix}_post_norm", network, tensors, x)
+    return x
