@@ -59,6 +59,20 @@ class HeadScore(BaseModel):
         return {key: value for key, value in self.model_dump().items() if value is not None}
 
 
+class HeldOut(BaseModel):
+    """What heads that were chosen by their scores are worth on other data.
+
+    Attributes:
+        baseline: the metric of the full model there with whatever else describes the measurement; any JSON object.
+        heads: one entry per chosen head.
+    """
+
+    model_config = _FROZEN
+
+    baseline: _Json
+    heads: tuple[HeadScore, ...]
+
+
 class Scores(BaseModel):
     """Scores of heads under one metric.
 
@@ -69,6 +83,7 @@ class Scores(BaseModel):
         mode: ``ablate`` (one head masked) or ``all-but-one`` (all other heads of its module masked).
         baseline: the metric of the full model with whatever else describes the measurement; any JSON object.
         heads: one entry per scored head, in the order of their ids.
+        test: the best head of each module (``all-but-one``) on test data, where there are such.
         base: the model that was scored, where that is recorded.
         provenance: how the file was made; any JSON object.
 
@@ -84,6 +99,7 @@ class Scores(BaseModel):
     mode: Literal["ablate", "all-but-one"]
     baseline: _Json
     heads: tuple[HeadScore, ...]
+    test: HeldOut | None = None
     base: Base | None = None
     provenance: _Json = strictjson.FrozenDict()
 
@@ -121,14 +137,18 @@ class Scores(BaseModel):
 
     def to_json(self) -> str:
         """The scores as JSON text in full precision, one head a line, a newline at the end."""
-        heads = ",\n".join(f"  {json.dumps(entry.as_json(), allow_nan=False)}" for entry in self.heads)
         base = f' "base": {json.dumps(self.base.as_json())},\n' if self.base else ""
+        test = ""
+        if self.test is not None:
+            measured, heads = json.dumps(self.test.baseline, allow_nan=False), _listing(self.test.heads, 3)
+            test = f' "test": {{\n  "baseline": {measured},\n  "heads": {heads}}},\n'
         return (
             f'{{"format": "{self.format}", "version": {self.version},\n'
             f' "metric": {json.dumps(self.metric)}, "mode": "{self.mode}",\n'
             f"{base}"
             f' "baseline": {json.dumps(self.baseline, allow_nan=False)},\n'
-            f' "heads": [\n{heads}\n ],\n'
+            f' "heads": {_listing(self.heads, 2)},\n'
+            f"{test}"
             f' "provenance": {json.dumps(self.provenance, allow_nan=False)}}}\n'
         )
 
@@ -159,6 +179,23 @@ class Scores(BaseModel):
             raise DataError.of_faults(f"{where}: made for another model or other kinds", faults)
 
 
+def refuse_mix(scores: Iterable[Scores], names: Iterable[str]) -> None:
+    """Check that score files may be used together: a score means one thing per mode.
+
+    Raises:
+        DataError: files of both modes; each file is named with its own.
+    """
+    modes = {name: each.mode for name, each in zip(names, scores, strict=True)}
+    if len(set(modes.values())) > 1:
+        listing = ", ".join(f"{name} is of mode {mode}" for name, mode in modes.items())
+        raise DataError(f"scores of different modes do not compare: {listing}")
+
+
+def _listing(heads: Iterable[HeadScore], indent: int) -> str:
+    lines = (f"{' ' * indent}{json.dumps(entry.as_json(), allow_nan=False)}" for entry in heads)
+    return "[\n" + ",\n".join(lines) + f"\n{' ' * (indent - 1)}]"
+
+
 def scores_faults(data: Any, complete: bool = False) -> list[str]:
     """Every fault of scores.
 
@@ -170,7 +207,7 @@ def scores_faults(data: Any, complete: bool = False) -> list[str]:
         return [f"is {show(data)}, not a score file (a JSON object)"]
     defaults = ["format", "version", "provenance"]
     required = ["metric", "mode", "baseline", "heads", *(defaults if complete else [])]
-    faults = key_faults(data, required, [*defaults, "base"])
+    faults = key_faults(data, required, [*defaults, "base", "test"])
     if data.get("format", FORMAT) != FORMAT:
         faults.append(f'format is {show(data["format"])}, not "{FORMAT}"')
     if not strictjson.is_int(data.get("version", VERSION)) or data.get("version", VERSION) != VERSION:
@@ -180,23 +217,34 @@ def scores_faults(data: Any, complete: bool = False) -> list[str]:
     if data.get("mode", MODES[0]) not in MODES:
         faults.append(f"mode is {show(data['mode'])}, not one of {', '.join(MODES)}")
     for key in ("baseline", "provenance"):
-        value = data.get(key, {})
-        faults += value_faults(value, key) if isinstance(value, Mapping) else [f"{key} is {show(value)}, not an object"]
-    stated = "base" in data and (complete or data["base"] is not None)
-    if stated and not isinstance(data["base"], Base):
+        faults += _object_faults(data.get(key, {}), key)
+    if "base" in data and (complete or data["base"] is not None) and not isinstance(data["base"], Base):
         faults += base_faults(data["base"], "base.")
-    return faults + (_list_faults(data["heads"]) if "heads" in data else [])
+    if "test" in data and (complete or data["test"] is not None) and not isinstance(data["test"], HeldOut):
+        faults += _test_faults(data["test"])
+    return faults + (_list_faults(data["heads"], "heads") if "heads" in data else [])
 
 
-def _list_faults(heads: Any) -> list[str]:
+def _test_faults(test: Any) -> list[str]:
+    if not isinstance(test, Mapping):
+        return _object_faults(test, "test")
+    faults = key_faults(test, ["baseline", "heads"], prefix="test.")
+    faults += _object_faults(test.get("baseline", {}), "test.baseline")
+    return faults + (_list_faults(test["heads"], "test.heads") if "heads" in test else [])
+
+
+def _object_faults(value: Any, name: str) -> list[str]:
+    return value_faults(value, name) if isinstance(value, Mapping) else [f"{name} is {show(value)}, not an object"]
+
+
+def _list_faults(heads: Any, where: str) -> list[str]:
     if not isinstance(heads, (list, tuple)) or not heads:
-        return [f"heads is {show(heads)}, not a list of scored heads"]
+        return [f"{where} is {show(heads)}, not a list of scored heads"]
     faults: list[str] = []
     seen: set[str] = set()
     for position, entry in enumerate(heads):
-        if isinstance(entry, HeadScore):
-            entry = entry.as_json()
-        faults += _entry_faults(entry, f"heads[{position}]")
+        entry = entry.as_json() if isinstance(entry, HeadScore) else entry
+        faults += _entry_faults(entry, f"{where}[{position}]")
         name = entry.get("head") if isinstance(entry, Mapping) else None
         if isinstance(name, str):
             if name in seen:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nmtprune.architecture import Architecture, AttentionModule, HeadId, ModuleId
 from nmtprune.errors import DataError
 from nmtprune.plan import Base
-from nmtprune.scores import HeadScore, Scores
+from nmtprune.scores import HeadScore, HeldOut, Scores, refuse_mix
 
 TEXT = """{"format": "nmtprune-scores", "version": 1,
  "metric": "bleu", "mode": "ablate",
@@ -144,3 +144,33 @@ def test_construction_in_code_is_checked_too() -> None:
     with pytest.raises(DataError, match=r"^scores: cross\.0\.0: score is NaN, not a finite number$"):
         entry = HeadScore(head="cross.0.0", score=float("nan"))
         Scores(metric="bleu", mode="ablate", baseline={}, heads=(entry,))
+
+
+def test_modes_do_not_mix() -> None:
+    other = SCORES.model_copy(update={"mode": "all-but-one"})
+    refuse_mix((SCORES, SCORES), ("a.json", "b.json"))
+    refuse_mix((other, other), ("a.json", "b.json"))
+    with pytest.raises(DataError) as caught:
+        refuse_mix((SCORES, other), ("a.json", "b.json"))
+    assert str(caught.value) == (
+        "scores of different modes do not compare: a.json is of mode ablate, b.json is of mode all-but-one"
+    )
+
+
+def test_scores_on_test_data() -> None:
+    test = HeldOut(baseline={"value": 37.5}, heads=(HeadScore(head="encoder.0.1", score=0.25, delta=0.25),))
+    scores = SCORES.model_copy(update={"test": test})
+    text = scores.to_json()
+    assert Scores.from_json(text) == scores
+    assert json.loads(text)["test"] == {
+        "baseline": {"value": 37.5},
+        "heads": [{"head": "encoder.0.1", "score": 0.25, "delta": 0.25}],
+    }
+    wrong = {"baseline": 1, "heads": [{"head": "encoder.0.1"}], "more": 2}
+    with pytest.raises(DataError) as caught:
+        Scores.from_json(edited(test=wrong), "a.json")
+    assert str(caught.value) == (
+        "a.json: unknown key 'test.more'; test.baseline is 1, not an object; key 'encoder.0.1.score' is missing"
+    )
+    with pytest.raises(DataError, match="^a.json: test is null, not an object$"):
+        Scores.from_json(edited(test=None), "a.json")

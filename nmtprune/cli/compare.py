@@ -1,0 +1,63 @@
+"""`nmtprune compare`: do two score files agree on which heads matter?"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nmtprune.cli.options import force_option, format_option, say, verbosity_options
+from nmtprune.cli.render import emit_json, emit_tsv
+
+if TYPE_CHECKING:
+    from nmtprune.evaluate.correlation import Correlation
+
+
+@click.command(
+    epilog="Example: nmtprune compare valid.json test2017.json --plot heads.png",
+    short_help="Correlation of two score files over heads.",
+)
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@click.option(
+    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw the heads as a scatter plot (PNG)."
+)
+@force_option
+@format_option
+@verbosity_options
+def compare(first: Path, second: Path, plot: Path | None, force: bool, output_format: str) -> None:
+    """Correlate the scores of FIRST and SECOND over heads: Pearson's r, Spearman's rho and their p-values.
+
+    Both must score the same heads in the same mode; the metric and the data may differ. Heads that matter on one
+    domain mostly matter on another too (Michel et al. 2019, section 3.4, figure 2).
+    """
+    from nmtprune.evaluate.correlation import correlate
+    from nmtprune.files import atomic_output, check_output
+    from nmtprune.scores import Scores, refuse_mix
+
+    if plot is not None:
+        check_output(plot, force=force, inputs=(first, second))
+    names = str(first), str(second)
+    scores = Scores.read(first), Scores.read(second)
+    refuse_mix(scores, names)
+    correlation = correlate(scores[0].scores_by_head(), scores[1].scores_by_head(), names)
+    if plot is not None:
+        from nmtprune.plots import comparison_png
+
+        with atomic_output(plot, force=force, inputs=(first, second)) as file:
+            file.write(comparison_png(*scores, names=names))
+    _report(correlation, names, output_format)
+    if plot is not None:
+        say(f"wrote {plot}")
+
+
+def _report(correlation: "Correlation", names: tuple[str, str], output_format: str) -> None:
+    figures = {"first": names[0], "second": names[1], **asdict(correlation)}
+    if output_format == "json":
+        emit_json(figures)
+    elif output_format == "tsv":
+        emit_tsv(list(figures), [list(figures.values())])
+    else:
+        click.echo(f"{names[0]} and {names[1]}, {correlation.heads} heads")
+        click.echo(f"Pearson r     {correlation.pearson:+.4f}  p {correlation.pearson_p:.3g}")
+        click.echo(f"Spearman rho  {correlation.spearman:+.4f}  p {correlation.spearman_p:.3g}")

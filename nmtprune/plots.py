@@ -1,0 +1,120 @@
+"""Pictures of scores: a heat map per kind with the histogram of deltas, and two score files against each other."""
+
+import io
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nmtprune.architecture import KINDS
+from nmtprune.scores import HeadScore, Scores
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LABELS = {"encoder": "encoder self-attention", "decoder": "decoder self-attention", "cross": "cross-attention"}
+_COLORS = {"encoder": "#1f77b4", "decoder": "#2ca02c", "cross": "#d62728"}
+_CELL_INCHES = 0.36
+_LEAST_INCHES = 3.0
+_HISTOGRAM_INCHES = 3.8
+_DPI = 150
+_BINS = 30
+
+
+def scores_png(scores: Scores, *, alpha: float) -> bytes:
+    """A heat map panel per kind and the histogram of deltas by kind (Michel et al. 2019, figure 1), as a PNG file.
+
+    Args:
+        scores: with deltas, or plain scores such as importance.
+        alpha: heads whose corrected p-value is below it are marked and counted.
+    """
+    kinds = [kind for kind in KINDS if _of_kind(scores, kind)]
+    has_deltas = all(entry.delta is not None for entry in scores.heads)
+    largest = max(1e-12, *(abs(_shown_value(entry)) for entry in scores.heads))
+    columns = max(entry.id.head for entry in scores.heads) + 1
+    rows = max(len({entry.id.module.layer for entry in _of_kind(scores, kind)}) for kind in kinds)
+    panel, height = (max(_LEAST_INCHES, cells * _CELL_INCHES) for cells in (columns, rows))
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots(1, len(kinds) + 1, width_ratios=[panel] * len(kinds) + [_HISTOGRAM_INCHES])
+        for axis, kind in zip(axes, kinds, strict=False):
+            _heat_map(axis, _of_kind(scores, kind), largest if has_deltas else None, alpha)
+            axis.set_title(_LABELS[kind])
+        _histogram(axes[-1], scores, kinds, alpha)
+
+    return _png(draw, ((panel + 1.0) * len(kinds) + _HISTOGRAM_INCHES + 0.6, height + 1.0))
+
+
+def comparison_png(first: Scores, second: Scores, *, names: tuple[str, str]) -> bytes:
+    """The scores of the same heads in two files against each other (Michel et al. 2019, figure 2), as a PNG file."""
+    horizontal, vertical = first.scores_by_head(), second.scores_by_head()
+
+    def draw(figure: "Figure") -> None:
+        axis = figure.subplots()
+        for kind in KINDS:
+            heads = [head for head in horizontal if head.module.kind == kind]
+            if heads:
+                x, y = [horizontal[head] for head in heads], [vertical[head] for head in heads]
+                axis.scatter(x, y, s=22, alpha=0.75, color=_COLORS[kind], label=_LABELS[kind])
+        axis.set_xlabel(f"{first.metric} score, {names[0]}")
+        axis.set_ylabel(f"{second.metric} score, {names[1]}")
+        axis.grid(alpha=0.3)
+        axis.legend()
+
+    return _png(draw, (5.6, 5.2))
+
+
+def _of_kind(scores: Scores, kind: str) -> list[HeadScore]:
+    return [entry for entry in scores.heads if entry.id.module.kind == kind]
+
+
+def _shown_value(entry: HeadScore) -> float:
+    return entry.score if entry.delta is None else entry.delta
+
+
+def _heat_map(axis: "Axes", entries: Sequence[HeadScore], largest: float | None, alpha: float) -> None:
+    """Layers by heads; `largest` sets a scale that is symmetric around 0, None one from the smallest value up."""
+    layers = sorted({entry.id.module.layer for entry in entries})
+    grid: NDArray[np.float64] = np.full((len(layers), max(entry.id.head for entry in entries) + 1), np.nan)
+    for entry in entries:
+        row, column = layers.index(entry.id.module.layer), entry.id.head
+        grid[row, column] = _shown_value(entry)
+        if entry.p_corrected is not None and entry.p_corrected < alpha:
+            axis.plot(column, row, marker="*", color="black", markersize=7)
+    if largest is None:
+        image = axis.imshow(grid, aspect="auto", interpolation="nearest", cmap="viridis")
+    else:
+        image = axis.imshow(grid, aspect="auto", interpolation="nearest", cmap="RdBu", vmin=-largest, vmax=largest)
+    axis.set_xlabel("head")
+    axis.set_ylabel("layer")
+    axis.set_xticks(range(grid.shape[1]))
+    axis.set_yticks(range(len(layers)), [str(layer) for layer in layers])
+    axis.figure.colorbar(image, ax=axis, shrink=0.8)
+
+
+def _histogram(axis: "Axes", scores: Scores, kinds: list[str], alpha: float) -> None:
+    has_deltas = all(entry.delta is not None for entry in scores.heads)
+    values = [[_shown_value(entry) for entry in _of_kind(scores, kind)] for kind in kinds]
+    axis.hist(values, bins=_BINS, stacked=True, color=[_COLORS[kind] for kind in kinds], label=kinds)
+    axis.set_ylabel("heads")
+    axis.set_xlabel(f"delta {scores.metric}" if has_deltas else f"{scores.metric} score")
+    if has_deltas:
+        axis.axvline(0, color="black", linewidth=0.8)
+    tested = [entry.p_corrected for entry in scores.heads if entry.p_corrected is not None]
+    if tested:
+        axis.set_title(f"{sum(p < alpha for p in tested)} of {len(tested)} heads significant (*)")
+    axis.legend()
+
+
+def _png(draw: Callable[["Figure"], None], size: tuple[float, float]) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    draw(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,33 @@
+"""Commands as a user runs them, in this process."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from click.testing import CliRunner
+
+from nmtprune.cli.main import main
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command leaves."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def nmtprune(*arguments: Any, stdin: str | bytes | None = None, env: dict[str, str] | None = None) -> Result:
+    """Run ``nmtprune ARGUMENTS``."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin, env=env)
+    return Result(result.exit_code, result.stdout, result.stderr)
+
+
+def refused(*arguments: Any, stdin: str | bytes | None = None) -> tuple[int, str]:
+    """Exit code and the one line of a command that fails; it must print nothing else on stdout."""
+    result = nmtprune(*arguments, stdin=stdin)
+    assert result.stdout == ""
+    *before, line = result.stderr.splitlines()
+    assert line.startswith("Error: "), result.stderr
+    assert not any(other.startswith(("Error", "Traceback")) for other in before)
+    return result.code, line.removeprefix("Error: ")

@@ -1,0 +1,79 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from nmtprune.architecture import KINDS
+from nmtprune.scores import HeadScore, Scores
+from tests.cli.running import nmtprune, refused
+
+HEADS = [f"{kind}.{layer}.{head}" for kind in KINDS for layer in range(2) for head in range(3)]
+
+
+def _write(path: Path, values: list[float], mode: str = "ablate", heads: list[str] = HEADS) -> Path:
+    entries = tuple(HeadScore(head=head, score=value) for head, value in zip(heads, values, strict=True))
+    Scores(metric="bleu", mode=mode, baseline={}, heads=entries).write(path, force=True)  # type: ignore[arg-type]
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    first = [math.sin(number * number) for number in range(18)]
+    second = [value + 0.3 * math.cos(3 * number) for number, value in enumerate(first)]
+    return _write(tmp_path / "a.json", first), _write(tmp_path / "b.json", second)
+
+
+def test_correlations_are_those_of_scipy(files: tuple[Path, Path]) -> None:
+    values = [list(Scores.read(path).scores_by_head().values()) for path in files]
+    pearson, spearman = stats.pearsonr(*values), stats.spearmanr(*values)
+    found = json.loads(nmtprune("compare", *files, "--format", "json").stdout)
+    assert found.pop("first") == str(files[0]) and found.pop("second") == str(files[1])
+    assert found == {
+        "heads": 18,
+        "pearson": pytest.approx(pearson.statistic, abs=1e-12),
+        "pearson_p": pytest.approx(pearson.pvalue, rel=1e-9),
+        "spearman": pytest.approx(spearman.statistic, abs=1e-12),
+        "spearman_p": pytest.approx(spearman.pvalue, rel=1e-9),
+    }
+    result = nmtprune("compare", *files)
+    assert (result.code, result.stderr) == (0, "")
+    assert result.stdout == (
+        f"{files[0]} and {files[1]}, 18 heads\n"
+        f"Pearson r     {pearson.statistic:+.4f}  p {pearson.pvalue:.3g}\n"
+        f"Spearman rho  {spearman.statistic:+.4f}  p {spearman.pvalue:.3g}\n"
+    )
+    header, row = nmtprune("compare", *files, "--format", "tsv").stdout.splitlines()
+    assert header.split("\t")[2:] == ["heads", "pearson", "pearson_p", "spearman", "spearman_p"]
+    assert float(row.split("\t")[3]) == pytest.approx(pearson.statistic, abs=1e-12)
+
+
+def test_plot(files: tuple[Path, Path], tmp_path: Path) -> None:
+    picture = tmp_path / "heads.png"
+    result = nmtprune("compare", *files, "--plot", picture)
+    assert (result.code, result.stderr) == (0, f"wrote {picture}\n")
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert refused("compare", *files, "--plot", picture) == (8, f"{picture}: exists (--force replaces it)")
+    assert nmtprune("compare", *files, "--plot", picture, "--force", "-q").stderr == ""
+    assert refused("compare", *files, "--plot", files[0], "--force")[0] == 8
+
+
+def test_what_does_not_compare(files: tuple[Path, Path], tmp_path: Path) -> None:
+    other = _write(tmp_path / "other.json", [float(number) for number in range(18)], mode="all-but-one")
+    assert refused("compare", files[0], other) == (
+        5,
+        "scores of different modes do not compare: "
+        f"{files[0]} is of mode ablate, {other} is of mode all-but-one",
+    )
+    missing = tmp_path / "none.json"
+    assert refused("compare", files[0], missing) == (5, f"{missing}: cannot be read: No such file or directory")
+    fewer = _write(tmp_path / "fewer.json", [1.0, 2.0, 4.0], heads=HEADS[:3])
+    code, line = refused("compare", files[0], fewer)
+    assert code == 5
+    assert line.startswith(f"{files[0]} and {fewer} score different heads: only {files[0]} has encoder.1.0")
+    equal = _write(tmp_path / "equal.json", [1.0] * 18)
+    assert refused("compare", files[0], equal) == (
+        5,
+        f"{equal}: all 18 heads have the same score, so a correlation is not defined",
+    )

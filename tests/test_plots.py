@@ -1,0 +1,62 @@
+"""Pictures of scores: they can be drawn for every shape of score file, and show every head."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nmtprune import plots
+from nmtprune.scores import HeadScore, Scores
+
+
+def _scores(heads: dict[str, int], *, layers: int = 2, deltas: bool = True, p: float | None = 0.001) -> Scores:
+    random = np.random.default_rng(1)
+    entries = []
+    for kind, count in heads.items():
+        for layer in range(layers):
+            for head in range(count):
+                delta = float(random.normal())
+                facts: dict[str, Any] = {"delta": delta, "p": p, "p_corrected": p} if deltas else {}
+                entries.append(HeadScore(head=f"{kind}.{layer}.{head}", score=-delta, **facts))
+    return Scores(metric="bleu", mode="ablate", baseline={}, heads=tuple(entries))
+
+
+def _pixels(picture: bytes) -> Any:
+    from matplotlib.image import imread
+
+    return imread(io.BytesIO(picture), format="png")
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        _scores({"encoder": 4, "decoder": 4, "cross": 4}),
+        _scores({"decoder": 1}, layers=1),
+        _scores({"encoder": 16, "cross": 3}, layers=12),
+        _scores({"encoder": 4}, deltas=False),
+        _scores({"encoder": 4}, p=None),
+    ],
+    ids=["three kinds", "one head", "many", "no deltas", "untested"],
+)
+def test_pictures_of_all_shapes(scores: Scores) -> None:
+    pixels = _pixels(plots.scores_png(scores, alpha=0.01))
+    assert pixels.shape[0] > 300 and pixels.shape[1] > 600
+    assert pixels[..., :3].std() > 0.01
+
+
+def test_significance_is_visible() -> None:
+    heads = {"cross": 3}
+    marked = plots.scores_png(_scores(heads, p=0.001), alpha=0.01)
+    assert marked != plots.scores_png(_scores(heads, p=0.5), alpha=0.01)
+    assert marked == plots.scores_png(_scores(heads, p=0.001), alpha=0.01)
+
+
+def test_larger_models_get_larger_pictures() -> None:
+    small, large = (_pixels(plots.scores_png(_scores({"encoder": n}, layers=n), alpha=0.01)) for n in (4, 16))
+    assert large.shape[0] > small.shape[0] and large.shape[1] > small.shape[1]
+
+
+def test_comparison() -> None:
+    first, second = _scores({"encoder": 4, "cross": 4}), _scores({"encoder": 4, "cross": 4}, p=None)
+    assert _pixels(plots.comparison_png(first, second, names=("a", "b")))[..., :3].std() > 0.01
