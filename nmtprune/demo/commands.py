@@ -1,0 +1,217 @@
+"""The steps of the demo as ordinary commands: corpus, training, plan, slim, translation, fine-tuning, figures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nmtprune
+from nmtprune.demo.datasets import GENERATED, Corpus, ParallelSet
+from nmtprune.demo.recipe import Recipe
+from nmtprune.demo.steps import Step, program, python, shown
+from nmtprune.demo.watch import TrainingWatcher
+from nmtprune.errors import DataError, EngineError, TrainingError
+
+MODELS = {"before": "before", "slim": "slim", "finetuned": "slim + fine-tuned"}
+"""The models that are compared, by the names of their files and of their rows in the table."""
+
+HELD_OUT = 500
+"""Validation sentences of the generated corpus."""
+
+TESTED = 1_000
+"""Test sentences of the generated corpus."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the demo does.
+
+    Attributes:
+        folder: where everything is written.
+        corpus: the real corpus; for the generated one, the files that the first step will write.
+        sentences: training sentences to generate; None for a real corpus.
+        recipe: model and training.
+        remove: heads to remove, as ``nmtprune plan --random`` takes it.
+        seed: of corpus, training and plan.
+        beam: hypotheses that fairseq-generate keeps.
+        max_minutes: training ends after these, fine-tuning after a quarter of them; None for no limit.
+    """
+
+    folder: Path
+    corpus: Corpus
+    sentences: int | None
+    recipe: Recipe
+    remove: str
+    seed: int
+    beam: int
+    max_minutes: float | None
+
+    @property
+    def languages(self) -> str:
+        """Source and target language joined by a hyphen."""
+        return "-".join(self.corpus.languages)
+
+    def checkpoint(self, model: str) -> Path:
+        """File of one of MODELS."""
+        name = {"before": "trained/checkpoint_best.pt", "slim": "slim.pt", "finetuned": "finetuned/checkpoint_best.pt"}
+        return self.folder / name[model]
+
+    def inspected(self, model: str) -> Path:
+        """Where `nmtprune inspect` writes what it finds."""
+        return self.folder / f"{model}.json"
+
+    def translated(self, model: str, test: ParallelSet, suffix: str) -> Path:
+        """Files of the translation of a test set: ``generate``, ``hypotheses``, ``bleu``."""
+        return self.folder / f"{model}.{test.name}.{suffix}"
+
+
+def generated_corpus(folder: Path) -> Corpus:
+    """The files that `corpus_step` writes into a run folder."""
+    sets = [
+        ParallelSet(name, *(folder / "corpus" / f"{name}.{language}" for language in GENERATED))
+        for name in ("train", "val", "test")
+    ]
+    return Corpus(("src", "tgt"), sets[0], sets[1], (sets[2],))
+
+
+def all_steps(settings: Settings) -> list[Step]:
+    """Everything, in order."""
+    steps = [corpus_step(settings)] if settings.sentences is not None else []
+    steps += [vocabulary_step(settings), pieces_step(settings), binarize_step(settings), train_step(settings)]
+    steps += evaluation_steps(settings, "before")
+    steps += [plan_step(settings), slim_step(settings), *evaluation_steps(settings, "slim")]
+    return [*steps, fine_tune_step(settings), *evaluation_steps(settings, "finetuned")]
+
+
+def corpus_step(settings: Settings) -> Step:
+    """Generate the corpus."""
+    sizes = {"train": settings.sentences, "val": HELD_OUT, "test": TESTED}
+    options = [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
+    folder = settings.corpus.train.source.parent
+    command = (*python("nmtprune.demo.corpus"), shown(folder), "--seed", str(settings.seed), *options)
+    return Step("corpus", "Generate a parallel corpus", command)
+
+
+def vocabulary_step(settings: Settings) -> Step:
+    """Learn the SentencePiece vocabulary."""
+    command = (*python("nmtprune.demo.subwords"), "learn", *_data(settings))
+    options = ("--max-size", str(settings.recipe.vocabulary), "-o", shown(settings.folder / "spm.model"))
+    return Step("vocabulary", "Learn a SentencePiece vocabulary for both languages", (*command, *options))
+
+
+def pieces_step(settings: Settings) -> Step:
+    """Split all sets into pieces."""
+    command = (*python("nmtprune.demo.subwords"), "encode", *_data(settings))
+    options = ("--model", shown(settings.folder / "spm.model"), "-o", shown(settings.folder / "pieces"))
+    return Step("pieces", "Split the sentences into pieces", (*command, *options))
+
+
+def binarize_step(settings: Settings) -> Step:
+    """Binarize with fairseq-preprocess."""
+    pieces = settings.folder / "pieces"
+    source, target = settings.corpus.languages
+    tests = ",".join(shown(pieces / test.name) for test in settings.corpus.tests)
+    command = (
+        *(program("fairseq-preprocess"), "--source-lang", source, "--target-lang", target),
+        *("--trainpref", shown(pieces / "train"), "--validpref", shown(pieces / "val"), "--testpref", tests),
+        *("--joined-dictionary", "--destdir", shown(settings.folder / "data-bin")),
+    )
+    return Step("binarize", "Binarize them for fairseq", command, error=DataError)
+
+
+def train_step(settings: Settings) -> Step:
+    """Train the transformer."""
+    recipe = settings.recipe
+    command = (*_fairseq_train(settings, "trained", 1.0), *recipe.model_options(), *recipe.training_options())
+    title = f"Train a transformer: {recipe.layers} + {recipe.layers} layers of {recipe.heads} heads"
+    return Step("train", title, command, watch=TrainingWatcher(recipe.updates, recipe.epochs), error=TrainingError)
+
+
+def plan_step(settings: Settings) -> Step:
+    """Choose the heads."""
+    command = (
+        *(program("nmtprune"), "plan", shown(settings.checkpoint("before"))),
+        *("--random", settings.remove, "--seed", str(settings.seed), "-o", shown(settings.folder / "plan.json")),
+    )
+    return Step("plan", f"Plan: {settings.remove} of the heads go, drawn at random", command)
+
+
+def slim_step(settings: Settings) -> Step:
+    """Cut the heads, verified."""
+    command = (
+        *(program("nmtprune"), "slim", shown(settings.checkpoint("before"))),
+        *("--plan", shown(settings.folder / "plan.json"), "-o", shown(settings.checkpoint("slim"))),
+    )
+    return Step("slim", "Cut them out of the checkpoint, and verify that nothing else changed", command)
+
+
+def fine_tune_step(settings: Settings) -> Step:
+    """Fine-tune the slim model."""
+    recipe = settings.recipe
+    command = (
+        *_fairseq_train(settings, "finetuned", 0.25),
+        *("--arch", "nmtprune", "--finetune-from-model", shown(settings.checkpoint("slim"))),
+        *recipe.fine_tuning_options(),
+    )
+    watch = TrainingWatcher(recipe.fine_tune_updates, recipe.fine_tune_epochs)
+    return Step("fine-tune", "Fine-tune the slim model for a moment", command, watch=watch, error=TrainingError)
+
+
+def evaluation_steps(settings: Settings, model: str) -> list[Step]:
+    """Inspect a model, translate every test set with it and score the translations."""
+    steps = [inspect_step(settings, model)]
+    for number, test in enumerate(settings.corpus.tests):
+        steps.append(translate_step(settings, model, test, f"test{number or ''}"))
+        steps += [hypotheses_step(settings, model, test), score_step(settings, model, test)]
+    return steps
+
+
+def inspect_step(settings: Settings, model: str) -> Step:
+    """Count heads, parameters and bytes."""
+    command = (program("nmtprune"), "inspect", shown(settings.checkpoint(model)), "--format", "json")
+    return Step(f"inspect-{model}", f"Look into the model: {MODELS[model]}", command, stdout=settings.inspected(model))
+
+
+def translate_step(settings: Settings, model: str, test: ParallelSet, subset: str) -> Step:
+    """Translate a test set with stock fairseq-generate; without the batch size multiple it leaves sentences out."""
+    command = (
+        *(program("fairseq-generate"), shown(settings.folder / "data-bin"), "--user-dir", user_dir()),
+        *("--path", shown(settings.checkpoint(model)), "--gen-subset", subset, "--beam", str(settings.beam)),
+        *("--max-tokens", str(4_000), "--required-batch-size-multiple", "1", "--remove-bpe", "sentencepiece"),
+        *("--max-len-a", "1.5", "--max-len-b", "20", "--cpu", "--log-format", "none"),
+    )
+    name, title = f"translate-{model}-{test.name}", f"Translate {test.name}: {MODELS[model]}"
+    stdout = settings.translated(model, test, "generate")
+    return Step(name, title, command, stdout=stdout, error=EngineError)
+
+
+def hypotheses_step(settings: Settings, model: str, test: ParallelSet) -> Step:
+    """Put the translations in order."""
+    generated, output = (settings.translated(model, test, suffix) for suffix in ("generate", "hypotheses"))
+    command = (*python("nmtprune.demo.hypotheses"), shown(generated), "-o", shown(output))
+    return Step(f"hypotheses-{model}-{test.name}", "Take the translations out of its output", command)
+
+
+def score_step(settings: Settings, model: str, test: ParallelSet) -> Step:
+    """Score them with sacrebleu on plain text."""
+    hypotheses, bleu = (settings.translated(model, test, suffix) for suffix in ("hypotheses", "bleu"))
+    command = (program("sacrebleu"), shown(test.target), "-i", shown(hypotheses), "-m", "bleu", "-w", "4")
+    return Step(f"bleu-{model}-{test.name}", "Score them", command, stdout=bleu, error=DataError)
+
+
+def user_dir() -> str:
+    """The folder that ``nmtprune user-dir`` prints."""
+    return shown(Path(nmtprune.__file__).parent / "user_dir" / "nmtprune_fairseq")
+
+
+def _data(settings: Settings) -> tuple[str, ...]:
+    return (shown(settings.corpus.train.source.parent), "--languages", settings.languages)
+
+
+def _fairseq_train(settings: Settings, save_dir: str, share: float) -> tuple[str, ...]:
+    """What training and fine-tuning have in common."""
+    limit = () if settings.max_minutes is None else ("--stop-time-hours", f"{settings.max_minutes * share / 60:.4f}")
+    return (
+        *(program("fairseq-train"), shown(settings.folder / "data-bin"), "--user-dir", user_dir()),
+        *("--save-dir", shown(settings.folder / save_dir), "--no-epoch-checkpoints", "--seed", str(settings.seed)),
+        *("--required-batch-size-multiple", "1", "--num-workers", "0", "--cpu"),
+        *("--log-format", "simple", "--log-interval", "20", *limit),
+    )

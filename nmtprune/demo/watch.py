@@ -1,0 +1,41 @@
+"""Progress in what fairseq-train prints."""
+
+import re
+from dataclasses import dataclass
+
+from nmtprune.demo.steps import Update
+
+_TRAINING = re.compile(r"train_inner \| epoch (\d+): +(\d+) / (\d+) (.*)")
+_VALIDATION = re.compile(r"\| valid \| .*\| loss ([\d.]+)")
+_FIELD = re.compile(r"(\w+)=([\d.e+-]+)")
+
+
+@dataclass(frozen=True)
+class TrainingWatcher:
+    """Reads lines of ``--log-format simple``.
+
+    Attributes:
+        updates: with which training ends; None where epochs end it.
+        epochs: with which training ends; None where updates end it.
+    """
+
+    updates: int | None = None
+    epochs: int | None = None
+
+    def __call__(self, line: str) -> Update | None:
+        """How far training is, by a line of its log."""
+        match = _TRAINING.search(line)
+        if match is None:
+            valid = _VALIDATION.search(line)
+            return Update(None, f"validation loss {valid[1]}") if valid else None
+        epoch, batch, batches = (int(match[group]) for group in (1, 2, 3))
+        fields = dict(_FIELD.findall(match[4]))
+        loss = f", loss {fields['loss']}" if "loss" in fields else ""
+        if self.updates is not None and "num_updates" in fields:
+            done = int(fields["num_updates"])
+            return Update(min(done / self.updates, 1.0), f"update {done:,} of {self.updates:,}{loss}")
+        if self.epochs is not None:
+            done_epochs = epoch - 1 + batch / batches
+            text = f"epoch {epoch} of {self.epochs}, update {batch:,} of {batches:,}{loss}"
+            return Update(min(done_epochs / self.epochs, 1.0), text)
+        return Update(None, f"epoch {epoch}, update {batch:,} of {batches:,}{loss}")

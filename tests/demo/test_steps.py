@@ -1,0 +1,225 @@
+"""Commands that are shown, run, logged, watched, explained when they fail, and stopped with their parent."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nmtprune.demo.steps import Step, StepFailed, Update, program, python, run_step, shown
+from nmtprune.demo.watch import TrainingWatcher
+from nmtprune.errors import CheckpointError, EngineError, NmtpruneError, PlanError, TrainingError
+
+
+def _python(code: str, **settings: object) -> Step:
+    return Step("step", "A step", (sys.executable, "-c", code), **settings)  # type: ignore[arg-type]
+
+
+class Seen:
+    """A display that remembers."""
+
+    def __init__(self) -> None:
+        self.updates: list[Update] = []
+
+    def begin(self, number: int, total: int, step: Step, text: str) -> None: ...
+
+    def update(self, update: Update) -> None:
+        self.updates.append(update)
+
+    def end(self, seconds: float) -> None: ...
+
+    def halt(self) -> None: ...
+
+
+LONG = (
+    "program",
+    *(word for number in range(20) for word in (f"--option-{number}", "a 'quoted' value", "(0.9, 0.98)")),
+)
+
+
+def test_the_text_is_the_command_for_a_shell() -> None:
+    step = Step("step", "A step", LONG)
+    lines = step.text.split("\n")
+    assert len(lines) > 5
+    assert all(line.endswith(" \\") for line in lines[:-1])
+    assert max(map(len, lines)) < 120
+    assert tuple(shlex.split(step.text.replace("\\\n", ""))) == LONG
+
+
+def test_the_text_runs_in_a_shell_as_the_step_does(tmp_path: Path) -> None:
+    code = "import sys; print(sys.argv[1:])"
+    step = Step("step", "", (sys.executable, "-c", code, *LONG), stdout=tmp_path / "with blank")
+    subprocess.run(["/bin/sh", "-c", step.text], check=True)
+    assert (tmp_path / "with blank").read_text() == f"{list(LONG)}\n"
+
+
+def test_output_and_command_go_into_the_log(tmp_path: Path) -> None:
+    step = _python("import sys; print('out'); print('err', file=sys.stderr)")
+    run_step(step, tmp_path / "log")
+    first, *rest = (tmp_path / "log").read_text().splitlines()
+    assert first.startswith(f"$ {sys.executable} -c")
+    assert sorted(rest) == ["err", "out"]
+
+
+def test_standard_output_can_go_into_a_file_and_overwrites_none(tmp_path: Path) -> None:
+    step = _python("import sys; print('out'); print('err', file=sys.stderr)", stdout=tmp_path / "out")
+    run_step(step, tmp_path / "log")
+    assert (tmp_path / "out").read_text() == "out\n"
+    assert (tmp_path / "log").read_text().endswith("\nerr\n")
+    with pytest.raises(FileExistsError):
+        run_step(step, tmp_path / "log2")
+
+
+def test_progress_is_read_from_the_log(tmp_path: Path) -> None:
+    step = _python(
+        "print('1\\n2\\nx')", watch=lambda line: Update(int(line) / 2, line.strip()) if line[0] in "12" else None
+    )
+    seen = Seen()
+    run_step(step, tmp_path / "log", seen)
+    assert seen.updates == [Update(0.5, "1"), Update(1.0, "2")]
+
+
+def test_the_environment_is_passed_on(tmp_path: Path) -> None:
+    step = _python("import os; print(os.environ['OMP_NUM_THREADS'])", stdout=tmp_path / "out")
+    run_step(step, tmp_path / "log", environment=os.environ | {"OMP_NUM_THREADS": "7"})
+    assert (tmp_path / "out").read_text() == "7\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "kind", "message"),
+    [
+        ("print('Error: m.pt: damaged'); exit(3)", None, CheckpointError, "step failed (exit status 3): m.pt: damaged"),
+        ("exit(4)", None, PlanError, "step failed (exit status 4)"),
+        ("print('words'); exit(77)", None, NmtpruneError, "step failed (exit status 77): words"),
+        (
+            "print('before'); raise RuntimeError('no space')",
+            TrainingError,
+            TrainingError,
+            "step failed (exit status 1): RuntimeError: no space",
+        ),
+        (
+            "import argparse; argparse.ArgumentParser('fairseq-train').parse_args(['--x'])",
+            TrainingError,
+            TrainingError,
+            "step failed (exit status 2): fairseq-train: error: unrecognized arguments: --x",
+        ),
+        (
+            "import os; os.kill(os.getpid(), 9)",
+            TrainingError,
+            TrainingError,
+            "step failed (killed by SIGKILL; out of memory?)",
+        ),
+    ],
+)
+def test_a_failure_is_one_line_of_the_documented_class(
+    tmp_path: Path, code: str, error: type[NmtpruneError] | None, kind: type[NmtpruneError], message: str
+) -> None:
+    step = _python(code, error=error)
+    with pytest.raises(StepFailed) as caught:
+        run_step(step, tmp_path / "log")
+    assert type(caught.value.reason) is kind
+    assert str(caught.value) == message
+    assert caught.value.log == tmp_path / "log"
+
+
+def test_a_program_that_cannot_start(tmp_path: Path) -> None:
+    with pytest.raises(StepFailed) as caught:
+        run_step(Step("step", "", (str(tmp_path / "nothing"),)), tmp_path / "log")
+    assert str(caught.value) == f"{tmp_path}/nothing cannot be started: No such file or directory"
+    assert isinstance(caught.value.reason, EngineError)
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from nmtprune.demo.steps import Step, run_step
+code = '''{child}'''
+run_step(Step("step", "", (sys.executable, "-c", code)), Path({log!r}))
+"""
+GRANDCHILDREN = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print("pids", __import__("os").getpid(), child.pid, flush=True)
+time.sleep(60)
+"""
+STUBBORN = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + GRANDCHILDREN
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("child", [GRANDCHILDREN, STUBBORN], ids=["willing", "stubborn"])
+def test_an_interrupt_stops_the_command_and_its_children(
+    tmp_path: Path, number: signal.Signals, child: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    code = PARENT.format(child=child, log=str(log)).replace(
+        "code =", "import nmtprune.demo.steps as s; s.GRACE_S = 0.3\ncode ="
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    pids = _pids(log)
+    parent.send_signal(number)
+    assert parent.wait(20) != 0
+    deadline = time.monotonic() + 5
+    while any(_runs(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in pids if _runs(pid)]
+
+
+def _pids(log: Path) -> list[int]:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        match = re.search(r"^pids (\d+) (\d+)$", log.read_text(), re.M) if log.exists() else None
+        if match:
+            return [int(match[1]), int(match[2])]
+        time.sleep(0.05)
+    pytest.fail("the command did not start")
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits for its parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_programs_are_those_beside_this_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert Path(program("nmtprune")).resolve() == (Path(sys.executable).parent / "nmtprune").resolve()
+    monkeypatch.chdir(Path(sys.executable).parent)
+    assert python("nmtprune.demo") == (Path(sys.executable).name, "-m", "nmtprune.demo") or "/" in python("x")[0]
+    monkeypatch.chdir(Path(sys.executable).parent.parent)
+    assert program("nmtprune") == "bin/nmtprune"
+    with pytest.raises(EngineError) as caught:
+        program("fairseq-nothing")
+    assert str(caught.value) == "fairseq-nothing is not installed: pip install 'nmtprune[fairseq]'"
+
+
+def test_paths_below_the_folder_are_shown_relative(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shown(tmp_path / "a" / "b") == "a/b"
+    assert shown(Path("a")) == "a"
+    assert shown(Path("/elsewhere/a")) == "/elsewhere/a"
+
+
+INNER = (
+    "2026-01-01 00:00:00 | INFO | train_inner | epoch 002:     34 / 366 loss=2.066, nll_loss=0.75, ppl=1.68, "
+    "wps=7271, num_updates=400, lr=0.002\n"
+)
+VALID = (
+    "2026-01-01 00:00:00 | INFO | valid | epoch 002 | valid on 'valid' subset | loss 1.682 | nll_loss 0.299 | ppl 1\n"
+)
+
+
+def test_training_by_updates_and_by_epochs() -> None:
+    assert TrainingWatcher(updates=1000)(INNER) == Update(0.4, "update 400 of 1,000, loss 2.066")
+    by_epochs = TrainingWatcher(epochs=4)(INNER)
+    assert by_epochs is not None
+    assert by_epochs.fraction == pytest.approx((1 + 34 / 366) / 4)
+    assert by_epochs.text == "epoch 2 of 4, update 34 of 366, loss 2.066"
+    assert TrainingWatcher()(INNER) == Update(None, "epoch 2, update 34 of 366, loss 2.066")
+    assert TrainingWatcher(updates=1000)(VALID) == Update(None, "validation loss 1.682")
+    assert TrainingWatcher(updates=1000)("something else\n") is None
