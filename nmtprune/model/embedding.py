@@ -61,7 +61,8 @@ class PositionTable(nn.Module):
                     "leave it out or shorten it"
                 )
             width, rows = self.rows.shape[1], max(256, 2 * self.rows.shape[0], count)
-            self.rows = sinusoids(rows, width, self.first - 1).to(self.rows)
+            with torch.inference_mode(False):  # the table outlives the pass, which may be one for inference
+                self.rows = sinusoids(rows, width, self.first - 1).to(self.rows.device, self.rows.dtype)
         return self.rows
 
 

@@ -108,6 +108,7 @@ class Transformer(nn.Module):
         normalized: the scores of `decode` are log-probabilities (adaptive softmax), not logits.
     """
 
+    @torch.inference_mode(mode=False)
     def __init__(
         self,
         network: Network,

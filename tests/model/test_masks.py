@@ -117,6 +117,17 @@ def test_gradients_are_those_of_finite_differences(checkpoint: Path, shape: str)
         assert mask.grad.any()
 
 
+def test_a_model_that_was_used_for_inference_gives_gradients(checkpoint: Path) -> None:
+    model = support.native_of(support.settings_of(checkpoint), builders.load(checkpoint)["model"])
+    source, target = support.batch(model)
+    long = torch.full((1, 300), 5)
+    with torch.inference_mode():
+        model(None if source is None else long, long)
+    masks = {module.id: torch.ones(module.heads, requires_grad=True) for module in model.architecture}
+    model(source, target, masks).square().mean().backward()
+    assert all(mask.grad is not None and mask.grad.isfinite().all() for mask in masks.values())
+
+
 def test_attention_weights_are_given_on_request(checkpoint: Path) -> None:
     model = support.native_model(checkpoint)
     source, target = support.batch(model)
