@@ -29,10 +29,14 @@ def section(state: State, name: str) -> dict[str, Any]:
 
 
 def walk(container: Any) -> Iterator[tuple[str, Any]]:
-    """Every setting at any depth: its own name and its value."""
-    for name, value in (fields(container) or {}).items():
-        yield name, value
-        yield from walk(value)
+    """Every setting at any depth, each container once: its own name and its value."""
+    waiting, seen = [container], {}
+    for current in waiting:
+        if id(current) not in seen:
+            seen[id(current)] = current  # holds it: an id is given anew once its owner is gone
+            found = fields(current) or {}
+            yield from found.items()
+            waiting += found.values()
 
 
 def with_model_fields(state: State, changes: Mapping[str, Any]) -> dict[str, Any]:

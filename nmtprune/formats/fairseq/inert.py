@@ -130,11 +130,13 @@ def save(state: Any, file: IO[bytes]) -> None:
     torch.save(state, file, pickle_module=pickler)
 
 
-def _any_inert(value: Any) -> bool:
-    if isinstance(value, argparse.Namespace):
-        value = vars(value)
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list | tuple):
-        return isinstance(value, Inert)
-    return any(_any_inert(entry) for entry in value)
+def _any_inert(state: Any) -> bool:
+    waiting, seen = [state], set()
+    for value in waiting:
+        if isinstance(value, Inert):
+            return True
+        if isinstance(value, dict | list | tuple | argparse.Namespace) and id(value) not in seen:
+            seen.add(id(value))
+            inner = vars(value) if isinstance(value, argparse.Namespace) else value
+            waiting += inner.values() if isinstance(inner, dict) else inner
+    return False
