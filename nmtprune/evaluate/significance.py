@@ -21,6 +21,7 @@ CORRECTIONS: tuple[Correction, ...] = ("holm", "bh", "none")
 METHODS: dict[Method, type[PairedTest]] = {"bootstrap": Bootstrap, "randomization": Randomization}
 
 _UNCORRECTED_RESAMPLES = 10_000
+_THREADS = 8
 _MEMORY_BYTES = 1 << 31
 # A resampled difference and the score by which sacrebleu finds the same.
 _BYTES_PER_RESAMPLE = 16
@@ -62,7 +63,7 @@ class SignificanceTest:
         resamples: n, or `auto`: 10 x tests / alpha with a correction, 10 000 without.
         seed: 0 is a seed.
         method: `bootstrap`, or `randomization` (the intervals are the bootstrap's in any case).
-        threads: None takes the processors that this process may use.
+        threads: None takes the processors that this process may use, at most 8: the matrix product has its own.
     """
 
     alpha: float = 0.01
@@ -124,7 +125,7 @@ class SignificanceTest:
         resamples = self.resamples_for(len(systems))
         if not systems:
             return ()
-        settings = Settings(resamples, self.seed, self.threads or len(os.sched_getaffinity(0)))
+        settings = Settings(resamples, self.seed, self.threads or min(_THREADS, len(os.sched_getaffinity(0))))
         tested = _in_groups(METHODS[self.method], baseline, systems, settings)
         intervals = tested if self.method == "bootstrap" else _in_groups(Bootstrap, baseline, systems, settings)
         corrected = correct([each.p for each in tested], self.correction)
