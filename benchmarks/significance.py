@@ -3,7 +3,8 @@
     python benchmarks/significance.py [--systems 144] [--segments 3000] [--resamples 20000] [--threads 2]
 
 Systems are made like masked models: each changes a share of the baseline's sentences by a word or two. sacrebleu's time
-for the whole task is that of two short runs, per system and resample (the slope, start-up left out), multiplied; its statistics of the hypotheses are not counted, neither are ours.
+for the whole task is that of two short runs, per system and resample (the slope, start-up left out), multiplied. The
+statistics of the hypotheses are not counted on either side.
 """
 
 import argparse
@@ -101,8 +102,8 @@ def _sacrebleu(
     each = (seconds[1] - seconds[0]) / (long - short) / options.sacrebleu_systems
     wall, cpu = each * options.resamples * options.systems
     print(
-        f"sacrebleu --paired-bs, {options.resamples} resamples: {wall:.0f} s wall, {cpu:.0f} s processor, one process "
-        f"({each[1] * 1e6:.0f} us per system and resample, from {len(systems) - 1} systems, {short} and {long} resamples)"
+        f"sacrebleu --paired-bs, {options.resamples} resamples, one process: {wall:.0f} s wall, {cpu:.0f} s processor "
+        f"({each[1] * 1e6:.0f} us per system and resample; {len(systems) - 1} systems, {short} and {long} resamples run)"
     )
     print(f"ratio: {wall / ours[0]:.0f} x wall, {cpu / ours[1]:.0f} x processor")
 
