@@ -103,7 +103,7 @@ def _sacrebleu(
     wall, cpu = each * options.resamples * options.systems
     print(
         f"sacrebleu --paired-bs, {options.resamples} resamples, one process: {wall:.0f} s wall, {cpu:.0f} s processor "
-        f"({each[1] * 1e6:.0f} us per system and resample; {len(systems) - 1} systems, {short} and {long} resamples run)"
+        f"({each[1] * 1e6:.0f} us per system and resample; {len(systems) - 1} systems, {short} and {long} resamples)"
     )
     print(f"ratio: {wall / ours[0]:.0f} x wall, {cpu / ours[1]:.0f} x processor")
 
