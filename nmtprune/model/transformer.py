@@ -144,6 +144,7 @@ class Transformer(nn.Module):
         )
         self.normalized = self.output.normalized
         weights.finish()
+        self._maskable = frozenset(module.id for module in architecture)
         self.eval()
 
     @property
@@ -171,7 +172,7 @@ class Transformer(nn.Module):
         """
         if self.encoder is None:
             raise ValueError("a language model has no encoder")
-        return self.encoder(source, _pass(masks, run))  # type: ignore[no-any-return]
+        return self.encoder(source, self._pass(masks, run))  # type: ignore[no-any-return]
 
     def remember(self, encoded: EncoderOutput) -> Memory:
         """What the decoder takes from the encoder's output, computed once for any number of calls of `decode`."""
@@ -210,7 +211,9 @@ class Transformer(nn.Module):
         memory = self.remember(encoded) if isinstance(encoded, EncoderOutput) else encoded
         if self.encoder is not None and memory is None:
             raise ValueError("a translation model decodes with an encoded source")
-        return self.decoder(tokens, memory, _pass(masks, run))  # type: ignore[no-any-return]
+        if self.encoder is None and memory is not None:
+            raise ValueError("a language model decodes without a source")
+        return self.decoder(tokens, memory, self._pass(masks, run))  # type: ignore[no-any-return]
 
     def new_state(self) -> DecoderState:
         """A state of no tokens, for ``Pass(state=...)``."""
@@ -221,10 +224,12 @@ class Transformer(nn.Module):
         encoded = None if source is None else self.encode(source, masks)
         return self.decode(tokens, encoded, masks)
 
-
-def _pass(masks: Masks | None, run: Pass | None) -> Pass:
-    if run is None:
-        return Pass() if masks is None else Pass(masks)
-    if masks is not None:
-        raise ValueError("give masks either alone or in the pass")
-    return run
+    def _pass(self, masks: Masks | None, run: Pass | None) -> Pass:
+        if run is None:
+            run = Pass() if masks is None else Pass(masks)
+        elif masks is not None:
+            raise ValueError("give masks either alone or in the pass")
+        unknown = sorted(str(module) for module in run.masks if module not in self._maskable)
+        if unknown:
+            raise ValueError(f"masks for modules that the model does not have: {', '.join(unknown)}")
+        return run

@@ -1,5 +1,6 @@
 """Head masks in whole models: masking is zeroing W_O is cutting; gradients are those of finite differences."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,27 @@ def test_gradients_are_those_of_finite_differences(checkpoint: Path, shape: str)
         slope = float((mask.grad * direction).sum())
         assert float(up - down) / 2e-5 == pytest.approx(slope, rel=1e-5, abs=1e-9)
         assert mask.grad.any()
+
+
+def test_what_makes_no_sense_is_refused(build: Build) -> None:
+    model = support.native_model(build())
+    source, target = support.batch(model)
+    assert source is not None
+    one = {ModuleId("cross", 7): torch.ones(4), ModuleId("encoder", 0): torch.ones(4)}
+    language_model = support.native_model(build(arch="transformer_lm"))
+    encoded = model.encode(source)
+    calls: list[tuple[Callable[[], object], str]] = [
+        (lambda: model(source, target, one), "masks for modules that the model does not have: cross.7"),
+        (lambda: model.encode(source, {}, Pass()), "give masks either alone or in the pass"),
+        (lambda: model.decode(target), "a translation model decodes with an encoded source"),
+        (lambda: language_model.encode(source), "a language model has no encoder"),
+        (lambda: language_model.decode(target, encoded), "a language model decodes without a source"),
+        (lambda: Pass(first=1), "a pass that begins at layer 1 needs the input of that layer"),
+    ]
+    for call, message in calls:
+        with pytest.raises(ValueError) as caught:
+            call()
+        assert str(caught.value) == message
 
 
 def test_a_model_that_was_used_for_inference_gives_gradients(checkpoint: Path) -> None:
