@@ -163,9 +163,7 @@ def _plain_output(settings: Mapping[str, object], found: "Mapping[str, Tensor]")
     return {old: ("output.weight", found[old])} if old in found else {}
 
 
-def _adaptive_output(
-    settings: Mapping[str, object], found: "Mapping[str, Tensor]"
-) -> "dict[str, tuple[str, Tensor]]":
+def _adaptive_output(settings: Mapping[str, object], found: "Mapping[str, Tensor]") -> "dict[str, tuple[str, Tensor]]":
     """Tensors of an adaptive softmax by their name in the file, each with its native name.
 
     A head of one matrix scores words and classes; it stands twice, under a second name that no file has.
