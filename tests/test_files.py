@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 import torch
 
-from nmtprune import files
 from nmtprune.errors import DataError, OutputError
-from nmtprune.files import SUFFIX, atomic_output, check_output, sha256_file, write_text
+from nmtprune.files import atomic_output, check_output, sha256_file, temporary, write_text
+from nmtprune.files.temporary import SUFFIX
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_places_that_cannot_be_written(old: Path, tmp_path: Path) -> None:
         (Path("/dev/null"), "is a device or a pipe, not a file ('-' writes to stdout where that is possible)"),
         (tmp_path / "pipe", "is a device or a pipe, not a file ('-' writes to stdout where that is possible)"),
         (tmp_path / "loop", "cannot be written: Too many levels of symbolic links; the old file is unchanged"),
-        (tmp_path / "a\0b", "cannot be written: embedded null byte"),
+        (tmp_path / "a\0b", "cannot be written: embedded null byte; nothing was written"),
     ):
         for action in (check_output, write):
             for force in (False, True):
@@ -305,7 +305,7 @@ def test_full_disk(old: Path, monkeypatch: pytest.MonkeyPatch, number: int, reas
     """The disk takes bytes a few at a time and then none, or fails when it is told to synchronize."""
     expected = f"{old}: cannot be written: {reason}; the old file is unchanged"
     with monkeypatch.context() as patch:
-        patch.setattr(files, "_RecordingFile", type("_", (files._RecordingFile, _small_disk(1000, number)), {}))
+        patch.setattr(temporary, "RecordingFile", type("_", (temporary.RecordingFile, _small_disk(1000, number)), {}))
         for save in (_save_bytes, _save_torch, _save_zip):
             assert message_of(_write_with, old, save) == expected
         assert content(old.parent) == {"out.txt": "old"}
@@ -350,6 +350,23 @@ def test_failures_of_the_caller_pass_through(old: Path, error: BaseException) ->
     assert content(old.parent) == {"out.txt": "old"}
 
 
+def test_an_interruption_that_was_handled_before_is_not_raised_again(old: Path) -> None:
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        with pytest.raises(ValueError, match="^own$"), atomic_output(old, force=True):
+            raise ValueError("own")  # noqa: B904
+
+
+def test_interruption_that_a_writer_turns_into_an_error(old: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), atomic_output(old, force=True):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("unexpected position")
+    assert content(old.parent) == {"out.txt": "old"}
+
+
 # Killed writers
 
 WRITER = """
@@ -362,12 +379,31 @@ with atomic_output(sys.argv[1], force=True) as file:
     time.sleep(60)
 """
 
+TORCH_WRITER = """
+import sys, torch
+from nmtprune.files import atomic_output
+tensors = [torch.zeros(100_000) for _ in range(20)]
+class Telling:
+    def __init__(self, file):
+        self.file, self.written = file, 0
+    def write(self, data):
+        self.written += 1
+        if self.written == 10:
+            print("writing", flush=True)
+        return self.file.write(data)
+    def flush(self):
+        self.file.flush()
+with atomic_output(sys.argv[1], force=True) as file:
+    while True:
+        torch.save(tensors, Telling(file))
+"""
+
 
 @contextmanager
-def writer(path: Path) -> Iterator["subprocess.Popen[str]"]:
+def writer(path: Path, code: str = WRITER) -> Iterator["subprocess.Popen[str]"]:
     """A process in the middle of writing `path`."""
     process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None and process.stdout.readline() == "writing\n"
@@ -377,9 +413,10 @@ def writer(path: Path) -> Iterator["subprocess.Popen[str]"]:
         process.communicate()
 
 
+@pytest.mark.parametrize("code", [WRITER, TORCH_WRITER], ids=["bytes", "torch"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_leave_nothing_behind(old: Path, number: signal.Signals) -> None:
-    with writer(old) as process:
+def test_signals_leave_nothing_behind(old: Path, number: signal.Signals, code: str) -> None:
+    with writer(old, code) as process:
         assert len(os.listdir(old.parent)) == 2
         process.send_signal(number)
         process.wait()

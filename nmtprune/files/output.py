@@ -7,24 +7,24 @@ write fails and on Ctrl-C, SIGTERM and SIGHUP; what a harder kill leaves goes wi
 """
 
 import errno
-import fcntl
 import hashlib
-import io
 import os
-import re
-import secrets
-import signal
 import stat
-import threading
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from nmtprune.errors import DataError, OutputError
-
-SUFFIX = ".nmtprune-tmp"
+from nmtprune.files.temporary import (
+    Output,
+    create,
+    raise_interruption,
+    remove_leftovers,
+    removed_at_the_end,
+    temporary_path,
+)
 
 _REASONS = {
     errno.ENOSPC: "no space left on the disk",
@@ -32,31 +32,6 @@ _REASONS = {
     errno.EFBIG: "the limit on the size of a file is exceeded",
 }
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
-_LONGEST_NAME = 150
-
-
-class _Buffer(Protocol):
-    def __buffer__(self, flags: int, /) -> memoryview: ...
-
-
-class _RecordingFile(io.FileIO):
-    """A file that remembers why a write failed: some writers (torch.save) raise another error in its place."""
-
-    failure: OSError | None = None
-
-    def write(self, data: _Buffer, /) -> int:
-        try:
-            return super().write(data)
-        except OSError as error:
-            self.failure = self.failure or error
-            raise
-
-
-class _Output(io.BufferedWriter):
-    """Buffered output without a descriptor: writers that are given one (old torch formats) write past the record."""
-
-    def fileno(self) -> int:
-        raise io.UnsupportedOperation("fileno")
 
 
 def check_output(path: Path | str, *, force: bool = False, inputs: Iterable[Path | str] = ()) -> None:
@@ -72,8 +47,8 @@ def check_output(path: Path | str, *, force: bool = False, inputs: Iterable[Path
     """
     target = _target(path)
     _check_target(path, target, force, inputs)
-    temporary = _temporary_path(target)
-    with _removed_at_the_end(temporary), _explained(path, target):
+    temporary = temporary_path(target)
+    with removed_at_the_end(temporary), _explained(path, target):
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
@@ -94,19 +69,21 @@ def atomic_output(path: Path | str, *, force: bool = False, inputs: Iterable[Pat
     """
     target = _target(path)
     _check_target(path, target, force, inputs)
-    _remove_leftovers(target)
-    temporary = _temporary_path(target)
-    with _removed_at_the_end(temporary):
+    remove_leftovers(target)
+    handled = sys.exception()
+    temporary = temporary_path(target)
+    with removed_at_the_end(temporary):
         with _explained(path, target):
-            raw = _create(temporary, target)
-        file = _Output(raw, buffer_size=1024 * 1024)
+            raw = create(temporary, target)
+        file = Output(raw, buffer_size=1024 * 1024)
         try:
             yield file
             with _explained(path, target):
                 file.flush()
                 os.fsync(raw.fileno())
                 _publish(temporary, target, force)
-        except Exception:
+        except Exception as error:
+            raise_interruption(error, handled)
             if raw.failure is None:
                 raise
             raise _output_error(path, target, raw.failure) from None
@@ -135,16 +112,13 @@ def sha256_file(path: Path | str) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise DataError(f"{path}: cannot be read: {reason}") from None
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _target(path: Path | str) -> Path:
     """The file that will be written: links resolved, so that a linked output keeps its link."""
-    try:
+    with _explained(path, Path(path)):
         return Path(os.path.realpath(path))
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{path}: cannot be written: {error}") from None
 
 
 def _check_target(path: Path | str, target: Path, force: bool, inputs: Iterable[Path | str]) -> None:
@@ -173,32 +147,6 @@ def _is_same(there: os.stat_result, source: Path | str) -> bool:
     return False
 
 
-def _temporary_path(target: Path) -> Path:
-    return target.with_name(f"{_prefix(target)}{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}")
-
-
-def _prefix(target: Path) -> str:
-    """Beginning of the names of temporary files of this output; a very long name is cut and told apart by a hash."""
-    name = os.fsencode(target.name)
-    if len(name) > _LONGEST_NAME:
-        return f".{os.fsdecode(name[:_LONGEST_NAME])}{hashlib.sha256(name).hexdigest()[:16]}."
-    return f".{target.name}."
-
-
-def _create(temporary: Path, target: Path) -> _RecordingFile:
-    """The open temporary file, locked for as long as it is open, with the permissions of the file it will replace."""
-    while True:
-        raw = _RecordingFile(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "r+b")
-        with suppress(OSError):
-            fcntl.flock(raw.fileno(), fcntl.LOCK_EX)
-        if os.fstat(raw.fileno()).st_nlink:
-            break
-        raw.close()  # another process took it for abandoned between its creation and the lock
-    with suppress(FileNotFoundError):
-        os.fchmod(raw.fileno(), stat.S_IMODE(os.stat(target).st_mode) & 0o777)
-    return raw
-
-
 def _publish(temporary: Path, target: Path, force: bool) -> None:
     """Give the finished file its name in one step; without `force` that fails if the name was taken in the meantime."""
     if force:
@@ -218,66 +166,6 @@ def _publish(temporary: Path, target: Path, force: bool) -> None:
         os.close(folder)
 
 
-def _remove_leftovers(target: Path) -> None:
-    """Remove temporary files of this output whose writer is dead: nobody holds the lock on them."""
-    with suppress(OSError):
-        for name in os.listdir(target.parent):
-            owner = name.removeprefix(_prefix(target)).removesuffix(SUFFIX)
-            if name == f"{_prefix(target)}{owner}{SUFFIX}" and re.fullmatch(r"\d+-[0-9a-f]{8}", owner):
-                with suppress(OSError):
-                    _remove_if_abandoned(target.with_name(name), int(owner.partition("-")[0]))
-
-
-def _remove_if_abandoned(leftover: Path, process: int) -> None:
-    descriptor = os.open(leftover, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(leftover)
-    except BlockingIOError:
-        return
-    except OSError:  # a file system without locks: the process id has to do
-        if not _is_alive(process):
-            os.unlink(leftover)
-    finally:
-        os.close(descriptor)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
-
-
-@contextmanager
-def _removed_at_the_end(temporary: Path) -> Iterator[None]:
-    """Remove the temporary file when the block ends, however it ends, and when a signal is about to end the process."""
-    owner = os.getpid()
-
-    def remove(number: int, _frame: FrameType | None) -> None:
-        if os.getpid() == owner:
-            with suppress(OSError):
-                os.unlink(temporary)
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    caught: list[signal.Signals] = []
-    if threading.current_thread() is threading.main_thread():
-        caught = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
-    for number in caught:
-        signal.signal(number, remove)
-    try:
-        yield
-    finally:
-        with suppress(OSError, ValueError):
-            os.unlink(temporary)
-        for number in caught:
-            signal.signal(number, signal.SIG_DFL)
-
-
 @contextmanager
 def _explained(path: Path | str, target: Path) -> Iterator[None]:
     """Turn a failed system call into an OutputError."""
@@ -288,13 +176,13 @@ def _explained(path: Path | str, target: Path) -> Iterator[None]:
 
 
 def _output_error(path: Path | str, target: Path, error: OSError | ValueError) -> OutputError:
-    number = error.errno if isinstance(error, OSError) else None
+    number = getattr(error, "errno", None)
     if number == errno.EEXIST:
         return OutputError(f"{path}: exists by now (--force replaces it)")
     reason = _REASONS.get(number or 0) or getattr(error, "strerror", None) or str(error)
     if number in _NOT_WRITABLE:
         reason = f"the folder {target.parent} is not writable"
     with suppress(OSError, ValueError):
-        if os.path.lexists(target):
-            return OutputError(f"{path}: cannot be written: {reason}; the old file is unchanged")
-    return OutputError(f"{path}: cannot be written: {reason}; nothing was written")
+        state = "the old file is unchanged" if os.path.lexists(target) else "nothing was written"
+        reason = f"{reason}; {state}"
+    return OutputError(f"{path}: cannot be written: {reason}")
