@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -56,25 +57,9 @@ def loads(text: str, where: str, error: type[NmtpruneError]) -> Any:
         NmtpruneError: of class `error`: broken JSON (with line and column), duplicate keys (all of them), NaN or
             infinite numbers, integers of thousands of digits, or deeper nesting than `MAX_DEPTH`.
     """
-    faults: list[str] = []
-
-    def pairs_to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            faults.extend(
-                f"key '{show_key(key)}' stands {keys.count(key)} times" for key in found if keys.count(key) > 1
-            )
-        return found
-
-    def finite(number: str) -> float:
-        value = float(number)
-        if not math.isfinite(value):
-            faults.append(f"{number} is no finite number")
-        return value
-
+    notes = _Notes()
     try:
-        value = json.loads(text, object_pairs_hook=pairs_to_dict, parse_float=finite, parse_constant=finite)
+        value = json.loads(text, object_pairs_hook=notes.unique, parse_float=notes.finite, parse_constant=notes.finite)
     except json.JSONDecodeError as broken:
         raise error(f"{where}: broken JSON at line {broken.lineno} column {broken.colno}: {broken.msg}") from None
     except RecursionError:
@@ -82,10 +67,30 @@ def loads(text: str, where: str, error: type[NmtpruneError]) -> Any:
     except ValueError:
         raise error(f"{where}: holds a number of too many digits") from None
     if _deeper_than(value, MAX_DEPTH):
-        faults.append(f"nested deeper than {MAX_DEPTH} levels")
-    if faults:
-        raise error.of_faults(where, faults)
+        notes.faults.append(f"nested deeper than {MAX_DEPTH} levels")
+    if notes.faults:
+        raise error.of_faults(where, notes.faults)
     return value
+
+
+class _Notes:
+    """What the JSON parser calls back, and the faults that come to light there."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+
+    def unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """The object of these pairs; a repeated key is a fault."""
+        times = Counter(key for key, _ in pairs)
+        self.faults += [f"key '{show_key(key)}' stands {count} times" for key, count in times.items() if count > 1]
+        return dict(pairs)
+
+    def finite(self, number: str) -> float:
+        """The number; NaN and infinities, also from overflow, are faults."""
+        value = float(number)
+        if not math.isfinite(value):
+            self.faults.append(f"{number} is no finite number")
+        return value
 
 
 def read(path: Path | str, error: type[NmtpruneError]) -> str:
