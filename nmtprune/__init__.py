@@ -1,1 +1,1 @@
-"""nmtprune removes the attention heads that a neural machine translation model does not need, and proves what it did."""
+"""Remove the attention heads that a neural machine translation model does not need, and prove what was done."""

@@ -147,7 +147,9 @@ class Architecture:
         selected = set(kinds)
         return sum(module.heads for module in self.modules if module.id.kind in selected)
 
-    def with_heads(self, heads: Mapping[ModuleId, int], padding: Mapping[ModuleId, int] | None = None) -> "Architecture":
+    def with_heads(
+        self, heads: Mapping[ModuleId, int], padding: Mapping[ModuleId, int] | None = None
+    ) -> "Architecture":
         """The same modules with other numbers of heads and, where given, of padding heads."""
         pads = padding or {}
         return Architecture(
@@ -167,7 +169,8 @@ def parse_kinds(text: str, architecture: Architecture | None = None) -> tuple[st
     names = [name.strip() for name in text.split(",") if name.strip()]
     faults = [f"unknown kind '{name}'" for name in names if name not in KINDS]
     if architecture is not None:
-        faults += [f"the model has no {name} attention" for name in names if name in KINDS and name not in architecture.kinds]
+        absent = [name for name in names if name in KINDS and name not in architecture.kinds]
+        faults += [f"the model has no {name} attention" for name in absent]
     if not names:
         faults.append("no kind given")
     if faults:
@@ -206,7 +209,8 @@ def _heads_of_name(name: str, architecture: Architecture) -> list[HeadId]:
     for layer in _numbers(rest[0], base, name):
         module = ModuleId(kind, layer)
         if module not in architecture:
-            raise UsageError(f"'{name}': the model has no {kind} layer {layer + base}{_range_of(_layers(architecture, kind), base)}")
+            known = _range_of(_layers(architecture, kind), base)
+            raise UsageError(f"'{name}': the model has no {kind} layer {layer + base}{known}")
         available = architecture[module].heads
         wanted = _numbers(rest[1], base, name) if len(rest) == 2 else range(available)
         outside = [head + base for head in wanted if head >= available]

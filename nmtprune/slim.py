@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MODES = ("cut", "masked", "uniform")
-"""cut: fewer heads, ragged. masked: same shapes, W_O zeroed. uniform: cut, then zero heads up to the stack's largest."""
+"""cut: fewer heads, ragged. masked: same shapes, W_O zeroed. uniform: cut, then zero heads up to the largest module."""
 
 
 def apply(plan: Plan, checkpoint: Checkpoint, mode: str = "cut", *, other_weights: bool = False) -> Checkpoint:
@@ -84,9 +84,7 @@ def _mapped(
     return tensors
 
 
-def _resized(
-    tensor: "Tensor", axis: HeadAxis, module: AttentionModule, kept: Sequence[int], padding: int
-) -> "Tensor":
+def _resized(tensor: "Tensor", axis: HeadAxis, module: AttentionModule, kept: Sequence[int], padding: int) -> "Tensor":
     """The kept heads' entries along one axis, followed in each block by zeros for the padding heads."""
     if len(kept) == module.heads and padding == module.padding_heads:
         return tensor
@@ -102,7 +100,9 @@ def _resized(
 
 def _by_head(tensor: "Tensor", axis: HeadAxis, module: AttentionModule) -> "Tensor":
     """View with the axis split into blocks, heads and the K entries of a head."""
-    return tensor.unflatten(axis.axis, (axis.blocks, module.stored_heads, module.head_dim))
+    shape = (axis.blocks, module.stored_heads, module.head_dim)
+    view: Tensor = tensor.unflatten(axis.axis, shape)  # type: ignore[no-untyped-call]
+    return view
 
 
 def _index(heads: Sequence[int], tensor: "Tensor") -> "Tensor":

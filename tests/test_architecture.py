@@ -81,7 +81,9 @@ def test_a_head_id_reads_back_in_both_numberings(head: HeadId) -> None:
     assert parse_heads(f"{letter}:{head.module.layer + 1}:{head.head + 1}", SMALL) == (head,)
 
 
-@pytest.mark.parametrize("text", ["encoder.0", "encoder.00.1", "Encoder.0.1", "encoder.0.1 ", "self.0.1", "encoder.0.٣"])
+@pytest.mark.parametrize(
+    "text", ["encoder.0", "encoder.00.1", "Encoder.0.1", "encoder.0.1 ", "self.0.1", "encoder.0.٣"]
+)
 def test_ids_are_read_strictly(text: str) -> None:
     with pytest.raises(UsageError):
         HeadId.parse(text)
@@ -92,5 +94,6 @@ def test_kinds() -> None:
     with pytest.raises(UsageError) as error:
         parse_kinds("self,cross", _architecture([4], [4], []))
     assert str(error.value) == (
-        "kinds 'self,cross' (choose among encoder, decoder, cross): unknown kind 'self'; the model has no cross attention"
+        "kinds 'self,cross' (choose among encoder, decoder, cross): "
+        "unknown kind 'self'; the model has no cross attention"
     )

@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmtprune.cli.options import checkpoint_argument, force_option, format_option, output_option, say, seed_option
-from nmtprune.cli.options import verbosity_options
+from nmtprune.cli.options import (
+    checkpoint_argument,
+    force_option,
+    format_option,
+    output_option,
+    say,
+    seed_option,
+    verbosity_options,
+)
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
 from nmtprune.errors import UsageError
 
@@ -46,7 +53,9 @@ class SlimSettings:
     "stock engine, gains no speed, must not be trained on. uniform: cut, then zero heads up to the largest module of "
     "the stack.",
 )
-@click.option("--reinit", is_flag=True, help="Fresh weights in the cut shape, drawn with --seed: a from-scratch control.")
+@click.option(
+    "--reinit", is_flag=True, help="Fresh weights in the cut shape, drawn with --seed: a from-scratch control."
+)
 @seed_option
 @click.option("--drop-optimizer", is_flag=True, help="Leave out the optimizer state.")
 @click.option("--other-weights", is_flag=True, help="Accept a plan made on other weights of the same shape.")
@@ -73,15 +82,14 @@ def slim(checkpoint: Path, plan_path: Path, output: Path, force: bool, output_fo
     check_output(output, force=force, inputs=(checkpoint, plan_path))
     base = load(checkpoint)
     plan = Plan.read(plan_path)
+    plan.check(base.base, other_weights=settings.other_weights, where=str(plan_path))
     result, verification = _rewrite(base, plan, settings)
     record = collect(seed=settings.seed if settings.reinit else None, inputs=(plan_path,))
     result.save(output, force=force, provenance={**record, "mode": settings.mode, "plan": plan.as_json()})
     _report(_figures(base, result, output, verification), output_format)
 
 
-def _rewrite(
-    base: "Checkpoint", plan: "Plan", settings: SlimSettings
-) -> tuple["Checkpoint", "Verification | None"]:
+def _rewrite(base: "Checkpoint", plan: "Plan", settings: SlimSettings) -> tuple["Checkpoint", "Verification | None"]:
     """The slim checkpoint in memory, and how far its logits are from those of the masked one."""
     from nmtprune.slim import apply
 
@@ -118,13 +126,14 @@ def _figures(
 
 
 def _report(figures: dict[str, Any], output_format: str) -> None:
-    counted = [(name, *value.values()) for name, value in figures.items() if name != "verification" and name != "output"]
+    counted = [(name, *value.values()) for name, value in figures.items() if name not in ("verification", "output")]
     if output_format == "json":
         emit_json(figures)
         return
     verification = figures["verification"] or {}
     if output_format == "tsv":
-        emit_tsv(("figure", "before", "after"), [*counted, *((name, None, value) for name, value in verification.items())])
+        measured = [(name, None, value) for name, value in verification.items()]
+        emit_tsv(("figure", "before", "after"), [*counted, *measured])
         return
     rows = [(name.replace("_", " "), before, after, after - before) for name, before, after in counted]
     emit_table(("", "before", "after", "change"), rows)

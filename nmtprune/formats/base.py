@@ -148,4 +148,4 @@ def _bytes_sha256(tensor: "Tensor") -> str:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     if not flat.numel():
         return hashlib.sha256().hexdigest()
-    return hashlib.sha256(memoryview(flat.view(torch.uint8).numpy())).hexdigest()
+    return hashlib.sha256(flat.view(torch.uint8).numpy().data).hexdigest()
