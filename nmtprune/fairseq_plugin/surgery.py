@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from nmtprune.architecture import KINDS, ModuleId
@@ -45,9 +46,11 @@ def replace_attention(model: Any, heads: StoredHeads) -> None:
             faults.append(f"{HEADS} lists {stated} {kind} modules, the model has {found}")
     if faults:
         raise CheckpointError.of_faults("settings of the model", faults)
-    for id, holder, attribute in modules:
-        own = PrunableAttention.replacing(getattr(holder, attribute), *heads.of_module(id))
-        setattr(holder, attribute, own)
+    # What is drawn afterwards (sampled translations) must not depend on how many weights are drawn here.
+    with torch.random.fork_rng(devices=[]):
+        for id, holder, attribute in modules:
+            own = PrunableAttention.replacing(getattr(holder, attribute), *heads.of_module(id))
+            setattr(holder, attribute, own)
     model.register_load_state_dict_pre_hook(refuse_other_shapes)
 
 

@@ -1,5 +1,6 @@
 """Slim checkpoints in fairseq's own commands."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ from tests.fairseq_plugin.commands import eval_lm, generate, hypotheses, run_pro
 from tests.fairseq_plugin.conftest import REMOVED, Files
 
 
+def first_quick(variants: Iterable[str]) -> list[Any]:
+    """Test variants of which only the first is part of the quick tests."""
+    first, *others = variants
+    return [first, *(pytest.param(name, marks=pytest.mark.slow) for name in others)]
+
+
 @pytest.mark.parametrize("beam", [1, 5])
 def test_generate_translates_as_the_masked_model(files: Files, beam: int) -> None:
     expected = generate(files.masked, files.data, "--beam", beam)
@@ -24,6 +31,22 @@ def test_generate_translates_as_the_masked_model(files: Files, beam: int) -> Non
         assert hypotheses(found) == hypotheses(expected)
         assert scores(found) == pytest.approx(scores(expected), abs=1e-5)
     assert hypotheses(generate(files.full, files.data, "--beam", beam)) != hypotheses(expected)
+
+
+OTHER_SEARCHES = {
+    "sampling": ("--sampling", "--beam", 3, "--nbest", 3, "--seed", 3),
+    "forced prefix": ("--prefix-size", 2, "--beam", 3),
+    "diverse beams": ("--diverse-beam-groups", 2, "--beam", 4),
+    "scoring references": ("--score-reference",),
+}
+
+
+@pytest.mark.parametrize("search", first_quick(OTHER_SEARCHES))
+def test_other_searches(files: Files, search: str) -> None:
+    expected = generate(files.masked, files.data, *OTHER_SEARCHES[search])
+    found = generate(files.cut, files.data, *OTHER_SEARCHES[search])
+    assert hypotheses(found) == hypotheses(expected)
+    assert scores(found) == pytest.approx(scores(expected), abs=1e-5)
 
 
 def test_ensemble_of_slim_and_full(files: Files) -> None:
@@ -41,7 +64,7 @@ STORED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("stored", first_quick(STORED))
 def test_other_containers_load_too(files: Files, tmp_path: Path, stored: str) -> None:
     path = builders.store_as(files.full, tmp_path / "stored.pt", **STORED[stored])
     expected = generate(path, files.data, "--beam", 2)

@@ -3,6 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from nmtprune.formats.fairseq.checkpoint import FairseqCheckpoint
 from nmtprune.plan import Plan
 from tests import builders
 from tests.fairseq_plugin.commands import eval_lm, generate, hypotheses, train
-from tests.fairseq_plugin.conftest import REMOVED, SIZES, Files
+from tests.fairseq_plugin.conftest import REMOVED, SIZES, Files, make_files
 
 ADAM = ("--lr-scheduler", "inverse_sqrt", "--warmup-updates", 4, "--adam-betas", "(0.9, 0.98)")
 
@@ -112,6 +113,7 @@ def test_uniform_files_keep_their_zero_heads(files: Files, tmp_path: Path) -> No
     assert not trained.model_tensors["encoder.layers.1.self_attn.v_proj.weight"].any()
 
 
+@pytest.mark.slow
 def test_reinitialized_files_train(files: Files, tmp_path: Path) -> None:
     FairseqCheckpoint.load(files.cut).reinitialized(3).save(tmp_path / "fresh.pt")
     options = ("--arch", "nmtprune", "--restore-file", tmp_path / "fresh.pt", *ADAM, "--max-epoch", 2)
@@ -189,6 +191,21 @@ def test_plain_nmtprune_from_scratch_is_the_stock_model(files: Files, tmp_path: 
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+def test_half_precision_state_resumes(tmp_path: Path) -> None:
+    """The optimizer of --fp16 holds one flat vector; modules without heads have no place in it."""
+    files = make_files(tmp_path / "m", fp16=True, dropout=0.2)
+    options = ("--fp16", "--fp16-init-scale", 4, *ADAM, "--max-epoch", 5)
+    stock = as_options(SIZES | {"dropout": 0.2})
+    with mock.patch("torch.cuda.current_device", return_value=0):  # fairseq asks even on a CPU
+        found = train(files.data, tmp_path / "a", "--arch", "nmtprune", *options, "--restore-file", files.cut)
+        expected = train(
+            files.data, tmp_path / "b", "--arch", "transformer", *stock, *options, "--restore-file", files.masked
+        )
+    assert len(found) == 2
+    assert found[0] == pytest.approx(expected[0], rel=1e-3)
+    assert lineage_of(tmp_path / "a" / "checkpoint_last.pt") == lineage_of(files.cut)
+
+
 def test_validation_with_bleu(files: Files, tmp_path: Path) -> None:
     """``--eval-bleu`` generates between updates, and leaves numpy values in the checkpoint."""
     options = ("--restore-file", files.cut, *ADAM, "--max-epoch", 4, "--eval-bleu", "--eval-bleu-args", '{"beam": 2}')
@@ -211,6 +228,7 @@ def train_with_validation(data: Path, save_dir: Path, *options: Any) -> None:
     )
 
 
+@pytest.mark.slow
 def test_moving_average_goes_on(files: Files, tmp_path: Path) -> None:
     full = FairseqCheckpoint.load(builders.store_as(files.full, tmp_path / "full.pt", ema=0.5))
     heads = parse_heads(REMOVED, full.architecture)
@@ -227,6 +245,7 @@ def test_moving_average_goes_on(files: Files, tmp_path: Path) -> None:
         torch.testing.assert_close(average, expected)
 
 
+@pytest.mark.slow
 def test_layers_can_be_dropped(files: Files, tmp_path: Path) -> None:
     """With LayerDrop's options a stock checkpoint loses layers; what is saved lists the heads of the others."""
     keep = ("--encoder-layers-to-keep", "1", "--decoder-layers-to-keep", "0,1")
