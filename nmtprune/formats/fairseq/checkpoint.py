@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from nmtprune import files
 from nmtprune.architecture import Architecture, ModuleId
 from nmtprune.errors import CheckpointError
-from nmtprune.formats.base import Checkpoint, HeadAxis
+from nmtprune.formats.base import Checkpoint, HeadAxis, fingerprint
 from nmtprune.formats.fairseq import containers, fresh, inert, layout, loading, optimizer, settings, storage, training
 from nmtprune.formats.fairseq.containers import State
 from nmtprune.formats.fairseq.optimizer import Optimizer
@@ -127,13 +127,19 @@ class FairseqCheckpoint(Checkpoint):
 
     @cached_property
     def parameters(self) -> "Mapping[str, Tensor]":
-        """The tensors that are trained, each shared table once; none of layers that are not kept."""
-        model = self.model_tensors
+        """The tensors that are trained, in the file's order, shared tables once; none of layers that are not kept."""
         return {
-            name: model[name]
-            for name, slot in self.slots.items()
-            if name in model and name not in self.aliases and slot.draw is not None
+            name: tensor
+            for name, tensor in self.model_tensors.items()
+            if name not in self.aliases and name in self.slots and self.slots[name].draw is not None
         }
+
+    @cached_property
+    def sha256(self) -> str:
+        """Fingerprint of the model's tensors, as of every format; memory that reading them took is given back."""
+        found = fingerprint(self.model_tensors)
+        storage.release_pages(self.path)
+        return found
 
     def part_of(self, name: str) -> str:
         """The part of the model that a parameter belongs to."""
@@ -163,6 +169,7 @@ class FairseqCheckpoint(Checkpoint):
     def save(self, path: Path, *, force: bool = False, provenance: Mapping[str, Any] | None = None) -> None:
         """Write the checkpoint atomically; `provenance` goes to the key ``nmtprune``, which fairseq does not read."""
         note = {} if provenance is None else {"nmtprune": json.dumps(provenance)}
+        storage.release_pages(self.path)
         with files.atomic_output(path, force=force, inputs=[self.path]) as file:
             inert.save({**self.state, **note}, file)
 

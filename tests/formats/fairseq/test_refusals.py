@@ -186,7 +186,7 @@ def test_code_in_a_file_does_not_run(tiny: Path, tmp_path: Path, name: str, plac
     elif place == "extra":
         state["extra_state"]["metrics"]["x"] = [payload]
     elif place == "key":
-        state = {payload: 1, **state}
+        state = {payload: 1, **state}  # type: ignore[dict-item]
     else:
         state["extra_state"]["meters"] = Payload(np.dtype, payload)
     torch.save(state, tmp_path / "payload.pt")
