@@ -9,13 +9,15 @@ import nmtprune
 USER_DIR = Path(nmtprune.__file__).resolve().parent / "user_dir" / "nmtprune_fairseq"
 
 
-@click.command("user-dir")
+@click.command(
+    "user-dir",
+    epilog="Example: fairseq-generate BIN --path slim.pt --user-dir $(nmtprune user-dir)",
+    short_help="Print the folder for fairseq's --user-dir.",
+)
 def user_dir() -> None:
     """Print the folder for fairseq's --user-dir.
 
     With it fairseq-generate, -interactive, -validate, -score and -eval-lm load slim checkpoints, and fairseq-train
-    trains them with --arch nmtprune (nmtprune_lm for language models):
-
-        fairseq-generate data-bin --path slim.pt --user-dir "$(nmtprune user-dir)"
+    trains them with --arch nmtprune (nmtprune_lm for language models).
     """
     click.echo(USER_DIR)
