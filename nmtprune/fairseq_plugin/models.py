@@ -108,7 +108,7 @@ def _heads_that_divide(settings: Any, stacks: tuple[str, ...]) -> Iterator[None]
     for stack in stacks:
         name = f"{stack}_attention_heads"
         heads = getattr(settings, name)
-        if getattr(settings, f"{stack}_embed_dim") % heads:
+        if not heads or getattr(settings, f"{stack}_embed_dim") % heads:
             changed[name] = heads
             setattr(settings, name, 1)
     try:

@@ -113,7 +113,8 @@ def _from_checkpoint(args: Namespace, name: str, path: Path) -> None:
             _set_default(args, option, description.settings[option])
     if "encoder" not in description.layers and description.settings["decoder_learned_pos"]:
         # An option of the task too, which says None where it is not given.
-        args.max_target_positions = args.max_target_positions or description.settings["max_target_positions"]
+        given = getattr(args, "max_target_positions", None)
+        args.max_target_positions = given or description.settings["max_target_positions"]
     heads = StoredHeads.of_architecture(description.architecture)
     _set_heads(args, heads, description.lineage.to_json() if description.lineage else None)
     logger.info(f"settings of the model from {path}: {description.architecture.count()} heads, base {description.arch}")

@@ -39,7 +39,7 @@ def make_files(folder: Path, removed: str = REMOVED, **options: Any) -> Files:
     plan = Plan.removing(checkpoint.base, parse_heads(removed, checkpoint.architecture))
     paths = {mode: folder / f"{mode}.pt" for mode in slim.MODES}
     for mode, path in paths.items():
-        slim.apply(plan, checkpoint, mode).save(path)
+        slim.apply(plan, checkpoint, mode).save(path, provenance={"command": "slim"})
     return Files(folder / "data-bin", full, **paths)
 
 

@@ -166,6 +166,19 @@ def test_language_models_train(lm_files: Files, tmp_path: Path) -> None:
     assert eval_lm(path, lm_files.data) > 0
 
 
+def test_learned_positions_of_a_language_model_are_kept(tmp_path: Path) -> None:
+    """Their number comes from the checkpoint, not from the length of the samples that it is trained on now."""
+    files = make_files(tmp_path / "m", "decoder.0.1-3 decoder.1", arch="transformer_lm_gpt3_small")
+    task = ("--task", "language_modeling", "--tokens-per-sample", 16, "--sample-break-mode", "none", *ADAM)
+    train(
+        files.data, tmp_path / "a", "--arch", "nmtprune_lm", *task, "--finetune-from-model", files.cut, "--max-epoch", 1
+    )
+    trained = FairseqCheckpoint.load(tmp_path / "a" / "checkpoint_last.pt")
+    before = FairseqCheckpoint.load(files.cut)
+    assert trained.settings["max_target_positions"] == before.settings["max_target_positions"] == 32
+    assert trained.architecture == before.architecture
+
+
 def test_head_width_without_a_checkpoint(files: Files, tmp_path: Path) -> None:
     options = ("--arch", "nmtprune", "--nmtprune-base-arch", "transformer_iwslt_de_en", *as_options(SIZES))
     options += ("--encoder-head-dim", 8, "--decoder-attention-heads", 3, "--decoder-head-dim", 5, *ADAM)
