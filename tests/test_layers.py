@@ -32,7 +32,7 @@ ALLOWED = {
     "methods": {"architecture", "plan", "budget", "scores", "model", "data", "formats"},
     "fairseq_plugin": {"architecture", "plan", "formats", "model"},
     "user_dir": {"fairseq_plugin"},
-    "plots": {"architecture", "plan", "scores"},
+    "plots": {"architecture", "plan", "scores", "files"},
 }
 EVERYTHING_BUT_CLI = {"runs", "demo"}
 
