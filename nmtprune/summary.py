@@ -164,7 +164,7 @@ def _root_heads(module: AttentionModule, checkpoint: Checkpoint) -> tuple[tuple[
 def _masked_heads(module: AttentionModule, outputs: list[tuple["Tensor", int]]) -> tuple[int, ...]:
     masked: set[int] = set(range(module.heads)) if outputs else set()
     for tensor, axis in outputs:
-        by_head = tensor.movedim(axis, 0).reshape(module.stored_heads, -1)
+        by_head = tensor.movedim(axis, 0).reshape(module.stored_heads, module.head_dim * tensor.shape[1 - axis])
         masked &= {head for head in range(module.heads) if not by_head[head].any()}
     return tuple(sorted(masked))
 

@@ -67,3 +67,12 @@ def test_masked_heads_are_seen_in_the_weights(tiny: Path, tmp_path: Path) -> Non
 def test_a_language_model_has_decoder_modules_only(tiny_lm: Path) -> None:
     lines = run(tiny_lm, "--format", "tsv").stdout.splitlines()
     assert [line.split("\t")[0] for line in lines] == ["module", "decoder.0", "decoder.1"]
+
+
+def test_a_module_without_heads_is_shown(tiny: Path, tmp_path: Path) -> None:
+    base = load(tiny)
+    removed = [HeadId(ModuleId("cross", 0), head) for head in range(4)]
+    slim.apply(Plan.removing(base.base, removed), base).save(tmp_path / "slim.pt")
+    figures = json.loads(run(tmp_path / "slim.pt", "--format", "json").stdout)
+    module = next(entry for entry in figures["modules"] if entry["module"] == "cross.0")
+    assert (module["heads"], module["root_head_ids"], module["masked_heads"]) == (0, [], [])
