@@ -57,7 +57,13 @@ SENTENCES = 40_000
     help="End training after so many minutes, fine-tuning after a quarter of them.  [default: no limit]",
 )
 @click.option("--beam", type=click.IntRange(min=1), default=5, show_default=True, help="Beam of fairseq-generate.")
-@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="CPU threads.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="CPU threads. The matrices are small: more threads gain little, and lose much beside other work.",
+)
 def main(data: Path | None, languages: str | None, run_folder: Path | None, threads: int, **options: Any) -> None:
     """Train a small translation model, remove half of its attention heads, fine-tune it, and compare.
 
@@ -83,8 +89,9 @@ def main(data: Path | None, languages: str | None, run_folder: Path | None, thre
     _print_table(*table_rows(figures))
     display.say(
         f"BLEU: sacrebleu on plain text. sentences/s: fairseq-generate's own, beam {settings.beam}, {threads} CPU "
-        "threads, start-up not counted; one run each, so small differences mean nothing. file MB: with optimizer "
-        f"state. Everything is in {shown(settings.folder)}: the figures in results.json, the output in logs/.",
+        "thread(s), start-up not counted; one run each, so small differences mean nothing, and a model that has lost "
+        "heads without fine-tuning may write longer sentences. file MB: with optimizer state. Everything is in "
+        f"{shown(settings.folder)}: the figures in results.json, the output in logs/.",
         "dim",
     )
 

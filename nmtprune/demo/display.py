@@ -31,7 +31,12 @@ class ConsoleDisplay:
         self.say(text, "cyan")
         self._begun = self._shown = time.monotonic()
         if self._console.is_terminal:
-            columns = (SpinnerColumn(), BarColumn(24), TextColumn("{task.description}"), TimeElapsedColumn())
+            columns = (
+                SpinnerColumn(),
+                BarColumn(24),
+                TextColumn("{task.description}", markup=False),
+                TimeElapsedColumn(),
+            )
             self._progress = Progress(*columns, console=self._console, transient=True)
             self._task = self._progress.add_task("", total=None)
             self._progress.start()
@@ -39,8 +44,9 @@ class ConsoleDisplay:
     def update(self, update: Update) -> None:
         """Move the bar; without a terminal, a line from time to time."""
         if self._progress is not None:
-            total = None if update.fraction is None else 1.0
-            self._progress.update(self._task, total=total, completed=update.fraction or 0.0, description=update.text)
+            self._progress.update(self._task, description=update.text)
+            if update.fraction is not None:
+                self._progress.update(self._task, total=1.0, completed=update.fraction)
         elif time.monotonic() - self._shown >= EVERY_S:
             self._shown = time.monotonic()
             self.say(f"    {self._shown - self._begun:.0f} s: {update.text}")
