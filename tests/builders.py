@@ -1,6 +1,7 @@
 """Tiny fairseq checkpoints and binarized data, made in code by fairseq itself: no downloads, no binary fixtures."""
 
 import contextlib
+import json
 import random
 import warnings
 from argparse import Namespace
@@ -16,6 +17,7 @@ import torch
 
 SOURCE, TARGET = "xx", "yy"
 WORDS = 24
+PARAMETERS = "parameters.json"
 LM_ARCH = "transformer_lm"
 
 
@@ -71,6 +73,8 @@ def fairseq_checkpoint(
 ) -> Path:
     """Make a model with fairseq and save it as fairseq-train does; the path is ``folder/checkpoint.pt``.
 
+    Beside it lies ``parameters.json``: name -> shape of the model's parameters in fairseq's order.
+
     Args:
         folder: gets the checkpoint and, as ``data-bin``, the data that it is trained on.
         arch: fairseq's ``--arch``.
@@ -98,6 +102,8 @@ def fairseq_checkpoint(
         extra = {"train_iterator": iterator.state_dict(), "val_loss": 3.25, "best": 3.125}
         trainer.consolidate_optimizer()
         trainer.save_checkpoint(str(path), extra)
+    parameters = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
+    (folder / PARAMETERS).write_text(json.dumps(parameters))
     if stored:
         store_as(path, path, **stored)
     return path

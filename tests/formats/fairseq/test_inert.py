@@ -39,8 +39,7 @@ slim.apply(plan, checkpoint).save(sys.argv[2])
 """
 
 
-@pytest.mark.parametrize("cfg", ["omegaconf", "dict"])
-@pytest.mark.parametrize("heads", ["", "encoder.0.1"])
+@pytest.mark.parametrize(("cfg", "heads"), [("omegaconf", "encoder.0.1"), ("dict", "")])
 def test_slimming_needs_neither_fairseq_nor_omegaconf(build: Build, tmp_path: Path, cfg: str, heads: str) -> None:
     path = build(updates=1, stored={"cfg": cfg})
     with_packages, without = tmp_path / "with.pt", tmp_path / "without.pt"
