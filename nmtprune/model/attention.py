@@ -20,6 +20,10 @@ Observer = Callable[[ModuleId, Tensor], None]
 """Gets the attention weights of a module after the softmax, [B, H, T, S]; modules without heads are not reported."""
 
 
+_MANY_ROWS = 32
+_CACHED_PRODUCTS = 1 << 21
+
+
 @dataclass(frozen=True)
 class Probe:
     """What a pass through the model does to attention heads, and who looks at them."""
@@ -95,6 +99,8 @@ class Attention(nn.Module):
             probe: whose observer, if any, gets the attention weights.
         """
         rows, length = queries.shape[:2]
+        if probe.observe is None and length == 1 and _is_small_step(queries, keys_values):
+            return _step_context(queries, keys_values, visible)
         folded = queries.reshape(keys_values.shape[1], -1, self.heads, self.head_dim).transpose(1, 2)
         keys, values = keys_values[0].transpose(1, 2), keys_values[1].transpose(1, 2)
         scale = self.head_dim**-0.5
@@ -187,6 +193,25 @@ class CrossAttention(Attention):
         if not self.heads:
             return self.nothing(x)
         return self.attend(self.queries(x), keys_values, visible, probe)
+
+
+def _is_small_step(queries: Tensor, keys_values: Tensor) -> bool:
+    """One query for each of many rows, on a CPU, over few enough keys for their products to stay in its cache."""
+    rows, cached = queries.shape[0], keys_values.numel() <= 2 * _CACHED_PRODUCTS
+    return queries.device.type == "cpu" and rows == keys_values.shape[1] and rows >= _MANY_ROWS and cached
+
+
+def _step_context(queries: Tensor, keys_values: Tensor, visible: Visible) -> Tensor:
+    """Contexts [B, 1, H, K] of one query per row, as products of whole rows.
+
+    Attention kernels work head by head: at one query they are calls more than arithmetic. A decoding step of the
+    models that this was measured on (d 128, 64 to 320 rows) takes a fifth to a third less time this way.
+    """
+    scores = (queries * keys_values[0]).sum(-1) * queries.shape[-1] ** -0.5
+    if visible.bias is not None:
+        scores = scores + visible.bias[:, 0, 0].unsqueeze(-1)
+    context: Tensor = (scores.softmax(1).unsqueeze(-1) * keys_values[1]).sum(1, keepdim=True)
+    return context
 
 
 def _attention_weights(queries: Tensor, keys: Tensor, visible: Visible) -> Tensor:

@@ -156,3 +156,17 @@ def test_a_mask_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError) as caught:
         attention(states(), Visible(), Probe({ModuleId("encoder", 0): torch.ones(4)}))
     assert str(caught.value) == "mask of encoder.0 has shape (4,), not one of (3,), (3, 3) or (3, 3, 4)"
+
+
+@pytest.mark.parametrize("many", [1, 100], ids=["products of rows", "attention kernel"])
+def test_one_query_per_row(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nmtprune.model.attention._MANY_ROWS", many)
+    found, x, memory = parameters(4, OTHER_WIDTH), states(length=1), states(ROWS, KEYS, OTHER_WIDTH, 3)
+    padding = torch.zeros(ROWS, KEYS, dtype=torch.bool)
+    padding[0, :2] = padding[2, :4] = True
+    attention = CrossAttention(module(4, kind="cross"), weights(found), "x", (WIDTH, OTHER_WIDTH))
+    for own in (padding, None):
+        seen = None if own is None else ~own.unsqueeze(1)
+        expected = attend(found, x, memory, HEAD_DIM, seen)[0]
+        actual = attention(x, attention.keys_values(memory), Visible.all_but(own, torch.float64), Probe())
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
