@@ -22,9 +22,14 @@ def fields(container: Any) -> dict[str, Any] | None:
 
 
 def section(state: State, name: str) -> dict[str, Any]:
-    """Settings of one part of fairseq (``model``, ``task``, ...); all settings of a legacy checkpoint."""
+    """Settings of one part of fairseq (``model``, ``task``, ...), whose name is ``_name``.
+
+    A legacy checkpoint has one flat set of settings for all parts.
+    """
     if state.get("args") is not None:
-        return fields(state["args"]) or {}
+        found = fields(state["args"]) or {}
+        key = {"model": "arch"}.get(name, name)
+        return {**found, "_name": found.get(key, found.get("_name") if name == "model" else None)}
     return fields((fields(state.get("cfg")) or {}).get(name)) or {}
 
 

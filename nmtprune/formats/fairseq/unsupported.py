@@ -41,7 +41,6 @@ EVALUATED = frozenset(
         "project_input",
         "gated_attention",
         "downsample",
-        "pretrained",
         "conv_feature_layers",
         "conv_aggregator_layers",
     )
@@ -87,7 +86,7 @@ def unsupported(state: State) -> list[str]:
     faults = _architecture_faults(given)
     faults += [text for name, text in _MODEL.items() if given.get(name)]
     faults += _parallel_faults(state)
-    task = section(state, "task").get("_name") or section(state, "task").get("task")
+    task = section(state, "task").get("_name")
     if isinstance(task, str) and task.startswith(_MULTILINGUAL):
         faults.append(f"task '{task}' (multilingual or with several models)")
     return faults + _code_faults(state)

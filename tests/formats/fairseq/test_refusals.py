@@ -302,6 +302,22 @@ def test_what_is_not_supported_is_named(tiny: Path, tmp_path: Path, reason: str)
     assert message(saved(tmp_path / "other.pt", tiny, UNSUPPORTED[reason])) == f"unsupported: {reason}"
 
 
+def test_a_legacy_checkpoint_goes_by_arch_and_task(tiny: Path, tmp_path: Path) -> None:
+    def in_args(state: State) -> None:
+        settings = {
+            **vars(state["cfg"]["model"]),
+            "_name": "transformer",
+            "arch": "lstm",
+            "task": "multilingual_translation",
+        }
+        state["args"], state["cfg"] = Namespace(**settings), None
+
+    assert message(saved(tmp_path / "args.pt", tiny, in_args)) == (
+        "unsupported: architecture 'lstm' (fairseq's transformer and transformer_lm architectures are supported); "
+        "task 'multilingual_translation' (multilingual or with several models)"
+    )
+
+
 SETTINGS = {
     "encoder_attention_heads 3 does not divide encoder_embed_dim 16": model_setting(encoder_attention_heads=3),
     "decoder_layers is '2', no whole number from 0": model_setting(decoder_layers="2"),
