@@ -113,11 +113,11 @@ REAL = Recipe(
     heads=4,
     dropout=0.15,
     learning_rate=0.003,
-    warmup_updates=1_000,
+    warmup_updates=400,
     batch_tokens=2_500,
     updates=None,
     epochs=15,
-    fine_tune_learning_rate=0.0005,
+    fine_tune_learning_rate=0.001,
     fine_tune_updates=None,
     fine_tune_epochs=2,
 )
