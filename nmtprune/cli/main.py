@@ -15,6 +15,7 @@ COMMANDS = {
     "inspect": "nmtprune.cli.inspect:inspect",
     "plan": "nmtprune.cli.plan:plan",
     "slim": "nmtprune.cli.slim:slim",
+    "compare": "nmtprune.cli.compare:compare",
     "drift": "nmtprune.cli.drift:drift",
     "user-dir": "nmtprune.cli.user_dir:user_dir",
 }
@@ -37,6 +38,7 @@ class CommandGroup(click.Group):
             return None
         module, _, attribute = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
+        _give_environment_variables(command, cmd_name)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -74,6 +76,14 @@ class CommandGroup(click.Group):
             sys.exit(INTERRUPTED)
 
 
+def _give_environment_variables(command: click.Command, name: str) -> None:
+    """``NMTPRUNE_<COMMAND>_<OPTION>`` for every option, by the spelling that a user types."""
+    for parameter in command.params:
+        long = [spelling for spelling in parameter.opts if spelling.startswith("--")]
+        if isinstance(parameter, click.Option) and long and parameter.envvar is None:
+            parameter.envvar = f"NMTPRUNE_{name}_{long[0].lstrip('-')}".replace("-", "_").upper()
+
+
 def _report(message: str, code: int) -> int:
     if options.verbosity() > 0:
         traceback.print_exc()
@@ -88,7 +98,8 @@ def _help_hint(error: click.ClickException) -> str:
 
 @click.group(
     cls=CommandGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "NMTPRUNE", "max_content_width": 120},
+    name="nmtprune",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 @click.version_option(package_name="nmtprune", message="nmtprune %(version)s")
 def main() -> None:
