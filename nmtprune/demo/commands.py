@@ -7,7 +7,7 @@ import nmtprune
 from nmtprune.demo.datasets import GENERATED, Corpus, ParallelSet
 from nmtprune.demo.recipe import Recipe
 from nmtprune.demo.steps import Step, program, python, shown
-from nmtprune.demo.watch import TrainingWatcher
+from nmtprune.demo.watch import TrainingWatcher, watch_translation
 from nmtprune.errors import DataError, EngineError, TrainingError
 
 MODELS = {"before": "before", "slim": "slim", "finetuned": "slim + fine-tuned"}
@@ -176,11 +176,12 @@ def translate_step(settings: Settings, model: str, test: ParallelSet, subset: st
         *(program("fairseq-generate"), shown(settings.folder / "data-bin"), "--user-dir", user_dir()),
         *("--path", shown(settings.checkpoint(model)), "--gen-subset", subset, "--beam", str(settings.beam)),
         *("--max-tokens", str(4_000), "--required-batch-size-multiple", "1", "--remove-bpe", "sentencepiece"),
-        *("--max-len-a", "1.5", "--max-len-b", "20", "--cpu", "--log-format", "none"),
+        *("--max-len-a", "1.5", "--max-len-b", "20", "--cpu"),
+        *("--log-format", "simple", "--log-interval", "1"),
     )
     name, title = f"translate-{model}-{test.name}", f"Translate {test.name}: {MODELS[model]}"
     stdout = settings.translated(model, test, "generate")
-    return Step(name, title, command, stdout=stdout, error=EngineError)
+    return Step(name, title, command, stdout=stdout, watch=watch_translation, error=EngineError)
 
 
 def hypotheses_step(settings: Settings, model: str, test: ParallelSet) -> Step:

@@ -1,4 +1,4 @@
-"""Progress in what fairseq-train prints."""
+"""Progress in what fairseq-train and fairseq-generate print with ``--log-format simple``."""
 
 import re
 from dataclasses import dataclass
@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from nmtprune.demo.steps import Update
 
 _TRAINING = re.compile(r"train_inner \| epoch (\d+): +(\d+) / (\d+) (.*)")
+_TRANSLATION = re.compile(r"(\d+) / (\d+) wps=")
 _VALIDATION = re.compile(r"\| valid \| .*\| loss ([\d.]+)")
 _FIELD = re.compile(r"(\w+)=([\d.e+-]+)")
 
 
 @dataclass(frozen=True)
 class TrainingWatcher:
-    """Reads lines of ``--log-format simple``.
+    """Reads the log of fairseq-train.
 
     Attributes:
         updates: with which training ends; None where epochs end it.
@@ -39,3 +40,12 @@ class TrainingWatcher:
             text = f"epoch {epoch} of {self.epochs}, update {batch:,} of {batches:,}{loss}"
             return Update(min(done_epochs / self.epochs, 1.0), text)
         return Update(None, f"epoch {epoch}, update {batch:,} of {batches:,}{loss}")
+
+
+def watch_translation(line: str) -> Update | None:
+    """How far fairseq-generate is, by a line of its log."""
+    match = _TRANSLATION.search(line)
+    if match is None:
+        return None
+    batch, batches = int(match[1]), int(match[2])
+    return Update(batch / batches, f"batch {batch:,} of {batches:,}")

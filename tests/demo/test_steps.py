@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nmtprune.demo.steps import Step, StepFailed, Update, program, python, run_step, shown
-from nmtprune.demo.watch import TrainingWatcher
+from nmtprune.demo.watch import TrainingWatcher, watch_translation
 from nmtprune.errors import CheckpointError, EngineError, NmtpruneError, PlanError, TrainingError
 
 
@@ -135,7 +135,8 @@ def test_a_program_that_cannot_start(tmp_path: Path) -> None:
 
 
 PARENT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background of a shell ignores it
 from pathlib import Path
 from nmtprune.demo.steps import Step, run_step
 code = '''{child}'''
@@ -223,3 +224,10 @@ def test_training_by_updates_and_by_epochs() -> None:
     assert TrainingWatcher()(INNER) == Update(None, "epoch 2, update 34 of 366, loss 2.066")
     assert TrainingWatcher(updates=1000)(VALID) == Update(None, "validation loss 1.682")
     assert TrainingWatcher(updates=1000)("something else\n") is None
+
+
+def test_translation_by_batches() -> None:
+    assert watch_translation("INFO:fairseq.logging.progress_bar::     3 / 12 wps=512\n") == Update(
+        0.25, "batch 3 of 12"
+    )
+    assert watch_translation("INFO:fairseq_cli.generate:loading model(s)\n") is None
