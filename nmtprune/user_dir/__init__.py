@@ -1,1 +1,1 @@
-"""Holds the folder that fairseq's --user-dir names; apart from the package, since fairseq imports it by its own name."""
+"""Holds the folder that fairseq's --user-dir names; it stands apart, since fairseq imports it by its own name."""
