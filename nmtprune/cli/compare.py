@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 )
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
-@click.option(
-    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw the heads as a scatter plot (PNG)."
-)
+@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw the heads as a scatter plot (PNG).")
 @force_option
 @format_option
 @verbosity_options

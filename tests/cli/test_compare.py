@@ -63,8 +63,7 @@ def test_what_does_not_compare(files: tuple[Path, Path], tmp_path: Path) -> None
     other = _write(tmp_path / "other.json", [float(number) for number in range(18)], mode="all-but-one")
     assert refused("compare", files[0], other) == (
         5,
-        "scores of different modes do not compare: "
-        f"{files[0]} is of mode ablate, {other} is of mode all-but-one",
+        f"scores of different modes do not compare: {files[0]} is of mode ablate, {other} is of mode all-but-one",
     )
     missing = tmp_path / "none.json"
     assert refused("compare", files[0], missing) == (5, f"{missing}: cannot be read: No such file or directory")
