@@ -22,9 +22,9 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 
 install: $(READY)
 
-# make demo DATA=DIR runs the same on a real corpus: train|val|test*.{src,tgt}[.gz] in DIR.
+# make demo DATA=DIR runs the same on a real corpus: train|val|test*.{src,tgt}[.gz] in DIR. ARGS takes further options.
 demo: $(READY)
-	$(BIN)/python -m nmtprune.demo $(if $(DATA),--data "$(DATA)")
+	$(BIN)/python -m nmtprune.demo $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest -q
