@@ -17,7 +17,7 @@ from nmtprune.demo.recipe import GENERATED, REAL, Recipe
 from nmtprune.demo.steps import StepFailed, shown
 from nmtprune.errors import UsageError
 
-SENTENCES = 40_000
+SENTENCES = 30_000
 
 
 @click.command(context_settings={"max_content_width": 120})
@@ -43,12 +43,18 @@ SENTENCES = 40_000
     "--sentences", type=click.IntRange(min=1), help=f"Training sentences to generate.  [default: {SENTENCES:,}]"
 )
 @click.option(
-    "--vocabulary", type=click.IntRange(min=10), help="SentencePiece pieces at most.  [default: 1,400; 6,000]"
+    "--vocabulary",
+    type=click.IntRange(min=10),
+    help="SentencePiece pieces at most.  [default: 1,400; 4,000 for a real corpus]",
 )
 @click.option(
     "--updates", type=click.IntRange(min=2), help="Training updates.  [default: 1,000 for the generated corpus]"
 )
-@click.option("--epochs", type=click.IntRange(min=1), help="Training epochs.  [default: 15 for a real corpus]")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    help="Training epochs.  [default: 15 for a real corpus, half an hour for 29,000 captions]",
+)
 @click.option("--fine-tune-updates", type=click.IntRange(min=2), help="[default: 250 for the generated corpus]")
 @click.option("--fine-tune-epochs", type=click.IntRange(min=1), help="[default: 2 for a real corpus]")
 @click.option(

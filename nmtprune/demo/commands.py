@@ -16,7 +16,7 @@ MODELS = {"before": "before", "slim": "slim", "finetuned": "slim + fine-tuned"}
 HELD_OUT = 500
 """Validation sentences of the generated corpus."""
 
-TESTED = 1_000
+TESTED = 600
 """Test sentences of the generated corpus."""
 
 

@@ -86,9 +86,9 @@ def _pairs(seed: int) -> Iterator[tuple[str, str]]:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of lexicon and sentences.")
-@click.option("--train", type=click.IntRange(min=1), default=40_000, show_default=True, help="Training sentences.")
+@click.option("--train", type=click.IntRange(min=1), default=30_000, show_default=True, help="Training sentences.")
 @click.option("--val", type=click.IntRange(min=1), default=500, show_default=True, help="Validation sentences.")
-@click.option("--test", type=click.IntRange(min=1), default=1_000, show_default=True, help="Test sentences.")
+@click.option("--test", type=click.IntRange(min=1), default=600, show_default=True, help="Test sentences.")
 def main(folder: Path, seed: int, train: int, val: int, test: int) -> None:
     """Write a generated parallel corpus, train|val|test.{src,tgt}, into FOLDER."""
     for path in write_corpus(folder, seed, train=train, val=val, test=test):

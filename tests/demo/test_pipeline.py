@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nmtprune.demo.commands import MODELS, Settings, all_steps, generated_corpus
+from nmtprune.demo.commands import MODELS, TESTED, Settings, all_steps, generated_corpus
 from nmtprune.demo.pipeline import ModelFigures, fresh_folder, sentences_per_second, table_rows
 from nmtprune.demo.recipe import GENERATED, REAL
 from nmtprune.errors import EngineError, OutputError
@@ -174,7 +174,7 @@ def test_a_small_run_from_corpus_to_table(tmp_path: Path) -> None:
     assert results["bleu_signature"]["test"].startswith("nrefs:1")
     for step in results["commands"]:
         assert list((tmp_path / "run" / "logs").glob(f"*-{step}.log"))
-    assert len((tmp_path / "run" / "slim.test.hypotheses").read_text().splitlines()) == 1_000
+    assert len((tmp_path / "run" / "slim.test.hypotheses").read_text().splitlines()) == TESTED
 
 
 @pytest.mark.slow
