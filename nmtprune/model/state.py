@@ -54,8 +54,8 @@ class Memory:
         if len(memories) == 1:
             return memories[0]
         return cls(
-            tuple(_joined(layer, 1) for layer in zip(*(memory.cross for memory in memories), strict=True)),
-            tuple(_joined(layer, 1) for layer in zip(*(memory.joint for memory in memories), strict=True)),
+            tuple(_joined_heads(layer) for layer in zip(*(memory.cross for memory in memories), strict=True)),
+            tuple(_joined_heads(layer) for layer in zip(*(memory.joint for memory in memories), strict=True)),
             _joined([memory.padding for memory in memories], 0),
             Visible(_joined([memory.visible.bias for memory in memories], 0)),
         )
@@ -83,10 +83,15 @@ class Memory:
 
     def _mapped(self, change: Callable[[Tensor, int], Tensor]) -> "Memory":
         """Every tensor changed along its axis of sentences."""
+
+        def changed(found: Tensor | None) -> Tensor | None:
+            # In memory heads come before positions, and stay so.
+            return None if found is None else change(found.transpose(2, 3), 1).transpose(2, 3)
+
         bias = self.visible.bias
         return Memory(
-            tuple(None if found is None else change(found, 1) for found in self.cross),
-            tuple(None if found is None else change(found, 1) for found in self.joint),
+            tuple(changed(found) for found in self.cross),
+            tuple(changed(found) for found in self.joint),
             None if self.padding is None else change(self.padding, 0),
             self.visible if bias is None else Visible(change(bias, 0)),
         )
@@ -96,6 +101,12 @@ def _joined(parts: Sequence[Tensor | None], axis: int) -> Tensor | None:
     """Tensors one after the other; None where there are none."""
     there = [part for part in parts if part is not None]
     return torch.cat(there, dim=axis) if there else None
+
+
+def _joined_heads(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """Keys and values of several memories; in memory heads come before positions, and stay so."""
+    joined = _joined([None if part is None else part.transpose(2, 3) for part in parts], 1)
+    return None if joined is None else joined.transpose(2, 3)
 
 
 class LayerCache:
