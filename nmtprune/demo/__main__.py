@@ -60,7 +60,8 @@ SENTENCES = 30_000
 @click.option(
     "--max-minutes",
     type=click.FloatRange(min=0, min_open=True),
-    help="End training after so many minutes, fine-tuning after a quarter of them.  [default: no limit]",
+    help="End training after so many minutes, training and fine-tuning together after a quarter more.  "
+    "[default: no limit]",
 )
 @click.option("--beam", type=click.IntRange(min=1), default=5, show_default=True, help="Beam of fairseq-generate.")
 @click.option(

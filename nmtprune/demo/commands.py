@@ -32,7 +32,8 @@ class Settings:
         remove: heads to remove, as ``nmtprune plan --random`` takes it.
         seed: of corpus, training and plan.
         beam: hypotheses that fairseq-generate keeps.
-        max_minutes: training ends after these, fine-tuning after a quarter of them; None for no limit.
+        max_minutes: training ends after these, training and fine-tuning together after a quarter more; None for no
+            limit.
     """
 
     folder: Path
@@ -147,7 +148,7 @@ def fine_tune_step(settings: Settings) -> Step:
     """Fine-tune the slim model."""
     recipe = settings.recipe
     command = (
-        *_fairseq_train(settings, "finetuned", 0.25),
+        *_fairseq_train(settings, "finetuned", 1.25),
         *("--arch", "nmtprune", "--finetune-from-model", shown(settings.checkpoint("slim"))),
         *recipe.fine_tuning_options(),
     )
@@ -208,7 +209,10 @@ def _data(settings: Settings) -> tuple[str, ...]:
 
 
 def _fairseq_train(settings: Settings, save_dir: str, share: float) -> tuple[str, ...]:
-    """What training and fine-tuning have in common."""
+    """What training and fine-tuning have in common.
+
+    fairseq counts the training time that a checkpoint remembers, also when it fine-tunes it: `share` is of the sum.
+    """
     limit = () if settings.max_minutes is None else ("--stop-time-hours", f"{settings.max_minutes * share / 60:.4f}")
     return (
         *(program("fairseq-train"), shown(settings.folder / "data-bin"), "--user-dir", user_dir()),

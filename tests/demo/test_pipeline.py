@@ -70,7 +70,7 @@ def test_options_reach_the_commands(tmp_path: Path) -> None:
     )
     assert _option(steps["translate-slim-test"], "--beam") == "2"
     assert float(_option(steps["train"], "--stop-time-hours")) == pytest.approx(0.1)
-    assert float(_option(steps["fine-tune"], "--stop-time-hours")) == pytest.approx(0.025)
+    assert float(_option(steps["fine-tune"], "--stop-time-hours")) == pytest.approx(0.125)
     assert _option(steps["fine-tune"], "--finetune-from-model") == str(tmp_path / "slim.pt")
     assert _option(steps["fine-tune"], "--arch") == "nmtprune"
     for name in ("translate-before-test", "train", "fine-tune"):
