@@ -8,6 +8,8 @@ READY := $(VENV)/.ready
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Threads that wait shall sleep: spinning ones halve the speed of a machine that has other work to do.
+export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := check
 .PHONY: check demo test test-slow lint install clean

@@ -16,6 +16,7 @@ FOLDER = MODELS / "m30k-ende"
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(not os.environ.get("NMTPRUNE_TEST_MODELS"), reason="NMTPRUNE_TEST_MODELS names no folder"),
 ]
 
