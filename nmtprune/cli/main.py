@@ -15,6 +15,8 @@ COMMANDS = {
     "inspect": "nmtprune.cli.inspect:inspect",
     "plan": "nmtprune.cli.plan:plan",
     "slim": "nmtprune.cli.slim:slim",
+    "score": "nmtprune.cli.score:score",
+    "translate": "nmtprune.cli.translate:translate",
     "compare": "nmtprune.cli.compare:compare",
     "drift": "nmtprune.cli.drift:drift",
     "user-dir": "nmtprune.cli.user_dir:user_dir",

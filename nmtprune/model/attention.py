@@ -20,6 +20,7 @@ Observer = Callable[[ModuleId, Tensor], None]
 """Gets the attention weights of a module after the softmax, [B, H, T, S]; modules without heads are not reported."""
 
 
+_FEW = 16
 _MANY_ROWS = 32
 _CACHED_PRODUCTS = 1 << 21
 
@@ -104,7 +105,9 @@ class Attention(nn.Module):
         folded = queries.reshape(keys_values.shape[1], -1, self.heads, self.head_dim).transpose(1, 2)
         keys, values = keys_values[0].transpose(1, 2), keys_values[1].transpose(1, 2)
         scale = self.head_dim**-0.5
-        if probe.observe is None:
+        if probe.observe is None and _are_few(folded, keys):
+            context = _few_contexts(folded, keys, values, visible)
+        elif probe.observe is None:
             context = F.scaled_dot_product_attention(
                 folded, keys, values, attn_mask=visible.bias, is_causal=visible.causal, scale=scale
             )
@@ -179,10 +182,13 @@ class CrossAttention(Attention):
         self.memory_weight, self.memory_bias = weights.stacked(parts, self.inner, widths[1])
 
     def keys_values(self, states: Tensor) -> Tensor:
-        """Keys and values [2, B, S, H, K] of the encoder's output [B, S, D]."""
+        """Keys and values [2, B, S, H, K] of the encoder's output [B, S, D]; in memory, heads come before S.
+
+        Every step attends to them, and is faster where the keys of a head lie together.
+        """
         projected = F.linear(states, self.memory_weight, self.memory_bias)
         by_head = projected.view(*states.shape[:2], 2, self.heads, self.head_dim)
-        return by_head.permute(2, 0, 1, 3, 4).contiguous()
+        return by_head.permute(2, 0, 3, 1, 4).contiguous().transpose(2, 3)
 
     def queries(self, x: Tensor) -> Tensor:
         """Queries [R, T, H, K] of states [R, T, D]."""
@@ -199,6 +205,21 @@ def _is_small_step(queries: Tensor, keys_values: Tensor) -> bool:
     """One query for each of many rows, on a CPU, over few enough keys for their products to stay in its cache."""
     rows, cached = queries.shape[0], keys_values.numel() <= 2 * _CACHED_PRODUCTS
     return queries.device.type == "cpu" and rows == keys_values.shape[1] and rows >= _MANY_ROWS and cached
+
+
+def _are_few(queries: Tensor, keys: Tensor) -> bool:
+    """A few queries [B, H, n, K] for each of keys that lie together, on a CPU."""
+    return 2 <= queries.shape[2] <= _FEW and queries.device.type == "cpu" and keys.is_contiguous()
+
+
+def _few_contexts(queries: Tensor, keys: Tensor, values: Tensor, visible: Visible) -> Tensor:
+    """Contexts [B, H, n, K], as batches of small matrix products, which take less time than an attention kernel."""
+    rows, heads, count, size = queries.shape
+    shape = rows * heads, -1, size
+    scores = torch.bmm(queries.reshape(shape), keys.reshape(shape).transpose(1, 2)).mul_(size**-0.5)
+    if visible.bias is not None:
+        scores = scores.view(rows, heads, count, -1).add_(visible.bias).flatten(0, 1)
+    return torch.bmm(scores.softmax(-1), values.reshape(shape)).view(queries.shape)
 
 
 def _step_context(queries: Tensor, keys_values: Tensor, visible: Visible) -> Tensor:

@@ -128,7 +128,10 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, visible: Visible, probe: Probe) -> Tensor:
         """States [B, S, D] of the next layer."""
-        x = self.around_self.after(x, self.self_attention(self.around_self.before(x), visible, probe))
+        return self.above_self(self.around_self.after(x, self.self_attention(self.around_self.before(x), visible, probe)))
+
+    def above_self(self, x: Tensor) -> Tensor:
+        """States of the next layer from those after this layer's attention."""
         return self.around_feed_forward.after(x, self.feed_forward(self.around_feed_forward.before(x)))
 
 
@@ -181,8 +184,12 @@ class DecoderLayer(nn.Module):
             return attention.nothing(x)
         queries, keys_values = attention.project(x)
         keys_values = step.remember(self.layer, keys_values)
+        return attention.attend(queries, self.behind(keys_values, memory), step.visible, probe)
+
+    def behind(self, keys_values: Tensor, memory: Memory | None) -> Tensor:
+        """Keys and values [2, R, T, H, K] of self-attention, behind those of the source where attention is joint."""
         joint = None if memory is None else memory.joint[self.layer]
-        if joint is not None:
-            repeats = keys_values.shape[1] // joint.shape[1]
-            keys_values = torch.cat([joint.repeat_interleave(repeats, 1), keys_values], dim=2)
-        return attention.attend(queries, keys_values, step.visible, probe)
+        if joint is None:
+            return keys_values
+        repeats = keys_values.shape[1] // joint.shape[1]
+        return torch.cat([joint.repeat_interleave(repeats, 1), keys_values], dim=2)

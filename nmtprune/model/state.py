@@ -1,5 +1,6 @@
 """What a decoder remembers: keys and values of the encoder's output, and of the tokens decoded so far."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -41,17 +42,71 @@ class Memory:
 
     def select(self, sentences: Tensor) -> "Memory":
         """The memory of these sentences (indices [B']), repeated and reordered as they say."""
+        return self._mapped(lambda found, axis: found.index_select(axis, sentences))
 
-        def chosen(found: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-            return tuple(None if tensor is None else tensor.index_select(1, sentences) for tensor in found)
+    def narrow(self, sentences: slice) -> "Memory":
+        """The memory of consecutive sentences; nothing is copied."""
+        return self._mapped(lambda found, axis: found[(slice(None),) * axis + (sentences,)])
+
+    @classmethod
+    def joined(cls, memories: Sequence["Memory"]) -> "Memory":
+        """The sentences of several memories of one source length, one after the other."""
+        if len(memories) == 1:
+            return memories[0]
+        return cls(
+            tuple(_joined_heads(layer) for layer in zip(*(memory.cross for memory in memories), strict=True)),
+            tuple(_joined_heads(layer) for layer in zip(*(memory.joint for memory in memories), strict=True)),
+            _joined([memory.padding for memory in memories], 0),
+            Visible(_joined([memory.visible.bias for memory in memories], 0)),
+        )
+
+    def with_room(self, sentences: int) -> "Memory":
+        """A copy that has room for that many sentences; what is not filled means nothing."""
+
+        def grown(found: Tensor, axis: int) -> Tensor:
+            shape = list(found.shape)
+            count, shape[axis] = shape[axis], sentences
+            wide = found.new_empty(shape)
+            wide.narrow(axis, 0, count).copy_(found)
+            return wide
+
+        return self._mapped(grown)
+
+    def put(self, first: int, other: "Memory") -> None:
+        """Fill in the sentences of another memory of the same source length, from number `first` on."""
+        pairs = [*zip(self.cross, other.cross, strict=True), *zip(self.joint, other.joint, strict=True)]
+        places = [(mine, theirs, 1) for mine, theirs in pairs]
+        places += [(self.padding, other.padding, 0), (self.visible.bias, other.visible.bias, 0)]
+        for mine, theirs, axis in places:
+            if mine is not None and theirs is not None:
+                mine.narrow(axis, first, theirs.shape[axis]).copy_(theirs)
+
+    def _mapped(self, change: Callable[[Tensor, int], Tensor]) -> "Memory":
+        """Every tensor changed along its axis of sentences."""
+
+        def changed(found: Tensor | None) -> Tensor | None:
+            # In memory heads come before positions, and stay so.
+            return None if found is None else change(found.transpose(2, 3), 1).transpose(2, 3)
 
         bias = self.visible.bias
         return Memory(
-            chosen(self.cross),
-            chosen(self.joint),
-            None if self.padding is None else self.padding.index_select(0, sentences),
-            self.visible if bias is None else Visible(bias.index_select(0, sentences)),
+            tuple(changed(found) for found in self.cross),
+            tuple(changed(found) for found in self.joint),
+            None if self.padding is None else change(self.padding, 0),
+            self.visible if bias is None else Visible(change(bias, 0)),
         )
+
+
+def _joined(parts: Sequence[Tensor | None], axis: int) -> Tensor | None:
+    """Tensors one after the other; None where there are none."""
+    there = [part for part in parts if part is not None]
+    return torch.cat(there, dim=axis) if there else None
+
+
+def _joined_heads(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """Keys and values of several memories; in memory heads come before positions, and stay so."""
+    joined = _joined([None if part is None else part.transpose(2, 3) for part in parts], 1)
+    return None if joined is None else joined.transpose(2, 3)
 
 
 class LayerCache:

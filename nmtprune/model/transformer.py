@@ -32,12 +32,18 @@ class Encoder(nn.Module):
             LayerNorm(blueprint.weights, "encoder.final_norm", width, epsilon) if stack.final_norm else None
         )
 
-    def forward(self, source: Tensor, run: Pass) -> EncoderOutput:
-        """States [B, S, D] for tokens [B, S]; padding enters the first layer as zeros."""
+    def embed(self, source: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Input [B, S, D] of the first layer for tokens [B, S], and where they are padding, which enters as zeros."""
         padding = self.embedding.padding_of(source)
-        x = self.embedding(source, padding) if run.start is None else run.start
-        if padding is not None and run.start is None:
-            x = x.masked_fill(padding.unsqueeze(-1), 0.0)
+        x = self.embedding(source, padding)
+        return (x if padding is None else x.masked_fill(padding.unsqueeze(-1), 0.0)), padding
+
+    def forward(self, source: Tensor, run: Pass) -> EncoderOutput:
+        """States [B, S, D] for tokens [B, S]."""
+        if run.start is None:
+            x, padding = self.embed(source)
+        else:
+            x, padding = run.start, self.embedding.padding_of(source)
         visible = Visible.all_but(padding, x.dtype)
         for layer in self.layers[run.first :]:
             if run.hidden is not None:

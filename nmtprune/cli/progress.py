@@ -1,0 +1,97 @@
+"""Progress on stderr: a bar with the time left on a terminal, else a line per finished piece; nothing after -q."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from nmtprune.cli.options import say, verbosity
+from nmtprune.runs.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """What a long library call is given to report to, until the block ends."""
+    if verbosity() < 0:
+        yield Silent()
+    elif sys.stderr.isatty():
+        with _bar() as bar:
+            yield _Bar(bar)
+    else:
+        yield _Lines()
+
+
+class Notes(Silent):
+    """Says what the user should read, and nothing of how far things are."""
+
+    def note(self, line: str) -> None:
+        """A line on stderr."""
+        say(line)
+
+
+class _Lines(Notes):
+    """A line per finished piece of work, for log files."""
+
+    def __init__(self) -> None:
+        self._stage, self._steps, self._done, self._start = "", 0, 0, time.monotonic()
+
+    def begin(self, what: str, steps: int) -> None:
+        self._stage, self._steps, self._done, self._start = what, steps, 0, time.monotonic()
+        say(f"{what} ...")
+
+    def advance(self, what: str, steps: int = 1) -> None:
+        self._done += steps
+        spent = time.monotonic() - self._start
+        left = spent / self._done * (self._steps - self._done)
+        say(f"{self._stage}: {what} done, {self._done} of {self._steps}, {duration(spent)}, {duration(left)} left")
+
+
+class _Bar:
+    """A bar of rich."""
+
+    def __init__(self, bar: "RichProgress") -> None:
+        self._bar = bar
+        self._task: TaskID | None = None
+
+    def note(self, line: str) -> None:
+        self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def begin(self, what: str, steps: int) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(what, total=steps, piece="")
+
+    def advance(self, what: str, steps: int = 1) -> None:
+        if self._task is not None:
+            self._bar.update(self._task, advance=steps, piece=what)
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``3:07 min`` or ``2:03:07 h``."""
+    whole = round(seconds)
+    minutes, hours = whole // 60, whole // 3600
+    if hours:
+        return f"{hours}:{minutes % 60:02}:{whole % 60:02} h"
+    return f"{minutes}:{whole % 60:02} min" if minutes else f"{whole} s"
+
+
+def _bar() -> "RichProgress":
+    from rich import progress as rich
+    from rich.console import Console
+
+    return rich.Progress(
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeElapsedColumn(),
+        rich.TextColumn("left"),
+        rich.TimeRemainingColumn(),
+        rich.TextColumn("{task.fields[piece]}"),
+        console=Console(stderr=True),
+        transient=True,
+    )

@@ -1,0 +1,137 @@
+"""Scores on stdout for people: deltas by layer and head (Michel et al. 2019, tables 1, 2 and 5)."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nmtprune.architecture import KINDS
+
+if TYPE_CHECKING:
+    from nmtprune.scores import HeadScore, Scores
+
+_SIGN = "*"
+_TITLES = {"encoder": "encoder self-attention", "decoder": "decoder self-attention", "cross": "cross-attention"}
+_DIGITS = {"bleu": 2, "chrf": 2}
+_LOWER_IS_BETTER = ("loss",)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A field of a table, in a colour where there are colours."""
+
+    text: str
+    color: str | None = None
+
+
+def emit_scores(scores: "Scores") -> None:
+    """Print what was measured: a table per kind, or the best heads of every module, and how many are significant."""
+    _emit_heading(scores.metric, scores.baseline)
+    if scores.mode == "ablate":
+        click.echo(f"delta {scores.metric} without the head, by layer and head:")
+        for kind in KINDS:
+            _emit_kind(scores, kind)
+    else:
+        from nmtprune.runs.results import best_heads
+
+        click.echo(f"best delta {scores.metric} with one head left in the module (the head), by layer:")
+        _emit_best(scores.metric, scores.baseline, best_heads(scores).values())
+    _emit_counts(scores.metric, scores.baseline, scores.heads)
+    if scores.test is not None:
+        click.echo()
+        _emit_heading(scores.metric, scores.test.baseline)
+        click.echo(f"delta {scores.metric} there with only that head left in the module, by layer:")
+        _emit_best(scores.metric, scores.test.baseline, scores.test.heads)
+        _emit_counts(scores.metric, scores.test.baseline, scores.test.heads)
+
+
+def _emit_heading(metric: str, baseline: Mapping[str, Any]) -> None:
+    left_out = f" ({baseline['left_out']} left out)" if baseline["left_out"] else ""
+    value = f"{baseline['value']:.{_digits(metric)}f}"
+    click.echo(f"{baseline['data']}: {metric} {value} over {baseline['sentences']} sentences{left_out}")
+    click.echo(baseline["signature"])
+
+
+def _emit_kind(scores: "Scores", kind: str) -> None:
+    entries = {(entry.id.module.layer, entry.id.head): entry for entry in scores.heads if entry.id.module.kind == kind}
+    if not entries:
+        return
+    heads = range(max(head for _, head in entries) + 1)
+    alpha = scores.baseline["significance"]["alpha"]
+    rows = [
+        (str(layer), [_cell(scores.metric, entries.get((layer, head)), alpha) for head in heads])
+        for layer in sorted({layer for layer, _ in entries})
+    ]
+    _emit_grid(_TITLES[kind], [str(head) for head in heads], rows)
+
+
+def _emit_best(metric: str, baseline: Mapping[str, Any], best: Iterable["HeadScore"]) -> None:
+    found = {(entry.id.module.layer, entry.id.module.kind): entry for entry in best}
+    kinds = [kind for kind in KINDS if any(kind == own for _, own in found)]
+    alpha = baseline["significance"]["alpha"]
+
+    def cell(layer: int, kind: str) -> Cell:
+        entry = found.get((layer, kind))
+        shown = _cell(metric, entry, alpha)
+        return shown if entry is None else Cell(f"{shown.text} ({entry.id.head})", shown.color)
+
+    rows = [(str(layer), [cell(layer, kind) for kind in kinds]) for layer in sorted({layer for layer, _ in found})]
+    _emit_grid(None, kinds, rows)
+
+
+def _emit_counts(metric: str, baseline: Mapping[str, Any], heads: Sequence["HeadScore"]) -> None:
+    test, total = baseline["significance"], len(heads)
+    alone = _by_direction(metric, [entry for entry in heads if _is_below(entry.p, test["alpha"])])
+    corrected = _by_direction(metric, [entry for entry in heads if _is_below(entry.p_corrected, test["alpha"])])
+    click.echo(f"significant at p < {test['alpha']:g}, {test['resamples']:,} resamples, of {total} tests:")
+    marked = f"  (marked {_SIGN})"
+    click.echo(f"  without correction  {alone}{marked if test['correction'] == 'none' else ''}")
+    if test["correction"] != "none":
+        click.echo(f"  with {test['correction']:<14} {corrected}{marked}")
+
+
+def _by_direction(metric: str, entries: Sequence["HeadScore"]) -> str:
+    worse = sum(_is_worse(metric, entry) for entry in entries)
+    return f"{len(entries)} ({worse} worse, {len(entries) - worse} better)"
+
+
+def _is_below(p: float | None, alpha: float) -> bool:
+    return p is not None and p < alpha
+
+
+def _is_worse(metric: str, entry: "HeadScore") -> bool:
+    """Whether the metric speaks against the model with heads masked."""
+    return ((entry.delta or 0.0) > 0) == (metric in _LOWER_IS_BETTER)
+
+
+def _digits(metric: str) -> int:
+    return _DIGITS.get(metric, 4)
+
+
+def _cell(metric: str, entry: "HeadScore | None", alpha: float) -> Cell:
+    """A delta; significant ones carry a sign, for readers without colour, and the colour of their direction."""
+    if entry is None or entry.delta is None:
+        return Cell("")
+    shown = f"{entry.delta:+.{_digits(metric)}f}"
+    if not _is_below(entry.p_corrected, alpha):
+        return Cell(f"{shown} ")
+    return Cell(f"{shown}{_SIGN}", "red" if _is_worse(metric, entry) else "green")
+
+
+def _emit_grid(title: str | None, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Cell]]]) -> None:
+    if title is not None:
+        click.echo(f"\n{title}")
+    widths = [
+        max(len(column) + 1, *(len(cells[number].text) for _, cells in rows)) for number, column in enumerate(columns)
+    ]
+    header = " ".join(f"{f'{column} ':>{width}}" for column, width in zip(columns, widths, strict=True))
+    click.echo(f"layer {header}".rstrip())
+    colored = not os.environ.get("NO_COLOR")
+    for name, cells in rows:
+        line = f"{name:>5}"
+        for cell, width in zip(cells, widths, strict=True):
+            text = f"{cell.text:>{width}}"
+            line += " " + (click.style(text, fg=cell.color, bold=True) if cell.color and colored else text)
+        click.echo(line.rstrip())

@@ -1,0 +1,130 @@
+"""The tree of hypotheses of a search: what its nodes are, and the keys and values that decoding left at each.
+
+A node is a hypothesis whose next word was computed. Nodes are numbered in the order in which they came to be, all
+sentences together; a hypothesis is the path from its root.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_FIRST_NODES = 1024
+_COMPACT_FROM = 1 << 24
+
+
+class Nodes:
+    """Columns of equal length, one entry per node.
+
+    Attributes:
+        count: number of nodes.
+        token: last token of the hypothesis; the root's is the one that starts every sentence.
+        parent: node before the last token; a root's is itself.
+        logits: sum of the tokens' logits, in double precision.
+        normalizer: what the logits of the next token are to be reduced by, in double precision.
+        spread: error bound of `normalizer`.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.count = 0
+        self.token = torch.zeros(_FIRST_NODES, dtype=torch.long, device=device)
+        self.parent = torch.zeros_like(self.token)
+        self.logits = torch.zeros(_FIRST_NODES, dtype=torch.float64, device=device)
+        self.normalizer = torch.zeros_like(self.logits)
+        self.spread = torch.zeros_like(self.logits)
+
+    def add(self, token: Tensor, parent: Tensor | None, logits: Tensor) -> Tensor:
+        """Numbers [N] of new nodes; without parents they are roots."""
+        first, self.count = self.count, self.count + token.shape[0]
+        self._grow()
+        new = torch.arange(first, self.count, device=token.device)
+        self.token[new] = token
+        self.parent[new] = new if parent is None else parent
+        self.logits[new] = logits
+        return new
+
+    def _grow(self) -> None:
+        for name in ("token", "parent", "logits", "normalizer", "spread"):
+            column = getattr(self, name)
+            if self.count > column.shape[0]:
+                size = max(self.count, 2 * column.shape[0])
+                setattr(self, name, F.pad(column, (0, size - column.shape[0])))
+
+    def paths(self, last: Tensor, length: int) -> Tensor:
+        """Nodes [N, length] on the way to the nodes `last` [N], those nearest the root first, roots repeated."""
+        steps = [last]
+        for _ in range(length - 1):
+            steps.append(self.parent[steps[-1]])
+        return torch.stack(steps[::-1], dim=1)
+
+
+class KeyValues:
+    """Self-attention keys and values of nodes, a row [2 * H * K] per node and layer, keys first.
+
+    Several layers share one numbering of rows. Rows of nodes on no path that is still followed are dropped when they
+    are more than those that are kept; pinned rows stay.
+    """
+
+    def __init__(self, layers: dict[int, tuple[int, int]], like: Tensor) -> None:
+        """Make room for no rows yet.
+
+        Args:
+            layers: heads and head_dim of the layers that are kept here.
+            like: tensor of the device and type to compute in.
+        """
+        self.layers = layers
+        self._like = like
+        self._buffers = {layer: like.new_empty(0, 2 * heads * size) for layer, (heads, size) in layers.items()}
+        self._row = torch.zeros(0, dtype=torch.long, device=like.device)
+        self._rows = self._kept = self._pinned = 0
+
+    def reserve(self, rows: int) -> range:
+        """Room for that many more rows in every layer."""
+        first, self._rows = self._rows, self._rows + rows
+        for layer, buffer in self._buffers.items():
+            if self._rows > buffer.shape[0]:
+                grown = buffer.new_empty(max(self._rows, min(2 * buffer.shape[0], self._rows + (1 << 16))), buffer.shape[1])
+                grown[:first] = buffer[:first]
+                self._buffers[layer] = grown
+        return range(first, self._rows)
+
+    def pin(self) -> None:
+        """Never drop the rows that there are."""
+        self._pinned = self._kept = self._rows
+
+    def assign(self, nodes: Tensor, rows: Tensor) -> None:
+        """Say in which rows the keys and values of nodes [N] are."""
+        needed = int(nodes.max()) + 1 if nodes.numel() else 0
+        if needed > self._row.shape[0]:
+            self._row = F.pad(self._row, (0, max(needed, 2 * self._row.shape[0]) - self._row.shape[0]))
+        self._row[nodes] = rows
+
+    def store(self, layer: int, rows: range, keys_values: Tensor) -> None:
+        """Keep keys and values [2, B, T, H, K] of B * T nodes in these rows."""
+        found = keys_values.permute(1, 2, 0, 3, 4)
+        self._buffers[layer][rows.start : rows.stop].view(found.shape).copy_(found)
+
+    def where(self, nodes: Tensor) -> Tensor:
+        """Rows of nodes."""
+        return self._row[nodes]
+
+    def read(self, layer: int, rows: Tensor) -> Tensor:
+        """Keys and values [2, R, T, H, K] of rows [R, T]."""
+        heads, size = self.layers[layer]
+        return F.embedding(rows, self._buffers[layer]).view(*rows.shape, 2, heads, size).permute(2, 0, 1, 3, 4)
+
+    def compact(self, nodes: Tensor) -> None:
+        """Drop, where that frees half of the memory or more, what does not belong to these nodes."""
+        size = sum(buffer.shape[1] for buffer in self._buffers.values()) * self._like.element_size()
+        if self._rows * size < _COMPACT_FROM or self._rows < 2 * self._kept:
+            return
+        pinned = torch.arange(self._pinned, device=nodes.device)
+        kept = torch.cat([pinned, self._row[nodes.unique()]]).unique()
+        self._kept = kept.shape[0]
+        if 2 * self._kept > self._rows:
+            return
+        for layer, buffer in self._buffers.items():
+            self._buffers[layer] = buffer.index_select(0, kept)
+        place = torch.zeros(self._rows, dtype=torch.long, device=kept.device)
+        place[kept] = torch.arange(self._kept, device=kept.device)
+        self._row = place[self._row.clamp(max=self._rows - 1)]
+        self._rows = self._kept

@@ -1,0 +1,218 @@
+"""Passes that share what masks do not change: all that is computed before the first module whose heads are masked."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from nmtprune.architecture import ModuleId
+from nmtprune.model.attention import Probe, Visible
+from nmtprune.model.layers import EncoderLayer
+from nmtprune.model.search.extension import decoder_layers, finish
+from nmtprune.model.search.nodes import KeyValues
+from nmtprune.model.search.trellis import Group, Trellis
+from nmtprune.model.state import EncoderOutput, Memory, Pass, Step
+from nmtprune.model.transformer import Transformer
+
+_PART_TOKENS = 2048
+
+HeadMasks = Mapping[ModuleId, Tensor]
+"""Masks [H] by module: the same for all sentences."""
+
+
+def order_of_computation(module: ModuleId) -> tuple[bool, int, bool]:
+    """Sorts modules as they are computed: the encoder, then in each decoder layer self- before cross-attention."""
+    return module.kind != "encoder", module.layer, module.kind == "cross"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Sentences of a batch of about one length, without most of their padding.
+
+    Attributes:
+        rows: [b], which they are.
+        columns: where their tokens are.
+        source: [b, s] tokens.
+        states: [b, s, D], input of the first masked layer.
+        context: [b, s, H, K], what the heads of the first masked module make of the values.
+    """
+
+    rows: Tensor
+    columns: slice
+    source: Tensor
+    states: Tensor
+    context: Tensor
+
+
+class EncoderPass:
+    """Encodes a batch under different masks of encoder modules, from the first one on."""
+
+    def __init__(self, model: Transformer, source: Tensor, first: ModuleId) -> None:
+        """Compute what comes before the heads of `first` are joined.
+
+        Args:
+            model: with an encoder.
+            source: [B, S] tokens.
+            first: the first encoder module that masks name.
+        """
+        if model.encoder is None:
+            raise ValueError("a language model has no encoder")
+        self._model, self._encoder, self._number = model, model.encoder, first.layer
+        self._layers = tuple(cast(Iterable[EncoderLayer], model.encoder.layers))
+        self._shape, self._padding = source.shape, model.encoder.embedding.padding_of(source)
+        self._parts = [self._part(source, rows) for rows in _by_length(source, self._padding)]
+
+    def masked(self, masks: HeadMasks) -> EncoderOutput:
+        """The encoder's output; zeros for padding."""
+        layer, run = self._layers[self._number], {"masks": masks, "first": self._number + 1}
+        states = self._parts[0].states.new_zeros(*self._shape, self._parts[0].states.shape[-1])
+        for part in self._parts:
+            update = layer.self_attention.output(part.context, Probe(masks))
+            x = layer.above_self(layer.around_self.after(part.states, update))
+            states[part.rows, part.columns] = self._model.encode(part.source, run=Pass(start=x, **run)).states
+        return EncoderOutput(states, self._padding)
+
+    def _part(self, source: Tensor, rows: Tensor) -> _Part:
+        columns = slice(0, source.shape[1])
+        if self._padding is not None:
+            used = (~self._padding[rows]).any(0).nonzero()
+            columns = slice(int(used[0]), int(used[-1]) + 1) if len(used) else columns
+        tokens = source[rows, columns]
+        x, padding = self._encoder.embed(tokens)
+        visible = Visible.all_but(padding, x.dtype)
+        for layer in self._layers[: self._number]:
+            x = layer(x, visible, Probe())
+        layer = self._layers[self._number]
+        queries, keys_values = layer.self_attention.project(layer.around_self.before(x))
+        return _Part(rows, columns, tokens, x, layer.self_attention.context(queries, keys_values, visible, Probe()))
+
+
+def _by_length(source: Tensor, padding: Tensor | None) -> list[Tensor]:
+    """Rows of a batch [B, S] in groups of about one length."""
+    count, width = source.shape
+    lengths = torch.full((count,), width) if padding is None else (~padding).sum(1).cpu()
+    order = lengths.sort(stable=True).indices
+    sizes = lengths[order].tolist()
+    groups, begin = [], 0
+    for end in range(1, count + 1):
+        full = end == count or (end + 1 - begin) * sizes[end] > _PART_TOKENS or sizes[end] > 1.1 * sizes[begin] + 1
+        if full:
+            groups.append(order[begin:end].to(source.device))
+            begin = end
+    return groups
+
+
+@dataclass(frozen=True)
+class _TreeStep(Step):
+    """A step that leaves keys and values in rows of a cache, from `row` on."""
+
+    store: KeyValues | None = None
+    row: int = 0
+
+    def remember(self, layer: int, keys_values: Tensor) -> Tensor:
+        """Keys and values of the layer, as they are."""
+        if self.store is not None and layer in self.store.layers:
+            rows = keys_values.shape[1] * keys_values.shape[2]
+            self.store.store(layer, range(self.row, self.row + rows), keys_values)
+        return keys_values
+
+
+@dataclass(frozen=True)
+class _Junction:
+    """What all masks have in common, for a group of sentences.
+
+    Attributes:
+        group: the sentences.
+        visible: what hypotheses see of each other.
+        states: [B, n, D], residual input of the first masked module.
+        context: [B, n, H, K], what its heads make of the values; None where masks begin in the encoder.
+    """
+
+    group: Group
+    visible: Visible
+    states: Tensor
+    context: Tensor | None
+
+
+class TreePass:
+    """Runs the decoder over all hypotheses of a trellis, under different masks.
+
+    Attributes:
+        shared: decoder layers whose keys and values are the same under all masks.
+    """
+
+    def __init__(self, model: Transformer, trellis: Trellis, modules: Collection[ModuleId]) -> None:
+        """Prepare for masks that change no other modules than these."""
+        self._model, self._trellis = model, trellis
+        self._layers = decoder_layers(model.decoder)
+        self._first = min(modules, key=order_of_computation)
+        self._entry = 0 if self._first.kind == "encoder" else self._first.layer
+        early = model.network.joint_attention or ModuleId("decoder", 0) in modules
+        self._at_start = self._first.kind == "encoder" and early
+        self.shared = range(0 if self._at_start else self._entry + 1)
+        self._junctions: list[_Junction] = []
+
+    def enter(self, memory: Memory, store: KeyValues | None) -> None:
+        """Compute what masks do not change; its keys and values go to rows of `store` that are those of the trellis."""
+        for group in self._trellis.groups:
+            visible = self._trellis.visible(group, self._model.dtype)
+            step = self._step(group, visible, memory, store, group.rows.start)
+            self._junctions.append(self._junction(group, visible, step, memory.narrow(group.sentences)))
+
+    def masked(self, memory: Memory, masks: HeadMasks, store: KeyValues | None, row: int) -> Tensor:
+        """Features [N, E] of all hypotheses; keys and values of the layers above go to `store`, from `row` on."""
+        probe = Probe(masks)
+        found = []
+        for junction in self._junctions:
+            group = junction.group
+            step = self._step(group, junction.visible, memory, store, row + group.rows.start)
+            x = self._leave(junction, step, memory.narrow(group.sentences), probe)
+            found.append(finish(self._model.decoder, x).flatten(0, 1))
+        return torch.cat(found)
+
+    def _step(self, group: Group, visible: Visible, memory: Memory, store: KeyValues | None, row: int) -> _TreeStep:
+        step = _TreeStep(visible, 0, group.size, None, store, row)
+        if any(found is not None for found in memory.joint):
+            tokens = self._trellis.token[group.rows].view(group.count, group.size)
+            return cast(_TreeStep, step.behind(memory.narrow(group.sentences), tokens, self._model.dtype))
+        return step
+
+    def _junction(self, group: Group, visible: Visible, step: Step, memory: Memory) -> _Junction:
+        tokens, depth = self._trellis.token[group.rows], self._trellis.depth[group.rows]
+        x = self._model.decoder.embedding(tokens.unsqueeze(1), None, depth.unsqueeze(1))
+        x = x.view(group.count, group.size, -1)
+        if self._at_start:
+            return _Junction(group, visible, x, None)
+        for layer in self._layers[: self._entry]:
+            x = layer(x, step, memory, Probe())
+        layer = self._layers[self._entry]
+        if self._first.kind == "decoder":
+            attention = layer.self_attention
+            queries, keys_values = attention.project(layer.around_self.before(x))
+            keys_values = layer.behind(step.remember(layer.layer, keys_values), memory)
+            return _Junction(group, visible, x, attention.context(queries, keys_values, step.visible, Probe()))
+        x = layer.around_self.after(x, layer.attend_to_self(x, step, memory, Probe()))
+        cross, around, keys_values = layer.cross_attention, layer.around_cross, memory.cross[layer.layer]
+        if self._first.kind == "encoder" or cross is None or around is None or keys_values is None:
+            return _Junction(group, visible, x, None)
+        context = cross.context(cross.queries(around.before(x)), keys_values, memory.visible, Probe())
+        return _Junction(group, visible, x, context)
+
+    def _leave(self, junction: _Junction, step: Step, memory: Memory, probe: Probe) -> Tensor:
+        """States [B, n, D] after the last layer."""
+        x, layer = junction.states, self._layers[self._entry]
+        if self._at_start:
+            x = layer(x, step, memory, probe)
+        elif junction.context is None:
+            x = layer.above_self(x, memory, probe)
+        elif self._first.kind == "decoder":
+            x = layer.around_self.after(x, layer.self_attention.output(junction.context, probe))
+            x = layer.above_self(x, memory, probe)
+        elif layer.around_cross is not None and layer.cross_attention is not None:
+            x = layer.around_cross.after(x, layer.cross_attention.output(junction.context, probe))
+            x = layer.above_cross(x)
+        for above in self._layers[self._entry + 1 :]:
+            x = above(x, step, memory, probe)
+        return x

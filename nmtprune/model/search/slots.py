@@ -1,0 +1,153 @@
+"""The state of many beam searches that advance together, and what they have found."""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from nmtprune.model.search.nodes import Nodes
+from nmtprune.model.search.options import Hypothesis, SearchOptions
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The hypotheses that P searches follow; all have the same length t.
+
+    Attributes:
+        search: [P], number of the search.
+        source: [P], which sentence of the memory it translates; rising.
+        system: [P], which head masks it runs under.
+        max_len: [P], tokens that a translation may have before the end-of-sentence symbol.
+        found: [P], hypotheses that have ended.
+        token: [P, beam], last tokens.
+        logits: [P, beam], sum of the tokens' logits; -inf where a slot is empty.
+        normalizer: [P, beam], sum of what is to be subtracted from them.
+        path: [P, beam, t], nodes of the earlier tokens.
+        ignored: [P, beam], see `Decision`.
+        draft: [P, beam], number in a recorded search of the same hypothesis; -1 where it is not part of one.
+    """
+
+    search: Tensor
+    source: Tensor
+    system: Tensor
+    max_len: Tensor
+    found: Tensor
+    token: Tensor
+    logits: Tensor
+    normalizer: Tensor
+    path: Tensor
+    ignored: Tensor
+    draft: Tensor
+
+    @classmethod
+    def start(cls, source: Tensor, system: Tensor, max_len: Tensor, beam: int, eos: int) -> "Slots":
+        """One hypothesis without tokens per search [P]; the other slots are empty."""
+        count, device = source.shape[0], source.device
+        logits = torch.full((count, beam), -torch.inf, dtype=torch.float64, device=device)
+        logits[:, 0] = 0.0
+        none = torch.zeros(count, beam, dtype=torch.long, device=device)
+        return cls(
+            search=torch.arange(count, device=device),
+            source=source,
+            system=system,
+            max_len=max_len,
+            found=none[:, 0].clone(),
+            token=torch.full_like(none, eos),
+            logits=logits,
+            normalizer=torch.zeros_like(logits),
+            path=none.new_empty(count, beam, 0),
+            ignored=none.bool(),
+            draft=torch.full_like(none, -1),
+        )
+
+    @property
+    def scores(self) -> Tensor:
+        """Sum of log-probabilities, [P, beam]."""
+        return self.logits - self.normalizer
+
+    def select(self, rows: Tensor) -> "Slots":
+        """Some of the searches."""
+        return replace(self, **{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+
+class Ended:
+    """Hypotheses that have ended, up to `beam` for each of P searches.
+
+    Attributes:
+        node: [P, beam], node before the end-of-sentence symbol.
+        logits: [P, beam], sum of logits, the symbol's included.
+        length: [P, beam], tokens, the symbol included; 0 where there is no hypothesis.
+    """
+
+    def __init__(self, searches: int, beam: int, device: torch.device) -> None:
+        self.node = torch.zeros(searches, beam, dtype=torch.long, device=device)
+        self.length = torch.zeros_like(self.node)
+        self.logits = torch.zeros(searches, beam, dtype=torch.float64, device=device)
+
+    def add(self, places: tuple[Tensor, Tensor], node: Tensor, logits: Tensor, length: int) -> None:
+        """Put hypotheses of one length into places (search, number)."""
+        self.node[places], self.logits[places], self.length[places] = node, logits, length
+
+    def ranked(self, nodes: Nodes, options: SearchOptions) -> "Ranking":
+        """All hypotheses, best first."""
+        longest = max(1, int(self.length.max()) if self.length.numel() else 1)
+        path = nodes.paths(self.node.flatten(), longest).unflatten(0, self.node.shape)
+        inside = torch.arange(longest, 0, -1, device=path.device) <= self.length.unsqueeze(-1)
+        sums = self.logits - (nodes.normalizer[path] * inside).sum(-1)
+        bounds = (nodes.spread[path] * inside).sum(-1)
+        if not options.unnormalized:
+            scale = self.length.clamp(min=1).double() ** options.lenpen
+            sums, bounds = sums / scale, bounds / scale
+        sums = sums.masked_fill(self.length == 0, -torch.inf)
+        scores, order = sums.sort(dim=1, descending=True, stable=True)
+        return Ranking(path, inside, order, scores, bounds.gather(1, order), self.length.gather(1, order))
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Ended hypotheses of P searches, best first.
+
+    Attributes:
+        path: [P, beam, T], nodes of each hypothesis, in the order in which they ended, at the end of the row.
+        inside: [P, beam, T], which entries of `path` count.
+        order: [P, beam], from the rank to the place in `path`.
+        scores: [P, beam] by rank; -inf where there is no hypothesis.
+        bounds: [P, beam], by how much a score may be wrong.
+        length: [P, beam] by rank.
+    """
+
+    path: Tensor
+    inside: Tensor
+    order: Tensor
+    scores: Tensor
+    bounds: Tensor
+    length: Tensor
+
+    def doubtful(self) -> Tensor:
+        """Where another hypothesis than the first might be the best, Boolean [P]."""
+        if self.scores.shape[1] == 1:
+            return torch.zeros_like(self.scores[:, 0], dtype=torch.bool)
+        low, high = self.scores[:, 0] - self.bounds[:, 0], (self.scores + self.bounds)[:, 1:].amax(1)
+        return (low <= high) & (self.bounds > 0).any(1)
+
+    def tokens(self, nodes: Nodes, eos: int, best: int) -> list[list[tuple[int, ...]]]:
+        """Tokens of the best hypotheses of each search."""
+        order = self.order[:, :best]
+        path = self.path.gather(1, order.unsqueeze(-1).expand(-1, -1, self.path.shape[2]))
+        tokens, lengths = nodes.token[path].tolist(), self.length[:, :best].tolist()
+        return [
+            [(*row[len(row) - length + 1 :], eos) for row, length in zip(rows, counts, strict=True) if length]
+            for rows, counts in zip(tokens, lengths, strict=True)
+        ]
+
+    def hypotheses(self, nodes: Nodes, ended: Ended, eos: int, best: int) -> list[list[Hypothesis]]:
+        """The best hypotheses of each search with the scores of their tokens."""
+        before = nodes.logits[self.path]
+        after = torch.cat([before[:, :, 1:], ended.logits.unsqueeze(-1)], dim=2)
+        by_token = (after - before - nodes.normalizer[self.path]).tolist()
+        found = []
+        rows = zip(self.tokens(nodes, eos, best), self.order.tolist(), self.scores.tolist(), by_token, strict=True)
+        for texts, order, scores, parts in rows:
+            ranked = zip(texts, order, scores, strict=False)
+            found.append([Hypothesis(text, score, tuple(parts[i][-len(text) :])) for text, i, score in ranked])
+        return found

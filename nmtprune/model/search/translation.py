@@ -1,0 +1,68 @@
+"""Translation of one batch with any head masks: beam search as fairseq's SequenceGenerator does it."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from nmtprune.architecture import ModuleId
+from nmtprune.model.attention import Masks
+from nmtprune.model.search.candidates import Scorer
+from nmtprune.model.search.extension import Extension, caches
+from nmtprune.model.search.lockstep import Lockstep
+from nmtprune.model.search.nodes import Nodes
+from nmtprune.model.search.options import Hypothesis, SearchOptions, Symbols
+from nmtprune.model.search.slots import Slots
+from nmtprune.model.search.sources import Memories
+from nmtprune.model.transformer import Transformer
+
+
+@torch.no_grad()
+def translate(
+    model: Transformer,
+    source: Tensor,
+    options: SearchOptions,
+    symbols: Symbols,
+    masks: Masks | None = None,
+    *,
+    scores: bool = True,
+) -> list[list[Hypothesis]]:
+    """Translate a padded batch.
+
+    Args:
+        model: an encoder-decoder model.
+        source: [B, S] token ids.
+        options: of the search.
+        symbols: special words of the target vocabulary.
+        masks: [H] by module, for all sentences.
+        scores: scores are asked for; greedy search is faster without, and its hypotheses then have scores that mean
+            nothing.
+
+    Returns:
+        For each sentence up to `beam` hypotheses, best first; none for a sentence whose numbers overflow.
+
+    Raises:
+        UsageError: a minimum length above the maximum.
+    """
+    source = source.to(model.device)
+    masks = masks or {}
+    scorer = Scorer(model, options, symbols, scores=scores)
+    memory = model.remember(model.encode(source, masks))
+    nodes = Nodes(source.device)
+    stores = [caches(model, range(len(model.decoder.layers)))]
+    extension = Extension(model, Memories((memory,), source.shape[0]), decoder_masks(masks), stores)
+    max_len = options.max_len(source.shape[1], model.max_positions[1])
+    ended = Lockstep(scorer, extension, nodes).run(start(source, max_len, scorer))
+    return ended.ranked(nodes, options).hypotheses(nodes, ended, symbols.eos, scorer.beam)
+
+
+def decoder_masks(masks: Mapping[ModuleId, Tensor]) -> dict[ModuleId, Tensor]:
+    """Masks of decoder modules as those of a single system, [1, H]."""
+    return {module: mask.unsqueeze(0) for module, mask in masks.items() if module.kind != "encoder"}
+
+
+def start(source: Tensor, max_len: int, scorer: Scorer) -> Slots:
+    """One search for each sentence of a batch [B, S]."""
+    sentences = torch.arange(source.shape[0], device=source.device)
+    longest = torch.full_like(sentences, max_len)
+    return Slots.start(sentences, torch.zeros_like(sentences), longest, scorer.beam, scorer.symbols.eos)

@@ -1,0 +1,186 @@
+"""A recorded beam search: the hypotheses that mattered, laid out so that one parallel pass can run over all of them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nmtprune.model.attention import Visible
+from nmtprune.model.search.candidates import Logits, Rules, Scorer
+from nmtprune.model.search.decision import Decision
+from nmtprune.model.search.nodes import Nodes
+from nmtprune.model.search.shortlist import Screen, Shortlists
+from nmtprune.model.search.slots import Slots
+
+_MARGIN = 0.25
+"""Hypotheses are kept that came this close, in log-probability, to one that went on: masked heads may promote them."""
+
+_GROUP_NODES = 2048
+
+
+class Recording:
+    """Remembers which hypotheses a search decoded, and what a screen must know of them."""
+
+    def __init__(self, scorer: Scorer, screen: Screen | None) -> None:
+        self._scorer, self._screen = scorer, screen
+        self._kept: list[Tensor] = []
+        self._known: list[Shortlists] = []
+
+    def extended(self, features: Tensor) -> Logits:
+        """Take the features [R, E] of new nodes, and their shortlists from what the returned function sees."""
+        screen = self._screen
+
+        def see(rows: slice, logits: Tensor, normalizer: Tensor) -> None:
+            if screen is not None:
+                self._known.append(screen.shortlists(features[rows], logits, normalizer))
+
+        return see
+
+    def decided(self, slots: Slots, node: Tensor, decision: Decision) -> None:
+        """Note which of the nodes [P, beam] went on or nearly did, and where they belong."""
+        keep = node >= 0
+        if self._scorer.normalize:
+            gain = max(0.0, -self._scorer.options.unkpen)
+            keep &= slots.scores + gain + _MARGIN > decision.floor.unsqueeze(1)
+        row, slot = keep.nonzero(as_tuple=True)
+        depth = torch.full_like(row, slots.path.shape[2])
+        last = (slots.max_len[row] <= depth).long()
+        self._kept.append(torch.stack([node[row, slot], slots.search[row], depth, last]))
+
+    def kept(self) -> Tensor:
+        """Columns (node, search, depth, whether it must end) of the nodes to keep, [4, N], by search and depth."""
+        found = torch.cat(self._kept, dim=1)
+        order = found[2].sort(stable=True).indices
+        order = order[found[1][order].sort(stable=True).indices]
+        return found[:, order]
+
+    def known(self) -> Shortlists | None:
+        """Shortlists of all nodes, kept or not; None without a screen."""
+        return Shortlists.joined(self._known) if self._known else None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Consecutive sentences with about as many nodes, padded to the same number.
+
+    Attributes:
+        sentences: numbers in the trellis, B of them.
+        rows: rows of their nodes in the trellis, B * n.
+        size: n.
+    """
+
+    sentences: slice
+    rows: slice
+    size: int
+
+    @property
+    def count(self) -> int:
+        """B."""
+        return self.sentences.stop - self.sentences.start
+
+
+@dataclass(frozen=True)
+class Trellis:
+    """Recorded hypotheses of B sentences, by groups of sentences of equal size, each sentence in order of length.
+
+    Attributes:
+        token: [N], last token of each hypothesis.
+        parent: [N], row of the hypothesis one token shorter; a row of its own for roots and padding.
+        depth: [N], tokens of each hypothesis.
+        real: [N], false for padding.
+        rules: which may end or must.
+        table: [B, T, J], rows of the hypotheses of a sentence by length; -1 where there are fewer than J.
+        order: [B], the recorded searches that the sentences stand for.
+        groups: of sentences.
+        known: shortlists; None where the output layer cannot be screened.
+    """
+
+    token: Tensor
+    parent: Tensor
+    depth: Tensor
+    real: Tensor
+    rules: Rules
+    table: Tensor
+    order: Tensor
+    groups: tuple[Group, ...]
+    known: Shortlists | None
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return self.token.shape[0]
+
+    def visible(self, group: Group, dtype: torch.dtype) -> Visible:
+        """In self-attention each hypothesis sees itself and those that it continues."""
+        first, count = group.rows.start, group.count
+        parent = (self.parent[group.rows] - first).view(count, group.size)
+        parent = parent - torch.arange(count, device=parent.device).unsqueeze(1) * group.size
+        depth = self.depth[group.rows].view(count, group.size)
+        seen = torch.eye(group.size, dtype=torch.bool, device=parent.device).repeat(count, 1, 1)
+        for length in range(1, int(depth.max()) + 1):
+            sentence, node = (depth == length).nonzero(as_tuple=True)
+            seen[sentence, node] |= seen[sentence, parent[sentence, node]]
+        return Visible.where(seen, dtype)
+
+
+def lay_out(recording: Recording, nodes: Nodes, searches: range, min_len: int) -> Trellis:
+    """The recorded hypotheses of consecutive searches, those with the fewest nodes first."""
+    kept = recording.kept()
+    kept = kept[:, (kept[1] >= searches.start) & (kept[1] < searches.stop)]
+    counts = torch.bincount(kept[1] - searches.start, minlength=len(searches))
+    order = counts.sort(stable=True).indices
+    number, depth, last = kept[0], kept[2], kept[3].bool()
+    sentence = order.argsort()[kept[1] - searches.start]
+    groups, first = _groups(counts[order].tolist())
+    inside = torch.arange(len(sentence), device=number.device) - (counts.cumsum(0) - counts)[order][sentence]
+    row = torch.tensor(first, device=number.device)[sentence] + inside
+    total = groups[-1].rows.stop
+
+    def laid(values: Tensor, empty: Tensor) -> Tensor:
+        empty[row] = values
+        return empty
+
+    row_of = torch.full((nodes.count,), -1, dtype=torch.long, device=number.device)
+    row_of[number] = row
+    source = laid(number, row.new_zeros(total))
+    depths = laid(depth, row.new_zeros(total))
+    real = laid(torch.ones_like(last), last.new_zeros(total))
+    ending = laid(last, last.new_zeros(total))
+    known = recording.known()
+    return Trellis(
+        token=nodes.token[source],
+        parent=laid(torch.where(depth > 0, row_of[nodes.parent[number]], row), torch.arange(total, device=row.device)),
+        depth=depths,
+        real=real,
+        rules=Rules(real & (depths < min_len), ending if bool(ending.any()) else None),
+        table=_table(sentence, depth, row, len(searches)),
+        order=order + searches.start,
+        groups=groups,
+        known=None if known is None else known.select(source),
+    )
+
+
+def _groups(sizes: list[int]) -> tuple[tuple[Group, ...], list[int]]:
+    """Groups of sentences with these numbers of nodes, which rise; and the first row of each sentence."""
+    groups: list[Group] = []
+    first: list[int] = []
+    begin = total = 0
+    while begin < len(sizes):
+        end = begin + 1
+        while end < len(sizes) and (end + 1 - begin) * sizes[end] <= _GROUP_NODES and sizes[end] <= 1.25 * sizes[begin]:
+            end += 1
+        size = sizes[end - 1]
+        first += [total + size * place for place in range(end - begin)]
+        groups.append(Group(slice(begin, end), slice(total, total + size * (end - begin)), size))
+        total, begin = total + size * (end - begin), end
+    return tuple(groups), first
+
+
+def _table(sentence: Tensor, depth: Tensor, row: Tensor, sentences: int) -> Tensor:
+    """Rows by sentence and depth, [B, T, J]; nodes of one sentence and depth follow each other."""
+    cell = sentence * (int(depth.max()) + 1) + depth
+    _, counts = cell.unique_consecutive(return_counts=True)
+    place = torch.arange(len(cell), device=cell.device) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    table = torch.full((sentences, int(depth.max()) + 1, int(counts.max())), -1, dtype=torch.long, device=cell.device)
+    table[sentence, depth, place] = row
+    return table

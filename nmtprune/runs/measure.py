@@ -1,0 +1,178 @@
+"""A metric of a model with heads masked, on one set of sentences."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from nmtprune.architecture import ModuleId
+from nmtprune.data.options import DataOptions
+from nmtprune.errors import UsageError
+from nmtprune.evaluate.metric import Metric, Scored, Statistics, TokenLoss
+from nmtprune.evaluate.quality import Bleu, Chrf
+from nmtprune.runs.device import choose_device, set_threads
+
+if TYPE_CHECKING:
+    from nmtprune.data.batching import BatchLimits
+    from nmtprune.data.corpus import Corpus
+    from nmtprune.formats.base import Checkpoint
+    from nmtprune.model.search.options import Hypothesis, SearchOptions
+
+LOSS = "loss"
+DEFAULT_TOKENIZER = "13a"
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """What is measured, and by which search.
+
+    Attributes:
+        metric: ``bleu``, ``chrf`` or ``loss``.
+        engine: what runs the model.
+        device: as `--device` names it.
+        threads: CPU threads; None leaves the number to torch.
+        search: how translations are searched; nothing is for a loss.
+        limits: size of batches.
+        bleu_tokenize: sacrebleu's tokenizer.
+        lowercase: ignore case.
+    """
+
+    metric: str
+    engine: str
+    device: str
+    threads: int | None
+    search: "SearchOptions"
+    limits: "BatchLimits"
+    bleu_tokenize: str
+    lowercase: bool
+
+    def as_settings(self) -> dict[str, Any]:
+        """What results depend on, by the names of the options."""
+        settings: dict[str, Any] = {
+            "--metric": self.metric,
+            "--engine": self.engine,
+            "--device": choose_device(self.device).type,
+            "--max-tokens": self.limits.max_tokens,
+            "--batch-size": self.limits.max_sentences,
+        }
+        if self.metric != LOSS:
+            settings |= {f"--{name.replace('_', '-')}": value for name, value in asdict(self.search).items()}
+            settings |= {"--bleu-tokenize": self.bleu_tokenize, "--lowercase": self.lowercase}
+        return settings
+
+    def facts(self) -> dict[str, Any]:
+        """How it was measured, for the score file."""
+        batches = {"max_tokens": self.limits.max_tokens, "batch_size": self.limits.max_sentences}
+        search = {} if self.metric == LOSS else {"search": asdict(self.search)}
+        return {"engine": self.engine, **search, "batches": batches}
+
+
+class Measure(ABC):
+    """A metric of a model with heads masked, on one set of sentences."""
+
+    def __init__(self, corpus: "Corpus", metric: Metric, ablation: "Ablation", settings: MeasureSettings) -> None:
+        self.corpus, self._metric, self._ablation, self._settings = corpus, metric, ablation, settings
+
+    @abstractmethod
+    def baseline(self) -> Scored:
+        """The full model; comes before `masked`."""
+
+    @abstractmethod
+    def masked(self, module: ModuleId, kept: Sequence[Sequence[int]]) -> list[Scored]:
+        """The model with only these heads left in a module, for each of several choices."""
+
+    def scored(self, statistics: Statistics) -> Scored:
+        """A result from its statistics [sentences, stats]."""
+        return Scored(self._metric, statistics)
+
+    def facts(self) -> dict[str, Any]:
+        """On what and how it is measured."""
+        return {**self.corpus.describe(), **self._settings.facts()}
+
+    def identity(self) -> dict[str, Any]:
+        """What makes other sentences other results."""
+        contents = hashlib.sha256("".join(sorted(self.corpus.inputs.values())).encode()).hexdigest()
+        return {**self.corpus.describe(), "files": contents}
+
+
+class _Translations(Measure):
+    """BLEU or chrF."""
+
+    def baseline(self) -> Scored:
+        return self._score(self._ablation.baseline())
+
+    def masked(self, module: ModuleId, kept: Sequence[Sequence[int]]) -> list[Scored]:
+        return [self._score(found) for found in self._ablation.masked(module, kept)]
+
+    def _score(self, hypotheses: "Sequence[Hypothesis | None]") -> Scored:
+        metric = cast("Bleu | Chrf", self._metric)
+        return metric.scored(["" if found is None else self.corpus.decode(found.tokens) for found in hypotheses])
+
+
+class _Losses(Measure):
+    """Loss per target token."""
+
+    def baseline(self) -> Scored:
+        return self._score(self._ablation.losses()[0])
+
+    def masked(self, module: ModuleId, kept: Sequence[Sequence[int]]) -> list[Scored]:
+        return [self._score(losses) for losses in self._ablation.losses(module, kept)]
+
+    def _score(self, losses: Sequence[float]) -> Scored:
+        target = self.corpus.target
+        tokens = [] if target is None else target.sizes.tolist()
+        return cast(TokenLoss, self._metric).scored(losses, tokens)
+
+
+def check_metric_options(settings: MeasureSettings) -> None:
+    """Check what can be checked without a model.
+
+    Raises:
+        UsageError: options that mean nothing for the metric, or a device that is not there.
+    """
+    faults = []
+    if settings.metric != "bleu" and settings.bleu_tokenize != DEFAULT_TOKENIZER:
+        faults.append("--bleu-tokenize goes with --metric bleu")
+    if settings.metric == LOSS and settings.lowercase:
+        faults.append("--lowercase goes with --metric bleu or chrf")
+    if faults:
+        raise UsageError("; ".join(faults), faults)
+    choose_device(settings.device)
+
+
+def measure(
+    checkpoint: "Checkpoint", sets: Mapping[str, DataOptions], settings: MeasureSettings
+) -> dict[str, Measure]:
+    """Measures of one model on several sets of sentences.
+
+    Raises:
+        NmtpruneError: bad data, a tokenizer that is not there, an engine that cannot run the model.
+    """
+    from nmtprune.data.corpus import load_corpus
+    from nmtprune.engines.profile import profile
+
+    set_threads(settings.threads)
+    loss = settings.metric == LOSS
+    asked = profile(checkpoint)
+    corpora = {
+        name: load_corpus(data, asked, references=not loss, targets=loss) for name, data in sets.items()
+    }
+    metrics = {name: _metric(corpus, settings) for name, corpus in corpora.items()}
+    from nmtprune.engines.native import load
+    from nmtprune.runs._naive import Naive
+    model = load(checkpoint, choose_device(settings.device))
+    kind = _Losses if loss else _Translations
+    return {
+        name: kind(corpus, metrics[name], Naive(model, corpus, settings.search, settings.limits), settings)
+        for name, corpus in corpora.items()
+    }
+
+
+def _metric(corpus: "Corpus", settings: MeasureSettings) -> Metric:
+    references = [corpus.references or ()]
+    if settings.metric == "bleu":
+        return Bleu(references, tokenize=settings.bleu_tokenize, lowercase=settings.lowercase)
+    if settings.metric == "chrf":
+        return Chrf(references, lowercase=settings.lowercase)
+    return TokenLoss()

@@ -1,0 +1,29 @@
+"""What a long loop tells those who watch it."""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Watches a loop; nothing that it does changes a result."""
+
+    def note(self, line: str) -> None:
+        """A line that the user should read."""
+
+    def begin(self, what: str, steps: int) -> None:
+        """A stage of that many steps begins; it ends the stage before it."""
+
+    def advance(self, what: str, steps: int = 1) -> None:
+        """Steps of the stage are done; `what` names what they finished."""
+
+
+class Silent:
+    """Watches nothing."""
+
+    def note(self, line: str) -> None:
+        """Ignore it."""
+
+    def begin(self, what: str, steps: int) -> None:
+        """Ignore it."""
+
+    def advance(self, what: str, steps: int = 1) -> None:
+        """Ignore it."""

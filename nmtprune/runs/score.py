@@ -1,0 +1,270 @@
+"""`score`: mask heads one at a time and test what that changes (Michel et al. 2019, section 3).
+
+The work unit is a module: all of its heads. Units are dealt to the processes of the run one by one; each process
+translates with the full model first, which fixes the drafts and batches that every unit starts from, so that a result
+depends neither on the number of processes nor on what was resumed.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nmtprune import files, plots, provenance
+from nmtprune.architecture import AttentionModule, HeadId, parse_kinds
+from nmtprune.data.options import DataOptions
+from nmtprune.errors import OutputError, UsageError
+from nmtprune.evaluate.metric import Scored
+from nmtprune.runs import results
+from nmtprune.runs.collect import Collector, termination_as_interrupt
+from nmtprune.runs.device import choose_device
+from nmtprune.runs.measure import Measure, MeasureSettings, check_metric_options, measure
+from nmtprune.runs.processes import Processes, processes
+from nmtprune.runs.results import ABLATE, ALL_BUT_ONE, Measured, Mode, best_head
+from nmtprune.runs.state import Interrupted, State, check_state, pack, state_path
+from nmtprune.scores import HeldOut, Scores
+
+if TYPE_CHECKING:
+    from nmtprune.evaluate.significance import SignificanceTest
+    from nmtprune.formats.base import Checkpoint
+    from nmtprune.runs.progress import Progress
+
+_BASELINE = "baseline"
+_DEV, _TEST = "dev", "test"
+
+
+@dataclass(frozen=True)
+class ScoreRun:
+    """What `score` is asked for.
+
+    Attributes:
+        checkpoint: the model.
+        data: sentences on which heads are scored.
+        test_data: sentences on which the best head of each module is reported, with `all_but_one`.
+        output: the score file; tables and pictures go beside it.
+        measure: metric, engine and search.
+        all_but_one: mask all heads of a module but one, instead of one.
+        kinds: comma-separated; None for all that the model has.
+        significance: how differences are tested.
+        resume: go on where an interrupted run stopped.
+        force: replace outputs, start over.
+    """
+
+    checkpoint: Path
+    data: DataOptions
+    test_data: DataOptions | None
+    output: Path
+    measure: MeasureSettings
+    all_but_one: bool
+    kinds: str | None
+    significance: "SignificanceTest"
+    resume: bool
+    force: bool
+
+    @property
+    def mode(self) -> Mode:
+        """As the score file names it."""
+        return ALL_BUT_ONE if self.all_but_one else ABLATE
+
+    @property
+    def outputs(self) -> dict[str, Path]:
+        """The files that are written, by their kind."""
+        name = self.output.name.removesuffix(".json")
+        return {"json": self.output} | {kind: self.output.with_name(f"{name}.{kind}") for kind in ("tsv", "png")}
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Files that must not be written over."""
+        sets = [self.data] if self.test_data is None else [self.data, self.test_data]
+        return [self.checkpoint, *(path for data in sets for path in (data.source, data.reference) if path)]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A checked run: everything that can be refused has been accepted."""
+
+    run: ScoreRun
+    checkpoint: "Checkpoint"
+    modules: tuple[AttentionModule, ...]
+    measures: Mapping[str, Measure]
+
+    @property
+    def heads(self) -> tuple[HeadId, ...]:
+        return tuple(HeadId(module.id, head) for module in self.modules for head in range(module.heads))
+
+
+def score(run: ScoreRun, progress: "Progress") -> Scores | None:
+    """Score every head and write the files; None in processes that do not lead.
+
+    Raises:
+        NmtpruneError: anything that is wrong with options, outputs, checkpoint or data, before any long work.
+        Interrupted: Ctrl-C or SIGTERM; the state is kept.
+    """
+    started = time.monotonic()
+    own = processes()
+    with own.ending_together(), termination_as_interrupt():
+        job = _prepare(run, progress)
+        state = State.open(state_path(run.output), _settings(job), resume=run.resume) if own.leads else None
+        done = own.share("done", list(state.units) if state else None)
+        try:
+            _work(job, own, state, set(done), progress)
+            if state is None:
+                own.finish()
+                return None
+            scores = _assemble(job, state, time.monotonic() - started, progress)
+            _write(run, scores)
+        except KeyboardInterrupt:
+            raise _interrupted(job, state) from None
+        state.remove()
+        own.finish()
+    return scores
+
+
+def _prepare(run: ScoreRun, progress: "Progress") -> _Job:
+    """Check everything that can be wrong, the cheapest first."""
+    from nmtprune.formats import load
+
+    _check_options(run)
+    for output in run.outputs.values():
+        files.check_output(output, force=run.force, inputs=run.inputs)
+    check_state(run.output, resume=run.resume, force=run.force)
+    checkpoint = load(run.checkpoint)
+    architecture = checkpoint.architecture
+    kinds = architecture.kinds if run.kinds is None else parse_kinds(run.kinds, architecture)
+    modules = tuple(module for module in architecture if module.id.kind in kinds and module.heads)
+    if not modules:
+        raise UsageError(f"{run.checkpoint}: there is no head to score ({', '.join(kinds) or 'the model has none'})")
+    run.significance.resamples_for(sum(module.heads for module in modules))
+    sets = {_DEV: run.data} | ({_TEST: run.test_data} if run.test_data else {})
+    if run.test_data:
+        run.significance.resamples_for(len(modules))
+    measures = measure(checkpoint, sets, run.measure)
+    for part in measures.values():
+        for note in part.corpus.notes:
+            progress.note(f"{part.corpus.name}: {note}")
+    return _Job(run, checkpoint, modules, measures)
+
+
+def _check_options(run: ScoreRun) -> None:
+    check_metric_options(run.measure)
+    if run.test_data is not None and not run.all_but_one:
+        raise UsageError(
+            "test data goes with --all-but-one: the best head of a module is chosen on DATA and tested there"
+        )
+    if str(run.output) == "-":
+        raise UsageError("-o -: the run keeps its state beside the output: name a file (--format json prints it too)")
+
+
+def _settings(job: _Job) -> dict[str, Any]:
+    """What the results depend on, by the names that the user knows."""
+    run = job.run
+    test = run.significance
+    settings: dict[str, Any] = {
+        "model": job.checkpoint.base.as_json()["sha256"],
+        "--all-but-one": run.all_but_one,
+        "--kinds": sorted({module.id.kind for module in job.modules}),
+        **run.measure.as_settings(),
+        "--resamples": test.resamples,
+        "--correction": test.correction,
+        "--alpha": test.alpha,
+        "--seed": test.seed,
+    }
+    for name, part in job.measures.items():
+        settings |= {f"{name} {key}": value for key, value in part.identity().items()}
+    return settings
+
+
+def _work(job: _Job, own: Processes, state: State | None, done: set[str], progress: "Progress") -> None:
+    """Compute the units that are not done; the leader collects them into the state."""
+    left = [module for module in job.modules if str(module.id) not in done]
+    if not left:
+        return
+    baseline = {name: part.baseline().statistics for name, part in job.measures.items()}
+    if state is not None:
+        _keep_baseline(state, baseline)
+    collector = Collector(own, state, {str(module.id): module.heads for module in left}, progress)
+    for number in own.deal("unit", len(left)):
+        collector.add(str(left[number].id), pack(_unit(job, left[number])))
+    collector.wait()
+
+
+def _keep_baseline(state: State, baseline: Mapping[str, Any]) -> None:
+    if _BASELINE not in state:
+        state.add(_BASELINE, pack(baseline))
+        return
+    there = state[_BASELINE]
+    if any(not np.array_equal(there[name], baseline[name]) for name in baseline):
+        raise OutputError(
+            f"{state.path}: the full model gives other results now than when the run was interrupted: go on with the "
+            "same machine and versions, or start over with --force and without --resume"
+        )
+
+
+def _unit(job: _Job, module: AttentionModule) -> dict[str, Any]:
+    """Statistics of all heads of a module, [heads, sentences, stats]; of the best one on the test data."""
+    alone = job.run.all_but_one
+    everything = range(module.heads)
+    kept = [tuple(other for other in everything if (other == head) == alone) for head in everything]
+    dev = job.measures[_DEV].masked(module.id, kept)
+    found = {_DEV: np.stack([scored.statistics for scored in dev])}
+    if _TEST in job.measures:
+        masked = {HeadId(module.id, head): scored for head, scored in enumerate(dev)}
+        best = best_head(module.id, masked).head
+        (scored,) = job.measures[_TEST].masked(module.id, [kept[best]])
+        found[_TEST] = scored.statistics[None]
+    return found
+
+
+def _assemble(job: _Job, state: State, seconds: float, progress: "Progress") -> Scores:
+    """The score file from all units."""
+    run, mode = job.run, job.run.mode
+    progress.begin("resampling", 1)
+    dev = _measured(job, state, _DEV)
+    test = None
+    if _TEST in job.measures:
+        held_out = _measured(job, state, _TEST, dev.masked)
+        test = HeldOut(baseline=held_out.describe(run.significance), heads=held_out.scores(run.significance, mode))
+    return Scores(
+        metric=run.measure.metric,
+        mode=mode,
+        baseline=dev.describe(run.significance),
+        heads=dev.scores(run.significance, mode),
+        test=test,
+        base=job.checkpoint.base,
+        provenance=provenance.collect(
+            seed=run.significance.seed,
+            checkpoint=str(run.checkpoint),
+            data={path: sha for part in job.measures.values() for path, sha in part.corpus.inputs.items()},
+            seconds=round(seconds, 3),
+            device=str(choose_device(run.measure.device)),
+        ),
+    )
+
+
+def _measured(job: _Job, state: State, name: str, chosen_on: Mapping[HeadId, Scored] | None = None) -> Measured:
+    part = job.measures[name]
+    masked: dict[HeadId, Scored] = {}
+    for module in job.modules:
+        statistics = state[str(module.id)][name]
+        heads = range(module.heads) if chosen_on is None else [best_head(module.id, chosen_on).head]
+        masked |= {HeadId(module.id, head): part.scored(own) for head, own in zip(heads, statistics, strict=True)}
+    return Measured(part.scored(state[_BASELINE][name]), masked, part.facts())
+
+
+def _write(run: ScoreRun, scores: Scores) -> None:
+    outputs = run.outputs
+    files.write_text(outputs["tsv"], results.tsv(scores), force=run.force, inputs=run.inputs)
+    with files.atomic_output(outputs["png"], force=run.force, inputs=run.inputs) as file:
+        file.write(plots.scores_png(scores, alpha=run.significance.alpha))
+    scores.write(outputs["json"], force=run.force, inputs=run.inputs)
+
+
+def _interrupted(job: _Job, state: State | None) -> Interrupted:
+    kept = 0 if state is None else sum(str(module.id) in state for module in job.modules)
+    where = state_path(job.run.output)
+    return Interrupted(
+        f"interrupted: {kept} of {len(job.modules)} modules are kept in {where}; the same command with --resume goes on"
+    )

@@ -1,0 +1,150 @@
+"""The state file of a run: the results of finished units and the settings that they belong to, in one zip archive."""
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nmtprune import files
+from nmtprune.errors import NmtpruneError, OutputError
+from nmtprune.strictjson import show
+
+Arrays = Mapping[str, NDArray[Any]]
+"""The result of a unit: arrays by name."""
+
+Settings = Mapping[str, Any]
+"""What results depend on, JSON values by the name that a message uses; two runs agree where these are equal."""
+
+SUFFIX = ".state"
+_SETTINGS = "settings.json"
+_START_OVER = "start over with --force and without --resume"
+_FORMAT = {"format": "nmtprune-state", "version": 1}
+
+
+class Interrupted(NmtpruneError):
+    """The user or the system ended a run that can go on."""
+
+    exit_code = 130
+
+
+def pack(arrays: Arrays) -> bytes:
+    """A result as bytes."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def unpack(content: bytes) -> dict[str, NDArray[Any]]:
+    """A result from its bytes.
+
+    Raises:
+        ValueError, OSError, zipfile.BadZipFile: damaged bytes.
+    """
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+class State:
+    """Results of finished units, on disk after every `add`."""
+
+    def __init__(self, path: Path, settings: Settings, units: dict[str, bytes] | None = None) -> None:
+        self.path = path
+        self._settings = {**_FORMAT, **settings}
+        self._units = units or {}
+
+    @classmethod
+    def open(cls, path: Path, settings: Settings, *, resume: bool) -> "State":
+        """The state that an interrupted run of the same settings left, where `resume` asks for it; else a new one.
+
+        Raises:
+            OutputError: the state is damaged, or of a run with other settings: all differences are named.
+        """
+        new = cls(path, settings)
+        if not (resume and path.exists()):
+            return new
+        there, units = _read(path)
+        differences = _differences(there, new._settings)
+        if differences:
+            where = f"{path}: of a run with other settings (repeat them, or {_START_OVER})"
+            raise OutputError.of_faults(where, differences)
+        return cls(path, settings, units)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Names of the finished units."""
+        return tuple(self._units)
+
+    def __contains__(self, unit: str) -> bool:
+        """Whether a unit is finished."""
+        return unit in self._units
+
+    def __getitem__(self, unit: str) -> dict[str, NDArray[Any]]:
+        """Result of a finished unit."""
+        return unpack(self._units[unit])
+
+    def add(self, unit: str, packed: bytes) -> None:
+        """Keep the result of a unit, on disk too.
+
+        Raises:
+            OutputError: the file cannot be written; the old one is unchanged.
+        """
+        self._units[unit] = packed
+        with (
+            files.atomic_output(self.path, force=True) as file,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+        ):
+            archive.writestr(_SETTINGS, json.dumps(self._settings))
+            for name, content in self._units.items():
+                archive.writestr(name, content)
+
+    def remove(self) -> None:
+        """Delete the file: the run is over."""
+        self.path.unlink(missing_ok=True)
+
+
+def state_path(output: Path) -> Path:
+    """Where the run that writes `output` keeps its state: beside it."""
+    return output.with_name(output.name + SUFFIX)
+
+
+def check_state(output: Path, *, resume: bool, force: bool) -> None:
+    """Check that no interrupted run is forgotten.
+
+    Raises:
+        OutputError: there is a state, and neither option says what to do with it.
+    """
+    path = state_path(output)
+    if path.exists() and not (resume or force):
+        raise OutputError(f"{path}: an interrupted run left its state: --resume continues it, --force starts over")
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            content = {name: archive.read(name) for name in archive.namelist()}
+        settings = json.loads(content.pop(_SETTINGS))
+        for packed in content.values():
+            unpack(packed)
+    # zipfile and numpy raise many kinds of errors for damaged bytes, zlib.error and struct.error among them.
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "damaged, or no state file"
+        raise OutputError(f"{path}: cannot be read: {reason}; {_START_OVER}") from error
+    return settings, content
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    names = [*here, *(name for name in there if name not in here)]
+    return [
+        f"{name} was {_shown(there, name)}, is {_shown(here, name)}"
+        for name in names
+        if there.get(name) != here.get(name)
+    ]
+
+
+def _shown(settings: Mapping[str, Any], name: str) -> str:
+    return show(settings[name]) if settings.get(name) is not None else "not given"

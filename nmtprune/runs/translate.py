@@ -1,0 +1,108 @@
+"""`translate`: sentences in, translations out, piece by piece, with any heads masked on the fly."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nmtprune.data.options import DataOptions
+from nmtprune.errors import UsageError
+from nmtprune.plan import Plan
+from nmtprune.runs.device import choose_device, set_threads
+
+if TYPE_CHECKING:
+    from nmtprune.data.batching import BatchLimits
+    from nmtprune.data.corpus import Corpus
+    from nmtprune.engines.base import Engine
+    from nmtprune.formats.base import Checkpoint
+    from nmtprune.model.search.options import SearchOptions
+    from nmtprune.runs.progress import Progress
+
+
+@dataclass(frozen=True)
+class TranslateRun:
+    """What `translate` is asked for.
+
+    Attributes:
+        checkpoint: the model, full or slim.
+        data: sentences.
+        plan: heads that are not in this plan are masked.
+        other_weights: the plan may be made for other weights of the same shape.
+        engine: what runs the model.
+        device: as `--device` names it.
+        threads: CPU threads; None leaves the number to torch.
+        search: options of the search.
+        limits: size of batches.
+        buffer_size: sentences that are read, sorted by length and translated together.
+        n_best: translations per sentence.
+    """
+
+    checkpoint: Path
+    data: DataOptions
+    plan: Path | None
+    other_weights: bool
+    engine: str
+    device: str
+    threads: int | None
+    search: "SearchOptions"
+    limits: "BatchLimits"
+    buffer_size: int
+    n_best: int
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A translation and its score: log-probability (natural logarithm), divided by length ** lenpen."""
+
+    text: str
+    score: float
+
+
+def translate(run: TranslateRun, progress: "Progress") -> Iterator[tuple[Translation, ...]]:
+    """The best translations of each sentence in the order of the input; none for a sentence that was left out.
+
+    What can be wrong with options, checkpoint and plan is found before the first sentence is read. Remarks on the data
+    and the number of sentences left out are noted.
+
+    Raises:
+        NmtpruneError: bad options, checkpoint, plan or data.
+    """
+    from nmtprune.data.corpus import stream_corpus
+    from nmtprune.engines.profile import profile
+
+    if run.n_best > run.search.beam:
+        raise UsageError(f"--n-best {run.n_best} is more than the --beam of {run.search.beam} hypotheses")
+    checkpoint, engine = _prepare(run)
+    left_out = total = 0
+    for corpus in stream_corpus(run.data, profile(checkpoint), run.buffer_size):
+        for note in corpus.notes:
+            progress.note(f"{corpus.name}: {note}")
+        total, left_out = total + corpus.total, left_out + corpus.total - len(corpus)
+        yield from _piece(run, engine, corpus)
+    if left_out:
+        progress.note(f"{left_out} of {total} sentences were left out: an empty line stands for each")
+
+
+def _prepare(run: TranslateRun) -> "tuple[Checkpoint, Engine]":
+    """Checkpoint and engine, with the heads masked that the plan removes."""
+    from nmtprune.formats import load
+
+    set_threads(run.threads)
+    device = choose_device(run.device)
+    checkpoint = load(run.checkpoint)
+    kept = {}
+    if run.plan is not None:
+        plan = Plan.read(run.plan)
+        plan.check(checkpoint.base, other_weights=run.other_weights, where=str(run.plan))
+        kept = {module.id: plan.kept(module.id) for module in checkpoint.architecture}
+    from nmtprune.runs._naive import NaiveEngine
+    return checkpoint, NaiveEngine(checkpoint, run, device, kept)
+
+
+def _piece(run: TranslateRun, engine: "Engine", corpus: "Corpus") -> Iterator[tuple[Translation, ...]]:
+    """Translations of consecutive sentences, nothing where one was left out."""
+    found: list[tuple[Translation, ...]] = [()] * corpus.total
+    for place, hypotheses in zip(corpus.numbers.tolist(), engine.translate(corpus), strict=True):
+        best = hypotheses[: run.n_best]
+        found[place] = tuple(Translation(corpus.decode(each.tokens), each.score) for each in best)
+    yield from found
