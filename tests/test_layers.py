@@ -27,7 +27,7 @@ ALLOWED = {
     "summary": {"architecture", "formats", "slim", "plan"},
     "model": {"architecture", "network"},
     "data": {"files"},
-    "engines": {"architecture", "network", "formats", "model", "data", "plan"},
+    "engines": {"architecture", "network", "formats", "model", "data", "plan", "slim"},
     "evaluate": {"architecture", "plan", "formats", "model", "data", "engines", "scores"},
     "methods": {"architecture", "plan", "budget", "scores", "model", "data", "formats"},
     "fairseq_plugin": {"architecture", "plan", "formats", "model"},

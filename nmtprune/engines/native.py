@@ -1,14 +1,29 @@
-"""The native model of a checkpoint, whatever its file format."""
+"""The native model of a checkpoint, whatever its file format, and the engine that runs it."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING
 
-from nmtprune.errors import CheckpointError
+import torch
+from torch import Tensor
+
+from nmtprune.architecture import ModuleId
+from nmtprune.data.sentences import Ids
+from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, removed
+from nmtprune.errors import CheckpointError, EngineError
 from nmtprune.model import Transformer
+from nmtprune.model import search as beam_search
+from nmtprune.model.search import Hypothesis, Symbols
+from nmtprune.model.search.ablation import Ablation as RecordedSearch
+from nmtprune.model.teacher import reference_losses
 
 if TYPE_CHECKING:
-    import torch
-
+    from nmtprune.data.corpus import Corpus
     from nmtprune.formats.base import Checkpoint
+    from nmtprune.model.search.chunk import Chunk
+
+RECORDED_BYTES = 2 << 30
+"""Memory for recorded searches; batches beyond it are searched again whenever they are needed."""
 
 
 def load(
@@ -28,3 +43,130 @@ def load(
         return Transformer(checkpoint.network(), checkpoint.architecture, checkpoint.native_tensors(), device, dtype)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.path}: {error}", error.faults) from error
+
+
+class NativeEngine(Engine):
+    """Runs nmtprune's own model.
+
+    Attributes:
+        model: the model.
+    """
+
+    def __init__(self, checkpoint: "Checkpoint", settings: EngineSettings) -> None:
+        """Build the model; the number of threads is that of the whole process."""
+        super().__init__(checkpoint, settings)
+        try:
+            checkpoint.network()
+        except CheckpointError as error:
+            raise EngineError(f"{checkpoint.path}: {error}", error.faults) from error
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        self.model = load(checkpoint, settings.device)
+
+    def translate(self, corpus: "Corpus", kept: Kept) -> list[list[Hypothesis]]:
+        """Up to `beam` translations of every sentence, batch by batch."""
+        masks, symbols = masks_of(self.model, kept), symbols_of(corpus)
+        found: list[list[Hypothesis]] = [[] for _ in range(len(corpus))]
+        for positions in corpus.batches(self.settings.limits):
+            batch = corpus.batch(positions)
+            translations = beam_search.translate(self.model, batch.source, self.settings.search, symbols, masks)
+            for place, hypotheses in zip(batch.positions.tolist(), translations, strict=True):
+                found[place] = hypotheses
+        return found
+
+    def ablation(self, corpus: "Corpus") -> "NativeAblation":
+        """Prepare to run the sentences under many head masks."""
+        return NativeAblation(self.model, corpus, self.settings)
+
+
+class NativeAblation(Ablation):
+    """Searches once without masks, and repeats under masks only what they change.
+
+    Attributes:
+        free_bytes: memory left for recorded searches.
+    """
+
+    def __init__(self, model: Transformer, corpus: "Corpus", settings: EngineSettings) -> None:
+        """Cut the corpus into batches; nothing is translated yet."""
+        self._model, self._corpus = model, corpus
+        self._batches = corpus.batches(settings.limits)
+        self._search = RecordedSearch(model, settings.search, symbols_of(corpus))
+        self._recorded: dict[int, list[Chunk]] = {}
+        self.free_bytes = RECORDED_BYTES
+
+    def best(self, systems: Sequence[Kept]) -> list[list[Tokens]]:
+        """The best translations under each of several systems."""
+        masks = [masks_of(self._model, kept) for kept in systems]
+        found: list[list[Tokens]] = [[()] * len(self._corpus) for _ in systems]
+        for number, positions in enumerate(self._batches):
+            for chunk in self._chunks(number, positions):
+                for own, texts in zip(found, self._search.masked(chunk, masks), strict=True):
+                    for place, text in zip(chunk.positions, texts, strict=True):
+                        own[place] = text
+        return found
+
+    def losses(self, systems: Sequence[Kept]) -> list[list[float]]:
+        """Summed losses of the references under each of several systems.
+
+        Raises:
+            ValueError: the corpus has no references as token ids.
+        """
+        masks = [masks_of(self._model, kept) for kept in systems]
+        found = [[0.0] * len(self._corpus) for _ in systems]
+        for positions in self._batches:
+            batch = self._corpus.batch(positions)
+            if batch.previous is None or batch.target is None:
+                raise ValueError(f"{self._corpus.name} has no references as token ids")
+            losses = reference_losses(self._model, batch.source, batch.previous, batch.target, masks)
+            for own, by_sentence in zip(found, losses.tolist(), strict=True):
+                for place, loss in zip(batch.positions.tolist(), by_sentence, strict=True):
+                    own[place] = loss
+        return found
+
+    def _chunks(self, number: int, positions: Ids) -> "list[Chunk]":
+        """The recorded search of a batch, kept for the next time while there is room."""
+        chunks = self._recorded.get(number)
+        if chunks is None:
+            batch = self._corpus.batch(positions)
+            chunks = self._search.record(batch.source, batch.positions.tolist())
+            size = size_bytes(chunks)
+            if size <= self.free_bytes:
+                self._recorded[number] = chunks
+                self.free_bytes -= size
+        return chunks
+
+
+def masks_of(model: Transformer, kept: Kept) -> dict[ModuleId, Tensor]:
+    """Masks [H] of zeros and ones for the modules that lose heads."""
+    masks = {}
+    for module, heads in removed(model.architecture, kept).items():
+        masks[module] = torch.ones(model.architecture[module].heads, dtype=model.dtype, device=model.device)
+        masks[module][heads] = 0
+    return masks
+
+
+def symbols_of(corpus: "Corpus") -> Symbols:
+    """Special words of the target side."""
+    vocabulary = corpus.target_vocabulary
+    return Symbols(vocabulary.pad, vocabulary.eos, vocabulary.unk)
+
+
+def size_bytes(value: object) -> int:
+    """Memory of all tensors in a value, what they share counted once."""
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in _tensors(value)}
+    return sum(storages.values())
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    """The tensors in dataclasses, mappings and sequences."""
+    if isinstance(value, Tensor):
+        yield value
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from _tensors(getattr(value, field.name))
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _tensors(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)

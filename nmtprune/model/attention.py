@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nmtprune.architecture import AttentionModule, ModuleId
+from nmtprune.model.kernels import linear
 from nmtprune.model.weights import Weights
 
 Masks = Mapping[ModuleId, Tensor]
@@ -21,8 +22,6 @@ Observer = Callable[[ModuleId, Tensor], None]
 
 
 _FEW = 16
-_MANY_ROWS = 32
-_CACHED_PRODUCTS = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -100,8 +99,6 @@ class Attention(nn.Module):
             probe: whose observer, if any, gets the attention weights.
         """
         rows, length = queries.shape[:2]
-        if probe.observe is None and length == 1 and _is_small_step(queries, keys_values):
-            return _step_context(queries, keys_values, visible)
         folded = queries.reshape(keys_values.shape[1], -1, self.heads, self.head_dim).transpose(1, 2)
         keys, values = keys_values[0].transpose(1, 2), keys_values[1].transpose(1, 2)
         scale = self.head_dim**-0.5
@@ -124,7 +121,7 @@ class Attention(nn.Module):
         mask = probe.masks.get(self.id)
         if mask is not None:
             context = context * self._factor(mask, *context.shape[:2])
-        return F.linear(context.flatten(2), self.output_weight, self.output_bias)
+        return linear(context.flatten(2), self.output_weight, self.output_bias)
 
     def _factor(self, mask: Tensor, rows: int, length: int) -> Tensor:
         """A head mask as [B or 1, T or 1, H, 1]; padding heads get ones."""
@@ -155,12 +152,12 @@ class SelfAttention(Attention):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Queries [B, T, H, K], keys and values [2, B, T, H, K] of states [B, T, D]."""
-        projected = F.linear(x, self.input_weight, self.input_bias).view(*x.shape[:2], 3, self.heads, self.head_dim)
+        projected = linear(x, self.input_weight, self.input_bias).view(*x.shape[:2], 3, self.heads, self.head_dim)
         return projected[:, :, 0], projected[:, :, 1:].permute(2, 0, 1, 3, 4)
 
     def keys_values(self, states: Tensor) -> Tensor:
         """Keys and values [2, B, S, H, K] of states [B, S, D] that send no queries."""
-        projected = F.linear(states, self.input_weight[self.inner :], self.input_bias[self.inner :])
+        projected = linear(states, self.input_weight[self.inner :], self.input_bias[self.inner :])
         return projected.view(*states.shape[:2], 2, self.heads, self.head_dim).permute(2, 0, 1, 3, 4)
 
     def forward(self, x: Tensor, visible: Visible, probe: Probe) -> Tensor:
@@ -181,30 +178,27 @@ class CrossAttention(Attention):
         parts = (f"{prefix}.key", f"{prefix}.value")
         self.memory_weight, self.memory_bias = weights.stacked(parts, self.inner, widths[1])
 
-    def keys_values(self, states: Tensor) -> Tensor:
-        """Keys and values [2, B, S, H, K] of the encoder's output [B, S, D]; in memory, heads come before S.
+    def keys_values(self, states: Tensor, *, by_head: bool = True) -> Tensor:
+        """Keys and values [2, B, S, H, K] of the encoder's output [B, S, D].
 
-        Every step attends to them, and is faster where the keys of a head lie together.
+        Args:
+            states: the encoder's output.
+            by_head: in memory, heads come before S: decoding steps attend faster where the keys of a head lie together;
+                where one pass is all that attends to them, that is not worth the copy.
         """
-        projected = F.linear(states, self.memory_weight, self.memory_bias)
-        by_head = projected.view(*states.shape[:2], 2, self.heads, self.head_dim)
-        return by_head.permute(2, 0, 3, 1, 4).contiguous().transpose(2, 3)
+        projected = linear(states, self.memory_weight, self.memory_bias)
+        found = projected.view(*states.shape[:2], 2, self.heads, self.head_dim).permute(2, 0, 1, 3, 4)
+        return found.transpose(2, 3).contiguous().transpose(2, 3) if by_head else found
 
     def queries(self, x: Tensor) -> Tensor:
         """Queries [R, T, H, K] of states [R, T, D]."""
-        return F.linear(x, self.query_weight, self.query_bias).view(*x.shape[:2], self.heads, self.head_dim)
+        return linear(x, self.query_weight, self.query_bias).view(*x.shape[:2], self.heads, self.head_dim)
 
     def forward(self, x: Tensor, keys_values: Tensor, visible: Visible, probe: Probe) -> Tensor:
         """States [R, T, D] that attend to keys and values [2, B, S, H, K]; R a multiple of B."""
         if not self.heads:
             return self.nothing(x)
         return self.attend(self.queries(x), keys_values, visible, probe)
-
-
-def _is_small_step(queries: Tensor, keys_values: Tensor) -> bool:
-    """One query for each of many rows, on a CPU, over few enough keys for their products to stay in its cache."""
-    rows, cached = queries.shape[0], keys_values.numel() <= 2 * _CACHED_PRODUCTS
-    return queries.device.type == "cpu" and rows == keys_values.shape[1] and rows >= _MANY_ROWS and cached
 
 
 def _are_few(queries: Tensor, keys: Tensor) -> bool:
@@ -220,19 +214,6 @@ def _few_contexts(queries: Tensor, keys: Tensor, values: Tensor, visible: Visibl
     if visible.bias is not None:
         scores = scores.view(rows, heads, count, -1).add_(visible.bias).flatten(0, 1)
     return torch.bmm(scores.softmax(-1), values.reshape(shape)).view(queries.shape)
-
-
-def _step_context(queries: Tensor, keys_values: Tensor, visible: Visible) -> Tensor:
-    """Contexts [B, 1, H, K] of one query per row, as products of whole rows.
-
-    Attention kernels work head by head: at one query they are calls more than arithmetic. A decoding step of the
-    models that this was measured on (d 128, 64 to 320 rows) takes a fifth to a third less time this way.
-    """
-    scores = (queries * keys_values[0]).sum(-1) * queries.shape[-1] ** -0.5
-    if visible.bias is not None:
-        scores = scores + visible.bias[:, 0, 0].unsqueeze(-1)
-    context: Tensor = (scores.softmax(1).unsqueeze(-1) * keys_values[1]).sum(1, keepdim=True)
-    return context
 
 
 def _attention_weights(queries: Tensor, keys: Tensor, visible: Visible) -> Tensor:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nmtprune.errors import DataError
+from nmtprune.model.kernels import linear
 from nmtprune.model.layers import LayerNorm
 from nmtprune.model.weights import Weights
 from nmtprune.network import Network, Stack
@@ -106,7 +107,7 @@ class AdaptiveTable(nn.Module):
         for table, projection in zip(self.tables, self.projections, strict=True):
             inside = (tokens >= start) & (tokens < start + table.shape[0])
             if bool(inside.any()):
-                found[inside] = F.linear(F.embedding(tokens[inside] - start, table), projection)
+                found[inside] = linear(F.embedding(tokens[inside] - start, table), projection)
             start += table.shape[0]
         return found
 
@@ -159,7 +160,7 @@ class Embedding(nn.Module):
         if self.scale != 1.0:
             x = x * self.scale
         if self.projection is not None:
-            x = F.linear(x, self.projection)
+            x = linear(x, self.projection)
         if self.positions is not None:
             x = x + self.positions(start, padding, tokens.shape[1])
         if self.norm is not None:

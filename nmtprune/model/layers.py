@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nmtprune.architecture import Architecture, ModuleId
 from nmtprune.model.attention import CrossAttention, Probe, SelfAttention, Visible
+from nmtprune.model.kernels import linear
 from nmtprune.model.state import Memory, Step
 from nmtprune.model.weights import Weights
 from nmtprune.network import Network, Stack
@@ -96,10 +97,10 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform states [B, T, D]."""
-        inner = self.activation(F.linear(x, self.input_weight, self.input_bias))
+        inner = self.activation(linear(x, self.input_weight, self.input_bias))
         if self.norm is not None:
             inner = self.norm(inner)
-        return F.linear(inner, self.output_weight, self.output_bias)
+        return linear(inner, self.output_weight, self.output_bias)
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,9 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, visible: Visible, probe: Probe) -> Tensor:
         """States [B, S, D] of the next layer."""
-        return self.above_self(self.around_self.after(x, self.self_attention(self.around_self.before(x), visible, probe)))
+        return self.above_self(
+            self.around_self.after(x, self.self_attention(self.around_self.before(x), visible, probe))
+        )
 
     def above_self(self, x: Tensor) -> Tensor:
         """States of the next layer from those after this layer's attention."""
@@ -155,9 +158,9 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(network, stack, weights, f"{prefix}.feed_forward", width)
         self.around_feed_forward = Residual(stack, weights, f"{prefix}.feed_forward", width, epsilon)
 
-    def remember(self, states: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def remember(self, states: Tensor, *, by_head: bool) -> tuple[Tensor | None, Tensor | None]:
         """Keys and values of the encoder's output [B, S, D] for cross-attention and for joint self-attention."""
-        cross = None if self.cross_attention is None else self.cross_attention.keys_values(states)
+        cross = None if self.cross_attention is None else self.cross_attention.keys_values(states, by_head=by_head)
         joint = self.self_attention.keys_values(states) if self.joint and self.self_attention.heads else None
         return cross, joint
 

@@ -1,8 +1,8 @@
 """Output layers: from the decoder's features to scores of the vocabulary's words."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nmtprune.model.kernels import linear
 from nmtprune.model.weights import Weights
 
 
@@ -23,7 +23,7 @@ class LinearOutput(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits [..., V] of features [..., D]."""
-        return F.linear(features, self.weight, self.bias)
+        return linear(features, self.weight, self.bias)
 
 
 class AdaptiveOutput(nn.Module):
@@ -56,13 +56,13 @@ class AdaptiveOutput(nn.Module):
         frequent = self.words_weight.shape[0]
         scores = features.new_empty(*features.shape[:-1], self.words)
         head = features.new_empty(*features.shape[:-1], frequent + self.classes_weight.shape[0])
-        head[..., :frequent] = F.linear(features, self.words_weight)
-        head[..., frequent:] = F.linear(features, self.classes_weight)
+        head[..., :frequent] = linear(features, self.words_weight)
+        head[..., frequent:] = linear(features, self.classes_weight)
         head = head.log_softmax(-1)
         scores[..., :frequent] = head[..., :frequent]
         start = frequent
         for band, (tail, projection) in enumerate(zip(self.tails, self.tail_projections, strict=True)):
-            inside = F.linear(F.linear(features, projection), tail).log_softmax(-1)
+            inside = linear(linear(features, projection), tail).log_softmax(-1)
             scores[..., start : start + tail.shape[0]] = inside + head[..., frequent + band].unsqueeze(-1)
             start += tail.shape[0]
         return scores

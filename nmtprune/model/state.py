@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nmtprune.model.attention import Masks, Observer, Probe, Visible
@@ -41,8 +42,18 @@ class Memory:
         return next((found.shape[2] for found in (*self.cross, *self.joint) if found is not None), 0)
 
     def select(self, sentences: Tensor) -> "Memory":
-        """The memory of these sentences (indices [B']), repeated and reordered as they say."""
-        return self._mapped(lambda found, axis: found.index_select(axis, sentences))
+        """The memory of these sentences (indices [B']), repeated and reordered as they say; heads come before positions."""
+        rows = replace(
+            self,
+            cross=tuple(_rows_of(found, sentences) for found in self.cross),
+            joint=tuple(_rows_of(found, sentences) for found in self.joint),
+        )
+        bias = self.visible.bias
+        return replace(
+            rows,
+            padding=None if self.padding is None else self.padding.index_select(0, sentences),
+            visible=self.visible if bias is None else Visible(bias.index_select(0, sentences)),
+        )
 
     def narrow(self, sentences: slice) -> "Memory":
         """The memory of consecutive sentences; nothing is copied."""
@@ -50,15 +61,42 @@ class Memory:
 
     @classmethod
     def joined(cls, memories: Sequence["Memory"]) -> "Memory":
-        """The sentences of several memories of one source length, one after the other."""
+        """The sentences of several memories one after the other; shorter ones are padded to the length of the longest."""
         if len(memories) == 1:
             return memories[0]
+        width = max(memory.length for memory in memories)
+        wide = [memory if memory.length == width else memory._widened(width) for memory in memories]
+        biases = [memory.visible.bias for memory in wide]
+        if any(bias is not None for bias in biases):
+            wide = [memory if memory.visible.bias is not None else memory._widened(width) for memory in wide]
         return cls(
-            tuple(_joined_heads(layer) for layer in zip(*(memory.cross for memory in memories), strict=True)),
-            tuple(_joined_heads(layer) for layer in zip(*(memory.joint for memory in memories), strict=True)),
-            _joined([memory.padding for memory in memories], 0),
-            Visible(_joined([memory.visible.bias for memory in memories], 0)),
+            tuple(_joined_heads(layer) for layer in zip(*(memory.cross for memory in wide), strict=True)),
+            tuple(_joined_heads(layer) for layer in zip(*(memory.joint for memory in wide), strict=True)),
+            _joined([memory.padding for memory in wide], 0),
+            Visible(_joined([memory.visible.bias for memory in wide], 0)),
         )
+
+    def _widened(self, width: int) -> "Memory":
+        """The same sentences with padding behind them, so that S is `width`; with a bias in any case."""
+        found = next((found for found in (*self.cross, *self.joint) if found is not None), None)
+        if found is None:
+            return self
+        more, sentences = width - found.shape[2], found.shape[1]
+        padding = self.padding
+        if padding is None:
+            padding = torch.zeros(sentences, found.shape[2], dtype=torch.bool, device=found.device)
+        padding = F.pad(padding, (0, more), value=True)
+
+        def widened(found: Tensor | None) -> Tensor | None:
+            return None if found is None else F.pad(found.transpose(2, 3), (0, 0, 0, more)).transpose(2, 3)
+
+        cross, joint = tuple(map(widened, self.cross)), tuple(map(widened, self.joint))
+        return Memory(cross, joint, padding, Visible.where(~padding.unsqueeze(1), found.dtype))
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that keys and values take."""
+        return sum(found.nbytes for found in (*self.cross, *self.joint) if found is not None)
 
     def with_room(self, sentences: int) -> "Memory":
         """A copy that has room for that many sentences; what is not filled means nothing."""
@@ -95,6 +133,18 @@ class Memory:
             None if self.padding is None else change(self.padding, 0),
             self.visible if bias is None else Visible(change(bias, 0)),
         )
+
+
+def _rows_of(found: Tensor | None, sentences: Tensor) -> Tensor | None:
+    """Keys and values [2, B', S, H, K] of some sentences, heads before positions in memory."""
+    if found is None:
+        return None
+    by_head = found.transpose(2, 3)
+    if by_head.is_contiguous():
+        return by_head.index_select(1, sentences).transpose(2, 3)
+    # Whole sentences are copied where each is in one piece, as a projection leaves it.
+    whole = found.permute(1, 2, 0, 3, 4).index_select(0, sentences)
+    return whole.permute(2, 0, 3, 1, 4).contiguous().transpose(2, 3)
 
 
 def _joined(parts: Sequence[Tensor | None], axis: int) -> Tensor | None:
@@ -157,6 +207,25 @@ class LayerCache:
         found._buffer = None if self._buffer is None else self._buffer.clone()
         return found
 
+    @property
+    def size_bytes(self) -> int:
+        """Memory of the buffer."""
+        return 0 if self._buffer is None else self._buffer.nbytes
+
+    @classmethod
+    def joined(cls, caches: Sequence["LayerCache"], used: Sequence[int]) -> "LayerCache":
+        """The rows of several caches one after the other, of each its first `used` columns."""
+        found = cls()
+        buffers = [cache._buffer for cache in caches if cache._buffer is not None]
+        if buffers:
+            rows, like = sum(buffer.shape[1] for buffer in buffers), buffers[0]
+            found._buffer = like.new_zeros(2, rows, max(used) + _FIRST_CAPACITY, *like.shape[3:])
+            first = 0
+            for buffer, columns in zip(buffers, used, strict=True):
+                found._buffer[:, first : first + buffer.shape[1], :columns] = buffer[:, :, :columns]
+                first += buffer.shape[1]
+        return found
+
     def _with_room(self, like: Tensor, columns: int) -> Tensor:
         buffer = self._buffer
         if buffer is not None and columns <= buffer.shape[2]:
@@ -187,9 +256,23 @@ class DecoderState:
         self.lengths: Tensor | None = None
 
     @property
+    def size_bytes(self) -> int:
+        """Memory that keys and values take."""
+        return sum(cache.size_bytes for cache in self.caches)
+
+    @property
     def start(self) -> int | Tensor:
         """Number of tokens so far: the same for all rows, or [B, 1]."""
         return self.columns if self.lengths is None else self.lengths.unsqueeze(1)
+
+    @classmethod
+    def joined(cls, states: Sequence["DecoderState"], lengths: Tensor) -> "DecoderState":
+        """The rows of several states one after the other; `lengths` [B] are the tokens of all rows."""
+        found = cls(0)
+        layers = zip(*(state.caches for state in states), strict=True)
+        found.caches = [LayerCache.joined(layer, [state.columns for state in states]) for layer in layers]
+        found.truncate(lengths)
+        return found
 
     def reorder(self, rows: Tensor) -> None:
         """Make row ``rows[i]`` row i, in every layer: beam search's choice, or fewer rows when sentences are done."""

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nmtprune.architecture import Architecture
 from nmtprune.model.attention import Masks, Visible
 from nmtprune.model.embedding import Embedding
+from nmtprune.model.kernels import linear
 from nmtprune.model.layers import Blueprint, DecoderLayer, EncoderLayer, LayerNorm
 from nmtprune.model.output import AdaptiveOutput, LinearOutput
 from nmtprune.model.state import DecoderState, EncoderOutput, Memory, Pass, Step, place
@@ -73,10 +73,10 @@ class Decoder(nn.Module):
         )
         self.output_width = width if self.projection is None else self.projection.shape[0]
 
-    def remember(self, encoded: EncoderOutput) -> Memory:
-        """Keys and values that the layers take from the encoder's output."""
+    def remember(self, encoded: EncoderOutput, *, by_head: bool = True) -> Memory:
+        """Keys and values that the layers take from the encoder's output; `by_head` as for `CrossAttention`."""
         layers = cast(Iterable[DecoderLayer], self.layers)
-        cross, joint = zip(*(layer.remember(encoded.states) for layer in layers), strict=True)
+        cross, joint = zip(*(layer.remember(encoded.states, by_head=by_head) for layer in layers), strict=True)
         return Memory(cross, joint, encoded.padding, Visible.all_but(encoded.padding, self.dtype))
 
     def place(self, tokens: Tensor, memory: Memory | None, run: Pass) -> tuple[Step, Tensor | None]:
@@ -102,7 +102,7 @@ class Decoder(nn.Module):
         step.finish(padding)
         if self.final_norm is not None:
             x = self.final_norm(x)
-        return x if self.projection is None else F.linear(x, self.projection)
+        return x if self.projection is None else linear(x, self.projection)
 
 
 class Transformer(nn.Module):
@@ -180,9 +180,12 @@ class Transformer(nn.Module):
             raise ValueError("a language model has no encoder")
         return self.encoder(source, self._pass(masks, run))  # type: ignore[no-any-return]
 
-    def remember(self, encoded: EncoderOutput) -> Memory:
-        """What the decoder takes from the encoder's output, computed once for any number of calls of `decode`."""
-        return self.decoder.remember(encoded)
+    def remember(self, encoded: EncoderOutput, *, by_head: bool = True) -> Memory:
+        """What the decoder takes from the encoder's output, computed once for any number of calls of `decode`.
+
+        `by_head` is as for `CrossAttention.keys_values`.
+        """
+        return self.decoder.remember(encoded, by_head=by_head)
 
     def decode(
         self,

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 class Collector:
     """Results of this process and, for the leader, of all others."""
 
-    def __init__(
-        self, own: Processes, state: State | None, steps: Mapping[str, int], progress: "Progress"
-    ) -> None:
+    def __init__(self, own: Processes, state: State | None, steps: Mapping[str, int], progress: "Progress") -> None:
         """Begin the stage that these units are.
 
         Args:

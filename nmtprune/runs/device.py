@@ -32,11 +32,3 @@ def choose_device(name: str) -> "torch.device":
     if number >= there:
         raise UsageError(f"--device {name}: there is no such GPU (there are {there}, numbered from 0)")
     return torch.device("cuda", number)
-
-
-def set_threads(threads: int | None) -> None:
-    """Let torch use that many CPU threads; None leaves the number to torch."""
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)

@@ -11,13 +11,14 @@ from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
 from nmtprune.evaluate.metric import Metric, Scored, Statistics, TokenLoss
 from nmtprune.evaluate.quality import Bleu, Chrf
-from nmtprune.runs.device import choose_device, set_threads
+from nmtprune.runs.device import choose_device
 
 if TYPE_CHECKING:
     from nmtprune.data.batching import BatchLimits
     from nmtprune.data.corpus import Corpus
+    from nmtprune.engines.base import Ablation, EngineSettings, Tokens
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.model.search.options import Hypothesis, SearchOptions
+    from nmtprune.model.search.options import SearchOptions
 
 LOSS = "loss"
 DEFAULT_TOKENIZER = "13a"
@@ -46,6 +47,12 @@ class MeasureSettings:
     limits: "BatchLimits"
     bleu_tokenize: str
     lowercase: bool
+
+    def for_engine(self) -> "EngineSettings":
+        """What the engine must know."""
+        from nmtprune.engines import EngineSettings
+
+        return EngineSettings(self.search, self.limits, choose_device(self.device), self.threads)
 
     def as_settings(self) -> dict[str, Any]:
         """What results depend on, by the names of the options."""
@@ -100,24 +107,24 @@ class _Translations(Measure):
     """BLEU or chrF."""
 
     def baseline(self) -> Scored:
-        return self._score(self._ablation.baseline())
+        return self._score(self._ablation.best([{}])[0])
 
     def masked(self, module: ModuleId, kept: Sequence[Sequence[int]]) -> list[Scored]:
-        return [self._score(found) for found in self._ablation.masked(module, kept)]
+        return [self._score(found) for found in self._ablation.best([{module: heads} for heads in kept])]
 
-    def _score(self, hypotheses: "Sequence[Hypothesis | None]") -> Scored:
+    def _score(self, translations: "Sequence[Tokens]") -> Scored:
         metric = cast("Bleu | Chrf", self._metric)
-        return metric.scored(["" if found is None else self.corpus.decode(found.tokens) for found in hypotheses])
+        return metric.scored([self.corpus.decode(tokens) if tokens else "" for tokens in translations])
 
 
 class _Losses(Measure):
     """Loss per target token."""
 
     def baseline(self) -> Scored:
-        return self._score(self._ablation.losses()[0])
+        return self._score(self._ablation.losses([{}])[0])
 
     def masked(self, module: ModuleId, kept: Sequence[Sequence[int]]) -> list[Scored]:
-        return [self._score(losses) for losses in self._ablation.losses(module, kept)]
+        return [self._score(losses) for losses in self._ablation.losses([{module: heads} for heads in kept])]
 
     def _score(self, losses: Sequence[float]) -> Scored:
         target = self.corpus.target
@@ -141,32 +148,23 @@ def check_metric_options(settings: MeasureSettings) -> None:
     choose_device(settings.device)
 
 
-def measure(
-    checkpoint: "Checkpoint", sets: Mapping[str, DataOptions], settings: MeasureSettings
-) -> dict[str, Measure]:
+def measure(checkpoint: "Checkpoint", sets: Mapping[str, DataOptions], settings: MeasureSettings) -> dict[str, Measure]:
     """Measures of one model on several sets of sentences.
 
     Raises:
         NmtpruneError: bad data, a tokenizer that is not there, an engine that cannot run the model.
     """
     from nmtprune.data.corpus import load_corpus
+    from nmtprune.engines import open_engine
     from nmtprune.engines.profile import profile
 
-    set_threads(settings.threads)
     loss = settings.metric == LOSS
     asked = profile(checkpoint)
-    corpora = {
-        name: load_corpus(data, asked, references=not loss, targets=loss) for name, data in sets.items()
-    }
+    engine = open_engine(settings.engine, checkpoint, settings.for_engine())
+    corpora = {name: load_corpus(data, asked, references=not loss, targets=loss) for name, data in sets.items()}
     metrics = {name: _metric(corpus, settings) for name, corpus in corpora.items()}
-    from nmtprune.engines.native import load
-    from nmtprune.runs._naive import Naive
-    model = load(checkpoint, choose_device(settings.device))
     kind = _Losses if loss else _Translations
-    return {
-        name: kind(corpus, metrics[name], Naive(model, corpus, settings.search, settings.limits), settings)
-        for name, corpus in corpora.items()
-    }
+    return {name: kind(corpus, metrics[name], engine.ablation(corpus), settings) for name, corpus in corpora.items()}
 
 
 def _metric(corpus: "Corpus", settings: MeasureSettings) -> Metric:

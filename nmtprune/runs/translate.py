@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
 from nmtprune.plan import Plan
-from nmtprune.runs.device import choose_device, set_threads
+from nmtprune.runs.collect import termination_as_interrupt
+from nmtprune.runs.device import choose_device
 
 if TYPE_CHECKING:
     from nmtprune.data.batching import BatchLimits
     from nmtprune.data.corpus import Corpus
-    from nmtprune.engines.base import Engine
+    from nmtprune.engines.base import Engine, Kept
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.search.options import SearchOptions
     from nmtprune.runs.progress import Progress
@@ -72,37 +73,39 @@ def translate(run: TranslateRun, progress: "Progress") -> Iterator[tuple[Transla
 
     if run.n_best > run.search.beam:
         raise UsageError(f"--n-best {run.n_best} is more than the --beam of {run.search.beam} hypotheses")
-    checkpoint, engine = _prepare(run)
+    checkpoint, engine, kept = _prepare(run)
     left_out = total = 0
     for corpus in stream_corpus(run.data, profile(checkpoint), run.buffer_size):
         for note in corpus.notes:
             progress.note(f"{corpus.name}: {note}")
         total, left_out = total + corpus.total, left_out + corpus.total - len(corpus)
-        yield from _piece(run, engine, corpus)
+        yield from _piece(run, engine, corpus, kept)
     if left_out:
         progress.note(f"{left_out} of {total} sentences were left out: an empty line stands for each")
 
 
-def _prepare(run: TranslateRun) -> "tuple[Checkpoint, Engine]":
-    """Checkpoint and engine, with the heads masked that the plan removes."""
+def _prepare(run: TranslateRun) -> "tuple[Checkpoint, Engine, Kept]":
+    """Checkpoint, engine and the heads that the plan keeps."""
+    from nmtprune.engines import EngineSettings, open_engine
     from nmtprune.formats import load
 
-    set_threads(run.threads)
-    device = choose_device(run.device)
+    settings = EngineSettings(run.search, run.limits, choose_device(run.device), run.threads)
     checkpoint = load(run.checkpoint)
-    kept = {}
+    kept: Kept = {}
     if run.plan is not None:
         plan = Plan.read(run.plan)
         plan.check(checkpoint.base, other_weights=run.other_weights, where=str(run.plan))
         kept = {module.id: plan.kept(module.id) for module in checkpoint.architecture}
-    from nmtprune.runs._naive import NaiveEngine
-    return checkpoint, NaiveEngine(checkpoint, run, device, kept)
+    return checkpoint, open_engine(run.engine, checkpoint, settings), kept
 
 
-def _piece(run: TranslateRun, engine: "Engine", corpus: "Corpus") -> Iterator[tuple[Translation, ...]]:
+def _piece(run: TranslateRun, engine: "Engine", corpus: "Corpus", kept: "Kept") -> Iterator[tuple[Translation, ...]]:
     """Translations of consecutive sentences, nothing where one was left out."""
     found: list[tuple[Translation, ...]] = [()] * corpus.total
-    for place, hypotheses in zip(corpus.numbers.tolist(), engine.translate(corpus), strict=True):
+    # An engine may have temporary files and a process of its own, which must end with this one.
+    with termination_as_interrupt():
+        translations = engine.translate(corpus, kept)
+    for place, hypotheses in zip(corpus.numbers.tolist(), translations, strict=True):
         best = hypotheses[: run.n_best]
         found[place] = tuple(Translation(corpus.decode(each.tokens), each.score) for each in best)
     yield from found

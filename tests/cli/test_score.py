@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from nmtprune.engines import generate
 from nmtprune.scores import Scores
 from tests.cli.running import nmtprune, refused
 from tests.data.builders import write_dictionary
+from tests.fairseq_plugin import commands
 
 FAST = ("--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--kinds", "cross", "--resamples", 2000)
 
@@ -124,6 +126,26 @@ def test_all_but_one_with_test_data(tiny: Path, tmp_path: Path) -> None:
         assert re.fullmatch(rf"    {layer} +{re.escape(f'{entry.delta:+.2f}')}[* ] \({entry.id.head}\)", row)
     rows = output.with_suffix(".tsv").read_text().splitlines()
     assert [row.split("\t")[0] for row in rows[1:]] == ["valid.xx-yy"] * 8 + ["test.xx-yy"] * 2
+
+
+def test_engines_agree(tiny: Path, tmp_path: Path, scored: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate.subprocess, "run", commands.in_this_process)
+    output = tmp_path / "scores.json"
+    data = ("--data-bin", tiny.parent / "data-bin")
+    result = nmtprune("score", tiny, *data, "-o", output, *FAST, "--engine", "fairseq")
+    assert result.code == 0, result.stderr
+    own, theirs = Scores.read(scored[0]), Scores.read(output)
+    assert theirs.heads == own.heads
+    assert dict(theirs.baseline) == {**own.baseline, "engine": "fairseq"}
+
+
+def test_losses_run_on_the_native_engine(tiny: Path, tmp_path: Path) -> None:
+    data = ("--data-bin", tiny.parent / "data-bin", "-o", tmp_path / "scores.json")
+    assert refused("score", tiny, *data, "--metric", "loss", "--engine", "fairseq") == (
+        6,
+        "the engine fairseq computes no losses: --metric loss runs on --engine native",
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_colour_only_on_a_terminal(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

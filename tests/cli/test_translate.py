@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from nmtprune import slim
 from nmtprune.architecture import HeadId
+from nmtprune.engines import generate
 from nmtprune.formats import load
 from nmtprune.plan import Plan
 from tests.cli.running import nmtprune, refused
@@ -94,10 +96,34 @@ def test_a_plan_masks_on_the_fly(tiny: Path, plan: Path, tmp_path: Path) -> None
 
 
 def test_the_engine_fairseq(tiny: Path, plan: Path, generated: str) -> None:
-    options = (*_test_set(tiny), "--engine", "fairseq")
-    assert nmtprune("translate", tiny, *options).stdout.splitlines() == [text for _, _, text in _best(generated)[::3]]
-    own = nmtprune("translate", tiny, *_test_set(tiny), "--plan", plan).stdout
-    assert nmtprune("translate", tiny, *options, "--plan", plan).stdout == own
+    found = nmtprune("translate", tiny, *_test_set(tiny), "--engine", "fairseq")
+    assert (found.code, found.stderr) == (0, "")
+    assert found.stdout.splitlines() == [text for _, _, text in _best(generated)[::3]]
+
+
+def test_engines_agree(tiny: Path, plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate.subprocess, "run", commands.in_this_process)
+    text = "w1 w2 w3\n" + "w3 " * 40 + "\n\nw4 unknown\nw5 w6 w7 w8 w9 w10\n"
+    raw = _raw(tiny, "--buffer-size", 2, "--skip-invalid-size-inputs-valid-test", "--n-best", 2)
+    for options, stdin in ((_test_set(tiny), None), ((*_test_set(tiny), "--plan", plan), None), (raw, text)):
+        own = nmtprune("translate", tiny, *options, stdin=stdin)
+        assert own.code == 0 and len(own.stdout) > 50
+        assert nmtprune("translate", tiny, *options, "--engine", "fairseq", stdin=stdin) == own
+
+
+def test_a_terminated_run_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
+    options = [str(option) for option in (*_test_set(tiny), "--engine", "fairseq")]
+    command = [sys.executable, "-m", "nmtprune.cli.main", "translate", str(tiny), *options]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("nmtprune-*/*/checkpoint.pt")) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.terminate()
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (130, ""), stderr
+    assert not list(tmp_path.glob("nmtprune-*"))
 
 
 def test_plans_are_checked(tiny: Path, plan: Path, build: Any) -> None:

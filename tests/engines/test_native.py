@@ -1,20 +1,32 @@
-"""The native model of checkpoints as they are read from files: stock, old, slim and real ones."""
+"""The native model of checkpoints as they are read from files, stock, old, slim and real ones; and its engine."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor
 
-from nmtprune.engines import native
-from nmtprune.errors import CheckpointError
+from nmtprune.architecture import ModuleId
+from nmtprune.data.batching import BatchLimits
+from nmtprune.data.corpus import Corpus, load_corpus
+from nmtprune.data.options import DataOptions
+from nmtprune.engines import EngineSettings, Kept, native, open_engine
+from nmtprune.engines.profile import profile
+from nmtprune.errors import CheckpointError, EngineError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
+from nmtprune.model.search import SearchOptions, Symbols, translate
+from nmtprune.model.search.ablation import Ablation as RecordedSearch
 from nmtprune.plan import Plan
 from nmtprune.slim import apply
 from tests.conftest import Build
 from tests.model import support
+from tests.reference.losses import sentence_loss
+
+SETTINGS = EngineSettings(SearchOptions(beam=3, max_len_b=9), BatchLimits.of(50), torch.device("cpu"), 1)
 
 
 def close(found: Tensor, expected: Tensor) -> bool:
@@ -109,3 +121,139 @@ def test_real_model(shared_model: Path) -> None:
         states, expected = support.fairseq_scores(support.fairseq_model(shared_model), source, target)
         assert close(model(source, target), expected)
         assert close(model.encode(source).states, states)
+
+
+def _opened(path: Path, settings: EngineSettings = SETTINGS) -> tuple[native.NativeEngine, Corpus]:
+    checkpoint = load(path)
+    engine = open_engine("native", checkpoint, settings)
+    assert isinstance(engine, native.NativeEngine)
+    data = DataOptions(data_bin=path.parent / "data-bin")
+    return engine, load_corpus(data, profile(checkpoint), references=False, targets=True)
+
+
+def _masks(engine: native.NativeEngine, kept: Kept) -> dict[ModuleId, Tensor]:
+    heads = {module: range(engine.model.architecture[module].heads) for module in kept}
+    return {module: torch.tensor([float(head in own) for head in heads[module]]) for module, own in kept.items()}
+
+
+def _systems(engine: native.NativeEngine) -> list[Kept]:
+    """Nothing masked, each head of some modules, one head left, and a plan for all modules."""
+    names = ("encoder.0", "decoder.1", "cross.1")
+    alone = [{ModuleId.parse(name): [h for h in range(4) if h != head]} for name in names for head in range(4)]
+    whole = {module.id: list(range(module.heads))[module.id.layer :: 2] for module in engine.model.architecture}
+    return [{}, *alone, {ModuleId("cross", 0): [2]}, whole, {ModuleId("encoder", 1): [0, 1, 2, 3]}]
+
+
+@pytest.fixture(scope="module")
+def path(build: Build) -> Path:
+    return support.randomized(build(**support.VARIANTS["pre-norm, all embeddings shared"]))
+
+
+def test_translations_come_in_the_order_of_the_corpus(path: Path) -> None:
+    engine, corpus = _opened(path)
+    assert len(corpus.batches(SETTINGS.limits)) > 2
+    for kept in _systems(engine)[::5]:
+        found = engine.translate(corpus, kept)
+        for source, hypotheses in zip(corpus.source, found, strict=True):
+            (alone,) = translate(
+                engine.model, torch.from_numpy(source)[None], SETTINGS.search, Symbols(1, 2, 3), _masks(engine, kept)
+            )
+            assert [each.tokens for each in hypotheses] == [each.tokens for each in alone]
+            assert [each.score for each in hypotheses] == pytest.approx([each.score for each in alone], abs=1e-5)
+
+
+def test_best_translations_of_many_systems(path: Path) -> None:
+    engine, corpus = _opened(path)
+    systems = _systems(engine)
+    ablation = engine.ablation(corpus)
+    found = ablation.best(systems)
+    for kept, own in zip(systems, found, strict=True):
+        assert own == [hypotheses[0].tokens for hypotheses in engine.translate(corpus, kept)]
+    assert ablation.best(systems[3:5]) == found[3:5]
+    assert ablation.best([]) == []
+
+
+def test_recordings_beyond_the_limit_are_made_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, corpus = _opened(path)
+    systems, batches = _systems(engine)[:6], corpus.batches(SETTINGS.limits)
+    record = RecordedSearch.record
+
+    def best(limit: int) -> tuple[int, list[int], Any]:
+        """Memory used, searches recorded by each of two calls, and translations."""
+        monkeypatch.setattr(native, "RECORDED_BYTES", limit)
+        ablation, counts, found = engine.ablation(corpus), [], []
+        for begin in (0, 3):
+            with mock.patch.object(RecordedSearch, "record", autospec=True, side_effect=record) as recording:
+                found += ablation.best(systems[begin : begin + 3])
+            counts.append(recording.call_count)
+        return limit - ablation.free_bytes, counts, found
+
+    used, counts, expected = best(native.RECORDED_BYTES)
+    assert used > 0 and counts == [len(batches), 0]
+    assert best(0) == (0, [len(batches), len(batches)], expected)
+    half, counts, found = best(used // 2)
+    assert 0 < half <= used // 2 and counts[0] == len(batches) and 0 < counts[1] < len(batches)
+    assert found == expected
+
+
+def test_losses_come_in_the_order_of_the_corpus(path: Path) -> None:
+    engine, corpus = _opened(path)
+    systems = _systems(engine)
+    for kept, losses in zip(systems, engine.ablation(corpus).losses(systems), strict=True):
+        pairs = zip(corpus.source, corpus.target or (), strict=True)
+        expected = [sentence_loss(engine.model, *map(list, pair), _masks(engine, kept)) for pair in pairs]
+        assert losses == pytest.approx(expected, rel=1e-5)
+
+
+def test_losses_need_references(path: Path) -> None:
+    engine, corpus = _opened(path)
+    with (
+        mock.patch.dict(vars(corpus), target=None),
+        pytest.raises(ValueError, match=r"^valid\.xx-yy has no references"),
+    ):
+        engine.ablation(corpus).losses([{}])
+
+
+def test_what_searches_refuse_comes_through(path: Path) -> None:
+    engine, corpus = _opened(path, replace(SETTINGS, limits=BatchLimits.of(4)))
+    with pytest.raises(UsageError, match="--max-tokens 4 is too small"):
+        engine.ablation(corpus)
+    engine, corpus = _opened(path, replace(SETTINGS, search=SearchOptions(min_len=9, max_len_b=8)))
+    with pytest.raises(UsageError, match="--min-len 9 is more than the 8 tokens"):
+        engine.ablation(corpus).best([{}])
+    with pytest.raises(UsageError, match="--min-len 9 is more than the 8 tokens"):
+        engine.translate(corpus, {})
+
+
+def test_models_that_it_cannot_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = load(path)
+
+    def refuse(_self: Checkpoint) -> None:
+        raise CheckpointError.of_faults("the native model cannot run this checkpoint", ["one reason", "another"])
+
+    monkeypatch.setattr(type(checkpoint), "network", refuse)
+    with pytest.raises(EngineError) as raised:
+        open_engine("native", checkpoint, SETTINGS)
+    assert str(raised.value) == f"{path}: the native model cannot run this checkpoint: one reason; another"
+    assert raised.value.faults == ("one reason", "another") and raised.value.exit_code == 6
+
+
+def test_threads(path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        for threads in (2, None):
+            open_engine("native", load(path), replace(SETTINGS, threads=threads))
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_memory_is_counted_once() -> None:
+    @dataclass(frozen=True)
+    class Part:
+        name: str
+        values: Tensor | None
+
+    values = torch.zeros(10, dtype=torch.float64)
+    shared = [Part("whole", values), Part("view", values[3:]), Part("none", None)]
+    assert native.size_bytes((shared, {"other": (torch.zeros(3, dtype=torch.int32), 5)}, Part)) == 80 + 12

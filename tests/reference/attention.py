@@ -39,8 +39,9 @@ def attend(
                 scores = k @ q / math.sqrt(head_dim)
                 if seen is not None:
                     scores[~seen[row, query]] = -math.inf
-                weights[row, head, query] = torch.softmax(scores, 0)
-                found = weights[row, head, query] @ v
+                attention = torch.softmax(scores, 0)
+                weights[row, head, query] = attention
+                found = attention @ v
                 if mask is not None:
                     found = found * mask[row, head, query]
                 output[row, query] += parameters["output.weight"][:, own] @ found

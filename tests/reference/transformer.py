@@ -1,6 +1,7 @@
 """A transformer in plain steps, one sentence at a time without padding, from the native model's tensors."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -14,16 +15,28 @@ Tensors = Mapping[str, Tensor]
 FUNCTIONS = {"relu": torch.relu, "swish": lambda x: x * torch.sigmoid(x), "tanh": torch.tanh}
 
 
-def scores(network: Network, architecture: Architecture, tensors: Tensors, source: Tensor, target: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Heads:
+    """Factors [1, H, T] of the heads' outputs by module, and attention weights [1, H, T, S], which a pass fills in."""
+
+    masks: Mapping[ModuleId, Tensor] = field(default_factory=dict)
+    observed: dict[ModuleId, Tensor] = field(default_factory=dict)
+
+
+def scores(
+    network: Network, architecture: Architecture, tensors: Tensors, source: Tensor, target: Tensor,
+    heads: Heads | None = None,
+) -> Tensor:  # fmt: skip
     """Logits [T, V] of one sentence pair: tokens [S] and [T]."""
     assert network.encoder is not None
+    heads = heads or Heads()
     x = embed("encoder", network.encoder, network, tensors, source)
     for layer in range(network.encoder.layers):
-        x = sublayers("encoder", layer, network, architecture, tensors, x, None)
+        x = sublayers("encoder", layer, network, architecture, tensors, x, None, heads)
     memory = finish("encoder", network.encoder, network, tensors, x)
     x = embed("decoder", network.decoder, network, tensors, target)
     for layer in range(network.decoder.layers):
-        x = sublayers("decoder", layer, network, architecture, tensors, x, memory)
+        x = sublayers("decoder", layer, network, architecture, tensors, x, memory, heads)
     x = finish("decoder", network.decoder, network, tensors, x)
     return x @ tensors["output.weight"].T + (tensors["output.bias"] if network.output_bias else 0)
 
@@ -55,7 +68,7 @@ def finish(side: str, stack: Stack, network: Network, tensors: Tensors, x: Tenso
 
 def sublayers(
     side: str, layer: int, network: Network, architecture: Architecture, tensors: Tensors, x: Tensor,
-    memory: Tensor | None,
+    memory: Tensor | None, heads: Heads,
 ) -> Tensor:  # fmt: skip
     stack = network.encoder if side == "encoder" else network.decoder
     assert stack is not None
@@ -72,8 +85,10 @@ def sublayers(
             keys = x if memory is None or name == "self_attention" else memory
             causal = torch.ones(1, len(x), len(x), dtype=torch.bool).tril()
             seen = causal if side == "decoder" and name == "self_attention" else None
-            kind = "cross" if name == "cross_attention" else side
-            x = attend(own, x[None], keys[None], architecture[ModuleId(kind, layer)].head_dim, seen)[0][0]
+            id = ModuleId("cross" if name == "cross_attention" else side, layer)
+            mask = heads.masks.get(id)
+            output, heads.observed[id] = attend(own, x[None], keys[None], architecture[id].head_dim, seen, mask)
+            x = output[0]
         for operation in stack.postprocess:
             x = before + x if operation == "a" else norm(f"{prefix}_post_norm", network, tensors, x)
     return x

@@ -102,7 +102,9 @@ class Scorer:
         logits = torch.full((rows, self.width + 1), -torch.inf, dtype=like.dtype, device=like.device)
         return Candidates(tokens, logits, torch.zeros(rows, dtype=like.dtype, device=like.device))
 
-    def choose(self, values: Tensor, ending: Tensor, rules: Rules, tokens: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def choose(
+        self, values: Tensor, ending: Tensor, rules: Rules, tokens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Tokens and logits [n, k + 1] of the best of values [n, W].
 
         Args:

@@ -1,5 +1,7 @@
 """A recorded search as the draft of the same searches under several systems of head masks."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,29 @@ from nmtprune.model.search.slots import Slots
 from nmtprune.model.search.trellis import Trellis
 
 _BLOCK = 1024
+
+
+def blocks(size: int) -> Iterator[slice]:
+    """Rows of a trellis in pieces whose candidates are computed together."""
+    for begin in range(0, size, _BLOCK):
+        yield slice(begin, min(begin + _BLOCK, size))
+
+
+def next_words(features: Tensor, rows: slice, trellis: Trellis, scorer: Scorer, screen: Screen | None) -> Candidates:
+    """Candidates of some rows of a trellis whose features [n, E] are new: by the screen where it holds, else exactly."""
+    rules, real = trellis.rules.select(rows), trellis.real[rows]
+    if screen is None or trellis.known is None:
+        found, exact = scorer.none(features, len(features)), real
+    else:
+        found, holds = screen.candidates(features, trellis.known.select(rows), rules)
+        exact = real & ~holds
+    left = exact.nonzero().squeeze(1)
+    if len(left):
+        own = scorer(features[left], rules.select(left))
+        found.tokens[left], found.logits[left], found.normalizer[left] = own.tokens, own.logits, own.normalizer
+        if found.spread is not None:
+            found.spread[left] = 0.0
+    return found
 
 
 class TrellisDraft:
@@ -24,7 +49,7 @@ class TrellisDraft:
     def __init__(self, trellis: Trellis, systems: int, scorer: Scorer, screen: Screen | None) -> None:
         """Make nodes for that many systems; they mean nothing before `fill`."""
         self._trellis, self._scorer = trellis, scorer
-        self._screen = screen if trellis.known is not None else None
+        self._screen = screen
         count, device = systems * trellis.size, trellis.token.device
         self.nodes = Nodes(device)
         offset = torch.arange(systems, device=device).unsqueeze(1) * trellis.size
@@ -39,23 +64,12 @@ class TrellisDraft:
         """Take the features [N, E] of the next system's hypotheses, and find their candidates."""
         first = len(self._features) * self._trellis.size
         self._features.append(features)
-        for begin in range(0, self._trellis.size, _BLOCK):
-            rows = slice(begin, min(begin + _BLOCK, self._trellis.size))
+        for rows in blocks(self._trellis.size):
             self._fill(features[rows], rows, first)
 
     def _fill(self, features: Tensor, rows: slice, first: int) -> None:
-        rules, real = self._trellis.rules.select(rows), self._trellis.real[rows]
         nodes = slice(first + rows.start, first + rows.stop)
-        known = self._trellis.known
-        if self._screen is None or known is None:
-            exact = real
-        else:
-            found, holds = self._screen.candidates(features, known.select(rows), rules)
-            self._write(nodes, found)
-            exact = real & ~holds
-        left = exact.nonzero().squeeze(1)
-        if len(left):
-            self._write(left + nodes.start, self._scorer(features[left], rules.select(left)))
+        self._write(nodes, next_words(features, rows, self._trellis, self._scorer, self._screen))
 
     def _write(self, nodes: Tensor | slice, found: Candidates) -> None:
         self.candidates.tokens[nodes] = found.tokens

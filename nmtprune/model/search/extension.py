@@ -5,17 +5,16 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nmtprune.architecture import ModuleId
 from nmtprune.model.attention import Probe, Visible
+from nmtprune.model.kernels import linear
 from nmtprune.model.layers import DecoderLayer
-from nmtprune.model.search.nodes import KeyValues
+from nmtprune.model.search.nodes import Buffers, KeyValues
 from nmtprune.model.search.sources import Groups, Memories, Sources
 from nmtprune.model.state import Memory
 from nmtprune.model.transformer import Decoder, Transformer
-
 
 _BLOCK_BYTES = 1 << 20
 _FEWEST = 8
@@ -31,15 +30,15 @@ def finish(decoder: Decoder, x: Tensor) -> Tensor:
     """Features that the output layer takes, from the states [..., D] after the last layer."""
     if decoder.final_norm is not None:
         x = decoder.final_norm(x)
-    return x if decoder.projection is None else F.linear(x, decoder.projection)
+    return x if decoder.projection is None else linear(x, decoder.projection)
 
 
-def caches(model: Transformer, layers: range) -> KeyValues:
-    """An empty cache of keys and values for some of the decoder's layers."""
+def caches(model: Transformer, layers: range, buffers: Buffers | None = None) -> KeyValues:
+    """An empty cache of keys and values for some of the decoder's layers; `buffers` lend it memory."""
     attentions = [(layer, decoder_layers(model.decoder)[layer].self_attention) for layer in layers]
     sizes = {layer: (attention.heads, attention.head_dim) for layer, attention in attentions if attention.heads}
     like = next(model.decoder.parameters())
-    return KeyValues(sizes, like.new_empty(0, dtype=model.dtype))
+    return KeyValues(sizes, like.new_empty(0, dtype=model.dtype), buffers or Buffers())
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from nmtprune.model.search.extension import Extension, Rows
 from nmtprune.model.search.nodes import Nodes
 from nmtprune.model.search.slots import Ended, Slots
 
-
 _WORST = 0.25
 """Of inexact nodes those are made exact first whose error bounds are this much of the largest."""
 
@@ -76,7 +75,7 @@ class Lockstep:
         self._recorder: Recorder | None = None
 
     def run(self, slots: Slots, recorder: Recorder | None = None) -> Ended:
-        """Search until all have ended, beginning with `Slots.start`."""
+        """Search until all have ended, beginning with `Slots.begin`."""
         self._recorder = recorder
         ended = Ended(slots.search.shape[0], slots.token.shape[1], slots.token.device)
         if self._draft is not None:

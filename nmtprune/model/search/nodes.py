@@ -57,6 +57,20 @@ class Nodes:
         return torch.stack(steps[::-1], dim=1)
 
 
+class Buffers:
+    """Memory of earlier caches, by layer, for later ones: fresh memory costs more than what is written into it."""
+
+    def __init__(self) -> None:
+        self._by_layer: dict[int, Tensor] = {}
+
+    def take(self, layer: int, like: Tensor, rows: int, width: int) -> Tensor:
+        """A buffer of at least that many rows, of any content."""
+        there = self._by_layer.get(layer)
+        if there is None or there.shape[0] < rows or there.shape[1] != width or there.dtype != like.dtype:
+            there = self._by_layer[layer] = like.new_empty(rows, width)
+        return there
+
+
 class KeyValues:
     """Self-attention keys and values of nodes, a row [2 * H * K] per node and layer, keys first.
 
@@ -64,15 +78,16 @@ class KeyValues:
     are more than those that are kept; pinned rows stay.
     """
 
-    def __init__(self, layers: dict[int, tuple[int, int]], like: Tensor) -> None:
+    def __init__(self, layers: dict[int, tuple[int, int]], like: Tensor, buffers: Buffers) -> None:
         """Make room for no rows yet.
 
         Args:
             layers: heads and head_dim of the layers that are kept here.
             like: tensor of the device and type to compute in.
+            buffers: where memory comes from; no two caches may have a layer from one of them at a time.
         """
         self.layers = layers
-        self._like = like
+        self._like, self._memory = like, buffers
         self._buffers = {layer: like.new_empty(0, 2 * heads * size) for layer, (heads, size) in layers.items()}
         self._row = torch.zeros(0, dtype=torch.long, device=like.device)
         self._rows = self._kept = self._pinned = 0
@@ -82,8 +97,9 @@ class KeyValues:
         first, self._rows = self._rows, self._rows + rows
         for layer, buffer in self._buffers.items():
             if self._rows > buffer.shape[0]:
-                grown = buffer.new_empty(max(self._rows, min(2 * buffer.shape[0], self._rows + (1 << 16))), buffer.shape[1])
-                grown[:first] = buffer[:first]
+                grown = self._memory.take(layer, self._like, self._rows + self._rows // 2, buffer.shape[1])
+                if first:
+                    grown[:first] = buffer[:first]
                 self._buffers[layer] = grown
         return range(first, self._rows)
 
@@ -123,7 +139,7 @@ class KeyValues:
         if 2 * self._kept > self._rows:
             return
         for layer, buffer in self._buffers.items():
-            self._buffers[layer] = buffer.index_select(0, kept)
+            buffer[: self._kept] = buffer.index_select(0, kept)
         place = torch.zeros(self._rows, dtype=torch.long, device=kept.device)
         place[kept] = torch.arange(self._kept, device=kept.device)
         self._row = place[self._row.clamp(max=self._rows - 1)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from nmtprune.model.search.candidates import Scorer
 from nmtprune.model.search.nodes import Nodes
 from nmtprune.model.search.options import Hypothesis, SearchOptions
 
@@ -40,8 +41,9 @@ class Slots:
     draft: Tensor
 
     @classmethod
-    def start(cls, source: Tensor, system: Tensor, max_len: Tensor, beam: int, eos: int) -> "Slots":
-        """One hypothesis without tokens per search [P]; the other slots are empty."""
+    def begin(cls, source: Tensor, system: Tensor, max_len: int, scorer: Scorer) -> "Slots":
+        """One hypothesis without tokens per search [P], which may have `max_len` tokens; the other slots are empty."""
+        beam, eos = scorer.beam, scorer.symbols.eos
         count, device = source.shape[0], source.device
         logits = torch.full((count, beam), -torch.inf, dtype=torch.float64, device=device)
         logits[:, 0] = 0.0
@@ -50,7 +52,7 @@ class Slots:
             search=torch.arange(count, device=device),
             source=source,
             system=system,
-            max_len=max_len,
+            max_len=torch.full_like(source, max_len),
             found=none[:, 0].clone(),
             token=torch.full_like(none, eos),
             logits=logits,

@@ -52,17 +52,12 @@ def translate(
     stores = [caches(model, range(len(model.decoder.layers)))]
     extension = Extension(model, Memories((memory,), source.shape[0]), decoder_masks(masks), stores)
     max_len = options.max_len(source.shape[1], model.max_positions[1])
-    ended = Lockstep(scorer, extension, nodes).run(start(source, max_len, scorer))
+    sentences = torch.arange(source.shape[0], device=source.device)
+    slots = Slots.begin(sentences, torch.zeros_like(sentences), max_len, scorer)
+    ended = Lockstep(scorer, extension, nodes).run(slots)
     return ended.ranked(nodes, options).hypotheses(nodes, ended, symbols.eos, scorer.beam)
 
 
 def decoder_masks(masks: Mapping[ModuleId, Tensor]) -> dict[ModuleId, Tensor]:
     """Masks of decoder modules as those of a single system, [1, H]."""
     return {module: mask.unsqueeze(0) for module, mask in masks.items() if module.kind != "encoder"}
-
-
-def start(source: Tensor, max_len: int, scorer: Scorer) -> Slots:
-    """One search for each sentence of a batch [B, S]."""
-    sentences = torch.arange(source.shape[0], device=source.device)
-    longest = torch.full_like(sentences, max_len)
-    return Slots.start(sentences, torch.zeros_like(sentences), longest, scorer.beam, scorer.symbols.eos)

@@ -1,0 +1,137 @@
+"""What an engine offers: translations and losses of one checkpoint, with any of its heads masked."""
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nmtprune.architecture import Architecture, ModuleId
+from nmtprune.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from nmtprune.data.batching import BatchLimits
+    from nmtprune.data.corpus import Corpus
+    from nmtprune.formats.base import Checkpoint
+    from nmtprune.model.search.options import Hypothesis, SearchOptions
+
+Kept = Mapping[ModuleId, Sequence[int]]
+"""Heads that stay, of the checkpoint's real heads; a module that is not named keeps all of its own."""
+
+Tokens = tuple[int, ...]
+"""Ids of a translation, the end-of-sentence symbol included; empty for none."""
+
+ENGINES: Mapping[str, str] = {
+    "native": "nmtprune.engines.native:NativeEngine",
+    "fairseq": "nmtprune.engines.fairseq:FairseqEngine",
+}
+"""Name of an engine -> module and class."""
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How an engine runs.
+
+    Attributes:
+        search: how translations are searched.
+        limits: size of batches.
+        device: where to compute.
+        threads: CPU threads; None leaves the number to the engine.
+    """
+
+    search: "SearchOptions"
+    limits: "BatchLimits"
+    device: "torch.device"
+    threads: int | None = None
+
+
+class Ablation(ABC):
+    """One set of sentences under many head masks."""
+
+    @abstractmethod
+    def best(self, systems: Sequence[Kept]) -> list[list[Tokens]]:
+        """The best translation of every sentence, in the order of the corpus, with only these heads left.
+
+        What several systems have in common is computed once: those of one module go well into one call.
+
+        Raises:
+            UsageError: a minimum length above the maximum.
+            EngineError: the engine failed.
+        """
+
+    @abstractmethod
+    def losses(self, systems: Sequence[Kept]) -> list[list[float]]:
+        """Negative log-likelihood (nats) of every reference, summed over its tokens, with only these heads left.
+
+        Raises:
+            EngineError: the engine computes no losses.
+        """
+
+
+class Engine(ABC):
+    """Runs one checkpoint, full or slim.
+
+    Attributes:
+        checkpoint: the model.
+        settings: how it runs.
+    """
+
+    def __init__(self, checkpoint: "Checkpoint", settings: EngineSettings) -> None:
+        """Prepare to run a checkpoint.
+
+        Raises:
+            EngineError: the engine cannot run this model, all reasons; or its packages are not installed.
+            CheckpointError: the checkpoint is damaged.
+        """
+        self.checkpoint, self.settings = checkpoint, settings
+
+    @abstractmethod
+    def translate(self, corpus: "Corpus", kept: Kept) -> "list[list[Hypothesis]]":
+        """Up to `beam` translations of every sentence, best first, in the order of the corpus; `kept` as in `Kept`.
+
+        Raises:
+            UsageError: a minimum length above the maximum, or a sentence larger than a batch.
+            EngineError: the engine failed.
+        """
+
+    @abstractmethod
+    def ablation(self, corpus: "Corpus") -> Ablation:
+        """Prepare to run the sentences under many head masks.
+
+        Raises:
+            UsageError: a sentence is larger than a batch.
+            EngineError: the engine cannot take these data.
+        """
+
+
+def open_engine(name: str, checkpoint: "Checkpoint", settings: EngineSettings) -> Engine:
+    """The engine of that name for a checkpoint.
+
+    Raises:
+        UsageError: an unknown name.
+        EngineError, CheckpointError: as for `Engine`.
+    """
+    if name not in ENGINES:
+        raise UsageError(f"--engine '{name}': choose {' or '.join(ENGINES)}")
+    module, _, attribute = ENGINES[name].partition(":")
+    engine: type[Engine] = getattr(importlib.import_module(module), attribute)
+    return engine(checkpoint, settings)
+
+
+def removed(architecture: Architecture, kept: Kept) -> dict[ModuleId, list[int]]:
+    """Heads that do not stay, by module, for the modules that lose any.
+
+    Raises:
+        KeyError: a module that the model does not have.
+        ValueError: heads that it does not have.
+    """
+    found = {}
+    for module, heads in kept.items():
+        there, left = range(architecture[module].heads), set(heads)
+        if not left <= set(there):
+            raise ValueError(f"{module} has no heads {sorted(left - set(there))}")
+        if len(left) < len(there):
+            found[module] = [head for head in there if head not in left]
+    return found

@@ -1,0 +1,153 @@
+"""Stock fairseq-generate as an engine: the reference that the native one is compared with.
+
+Every system is a checkpoint of its own, in which the output of its masked heads is zero, and a process of its own. What
+fairseq does not print is not there: the symbol ``<s>`` inside a translation, which no trained model makes.
+"""
+
+import importlib.util
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from nmtprune import slim
+from nmtprune.architecture import HeadId
+from nmtprune.data.sentences import Ids
+from nmtprune.data.vocabulary import FairseqVocabulary
+from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, removed
+from nmtprune.engines.generate import Generation
+from nmtprune.errors import EngineError
+from nmtprune.model.search.options import Hypothesis
+from nmtprune.plan import Plan
+
+if TYPE_CHECKING:
+    from nmtprune.data.corpus import Corpus
+    from nmtprune.formats.base import Checkpoint
+    from nmtprune.formats.fairseq import FairseqCheckpoint
+
+_TASK = "translation"
+
+
+class FairseqEngine(Engine):
+    """Runs a fairseq checkpoint by fairseq's own command, with nmtprune's plug-in for slim ones."""
+
+    def __init__(self, checkpoint: "Checkpoint", settings: EngineSettings) -> None:
+        """Check that fairseq is there and can run the model; nothing is started."""
+        super().__init__(checkpoint, settings)
+        if importlib.util.find_spec("fairseq") is None:
+            raise EngineError("fairseq is not installed: pip install 'nmtprune[fairseq]'")
+        faults = list(_model_faults(checkpoint))
+        if faults:
+            raise EngineError.of_faults(f"{checkpoint.path}: the engine fairseq cannot run this model", faults)
+        self._plain = checkpoint.without_optimizer()
+
+    def translate(self, corpus: "Corpus", kept: Kept) -> list[list[Hypothesis]]:
+        """Up to `beam` translations of every sentence."""
+        if not len(corpus):
+            return []
+        return FairseqAblation(corpus, self.settings, self).translations(kept, self.settings.search.beam)
+
+    def ablation(self, corpus: "Corpus") -> "FairseqAblation":
+        """Write the sentences for fairseq; the files are deleted with the result."""
+        return FairseqAblation(corpus, self.settings, self)
+
+    def masked(self, kept: Kept) -> "Checkpoint":
+        """The checkpoint, without training state, in which the output of the removed heads is zero."""
+        lost = removed(self._plain.architecture, kept)
+        heads = [HeadId(module, head) for module, own in lost.items() for head in own]
+        return slim.apply(Plan.removing(self._plain.base, heads), self._plain, "masked") if heads else self._plain
+
+
+class FairseqAblation(Ablation):
+    """Sentences in a temporary folder, and a run of fairseq-generate on them for every system."""
+
+    def __init__(self, corpus: "Corpus", settings: EngineSettings, engine: FairseqEngine) -> None:
+        """Write the sentences for fairseq."""
+        faults = list(_corpus_faults(corpus))
+        if faults:
+            raise EngineError.of_faults(f"{corpus.name}: the engine fairseq cannot take these data", faults)
+        self._corpus, self._settings, self._engine = corpus, settings, engine
+        batches = corpus.batches(settings.limits)
+        self._check_lengths(batches)
+        self._folder = tempfile.TemporaryDirectory(prefix="nmtprune-")
+        self._generations = [generation.write() for generation in self._plan(batches)]
+
+    def best(self, systems: Sequence[Kept]) -> list[list[Tokens]]:
+        """The best translations under each of several systems."""
+        translations = (self.translations(kept, 1) for kept in systems)
+        return [[own[0].tokens if own else () for own in hypotheses] for hypotheses in translations]
+
+    def losses(self, systems: Sequence[Kept]) -> list[list[float]]:
+        """Refuse: no command of fairseq tells the loss of every sentence."""
+        raise EngineError("the engine fairseq computes no losses: --metric loss runs on --engine native")
+
+    def translations(self, kept: Kept, n_best: int) -> list[list[Hypothesis]]:
+        """Translations of every sentence under one system, in the order of the corpus.
+
+        Raises:
+            EngineError: fairseq failed, or left sentences out.
+        """
+        where = self._engine.checkpoint.path
+        found: dict[int, list[Hypothesis]] = {}
+        with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
+            path = Path(folder) / "checkpoint.pt"
+            self._engine.masked(kept).save(path)
+            for generation in self._generations:
+                if not found.keys() >= set(generation.order.tolist()):
+                    try:
+                        found |= generation.translations(path, n_best)
+                    except EngineError as error:
+                        raise EngineError(f"{where}: {error}") from error
+        missing = len(self._corpus) - len(found)
+        if missing:
+            raise EngineError(f"{where}: fairseq-generate left out {missing} of {len(self._corpus)} sentences")
+        return [found[place] for place in range(len(self._corpus))]
+
+    def _check_lengths(self, batches: Sequence[Ids]) -> None:
+        """Refuse a minimum length above the maximum, which fairseq does with a traceback."""
+        positions = self._corpus.model.max_target_positions
+        if positions is not None:
+            for batch in batches:
+                self._settings.search.max_len(int(self._corpus.source.sizes[batch].max()), positions)
+
+    def _plan(self, batches: Sequence[Ids]) -> Iterator[Generation]:
+        """Runs that translate exactly these batches.
+
+        The sentences are written in the order of the batches, which sorting them again leaves as it is. fairseq 0.12.3
+        drops the last batch where its size is no multiple of the one asked for: it gets a run of its own.
+        """
+        limits, last = self._settings.limits, batches[-1]
+        is_dropped = len(last) % limits.multiple > 0
+        if len(batches) > 1 or not is_dropped:
+            batching = ["--required-batch-size-multiple", str(limits.multiple)]
+            batching += ["--max-tokens", str(limits.max_tokens)] if limits.max_tokens is not None else []
+            if limits.max_sentences is not None or limits.max_tokens is None:
+                batching += ["--batch-size", str(limits.max_sentences or len(self._corpus))]
+            yield self._generation("all", np.concatenate(batches), batching)
+        if is_dropped:
+            batching = ["--required-batch-size-multiple", "1", "--batch-size", str(len(last))]
+            yield self._generation("last", last, batching)
+
+    def _generation(self, name: str, order: Ids, batching: Sequence[str]) -> Generation:
+        folder = Path(self._folder.name) / name
+        folder.mkdir()
+        return Generation(self._corpus, order, folder, self._settings, tuple(batching))
+
+
+def _model_faults(checkpoint: "Checkpoint") -> Iterator[str]:
+    """Why fairseq-generate cannot translate with a checkpoint."""
+    if checkpoint.format != "fairseq":
+        yield f"a checkpoint of format {checkpoint.format}"
+        return
+    task = cast("FairseqCheckpoint", checkpoint).section("task").get("_name") or _TASK
+    if task != _TASK:
+        yield f"trained for the task '{task}', only '{_TASK}' is supported"
+
+
+def _corpus_faults(corpus: "Corpus") -> Iterator[str]:
+    """Why sentences cannot be written for fairseq."""
+    for vocabulary in (corpus.source_vocabulary, corpus.target_vocabulary):
+        if not isinstance(vocabulary, FairseqVocabulary):
+            yield f"{vocabulary.path} is no dictionary of fairseq"

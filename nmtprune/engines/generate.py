@@ -1,0 +1,143 @@
+"""Sentences of a corpus translated by stock fairseq-generate, in a process of its own."""
+
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nmtprune
+from nmtprune.data.databin import Languages
+from nmtprune.data.sentences import Ids
+from nmtprune.data.writing import NumberedData, read_numbers
+from nmtprune.engines.base import EngineSettings
+from nmtprune.errors import EngineError
+from nmtprune.model.search.options import Hypothesis
+
+if TYPE_CHECKING:
+    import torch
+
+    from nmtprune.data.corpus import Corpus
+
+_USER_DIR = Path(nmtprune.__file__).resolve().parent / "user_dir" / "nmtprune_fairseq"
+_LANGUAGES = Languages("source", "target")
+_SUBSET = "test"
+"""fairseq shuffles every other subset before it sorts by length."""
+
+_LINE = re.compile(r"([SH])-([0-9]+)\t(?:([^\t]+)\t)?(.*)")
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """Sentences that lie ready for fairseq-generate, and how it batches them.
+
+    Attributes:
+        corpus: where the sentences are from.
+        order: their positions there, in the order in which they are written.
+        folder: the data folder.
+        settings: search, device and threads.
+        batching: options of fairseq-generate.
+    """
+
+    corpus: "Corpus"
+    order: Ids
+    folder: Path
+    settings: EngineSettings
+    batching: tuple[str, ...]
+
+    def write(self) -> "Generation":
+        """Write the data folder.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        corpus, order = self.corpus, self.order
+        words = len(corpus.source_vocabulary), len(corpus.target_vocabulary)
+        target = None if corpus.target is None else corpus.target.select(order)
+        NumberedData(self.folder, _LANGUAGES, words).write(_SUBSET, corpus.source.select(order), target)
+        return self
+
+    def translations(self, checkpoint: Path, n_best: int) -> dict[int, list[Hypothesis]]:
+        """Run fairseq-generate.
+
+        Args:
+            checkpoint: the model's file.
+            n_best: translations per sentence, at most.
+
+        Returns:
+            By position in the corpus; fairseq may leave sentences out.
+
+        Raises:
+            EngineError: fairseq failed; the message is the last line that it wrote to stderr.
+        """
+        command = [sys.executable, "-P", "-m", "fairseq_cli.generate", *self._options(checkpoint, n_best)]
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=_environment(self.settings.device, self.settings.threads),
+            check=False,
+        )
+        if done.returncode:
+            raise EngineError(f"fairseq-generate failed: {_reason(done.returncode, done.stderr)}")
+        return self._parsed(done.stdout)
+
+    def _options(self, checkpoint: Path, n_best: int) -> Iterator[str]:
+        profile, search = self.corpus.model, self.settings.search
+        longest = str(max(int(side.sizes.max()) for side in (self.corpus.source, self.corpus.target) if side))
+        yield from (str(self.folder), "--user-dir", str(_USER_DIR), "--path", str(checkpoint))
+        yield from ("--task", "translation", "--gen-subset", _SUBSET)
+        yield from ("--source-lang", _LANGUAGES.source, "--target-lang", _LANGUAGES.target)
+        # Flags that turn the default around: padding before source sentences, behind target sentences.
+        yield from () if profile.left_pad_source else ("--left-pad-source",)
+        yield from ("--left-pad-target",) if profile.left_pad_target else ()
+        # The model's own limits hold too: these are the task's, which must not be smaller.
+        yield from ("--max-source-positions", longest, "--max-target-positions", longest)
+        yield from ("--beam", str(search.beam), "--nbest", str(n_best), "--lenpen", repr(search.lenpen))
+        yield from ("--max-len-a", repr(search.max_len_a), "--max-len-b", str(search.max_len_b))
+        yield from ("--min-len", str(search.min_len), "--unkpen", repr(search.unkpen))
+        yield from ("--unnormalized",) if search.unnormalized else ()
+        yield from ("--cpu",) if self.settings.device.type == "cpu" else ()
+        # Without it fairseq leaves sentences to as many processes as there are GPUs.
+        yield from ("--distributed-world-size", "1", "--num-workers", "0", "--seed", "1", "--no-progress-bar")
+        yield from self.batching
+
+    def _parsed(self, output: str) -> dict[int, list[Hypothesis]]:
+        """The sentences (S-) and their translations (H-) in what fairseq-generate printed."""
+        found: dict[int, list[Hypothesis]] = {}
+        eos = self.corpus.target_vocabulary.eos
+        for match in filter(None, map(_LINE.fullmatch, output.split("\n"))):
+            kind, number, score, text = match.groups()
+            own = found.setdefault(int(self.order[int(number)]), [])
+            if kind == "H":
+                # fairseq prints scores to the base 2.
+                own.append(Hypothesis((*read_numbers(text), eos), float(score) * math.log(2)))
+        return found
+
+
+def _environment(device: "torch.device", threads: int | None) -> dict[str, str]:
+    """Environment of the process: its number of threads and its GPU."""
+    found = dict(os.environ)
+    if threads is not None:
+        found["OMP_NUM_THREADS"] = str(threads)
+    if device.type == "cuda":
+        visible = [name for name in found.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        number = device.index or 0
+        found["CUDA_VISIBLE_DEVICES"] = visible[number] if number < len(visible) else str(number)
+    return found
+
+
+def _reason(status: int, stderr: str) -> str:
+    """Why a process failed, in one line."""
+    if status < 0:
+        killed = f"killed by {signal.Signals(-status).name}"
+        return f"{killed}; out of memory?" if -status == signal.SIGKILL else killed
+    said: Sequence[str] = [line.strip() for line in stderr.splitlines() if line.strip()]
+    return said[-1] if said else f"exit status {status}"

@@ -1,0 +1,150 @@
+"""Importance of attention heads: how much the loss answers to their masks (Michel et al. 2019, section 4.1, eq. 2).
+
+I_h = E_x |dL(x) / dxi_h|, where xi_h is the factor of head h's output, at 1, and L(x) the training loss of sentence x,
+summed over its tokens. By the chain rule that is |Att_h(x)^T dL(x)/dAtt_h(x)|.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.data.batching import Batch
+from nmtprune.errors import CheckpointError, DataError, UsageError
+from nmtprune.methods.measuring import Texts, by_head, heads_left
+
+if TYPE_CHECKING:
+    import torch
+
+    from nmtprune.formats.base import Checkpoint
+    from nmtprune.model import Masks, Transformer
+
+UNITS = ("sentence", "token")
+"""What the absolute value is taken of: a sentence's derivative by one factor for each head (the paper's formula), or by
+one for each head and query position (its authors' code). Without it derivatives of both signs would cancel."""
+
+NORMALIZATIONS = ("layer", "none")
+"""Whether scores are divided by the norm of their module, see `normalized`."""
+
+_UNSMOOTHED = ("cross_entropy", "adaptive_loss")
+_AUTOCAST = ("float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class ImportanceSettings:
+    """How importance is measured.
+
+    Attributes:
+        unit: one of UNITS.
+        label_smoothing: of the training loss, fairseq's ``--label-smoothing``; see `label_smoothing_of`.
+        autocast: compute products in bfloat16 or float16, which is meant for GPUs; derivatives by the factors of heads
+            are in single precision all the same. None computes everything in the type of the model.
+    """
+
+    unit: str = "sentence"
+    label_smoothing: float = 0.0
+    autocast: "torch.dtype | None" = None
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UsageError: naming every value that is not allowed.
+        """
+        faults = []
+        if self.unit not in UNITS:
+            faults.append(f"unknown unit '{self.unit}' (choose among {', '.join(UNITS)})")
+        if not 0 <= self.label_smoothing < 1:
+            faults.append(f"label smoothing {self.label_smoothing} is not a number from 0 to below 1")
+        if self.autocast is not None and str(self.autocast).removeprefix("torch.") not in _AUTOCAST:
+            faults.append(f"cannot compute in {self.autocast} (choose among {', '.join(_AUTOCAST)})")
+        if faults:
+            raise UsageError.of_faults("importance", faults)
+
+
+def label_smoothing_of(checkpoint: "Checkpoint") -> float:
+    """Label smoothing that a checkpoint was trained with; 0 for a loss without, or where the file does not tell.
+
+    Raises:
+        CheckpointError: what the file says is no number from 0 to below 1.
+    """
+    from nmtprune.formats.fairseq import FairseqCheckpoint
+
+    criterion: Mapping[str, Any] = checkpoint.section("criterion") if isinstance(checkpoint, FairseqCheckpoint) else {}
+    # A legacy file has one set of settings for all parts: what the criterion did not ask for may be there all the same.
+    found = None if criterion.get("_name") in _UNSMOOTHED else criterion.get("label_smoothing")
+    try:
+        value = 0.0 if found is None else float(found)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not 0 <= value < 1:
+        raise CheckpointError(
+            f"{checkpoint.path}: label_smoothing is {found!r}, not a number from 0 to below 1: give --label-smoothing"
+        )
+    return value
+
+
+def importance(
+    model: "Transformer", batches: Iterable[Batch], settings: ImportanceSettings, masks: "Masks | None" = None
+) -> dict[HeadId, float]:
+    """I_h of every head, not normalized; which sentences share a batch makes no difference.
+
+    The unit ``sentence`` has one factor per sentence and head and gives the mean of |dL/dxi| over sentences. ``token``
+    has one per query position and gives the mean over query tokens: those of the source for the encoder, of the target
+    for decoder and cross. Padding is left out, the end-of-sentence symbol counts, dropout is off; sums are taken in
+    double precision.
+
+    Args:
+        model: an encoder-decoder model in single or double precision.
+        batches: sentences with their references; memory is needed for one at a time.
+        settings: how to measure.
+        masks: [H] of zeros and ones for modules that lost heads; the importance is that in the model without them.
+
+    Returns:
+        Nats per sentence or per query token, for every head that the masks leave, in order; nothing for the others.
+
+    Raises:
+        DataError: no sentences.
+        CheckpointError: derivatives that are no finite numbers.
+        ValueError: a model in half precision, batches without references, masks of another shape or other values.
+    """
+    import torch
+
+    from nmtprune.methods.gradients import HeadGradients
+
+    if model.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"importance in {model.dtype}: build the model in single precision and use autocast")
+    by_query, left = settings.unit == "token", heads_left(model, masks)
+    gradients = HeadGradients(model, left, by_query, settings.label_smoothing, settings.autocast)
+    sums = {id: torch.zeros(len(mask), dtype=torch.float64, device=model.device) for id, mask in left.items()}
+    counts = dict.fromkeys(left, 0)
+    with torch.inference_mode(False), torch.enable_grad():
+        for batch in batches:
+            texts = Texts.of(batch, model)
+            for id, gradient in gradients.of(texts).items():
+                sums[id] += gradient.abs().transpose(0, 1).flatten(1).sum(1, dtype=torch.float64)
+                counts[id] += int(texts.queries(id).sum()) if by_query else len(gradient)
+    if not all(counts.values()):
+        raise DataError("importance: there are no sentences to measure it on")
+    return by_head(left, {id: own / counts[id] for id, own in sums.items()})
+
+
+def module_norms(scores: Mapping[HeadId, float]) -> dict[ModuleId, float]:
+    """l2 norm of the scores of each module: per layer and kind."""
+    by_module: dict[ModuleId, list[float]] = {}
+    for head, score in scores.items():
+        by_module.setdefault(head.module, []).append(score)
+    return {module: math.hypot(*own) for module, own in by_module.items()}
+
+
+def normalized(scores: Mapping[HeadId, float], norms: Mapping[ModuleId, float] | None = None) -> dict[HeadId, float]:
+    """Scores divided by the l2 norm of their module; zeros where the norm is zero.
+
+    Args:
+        scores: importance of heads.
+        norms: of every module in `scores`, from the first pass where this is a later one on a model that lost heads: by
+            its own norm the last head of a module would always score 1, and never be removed. None: those of `scores`.
+    """
+    chosen = module_norms(scores) if norms is None else norms
+    return {head: score / chosen[head.module] if chosen[head.module] else 0.0 for head, score in scores.items()}

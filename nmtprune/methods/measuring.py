@@ -1,0 +1,135 @@
+"""What importance and confidence share: the sentences they are measured on, and the heads that are there."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.data.batching import Batch, BatchLimits
+from nmtprune.data.corpus import Corpus
+from nmtprune.data.sentences import Sentences
+from nmtprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nmtprune.model import Masks, Transformer
+
+MAX_TOKENS = 4096
+"""Tokens per batch where nothing else is asked for: importance keeps the states of all layers for the way back."""
+
+
+def drawn(corpus: Corpus, sentences: int, seed: int) -> Corpus:
+    """That many sentences of a corpus, drawn without repetition, in their order; all where there are no more.
+
+    Raises:
+        UsageError: fewer than one sentence.
+    """
+    if sentences < 1:
+        raise UsageError(f"{sentences} sentences cannot be drawn: take 1 or more")
+    if sentences >= len(corpus):
+        return corpus
+    chosen = np.sort(np.random.default_rng(seed).choice(len(corpus), sentences, replace=False))
+    references = corpus.references
+    return replace(
+        corpus,
+        source=corpus.source.select(chosen),
+        target=None if corpus.target is None else corpus.target.select(chosen),
+        references=None if references is None else tuple(references[place] for place in chosen.tolist()),
+        numbers=corpus.numbers[chosen],
+    )
+
+
+def on_translations(corpus: Corpus, translations: Sequence[Sequence[int]]) -> Corpus:
+    """The corpus with translations in the place of its references.
+
+    Args:
+        corpus: the sentences that were translated.
+        translations: token ids of each, the end-of-sentence symbol included; none at all stand for that symbol alone.
+
+    Raises:
+        ValueError: another number of translations than of sentences.
+    """
+    if len(translations) != len(corpus):
+        raise ValueError(f"{len(translations)} translations of {len(corpus)} sentences")
+    nothing = (corpus.target_vocabulary.eos,)
+    target = Sentences.of(np.array(tokens or nothing, dtype=np.int64) for tokens in map(tuple, translations))
+    return replace(corpus, target=target, references=None)
+
+
+def batches(corpus: Corpus, limits: BatchLimits | None = None) -> Iterator[Batch]:
+    """The sentences of a corpus as padded tensors, batched by its own rules; of at most MAX_TOKENS tokens by default.
+
+    Raises:
+        UsageError: a sentence has more tokens than a batch may have.
+    """
+    for positions in corpus.batches(limits or BatchLimits(MAX_TOKENS)):
+        yield corpus.batch(positions)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The sentences of a batch, where the model is.
+
+    Attributes:
+        source: [B, S] token ids.
+        previous: [B, T] decoder input.
+        target: [B, T] token ids of the references.
+        real_source: [B, S], false for padding.
+        real_target: [B, T] likewise.
+    """
+
+    source: "Tensor"
+    previous: "Tensor"
+    target: "Tensor"
+    real_source: "Tensor"
+    real_target: "Tensor"
+
+    @classmethod
+    def of(cls, batch: Batch, model: "Transformer") -> "Texts":
+        """Take a batch to the model; ValueError where it has no target side."""
+        if batch.target is None or batch.previous is None:
+            raise ValueError("a batch without references as token ids")
+        padding, device = model.network.padding, model.device
+        source, previous, target = (side.to(device) for side in (batch.source, batch.previous, batch.target))
+        return cls(source, previous, target, source != padding, target != padding)
+
+    def queries(self, module: ModuleId, left_out: int | None = None) -> "Tensor":
+        """Which positions [B, T] send queries in a module: tokens of the source in the encoder, else of the target.
+
+        Those of the token `left_out` do not count. In the decoder a position is that of the token predicted there.
+        """
+        side = (self.source, self.real_source) if module.kind == "encoder" else (self.target, self.real_target)
+        tokens, real = side
+        return real if left_out is None else real & (tokens != left_out)
+
+
+def heads_left(model: "Transformer", masks: "Masks | None") -> "dict[ModuleId, Tensor]":
+    """A mask [H] for every module with heads, in the model's type; ones where `masks` has none.
+
+    Raises:
+        ValueError: masks that are not one zero or one for each head, or of modules that the model does not have.
+    """
+    import torch
+
+    given = dict(masks or {})
+    left = {module.id: given.pop(module.id, torch.ones(module.heads)) for module in model.architecture}
+    if given:
+        raise ValueError(f"masks for modules that the model does not have: {', '.join(map(str, given))}")
+    for id, mask in left.items():
+        heads = model.architecture[id].heads
+        if tuple(mask.shape) != (heads,) or bool(((mask != 0) & (mask != 1)).any()):
+            raise ValueError(f"the mask of {id} is not {heads} zeros and ones")
+    return {id: mask.to(model.device, model.dtype) for id, mask in left.items() if len(mask)}
+
+
+def by_head(left: "Mapping[ModuleId, Tensor]", values: "Mapping[ModuleId, Tensor]") -> dict[HeadId, float]:
+    """Values [H] of modules as one value for every head that is left, in the order of `left`."""
+    return {
+        HeadId(id, head): value
+        for id, mask in left.items()
+        for head, (kept, value) in enumerate(zip(mask.tolist(), values[id].tolist(), strict=True))
+        if kept
+    }

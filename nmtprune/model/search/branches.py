@@ -1,0 +1,219 @@
+"""Greedy search from where hypotheses leave a recorded one, for many sentences and head masks in one batch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nmtprune.architecture import ModuleId
+from nmtprune.model.search.candidates import Candidates, Rules, Scorer
+from nmtprune.model.search.sources import Memories
+from nmtprune.model.state import DecoderState, Memory, Pass
+from nmtprune.model.transformer import Transformer
+
+WAITING_BYTES = 1 << 30
+"""Hypotheses that have been begun wait for others while what they keep in memory is less."""
+
+_BLOCK_TOKENS = 4096
+_SHORT, _SPREAD = 24, 2
+_SHRINK = 0.8
+"""Rows of finished hypotheses are taken out when fewer than this share of the rows go on."""
+
+Tokens = tuple[int, ...]
+
+
+@dataclass
+class Branch:
+    """A hypothesis to continue.
+
+    Attributes:
+        source: sentence of the memories.
+        system: which of the head masks apply.
+        words: what stands fixed, at least one word; grows to the whole translation, the end-of-sentence symbol
+            included, or becomes empty where numbers overflow.
+        likely: the words that probably follow.
+        max_len: tokens that a translation may have before the end-of-sentence symbol.
+        live: it has not ended.
+    """
+
+    source: int
+    system: int
+    words: list[int]
+    likely: Tokens
+    max_len: int
+    live: bool = True
+
+    @property
+    def length(self) -> int:
+        """Words when all likely ones follow."""
+        return len(self.words) + len(self.likely)
+
+    def extend(self, words: Sequence[int], eos: int) -> int:
+        """Take the words that the search chose: the first, and each one behind a likely word that was right.
+
+        Returns:
+            How many likely words were right.
+        """
+        for right, word in enumerate(words):
+            if word in (eos, -1):
+                self.words = [*self.words, eos] if word == eos else []
+                self.live = False
+                return right
+            self.words.append(word)
+            if right == len(self.likely) or self.likely[right] != word:
+                return right
+        raise ValueError("a word is missing behind the likely ones")
+
+
+@dataclass
+class _Begun:
+    """Hypotheses that go on, what the decoder knows of them, and their sentences and masks [R, H]."""
+
+    rows: list[Branch]
+    state: DecoderState
+    memory: Memory
+    masks: dict[ModuleId, Tensor]
+    device: torch.device
+
+    @property
+    def width(self) -> int:
+        """Tokens for which a row takes up room."""
+        return max(self.state.columns, self.memory.length)
+
+    def keep(self, live: list[int]) -> None:
+        """Only some of the rows."""
+        rows = torch.tensor(live, device=self.device)
+        self.rows = [self.rows[number] for number in live]
+        self.state.reorder(rows)
+        self.memory = self.memory.select(rows)
+        self.masks = {module: mask[rows] for module, mask in self.masks.items()}
+
+    @classmethod
+    def joined(cls, parts: "Sequence[_Begun]") -> "_Begun":
+        """The rows of all parts."""
+        rows, device = [row for part in parts for row in part.rows], parts[0].device
+        lengths = torch.tensor([len(row.words) for row in rows], device=device)
+        return cls(
+            rows,
+            DecoderState.joined([part.state for part in parts], lengths),
+            Memory.joined([part.memory for part in parts]),
+            {module: torch.cat([part.masks[module] for part in parts]) for module in parts[0].masks},
+            device,
+        )
+
+
+class Branches:
+    """Continues hypotheses greedily; the rows of a batch advance together, whatever their lengths."""
+
+    def __init__(self, model: Transformer, scorer: Scorer, masks: Mapping[ModuleId, Tensor]) -> None:
+        """Prepare for head masks.
+
+        Args:
+            model: the model.
+            scorer: chooses words, for a beam of 1.
+            masks: of decoder modules, [systems, H]; modules without an entry have no masked heads in any system.
+        """
+        self._model, self._scorer, self._masks = model, scorer, masks
+        self._begun: list[_Begun] = []
+
+    def begin(self, branches: Sequence[Branch], memories: Memories) -> None:
+        """Read what stands, with what is likely to follow; the branches are complete after `finish`."""
+        for rows in _by_length(branches):
+            device = self._model.device
+            system = torch.tensor([row.system for row in rows], device=device)
+            memory = memories.select(torch.tensor([row.source for row in rows], device=device))
+            masks = {module: mask[system] for module, mask in self._masks.items()}
+            begun = _Begun(rows, self._model.new_state(), memory, masks, device)
+            self._read(begun)
+            live = [number for number, row in enumerate(rows) if row.live]
+            for branch in rows:
+                branch.likely = ()
+            if live:
+                begun.keep(live)
+                self._begun.append(begun)
+        if sum(begun.state.size_bytes + begun.memory.size_bytes for begun in self._begun) > WAITING_BYTES:
+            self.finish()
+
+    def finish(self) -> None:
+        """Go on until all that was begun has ended."""
+        waiting, self._begun = sorted(self._begun, key=lambda begun: begun.width), []
+        for together in _of_like_width(waiting):
+            self._finish(_Begun.joined(together))
+
+    def _read(self, begun: _Begun) -> None:
+        """The first pass over some rows."""
+        scorer, rows = self._scorer, begun.rows
+        width = max(row.length for row in rows) + 1
+        fed = [[scorer.symbols.eos, *row.words, *row.likely] for row in rows]
+        padded = [[*tokens, *[scorer.symbols.pad] * (width - len(tokens))] for tokens in fed]
+        places = [(number, place) for number, row in enumerate(rows) for place in range(len(row.words), row.length + 1)]
+        row, place = torch.tensor(places, device=self._model.device).unbind(1)
+        run = Pass(begun.masks, state=begun.state)
+        features = self._model.features(torch.tensor(padded, device=row.device), begun.memory, run=run)
+        limits = torch.tensor([branch.max_len for branch in rows], device=row.device)
+        words = iter(self._words(features[row, place], place, limits[row]).tolist())
+        read = []
+        for branch in rows:
+            stands = len(branch.words) + 1
+            read.append(
+                stands + branch.extend([next(words) for _ in range(len(branch.likely) + 1)], scorer.symbols.eos)
+            )
+        begun.state.truncate(torch.tensor(read, device=row.device))
+
+    def _finish(self, begun: _Begun) -> None:
+        """One word after the other."""
+        words, limits, depth = (
+            torch.tensor(values, device=begun.device)
+            for values in zip(*((row.words[-1], row.max_len, len(row.words)) for row in begun.rows), strict=True)
+        )
+        live = list(range(len(begun.rows)))
+        while live:
+            # An ended row must not run beyond the positions that the model has.
+            crowded = begun.state.columns >= min(row.max_len for row in begun.rows)
+            if len(live) < (len(begun.rows) if crowded else _SHRINK * len(begun.rows)):
+                begun.keep(live)
+                words, limits, depth = words[live], limits[live], depth[live]
+            run = Pass(begun.masks, state=begun.state)
+            features = self._model.features(words.clamp(min=0).unsqueeze(1), begun.memory, run=run)
+            words = self._words(features.squeeze(1), depth, limits)
+            depth = depth + 1
+            for row, word in zip(begun.rows, words.tolist(), strict=True):
+                if row.live:
+                    row.extend([word], self._scorer.symbols.eos)
+            live = [number for number, row in enumerate(begun.rows) if row.live]
+
+    def _words(self, features: Tensor, depth: Tensor, limits: Tensor) -> Tensor:
+        """The words [N] that follow hypotheses of `depth` words, which may have up to `limits`."""
+        rules = Rules(depth < self._scorer.options.min_len, depth >= limits)
+        return best_words(self._scorer(features, rules), self._scorer.symbols.eos)
+
+
+def best_words(candidates: Candidates, eos: int) -> Tensor:
+    """The best word of each hypothesis, [N], be it the end-of-sentence symbol; -1 where numbers overflowed."""
+    best, ending = candidates.logits[:, 0], candidates.logits[:, -1]
+    words = candidates.tokens[:, 0].masked_fill(ending > best, eos)
+    return words.masked_fill((best == -torch.inf) & (ending == -torch.inf), -1)
+
+
+def _by_length(branches: Sequence[Branch]) -> Iterator[list[Branch]]:
+    """Branches that are about as long with what is likely to follow; in each block sources rise."""
+    order = sorted(branches, key=lambda branch: branch.length)
+    begin = 0
+    for end in range(1, len(order) + 1):
+        full = end == len(order) or (end + 1 - begin) * order[end].length > _BLOCK_TOKENS
+        if full or order[end].length > 1.2 * order[begin].length + 1:
+            yield sorted(order[begin:end], key=lambda branch: (branch.source, branch.system))
+            begin = end
+
+
+def _of_like_width(begun: Sequence[_Begun]) -> Iterator[list[_Begun]]:
+    """Blocks, which come by width, in groups that may share memory: each row takes the room of the widest."""
+    together: list[_Begun] = []
+    for block in begun:
+        if together and block.width > max(_SHORT, _SPREAD * together[0].width):
+            yield together
+            together = []
+        together.append(block)
+    if together:
+        yield together

@@ -1,0 +1,100 @@
+"""Greedy search under head masks: a recorded translation is verified in one pass, and continued where it differs."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from nmtprune.model.search.branches import Branch, Branches, best_words
+from nmtprune.model.search.candidates import Scorer
+from nmtprune.model.search.chunk import Chunk, Found, MaskedPasses, Tokens, stacked_masks
+from nmtprune.model.search.draft import blocks, next_words
+from nmtprune.model.search.passes import HeadMasks
+from nmtprune.model.search.shortlist import Screen
+from nmtprune.model.search.sources import Memories
+from nmtprune.model.transformer import Transformer
+
+_LOST = -1
+
+
+class Chains:
+    """Searches with a beam of 1, whose trellis is a chain for each sentence."""
+
+    def __init__(self, model: Transformer, scorer: Scorer, screen: Screen | None) -> None:
+        self._model, self._scorer, self._screen, self._eos = model, scorer, screen, scorer.symbols.eos
+
+    def __call__(self, chunks: Iterable[Chunk], systems: Sequence[HeadMasks]) -> Iterator[tuple[Chunk, Found]]:
+        """Translations of each chunk's sentences under each system of masks, which all change something."""
+        branches = Branches(self._model, self._scorer, stacked_masks(systems))
+        waiting: list[tuple[Chunk, Found, list[tuple[int, Branch]]]] = []
+        for chunk in chunks:
+            found, begun = self._verify(chunk, systems, branches)
+            waiting.append((chunk, found, begun))
+        branches.finish()
+        for chunk, found, begun in waiting:
+            for sentence, branch in begun:
+                found[branch.system][sentence] = tuple(branch.words)
+            yield chunk, found
+
+    def _verify(
+        self, chunk: Chunk, systems: Sequence[HeadMasks], branches: Branches
+    ) -> tuple[Found, list[tuple[int, Branch]]]:
+        """The recorded translations that stand, and by sentence what the others begin with."""
+        passes, draft, size = MaskedPasses(self._model, chunk, systems), _Draft(chunk, self._eos), len(chunk.positions)
+        found: Found = [list(chunk.baseline) for _ in systems]
+        begun: list[tuple[int, Branch]] = []
+        for number, features in enumerate(passes.features()):
+            for sentence, text in draft.differences(self._words(chunk, features)):
+                if text[-1] in (self._eos, _LOST):
+                    found[number][sentence] = text if text[-1] == self._eos else ()
+                    continue
+                source = sentence if len(passes.memories) == 1 else number * size + sentence
+                likely = chunk.baseline[sentence][len(text) : -1]
+                begun.append((sentence, Branch(source, number, list(text), likely, chunk.max_len)))
+        branches.begin([branch for _, branch in begun], Memories(passes.memories, size))
+        return found, begun
+
+    def _words(self, chunk: Chunk, features: Tensor) -> Tensor:
+        """The word [N] that follows each hypothesis, from its features [N, E]."""
+        words = [
+            best_words(
+                next_words(features[rows], rows, chunk.trellis, self._scorer, self._screen), self._scorer.symbols.eos
+            )
+            for rows in blocks(chunk.trellis.size)
+        ]
+        return torch.cat(words)
+
+
+class _Draft:
+    """The recorded translations of a chunk, word by word."""
+
+    def __init__(self, chunk: Chunk, eos: int) -> None:
+        trellis = chunk.trellis
+        device = trellis.token.device
+        self._depth, self._real = trellis.depth, trellis.real
+        self._token, self._root = trellis.token, trellis.table[:, 0, 0]
+        ends = torch.tensor([eos if text else _LOST for text in chunk.baseline], device=device)
+        self._sentence = torch.empty_like(trellis.depth)
+        for group in trellis.groups:
+            numbers = torch.arange(group.sentences.start, group.sentences.stop, device=device)
+            self._sentence[group.rows] = numbers.repeat_interleave(group.size)
+        self._expected = ends[self._sentence]
+        inner = (self._real & (self._depth > 0)).nonzero().squeeze(1)
+        self._expected[trellis.parent[inner]] = trellis.token[inner]
+
+    def differences(self, words: Tensor) -> Iterator[tuple[int, Tokens]]:
+        """Sentences whose next words [N] are not those of the draft: their number, and the text with the first other word.
+
+        The last word is the end-of-sentence symbol, or -1, where the search ends there.
+        """
+        depth = self._depth.masked_fill((words == self._expected) | ~self._real, int(self._depth.max()) + 1)
+        first = torch.full_like(self._root, int(self._depth.max()) + 1)
+        first.scatter_reduce_(0, self._sentence, depth, "amin")
+        sentences = (first <= self._depth.max()).nonzero().squeeze(1)
+        rows = self._root[sentences] + first[sentences]
+        tokens = self._token.tolist() if len(sentences) else []
+        places = zip(
+            sentences.tolist(), self._root[sentences].tolist(), rows.tolist(), words[rows].tolist(), strict=True
+        )
+        for sentence, root, row, word in places:
+            yield sentence, (*tokens[root + 1 : row + 1], word)

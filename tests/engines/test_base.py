@@ -1,0 +1,41 @@
+"""What all engines have in common."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nmtprune.architecture import Architecture, AttentionModule, ModuleId
+from nmtprune.cli.search_options import ENGINES as OFFERED
+from nmtprune.data.batching import BatchLimits
+from nmtprune.engines import EngineSettings, open_engine
+from nmtprune.engines.base import ENGINES, removed
+from nmtprune.errors import UsageError
+from nmtprune.formats import load
+from nmtprune.model.search import SearchOptions
+
+SETTINGS = EngineSettings(SearchOptions(), BatchLimits.of(), torch.device("cpu"))
+
+
+def test_engines_by_name(tiny: Path) -> None:
+    assert tuple(ENGINES) == OFFERED
+    checkpoint = load(tiny)
+    for name in ENGINES:
+        engine = open_engine(name, checkpoint, SETTINGS)
+        assert type(engine).__name__ == f"{name.title()}Engine"
+        assert engine.checkpoint is checkpoint and engine.settings is SETTINGS
+    with pytest.raises(UsageError) as raised:
+        open_engine("marian", checkpoint, SETTINGS)
+    assert str(raised.value) == "--engine 'marian': choose native or fairseq"
+
+
+def test_removed_heads() -> None:
+    encoder, cross = ModuleId("encoder", 0), ModuleId("cross", 0)
+    architecture = Architecture((AttentionModule(encoder, 3, 4), AttentionModule(cross, 2, 4, padding_heads=1)))
+    assert removed(architecture, {}) == {}
+    assert removed(architecture, {encoder: [2, 0, 1]}) == {}
+    assert removed(architecture, {encoder: [1], cross: []}) == {encoder: [0, 2], cross: [0, 1]}
+    with pytest.raises(ValueError, match=r"^cross\.0 has no heads \[2\]$"):
+        removed(architecture, {cross: [0, 1, 2]})
+    with pytest.raises(KeyError, match="decoder.0"):
+        removed(architecture, {ModuleId("decoder", 0): []})
