@@ -1,6 +1,6 @@
 """Time of one importance pass, beside a plain forward and backward pass of the same model over the same batches.
 
-    python benchmarks/importance.py [--sentences 512] [--threads 2] [--repeat 5] [--device cuda]
+    python benchmarks/importance.py [--sentences 128] [--threads 2] [--repeat 5] [--device cuda]
     python benchmarks/importance.py --model checkpoint.pt --data-bin DIR [--subset train]
 
 The plain pass is what a step of training computes before the optimizer: label-smoothed loss, gradients of all
@@ -63,7 +63,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, help="a checkpoint; needs --data-bin")
     parser.add_argument("--data-bin", type=Path)
     parser.add_argument("--subset", default="train")
-    parser.add_argument("--sentences", type=int, default=512)
+    parser.add_argument("--sentences", type=int, default=128)
     parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--device", default="cpu")

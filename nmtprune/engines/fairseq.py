@@ -5,7 +5,9 @@ fairseq does not print is not there: the symbol ``<s>`` inside a translation, wh
 """
 
 import importlib.util
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -71,7 +73,8 @@ class FairseqAblation(Ablation):
         self._corpus, self._settings, self._engine = corpus, settings, engine
         batches = corpus.batches(settings.limits)
         self._check_lengths(batches)
-        self._folder = tempfile.TemporaryDirectory(prefix="nmtprune-")
+        self._folder = Path(tempfile.mkdtemp(prefix="nmtprune-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._generations = [generation.write() for generation in self._plan(batches)]
 
     def best(self, systems: Sequence[Kept]) -> list[list[Tokens]]:
@@ -91,7 +94,7 @@ class FairseqAblation(Ablation):
         """
         where = self._engine.checkpoint.path
         found: dict[int, list[Hypothesis]] = {}
-        with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             path = Path(folder) / "checkpoint.pt"
             self._engine.masked(kept).save(path)
             for generation in self._generations:
@@ -131,7 +134,7 @@ class FairseqAblation(Ablation):
             yield self._generation("last", last, batching)
 
     def _generation(self, name: str, order: Ids, batching: Sequence[str]) -> Generation:
-        folder = Path(self._folder.name) / name
+        folder = self._folder / name
         folder.mkdir()
         return Generation(self._corpus, order, folder, self._settings, tuple(batching))
 

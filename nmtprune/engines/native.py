@@ -1,14 +1,13 @@
 """The native model of a checkpoint, whatever its file format, and the engine that runs it."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from nmtprune.architecture import ModuleId
-from nmtprune.data.sentences import Ids
 from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, removed
 from nmtprune.errors import CheckpointError, EngineError
 from nmtprune.model import Transformer
@@ -98,11 +97,9 @@ class NativeAblation(Ablation):
         """The best translations under each of several systems."""
         masks = [masks_of(self._model, kept) for kept in systems]
         found: list[list[Tokens]] = [[()] * len(self._corpus) for _ in systems]
-        for number, positions in enumerate(self._batches):
-            for chunk in self._chunks(number, positions):
-                for own, texts in zip(found, self._search.masked(chunk, masks), strict=True):
-                    for place, text in zip(chunk.positions, texts, strict=True):
-                        own[place] = text
+        for system, chunk, texts in self._search.translations(_Chunks(self._chunks), masks):
+            for place, text in zip(chunk.positions, texts, strict=True):
+                found[system][place] = text
         return found
 
     def losses(self, systems: Sequence[Kept]) -> list[list[float]]:
@@ -123,17 +120,28 @@ class NativeAblation(Ablation):
                     own[place] = loss
         return found
 
-    def _chunks(self, number: int, positions: Ids) -> "list[Chunk]":
-        """The recorded search of a batch, kept for the next time while there is room."""
-        chunks = self._recorded.get(number)
-        if chunks is None:
-            batch = self._corpus.batch(positions)
-            chunks = self._search.record(batch.source, batch.positions.tolist())
-            size = size_bytes(chunks)
-            if size <= self.free_bytes:
-                self._recorded[number] = chunks
-                self.free_bytes -= size
-        return chunks
+    def _chunks(self) -> "Iterator[Chunk]":
+        """The recorded searches, kept for the next time while there is room."""
+        for number, positions in enumerate(self._batches):
+            chunks = self._recorded.get(number)
+            if chunks is None:
+                batch = self._corpus.batch(positions)
+                chunks = self._search.record(batch.source, batch.positions.tolist())
+                size = size_bytes(chunks)
+                if size <= self.free_bytes:
+                    self._recorded[number] = chunks
+                    self.free_bytes -= size
+            yield from chunks
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """Recorded searches that can be gone through several times."""
+
+    again: "Callable[[], Iterator[Chunk]]"
+
+    def __iter__(self) -> "Iterator[Chunk]":
+        return self.again()
 
 
 def masks_of(model: Transformer, kept: Kept) -> dict[ModuleId, Tensor]:

@@ -26,8 +26,8 @@ def confidence(
 
     Queries are the tokens of the source in the encoder, and the tokens of the target in decoder and cross-attention,
     where a position is that of the token which is predicted there: a head appears once per word of the output, as the
-    paper counts. In decoder self-attention the first position sees itself alone and counts as 1 for every head. Padding
-    is neither query nor key. Sums are taken in double precision.
+    paper counts. In decoder self-attention the first position sees itself alone and counts as 1 for every head (unless
+    attention is joint). Padding is neither query nor key. Sums are taken in double precision.
 
     Args:
         model: an encoder-decoder model.
@@ -49,7 +49,7 @@ def confidence(
     from nmtprune.model import Pass
 
     left, left_out = heads_left(model, masks), model.network.eos if exclude_eos else None
-    sums = {id: torch.zeros(len(mask), dtype=torch.float64, device=model.device) for id, mask in left.items()}
+    sums = {id: torch.zeros_like(mask, dtype=torch.float64) for id, mask in left.items()}
     counts = dict.fromkeys(left, 0)
     with torch.inference_mode():
         for batch in batches:

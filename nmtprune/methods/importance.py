@@ -115,11 +115,12 @@ def importance(
 
     if model.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"importance in {model.dtype}: build the model in single precision and use autocast")
-    by_query, left = settings.unit == "token", heads_left(model, masks)
-    gradients = HeadGradients(model, left, by_query, settings.label_smoothing, settings.autocast)
-    sums = {id: torch.zeros(len(mask), dtype=torch.float64, device=model.device) for id, mask in left.items()}
-    counts = dict.fromkeys(left, 0)
+    by_query = settings.unit == "token"
     with torch.inference_mode(False), torch.enable_grad():
+        left = heads_left(model, masks)
+        gradients = HeadGradients(model, left, by_query, settings.label_smoothing, settings.autocast)
+        sums = {id: torch.zeros_like(mask, dtype=torch.float64) for id, mask in left.items()}
+        counts = dict.fromkeys(left, 0)
         for batch in batches:
             texts = Texts.of(batch, model)
             for id, gradient in gradients.of(texts).items():

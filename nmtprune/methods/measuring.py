@@ -122,7 +122,8 @@ def heads_left(model: "Transformer", masks: "Masks | None") -> "dict[ModuleId, T
         heads = model.architecture[id].heads
         if tuple(mask.shape) != (heads,) or bool(((mask != 0) & (mask != 1)).any()):
             raise ValueError(f"the mask of {id} is not {heads} zeros and ones")
-    return {id: mask.to(model.device, model.dtype) for id, mask in left.items() if len(mask)}
+    # Copies: autograd takes no tensor that was made in inference mode.
+    return {id: mask.to(model.device, model.dtype, copy=True) for id, mask in left.items() if len(mask)}
 
 
 def by_head(left: "Mapping[ModuleId, Tensor]", values: "Mapping[ModuleId, Tensor]") -> dict[HeadId, float]:

@@ -2,13 +2,14 @@
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from nmtprune.runs.processes import Processes
 from nmtprune.runs.state import State
+from nmtprune.runs.units import Unit
 
 if TYPE_CHECKING:
     from nmtprune.runs.progress import Progress
@@ -17,26 +18,29 @@ if TYPE_CHECKING:
 class Collector:
     """Results of this process and, for the leader, of all others."""
 
-    def __init__(self, own: Processes, state: State | None, steps: Mapping[str, int], progress: "Progress") -> None:
+    def __init__(
+        self, own: Processes, state: State | None, stage: str, units: Sequence[Unit], progress: "Progress"
+    ) -> None:
         """Begin the stage that these units are.
 
         Args:
             own: this process among the others.
             state: where the leader keeps results; None for the others.
-            steps: what each missing unit counts for in the progress.
+            stage: what the progress calls it.
+            units: what is to be computed.
             progress: of the leader.
         """
         self._own, self._state, self._progress = own, state, progress
-        self._missing = dict(steps)
+        self._missing = {unit.key: unit for unit in units}
         if state is not None:
-            progress.begin("heads", sum(steps.values()))
+            progress.begin(stage, sum(len(unit.heads) for unit in units))
 
-    def add(self, unit: str, packed: bytes) -> None:
+    def add(self, unit: Unit, packed: bytes) -> None:
         """Take the result of a unit of this process."""
         if self._state is None:
-            self._own.hand_in(unit, packed)
+            self._own.hand_in(unit.key, packed)
         else:
-            self._keep(unit, packed)
+            self._keep(unit.key, packed)
             self._collect()
 
     def wait(self) -> None:
@@ -51,13 +55,14 @@ class Collector:
                 self._own.pause()
 
     def _collect(self) -> None:
-        for unit, packed in self._own.handed_in(list(self._missing)).items():
-            self._keep(unit, packed)
+        for key, packed in self._own.handed_in(list(self._missing)).items():
+            self._keep(key, packed)
 
-    def _keep(self, unit: str, packed: bytes) -> None:
+    def _keep(self, key: str, packed: bytes) -> None:
         if self._state is not None:
-            self._state.add(unit, packed)
-            self._progress.advance(unit, self._missing.pop(unit))
+            self._state.add(key, packed)
+            unit = self._missing.pop(key)
+            self._progress.advance(unit.name, len(unit.heads))
 
 
 @contextmanager

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import Architecture, ModuleId
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
 from nmtprune.evaluate.metric import Metric, Scored, Statistics, TokenLoss
 from nmtprune.evaluate.quality import Bleu, Chrf
 from nmtprune.runs.device import choose_device
+from nmtprune.runs.units import heads_together
 
 if TYPE_CHECKING:
     from nmtprune.data.batching import BatchLimits
@@ -89,6 +90,16 @@ class Measure(ABC):
     def masked(self, module: ModuleId, kept: Sequence[Sequence[int]]) -> list[Scored]:
         """The model with only these heads left in a module, for each of several choices."""
 
+    def heads_together(self, architecture: Architecture, parameters: int) -> int:
+        """How many heads of a module are best computed, and kept, together; one where the engine shares nothing."""
+        if self._settings.engine != "native":
+            return 1
+        return heads_together(architecture, parameters, self._tokens())
+
+    @abstractmethod
+    def _tokens(self) -> int:
+        """Tokens that the model computes for one system, about."""
+
     def scored(self, statistics: Statistics) -> Scored:
         """A result from its statistics [sentences, stats]."""
         return Scored(self._metric, statistics)
@@ -112,6 +123,9 @@ class _Translations(Measure):
     def masked(self, module: ModuleId, kept: Sequence[Sequence[int]]) -> list[Scored]:
         return [self._score(found) for found in self._ablation.best([{module: heads} for heads in kept])]
 
+    def _tokens(self) -> int:
+        return int(self.corpus.source.sizes.sum()) * (1 + self._settings.search.beam)
+
     def _score(self, translations: "Sequence[Tokens]") -> Scored:
         metric = cast("Bleu | Chrf", self._metric)
         return metric.scored([self.corpus.decode(tokens) if tokens else "" for tokens in translations])
@@ -125,6 +139,9 @@ class _Losses(Measure):
 
     def masked(self, module: ModuleId, kept: Sequence[Sequence[int]]) -> list[Scored]:
         return [self._score(losses) for losses in self._ablation.losses([{module: heads} for heads in kept])]
+
+    def _tokens(self) -> int:
+        return 2 * int(self.corpus.source.sizes.sum())
 
     def _score(self, losses: Sequence[float]) -> Scored:
         target = self.corpus.target

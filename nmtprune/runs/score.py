@@ -1,17 +1,20 @@
 """`score`: mask heads one at a time and test what that changes (Michel et al. 2019, section 3).
 
-The work unit is a module: all of its heads. Units are dealt to the processes of the run one by one; each process
-translates with the full model first, which fixes the drafts and batches that every unit starts from, so that a result
-depends neither on the number of processes nor on what was resumed.
+The work unit is a module, whose heads share much, or a part of it where a head takes long: the state is kept after
+each. Units are dealt to the processes of the run one by one; each process translates with the full model first, which
+fixes the drafts and batches that every unit starts from, so that a result depends neither on the number of processes
+nor on what was resumed.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nmtprune import files, plots, provenance
 from nmtprune.architecture import AttentionModule, HeadId, parse_kinds
@@ -25,6 +28,7 @@ from nmtprune.runs.measure import Measure, MeasureSettings, check_metric_options
 from nmtprune.runs.processes import Processes, processes
 from nmtprune.runs.results import ABLATE, ALL_BUT_ONE, Measured, Mode, best_head
 from nmtprune.runs.state import Interrupted, State, check_state, pack, state_path
+from nmtprune.runs.units import Unit, of_best_heads, units
 from nmtprune.scores import HeldOut, Scores
 
 if TYPE_CHECKING:
@@ -91,6 +95,13 @@ class _Job:
     modules: tuple[AttentionModule, ...]
     measures: Mapping[str, Measure]
 
+    @cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """The heads to score, as they are computed together."""
+        parameters = sum(tensor.numel() for tensor in self.checkpoint.model_tensors.values())
+        together = self.measures[_DEV].heads_together(self.checkpoint.architecture, parameters)
+        return tuple(units(_DEV, self.modules, together))
+
     @property
     def heads(self) -> tuple[HeadId, ...]:
         return tuple(HeadId(module.id, head) for module in self.modules for head in range(module.heads))
@@ -108,9 +119,8 @@ def score(run: ScoreRun, progress: "Progress") -> Scores | None:
     with own.ending_together(), termination_as_interrupt():
         job = _prepare(run, progress)
         state = State.open(state_path(run.output), _settings(job), resume=run.resume) if own.leads else None
-        done = own.share("done", list(state.units) if state else None)
         try:
-            _work(job, own, state, set(done), progress)
+            _work(job, own, state, progress)
             if state is None:
                 own.finish()
                 return None
@@ -177,18 +187,38 @@ def _settings(job: _Job) -> dict[str, Any]:
     return settings
 
 
-def _work(job: _Job, own: Processes, state: State | None, done: set[str], progress: "Progress") -> None:
+def _work(job: _Job, own: Processes, state: State | None, progress: "Progress") -> None:
     """Compute the units that are not done; the leader collects them into the state."""
-    left = [module for module in job.modules if str(module.id) not in done]
-    if not left:
+    done = set(own.share("done", list(state.units) if state else None))
+    left = [unit for unit in job.units if unit.key not in done]
+    if not left and _TEST not in job.measures:
         return
     baseline = {name: part.baseline().statistics for name, part in job.measures.items()}
     if state is not None:
         _keep_baseline(state, baseline)
-    collector = Collector(own, state, {str(module.id): module.heads for module in left}, progress)
-    for number in own.deal("unit", len(left)):
-        collector.add(str(left[number].id), pack(_unit(job, left[number])))
+    _stage(job, own, state, left, progress)
+    if _TEST in job.measures:
+        best = own.share("best", None if state is None else _best_heads(job, state))
+        tested = [unit for unit in of_best_heads(_TEST, job.modules, best) if unit.key not in done]
+        _stage(job, own, state, tested, progress)
+
+
+def _stage(job: _Job, own: Processes, state: State | None, left: Sequence[Unit], progress: "Progress") -> None:
+    """Compute some units."""
+    if not left:
+        return
+    stage = "heads" if left[0].data == _DEV else "best heads on the test data"
+    collector = Collector(own, state, stage, left, progress)
+    for number in own.deal(left[0].data, len(left)):
+        unit = left[number]
+        collector.add(unit, pack({"statistics": _statistics(job, unit)}))
     collector.wait()
+
+
+def _best_heads(job: _Job, state: State) -> dict[str, int]:
+    """The head of each module that does best alone on the development set."""
+    masked = _measured(job, state, _DEV, job.units).masked
+    return {str(module.id): best_head(module.id, masked).head for module in job.modules}
 
 
 def _keep_baseline(state: State, baseline: Mapping[str, Any]) -> None:
@@ -203,29 +233,22 @@ def _keep_baseline(state: State, baseline: Mapping[str, Any]) -> None:
         )
 
 
-def _unit(job: _Job, module: AttentionModule) -> dict[str, Any]:
-    """Statistics of all heads of a module, [heads, sentences, stats]; of the best one on the test data."""
+def _statistics(job: _Job, unit: Unit) -> NDArray[Any]:
+    """Statistics of a unit's heads, [heads, sentences, stats]."""
+    everything = range(unit.module.heads)
     alone = job.run.all_but_one
-    everything = range(module.heads)
-    kept = [tuple(other for other in everything if (other == head) == alone) for head in everything]
-    dev = job.measures[_DEV].masked(module.id, kept)
-    found = {_DEV: np.stack([scored.statistics for scored in dev])}
-    if _TEST in job.measures:
-        masked = {HeadId(module.id, head): scored for head, scored in enumerate(dev)}
-        best = best_head(module.id, masked).head
-        (scored,) = job.measures[_TEST].masked(module.id, [kept[best]])
-        found[_TEST] = scored.statistics[None]
-    return found
+    kept = [tuple(other for other in everything if (other == head) == alone) for head in unit.heads]
+    return np.stack([scored.statistics for scored in job.measures[unit.data].masked(unit.module.id, kept)])
 
 
 def _assemble(job: _Job, state: State, seconds: float, progress: "Progress") -> Scores:
     """The score file from all units."""
     run, mode = job.run, job.run.mode
     progress.begin("resampling", 1)
-    dev = _measured(job, state, _DEV)
+    dev = _measured(job, state, _DEV, job.units)
     test = None
     if _TEST in job.measures:
-        held_out = _measured(job, state, _TEST, dev.masked)
+        held_out = _measured(job, state, _TEST, of_best_heads(_TEST, job.modules, _best_heads(job, state)))
         test = HeldOut(baseline=held_out.describe(run.significance), heads=held_out.scores(run.significance, mode))
     return Scores(
         metric=run.measure.metric,
@@ -244,13 +267,14 @@ def _assemble(job: _Job, state: State, seconds: float, progress: "Progress") -> 
     )
 
 
-def _measured(job: _Job, state: State, name: str, chosen_on: Mapping[HeadId, Scored] | None = None) -> Measured:
+def _measured(job: _Job, state: State, name: str, done: Iterable[Unit]) -> Measured:
+    """What the state holds of one set of sentences."""
     part = job.measures[name]
     masked: dict[HeadId, Scored] = {}
-    for module in job.modules:
-        statistics = state[str(module.id)][name]
-        heads = range(module.heads) if chosen_on is None else [best_head(module.id, chosen_on).head]
-        masked |= {HeadId(module.id, head): part.scored(own) for head, own in zip(heads, statistics, strict=True)}
+    for unit in done:
+        statistics = state[unit.key]["statistics"]
+        for head, own in zip(unit.heads, statistics, strict=True):
+            masked[HeadId(unit.module.id, head)] = part.scored(own)
     return Measured(part.scored(state[_BASELINE][name]), masked, part.facts())
 
 
@@ -263,8 +287,8 @@ def _write(run: ScoreRun, scores: Scores) -> None:
 
 
 def _interrupted(job: _Job, state: State | None) -> Interrupted:
-    kept = 0 if state is None else sum(str(module.id) in state for module in job.modules)
+    kept = 0 if state is None else sum(len(unit.heads) for unit in job.units if unit.key in state)
     where = state_path(job.run.output)
     return Interrupted(
-        f"interrupted: {kept} of {len(job.modules)} modules are kept in {where}; the same command with --resume goes on"
+        f"interrupted: {kept} of {len(job.heads)} heads are kept in {where}; the same command with --resume goes on"
     )

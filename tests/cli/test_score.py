@@ -188,7 +188,7 @@ def test_ctrl_c_keeps_the_state(tiny: Path, tmp_path: Path) -> None:
     assert process.returncode == 130, stderr
     assert stdout == ""
     assert re.fullmatch(
-        rf"Error: interrupted: \d of 6 modules are kept in {state}; the same command with --resume goes on",
+        rf"Error: interrupted: \d+ of 24 heads are kept in {state}; the same command with --resume goes on",
         stderr.splitlines()[-1],
     )
     assert list(tmp_path.iterdir()) == [state]

@@ -24,7 +24,7 @@ def importance(
             masks[module.id] = torch.ones(1, module.heads, length, dtype=torch.float64, requires_grad=True)
         previous = torch.tensor([network.eos, *target[:-1]])
         logits = scores(network, architecture, tensors, torch.tensor(source), previous, Heads(masks))
-        sentence_loss(logits, target, eps).backward()
+        torch.autograd.backward(sentence_loss(logits, target, eps))
         for id in architecture.head_ids():
             gradient = masks[id.module].grad
             assert gradient is not None

@@ -201,13 +201,36 @@ def test_interrupted_and_resumed(tiny: Path, tmp_path: Path, metric: str) -> Non
             score(_run(tiny, output, metric=metric, resume=True), _Interrupting(units))
     state = state_path(output)
     assert str(raised.value) == (
-        f"interrupted: 4 of 6 modules are kept in {state}; the same command with --resume goes on"
+        f"interrupted: 16 of 24 heads are kept in {state}; the same command with --resume goes on"
     )
     assert raised.value.exit_code == 130
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("scores")] == ["scores.json.state"]
     score(_run(tiny, output, metric=metric, resume=True), Silent())
     assert _without_provenance(output) == _without_provenance(whole.output)
     assert not state.exists()
+
+
+class _Units(Silent):
+    """Names of the units, as they are done."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def advance(self, what: str, steps: int = 1) -> None:
+        self.names.append(what)
+
+
+def test_dear_heads_are_kept_one_by_one(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    together, alone = (
+        _run(tiny, tmp_path / "together.json", kinds="cross"),
+        _run(tiny, tmp_path / "alone.json", kinds="cross"),
+    )
+    score(together, Silent())
+    monkeypatch.setattr("nmtprune.runs.units.UNIT_OPERATIONS", 1)
+    watcher = _Units()
+    score(alone, watcher)
+    assert watcher.names == [f"cross.{layer}.{head}" for layer in range(2) for head in range(4)]
+    assert _without_provenance(alone.output) == _without_provenance(together.output)
 
 
 def test_resuming_with_other_settings(tiny: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ WAITING_BYTES = 1 << 30
 """Hypotheses that have been begun wait for others while what they keep in memory is less."""
 
 _BLOCK_TOKENS = 4096
+_ROWS = 512
 _SHORT, _SPREAD = 24, 2
 _SHRINK = 0.8
 """Rows of finished hypotheses are taken out when fewer than this share of the rows go on."""
@@ -211,7 +212,8 @@ def _of_like_width(begun: Sequence[_Begun]) -> Iterator[list[_Begun]]:
     """Blocks, which come by width, in groups that may share memory: each row takes the room of the widest."""
     together: list[_Begun] = []
     for block in begun:
-        if together and block.width > max(_SHORT, _SPREAD * together[0].width):
+        rows = sum(len(part.rows) for part in together) + len(block.rows)
+        if together and (rows > _ROWS or block.width > max(_SHORT, _SPREAD * together[0].width)):
             yield together
             together = []
         together.append(block)

@@ -17,6 +17,7 @@ from nmtprune.model.state import EncoderOutput, Memory, Pass, Step
 from nmtprune.model.transformer import Transformer
 
 _PART_TOKENS = 2048
+_FEWEST_ROWS = 16
 
 HeadMasks = Mapping[ModuleId, Tensor]
 """Masks [H] by module: the same for all sentences."""
@@ -97,8 +98,9 @@ def _by_length(source: Tensor, padding: Tensor | None) -> list[Tensor]:
     sizes = lengths[order].tolist()
     groups, begin = [], 0
     for end in range(1, count + 1):
-        full = end == count or (end + 1 - begin) * sizes[end] > _PART_TOKENS or sizes[end] > 1.1 * sizes[begin] + 1
-        if full:
+        full = end == count or (end + 1 - begin) * sizes[end] > _PART_TOKENS
+        # Attention without a mask takes half the time, but small parts pay for every operation.
+        if full or sizes[end] > sizes[begin] * (1.0 if end - begin >= _FEWEST_ROWS else 1.1) + (end - begin < _FEWEST_ROWS):
             groups.append(order[begin:end].to(source.device))
             begin = end
     return groups

@@ -116,6 +116,9 @@ class Trellis:
         parent = (self.parent[group.rows] - first).view(count, group.size)
         parent = parent - torch.arange(count, device=parent.device).unsqueeze(1) * group.size
         depth = self.depth[group.rows].view(count, group.size)
+        before = torch.arange(-1, group.size - 1, device=parent.device)
+        if bool(((parent == before) | (depth == 0)).all()):
+            return Visible(causal=True)
         seen = torch.eye(group.size, dtype=torch.bool, device=parent.device).repeat(count, 1, 1)
         for length in range(1, int(depth.max()) + 1):
             sentence, node = (depth == length).nonzero(as_tuple=True)
