@@ -100,12 +100,15 @@ class Ablation:
         """
         masks = [_effective(each) for each in systems]
         changing = [number for number, each in enumerate(masks) if each]
-        for number in sorted(set(range(len(systems))) - set(changing)):
-            yield from ((number, chunk, list(chunk.baseline)) for chunk in chunks)
+        same = [number for number, each in enumerate(masks) if not each]
+        if not changing:
+            yield from ((number, chunk, list(chunk.baseline)) for chunk in chunks for number in same)
         for begin in range(0, len(changing), self._systems):
             numbers = changing[begin : begin + self._systems]
             for chunk, found in self._search(chunks, [masks[number] for number in numbers]):
                 yield from ((number, chunk, texts) for number, texts in zip(numbers, found, strict=True))
+                if not begin:
+                    yield from ((number, chunk, list(chunk.baseline)) for number in same)
 
     def masked(self, chunk: Chunk, systems: Sequence[HeadMasks]) -> list[list[Tokens]]:
         """For each system the translations of one chunk."""

@@ -18,6 +18,9 @@ WAITING_BYTES = 1 << 30
 _BLOCK_TOKENS = 4096
 _ROWS = 512
 _SHORT, _SPREAD = 24, 2
+_REPEATED = 3
+_GUESSING_ROWS = 64
+_MOST_GUESSED = 16
 _SHRINK = 0.8
 """Rows of finished hypotheses are taken out when fewer than this share of the rows go on."""
 
@@ -50,21 +53,27 @@ class Branch:
         """Words when all likely ones follow."""
         return len(self.words) + len(self.likely)
 
-    def extend(self, words: Sequence[int], eos: int) -> int:
-        """Take the words that the search chose: the first, and each one behind a likely word that was right.
+    def repetition(self, most: int) -> Tokens:
+        """The words that follow if a text that has begun to repeat itself goes on to; none for another text."""
+        last = self.words[-_REPEATED:]
+        for end in range(len(self.words) - 1, _REPEATED - 1, -1):
+            if self.words[end - _REPEATED : end] == last:
+                period = self.words[end:]
+                return tuple(period[step % len(period)] for step in range(most))
+        return ()
 
-        Returns:
-            How many likely words were right.
-        """
+    def extend(self, words: Sequence[int], eos: int) -> None:
+        """Take the words that the search chose: the first, and each one behind a likely word that was right."""
+        if not self.live:
+            return
         for right, word in enumerate(words):
             if word in (eos, -1):
                 self.words = [*self.words, eos] if word == eos else []
                 self.live = False
-                return right
+                return
             self.words.append(word)
             if right == len(self.likely) or self.likely[right] != word:
-                return right
-        raise ValueError("a word is missing behind the likely ones")
+                return
 
 
 @dataclass
@@ -81,6 +90,16 @@ class _Begun:
     def width(self) -> int:
         """Tokens for which a row takes up room."""
         return max(self.state.columns, self.memory.length)
+
+    def is_crowded(self, live: int) -> bool:
+        """Whether rows have ended and one of them might run beyond the positions that the model has."""
+        return live < len(self.rows) and self.state.columns >= min(row.max_len for row in self.rows)
+
+    def columns(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Last word, limit and number of words of each row, all [R]; anything for rows that have ended."""
+        values = [(row.words[-1] if row.words else 0, row.max_len, len(row.words)) for row in self.rows]
+        words, limits, depth = torch.tensor(values, device=self.device).unbind(1)
+        return words, limits, depth
 
     def keep(self, live: list[int]) -> None:
         """Only some of the rows."""
@@ -126,10 +145,8 @@ class Branches:
             memory = memories.select(torch.tensor([row.source for row in rows], device=device))
             masks = {module: mask[system] for module, mask in self._masks.items()}
             begun = _Begun(rows, self._model.new_state(), memory, masks, device)
-            self._read(begun)
+            self._read(begun, begins=True)
             live = [number for number, row in enumerate(rows) if row.live]
-            for branch in rows:
-                branch.likely = ()
             if live:
                 begun.keep(live)
                 self._begun.append(begun)
@@ -142,47 +159,64 @@ class Branches:
         for together in _of_like_width(waiting):
             self._finish(_Begun.joined(together))
 
-    def _read(self, begun: _Begun) -> None:
-        """The first pass over some rows."""
-        scorer, rows = self._scorer, begun.rows
-        width = max(row.length for row in rows) + 1
-        fed = [[scorer.symbols.eos, *row.words, *row.likely] for row in rows]
-        padded = [[*tokens, *[scorer.symbols.pad] * (width - len(tokens))] for tokens in fed]
-        places = [(number, place) for number, row in enumerate(rows) for place in range(len(row.words), row.length + 1)]
-        row, place = torch.tensor(places, device=self._model.device).unbind(1)
+    def _read(self, begun: _Begun, begins: bool) -> None:
+        """One pass over words that stand, all of them or the last, and the likely ones behind them."""
+        symbols, rows, device = self._scorer.symbols, begun.rows, begun.device
+        stands = [len(row.words) + 1 if begins else 1 for row in rows]
+        fed = [
+            [*([symbols.eos] if begins else []), *row.words[-count:], *row.likely] for row, count in zip(rows, stands)
+        ]
+        width = max(map(len, fed))
+        padded = [[*tokens, *[symbols.pad] * (width - len(tokens))] for tokens in fed]
+        places = [
+            (number, count - 1 + step, len(row.words) + step)
+            for number, (row, count) in enumerate(zip(rows, stands, strict=True))
+            for step in range(len(row.likely) + 1)
+        ]
+        row, place, depth = torch.tensor(places, device=device).unbind(1)
         run = Pass(begun.masks, state=begun.state)
-        features = self._model.features(torch.tensor(padded, device=row.device), begun.memory, run=run)
-        limits = torch.tensor([branch.max_len for branch in rows], device=row.device)
-        words = iter(self._words(features[row, place], place, limits[row]).tolist())
-        read = []
+        features = self._model.features(torch.tensor(padded, device=device), begun.memory, run=run)
+        limits = torch.tensor([branch.max_len for branch in rows], device=device)
+        words = iter(self._words(features[row, place], depth, limits[row]).tolist())
         for branch in rows:
-            stands = len(branch.words) + 1
-            read.append(
-                stands + branch.extend([next(words) for _ in range(len(branch.likely) + 1)], scorer.symbols.eos)
-            )
-        begun.state.truncate(torch.tensor(read, device=row.device))
+            branch.extend([next(words) for _ in range(len(branch.likely) + 1)], symbols.eos)
+            branch.likely = ()
+        # The last word has not been read yet; of a row that has ended, nothing matters.
+        begun.state.truncate(torch.tensor([len(row.words) if row.live else 1 for row in rows], device=device))
 
     def _finish(self, begun: _Begun) -> None:
-        """One word after the other."""
-        words, limits, depth = (
-            torch.tensor(values, device=begun.device)
-            for values in zip(*((row.words[-1], row.max_len, len(row.words)) for row in begun.rows), strict=True)
-        )
+        """One word after the other, or several where texts repeat themselves."""
         live = list(range(len(begun.rows)))
+        words = limits = depth = torch.empty(0)
         while live:
-            # An ended row must not run beyond the positions that the model has.
-            crowded = begun.state.columns >= min(row.max_len for row in begun.rows)
-            if len(live) < (len(begun.rows) if crowded else _SHRINK * len(begun.rows)):
+            if len(live) < _SHRINK * len(begun.rows) or begun.is_crowded(len(live)):
                 begun.keep(live)
-                words, limits, depth = words[live], limits[live], depth[live]
-            run = Pass(begun.masks, state=begun.state)
-            features = self._model.features(words.clamp(min=0).unsqueeze(1), begun.memory, run=run)
-            words = self._words(features.squeeze(1), depth, limits)
-            depth = depth + 1
-            for row, word in zip(begun.rows, words.tolist(), strict=True):
-                if row.live:
+                words = limits = depth = torch.empty(0)
+            if self._guess(begun):
+                self._read(begun, begins=False)
+                words = limits = depth = torch.empty(0)
+            else:
+                if not len(words):
+                    words, limits, depth = begun.columns()
+                run = Pass(begun.masks, state=begun.state)
+                features = self._model.features(words.clamp(min=0).unsqueeze(1), begun.memory, run=run)
+                words = self._words(features.squeeze(1), depth, limits)
+                depth = depth + 1
+                for row, word in zip(begun.rows, words.tolist(), strict=True):
                     row.extend([word], self._scorer.symbols.eos)
             live = [number for number, row in enumerate(begun.rows) if row.live]
+
+    def _guess(self, begun: _Begun) -> bool:
+        """Find what is likely to follow, where rows are few; whether most of them repeat themselves."""
+        if len(begun.rows) > _GUESSING_ROWS:
+            return False
+        for row in begun.rows:
+            row.likely = row.repetition(min(_MOST_GUESSED, row.max_len - len(row.words))) if row.live else ()
+        guessing = 2 * sum(bool(row.likely) for row in begun.rows) > len(begun.rows)
+        if not guessing:
+            for row in begun.rows:
+                row.likely = ()
+        return guessing
 
     def _words(self, features: Tensor, depth: Tensor, limits: Tensor) -> Tensor:
         """The words [N] that follow hypotheses of `depth` words, which may have up to `limits`."""

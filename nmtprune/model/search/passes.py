@@ -100,7 +100,9 @@ def _by_length(source: Tensor, padding: Tensor | None) -> list[Tensor]:
     for end in range(1, count + 1):
         full = end == count or (end + 1 - begin) * sizes[end] > _PART_TOKENS
         # Attention without a mask takes half the time, but small parts pay for every operation.
-        if full or sizes[end] > sizes[begin] * (1.0 if end - begin >= _FEWEST_ROWS else 1.1) + (end - begin < _FEWEST_ROWS):
+        if full or sizes[end] > sizes[begin] * (1.0 if end - begin >= _FEWEST_ROWS else 1.1) + (
+            end - begin < _FEWEST_ROWS
+        ):
             groups.append(order[begin:end].to(source.device))
             begin = end
     return groups
