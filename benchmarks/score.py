@@ -3,10 +3,10 @@
     python benchmarks/score.py MODEL.pt --data-bin DIR [--subset valid] [--beam 5] [--threads 1] [--device cpu]
         [--modules encoder.0,cross.5,...] [--heads-per-module 2] [--repeat 1]
 
-Module by module, in turn: all heads of the module as `score` ablates them (masking, search, statistics of the metric),
-then fairseq-generate for some of its heads. fairseq's time is the one that it reports for translating: start-up, reading
-and scoring are not in it. What `score` does once (search without masks, resampling) is measured too, for all heads of the
-model, and each head is charged its share. The translations of both are compared line by line.
+Module by module, in turn: all heads of the module as `score` ablates them (masking, search, statistics of the
+metric), then fairseq-generate for some of its heads. fairseq's time is the one that it reports for translating:
+start-up, reading and scoring are not in it. What `score` does once (search without masks, resampling) is measured too,
+for all heads of the model, and each head is charged its share. The translations of both are compared line by line.
 """
 
 import argparse
@@ -60,8 +60,8 @@ def main() -> None:
     own = Ours(checkpoint, options)
     once = time.perf_counter() - start
     print(
-        f"{heads} heads, {len(own.corpus)} sentences, beam {options.beam}, {options.threads} threads, {options.device}; "
-        f"BLEU of the full model {own.baseline.score:.2f}"
+        f"{heads} heads, {len(own.corpus)} sentences, beam {options.beam}, {options.threads} threads, "
+        f"{options.device}; BLEU of the full model {own.baseline.score:.2f}"
     )
     rows: list[Row] = []
     scored: list[Scored] = []

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from nmtprune.architecture import Architecture, ModuleId
 from nmtprune.model.attention import CrossAttention, Probe, SelfAttention, Visible
 from nmtprune.model.kernels import linear
-from nmtprune.model.state import Memory, Step
+from nmtprune.model.memory import Memory
+from nmtprune.model.state import Step
 from nmtprune.model.weights import Weights
 from nmtprune.network import Network, Stack
 

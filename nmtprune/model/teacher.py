@@ -11,8 +11,9 @@ from torch import Tensor
 from nmtprune.architecture import ModuleId
 from nmtprune.model.attention import Probe
 from nmtprune.model.layers import DecoderLayer
+from nmtprune.model.memory import Memory
 from nmtprune.model.search.passes import EncoderPass, HeadMasks, order_of_computation
-from nmtprune.model.state import Memory, Pass
+from nmtprune.model.state import Pass
 from nmtprune.model.transformer import Transformer
 
 _PART_TOKENS = {"cpu": 4096}

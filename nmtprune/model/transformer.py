@@ -11,8 +11,9 @@ from nmtprune.model.attention import Masks, Visible
 from nmtprune.model.embedding import Embedding
 from nmtprune.model.kernels import linear
 from nmtprune.model.layers import Blueprint, DecoderLayer, EncoderLayer, LayerNorm
+from nmtprune.model.memory import EncoderOutput, Memory
 from nmtprune.model.output import AdaptiveOutput, LinearOutput
-from nmtprune.model.state import DecoderState, EncoderOutput, Memory, Pass, Step, place
+from nmtprune.model.state import DecoderState, Pass, Step, place
 from nmtprune.model.weights import Weights
 from nmtprune.network import Network
 

@@ -158,9 +158,7 @@ def test_a_mask_of_another_shape_is_refused() -> None:
     assert str(caught.value) == "mask of encoder.0 has shape (4,), not one of (3,), (3, 3) or (3, 3, 4)"
 
 
-@pytest.mark.parametrize("many", [1, 100], ids=["products of rows", "attention kernel"])
-def test_one_query_per_row(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nmtprune.model.attention._MANY_ROWS", many)
+def test_one_query_per_row() -> None:
     found, x, memory = parameters(4, OTHER_WIDTH), states(length=1), states(ROWS, KEYS, OTHER_WIDTH, 3)
     padding = torch.zeros(ROWS, KEYS, dtype=torch.bool)
     padding[0, :2] = padding[2, :4] = True

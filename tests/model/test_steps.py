@@ -28,10 +28,8 @@ def checkpoint(request: pytest.FixtureRequest, build: Build) -> Path:
     return support.randomized(build(**support.VARIANTS[request.param]))
 
 
-@pytest.fixture(params=[1, 1000], ids=["products of rows", "attention kernel"])
-def model(checkpoint: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Transformer:
-    """A model that takes one or the other way to attend with a single query per row, which rows by number decide."""
-    monkeypatch.setattr("nmtprune.model.attention._MANY_ROWS", request.param)
+@pytest.fixture
+def model(checkpoint: Path) -> Transformer:
     return support.native_model(checkpoint)
 
 

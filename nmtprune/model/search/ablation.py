@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nmtprune.architecture import ModuleId
+from nmtprune.model.memory import EncoderOutput
 from nmtprune.model.search.candidates import Scorer
 from nmtprune.model.search.chain import Chains
 from nmtprune.model.search.chunk import Chunk, Tokens
@@ -25,7 +26,6 @@ from nmtprune.model.search.shortlist import Screen
 from nmtprune.model.search.slots import Slots
 from nmtprune.model.search.sources import Memories
 from nmtprune.model.search.trellis import Recording, lay_out
-from nmtprune.model.state import EncoderOutput
 from nmtprune.model.transformer import Transformer
 
 CHUNK_BYTES = 1 << 30
@@ -75,8 +75,8 @@ class Ablation:
         ended = Lockstep(self._scorer, extension, nodes).run(slots, recording)
         texts = best_tokens(ended.ranked(nodes, options), nodes, self._symbols.eos)
         chunks = []
-        for searches in self._ranges(recording, len(positions)):
-            trellis = lay_out(recording, nodes, searches, options.min_len)
+        for some in self._ranges(recording, len(positions)):
+            trellis = lay_out(recording, nodes, some, options.min_len)
             order = trellis.order.tolist()
             padding = None if encoded.padding is None else encoded.padding[trellis.order]
             own = EncoderOutput(encoded.states[trellis.order], padding)

@@ -1,4 +1,8 @@
-"""Greedy search from where hypotheses leave a recorded one, for many sentences and head masks in one batch."""
+"""Greedy search from where hypotheses leave a recorded one, for many sentences and head masks in one batch.
+
+Texts that have begun to repeat themselves, which a model under masks makes more often, mostly go on to: their next
+words are guessed, decoded in one pass, and stay as far as they are what the search would have chosen.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,9 +11,10 @@ import torch
 from torch import Tensor
 
 from nmtprune.architecture import ModuleId
+from nmtprune.model.memory import Memory
 from nmtprune.model.search.candidates import Candidates, Rules, Scorer
 from nmtprune.model.search.sources import Memories
-from nmtprune.model.state import DecoderState, Memory, Pass
+from nmtprune.model.state import DecoderState, Pass
 from nmtprune.model.transformer import Transformer
 
 WAITING_BYTES = 1 << 30
@@ -19,9 +24,9 @@ _BLOCK_TOKENS = 4096
 _ROWS = 512
 _SHORT, _SPREAD = 24, 2
 _REPEATED = 3
-_GUESSING_ROWS = 64
+_GUESSING_ROWS = 128
 _MOST_GUESSED = 16
-_SHRINK = 0.8
+_SHRINK = 0.7
 """Rows of finished hypotheses are taken out when fewer than this share of the rows go on."""
 
 Tokens = tuple[int, ...]
@@ -36,22 +41,17 @@ class Branch:
         system: which of the head masks apply.
         words: what stands fixed, at least one word; grows to the whole translation, the end-of-sentence symbol
             included, or becomes empty where numbers overflow.
-        likely: the words that probably follow.
         max_len: tokens that a translation may have before the end-of-sentence symbol.
+        likely: words that probably follow, to be decoded in the same pass.
         live: it has not ended.
     """
 
     source: int
     system: int
     words: list[int]
-    likely: Tokens
     max_len: int
+    likely: Tokens = ()
     live: bool = True
-
-    @property
-    def length(self) -> int:
-        """Words when all likely ones follow."""
-        return len(self.words) + len(self.likely)
 
     def repetition(self, most: int) -> Tokens:
         """The words that follow if a text that has begun to repeat itself goes on to; none for another text."""
@@ -138,7 +138,7 @@ class Branches:
         self._begun: list[_Begun] = []
 
     def begin(self, branches: Sequence[Branch], memories: Memories) -> None:
-        """Read what stands, with what is likely to follow; the branches are complete after `finish`."""
+        """Read what stands; the branches are complete after `finish`."""
         for rows in _by_length(branches):
             device = self._model.device
             system = torch.tensor([row.system for row in rows], device=device)
@@ -164,7 +164,8 @@ class Branches:
         symbols, rows, device = self._scorer.symbols, begun.rows, begun.device
         stands = [len(row.words) + 1 if begins else 1 for row in rows]
         fed = [
-            [*([symbols.eos] if begins else []), *row.words[-count:], *row.likely] for row, count in zip(rows, stands)
+            [*([symbols.eos] if begins else []), *row.words[-count:], *row.likely]
+            for row, count in zip(rows, stands, strict=True)
         ]
         width = max(map(len, fed))
         padded = [[*tokens, *[symbols.pad] * (width - len(tokens))] for tokens in fed]
@@ -232,12 +233,12 @@ def best_words(candidates: Candidates, eos: int) -> Tensor:
 
 
 def _by_length(branches: Sequence[Branch]) -> Iterator[list[Branch]]:
-    """Branches that are about as long with what is likely to follow; in each block sources rise."""
-    order = sorted(branches, key=lambda branch: branch.length)
+    """Branches that are about as long; in each block sources rise."""
+    order = sorted(branches, key=lambda branch: len(branch.words))
     begin = 0
     for end in range(1, len(order) + 1):
-        full = end == len(order) or (end + 1 - begin) * order[end].length > _BLOCK_TOKENS
-        if full or order[end].length > 1.2 * order[begin].length + 1:
+        full = end == len(order) or (end + 1 - begin) * len(order[end].words) > _BLOCK_TOKENS
+        if full or len(order[end].words) > 1.2 * len(order[begin].words) + 1:
             yield sorted(order[begin:end], key=lambda branch: (branch.source, branch.system))
             begin = end
 

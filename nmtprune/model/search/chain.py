@@ -49,8 +49,7 @@ class Chains:
                     found[number][sentence] = text if text[-1] == self._eos else ()
                     continue
                 source = sentence if len(passes.memories) == 1 else number * size + sentence
-                likely = chunk.baseline[sentence][len(text) : -1]
-                begun.append((sentence, Branch(source, number, list(text), likely, chunk.max_len)))
+                begun.append((sentence, Branch(source, number, list(text), chunk.max_len)))
         branches.begin([branch for _, branch in begun], Memories(passes.memories, size))
         return found, begun
 
@@ -83,7 +82,7 @@ class _Draft:
         self._expected[trellis.parent[inner]] = trellis.token[inner]
 
     def differences(self, words: Tensor) -> Iterator[tuple[int, Tokens]]:
-        """Sentences whose next words [N] are not those of the draft: their number, and the text with the first other word.
+        """Sentences whose next words [N] are not those of the draft: number, and text up to the first other word.
 
         The last word is the end-of-sentence symbol, or -1, where the search ends there.
         """

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from nmtprune.architecture import ModuleId
+from nmtprune.model.memory import EncoderOutput, Memory
 from nmtprune.model.search.nodes import KeyValues
 from nmtprune.model.search.passes import EncoderPass, HeadMasks, TreePass
 from nmtprune.model.search.trellis import Trellis
-from nmtprune.model.state import EncoderOutput, Memory
 from nmtprune.model.transformer import Transformer
 
 Tokens = tuple[int, ...]

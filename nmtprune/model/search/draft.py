@@ -21,7 +21,7 @@ def blocks(size: int) -> Iterator[slice]:
 
 
 def next_words(features: Tensor, rows: slice, trellis: Trellis, scorer: Scorer, screen: Screen | None) -> Candidates:
-    """Candidates of some rows of a trellis whose features [n, E] are new: by the screen where it holds, else exactly."""
+    """Candidates of some rows of a trellis with new features [n, E]: by the screen where it holds, else exactly."""
     rules, real = trellis.rules.select(rows), trellis.real[rows]
     if screen is None or trellis.known is None:
         found, exact = scorer.none(features, len(features)), real

@@ -11,9 +11,9 @@ from nmtprune.architecture import ModuleId
 from nmtprune.model.attention import Probe, Visible
 from nmtprune.model.kernels import linear
 from nmtprune.model.layers import DecoderLayer
+from nmtprune.model.memory import Memory
 from nmtprune.model.search.nodes import Buffers, KeyValues
 from nmtprune.model.search.sources import Groups, Memories, Sources
-from nmtprune.model.state import Memory
 from nmtprune.model.transformer import Decoder, Transformer
 
 _BLOCK_BYTES = 1 << 20

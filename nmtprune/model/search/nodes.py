@@ -138,7 +138,7 @@ class KeyValues:
         self._kept = kept.shape[0]
         if 2 * self._kept > self._rows:
             return
-        for layer, buffer in self._buffers.items():
+        for buffer in self._buffers.values():
             buffer[: self._kept] = buffer.index_select(0, kept)
         place = torch.zeros(self._rows, dtype=torch.long, device=kept.device)
         place[kept] = torch.arange(self._kept, device=kept.device)

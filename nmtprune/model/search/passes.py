@@ -10,10 +10,11 @@ from torch import Tensor
 from nmtprune.architecture import ModuleId
 from nmtprune.model.attention import Probe, Visible
 from nmtprune.model.layers import EncoderLayer
+from nmtprune.model.memory import EncoderOutput, Memory
 from nmtprune.model.search.extension import decoder_layers, finish
 from nmtprune.model.search.nodes import KeyValues
 from nmtprune.model.search.trellis import Group, Trellis
-from nmtprune.model.state import EncoderOutput, Memory, Pass, Step
+from nmtprune.model.state import Pass, Step
 from nmtprune.model.transformer import Transformer
 
 _PART_TOKENS = 2048
@@ -67,12 +68,13 @@ class EncoderPass:
 
     def masked(self, masks: HeadMasks) -> EncoderOutput:
         """The encoder's output; zeros for padding."""
-        layer, run = self._layers[self._number], {"masks": masks, "first": self._number + 1}
+        layer = self._layers[self._number]
         states = self._parts[0].states.new_zeros(*self._shape, self._parts[0].states.shape[-1])
         for part in self._parts:
             update = layer.self_attention.output(part.context, Probe(masks))
             x = layer.above_self(layer.around_self.after(part.states, update))
-            states[part.rows, part.columns] = self._model.encode(part.source, run=Pass(start=x, **run)).states
+            run = Pass(masks, first=self._number + 1, start=x)
+            states[part.rows, part.columns] = self._model.encode(part.source, run=run).states
         return EncoderOutput(states, self._padding)
 
     def _part(self, source: Tensor, rows: Tensor) -> _Part:
@@ -98,11 +100,9 @@ def _by_length(source: Tensor, padding: Tensor | None) -> list[Tensor]:
     sizes = lengths[order].tolist()
     groups, begin = [], 0
     for end in range(1, count + 1):
-        full = end == count or (end + 1 - begin) * sizes[end] > _PART_TOKENS
-        # Attention without a mask takes half the time, but small parts pay for every operation.
-        if full or sizes[end] > sizes[begin] * (1.0 if end - begin >= _FEWEST_ROWS else 1.1) + (
-            end - begin < _FEWEST_ROWS
-        ):
+        # Attention without padding takes half the time, but small parts pay for every operation.
+        most = sizes[begin] if end - begin >= _FEWEST_ROWS else 1.1 * sizes[begin] + 1
+        if end == count or (end + 1 - begin) * sizes[end] > _PART_TOKENS or sizes[end] > most:
             groups.append(order[begin:end].to(source.device))
             begin = end
     return groups
@@ -194,9 +194,9 @@ class TreePass:
         layer = self._layers[self._entry]
         if self._first.kind == "decoder":
             attention = layer.self_attention
-            queries, keys_values = attention.project(layer.around_self.before(x))
-            keys_values = layer.behind(step.remember(layer.layer, keys_values), memory)
-            return _Junction(group, visible, x, attention.context(queries, keys_values, step.visible, Probe()))
+            queries, own = attention.project(layer.around_self.before(x))
+            own = layer.behind(step.remember(layer.layer, own), memory)
+            return _Junction(group, visible, x, attention.context(queries, own, step.visible, Probe()))
         x = layer.around_self.after(x, layer.attend_to_self(x, step, memory, Probe()))
         cross, around, keys_values = layer.cross_attention, layer.around_cross, memory.cross[layer.layer]
         if self._first.kind == "encoder" or cross is None or around is None or keys_values is None:

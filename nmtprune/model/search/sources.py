@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nmtprune.model.state import Memory
+from nmtprune.model.memory import Memory
 
 _SPARE = 16
 

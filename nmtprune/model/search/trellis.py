@@ -108,7 +108,7 @@ class Trellis:
     @property
     def size(self) -> int:
         """N."""
-        return self.token.shape[0]
+        return len(self.token)
 
     def visible(self, group: Group, dtype: torch.dtype) -> Visible:
         """In self-attention each hypothesis sees itself and those that it continues."""
