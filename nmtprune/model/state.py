@@ -246,7 +246,7 @@ def place(tokens: Tensor, padding: Tensor | None, state: DecoderState | None, dt
         start = state.start
         columns = state.columns + new
     offsets = torch.arange(new, device=tokens.device)
-    if columns == new and (padding is None or _is_behind(padding)):
+    if columns == new and padding is None:
         visible = Visible(causal=new > 1)
     elif isinstance(start, int) and new == 1 and padding is None:
         visible = Visible()
@@ -257,8 +257,3 @@ def place(tokens: Tensor, padding: Tensor | None, state: DecoderState | None, dt
             seen = seen & ~padding.unsqueeze(1)
         visible = Visible.where(seen, dtype)
     return Step(visible, start if isinstance(start, int) else start + offsets, columns, state)
-
-
-def _is_behind(padding: Tensor) -> bool:
-    """Whether padding [B, n] stands behind the tokens only: what comes before it never sees it."""
-    return not bool((padding[:, :-1] & ~padding[:, 1:]).any())

@@ -184,7 +184,7 @@ class FairseqCheckpoint(Checkpoint):
             for axis in self.head_axes[module.id] if module.padding_heads else ():
                 if axis.tensor in weights:
                     size = (axis.blocks, module.stored_heads, module.head_dim)
-                    blocks = weights[axis.tensor].unflatten(axis.axis, size)  # type: ignore[no-untyped-call]
+                    blocks = weights[axis.tensor].unflatten(axis.axis, size)
                     blocks.narrow(axis.axis + 1, module.heads, module.padding_heads).zero_()
         model = containers.with_entries(self.state["model"], weights)
         return FairseqCheckpoint.of_state(self.path, training.at_start({**self.state, "model": model}))

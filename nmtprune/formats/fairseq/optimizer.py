@@ -156,7 +156,7 @@ def _flat_moments(entry: Mapping[str, Any], trainable: Shapes) -> dict[str, Tens
     for moment, vector in _arrays(entry):
         if tuple(vector.shape) != (sum(sizes),):
             return None
-        parts: Iterable[Tensor] = vector.split(sizes)  # type: ignore[no-untyped-call]
+        parts: Iterable[Tensor] = vector.split(sizes)
         for (name, shape), part in zip(trainable.items(), parts, strict=True):
             found[f"{PREFIX}/{moment}/{name}"] = part.view(shape)
     return found

@@ -76,7 +76,7 @@ class Group:
     @property
     def count(self) -> int:
         """B."""
-        return self.sentences.stop - self.sentences.start
+        return int(self.sentences.stop - self.sentences.start)
 
 
 @dataclass(frozen=True)
