@@ -65,7 +65,7 @@ def _fairseq(path: Path, data: Path) -> tuple[Any, Any]:
 def fairseq_search(
     path: Path, source: Tensor, options: SearchOptions, data: Path | None = None
 ) -> list[list[Hypothesis]]:
-    """What fairseq's SequenceGenerator finds with the model of a checkpoint; its data-bin lies beside it, or in `data`."""
+    """What fairseq's SequenceGenerator finds with a checkpoint's model; its data-bin lies beside it, or in `data`."""
     from fairseq.dataclass.configs import GenerationConfig
 
     model, task = _fairseq(path, data or path.parent / "data-bin")
