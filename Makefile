@@ -28,11 +28,14 @@ install: $(READY)
 demo: $(READY)
 	$(BIN)/python -m nmtprune.demo $(if $(DATA),--data "$(DATA)") $(ARGS)
 
+# Tests share their tiny models by file: each of two processes takes whole files, on a thread of its own.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -q -m slow
+	$(PYTEST) -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -40,7 +43,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 check: lint
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 clean:
 	rm -rf $(VENV) build *.egg-info demo-run
