@@ -97,8 +97,8 @@ class NativeAblation(Ablation):
         """The best translations under each of several systems."""
         masks = [masks_of(self._model, kept) for kept in systems]
         found: list[list[Tokens]] = [[()] * len(self._corpus) for _ in systems]
-        for system, chunk, texts in self._search.translations(_Chunks(self._chunks), masks):
-            for place, text in zip(chunk.positions, texts, strict=True):
+        for system, positions, texts in self._search.translations(_Chunks(self._chunks), masks):
+            for place, text in zip(positions, texts, strict=True):
                 found[system][place] = text
         return found
 

@@ -15,7 +15,7 @@ from nmtprune.architecture import ModuleId
 from nmtprune.model.memory import EncoderOutput
 from nmtprune.model.search.candidates import Scorer
 from nmtprune.model.search.chain import Chains
-from nmtprune.model.search.chunk import Chunk, Tokens
+from nmtprune.model.search.chunk import Chunk, Positions, Tokens
 from nmtprune.model.search.extension import Extension, caches, decoder_layers
 from nmtprune.model.search.lockstep import Lockstep
 from nmtprune.model.search.nodes import Nodes
@@ -87,7 +87,7 @@ class Ablation:
     @torch.no_grad()
     def translations(
         self, chunks: Iterable[Chunk], systems: Sequence[HeadMasks]
-    ) -> Iterator[tuple[int, Chunk, list[Tokens]]]:
+    ) -> Iterator[tuple[int, Positions, list[Tokens]]]:
         """Translations of the sentences of chunks under each of several systems of masks.
 
         Args:
@@ -95,25 +95,21 @@ class Ablation:
             systems: masks [H] of zeros and ones by module; best those of one module, which share most.
 
         Yields:
-            For each system and chunk, in any order: the number of the system, the chunk, and the translations in the
-            order of its sentences; empty where a sentence has none.
+            For each system and chunk, in any order: the number of the system, the places of the chunk's sentences in
+            the corpus, and their translations; empty where a sentence has none.
         """
         masks = [_effective(each) for each in systems]
         changing = [number for number, each in enumerate(masks) if each]
         same = [number for number, each in enumerate(masks) if not each]
         if not changing:
-            yield from ((number, chunk, list(chunk.baseline)) for chunk in chunks for number in same)
+            yield from ((number, chunk.positions, list(chunk.baseline)) for chunk in chunks for number in same)
+        unmasked: dict[Positions, list[Tokens]] = {}
         for begin in range(0, len(changing), self._systems):
             numbers = changing[begin : begin + self._systems]
-            for chunk, found in self._search(chunks, [masks[number] for number in numbers]):
-                yield from ((number, chunk, texts) for number, texts in zip(numbers, found, strict=True))
-                if not begin:
-                    yield from ((number, chunk, list(chunk.baseline)) for number in same)
-
-    def masked(self, chunk: Chunk, systems: Sequence[HeadMasks]) -> list[list[Tokens]]:
-        """For each system the translations of one chunk."""
-        found = {number: texts for number, _, texts in self.translations([chunk], systems)}
-        return [found[number] for number in range(len(systems))]
+            seen = _noting(chunks, unmasked) if not begin else chunks
+            for positions, found in self._search(seen, [masks[number] for number in numbers]):
+                yield from ((number, positions, texts) for number, texts in zip(numbers, found, strict=True))
+        yield from ((number, positions, list(texts)) for positions, texts in unmasked.items() for number in same)
 
     def _ranges(self, recording: Recording, searches: int) -> list[range]:
         """Consecutive searches whose nodes, under as many systems as a module has heads, fit into a chunk."""
@@ -127,6 +123,13 @@ class Ablation:
                 begin, total = search, 0
             total += count
         return [*ranges, range(begin, searches)]
+
+
+def _noting(chunks: Iterable[Chunk], unmasked: dict[Positions, list[Tokens]]) -> Iterator[Chunk]:
+    """The chunks; their translations without masks are noted on the way."""
+    for chunk in chunks:
+        unmasked[chunk.positions] = list(chunk.baseline)
+        yield chunk
 
 
 def _effective(masks: HeadMasks) -> dict[ModuleId, Tensor]:

@@ -22,10 +22,15 @@ WAITING_BYTES = 1 << 30
 
 _BLOCK_TOKENS = 4096
 _ROWS = 512
+"""Hypotheses that go on together: more of them leave the processor's cache."""
+
 _SHORT, _SPREAD = 24, 2
+"""The longest of them may be this much longer than the shortest; up to so many tokens it does not matter."""
+
 _REPEATED = 3
-_GUESSING_ROWS = 128
-_MOST_GUESSED = 16
+"""A text whose last words stood there before has begun to repeat itself."""
+
+_GUESSING_ROWS, _MOST_GUESSED = 128, 16
 _SHRINK = 0.7
 """Rows of finished hypotheses are taken out when fewer than this share of the rows go on."""
 
@@ -95,7 +100,7 @@ class _Begun:
         """Whether rows have ended and one of them might run beyond the positions that the model has."""
         return live < len(self.rows) and self.state.columns >= min(row.max_len for row in self.rows)
 
-    def columns(self) -> tuple[Tensor, Tensor, Tensor]:
+    def ends(self) -> tuple[Tensor, Tensor, Tensor]:
         """Last word, limit and number of words of each row, all [R]; anything for rows that have ended."""
         values = [(row.words[-1] if row.words else 0, row.max_len, len(row.words)) for row in self.rows]
         words, limits, depth = torch.tensor(values, device=self.device).unbind(1)
@@ -198,7 +203,7 @@ class Branches:
                 words = limits = depth = torch.empty(0)
             else:
                 if not len(words):
-                    words, limits, depth = begun.columns()
+                    words, limits, depth = begun.ends()
                 run = Pass(begun.masks, state=begun.state)
                 features = self._model.features(words.clamp(min=0).unsqueeze(1), begun.memory, run=run)
                 words = self._words(features.squeeze(1), depth, limits)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nmtprune.model.search.branches import Branch, Branches, best_words
 from nmtprune.model.search.candidates import Scorer
-from nmtprune.model.search.chunk import Chunk, Found, MaskedPasses, Tokens, stacked_masks
+from nmtprune.model.search.chunk import Chunk, Found, MaskedPasses, Positions, Tokens, stacked_masks
 from nmtprune.model.search.draft import blocks, next_words
 from nmtprune.model.search.passes import HeadMasks
 from nmtprune.model.search.shortlist import Screen
@@ -23,18 +23,17 @@ class Chains:
     def __init__(self, model: Transformer, scorer: Scorer, screen: Screen | None) -> None:
         self._model, self._scorer, self._screen, self._eos = model, scorer, screen, scorer.symbols.eos
 
-    def __call__(self, chunks: Iterable[Chunk], systems: Sequence[HeadMasks]) -> Iterator[tuple[Chunk, Found]]:
+    def __call__(self, chunks: Iterable[Chunk], systems: Sequence[HeadMasks]) -> Iterator[tuple[Positions, Found]]:
         """Translations of each chunk's sentences under each system of masks, which all change something."""
         branches = Branches(self._model, self._scorer, stacked_masks(systems))
-        waiting: list[tuple[Chunk, Found, list[tuple[int, Branch]]]] = []
+        waiting: list[tuple[Positions, Found, list[tuple[int, Branch]]]] = []
         for chunk in chunks:
-            found, begun = self._verify(chunk, systems, branches)
-            waiting.append((chunk, found, begun))
+            waiting.append((chunk.positions, *self._verify(chunk, systems, branches)))
         branches.finish()
-        for chunk, found, begun in waiting:
+        for positions, found, begun in waiting:
             for sentence, branch in begun:
                 found[branch.system][sentence] = tuple(branch.words)
-            yield chunk, found
+            yield positions, found
 
     def _verify(
         self, chunk: Chunk, systems: Sequence[HeadMasks], branches: Branches

@@ -15,6 +15,9 @@ from nmtprune.model.transformer import Transformer
 
 Tokens = tuple[int, ...]
 
+Positions = tuple[int, ...]
+"""Places of sentences in the corpus."""
+
 Found = list[list[Tokens]]
 """For each system of masks the translations of a chunk's sentences; empty for a sentence that has none."""
 
@@ -32,7 +35,7 @@ class Chunk:
         baseline: translations without masks, the end-of-sentence symbol included; empty for none.
     """
 
-    positions: tuple[int, ...]
+    positions: Positions
     source: Tensor
     encoded: EncoderOutput
     max_len: int

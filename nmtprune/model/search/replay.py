@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 
 from nmtprune.model.search.candidates import Scorer
-from nmtprune.model.search.chunk import Chunk, Found, MaskedPasses, Tokens, stacked_masks
+from nmtprune.model.search.chunk import Chunk, Found, MaskedPasses, Positions, Tokens, stacked_masks
 from nmtprune.model.search.draft import TrellisDraft
 from nmtprune.model.search.extension import Extension, caches
 from nmtprune.model.search.lockstep import Lockstep
@@ -25,10 +25,10 @@ class Replay:
         self._model, self._options, self._scorer, self._screen = model, options, scorer, screen
         self._buffers = Buffers()
 
-    def __call__(self, chunks: Iterable[Chunk], systems: Sequence[HeadMasks]) -> Iterator[tuple[Chunk, Found]]:
+    def __call__(self, chunks: Iterable[Chunk], systems: Sequence[HeadMasks]) -> Iterator[tuple[Positions, Found]]:
         """Translations of each chunk's sentences under each system of masks, which all change something."""
         for chunk in chunks:
-            yield chunk, self._search(chunk, systems)
+            yield chunk.positions, self._search(chunk, systems)
 
     def _search(self, chunk: Chunk, systems: Sequence[HeadMasks]) -> Found:
         trellis = chunk.trellis

@@ -53,8 +53,8 @@ def _found(search: Ablation, source: Tensor, systems: Sequence[HeadMasks]) -> li
     """Translations of a batch under each system, from its record."""
     chunks = search.record(source, range(len(source)))
     found: list[support.Texts] = [[(-7,)] * len(source) for _ in systems]
-    for system, chunk, texts in search.translations(chunks, systems):
-        for place, text in zip(chunk.positions, texts, strict=True):
+    for system, positions, texts in search.translations(chunks, systems):
+        for place, text in zip(positions, texts, strict=True):
             found[system][place] = text
     return found
 
