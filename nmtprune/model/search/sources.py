@@ -69,7 +69,9 @@ class Sources:
             self._entry = F.pad(self._entry.to(present.device), (0, most - len(self._entry)), value=-1)
         if self._buffer is None or self._count > len(present):
             self._entry.fill_(-1)
-            whole = len(self._memories.parts) == 1 and len(present) == self._memories.size == most
+            # Several searches may translate one sentence: only one of each, in order, need no memory of their own.
+            whole = len(self._memories.parts) == 1 and len(present) == self._memories.size
+            whole = whole and source.tolist() == list(range(self._memories.size))
             self._buffer = self._memories.parts[0] if whole else self._memories.select(source)
             self._count = self._capacity = len(present)
             self._entry[present] = torch.arange(len(present), device=present.device)
