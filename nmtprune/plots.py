@@ -1,7 +1,8 @@
-"""Pictures of scores: a heat map per kind with the histogram of deltas, and two score files against each other."""
+"""Pictures: a heat map of scores per kind with the histogram of deltas, two score files, curves of pruning."""
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,6 +65,56 @@ def comparison_png(first: Scores, second: Scores, *, names: tuple[str, str]) -> 
         axis.legend()
 
     return _png(draw, (5.6, 5.2))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve of a picture.
+
+    Attributes:
+        label: for the legend.
+        removed: heads removed at each point.
+        values: the metric there.
+        low: lower end of the band around the line.
+        high: upper end.
+        dashed: a baseline.
+    """
+
+    label: str
+    removed: Sequence[int]
+    values: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    dashed: bool = False
+
+
+def curves_png(lines: Sequence[Line], *, metric: str, heads: int) -> bytes:
+    """A metric against heads removed, one line with its band per curve (Michel et al. 2019, figure 3), as a PNG file.
+
+    Args:
+        lines: the curves.
+        metric: its name.
+        heads: of the model: the axis above shows percentages of them.
+    """
+
+    def draw(figure: "Figure") -> None:
+        axis = figure.subplots()
+        for line in lines:
+            (drawn,) = axis.plot(
+                line.removed, line.values, marker="o", markersize=3.5, linestyle="--" if line.dashed else "-",
+                label=line.label,
+            )  # fmt: skip
+            axis.fill_between(line.removed, line.low, line.high, color=drawn.get_color(), alpha=0.15, linewidth=0)
+        axis.set_xlabel("heads removed")
+        axis.set_ylabel("BLEU" if metric == "bleu" else metric)
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+        share = 100 / heads
+        above = axis.secondary_xaxis("top", functions=(lambda x: np.multiply(x, share), lambda x: np.divide(x, share)))
+        above.set_xlabel(f"% of the model's {heads} heads")
+        axis.legend(fontsize="small")
+
+    return _png(draw, (7.2, 5.0))
 
 
 def _of_kind(scores: Scores, kind: str) -> list[HeadScore]:

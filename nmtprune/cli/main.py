@@ -16,6 +16,7 @@ COMMANDS = {
     "plan": "nmtprune.cli.plan:plan",
     "slim": "nmtprune.cli.slim:slim",
     "score": "nmtprune.cli.score:score",
+    "greedy": "nmtprune.cli.greedy:greedy",
     "translate": "nmtprune.cli.translate:translate",
     "compare": "nmtprune.cli.compare:compare",
     "drift": "nmtprune.cli.drift:drift",

@@ -53,6 +53,29 @@ force_option = click.option("--force", is_flag=True, help="Replace the output if
 seed_option = click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="0 is a seed too.")
 
 
+def resamples_value(_context: click.Context, _parameter: click.Parameter, value: str) -> str | int:
+    """``auto`` or a number from 1 on."""
+    if value == "auto":
+        return value
+    if not value.isascii() or not value.isdigit() or int(value) < 1:
+        raise click.BadParameter(f"'{value}' is neither auto nor a number from 1 on.")
+    return int(value)
+
+
+def significance_options(command: F) -> F:
+    """How single differences are tested: ``resamples`` and ``alpha``."""
+    resamples = click.option(
+        "--resamples",
+        callback=resamples_value,
+        default="auto",
+        show_default=True,
+        metavar="auto|N",
+        help="Bootstrap resamples. auto: 10000, or more where alpha asks for them.",
+    )
+    alpha = click.option("--alpha", type=float, default=0.01, show_default=True, help="Significant is a p below it.")
+    return resamples(alpha(command))
+
+
 def output_option(help_text: str, *, default: str | None = None) -> Callable[[F], F]:
     """-o/--output PATH, required where there is no default."""
     return click.option(

@@ -4,32 +4,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from nmtprune.cli.data_options import data_options, with_test_data
+from nmtprune.cli.meter_options import CONFIDENCE_NAMES, IMPORTANCE_NAMES, given, meter_options, refuse, spelled
 from nmtprune.cli.options import (
     checkpoint_argument,
     force_option,
     format_option,
     output_option,
+    resamples_value,
     say,
     seed_option,
     verbosity_options,
 )
 from nmtprune.cli.progress import duration, progress
 from nmtprune.cli.search_options import SEARCH_NAMES, engine_options, search_options
-from nmtprune.errors import UsageError
 
 if TYPE_CHECKING:
     from nmtprune.scores import Scores
 
+MASKING = ("bleu", "chrf", "loss")
+"""Metrics of the model with heads masked; the others need no masking, and no test."""
 
-def _resamples(_context: click.Context, _parameter: click.Parameter, value: str) -> str | int:
-    if value == "auto":
-        return value
-    if not value.isascii() or not value.isdigit() or int(value) < 1:
-        raise click.BadParameter(f"'{value}' is neither auto nor a number from 1 on.")
-    return int(value)
+_MASKING_NAMES = (
+    "all_but_one", "test_subset", "test_source", "test_reference", "resamples", "correction", "alpha", "resume",
+)  # fmt: skip
 
 
 @click.command(
@@ -42,10 +41,12 @@ def _resamples(_context: click.Context, _parameter: click.Parameter, value: str)
 @output_option("The score file; a table (.tsv) and a picture (.png) are written beside it.")
 @click.option(
     "--metric",
-    type=click.Choice(["bleu", "chrf", "loss"]),
+    type=click.Choice([*MASKING, "importance", "confidence"]),
     default="bleu",
     show_default=True,
-    help="bleu and chrf translate; loss is the loss per token of the reference, which takes no search.",
+    help="bleu and chrf translate without each head; loss is the loss per token of the reference, without a search. "
+    "importance (Michel et al. 2019, section 4) is how much the loss answers to a head's mask, confidence (Behnke and "
+    "Heafield 2020) its mean maximum attention weight: one pass over the sentences each, without a test.",
 )
 @click.option(
     "--all-but-one",
@@ -56,7 +57,7 @@ def _resamples(_context: click.Context, _parameter: click.Parameter, value: str)
 @click.option("--kinds", metavar="KINDS", help="Only these kinds: encoder,decoder,cross. Default: all there are.")
 @click.option(
     "--resamples",
-    callback=_resamples,
+    callback=resamples_value,
     default="auto",
     show_default=True,
     metavar="auto|N",
@@ -74,6 +75,7 @@ def _resamples(_context: click.Context, _parameter: click.Parameter, value: str)
 @click.option("--bleu-tokenize", default="13a", show_default=True, metavar="NAME", help="BLEU tokenizer of sacrebleu.")
 @click.option("--lowercase", is_flag=True, help="BLEU and chrF ignore case.")
 @engine_options
+@meter_options(sentences=None)
 @seed_option
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run with the same settings stopped.")
 @force_option
@@ -86,49 +88,66 @@ def score(checkpoint: Path, output_format: str, **flags: Any) -> None:
     heads (Michel et al. 2019, section 3; Koehn 2004). Interrupted runs go on with --resume; under torchrun several
     processes share the work, with the same result.
     """
+    from nmtprune.runs import meter_score
     from nmtprune.runs.processes import Ended
-    from nmtprune.runs.score import score as run_score
+    from nmtprune.runs.score import score as score_by_masking
 
-    context = click.get_current_context()
-    _check_search(context, flags["metric"])
-    run = _run(checkpoint, flags)
+    masking = flags["metric"] in MASKING
+    _check_options(flags["metric"], flags["meters"].translates)
+    run = _masking_run(checkpoint, flags) if masking else _meter_run(checkpoint, flags)
     try:
         with progress() as watcher:
-            scores = run_score(run, watcher)
+            scores = score_by_masking(run, watcher) if masking else meter_score.score(run, watcher)
     except Ended as ended:
-        context.exit(ended.exit_code)
+        click.get_current_context().exit(ended.exit_code)
     if scores is not None:
         _report(scores, output_format)
         say("wrote " + ", ".join(str(path) for path in run.outputs.values()))
 
 
-def _check_search(context: click.Context, metric: str) -> None:
-    """Refuse options of searching where nothing is searched."""
-    given = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
-    faults = [
-        f"--{name.replace('_', '-')} goes with --metric bleu or chrf: a loss takes no search"
-        for name in SEARCH_NAMES
-        if metric == "loss" and context.get_parameter_source(name) in given
-    ]
-    if faults:
-        raise UsageError("; ".join(faults), faults)
+def _check_options(metric: str, translates: bool) -> None:
+    """Refuse options that mean nothing for the metric, all of them."""
+    faults = []
+    if metric == "loss":
+        goes, names = "--metric bleu or chrf: a loss takes no search", SEARCH_NAMES
+        faults += [f"{spelled(name)} goes with {goes}" for name in given(names)]
+    if metric not in MASKING:
+        faults += [f"{spelled(name)} goes with --metric {', '.join(MASKING)}" for name in given(_MASKING_NAMES)]
+        searches = metric == "confidence" and translates
+        goes = "--metric bleu or chrf, or with confidence and --confidence-on translations"
+        faults += [f"{spelled(name)} goes with {goes}" for name in given(SEARCH_NAMES) if not searches]
+    if metric not in MASKING and metric != "importance":
+        faults += [f"{spelled(name)} goes with --metric importance" for name in given(("seed",))]
+    for own, names in (("importance", IMPORTANCE_NAMES), ("confidence", CONFIDENCE_NAMES)):
+        faults += [f"{spelled(name)} goes with --metric {own}" for name in given(names) if metric != own]
+    refuse(faults)
 
 
-def _run(checkpoint: Path, flags: dict[str, Any]) -> Any:
+def _measure(flags: dict[str, Any]) -> Any:
+    from nmtprune.runs.measure import MeasureSettings, check_metric_options
+
+    names = ("metric", "engine", "device", "threads", "search", "limits", "bleu_tokenize", "lowercase")
+    settings = MeasureSettings(**{name: flags.pop(name) for name in names})
+    check_metric_options(settings)
+    return settings
+
+
+def _masking_run(checkpoint: Path, flags: dict[str, Any]) -> Any:
     from nmtprune.evaluate.significance import SignificanceTest
-    from nmtprune.runs.measure import MeasureSettings
     from nmtprune.runs.score import ScoreRun
 
-    test = SignificanceTest(
-        alpha=flags.pop("alpha"),
-        correction=flags.pop("correction"),
-        resamples=flags.pop("resamples"),
-        seed=flags.pop("seed"),
-        threads=flags["threads"],
-    )
-    names = ("metric", "engine", "device", "threads", "search", "limits", "bleu_tokenize", "lowercase")
-    measure = MeasureSettings(**{name: flags.pop(name) for name in names})
-    return ScoreRun(checkpoint, measure=measure, significance=test, **flags)
+    del flags["meters"]
+    names = ("alpha", "correction", "resamples", "seed")
+    test = SignificanceTest(**{name: flags.pop(name) for name in names}, threads=flags["threads"])
+    return ScoreRun(checkpoint, measure=_measure(flags), significance=test, **flags)
+
+
+def _meter_run(checkpoint: Path, flags: dict[str, Any]) -> Any:
+    from nmtprune.runs.meter_score import MeterRun
+
+    measure = _measure(flags)
+    names = ("data", "output", "meters", "kinds", "seed", "force")
+    return MeterRun(checkpoint, measure=measure, **{name: flags[name] for name in names})
 
 
 def _report(scores: "Scores", output_format: str) -> None:

@@ -28,6 +28,9 @@ class Cell:
 
 def emit_scores(scores: "Scores") -> None:
     """Print what was measured: a table per kind, or the best heads of every module, and how many are significant."""
+    if "value" not in scores.baseline:
+        _emit_plain(scores)
+        return
     _emit_heading(scores.metric, scores.baseline)
     if scores.mode == "ablate":
         click.echo(f"delta {scores.metric} without the head, by layer and head:")
@@ -47,6 +50,18 @@ def emit_scores(scores: "Scores") -> None:
         _emit_counts(scores.metric, scores.test.baseline, scores.test.heads)
 
 
+def _emit_plain(scores: "Scores") -> None:
+    """Scores that are no change of a metric, and were not tested."""
+    baseline = scores.baseline
+    left_out = f" ({baseline['left_out']} left out)" if baseline["left_out"] else ""
+    click.echo(f"{baseline['data']}: {scores.metric} over {baseline['sentences']} sentences{left_out}")
+    shown = ("unit", "normalize", "label_smoothing", "on", "exclude_eos")
+    click.echo(", ".join(f"{name.replace('_', ' ')} {baseline[name]}" for name in shown if name in baseline))
+    click.echo(f"{scores.metric} of the head, by layer and head:")
+    for kind in KINDS:
+        _emit_kind(scores, kind)
+
+
 def _emit_heading(metric: str, baseline: Mapping[str, Any]) -> None:
     left_out = f" ({baseline['left_out']} left out)" if baseline["left_out"] else ""
     value = f"{baseline['value']:.{_digits(metric)}f}"
@@ -59,7 +74,7 @@ def _emit_kind(scores: "Scores", kind: str) -> None:
     if not entries:
         return
     heads = range(max(head for _, head in entries) + 1)
-    alpha = scores.baseline["significance"]["alpha"]
+    alpha = scores.baseline.get("significance", {}).get("alpha", 0.0)
     rows = [
         (str(layer), [_cell(scores.metric, entries.get((layer, head)), alpha) for head in heads])
         for layer in sorted({layer for layer, _ in entries})
@@ -112,8 +127,10 @@ def _digits(metric: str) -> int:
 
 def _cell(metric: str, entry: "HeadScore | None", alpha: float) -> Cell:
     """A delta; significant ones carry a sign, for readers without colour, and the colour of their direction."""
-    if entry is None or entry.delta is None:
+    if entry is None:
         return Cell("")
+    if entry.delta is None:
+        return Cell(f"{entry.score:.{_digits(metric)}f} ")
     shown = f"{entry.delta:+.{_digits(metric)}f}"
     if not _is_below(entry.p_corrected, alpha):
         return Cell(f"{shown} ")

@@ -12,12 +12,12 @@ from nmtprune.errors import UsageError
 from nmtprune.evaluate.metric import Metric, Scored, Statistics, TokenLoss
 from nmtprune.evaluate.quality import Bleu, Chrf
 from nmtprune.runs.device import choose_device
-from nmtprune.runs.units import heads_together
+from nmtprune.runs.units import Unit, heads_together
 
 if TYPE_CHECKING:
     from nmtprune.data.batching import BatchLimits
     from nmtprune.data.corpus import Corpus
-    from nmtprune.engines.base import Ablation, EngineSettings, Tokens
+    from nmtprune.engines.base import Ablation, EngineSettings, Kept, Tokens
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.search.options import SearchOptions
 
@@ -82,13 +82,23 @@ class Measure(ABC):
     def __init__(self, corpus: "Corpus", metric: Metric, ablation: "Ablation", settings: MeasureSettings) -> None:
         self.corpus, self._metric, self._ablation, self._settings = corpus, metric, ablation, settings
 
-    @abstractmethod
     def baseline(self) -> Scored:
-        """The full model; comes before `masked`."""
+        """The full model; comes before what is masked."""
+        return self.systems([{}])[0]
 
-    @abstractmethod
     def masked(self, module: ModuleId, kept: Sequence[Sequence[int]]) -> list[Scored]:
         """The model with only these heads left in a module, for each of several choices."""
+        return self.systems([{module: heads} for heads in kept])
+
+    def unit(self, unit: Unit, *, alone: bool = False) -> list[Scored]:
+        """The model without each head of a unit in turn, or with it alone in its module."""
+        everything = range(unit.module.heads)
+        kept = [tuple(other for other in everything if (other == head) == alone) for head in unit.heads]
+        return self.masked(unit.module.id, kept)
+
+    @abstractmethod
+    def systems(self, kept: "Sequence[Kept]") -> list[Scored]:
+        """The model with only these heads left, for each of several choices."""
 
     def heads_together(self, architecture: Architecture, parameters: int) -> int:
         """How many heads of a module are best computed, and kept, together; one where the engine shares nothing."""
@@ -104,24 +114,30 @@ class Measure(ABC):
         """A result from its statistics [sentences, stats]."""
         return Scored(self._metric, statistics)
 
+    @property
+    def name(self) -> str:
+        """The metric."""
+        return self._metric.name
+
+    @property
+    def signature(self) -> str:
+        """How the metric is computed."""
+        return self._metric.signature
+
     def facts(self) -> dict[str, Any]:
         """On what and how it is measured."""
         return {**self.corpus.describe(), **self._settings.facts()}
 
     def identity(self) -> dict[str, Any]:
         """What makes other sentences other results."""
-        contents = hashlib.sha256("".join(sorted(self.corpus.inputs.values())).encode()).hexdigest()
-        return {**self.corpus.describe(), "files": contents}
+        return {**self.corpus.describe(), "files": contents(self.corpus)}
 
 
 class _Translations(Measure):
     """BLEU or chrF."""
 
-    def baseline(self) -> Scored:
-        return self._score(self._ablation.best([{}])[0])
-
-    def masked(self, module: ModuleId, kept: Sequence[Sequence[int]]) -> list[Scored]:
-        return [self._score(found) for found in self._ablation.best([{module: heads} for heads in kept])]
+    def systems(self, kept: "Sequence[Kept]") -> list[Scored]:
+        return [self._score(found) for found in self._ablation.best(kept)]
 
     def _tokens(self) -> int:
         return int(self.corpus.source.sizes.sum()) * (1 + self._settings.search.beam)
@@ -134,11 +150,8 @@ class _Translations(Measure):
 class _Losses(Measure):
     """Loss per target token."""
 
-    def baseline(self) -> Scored:
-        return self._score(self._ablation.losses([{}])[0])
-
-    def masked(self, module: ModuleId, kept: Sequence[Sequence[int]]) -> list[Scored]:
-        return [self._score(losses) for losses in self._ablation.losses([{module: heads} for heads in kept])]
+    def systems(self, kept: "Sequence[Kept]") -> list[Scored]:
+        return [self._score(losses) for losses in self._ablation.losses(kept)]
 
     def _tokens(self) -> int:
         return 2 * int(self.corpus.source.sizes.sum())
@@ -147,6 +160,11 @@ class _Losses(Measure):
         target = self.corpus.target
         tokens = [] if target is None else target.sizes.tolist()
         return cast(TokenLoss, self._metric).scored(losses, tokens)
+
+
+def contents(corpus: "Corpus") -> str:
+    """One SHA-256 for all files that a corpus was read from."""
+    return hashlib.sha256("".join(sorted(corpus.inputs.values())).encode()).hexdigest()
 
 
 def check_metric_options(settings: MeasureSettings) -> None:
@@ -158,7 +176,7 @@ def check_metric_options(settings: MeasureSettings) -> None:
     faults = []
     if settings.metric != "bleu" and settings.bleu_tokenize != DEFAULT_TOKENIZER:
         faults.append("--bleu-tokenize goes with --metric bleu")
-    if settings.metric == LOSS and settings.lowercase:
+    if settings.metric not in ("bleu", "chrf") and settings.lowercase:
         faults.append("--lowercase goes with --metric bleu or chrf")
     if faults:
         raise UsageError("; ".join(faults), faults)

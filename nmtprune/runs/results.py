@@ -1,9 +1,11 @@
 """From the statistics of ablated models to scores with their significance, and to rows of a table."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from nmtprune import files, plots
 from nmtprune.architecture import HeadId, ModuleId
 from nmtprune.evaluate.metric import Scored
 from nmtprune.evaluate.significance import SignificanceTest
@@ -46,6 +48,11 @@ class Measured:
         }
         value = metric.sign * self.baseline.score
         return {"value": value, "signature": metric.signature, **self.facts, "significance": significance}
+
+    def values(self, mode: Mode) -> dict[HeadId, float]:
+        """The scores of `scores` alone, which takes no test."""
+        sign = 1 if mode == ALL_BUT_ONE else -1
+        return {head: sign * (scored.score - self.baseline.score) + 0.0 for head, scored in self.masked.items()}
 
     def scores(self, test: SignificanceTest, mode: Mode) -> tuple[HeadScore, ...]:
         """Score, delta and significance of every head (Michel et al. 2019, sections 3.2 and 3.3)."""
@@ -90,10 +97,10 @@ def rows(scores: Scores) -> Iterator[tuple[str | int | float | None, ...]]:
     if scores.test is not None:
         parts.append((scores.test.baseline, scores.test.heads))
     for baseline, heads in parts:
-        alpha = baseline["significance"]["alpha"]
+        test = baseline.get("significance")
         for entry in heads:
             module, (low, high) = entry.id.module, entry.ci or (None, None)
-            significant = None if entry.p_corrected is None else int(entry.p_corrected < alpha)
+            significant = None if entry.p_corrected is None or not test else int(entry.p_corrected < test["alpha"])
             yield (
                 baseline["data"], entry.head, module.kind, module.layer, entry.id.head, entry.score, entry.delta,
                 low, high, entry.p, entry.p_corrected, entry.p_sacrebleu, significant,
@@ -104,3 +111,23 @@ def tsv(scores: Scores) -> str:
     """The scores as tab-separated values under a header line."""
     lines = [TSV_COLUMNS, *rows(scores)]
     return "".join("\t".join("" if cell is None else str(cell) for cell in line) + "\n" for line in lines)
+
+
+def score_outputs(output: Path) -> dict[str, Path]:
+    """The files of a score file by their kind: itself, the table and the picture beside it."""
+    name = output.name.removesuffix(".json")
+    return {"json": output} | {kind: output.with_name(f"{name}.{kind}") for kind in ("tsv", "png")}
+
+
+def write_scores(outputs: Mapping[str, Path], scores: Scores, *, force: bool, inputs: Iterable[Path]) -> None:
+    """Write the score file last, so that it stands for all three.
+
+    Raises:
+        OutputError: one of them cannot be written.
+    """
+    listed = list(inputs)
+    alpha = scores.baseline.get("significance", {}).get("alpha", 0.0)
+    files.write_text(outputs["tsv"], tsv(scores), force=force, inputs=listed)
+    with files.atomic_output(outputs["png"], force=force, inputs=listed) as file:
+        file.write(plots.scores_png(scores, alpha=alpha))
+    scores.write(outputs["json"], force=force, inputs=listed)

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtprune import files, plots, provenance
+from nmtprune import files, provenance
 from nmtprune.architecture import AttentionModule, HeadId, parse_kinds
 from nmtprune.data.options import DataOptions
-from nmtprune.errors import OutputError, UsageError
+from nmtprune.errors import UsageError
 from nmtprune.evaluate.metric import Scored
 from nmtprune.runs import results
 from nmtprune.runs.collect import Collector, termination_as_interrupt
@@ -76,8 +76,7 @@ class ScoreRun:
     @property
     def outputs(self) -> dict[str, Path]:
         """The files that are written, by their kind."""
-        name = self.output.name.removesuffix(".json")
-        return {"json": self.output} | {kind: self.output.with_name(f"{name}.{kind}") for kind in ("tsv", "png")}
+        return results.score_outputs(self.output)
 
     @property
     def inputs(self) -> list[Path]:
@@ -125,7 +124,7 @@ def score(run: ScoreRun, progress: "Progress") -> Scores | None:
                 own.finish()
                 return None
             scores = _assemble(job, state, time.monotonic() - started, progress)
-            _write(run, scores)
+            results.write_scores(run.outputs, scores, force=run.force, inputs=run.inputs)
         except KeyboardInterrupt:
             raise _interrupted(job, state) from None
         state.remove()
@@ -195,7 +194,7 @@ def _work(job: _Job, own: Processes, state: State | None, progress: "Progress") 
         return
     baseline = {name: part.baseline().statistics for name, part in job.measures.items()}
     if state is not None:
-        _keep_baseline(state, baseline)
+        state.keep_same(_BASELINE, baseline)
     _stage(job, own, state, left, progress)
     if _TEST in job.measures:
         best = own.share("best", None if state is None else _best_heads(job, state))
@@ -221,24 +220,10 @@ def _best_heads(job: _Job, state: State) -> dict[str, int]:
     return {str(module.id): best_head(module.id, masked).head for module in job.modules}
 
 
-def _keep_baseline(state: State, baseline: Mapping[str, Any]) -> None:
-    if _BASELINE not in state:
-        state.add(_BASELINE, pack(baseline))
-        return
-    there = state[_BASELINE]
-    if any(not np.array_equal(there[name], baseline[name]) for name in baseline):
-        raise OutputError(
-            f"{state.path}: the full model gives other results now than when the run was interrupted: go on with the "
-            "same machine and versions, or start over with --force and without --resume"
-        )
-
-
 def _statistics(job: _Job, unit: Unit) -> NDArray[Any]:
     """Statistics of a unit's heads, [heads, sentences, stats]."""
-    everything = range(unit.module.heads)
-    alone = job.run.all_but_one
-    kept = [tuple(other for other in everything if (other == head) == alone) for head in unit.heads]
-    return np.stack([scored.statistics for scored in job.measures[unit.data].masked(unit.module.id, kept)])
+    found = job.measures[unit.data].unit(unit, alone=job.run.all_but_one)
+    return np.stack([scored.statistics for scored in found])
 
 
 def _assemble(job: _Job, state: State, seconds: float, progress: "Progress") -> Scores:
@@ -276,14 +261,6 @@ def _measured(job: _Job, state: State, name: str, done: Iterable[Unit]) -> Measu
         for head, own in zip(unit.heads, statistics, strict=True):
             masked[HeadId(unit.module.id, head)] = part.scored(own)
     return Measured(part.scored(state[_BASELINE][name]), masked, part.facts())
-
-
-def _write(run: ScoreRun, scores: Scores) -> None:
-    outputs = run.outputs
-    files.write_text(outputs["tsv"], results.tsv(scores), force=run.force, inputs=run.inputs)
-    with files.atomic_output(outputs["png"], force=run.force, inputs=run.inputs) as file:
-        file.write(plots.scores_png(scores, alpha=run.significance.alpha))
-    scores.write(outputs["json"], force=run.force, inputs=run.inputs)
 
 
 def _interrupted(job: _Job, state: State | None) -> Interrupted:

@@ -1,5 +1,9 @@
-"""The state file of a run: the results of finished units and the settings that they belong to, in one zip archive."""
+"""The state file of a run: the results of finished units and the settings that they belong to.
 
+It is a zip archive beside the output of a command, or a JSON file in a run folder.
+"""
+
+import base64
 import io
 import json
 import zipfile
@@ -22,6 +26,7 @@ Settings = Mapping[str, Any]
 
 SUFFIX = ".state"
 _SETTINGS = "settings.json"
+_JSON = ".json"
 _START_OVER = "start over with --force and without --resume"
 _FORMAT = {"format": "nmtprune-state", "version": 1}
 
@@ -94,6 +99,10 @@ class State:
             OutputError: the file cannot be written; the old one is unchanged.
         """
         self._units[unit] = packed
+        if self.path.suffix == _JSON:
+            units = {name: base64.b64encode(content).decode() for name, content in self._units.items()}
+            files.write_text(self.path, json.dumps({**self._settings, "units": units}, indent=1) + "\n", force=True)
+            return
         with (
             files.atomic_output(self.path, force=True) as file,
             zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
@@ -101,6 +110,22 @@ class State:
             archive.writestr(_SETTINGS, json.dumps(self._settings))
             for name, content in self._units.items():
                 archive.writestr(name, content)
+
+    def keep_same(self, unit: str, arrays: Arrays) -> None:
+        """Keep what the full model gives, or check that it gives what it gave before: results would not fit together.
+
+        Raises:
+            OutputError: it gives something else, or the file cannot be written.
+        """
+        if unit not in self:
+            self.add(unit, pack(arrays))
+            return
+        there = self[unit]
+        if any(not np.array_equal(there[name], arrays[name]) for name in arrays):
+            raise OutputError(
+                f"{self.path}: the full model gives other results now than when the run was interrupted: go on with "
+                "the same machine and versions, or start over with --force and without --resume"
+            )
 
     def remove(self) -> None:
         """Delete the file: the run is over."""
@@ -125,9 +150,7 @@ def check_state(output: Path, *, resume: bool, force: bool) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            content = {name: archive.read(name) for name in archive.namelist()}
-        settings = json.loads(content.pop(_SETTINGS))
+        settings, content = _read_json(path) if path.suffix == _JSON else _read_archive(path)
         for packed in content.values():
             unpack(packed)
     # zipfile and numpy raise many kinds of errors for damaged bytes, zlib.error and struct.error among them.
@@ -135,6 +158,18 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "damaged, or no state file"
         raise OutputError(f"{path}: cannot be read: {reason}; {_START_OVER}") from error
     return settings, content
+
+
+def _read_archive(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    return json.loads(content.pop(_SETTINGS)), content
+
+
+def _read_json(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    units = settings.pop("units")
+    return settings, {name: base64.b64decode(content, validate=True) for name, content in units.items()}
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

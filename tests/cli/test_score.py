@@ -148,6 +148,123 @@ def test_losses_run_on_the_native_engine(tiny: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+PASS = ("--threads", 1, "--device", "cpu", "--kinds", "encoder,cross")
+
+
+def _expected(tiny: Path, name: str) -> dict[str, float]:
+    """Scores by the methods themselves."""
+    from nmtprune.engines import native
+    from nmtprune.formats import load
+    from nmtprune.methods import confidence, importance, measuring
+    from tests.methods.support import corpus
+
+    checkpoint = load(tiny)
+    model, sentences = native.load(checkpoint), list(measuring.batches(corpus(tiny.parent / "data-bin", checkpoint)))
+    if name == "confidence":
+        found = confidence.confidence(model, sentences)
+    else:
+        settings = importance.ImportanceSettings("token", 0.2)
+        found = importance.normalized(importance.importance(model, sentences, settings))
+    return {str(head): value for head, value in found.items() if head.module.kind != "decoder"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "described"),
+    [
+        (
+            "importance",
+            ("--importance-unit", "token", "--label-smoothing", 0.2),
+            "unit token, normalize layer, label smoothing 0.2",
+        ),
+        ("confidence", (), "on references, exclude eos False"),
+    ],
+)
+def test_scores_without_masking(tiny: Path, tmp_path: Path, name: str, options: Any, described: str) -> None:
+    output = tmp_path / "scores.json"
+    data = ("--data-bin", tiny.parent / "data-bin", "-o", output)
+    result = nmtprune("score", tiny, *data, *PASS, "--metric", name, *options)
+    assert result.code == 0, result.stderr
+    scores = Scores.read(output)
+    expected = _expected(tiny, name)
+    assert {entry.head: entry.score for entry in scores.heads} == pytest.approx(expected, rel=1e-5)
+    content = json.loads(output.read_text())
+    assert all(set(entry) == {"head", "score"} for entry in content["heads"])
+    assert content["mode"] == "ablate" and content["metric"] == name and "value" not in content["baseline"]
+    lines = result.stdout.splitlines()
+    assert lines[:3] == [
+        f"valid.xx-yy: {name} over 16 sentences", described, f"{name} of the head, by layer and head:",
+    ]  # fmt: skip
+    assert [line for line in lines if "attention" in line] == ["encoder self-attention", "cross-attention"]
+    assert lines[6].split() == ["0", *(f"{expected[f'encoder.0.{head}']:.4f}" for head in range(4))]
+    assert "significant" not in result.stdout
+    header, *rows = output.with_suffix(".tsv").read_text().splitlines()
+    assert len(rows) == 16 and rows[0].split("\t")[6:] == [""] * 7 and header.split("\t")[5] == "score"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.json", "scores.png", "scores.tsv"]
+    assert refused("score", tiny, *data, *PASS, "--metric", name) == (8, f"{output}: exists (--force replaces it)")
+    assert nmtprune("plan", tiny, "--scores", output, "--lowest", 5, "--kinds", "cross", "-o", tmp_path / "p").code == 0
+
+
+def test_importance_of_drawn_sentences(tiny: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.json"
+    data = ("--data-bin", tiny.parent / "data-bin", "-o", output, *PASS, "--metric", "importance", "--force")
+    drawn = ("--importance-sentences", 5, "--seed")
+    found = []
+    for options in ((*drawn, 0), (*drawn, 1), (*drawn, 1), ("--importance-normalize", "none")):
+        result = nmtprune("score", tiny, *data, *options, "--format", "tsv", "-q")
+        assert result.code == 0 and result.stdout == output.with_suffix(".tsv").read_text()
+        found.append(result.stdout)
+    assert found[1] == found[2] and len(set(found)) == 3
+    assert Scores.read(output).baseline["sentences"] == 16
+
+
+def test_confidence_on_translations(tiny: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.json"
+    options = ("--metric", "confidence", "--confidence-on", "translations", "--beam", 1, "--max-len-b", 6, "--force")
+    data = ("--data-bin", tiny.parent / "data-bin", "-o", output, *PASS)
+    result = nmtprune("score", tiny, *data, *options, "--exclude-eos")
+    assert result.code == 0, result.stderr
+    scores = Scores.read(output)
+    assert scores.baseline["search"]["max_len_b"] == 6
+    assert (scores.baseline["on"], scores.baseline["exclude_eos"]) == ("translations", True)
+    expected = _expected(tiny, "confidence")
+    assert all(0 < entry.score <= 1 and entry.score != expected[entry.head] for entry in scores.heads)
+
+
+def test_options_that_mean_nothing_for_a_metric(base: tuple[Any, ...], tiny: Path, tmp_path: Path) -> None:
+    data = (*base, "--data-bin", tiny.parent / "data-bin", "--metric")
+    masking = "goes with --metric bleu, chrf, loss"
+    search = "--beam goes with --metric bleu or chrf, or with confidence and --confidence-on translations"
+    assert refused(*data, "importance", "--resamples", 9, "--all-but-one", "--beam", 1, "--exclude-eos") == (
+        2,
+        f"--all-but-one {masking}; --resamples {masking}; {search}; --exclude-eos goes with --metric confidence",
+    )
+    assert refused(*data, "confidence", "--resume", "--beam", 1, "--importance-unit", "token", "--seed", 1) == (
+        2,
+        f"--resume {masking}; {search}; --seed goes with --metric importance; "
+        "--importance-unit goes with --metric importance",
+    )
+    assert refused(*data, "bleu", "--label-smoothing", 0.1) == (2, "--label-smoothing goes with --metric importance")
+    assert refused(*data, "importance", "--lowercase") == (2, "--lowercase goes with --metric bleu or chrf")
+    assert refused(*data, "importance", "--label-smoothing", 1) == (
+        2,
+        "importance: label smoothing 1.0 is not a number from 0 to below 1",
+    )
+    assert refused(*data, "importance", "--engine", "fairseq") == (
+        6,
+        "the engine fairseq measures no importance: --metric importance runs on --engine native",
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_references_are_needed_as_token_ids(base: tuple[Any, ...], raw: Any) -> None:
+    source, _, options = raw
+    assert refused(*base, *options[:4], "--post-process", "none", "--metric", "confidence") == (
+        2,
+        "data: --source needs --reference FILE here",
+    )
+    assert nmtprune(*base, *options, "--metric", "importance").code == 0
+
+
 def test_colour_only_on_a_terminal(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nmtprune.cli import score_tables
     from nmtprune.scores import HeadScore

@@ -1,0 +1,184 @@
+"""`nmtprune greedy`: quality against heads removed, in several orders, with a plan for every step."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nmtprune.cli.data_options import data_options
+from nmtprune.cli.meter_options import CONFIDENCE_NAMES, IMPORTANCE_NAMES, given, meter_options, refuse, spelled
+from nmtprune.cli.options import (
+    force_option,
+    format_option,
+    output_option,
+    say,
+    seed_option,
+    significance_options,
+    verbosity_options,
+)
+from nmtprune.cli.progress import duration, progress
+from nmtprune.cli.render import emit_table
+from nmtprune.cli.search_options import engine_options, search_options
+
+if TYPE_CHECKING:
+    from nmtprune.runs.curve import Swept
+    from nmtprune.runs.greedy import GreedyResult
+
+_ORDERS = ("importance", "importance-reestimated")
+"""Orders that need importance."""
+
+
+@click.command(
+    epilog="Example: nmtprune greedy checkpoint_best.pt --data-bin data-bin --order importance --order random -o run",
+    short_help="Remove heads step by step: curves, and a plan for every step.",
+)
+@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CHECKPOINT...")
+@data_options
+@output_option(
+    "The run folder: curve.json, .tsv and .png, plans/CURVE/HEADS.json, plan.json; it keeps its state there."
+)
+@click.option("--metric", type=click.Choice(["bleu", "chrf"]), default="bleu", show_default=True, help="Quality.")
+@click.option(
+    "--order",
+    "orders",
+    multiple=True,
+    default=("importance",),
+    show_default="importance",
+    metavar="importance|ablation|confidence|random|FILE",
+    help="Which heads go first: those of least importance (importance-reestimated: measured again after each step), "
+    "those that masking alone hurts least, the least confident, any, or the lowest of a score file. One curve each; "
+    "repeat it.",
+)
+@click.option("--reestimate", is_flag=True, help="Measure importance again after each step, on the pruned model.")
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="Curves of --order random."
+)
+@click.option(
+    "--kinds",
+    multiple=True,
+    metavar="KINDS",
+    help="Remove heads of these kinds only: encoder,decoder,cross. Default: all there are. One curve each; repeat it.",
+)
+@click.option("--step", default="10%", show_default=True, metavar="AMOUNT", help="Heads per step.")
+@click.option("--until", default="90%", show_default=True, metavar="AMOUNT", help="Heads removed in the end.")
+@click.option(
+    "--max-drop",
+    metavar="X|significant",
+    help="A curve ends at the first step that is more than X points below the unpruned model, or significantly below.",
+)
+@click.option(
+    "--min-heads-per-module",
+    type=click.IntRange(0, 1),
+    default=0,
+    show_default=True,
+    help="1 leaves a head in every module.",
+)
+@meter_options(sentences=5000)
+@click.option(
+    "--importance-subset",
+    default="train",
+    show_default=True,
+    metavar="NAME",
+    help="Binarized subset in --data-bin on which importance is measured.",
+)
+@significance_options
+@search_options
+@click.option("--bleu-tokenize", default="13a", show_default=True, metavar="NAME", help="BLEU tokenizer of sacrebleu.")
+@click.option("--lowercase", is_flag=True, help="BLEU and chrF ignore case.")
+@engine_options
+@seed_option
+@click.option("--resume", is_flag=True, help="Go on where an interrupted run with the same settings stopped.")
+@force_option
+@format_option
+@verbosity_options
+def greedy(output_format: str, **flags: Any) -> None:
+    """Remove the heads of CHECKPOINT that matter least, step by step, and measure what is left on DATA.
+
+    AMOUNT is a percentage of the heads of the selected kinds or a number of heads, met exactly (Michel et al. 2019,
+    section 4). RUN/plan.json is the last plan of the first curve within --max-drop: nmtprune slim applies it. Several
+    CHECKPOINTs, of one training run for example, give one curve each.
+    """
+    from nmtprune.runs.greedy import greedy as run_greedy
+    from nmtprune.runs.processes import Ended
+
+    _check_options(flags)
+    run = _run(flags)
+    try:
+        with progress() as watcher:
+            result = run_greedy(run, watcher)
+    except Ended as ended:
+        click.get_current_context().exit(ended.exit_code)
+    if result is not None:
+        _report(result, run.measure.metric, output_format)
+        say(f"wrote {run.output}; nmtprune slim CHECKPOINT --plan {run.output / 'plan.json'} applies its plan")
+
+
+def _check_options(flags: dict[str, Any]) -> None:
+    """Refuse options that mean nothing for the orders, all of them."""
+    orders = flags["orders"]
+    faults = []
+    if not set(orders) & set(_ORDERS):
+        names = (*IMPORTANCE_NAMES, "importance_subset")
+        faults += [f"{spelled(name)} goes with --order importance" for name in given(names)]
+    if "confidence" not in orders:
+        faults += [f"{spelled(name)} goes with --order confidence" for name in given(CONFIDENCE_NAMES)]
+    if "random" not in orders:
+        faults += [f"{spelled(name)} goes with --order random" for name in given(["samples"])]
+    refuse(faults)
+
+
+def _run(flags: dict[str, Any]) -> Any:
+    from nmtprune.evaluate.significance import SignificanceTest
+    from nmtprune.runs.greedy_setup import GreedyRun
+    from nmtprune.runs.measure import MeasureSettings
+
+    names = ("alpha", "resamples", "seed")
+    test = SignificanceTest(**{name: flags.pop(name) for name in names}, correction="none", threads=flags["threads"])
+    measured = ("metric", "engine", "device", "threads", "search", "limits", "bleu_tokenize", "lowercase")
+    measure = MeasureSettings(**{name: flags.pop(name) for name in measured})
+    return GreedyRun(measure=measure, significance=test, **flags)
+
+
+def _report(result: "GreedyResult", metric: str, output_format: str) -> None:
+    if output_format == "json":
+        click.echo(result.json, nl=False)
+    elif output_format == "tsv":
+        click.echo(result.tsv, nl=False)
+    else:
+        _emit_text(result, metric)
+
+
+def _emit_text(result: "GreedyResult", metric: str) -> None:
+    """A table per curve, the means of random ones, and which plan was chosen."""
+    from nmtprune.runs.curve import means
+
+    facts, heads = result.facts, sum(result.base.modules.values())
+    click.echo(f"{facts['data']}: {facts['sentences']} sentences, {heads} heads")
+    click.echo(facts["signature"])
+    for each in result.swept:
+        columns = ("removed", "of kinds", "of all", metric, "95% interval", "p", "relative", "")
+        click.echo(f"\n{each.checkpoint}: {each.curve.name}")
+        emit_table(columns, _rows(each, heads))
+    for mean in means(result.swept):
+        click.echo(f"\n{mean.checkpoint}: random, {','.join(mean.kinds)}, mean and deviation of {mean.samples}")
+        values = zip(mean.removed, mean.means, mean.deviations, strict=True)
+        emit_table(("removed", metric, "sd"), ((n, f"{value:.2f}", f"{sd:.2f}") for n, value, sd in values))
+    first = result.swept[0]
+    chosen = first.chosen
+    click.echo(
+        f"plan.json: {chosen.removed} heads removed, {chosen.removed / heads:.1%} of all, {metric} {chosen.value:.2f} "
+        f"({chosen.difference.delta:+.2f}), of {first.curve.name}"
+    )
+    click.echo(f"time {duration(result.seconds)}")
+
+
+def _rows(each: "Swept", heads: int) -> Iterator[tuple[str | int | None, ...]]:
+    for step in each.steps:
+        of_kinds, (low, high) = step.removed / (step.removed + step.kept), step.ci
+        relative = None if step.relative is None else f"{step.relative:.1%}"
+        yield (
+            step.removed, f"{of_kinds:.1%}", f"{step.removed / heads:.1%}", f"{step.value:.2f}",
+            f"{low:.2f} to {high:.2f}", f"{step.difference.p:.4f}", relative,
+            "beyond --max-drop" if step.broken else "",
+        )  # fmt: skip

@@ -1,0 +1,107 @@
+"""Options of importance and confidence, shared by the commands that measure them."""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from nmtprune.errors import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+IMPORTANCE_NAMES = ("importance_unit", "importance_normalize", "importance_sentences", "label_smoothing")
+CONFIDENCE_NAMES = ("confidence_on", "exclude_eos")
+
+_GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+
+
+def meter_options(*, sentences: int | None) -> Callable[[F], F]:
+    """The command receives ``meters``, a `MeterSettings`; `sentences` is how many importance takes by default."""
+
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def wrapper(*args: Any, **values: Any) -> Any:
+            from nmtprune.runs.meters import MeterSettings
+
+            given = {name: values.pop(name) for name in (*IMPORTANCE_NAMES, *CONFIDENCE_NAMES)}
+            return command(*args, **values, meters=MeterSettings(**given))
+
+        decorated: Any = wrapper
+        for option in reversed(_options(sentences)):
+            decorated = option(decorated)
+        result: F = decorated
+        return result
+
+    return decorate
+
+
+def _options(sentences: int | None) -> list[Callable[[Any], Any]]:
+    return [*_importance(sentences), *_confidence()]
+
+
+def _importance(sentences: int | None) -> list[Callable[[Any], Any]]:
+    return [
+        click.option(
+            "--importance-unit",
+            type=click.Choice(["sentence", "token"]),
+            default="sentence",
+            show_default=True,
+            help="What the absolute value is taken of: a derivative per sentence (the paper's formula), or one per "
+            "query token (its authors' code).",
+        ),
+        click.option(
+            "--importance-normalize",
+            type=click.Choice(["layer", "none"]),
+            default="layer",
+            show_default=True,
+            help="Divide importance by its l2 norm per module, or not.",
+        ),
+        click.option(
+            "--importance-sentences",
+            type=click.IntRange(min=1),
+            default=sentences,
+            show_default="all" if sentences is None else True,
+            metavar="N",
+            help="Measure importance on N sentences, drawn with --seed.",
+        ),
+        click.option(
+            "--label-smoothing",
+            type=float,
+            metavar="X",
+            show_default="as the checkpoint was trained",
+            help="Of the loss whose derivatives importance is.",
+        ),
+    ]
+
+
+def _confidence() -> list[Callable[[Any], Any]]:
+    return [
+        click.option(
+            "--confidence-on",
+            type=click.Choice(["references", "translations"]),
+            default="references",
+            show_default=True,
+            help="What confidence feeds to the decoder.",
+        ),
+        click.option("--exclude-eos", is_flag=True, help="Confidence leaves out end-of-sentence positions."),
+    ]
+
+
+def spelled(name: str) -> str:
+    """The option of a parameter."""
+    return "--" + name.replace("_", "-")
+
+
+def given(names: Iterable[str]) -> list[str]:
+    """Those of the parameters that the user gave, in the command line or the environment."""
+    context = click.get_current_context()
+    return [name for name in names if context.get_parameter_source(name) in _GIVEN]
+
+
+def refuse(faults: Iterable[str]) -> None:
+    """Raise one UsageError for all faults, if there are any."""
+    listed = list(faults)
+    if listed:
+        raise UsageError("; ".join(listed), listed)

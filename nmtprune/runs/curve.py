@@ -1,0 +1,241 @@
+"""What a sweep gives: quality against heads removed, when it dropped too far, and the files that say so."""
+
+import json
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nmtprune.architecture import KINDS
+from nmtprune.errors import UsageError
+from nmtprune.evaluate.significance import Difference
+from nmtprune.plan import Plan
+from nmtprune.plots import Line
+from nmtprune.runs.orders import Curve, kinds_name
+
+SIGNIFICANT = "significant"
+
+
+@dataclass(frozen=True)
+class DropRule:
+    """How far quality may drop below that of the unpruned model.
+
+    Attributes:
+        points: so many points of the metric; None: not significantly.
+    """
+
+    points: float | None
+
+    @classmethod
+    def parse(cls, text: str) -> "DropRule":
+        """Read ``significant`` or a number of points.
+
+        Raises:
+            UsageError: it is neither.
+        """
+        if text == SIGNIFICANT:
+            return cls(None)
+        try:
+            points = float(text)
+        except ValueError:
+            points = math.nan
+        if not 0 <= points < math.inf:
+            raise UsageError(f"--max-drop '{text}': give a number of points from 0 on, or {SIGNIFICANT}")
+        return cls(points)
+
+    def broken_by(self, difference: Difference) -> bool:
+        """Whether a step is worse than allowed: by more points, or significantly so."""
+        if self.points is None:
+            return difference.significant and difference.delta < 0
+        return difference.delta < -self.points
+
+
+@dataclass(frozen=True)
+class Step:
+    """A point of a curve.
+
+    Attributes:
+        removed: heads that are gone.
+        kept: heads of the selected kinds that are left.
+        plan: which they are.
+        value: the metric.
+        difference: from the unpruned model.
+        relative: `value` as a share of the unpruned model's; None where that is 0.
+        broken: it breaks the rule of the run.
+    """
+
+    removed: int
+    kept: int
+    plan: Plan
+    value: float
+    difference: Difference
+    relative: float | None
+    broken: bool
+
+    @property
+    def ci(self) -> tuple[float, float]:
+        """95 % interval of the change, around the value of the unpruned model."""
+        unpruned = self.value - self.difference.delta
+        low, high = self.difference.ci
+        return unpruned + low, unpruned + high
+
+    @property
+    def file(self) -> str:
+        """Name of its plan."""
+        return f"{self.removed:03}.json"
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A curve with its points.
+
+    Attributes:
+        curve: what was asked for.
+        checkpoint: as the user named it.
+        steps: from the unpruned model to the end, or to the first step that breaks the rule.
+    """
+
+    curve: Curve
+    checkpoint: str
+    steps: tuple[Step, ...]
+
+    @property
+    def chosen(self) -> Step:
+        """The last step before the first that breaks the rule; the unpruned model breaks none."""
+        return [step for step in self.steps if not step.broken][-1]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Random samples together: mean and standard deviation at every number of heads that all of them reached."""
+
+    checkpoint: str
+    kinds: tuple[str, ...]
+    samples: int
+    removed: tuple[int, ...]
+    means: tuple[float, ...]
+    deviations: tuple[float, ...]
+
+
+def means(swept: Sequence[Swept]) -> list[Mean]:
+    """Mean and sample standard deviation of the random curves of each checkpoint and kinds; 0 for a single sample."""
+    groups: dict[tuple[int, tuple[str, ...]], list[Swept]] = {}
+    for each in swept:
+        if each.curve.sample is not None:
+            groups.setdefault((each.curve.checkpoint, each.curve.kinds), []).append(each)
+    return [_mean(kinds, group) for (_, kinds), group in groups.items()]
+
+
+def _mean(kinds: tuple[str, ...], group: Sequence[Swept]) -> Mean:
+    columns = list(zip(*(each.steps for each in group), strict=False))
+    values = [[step.value for step in column] for column in columns]
+    return Mean(
+        group[0].checkpoint,
+        kinds,
+        len(group),
+        tuple(column[0].removed for column in columns),
+        tuple(math.fsum(own) / len(own) for own in values),
+        tuple(statistics.stdev(own) if len(own) > 1 else 0.0 for own in values),
+    )
+
+
+def columns(metric: str) -> tuple[str, ...]:
+    """Columns of the table."""
+    between = ("ci_low", "ci_high", "p", "relative")
+    return ("checkpoint", "order", "sample", "kinds", "removed", "kept", metric, *between)
+
+
+def rows(swept: Sequence[Swept]) -> Iterator[tuple[str | int | float | None, ...]]:
+    """A row of `columns` for every step, in full precision."""
+    for each in swept:
+        curve = each.curve
+        for step in each.steps:
+            yield (
+                each.checkpoint, curve.order.name, curve.sample, ",".join(curve.kinds), step.removed, step.kept,
+                step.value, *step.ci, step.difference.p, step.relative,
+            )  # fmt: skip
+
+
+def tsv(metric: str, swept: Sequence[Swept]) -> str:
+    """The table as tab-separated values under a header line."""
+    lines = [columns(metric), *rows(swept)]
+    return "".join("\t".join("" if cell is None else str(cell) for cell in line) + "\n" for line in lines)
+
+
+def as_json(metric: str, swept: Sequence[Swept], facts: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+    """The curves as JSON text in full precision."""
+    found = {
+        "format": "nmtprune-curve",
+        "version": 1,
+        "metric": metric,
+        **facts,
+        "curves": [_curve_json(metric, each) for each in swept],
+        "means": [_mean_json(metric, mean) for mean in means(swept)],
+        "provenance": provenance,
+    }
+    return json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _curve_json(metric: str, each: Swept) -> dict[str, Any]:
+    curve = each.curve
+    steps = [
+        {
+            "removed": step.removed,
+            "kept": step.kept,
+            metric: step.value,
+            "ci": list(step.ci),
+            "p": step.difference.p,
+            "relative": step.relative,
+            "within_max_drop": not step.broken,
+            "plan": f"plans/{curve.name}/{step.file}",
+        }
+        for step in each.steps
+    ]
+    names = {"name": curve.name, "checkpoint": each.checkpoint, "order": curve.order.name, "sample": curve.sample}
+    return {**names, "kinds": list(curve.kinds), "steps": steps}
+
+
+def _mean_json(metric: str, mean: Mean) -> dict[str, Any]:
+    steps = [
+        {"removed": removed, metric: value, "sd": deviation}
+        for removed, value, deviation in zip(mean.removed, mean.means, mean.deviations, strict=True)
+    ]
+    shared = {"checkpoint": mean.checkpoint, "order": "random", "kinds": list(mean.kinds), "samples": mean.samples}
+    return {**shared, "steps": steps}
+
+
+def lines(swept: Sequence[Swept]) -> list[Line]:
+    """What a picture shows: every curve with its interval, random ones together with their spread."""
+    several = len({each.curve.checkpoint for each in swept}) > 1
+    names = {each.checkpoint: each.checkpoint.rsplit("/", 1)[-1] for each in swept}
+
+    def label(checkpoint: str, kinds: Sequence[str], order: str) -> str:
+        parts = [names[checkpoint]] if several else []
+        parts += [kinds_name(kinds)] if tuple(kinds) != KINDS else []
+        return ", ".join([*parts, order])
+
+    found = [
+        Line(
+            label(each.checkpoint, each.curve.kinds, each.curve.order.short),
+            [step.removed for step in each.steps],
+            [step.value for step in each.steps],
+            [step.ci[0] for step in each.steps],
+            [step.ci[1] for step in each.steps],
+        )
+        for each in swept
+        if each.curve.sample is None
+    ]
+    for mean in means(swept):
+        pairs = list(zip(mean.means, mean.deviations, strict=True))
+        found.append(
+            Line(
+                label(mean.checkpoint, mean.kinds, f"random, mean ± sd of {mean.samples}"),
+                list(mean.removed),
+                list(mean.means),
+                [value - deviation for value, deviation in pairs],
+                [value + deviation for value, deviation in pairs],
+                dashed=True,
+            )
+        )
+    return found

@@ -1,0 +1,109 @@
+"""`greedy`: remove heads step by step in several orders, and see what is left of the quality.
+
+Michel et al. 2019, sections 4 to 6; Budhraja et al. 2020. The state is written after every step of every curve.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nmtprune import plots, provenance
+from nmtprune.plan import Base
+from nmtprune.runs import curve, run_folder
+from nmtprune.runs.collect import termination_as_interrupt
+from nmtprune.runs.curve import Swept
+from nmtprune.runs.device import choose_device
+from nmtprune.runs.greedy_setup import GreedyRun, Job, prepare
+from nmtprune.runs.processes import processes
+from nmtprune.runs.state import Interrupted, State
+from nmtprune.runs.sweeper import Sweeper
+
+if TYPE_CHECKING:
+    from nmtprune.runs.progress import Progress
+
+
+@dataclass(frozen=True)
+class GreedyResult:
+    """What a run found.
+
+    Attributes:
+        swept: the curves.
+        base: the heads that the first checkpoint has; the others have as many.
+        json: text of ``curve.json``.
+        tsv: text of ``curve.tsv``.
+        facts: on what and how quality was measured.
+        seconds: how long it took.
+    """
+
+    swept: tuple[Swept, ...]
+    base: Base
+    json: str
+    tsv: str
+    facts: Mapping[str, Any]
+    seconds: float
+
+
+def greedy(run: GreedyRun, progress: "Progress") -> GreedyResult | None:
+    """Sweep every curve and write the run folder; None in processes that do not lead, which have nothing to do.
+
+    Raises:
+        NmtpruneError: anything that is wrong with options, outputs, checkpoints or data, before any long work.
+        Interrupted: Ctrl-C or SIGTERM; the state is kept.
+    """
+    own = processes()
+    with own.ending_together(), termination_as_interrupt():
+        result = _greedy(run, progress) if own.leads else None
+        own.finish()
+    return result
+
+
+def _greedy(run: GreedyRun, progress: "Progress") -> GreedyResult:
+    started = time.monotonic()
+    job = prepare(run, progress)
+    state = State.open(run_folder.state_path(run.output), job.settings, resume=run.resume)
+    run_folder.create(run.output)
+    try:
+        swept = _sweep(job, state, progress)
+        return _finish(job, swept, started)
+    except KeyboardInterrupt:
+        where = state.path if state.units else run.output
+        raise Interrupted(
+            f"interrupted: what was measured is kept in {where}; the same command with --resume goes on"
+        ) from None
+
+
+def _sweep(job: Job, state: State, progress: "Progress") -> tuple[Swept, ...]:
+    progress.begin("steps", sum(len(job.numbers[each.kinds]) for each in job.curves))
+    found: list[Swept] = []
+    sweepers: dict[int, Sweeper] = {}
+    for each in job.curves:
+        if each.checkpoint not in sweepers:
+            subject = job.subjects.open(each.checkpoint)
+            sweepers = {each.checkpoint: Sweeper(f"checkpoint {each.checkpoint + 1}", subject, state, progress)}
+        numbers, limits = job.numbers[each.kinds], job.limits[each.kinds]
+        steps = sweepers[each.checkpoint].steps(each, numbers, limits, job.run.significance, job.rule)
+        found.append(Swept(each, str(job.run.checkpoints[each.checkpoint]), steps))
+    return tuple(found)
+
+
+def _finish(job: Job, swept: tuple[Swept, ...], started: float) -> GreedyResult:
+    """Write the files."""
+    run, base = job.run, job.bases[0]
+    seconds = round(time.monotonic() - started, 3)
+    made = provenance.collect(
+        seed=run.significance.seed,
+        checkpoints=[
+            {"path": str(path), "sha256": base.sha256} for path, base in zip(run.checkpoints, job.bases, strict=True)
+        ],
+        data=dict(job.inputs),
+        seconds=seconds,
+        device=str(choose_device(run.measure.device)),
+    )
+    metric, heads = run.measure.metric, sum(base.modules.values())
+    json = curve.as_json(metric, swept, {"heads": heads, **job.facts}, made)
+    tsv = curve.tsv(metric, swept)
+    png = plots.curves_png(curve.lines(swept), metric=metric, heads=heads)
+    of_plans = {name: value for name, value in made.items() if name not in ("checkpoints", "data")}
+    run_folder.write(run.output, swept, (json, tsv, png), of_plans, run.inputs)
+    return GreedyResult(swept, base, json, tsv, job.facts, seconds)

@@ -1,0 +1,121 @@
+"""Orders in which `greedy` removes heads, and the curves that they give: one for each checkpoint, kinds and sample."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nmtprune.architecture import KINDS
+from nmtprune.errors import UsageError
+from nmtprune.files import sha256_file
+from nmtprune.scores import Scores
+
+IMPORTANCE, REESTIMATED = "importance", "importance-reestimated"
+ABLATION, CONFIDENCE, RANDOM = "ablation", "confidence", "random"
+
+MEASURED = (IMPORTANCE, REESTIMATED, ABLATION, CONFIDENCE, RANDOM)
+"""Orders that are not files."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What decides which heads go first.
+
+    Attributes:
+        name: one of MEASURED, or the path of a score file.
+        short: for names of curves.
+        scores: of the file.
+        sha256: of the file.
+    """
+
+    name: str
+    short: str
+    scores: Scores | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One sweep.
+
+    Attributes:
+        name: unique, and fit for a folder.
+        checkpoint: number of the checkpoint.
+        order: what decides which heads go first.
+        kinds: kinds that lose heads.
+        sample: from 1 where the order is random.
+    """
+
+    name: str
+    checkpoint: int
+    order: Order
+    kinds: tuple[str, ...]
+    sample: int | None = None
+
+
+def parse_orders(names: Sequence[str], *, reestimate: bool) -> tuple[Order, ...]:
+    """The orders by their names, MEASURED or score files.
+
+    Raises:
+        UsageError: an order twice, or importance that shall be estimated again where there is none.
+        DataError: a score file that cannot be read.
+    """
+    if reestimate:
+        if IMPORTANCE not in names:
+            raise UsageError("--reestimate goes with --order importance")
+        names = [REESTIMATED if name == IMPORTANCE else name for name in names]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"--order {', '.join(twice)}: given twice")
+    shorts = distinct([name if name in MEASURED else Path(name).stem for name in names])
+    return tuple(_order(name, short) for name, short in zip(names, shorts, strict=True))
+
+
+def _order(name: str, short: str) -> Order:
+    if name in MEASURED:
+        return Order(name, short)
+    if not Path(name).exists() and "." not in name and "/" not in name:
+        raise UsageError(f"--order '{name}': choose {', '.join(MEASURED)} or a score file")
+    return Order(name, short, Scores.read(name), sha256_file(name))
+
+
+def curves(
+    checkpoints: Sequence[Path], orders: Sequence[Order], kinds: Sequence[tuple[str, ...]], samples: int
+) -> tuple[Curve, ...]:
+    """All curves, checkpoint by checkpoint; several names of checkpoints or kinds become part of a curve's name."""
+    found = []
+    for number, stem in enumerate(distinct([path.stem for path in checkpoints])):
+        for selected in kinds:
+            for order in orders:
+                parts = [stem] if len(checkpoints) > 1 else []
+                parts += [kinds_name(selected)] if len(kinds) > 1 else []
+                for sample in range(1, samples + 1) if order.name == RANDOM else (None,):
+                    name = "-".join([*parts, order.short, *([] if sample is None else [str(sample)])])
+                    found.append(Curve(name, number, order, selected, sample))
+    return tuple(found)
+
+
+def kinds_name(kinds: Sequence[str]) -> str:
+    """Kinds as part of a name: ``all``, or ``encoder+cross``."""
+    return "all" if tuple(kinds) == KINDS else "+".join(kinds)
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, with a number behind those that are there already."""
+    found: list[str] = []
+    for name in names:
+        found.append(next(each for each in _numbered(name) if each not in found))
+    return found
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    number = 2
+    while True:
+        yield f"{name}-{number}"
+        number += 1
+
+
+def as_settings(orders: Sequence[Order]) -> Mapping[str, object]:
+    """What results depend on."""
+    files = {f"score file {order.name}": order.sha256 for order in orders if order.sha256}
+    return {"--order": [order.name for order in orders], **files}

@@ -1,0 +1,102 @@
+"""The folder of a greedy run: its state, curves, plans, and the plan that is ready for `slim`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nmtprune import files
+from nmtprune.errors import OutputError
+from nmtprune.runs.curve import Swept
+
+STATE, PLAN = "state.json", "plan.json"
+CURVE_JSON, CURVE_TSV, CURVE_PNG = "curve.json", "curve.tsv", "curve.png"
+PLANS = "plans"
+
+
+def state_path(folder: Path) -> Path:
+    """Where a run keeps its state."""
+    return folder / STATE
+
+
+def check(folder: Path, *, resume: bool, force: bool, inputs: Iterable[Path]) -> None:
+    """Check that a run can be written into a folder; nothing is changed.
+
+    Raises:
+        OutputError: it is a file, cannot be written, holds an input, or something that no option says what to do with.
+    """
+    if not folder.exists():
+        files.check_output(folder)  # what can take a file there can take a folder
+        return
+    if not folder.is_dir():
+        raise OutputError(f"{folder}: is a file, not a run folder")
+    listed = list(inputs)
+    for name in (STATE, PLAN, CURVE_JSON, CURVE_TSV, CURVE_PNG):
+        files.check_output(folder / name, force=True, inputs=listed)
+    if resume or force:
+        return
+    if state_path(folder).exists():
+        raise OutputError(f"{folder}: holds a run already: --resume continues it, --force starts over")
+    if any(folder.iterdir()):
+        raise OutputError(f"{folder}: is not empty (--force writes into it)")
+
+
+def create(folder: Path) -> None:
+    """Make the folder, if it is not there.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+
+
+def write(
+    folder: Path,
+    swept: Sequence[Swept],
+    curve: tuple[str, str, bytes],
+    facts: Mapping[str, Any],
+    inputs: Sequence[Path],
+) -> None:
+    """Write the plans and curves of a finished run; plans of a run before it in the same folder go.
+
+    Args:
+        folder: of the run.
+        swept: its curves.
+        curve: text of ``curve.json`` and of ``curve.tsv``, and the picture.
+        facts: provenance of plans.
+        inputs: files that must not be overwritten.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    kept = {path: plan for each in swept for path, plan in _plans(folder, each, facts)}
+    for path, text in kept.items():
+        create(folder / PLANS)
+        create(path.parent)
+        files.write_text(path, text, force=True, inputs=inputs)
+    for path in folder.glob(f"{PLANS}/*/[0-9]*.json"):
+        if path not in kept:
+            path.unlink()
+    chosen = swept[0].chosen
+    provenance = {**facts, **_facts(swept[0]), "plan": f"{PLANS}/{swept[0].curve.name}/{chosen.file}"}
+    chosen.plan.with_provenance(provenance).write(folder / PLAN, force=True, inputs=inputs)
+    json, tsv, png = curve
+    files.write_text(folder / CURVE_TSV, tsv, force=True, inputs=inputs)
+    with files.atomic_output(folder / CURVE_PNG, force=True, inputs=inputs) as file:
+        file.write(png)
+    files.write_text(folder / CURVE_JSON, json, force=True, inputs=inputs)
+
+
+def _plans(folder: Path, each: Swept, facts: Mapping[str, Any]) -> Iterable[tuple[Path, str]]:
+    for step in each.steps:
+        plan = step.plan.with_provenance({**facts, **_facts(each)})
+        yield folder / PLANS / each.curve.name / step.file, plan.to_json()
+
+
+def _facts(each: Swept) -> dict[str, Any]:
+    """What a plan of a curve comes from."""
+    curve = each.curve
+    sample = {} if curve.sample is None else {"sample": curve.sample}
+    return {"checkpoint": each.checkpoint, "order": curve.order.name, **sample, "kinds": list(curve.kinds)}
