@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nmtprune.data.options import DEFAULT_SUBSET, DataOptions
+from nmtprune.data.options import DEFAULT_SUBSET, TRAINING_SUBSET, DataOptions
 from nmtprune.data.subwords import POST_PROCESSES, TOKENIZERS
 from nmtprune.data.text import STDIN
 from nmtprune.errors import UsageError
@@ -98,6 +98,49 @@ def with_test_data(command: F) -> F:
     )
     decorated: F = _add(wrapper, options)
     return decorated
+
+
+def with_importance_data(command: F) -> F:
+    """Sentences for importance beside DATA: the command receives ``importance_data`` too, a `DataOptions`.
+
+    Stands below `data_options` in the list of decorators.
+    """
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **values: Any) -> Any:
+        subset, source, reference = (values.pop(f"importance_{name}") for name in ("subset", "source", "reference"))
+        found = _importance_data_of(values["data"], subset, source, reference)
+        return command(*args, **values, importance_data=found)
+
+    options = (
+        click.option(
+            "--importance-subset",
+            metavar="NAME",
+            show_default=TRAINING_SUBSET,
+            help="Binarized subset in --data-bin on which importance is measured.",
+        ),
+        click.option("--importance-source", type=_PATH_OR_STDIN, metavar="FILE", help="Raw text instead of a subset."),
+        click.option("--importance-reference", type=_PATH_OR_STDIN, metavar="FILE", help="Its reference translations."),
+    )
+    decorated: F = _add(wrapper, options)
+    return decorated
+
+
+def _importance_data_of(
+    data: DataOptions, subset: str | None, source: Path | None, reference: Path | None
+) -> DataOptions:
+    """A subset of the folder, whose shards fairseq joins if it is the training set, or raw text; less long sentences."""
+    if subset is not None and source is not None:
+        raise UsageError("importance: --importance-subset and --importance-source exclude each other")
+    if (source is None) != (reference is None):
+        raise UsageError("importance: --importance-source FILE and --importance-reference FILE go together")
+    if data.data_bin is None:
+        raise UsageError("importance: --importance-subset and --importance-source need --data-bin DIR")
+    if source is not None:
+        return replace(data, subset=None, source=source, reference=reference, skip_invalid=True)
+    subset = subset or TRAINING_SUBSET
+    joined = subset == TRAINING_SUBSET
+    return replace(data, subset=subset, source=None, reference=None, join_shards=joined, skip_invalid=True)
 
 
 def _collecting(command: F, default_source: Path | None = None) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmtprune.cli.data_options import data_options
+from nmtprune.cli.data_options import data_options, with_importance_data
 from nmtprune.cli.meter_options import CONFIDENCE_NAMES, IMPORTANCE_NAMES, given, meter_options, refuse, spelled
 from nmtprune.cli.options import (
     force_option,
@@ -35,6 +35,7 @@ _ORDERS = ("importance", "importance-reestimated")
 )
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CHECKPOINT...")
 @data_options
+@with_importance_data
 @output_option(
     "The run folder: curve.json, .tsv and .png, plans/CURVE/HEADS.json, plan.json; it keeps its state there."
 )
@@ -75,13 +76,6 @@ _ORDERS = ("importance", "importance-reestimated")
     help="1 leaves a head in every module.",
 )
 @meter_options(sentences=5000)
-@click.option(
-    "--importance-subset",
-    default="train",
-    show_default=True,
-    metavar="NAME",
-    help="Binarized subset in --data-bin on which importance is measured.",
-)
 @significance_options
 @search_options
 @click.option("--bleu-tokenize", default="13a", show_default=True, metavar="NAME", help="BLEU tokenizer of sacrebleu.")
@@ -119,7 +113,7 @@ def _check_options(flags: dict[str, Any]) -> None:
     orders = flags["orders"]
     faults = []
     if not set(orders) & set(_ORDERS):
-        names = (*IMPORTANCE_NAMES, "importance_subset")
+        names = (*IMPORTANCE_NAMES, "importance_subset", "importance_source", "importance_reference")
         faults += [f"{spelled(name)} goes with --order importance" for name in given(names)]
     if "confidence" not in orders:
         faults += [f"{spelled(name)} goes with --order confidence" for name in given(CONFIDENCE_NAMES)]

@@ -8,6 +8,7 @@ from nmtprune.data.text import STDIN
 from nmtprune.errors import UsageError
 
 DEFAULT_SUBSET = "valid"
+TRAINING_SUBSET = "train"
 
 
 @dataclass(frozen=True)

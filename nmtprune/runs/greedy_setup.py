@@ -21,7 +21,6 @@ from nmtprune.runs.meters import (
     MeterSettings,
     confidence_meter,
     importance_meter,
-    training_data,
 )
 from nmtprune.runs.orders import Curve, Order
 from nmtprune.runs.sweeper import Subject
@@ -43,7 +42,7 @@ class GreedyRun:
         output: the run folder.
         measure: metric, engine and search.
         meters: how importance and confidence are measured.
-        importance_subset: binarized sentences on which importance is measured.
+        importance_data: sentences on which importance is measured.
         orders: names of orders, or score files.
         reestimate: importance is measured again after each step.
         samples: curves of the random order.
@@ -62,7 +61,7 @@ class GreedyRun:
     output: Path
     measure: MeasureSettings
     meters: MeterSettings
-    importance_subset: str
+    importance_data: DataOptions
     orders: tuple[str, ...]
     reestimate: bool
     samples: int
@@ -79,7 +78,8 @@ class GreedyRun:
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
         files = [Path(name) for name in self.orders if name not in orders.MEASURED]
-        return [*self.checkpoints, *files, *(path for path in (self.data.source, self.data.reference) if path)]
+        texts = [path for data in (self.data, self.importance_data) for path in (data.source, data.reference) if path]
+        return [*self.checkpoints, *files, *texts]
 
 
 class Subjects:
@@ -114,8 +114,7 @@ class Subjects:
         importance = confidence = None
         part = measure(checkpoint, {_DATA: run.data}, run.measure)[_DATA]
         if self._orders & {orders.IMPORTANCE, orders.REESTIMATED}:
-            data = training_data(run.data, run.importance_subset)
-            importance = importance_meter(checkpoint, data, run.meters, run.measure, run.significance.seed)
+            importance = importance_meter(checkpoint, run.importance_data, run.meters, run.measure, run.significance.seed)
         if orders.CONFIDENCE in self._orders:
             confidence = confidence_meter(checkpoint, run.data, run.meters, run.measure)
         return Subject(checkpoint, part, importance, confidence)
@@ -250,7 +249,7 @@ def _described(
                 settings |= meter.settings.of(name)
                 corpora.append(meter.corpus)
                 if name == IMPORTANCE:
-                    settings |= {"--importance-subset": run.importance_subset, "its files": contents(meter.corpus)}
+                    settings["sentences for importance"] = contents(meter.corpus)
         for corpus in corpora:
             inputs.update(corpus.inputs)
             notes |= dict.fromkeys(f"{corpus.name}: {note}" for note in corpus.notes)

@@ -1,13 +1,13 @@
 """Importance and confidence of heads, on the native model: what `score` and `greedy` measure without masking heads."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from nmtprune.architecture import HeadId
 from nmtprune.data.options import DataOptions
-from nmtprune.errors import EngineError, UsageError
+from nmtprune.errors import EngineError
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.measure import MeasureSettings
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 IMPORTANCE, CONFIDENCE = "importance", "confidence"
 REFERENCES, TRANSLATIONS = "references", "translations"
-
-_TRAINING_SUBSET = "train"
 
 
 @dataclass(frozen=True)
@@ -202,15 +200,3 @@ def check_native(name: str, run: MeasureSettings, settings: MeterSettings) -> No
     """
     if run.engine != "native" and not (name == CONFIDENCE and settings.translates):
         raise EngineError(f"the engine {run.engine} measures no {name}: --metric {name} runs on --engine native")
-
-
-def training_data(data: DataOptions, subset: str) -> DataOptions:
-    """A binarized subset of the same folder; fairseq joins the shards of a training set, and leaves out long sentences.
-
-    Raises:
-        UsageError: there is no folder.
-    """
-    if data.data_bin is None:
-        raise UsageError("importance: --importance-subset needs --data-bin DIR")
-    joined = subset == _TRAINING_SUBSET
-    return replace(data, subset=subset, source=None, reference=None, join_shards=joined, skip_invalid=True)

@@ -161,3 +161,32 @@ def test_help() -> None:
     assert result.stdout.startswith("Usage: nmtprune greedy [OPTIONS] CHECKPOINT...")
     for option in ("--order", "--step", "--until", "--max-drop", "--reestimate", "--importance-subset", "--resume"):
         assert option in result.stdout
+
+
+def test_importance_on_raw_text(tiny: Path, tmp_path: Path) -> None:
+    """The training set's own text orders the heads as its binarized form does."""
+    folder = tiny.parent / "data-bin"
+    common = ("--data-bin", folder, *FAST, "--post-process", "none", "--until", "50%")
+    texts = ("--importance-source", folder / "train.xx", "--importance-reference", folder / "train.yy")
+    for name, options in (("text", texts), ("subset", ())):
+        result = nmtprune("greedy", tiny, *common, "-o", tmp_path / name, *options)
+        assert result.code == 0, result.stderr
+    first, second = (json.loads((tmp_path / name / "curve.json").read_text()) for name in ("text", "subset"))
+    assert first["curves"] == second["curves"]
+    assert (first["importance"]["data"], second["importance"]["data"]) == (str(folder / "train.xx"), "train.xx-yy")
+    plan = tmp_path / "text" / "plans" / "importance" / "012.json"
+    assert json.loads(plan.read_text())["keep"] == json.loads((tmp_path / "subset" / "plan.json").read_text())["keep"]
+
+
+def test_usage_of_importance_data(base: tuple[Any, ...], tiny: Path) -> None:
+    text = tiny.parent / "data-bin" / "train.xx"
+    assert refused(*base, "--importance-source", text) == (
+        2,
+        "importance: --importance-source FILE and --importance-reference FILE go together",
+    )
+    both = ("--importance-source", text, "--importance-reference", text, "--importance-subset", "train")
+    assert refused(*base, *both) == (
+        2,
+        "importance: --importance-subset and --importance-source exclude each other",
+    )
+    assert refused(*base, "--order", "random", "--importance-source", text, "--importance-reference", text)[0] == 2

@@ -47,7 +47,7 @@ def _run(checkpoint: Path, output: Path, **changes: Any) -> GreedyRun:
         "data": DataOptions(data_bin=checkpoint.parent / "data-bin", subset="valid"),
         "measure": settings,
         "meters": METERS,
-        "importance_subset": "train",
+        "importance_data": DataOptions(data_bin=checkpoint.parent / "data-bin", subset="train"),
         "orders": ("importance",),
         "reestimate": False,
         "samples": 2,
@@ -222,17 +222,16 @@ def test_a_finished_run_resumes_to_the_same_files(tiny: Path, tmp_path: Path) ->
 def test_runs_of_other_settings_are_refused(tiny: Path, tmp_path: Path) -> None:
     run = _run(tiny, tmp_path / "run", until="25%")
     _swept(run)
-    other = replace(run, resume=True, step="5", orders=("random",), kinds=("cross",), importance_subset="valid")
+    other = replace(run, resume=True, step="5", orders=("random",), kinds=("cross",))
     with pytest.raises(OutputError) as raised:
         greedy(other, Silent())
     message, _, last = str(raised.value).rpartition("; ")
-    assert re.fullmatch(r'its files was "[0-9a-f]+\.\.\., is not given', last)
+    assert re.fullmatch(r'sentences for importance was "[0-9a-f]+\.\.\., is not given', last)
     assert message == (
         f"{run.output / 'state.json'}: of a run with other settings (repeat them, or start over with --force and "
         'without --resume): --order was ["importance"], is ["random"]; --step was "25%", is "5"; --kinds was '
         '[["encoder", "decoder", "cross"]], is [["cross"]]; --importance-unit was "sentence", is not given; '
-        '--importance-normalize was "layer", is not given; --importance-sentences was 10, is not given; '
-        '--importance-subset was "train", is not given'
+        '--importance-normalize was "layer", is not given; --importance-sentences was 10, is not given'
     )
     with pytest.raises(
         OutputError, match=f"^{run.output}: holds a run already: --resume continues it, --force starts over$"
