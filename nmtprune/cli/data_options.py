@@ -129,7 +129,7 @@ def with_importance_data(command: F) -> F:
 def _importance_data_of(
     data: DataOptions, subset: str | None, source: Path | None, reference: Path | None
 ) -> DataOptions:
-    """A subset of the folder, whose shards fairseq joins if it is the training set, or raw text; less long sentences."""
+    """A subset of the folder (all shards of a training set, as fairseq joins them) or raw text, less long sentences."""
     if subset is not None and source is not None:
         raise UsageError("importance: --importance-subset and --importance-source exclude each other")
     if (source is None) != (reference is None):

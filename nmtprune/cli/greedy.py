@@ -22,8 +22,8 @@ from nmtprune.cli.render import emit_table
 from nmtprune.cli.search_options import engine_options, search_options
 
 if TYPE_CHECKING:
-    from nmtprune.runs.curve import Swept
-    from nmtprune.runs.greedy import GreedyResult
+    from nmtprune.runs.greedy.curve import Swept
+    from nmtprune.runs.greedy.loop import GreedyResult
 
 _ORDERS = ("importance", "importance-reestimated")
 """Orders that need importance."""
@@ -93,7 +93,7 @@ def greedy(output_format: str, **flags: Any) -> None:
     section 4). RUN/plan.json is the last plan of the first curve within --max-drop: nmtprune slim applies it. Several
     CHECKPOINTs, of one training run for example, give one curve each.
     """
-    from nmtprune.runs.greedy import greedy as run_greedy
+    from nmtprune.runs.greedy.loop import greedy as run_greedy
     from nmtprune.runs.processes import Ended
 
     _check_options(flags)
@@ -124,7 +124,7 @@ def _check_options(flags: dict[str, Any]) -> None:
 
 def _run(flags: dict[str, Any]) -> Any:
     from nmtprune.evaluate.significance import SignificanceTest
-    from nmtprune.runs.greedy_setup import GreedyRun
+    from nmtprune.runs.greedy.setup import GreedyRun
     from nmtprune.runs.measure import MeasureSettings
 
     names = ("alpha", "resamples", "seed")
@@ -145,7 +145,7 @@ def _report(result: "GreedyResult", metric: str, output_format: str) -> None:
 
 def _emit_text(result: "GreedyResult", metric: str) -> None:
     """A table per curve, the means of random ones, and which plan was chosen."""
-    from nmtprune.runs.curve import means
+    from nmtprune.runs.greedy.curve import means
 
     facts, heads = result.facts, sum(result.base.modules.values())
     click.echo(f"{facts['data']}: {facts['sentences']} sentences, {heads} heads")

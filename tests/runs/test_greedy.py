@@ -24,9 +24,9 @@ from nmtprune.methods.importance import ImportanceSettings, importance, module_n
 from nmtprune.methods.measuring import batches
 from nmtprune.methods.patterns import random_scores
 from nmtprune.plan import Plan
-from nmtprune.runs.curve import DropRule
-from nmtprune.runs.greedy import GreedyResult, greedy
-from nmtprune.runs.greedy_setup import GreedyRun
+from nmtprune.runs.greedy.curve import DropRule
+from nmtprune.runs.greedy.loop import GreedyResult, greedy
+from nmtprune.runs.greedy.setup import GreedyRun
 from nmtprune.runs.measure import MeasureSettings
 from nmtprune.runs.meters import MeterSettings
 from nmtprune.runs.progress import Silent

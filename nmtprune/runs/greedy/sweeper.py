@@ -14,11 +14,11 @@ from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.methods.patterns import random_scores
 from nmtprune.methods.sweep import sweep
 from nmtprune.plan import Plan
-from nmtprune.runs import orders
-from nmtprune.runs.curve import DropRule, Step
+from nmtprune.runs.greedy import orders
+from nmtprune.runs.greedy.curve import DropRule, Step
+from nmtprune.runs.greedy.orders import Curve
 from nmtprune.runs.measure import Measure
 from nmtprune.runs.meters import Meter
-from nmtprune.runs.orders import Curve
 from nmtprune.runs.results import ABLATE, Measured
 from nmtprune.runs.state import Arrays, State, pack
 from nmtprune.runs.units import Unit, units

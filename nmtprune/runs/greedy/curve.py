@@ -12,7 +12,7 @@ from nmtprune.errors import UsageError
 from nmtprune.evaluate.significance import Difference
 from nmtprune.plan import Plan
 from nmtprune.plots import Line
-from nmtprune.runs.orders import Curve, kinds_name
+from nmtprune.runs.greedy.orders import Curve, kinds_name
 
 SIGNIFICANT = "significant"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from nmtprune import files
 from nmtprune.errors import OutputError
-from nmtprune.runs.curve import Swept
+from nmtprune.runs.greedy.curve import Swept
 
 STATE, PLAN = "state.json", "plan.json"
 CURVE_JSON, CURVE_TSV, CURVE_PNG = "curve.json", "curve.tsv", "curve.png"

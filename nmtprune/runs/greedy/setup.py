@@ -12,8 +12,10 @@ from nmtprune.errors import UsageError
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.methods.sweep import numbers_removed
 from nmtprune.plan import Base
-from nmtprune.runs import orders, run_folder
-from nmtprune.runs.curve import DropRule
+from nmtprune.runs.greedy import folder, orders
+from nmtprune.runs.greedy.curve import DropRule
+from nmtprune.runs.greedy.orders import Curve, Order
+from nmtprune.runs.greedy.sweeper import Subject
 from nmtprune.runs.measure import MeasureSettings, check_metric_options, contents, measure
 from nmtprune.runs.meters import (
     CONFIDENCE,
@@ -22,8 +24,6 @@ from nmtprune.runs.meters import (
     confidence_meter,
     importance_meter,
 )
-from nmtprune.runs.orders import Curve, Order
-from nmtprune.runs.sweeper import Subject
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
@@ -114,7 +114,9 @@ class Subjects:
         importance = confidence = None
         part = measure(checkpoint, {_DATA: run.data}, run.measure)[_DATA]
         if self._orders & {orders.IMPORTANCE, orders.REESTIMATED}:
-            importance = importance_meter(checkpoint, run.importance_data, run.meters, run.measure, run.significance.seed)
+            importance = importance_meter(
+                checkpoint, run.importance_data, run.meters, run.measure, run.significance.seed
+            )
         if orders.CONFIDENCE in self._orders:
             confidence = confidence_meter(checkpoint, run.data, run.meters, run.measure)
         return Subject(checkpoint, part, importance, confidence)
@@ -162,7 +164,7 @@ def prepare(run: GreedyRun, progress: "Progress") -> Job:
     check_metric_options(run.measure)
     run.significance.resamples_for(1)
     chosen = orders.parse_orders(run.orders, reestimate=run.reestimate)
-    run_folder.check(run.output, resume=run.resume, force=run.force, inputs=run.inputs)
+    folder.check(run.output, resume=run.resume, force=run.force, inputs=run.inputs)
     subjects = Subjects(run, chosen)
     bases = _bases(run, subjects)
     architecture = subjects.load(0).architecture

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from nmtprune import plots, provenance
 from nmtprune.plan import Base
-from nmtprune.runs import curve, run_folder
 from nmtprune.runs.collect import termination_as_interrupt
-from nmtprune.runs.curve import Swept
 from nmtprune.runs.device import choose_device
-from nmtprune.runs.greedy_setup import GreedyRun, Job, prepare
+from nmtprune.runs.greedy import curve, folder
+from nmtprune.runs.greedy.curve import Swept
+from nmtprune.runs.greedy.setup import GreedyRun, Job, prepare
+from nmtprune.runs.greedy.sweeper import Sweeper
 from nmtprune.runs.processes import processes
 from nmtprune.runs.state import Interrupted, State
-from nmtprune.runs.sweeper import Sweeper
 
 if TYPE_CHECKING:
     from nmtprune.runs.progress import Progress
@@ -61,8 +61,8 @@ def greedy(run: GreedyRun, progress: "Progress") -> GreedyResult | None:
 def _greedy(run: GreedyRun, progress: "Progress") -> GreedyResult:
     started = time.monotonic()
     job = prepare(run, progress)
-    state = State.open(run_folder.state_path(run.output), job.settings, resume=run.resume)
-    run_folder.create(run.output)
+    state = State.open(folder.state_path(run.output), job.settings, resume=run.resume)
+    folder.create(run.output)
     try:
         swept = _sweep(job, state, progress)
         return _finish(job, swept, started)
@@ -105,5 +105,5 @@ def _finish(job: Job, swept: tuple[Swept, ...], started: float) -> GreedyResult:
     tsv = curve.tsv(metric, swept)
     png = plots.curves_png(curve.lines(swept), metric=metric, heads=heads)
     of_plans = {name: value for name, value in made.items() if name not in ("checkpoints", "data")}
-    run_folder.write(run.output, swept, (json, tsv, png), of_plans, run.inputs)
+    folder.write(run.output, swept, (json, tsv, png), of_plans, run.inputs)
     return GreedyResult(swept, base, json, tsv, job.facts, seconds)
