@@ -14,8 +14,8 @@ from nmtprune.demo.datasets import find_corpus, parse_languages, read_pairs
 from nmtprune.demo.display import ConsoleDisplay
 from nmtprune.demo.pipeline import LOGS, fresh_folder, run_all, table_rows
 from nmtprune.demo.recipe import GENERATED, REAL, Recipe
-from nmtprune.demo.steps import StepFailed, shown
 from nmtprune.errors import UsageError
+from nmtprune.runs.steps import StepFailed, shown
 
 SENTENCES = 30_000
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import nmtprune
 from nmtprune.demo.datasets import GENERATED, Corpus, ParallelSet
 from nmtprune.demo.recipe import Recipe
-from nmtprune.demo.steps import Step, program, python, shown
-from nmtprune.demo.watch import TrainingWatcher, watch_translation
 from nmtprune.errors import DataError, EngineError, TrainingError
+from nmtprune.runs.steps import Step, program, python, shown
+from nmtprune.runs.watch import TrainingWatcher, watch_translation
 
 MODELS = {"before": "before", "slim": "slim", "finetuned": "slim + fine-tuned"}
 """The models that are compared, by the names of their files and of their rows in the table."""

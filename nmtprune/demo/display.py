@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from nmtprune.demo.steps import Step, Update
+from nmtprune.runs.steps import Step, Update
 
 EVERY_S = 10.0
 """Seconds between two lines of progress where there is no terminal."""

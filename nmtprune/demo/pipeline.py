@@ -12,9 +12,9 @@ from typing import Any
 from nmtprune.demo.commands import MODELS, Settings, all_steps
 from nmtprune.demo.datasets import ParallelSet
 from nmtprune.demo.display import ConsoleDisplay
-from nmtprune.demo.steps import Step, run_step, shown
 from nmtprune.errors import DataError, EngineError, OutputError
 from nmtprune.files import write_text
+from nmtprune.runs.steps import Step, run_step, shown
 
 DEFAULT_FOLDER = Path("demo-run")
 LOGS = "logs"

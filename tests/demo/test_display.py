@@ -7,7 +7,7 @@ from rich.console import Console
 
 from nmtprune.demo import display as display_module
 from nmtprune.demo.display import ConsoleDisplay
-from nmtprune.demo.steps import Step, Update
+from nmtprune.runs.steps import Step, Update
 
 STEP = Step("train", "Train a transformer", ("fairseq-train", "x" * 200, "--adam-betas", "(0.9, 0.98)"))
 

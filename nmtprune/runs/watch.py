@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from nmtprune.demo.steps import Update
+from nmtprune.runs.steps import Update
 
 _TRAINING = re.compile(r"train_inner \| epoch (\d+): +(\d+) / (\d+) (.*)")
 _TRANSLATION = re.compile(r"(\d+) / (\d+) wps=")

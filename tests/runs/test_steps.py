@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from nmtprune.demo.steps import Step, StepFailed, Update, program, python, run_step, shown
-from nmtprune.demo.watch import TrainingWatcher, watch_translation
 from nmtprune.errors import CheckpointError, EngineError, NmtpruneError, PlanError, TrainingError
+from nmtprune.runs.steps import Step, StepFailed, Update, program, python, run_step, shown
+from nmtprune.runs.watch import TrainingWatcher, watch_translation
 
 
 def _python(code: str, **settings: object) -> Step:
@@ -138,7 +138,7 @@ PARENT = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background of a shell ignores it
 from pathlib import Path
-from nmtprune.demo.steps import Step, run_step
+from nmtprune.runs.steps import Step, run_step
 code = '''{child}'''
 run_step(Step("step", "", (sys.executable, "-c", code)), Path({log!r}))
 """
@@ -158,7 +158,7 @@ def test_an_interrupt_stops_the_command_and_its_children(
 ) -> None:
     log = tmp_path / "log"
     code = PARENT.format(child=child, log=str(log)).replace(
-        "code =", "import nmtprune.demo.steps as s; s.GRACE_S = 0.3\ncode ="
+        "code =", "import nmtprune.runs.steps as s; s.GRACE_S = 0.3\ncode ="
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     pids = _pids(log)
