@@ -1,4 +1,4 @@
-"""A step of a pipeline: an ordinary command, shown so that it can be copied, run with a log, stopped with its parent."""
+"""A step of a pipeline: an ordinary command, shown for copying, run with a log, stopped with its parent."""
 
 import os
 import re

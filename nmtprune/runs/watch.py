@@ -18,10 +18,12 @@ class TrainingWatcher:
     Attributes:
         updates: with which training ends; None where epochs end it.
         epochs: with which training ends; None where updates end it.
+        watched: figures of the log to show beside the loss.
     """
 
     updates: int | None = None
     epochs: int | None = None
+    watched: tuple[str, ...] = ()
 
     def __call__(self, line: str) -> Update | None:
         """How far training is, by a line of its log."""
@@ -31,7 +33,8 @@ class TrainingWatcher:
             return Update(None, f"validation loss {valid[1]}") if valid else None
         epoch, batch, batches = (int(match[group]) for group in (1, 2, 3))
         fields = dict(_FIELD.findall(match[4]))
-        loss = f", loss {fields['loss']}" if "loss" in fields else ""
+        shown = [name for name in ("loss", *self.watched) if name in fields]
+        loss = "".join(f", {name.replace('_', ' ')} {fields[name]}" for name in shown)
         if self.updates is not None and "num_updates" in fields:
             done = int(fields["num_updates"])
             return Update(min(done / self.updates, 1.0), f"update {done:,} of {self.updates:,}{loss}")

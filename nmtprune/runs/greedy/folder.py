@@ -5,51 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from nmtprune import files
-from nmtprune.errors import OutputError
+from nmtprune.runs import run_folder
 from nmtprune.runs.greedy.curve import Swept
 
-STATE, PLAN = "state.json", "plan.json"
+PLAN = "plan.json"
 CURVE_JSON, CURVE_TSV, CURVE_PNG = "curve.json", "curve.tsv", "curve.png"
 PLANS = "plans"
-
-
-def state_path(folder: Path) -> Path:
-    """Where a run keeps its state."""
-    return folder / STATE
-
-
-def check(folder: Path, *, resume: bool, force: bool, inputs: Iterable[Path]) -> None:
-    """Check that a run can be written into a folder; nothing is changed.
-
-    Raises:
-        OutputError: it is a file, cannot be written, holds an input, or something that no option says what to do with.
-    """
-    if not folder.exists():
-        files.check_output(folder)  # what can take a file there can take a folder
-        return
-    if not folder.is_dir():
-        raise OutputError(f"{folder}: is a file, not a run folder")
-    listed = list(inputs)
-    for name in (STATE, PLAN, CURVE_JSON, CURVE_TSV, CURVE_PNG):
-        files.check_output(folder / name, force=True, inputs=listed)
-    if resume or force:
-        return
-    if state_path(folder).exists():
-        raise OutputError(f"{folder}: holds a run already: --resume continues it, --force starts over")
-    if any(folder.iterdir()):
-        raise OutputError(f"{folder}: is not empty (--force writes into it)")
-
-
-def create(folder: Path) -> None:
-    """Make the folder, if it is not there.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+FILES = (PLAN, CURVE_JSON, CURVE_TSV, CURVE_PNG)
+"""What a run writes beside its plans."""
 
 
 def write(
@@ -73,8 +36,8 @@ def write(
     """
     kept = {path: plan for each in swept for path, plan in _plans(folder, each, facts)}
     for path, text in kept.items():
-        create(folder / PLANS)
-        create(path.parent)
+        run_folder.create(folder / PLANS)
+        run_folder.create(path.parent)
         files.write_text(path, text, force=True, inputs=inputs)
     for path in folder.glob(f"{PLANS}/*/[0-9]*.json"):
         if path not in kept:

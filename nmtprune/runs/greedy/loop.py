@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nmtprune import plots, provenance
 from nmtprune.plan import Base
+from nmtprune.runs import run_folder
 from nmtprune.runs.collect import termination_as_interrupt
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.greedy import curve, folder
@@ -61,8 +62,8 @@ def greedy(run: GreedyRun, progress: "Progress") -> GreedyResult | None:
 def _greedy(run: GreedyRun, progress: "Progress") -> GreedyResult:
     started = time.monotonic()
     job = prepare(run, progress)
-    state = State.open(folder.state_path(run.output), job.settings, resume=run.resume)
-    folder.create(run.output)
+    state = State.open(run_folder.state_path(run.output), job.settings, resume=run.resume)
+    run_folder.create(run.output)
     try:
         swept = _sweep(job, state, progress)
         return _finish(job, swept, started)

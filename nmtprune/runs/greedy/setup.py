@@ -12,6 +12,7 @@ from nmtprune.errors import UsageError
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.methods.sweep import numbers_removed
 from nmtprune.plan import Base
+from nmtprune.runs import run_folder
 from nmtprune.runs.greedy import folder, orders
 from nmtprune.runs.greedy.curve import DropRule
 from nmtprune.runs.greedy.orders import Curve, Order
@@ -164,7 +165,7 @@ def prepare(run: GreedyRun, progress: "Progress") -> Job:
     check_metric_options(run.measure)
     run.significance.resamples_for(1)
     chosen = orders.parse_orders(run.orders, reestimate=run.reestimate)
-    folder.check(run.output, resume=run.resume, force=run.force, inputs=run.inputs)
+    run_folder.check(run.output, folder.FILES, resume=run.resume, force=run.force, inputs=run.inputs)
     subjects = Subjects(run, chosen)
     bases = _bases(run, subjects)
     architecture = subjects.load(0).architecture
