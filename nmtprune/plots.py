@@ -1,7 +1,7 @@
 """Pictures: a heat map of scores per kind with the histogram of deltas, two score files, curves of pruning."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -115,6 +115,61 @@ def curves_png(lines: Sequence[Line], *, metric: str, heads: int) -> bytes:
         axis.legend(fontsize="small")
 
     return _png(draw, (7.2, 5.0))
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned model of a picture.
+
+    Attributes:
+        label: names it, its lambda for example.
+        kept: heads by kind.
+        value: the metric.
+        interval: around the value.
+    """
+
+    label: str
+    kept: Mapping[str, int]
+    value: float
+    interval: tuple[float, float]
+
+
+def pruned_png(models: Sequence[Pruned], *, metric: str, unpruned: float) -> bytes:
+    """Pruned models: a metric against heads kept, and heads kept of each kind (Voita et al. 2019, figures 7 and 9).
+
+    Args:
+        models: in any order.
+        metric: its name.
+        unpruned: its value for the model with all heads.
+    """
+    ordered = sorted(models, key=lambda model: sum(model.kept.values()))
+    totals = [sum(model.kept.values()) for model in ordered]
+
+    def draw(figure: "Figure") -> None:
+        quality, heads = figure.subplots(1, 2)
+        values = [model.value for model in ordered]
+        errors = [[model.value - model.interval[0], model.interval[1] - model.value] for model in ordered]
+        quality.axhline(unpruned, color="grey", linestyle="--", label="unpruned")
+        quality.errorbar(
+            totals, values, yerr=np.maximum(np.transpose(errors), 0), marker="o", capsize=3, label="pruned"
+        )
+        for model, total in zip(ordered, totals, strict=True):
+            quality.annotate(
+                model.label, (total, model.value), xytext=(4, 6), textcoords="offset points", fontsize="small"
+            )
+        quality.set_xlabel("heads kept")
+        quality.set_ylabel("BLEU" if metric == "bleu" else metric)
+        quality.grid(alpha=0.3)
+        quality.legend(fontsize="small")
+        for kind in ordered[0].kept:
+            heads.plot(totals, [model.kept[kind] for model in ordered], marker="o", label=kind)
+        heads.set_xlabel("heads kept")
+        heads.set_ylabel("heads kept of the kind")
+        heads.set_ylim(bottom=0)
+        heads.grid(alpha=0.3)
+        heads.legend(fontsize="small")
+
+    return _png(draw, (10.0, 4.4))
 
 
 def _of_kind(scores: Scores, kind: str) -> list[HeadScore]:

@@ -22,7 +22,8 @@ ALLOWED = {
     "budget": {"architecture", "plan"},
     "scores": {"architecture", "plan", "budget", "files", "strictjson"},
     "provenance": {"files"},
-    "formats": {"architecture", "network", "plan", "files", "provenance"},
+    "gates": {"architecture"},
+    "formats": {"architecture", "gates", "network", "plan", "files", "provenance"},
     "slim": {"architecture", "plan", "formats.base"},
     "summary": {"architecture", "formats", "slim", "plan"},
     "model": {"architecture", "network"},
@@ -30,7 +31,7 @@ ALLOWED = {
     "engines": {"architecture", "network", "formats", "model", "data", "plan", "slim"},
     "evaluate": {"architecture", "plan", "formats", "model", "data", "engines", "scores"},
     "methods": {"architecture", "plan", "budget", "scores", "model", "data", "formats"},
-    "fairseq_plugin": {"architecture", "plan", "formats", "model"},
+    "fairseq_plugin": {"architecture", "gates", "plan", "formats", "model"},
     "user_dir": {"fairseq_plugin"},
     "plots": {"architecture", "plan", "scores", "files"},
 }

@@ -17,6 +17,7 @@ COMMANDS = {
     "slim": "nmtprune.cli.slim:slim",
     "score": "nmtprune.cli.score:score",
     "greedy": "nmtprune.cli.greedy:greedy",
+    "l0": "nmtprune.cli.l0:l0",
     "translate": "nmtprune.cli.translate:translate",
     "compare": "nmtprune.cli.compare:compare",
     "drift": "nmtprune.cli.drift:drift",

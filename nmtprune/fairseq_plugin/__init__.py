@@ -1,4 +1,4 @@
-"""nmtprune in fairseq: importing this package registers the architectures `nmtprune` and `nmtprune_lm`.
+"""nmtprune in fairseq: importing this package registers its architectures, the task and the criteria with gates.
 
 fairseq imports it through ``--user-dir``. It also lets torch load fairseq's checkpoints, stock ones too.
 
@@ -15,7 +15,9 @@ except ModuleNotFoundError as error:
         raise
     raise EngineError("fairseq is not installed: pip install 'nmtprune[fairseq]'") from None
 
-from nmtprune.fairseq_plugin import models, safe_globals
+from nmtprune.fairseq_plugin import criterion, models, safe_globals, task
 
 models.register()
+task.register()
+criterion.register()
 safe_globals.register_safe_globals()

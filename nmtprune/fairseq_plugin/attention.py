@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from fairseq.modules.fairseq_dropout import FairseqDropout
 from torch import Tensor, nn
 
+from nmtprune.fairseq_plugin.gates import HeadGates
 from nmtprune.fairseq_plugin.masks import join_padding, merge_masks
 from nmtprune.fairseq_plugin.projections import PROJECTIONS, AttentionShape, draw_projections
 
@@ -25,8 +26,8 @@ _DROPOUT_NAME = "MultiheadAttention"
 class PrunableAttention(nn.Module):
     """Scaled dot-product attention of H heads of width K, where H * K need not be D and H may be 0.
 
-    Parameters have fairseq's names and order (k, v, q, out): an optimizer state holds moments by position. A module
-    without heads outputs the bias of W_O.
+    Parameters have fairseq's names and order (k, v, q, out): an optimizer state holds moments by position; those of
+    gates, which multiply the outputs of heads before W_O, follow. A module without heads outputs the bias of W_O.
 
     Args:
         shape: the sizes.
@@ -42,6 +43,7 @@ class PrunableAttention(nn.Module):
     v_proj: nn.Linear
     q_proj: nn.Linear
     out_proj: nn.Linear
+    gates: HeadGates | None
 
     def __init__(
         self,
@@ -64,6 +66,7 @@ class PrunableAttention(nn.Module):
         self.dropout_module = FairseqDropout(dropout, module_name=_DROPOUT_NAME)
         for name, projection in (projections or draw_projections(shape)).items():
             self.add_module(name, projection)
+        self.register_module("gates", None)
 
     @classmethod
     def replacing(cls, module: Any, heads: int, head_dim: int) -> "PrunableAttention":
@@ -126,6 +129,8 @@ class PrunableAttention(nn.Module):
         if beams > 1:
             context = _unfold_beams(context, beams)
             weights = None if weights is None else _unfold_beams(weights, beams)
+        if self.gates is not None:
+            context = context * self.gates().to(context.dtype).view(-1, 1, 1)
         output = self.out_proj(context.permute(2, 0, 1, 3).reshape(steps, batch, self.inner_dim))
         if weights is not None:
             weights = weights.transpose(0, 1) if need_head_weights else weights.mean(dim=1)

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from nmtprune.architecture import STACKS
 from nmtprune.errors import CheckpointError
+from nmtprune.fairseq_plugin import gate_options
 from nmtprune.fairseq_plugin.heads import HEADS, StoredHeads
 from nmtprune.fairseq_plugin.surgery import replace_attention
 from nmtprune.fairseq_plugin.training import BASE_ARCH, choose_settings, complete
@@ -52,6 +53,7 @@ class PrunableTransformer(BaseFairseqModel):  # type: ignore[misc]  # fairseq ha
             help="architecture whose defaults apply where training starts from no checkpoint "
             f"(default: {next(iter(SLIM[cls.name]))})",
         )
+        gate_options.add_args(parser)
 
     @classmethod
     def build_model(cls, args: Any, task: Any) -> Any:
@@ -76,7 +78,7 @@ class PrunableTransformer(BaseFairseqModel):  # type: ignore[misc]  # fairseq ha
             heads = _of_kept_layers(heads, stack, settings)
         with _heads_that_divide(settings, cls.stacks):
             model = ARCH_MODEL_REGISTRY[base].build_model(settings, task)
-        replace_attention(model, heads)
+        replace_attention(model, heads, gate_options.of_settings(settings))
         return model
 
 

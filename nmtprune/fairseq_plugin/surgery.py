@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from nmtprune.architecture import KINDS, ModuleId
 from nmtprune.errors import CheckpointError
 from nmtprune.fairseq_plugin.attention import PrunableAttention
+from nmtprune.fairseq_plugin.gates import GateSet, draw_gates, start_open
 from nmtprune.fairseq_plugin.heads import HEADS, StoredHeads
+from nmtprune.gates import GateSettings
 
 _ATTRIBUTES = {"encoder": "self_attn", "decoder": "self_attn", "cross": "encoder_attn"}
 
@@ -32,8 +34,13 @@ def attention_modules(model: Any) -> Iterator[tuple[ModuleId, nn.Module, str]]:
                 yield ModuleId(kind, layer), holder, attribute
 
 
-def replace_attention(model: Any, heads: StoredHeads) -> None:
+def replace_attention(model: Any, heads: StoredHeads, gates: GateSettings | None = None) -> None:
     """Give every attention module of a model the stated heads, and let the model refuse weights of other shapes.
+
+    Args:
+        model: of fairseq.
+        heads: of all its attention modules.
+        gates: of the heads; None for none.
 
     Raises:
         CheckpointError: the heads are of a model with other layers.
@@ -52,6 +59,26 @@ def replace_attention(model: Any, heads: StoredHeads) -> None:
             own = PrunableAttention.replacing(getattr(holder, attribute), *heads.of_module(id))
             setattr(holder, attribute, own)
     model.register_load_state_dict_pre_hook(refuse_other_shapes)
+    if gates is not None:
+        add_gates(model, gates)
+
+
+def add_gates(model: Any, settings: GateSettings) -> GateSet:
+    """Put gates on the heads of all attention modules of the selected kinds.
+
+    Raises:
+        CheckpointError: more heads shall stay open than have gates.
+    """
+    gates = GateSet(settings)
+    for id, holder, attribute in attention_modules(model):
+        if id.kind in settings.kinds:
+            own = getattr(holder, attribute)
+            own.gates = gates.add(id, own.num_heads)
+    if settings.target_heads is not None and settings.target_heads > gates.heads:
+        raise CheckpointError(f"{settings.target_heads} heads shall stay open, {gates.heads} have gates")
+    model.register_load_state_dict_pre_hook(start_open)
+    model.register_forward_pre_hook(draw_gates)
+    return gates
 
 
 def refuse_other_shapes(model: nn.Module, state_dict: Mapping[str, Tensor], prefix: str = "", *_: Any) -> None:

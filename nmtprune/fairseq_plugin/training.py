@@ -15,11 +15,13 @@ from fairseq.models import (
 
 from nmtprune.architecture import STACKS
 from nmtprune.errors import UsageError
+from nmtprune.fairseq_plugin.gate_options import choose_gates
 from nmtprune.fairseq_plugin.heads import HEAD_DIMS, HEADS, StoredHeads
 from nmtprune.fairseq_plugin.starting_point import starting_point
 from nmtprune.formats.fairseq.checkpoint import FairseqCheckpoint
 from nmtprune.formats.fairseq.settings import Description
 from nmtprune.formats.fairseq.unsupported import SLIM, unsupported
+from nmtprune.gates import SETTING
 
 logger = logging.getLogger(__name__)
 
@@ -91,11 +93,14 @@ def _from_scratch(args: Namespace, name: str) -> None:
             counts[kind] = (heads,) * layers if present else ()
     if faults:
         raise UsageError.of_faults(f"--arch {name}", faults)
-    _set_heads(args, StoredHeads(counts, head_dims), None)
+    heads = StoredHeads(counts, head_dims)
+    choose_gates(args, name, heads, None)
+    _set_heads(args, heads, None)
 
 
 def _from_checkpoint(args: Namespace, name: str, path: Path) -> None:
-    description = FairseqCheckpoint.load(path).description
+    checkpoint = FairseqCheckpoint.load(path)
+    description = checkpoint.description
     if description.arch not in SLIM[name]:
         other = next(arch for arch, bases in SLIM.items() if description.arch in bases)
         raise UsageError(f"--arch {name}: {path} is of architecture {description.arch}; train it with --arch {other}")
@@ -116,6 +121,9 @@ def _from_checkpoint(args: Namespace, name: str, path: Path) -> None:
         given = getattr(args, "max_target_positions", None)
         args.max_target_positions = given or description.settings["max_target_positions"]
     heads = StoredHeads.of_architecture(description.architecture)
+    choose_gates(args, name, heads, checkpoint.gates.settings if checkpoint.gates else None)
+    if getattr(args, SETTING, None) and any(module.padding_heads for module in description.architecture):
+        raise UsageError(f"{path}: gates cannot be on the zero heads of mode uniform: slim it with --mode cut instead")
     _set_heads(args, heads, description.lineage.to_json() if description.lineage else None)
     logger.info(f"settings of the model from {path}: {description.architecture.count()} heads, base {description.arch}")
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _ENDS = ("--max-epoch", "--max-update", "--stop-time-hours", "--stop-min-lr", "--patience")
 _OWN = ("--save-dir", "--user-dir", "--restore-file", "--finetune-from-model", "--arch", "-a", "--log-format")
+_WARMUP = 100
+"""Updates until a new optimizer, whose moments are empty, takes steps of full size."""
+
 _SHORT = {"-s": "--source-lang", "-t": "--target-lang"}
 
 Options = tuple[tuple[str, ...], ...]
@@ -111,7 +114,8 @@ def _names(words: Sequence[str]) -> set[str]:
 def as_trained(checkpoint: "FairseqCheckpoint") -> Options:
     """How a checkpoint was trained, as options: languages, optimizer, size of batches, and its last learning rate.
 
-    The learning rate stays what it was in the end: a schedule that begins anew would first undo what was learned.
+    The learning rate rises quickly to what it was in the end and stays there: a schedule that begins anew would first
+    undo what was learned.
     """
     found = [*_task(checkpoint.section("task")), *_optimizer(checkpoint.section("optimizer"))]
     dataset, optimization = checkpoint.section("dataset"), checkpoint.section("optimization")
@@ -120,7 +124,8 @@ def as_trained(checkpoint: "FairseqCheckpoint") -> Options:
     sizes = {"--max-tokens": dataset.get("max_tokens"), "--batch-size": dataset.get("batch_size")}
     found += [(name, str(int(value))) for name, size in sizes.items() for value in _numbers(size)]
     rate = _last_rate(checkpoint.state) or next(iter(_numbers(optimization.get("lr"))), None)
-    return (*found, *([("--lr", repr(rate))] if rate else []), ("--lr-scheduler", "fixed"))
+    schedule = (("--lr-scheduler", "fixed"), ("--warmup-updates", str(_WARMUP)))
+    return (*found, *([("--lr", repr(rate))] if rate else []), *schedule)
 
 
 def _task(task: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

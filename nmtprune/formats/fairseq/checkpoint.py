@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,8 +11,20 @@ from nmtprune import files
 from nmtprune.architecture import Architecture, ModuleId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import Checkpoint, HeadAxis, fingerprint
-from nmtprune.formats.fairseq import containers, fresh, inert, layout, loading, optimizer, settings, storage, training
+from nmtprune.formats.fairseq import (
+    containers,
+    fresh,
+    gated,
+    inert,
+    layout,
+    loading,
+    optimizer,
+    settings,
+    storage,
+    training,
+)
 from nmtprune.formats.fairseq.containers import State
+from nmtprune.formats.fairseq.gated import Gates
 from nmtprune.formats.fairseq.optimizer import Optimizer
 from nmtprune.formats.fairseq.settings import Description
 from nmtprune.formats.fairseq.slots import Slot
@@ -39,6 +51,8 @@ class FairseqCheckpoint(Checkpoint):
         slots: what is known of every tensor of the model.
         aliases: name -> another name of the same parameter, which shared tables are known by.
         optimizer: moments by parameter.
+        gates: of a model that was trained with gates on its heads: `state` and `tensors` are those of the model that
+            the gates make at test time; None where there are none.
     """
 
     state: State
@@ -46,6 +60,7 @@ class FairseqCheckpoint(Checkpoint):
     slots: Mapping[str, Slot]
     aliases: Mapping[str, str]
     optimizer: Optimizer
+    gates: Gates | None = None
 
     format: ClassVar[str] = "fairseq"
 
@@ -73,6 +88,8 @@ class FairseqCheckpoint(Checkpoint):
             CheckpointError: not supported, or tensors that do not fit the settings; all reasons.
         """
         description = settings.describe(state, str(path))
+        state, gates = gated.without_gates(state, description, str(path))
+        description = settings.describe(state, str(path)) if gates else description
         model: Mapping[str, Tensor] = state["model"]
         slots = layout.slots(description, model)
         faults = layout.faults(slots, description, model) + list(_average_faults(state))
@@ -97,6 +114,7 @@ class FairseqCheckpoint(Checkpoint):
             slots=slots,
             aliases=aliases,
             optimizer=found,
+            gates=gates,
         )
 
     @property
@@ -136,8 +154,8 @@ class FairseqCheckpoint(Checkpoint):
 
     @cached_property
     def sha256(self) -> str:
-        """Fingerprint of the model's tensors, as of every format; memory that reading them took is given back."""
-        found = fingerprint(self.model_tensors)
+        """Fingerprint of the model's tensors as the file has them; memory that reading them took is given back."""
+        found = fingerprint(self.gates.stored if self.gates else self.model_tensors)
         storage.release_pages(self.path)
         return found
 
@@ -175,7 +193,8 @@ class FairseqCheckpoint(Checkpoint):
 
     def without_optimizer(self) -> "FairseqCheckpoint":
         """The same checkpoint without optimizer state, as fairseq writes it with ``--no-save-optimizer-state``."""
-        return FairseqCheckpoint.of_state(self.path, optimizer.without_state(self.state))
+        found = FairseqCheckpoint.of_state(self.path, optimizer.without_state(self.state))
+        return replace(found, gates=self.gates)
 
     def reinitialized(self, seed: int) -> "FairseqCheckpoint":
         """The same shape with weights as fairseq draws them for a new model, at update 0; the criterion stays."""

@@ -1,0 +1,160 @@
+"""`nmtprune l0`: gates learn which heads can go, the slim model is cut, and both are measured."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from nmtprune.cli.data_options import data_options
+from nmtprune.cli.meter_options import spelled
+from nmtprune.cli.options import (
+    checkpoint_argument,
+    force_option,
+    format_option,
+    output_option,
+    say,
+    seed_option,
+    significance_options,
+    verbosity_options,
+)
+from nmtprune.cli.progress import duration, progress
+from nmtprune.cli.render import emit_table
+from nmtprune.cli.search_options import engine_options, search_options
+
+if TYPE_CHECKING:
+    from nmtprune.runs.l0.loop import L0Result
+    from nmtprune.runs.l0.setup import L0Run
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_GATES: dict[str, tuple[Any, str]] = {
+    "l0_warmup_updates": (click.IntRange(min=0), "Lambda rises linearly from 0 over N updates."),
+    "gate": (click.Choice(["hardconcrete", "binconcrete"]), "Distribution of the gates."),
+    "gate_init": (float, "Where log alpha starts: 2.0 opens a gate with 94 % (hardconcrete)."),
+    "gate_temperature": (float, "Beta of the concrete distribution."),
+    "gate_lr_scale": (float, "Gates learn so many times faster than weights."),
+    "gate_freeze_updates": (
+        click.IntRange(min=0),
+        "After N updates the gates are constants, and the weights train on.",
+    ),
+    "test_gate": (click.Choice(["hard", "soft"]), "Gates at test time: open or closed, or their values."),
+    "freeze": (click.Choice(["encoder", "decoder"]), "What does not learn, but for its gates."),
+    "target_heads": (click.IntRange(min=0), "Leave exactly N heads: lambda is steered there."),
+}
+"""Options that fairseq-train's plug-in has too, with its defaults: type and help."""
+
+
+def _gate_options(command: F) -> F:
+    stretch = click.option("--gate-stretch", nargs=2, type=float, metavar="GAMMA ZETA", help="Ends of the stretch.")
+    scaling = click.option("--output-scaling", is_flag=True, help="Open heads make up for closed ones (Shim et al.).")
+    decorated: Any = scaling(stretch(command))
+    for name, (kind, help_text) in reversed(_GATES.items()):
+        decorated = click.option(spelled(name), type=kind, help=help_text)(decorated)
+    found: F = decorated
+    return found
+
+
+@click.command(
+    epilog="Example: nmtprune l0 checkpoint_best.pt --data-bin data-bin --l0-weight 0.02 --l0-weight 0.05 -o run "
+    "-- --max-epoch 5",
+    short_help="Train gates that close heads, and cut them out.",
+)
+@checkpoint_argument
+@click.argument("given", nargs=-1, type=click.UNPROCESSED, metavar="[-- FAIRSEQ-TRAIN OPTIONS]")
+@data_options
+@output_option("The run folder: plan.json, slim.pt and checkpoints (a folder per lambda), l0.json, .tsv and .png.")
+@click.option(
+    "--l0-weight",
+    "weights",
+    type=float,
+    multiple=True,
+    required=True,
+    metavar="LAMBDA",
+    help="Weight of the expected number of open heads, beside the mean loss of a token. One run each; repeat it.",
+)
+@click.option("--kinds", metavar="KINDS", help="Gates on heads of encoder,decoder,cross. Default: all there are.")
+@_gate_options
+@click.option(
+    "--best",
+    is_flag=True,
+    help="Take the checkpoint of the lowest validation loss among those with the gates of the last, not the last.",
+)
+@click.option("--metric", type=click.Choice(["bleu", "chrf"]), default="bleu", show_default=True, help="Quality.")
+@significance_options
+@search_options
+@click.option("--bleu-tokenize", default="13a", show_default=True, metavar="NAME", help="BLEU tokenizer of sacrebleu.")
+@click.option("--lowercase", is_flag=True, help="BLEU and chrF ignore case.")
+@engine_options
+@seed_option
+@click.option("--resume", is_flag=True, help="Go on where an interrupted run with the same settings stopped.")
+@force_option
+@format_option
+@verbosity_options
+def l0(output_format: str, **flags: Any) -> None:
+    """Train gates on the heads of a converged CHECKPOINT, cut the heads whose gates close, and measure what is left.
+
+    fairseq-train trains on --data-bin with the options after --; without them it goes on as the checkpoint was trained,
+    at its last learning rate, for 10 epochs (Voita et al. 2019, section 6; --gate binconcrete: Shim et al. 2021).
+    """
+    from nmtprune.runs.l0.loop import l0 as run_l0
+
+    run = _run(flags)
+    with progress() as watcher:
+        result = run_l0(run, watcher)
+    _report(result, run.measure.metric, output_format)
+    folders = ", ".join(str(run.folder(weight) / "slim.pt") for weight in run.weights)
+    say(f"wrote {run.output}: {folders}")
+
+
+def _run(flags: dict[str, Any]) -> "L0Run":
+    from nmtprune.evaluate.significance import SignificanceTest
+    from nmtprune.runs.l0.setup import L0Run
+    from nmtprune.runs.measure import MeasureSettings
+
+    names = ("alpha", "resamples", "seed")
+    test = SignificanceTest(**{name: flags.pop(name) for name in names}, correction="none", threads=flags["threads"])
+    measured = ("metric", "engine", "device", "threads", "search", "limits", "bleu_tokenize", "lowercase")
+    measure = MeasureSettings(**{name: flags.pop(name) for name in measured})
+    return L0Run(measure=measure, significance=test, gates=tuple(_gates(flags)), **flags)
+
+
+def _gates(flags: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The gate options that were given, as fairseq-train takes them."""
+    for name in _GATES:
+        value = flags.pop(name)
+        if value is not None:
+            yield spelled(name), str(value)
+    stretch = flags.pop("gate_stretch")
+    if stretch:
+        yield "--gate-stretch", *map(repr, stretch)
+    if flags.pop("output_scaling"):
+        yield ("--output-scaling",)
+
+
+def _report(result: "L0Result", metric: str, output_format: str) -> None:
+    if output_format == "json":
+        click.echo(result.json, nl=False)
+    elif output_format == "tsv":
+        click.echo(result.tsv, nl=False)
+    else:
+        _emit_text(result, metric)
+
+
+def _emit_text(result: "L0Result", metric: str) -> None:
+    base, facts = result.base, result.facts
+    heads = base.architecture.count()
+    click.echo(f"{facts['data']}: {facts['sentences']} sentences, {heads} heads, unpruned {metric} {base.value:.2f}")
+    click.echo(facts["signature"])
+    columns = ("lambda", "kept", *base.architecture.kinds, f"{metric} gated", f"{metric} slim")
+    emit_table((*columns, "change", "95% interval", "p", "parameters"), _rows(result))
+    click.echo(f"time {duration(result.seconds)}")
+
+
+def _rows(result: "L0Result") -> Iterator[tuple[str | int | None, ...]]:
+    for each in result.outcomes:
+        low, high = each.difference.ci
+        yield (
+            f"{each.weight:g}", each.plan.count_kept(), *each.kept(result.base.architecture).values(),
+            f"{each.gated:.2f}", f"{each.slim:.2f}", f"{each.difference.delta:+.2f}", f"{low:+.2f} to {high:+.2f}",
+            f"{each.difference.p:.4f}", each.parameters,
+        )  # fmt: skip

@@ -1,0 +1,182 @@
+"""Criteria with the penalty on open gates: `label_smoothed_cross_entropy_l0` and `cross_entropy_l0`.
+
+L = L_xent + lambda * sum over heads of P(open) (Voita et al. 2019, section 6). L_xent is the mean loss of a token.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from fairseq.criterions import CRITERION_REGISTRY, register_criterion
+from fairseq.criterions.cross_entropy import CrossEntropyCriterion, CrossEntropyCriterionConfig
+from fairseq.criterions.label_smoothed_cross_entropy import (
+    LabelSmoothedCrossEntropyCriterion,
+    LabelSmoothedCrossEntropyCriterionConfig,
+)
+from fairseq.logging import metrics
+from torch import Tensor
+
+from nmtprune.architecture import KINDS
+from nmtprune.errors import UsageError
+from nmtprune.fairseq_plugin.gates import GateSet, gates_of
+
+logger = logging.getLogger(__name__)
+
+_BATCHES, _PENALTY = "l0_batches", "l0_penalty"
+_EXPECTED, _OPEN = "expected", "open"
+
+
+def _weight() -> Any:
+    return field(default=0.0, metadata={"help": "lambda, of the expected number of open heads"})
+
+
+def _warmup() -> Any:
+    return field(default=0, metadata={"help": "lambda rises linearly from 0 over so many updates"})
+
+
+@dataclass
+class LabelSmoothedL0Config(LabelSmoothedCrossEntropyCriterionConfig):  # type: ignore[misc]  # fairseq has no types
+    """Options of `label_smoothed_cross_entropy_l0`."""
+
+    l0_weight: float = _weight()
+    l0_warmup_updates: int = _warmup()
+
+
+@dataclass
+class CrossEntropyL0Config(CrossEntropyCriterionConfig):  # type: ignore[misc]
+    """Options of `cross_entropy_l0`."""
+
+    l0_weight: float = _weight()
+    l0_warmup_updates: int = _warmup()
+
+
+class Penalty:
+    """Lambda times the expected number of open heads.
+
+    Args:
+        weight: lambda.
+        warmup: updates over which it rises linearly from 0 (Shim et al. 2021, section 3.3).
+
+    Raises:
+        UsageError: one of them is negative, or lambda is no number.
+    """
+
+    def __init__(self, weight: float, warmup: int) -> None:
+        faults = [] if 0 <= weight < math.inf else [f"--l0-weight {weight:g}: give a number from 0 on"]
+        faults += [] if warmup >= 0 else [f"--l0-warmup-updates {warmup}: give a number from 0 on"]
+        if faults:
+            raise UsageError.of_faults("criterion", faults)
+        self._weight, self._warmup = weight, warmup
+
+    def __call__(self, gates: GateSet, expected: Tensor) -> Tensor:
+        """The term that is added to the mean loss.
+
+        Where a number of heads is asked for, it pushes the expected number down to it, and up again from below.
+        """
+        weight = self._weight * (min(1.0, gates.updates / self._warmup) if self._warmup else 1.0)
+        target = gates.settings.target_heads
+        return weight * (expected if target is None else (expected - target).abs())
+
+
+class _WithPenalty:
+    """What both criteria add to fairseq's."""
+
+    penalty: Penalty
+    training: bool
+
+    def forward(self, model: Any, sample: Any, reduce: bool = True) -> tuple[Tensor, Any, dict[str, Any]]:
+        """The loss of a batch, its size, and figures for the log.
+
+        fairseq sums losses and divides gradients by the size of all batches of an update: the penalty, multiplied by
+        the size of this one, counts once per update whatever ``--update-freq``, the number of GPUs or of tokens.
+        Validation is without it.
+        """
+        loss, size, logged = super().forward(model, sample, reduce)  # type: ignore[misc]
+        gates = gates_of(model)
+        if gates is None:
+            raise UsageError("criteria with a penalty on open heads need a model with gates: --task translation_l0")
+        expected = gates.expected_open()
+        penalty = self.penalty(gates, torch.stack(list(expected.values())).sum())
+        if self.training and not gates.frozen:
+            loss = loss + penalty * size
+        logged |= {_BATCHES: 1, _PENALTY: penalty.detach()}
+        logged |= {f"{_EXPECTED}_{kind}": own.detach() for kind, own in expected.items()}
+        return loss, size, logged | {f"{_OPEN}_{kind}": own for kind, own in gates.open_by_kind().items()}
+
+
+class LabelSmoothedCrossEntropyL0(_WithPenalty, LabelSmoothedCrossEntropyCriterion):  # type: ignore[misc]
+    """Label-smoothed cross-entropy with the penalty."""
+
+    def __init__(self, task: Any, l0_weight: float, l0_warmup_updates: int, **options: Any) -> None:
+        super().__init__(task, **options)
+        self.penalty = Penalty(l0_weight, l0_warmup_updates)
+        _note(options["sentence_avg"])
+
+    @classmethod
+    def build_criterion(cls, cfg: Any, task: Any) -> "LabelSmoothedCrossEntropyL0":
+        """Make it of fairseq's options."""
+        names = ("sentence_avg", "label_smoothing", "ignore_prefix_size", "report_accuracy")
+        return cls(task, cfg.l0_weight, cfg.l0_warmup_updates, **{name: cfg[name] for name in names})
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs: Sequence[dict[str, Any]]) -> None:
+        """Hand the figures of an update to fairseq's log."""
+        super().reduce_metrics(logging_outputs)
+        log_gates(logging_outputs)
+
+
+class CrossEntropyL0(_WithPenalty, CrossEntropyCriterion):  # type: ignore[misc]
+    """Cross-entropy with the penalty."""
+
+    def __init__(self, task: Any, sentence_avg: bool, l0_weight: float, l0_warmup_updates: int) -> None:
+        super().__init__(task, sentence_avg)
+        self.penalty = Penalty(l0_weight, l0_warmup_updates)
+        _note(sentence_avg)
+
+    @classmethod
+    def build_criterion(cls, cfg: Any, task: Any) -> "CrossEntropyL0":
+        """Make it of fairseq's options."""
+        return cls(task, cfg.sentence_avg, cfg.l0_weight, cfg.l0_warmup_updates)
+
+    @staticmethod
+    def reduce_metrics(logging_outputs: Sequence[dict[str, Any]]) -> None:
+        """Hand the figures of an update to fairseq's log."""
+        CrossEntropyCriterion.reduce_metrics(logging_outputs)
+        log_gates(logging_outputs)
+
+
+def log_gates(logging_outputs: Sequence[dict[str, Any]]) -> None:
+    """Log the penalty, and expected and open heads in all and by kind: means over the batches of an update."""
+    batches = sum(output.get(_BATCHES, 0) for output in logging_outputs)
+    if not batches:
+        return
+    metrics.log_scalar(_PENALTY, _sum(logging_outputs, _PENALTY) / batches, batches, round=4)
+    for what, digits in ((_EXPECTED, 2), (_OPEN, 1)):
+        kinds = [kind for kind in KINDS if any(f"{what}_{kind}" in output for output in logging_outputs)]
+        means = {kind: _sum(logging_outputs, f"{what}_{kind}") / batches for kind in kinds}
+        metrics.log_scalar(f"{what}_heads", sum(means.values()), batches, round=digits)
+        for kind, mean in means.items():
+            metrics.log_scalar(f"{what}_{kind}", mean, batches, round=digits)
+
+
+def _sum(logging_outputs: Sequence[dict[str, Any]], name: str) -> Any:
+    return sum(output.get(name, 0) for output in logging_outputs)
+
+
+def _note(sentence_avg: bool) -> None:
+    if sentence_avg:
+        logger.info("--sentence-avg: --l0-weight is relative to the mean loss of a sentence, not of a token")
+
+
+def register() -> None:
+    """Make the criteria known to fairseq; once, however often it is called."""
+    found = {
+        "label_smoothed_cross_entropy_l0": (LabelSmoothedL0Config, LabelSmoothedCrossEntropyL0),
+        "cross_entropy_l0": (CrossEntropyL0Config, CrossEntropyL0),
+    }
+    for name, (config, criterion) in found.items():
+        if name not in CRITERION_REGISTRY:
+            register_criterion(name, dataclass=config)(criterion)

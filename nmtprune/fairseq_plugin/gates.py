@@ -1,0 +1,188 @@
+"""Gates on the heads of a fairseq model: drawn anew for each batch in training, fixed at test time."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nmtprune.architecture import ModuleId
+from nmtprune.errors import CheckpointError
+from nmtprune.gates import PARAMETER, GateSettings, factors_at_test, open_masks
+
+
+class GateSet:
+    """All gates of a model: what they are at test time may depend on the whole model.
+
+    Args:
+        settings: how they work.
+    """
+
+    def __init__(self, settings: GateSettings) -> None:
+        self.settings = settings
+        self._gates: dict[ModuleId, HeadGates] = {}
+        self._factors: Mapping[ModuleId, Tensor] | None = None
+        self._drawn: dict[ModuleId, Tensor] = {}
+
+    def add(self, module: ModuleId, heads: int) -> "HeadGates":
+        """Make the gates of one attention module."""
+        self._gates[module] = HeadGates(self, module, heads)
+        return self._gates[module]
+
+    @property
+    def heads(self) -> int:
+        """Heads that have gates."""
+        return sum(gates.theta.numel() for gates in self._gates.values())
+
+    @property
+    def updates(self) -> int:
+        """Updates that training has made."""
+        return max((gates.updates for gates in self._gates.values()), default=0)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether gates are constants in training."""
+        limit = self.settings.freeze_updates
+        return limit is not None and self.updates >= limit
+
+    def log_alphas(self) -> dict[ModuleId, Tensor]:
+        """Log alpha [H] of every module with gates."""
+        parts = self._log_alpha().split([gates.theta.numel() for gates in self._gates.values()])
+        return dict(zip(self._gates, parts, strict=True))
+
+    def expected_open(self) -> dict[str, Tensor]:
+        """Sum of P(open) over the heads of each kind, with its gradient."""
+        return self._by_kind(self.settings.open_probability(self._log_alpha()))
+
+    def open_by_kind(self) -> dict[str, Tensor]:
+        """Number of heads of each kind that are open at test time."""
+        with torch.no_grad():
+            return self._by_kind(torch.cat(list(open_masks(self.settings, self.log_alphas()).values())))
+
+    def draw(self) -> None:
+        """Draw the gates of the whole model for the next batch at once."""
+        gates = self.settings.sample(self._log_alpha())
+        parts = gates.split([own.theta.numel() for own in self._gates.values()])
+        self._drawn = {module: own * self.settings.scale(own) for module, own in zip(self._gates, parts, strict=True)}
+
+    def take(self, module: ModuleId) -> Tensor:
+        """What the heads of a module are multiplied by in this batch: a draw serves one pass only."""
+        if module not in self._drawn:
+            self.draw()
+        return self._drawn.pop(module)
+
+    def _log_alpha(self) -> Tensor:
+        """Log alpha of all gates, module by module."""
+        return self.settings.log_alpha(torch.cat([gates.theta for gates in self._gates.values()]))
+
+    def _by_kind(self, values: Tensor) -> dict[str, Tensor]:
+        """Sums over the gates of each kind; modules come in the order of kinds."""
+        sizes: dict[str, int] = {}
+        for module, gates in self._gates.items():
+            sizes[module.kind] = sizes.get(module.kind, 0) + gates.theta.numel()
+        return {kind: own.sum() for kind, own in zip(sizes, values.split(list(sizes.values())), strict=True)}
+
+    def at_test(self) -> Mapping[ModuleId, Tensor]:
+        """What heads are multiplied by at test time: [H] for each module; kept until `forget`."""
+        if self._factors is None:
+            with torch.no_grad():
+                self._factors = factors_at_test(self.settings, self.log_alphas())
+        return self._factors
+
+    def forget(self) -> None:
+        """Parameters may have changed: optimizers do that where autograd does not see it."""
+        self._factors = None
+
+
+class HeadGates(nn.Module):
+    """The gates of one attention module.
+
+    They stay in single precision in a model of lower precision: the derivative of the penalty, times the scale of the
+    loss, overflows half precision.
+    """
+
+    def __init__(self, gate_set: GateSet, module: ModuleId, heads: int) -> None:
+        super().__init__()
+        self._set, self._module = gate_set, module
+        self.theta = nn.Parameter(torch.zeros(heads))
+        self.updates = 0
+        self._kept: Tensor | None = None
+        self.register_load_state_dict_post_hook(HeadGates._loaded)  # type: ignore[no-untyped-call]
+
+    def forward(self) -> Tensor:
+        """What each head is multiplied by, [H]: one draw for the whole batch in training, constants at test time."""
+        if not self.training:
+            return self._set.at_test()[self._module]
+        if self._set.frozen:
+            # Without a gradient for it, even of zero, DistributedDataParallel would miss a parameter.
+            return self._set.at_test()[self._module] + 0.0 * self.theta
+        return self._set.take(self._module)
+
+    def set_num_updates(self, updates: int) -> None:
+        """Fairseq tells after each update how many there were.
+
+        Frozen gates get back what an optimizer with momentum has moved.
+        """
+        self.updates = updates
+        self._set.forget()
+        if not self._set.frozen:
+            self._kept = None
+        elif self._kept is None:
+            self._kept = self.theta.detach().clone()
+        else:
+            self.theta.data.copy_(self._kept)
+
+    def train(self, mode: bool = True) -> "HeadGates":
+        """Change between training and test time."""
+        self._set.forget()
+        super().train(mode)
+        return self
+
+    def _loaded(self, _keys: Any) -> None:
+        self._kept = None
+        self._set.forget()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "HeadGates":
+        """Move to another device; another type is not taken."""
+        before = self.theta.detach().clone()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._set.forget()
+        if self.theta.is_floating_point() and self.theta.dtype.itemsize < before.dtype.itemsize:
+            self.theta.data = before.to(self.theta.device)
+        return self
+
+    def extra_repr(self) -> str:
+        """Number of gates, for the description that fairseq-train prints."""
+        return f"heads={self.theta.numel()}, {self._set.settings.gate}"
+
+
+def gates_of(model: nn.Module) -> GateSet | None:
+    """The gates of a model, however it is wrapped; None where it has none."""
+    return next((module._set for module in model.modules() if isinstance(module, HeadGates)), None)
+
+
+def draw_gates(model: nn.Module, *_: Any) -> None:
+    """Before a pass of a whole model in training: one draw for all its gates."""
+    gates = gates_of(model)
+    if gates is not None and model.training and not gates.frozen:
+        gates.draw()
+
+
+def start_open(model: nn.Module, state_dict: dict[str, Tensor], prefix: str = "", *_: Any) -> None:
+    """Before weights are loaded: gates of a checkpoint that has none start as new ones do.
+
+    Raises:
+        CheckpointError: the checkpoint has some of the gates, not all.
+    """
+    own = {f"{prefix}{name}.theta": module.theta for name, module in _named_gates(model)}
+    missing = [name for name in own if name not in state_dict]
+    if missing and len(missing) < len(own):
+        raise CheckpointError.of_faults("gates of the checkpoint", [f"{name} is missing" for name in missing])
+    if not any(name.endswith(PARAMETER) for name in state_dict):
+        state_dict.update({name: torch.zeros_like(theta) for name, theta in own.items()})
+
+
+def _named_gates(model: nn.Module) -> Iterator[tuple[str, HeadGates]]:
+    for name, module in model.named_modules():
+        if isinstance(module, HeadGates):
+            yield name, module

@@ -1,0 +1,73 @@
+"""The task `translation_l0`: translation with a model whose heads have gates, and of which a part may stay as it is."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from fairseq.tasks import TASK_REGISTRY, register_task
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from torch import nn
+
+from nmtprune.architecture import STACKS
+from nmtprune.errors import UsageError
+from nmtprune.fairseq_plugin.gate_options import TASK
+from nmtprune.fairseq_plugin.gates import HeadGates, gates_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TranslationL0Config(TranslationConfig):  # type: ignore[misc]  # fairseq has no types
+    """Options of the task."""
+
+    freeze: Optional[str] = field(  # noqa: UP045  # fairseq knows no other way to write it
+        default=None, metadata={"help": "what does not learn, gates excepted: encoder, decoder or encoder,decoder"}
+    )
+
+
+class TranslationL0Task(TranslationTask):  # type: ignore[misc]
+    """Translation with gates on the heads (Voita et al. 2019, section 6)."""
+
+    cfg: TranslationL0Config
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """Build the model, and let parts of it stay as they are: no optimizer sees their parameters.
+
+        Raises:
+            UsageError: the model has no gates, or a part is named that it does not have.
+        """
+        model = super().build_model(cfg, from_checkpoint)
+        if gates_of(model) is None:
+            raise UsageError(f"--task {TASK} needs a model with gates: train with --arch nmtprune")
+        if self.cfg.freeze:
+            freeze(model, [part.strip() for part in self.cfg.freeze.split(",")])
+        return model
+
+
+def freeze(model: nn.Module, stacks: list[str]) -> None:
+    """Take the parameters of stacks out of training, all but their gates; tables that both stacks share with them.
+
+    Raises:
+        UsageError: there is no such stack.
+    """
+    faults = [f"'{stack}'" for stack in stacks if stack not in STACKS or not hasattr(model, stack)]
+    if faults:
+        raise UsageError(f"--freeze {', '.join(faults)}: choose encoder, decoder or encoder,decoder")
+    gates = {id(module.theta) for module in model.modules() if isinstance(module, HeadGates)}
+    frozen = {}
+    for stack in stacks:
+        for name, parameter in getattr(model, stack).named_parameters():
+            if id(parameter) not in gates:
+                parameter.requires_grad_(False)
+                frozen[id(parameter)] = f"{stack}.{name}"
+    for stack in set(STACKS) - set(stacks):
+        for name, parameter in getattr(model, stack).named_parameters():
+            if id(parameter) in frozen:
+                logger.info(f"{stack}.{name} is frozen too: it is {frozen[id(parameter)]}")
+    logger.info(f"--freeze {','.join(stacks)}: {len(frozen)} tensors do not learn")
+
+
+def register() -> None:
+    """Make the task known to fairseq; once, however often it is called."""
+    if TASK not in TASK_REGISTRY:
+        register_task(TASK, dataclass=TranslationL0Config)(TranslationL0Task)

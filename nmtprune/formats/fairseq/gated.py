@@ -1,0 +1,107 @@
+"""Checkpoints whose heads have gates, as the model without gates that they make at test time."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nmtprune.architecture import ModuleId
+from nmtprune.errors import CheckpointError
+from nmtprune.formats.fairseq import containers, optimizer
+from nmtprune.formats.fairseq.containers import State
+from nmtprune.formats.fairseq.layout import attention_prefix
+from nmtprune.formats.fairseq.settings import Description
+from nmtprune.gates import PARAMETER, SETTING, GateSettings, factors_at_test, open_masks
+
+
+@dataclass(frozen=True)
+class Gates:
+    """The gates of a checkpoint, which its tensors hold no longer.
+
+    Attributes:
+        settings: how they work.
+        open: by module with gates, the heads that are open at test time.
+        stored: the model's tensors as the file has them.
+    """
+
+    settings: GateSettings
+    open: Mapping[ModuleId, tuple[int, ...]]
+    stored: Mapping[str, Tensor]
+
+
+def without_gates(state: State, description: Description, where: str) -> tuple[State, Gates | None]:
+    """The state of the model that the gates make at test time, and what they were; None where there are none.
+
+    Columns of W_O are multiplied by the gate of their head, output scaling included; moving averages likewise, by their
+    own gates. The optimizer state goes: it is that of another list of parameters.
+
+    Raises:
+        CheckpointError: gates without settings or settings without gates; every fault.
+    """
+    text = description.settings.get(SETTING)
+    if text is None:
+        return state, None
+    settings = GateSettings.from_json(text, where)
+    model: dict[str, Any] = state["model"]
+    log_alphas = _log_alphas(settings, description, model, where)
+    found = {**optimizer.without_state(state), "model": _folded(settings, description, model, where)}
+    extra = state.get("extra_state")
+    if isinstance(extra, dict):
+        copies = {name: extra[name] for name in ("ema", "ema_fp32_params") if isinstance(extra.get(name), dict)}
+        folded = {name: _folded(settings, description, copy, f"{where}: {name}") for name, copy in copies.items()}
+        found["extra_state"] = {**extra, **folded}
+    found = containers.with_model_fields(found, {SETTING: None})
+    masks = open_masks(settings, log_alphas)
+    opened = {module: tuple(mask.nonzero().flatten().tolist()) for module, mask in masks.items()}
+    return found, Gates(settings, opened, model)
+
+
+def _log_alphas(
+    settings: GateSettings, description: Description, tensors: Mapping[str, Tensor], where: str
+) -> dict[ModuleId, Tensor]:
+    """Log alpha [H] of every module with gates."""
+    faults, found = [], {}
+    names = dict(_names(settings, description))
+    for module, name in names.items():
+        theta, heads = tensors.get(name), description.architecture[module].stored_heads
+        if theta is None or not isinstance(theta, Tensor):
+            faults.append(f"{name} is missing")
+        elif tuple(theta.shape) != (heads,) or not bool(torch.isfinite(theta).all()):
+            faults.append(f"{name} is no list of {heads} finite numbers")
+        else:
+            found[module] = settings.log_alpha(theta)
+    wanted = set(names.values())
+    faults += [f"{name} belongs to no module with gates" for name in tensors if _is_gate(name) and name not in wanted]
+    gated = sum(description.architecture[module].stored_heads for module in names)
+    if settings.target_heads is not None and settings.target_heads > gated:
+        faults.append(f"{settings.target_heads} heads shall stay open, {gated} have gates")
+    if faults:
+        raise CheckpointError.of_faults(f"{where}: gates", faults)
+    return found
+
+
+def _names(settings: GateSettings, description: Description) -> Iterator[tuple[ModuleId, str]]:
+    for module in description.architecture:
+        if module.id.kind in settings.kinds:
+            yield module.id, f"{attention_prefix(module.id, description)}.{PARAMETER}"
+
+
+def _is_gate(name: str) -> bool:
+    return name.endswith(f".{PARAMETER}")
+
+
+def _folded(settings: GateSettings, description: Description, tensors: dict[str, Any], where: str) -> dict[str, Any]:
+    """The tensors without gates, W_O [D, H * K] multiplied by them."""
+    factors = factors_at_test(settings, _log_alphas(settings, description, tensors, where))
+    changed = {}
+    for module, factor in factors.items():
+        if factor.numel() and not bool((factor == 1).all()):
+            name = f"{attention_prefix(module, description)}.out_proj.weight"
+            columns = factor.repeat_interleave(description.architecture[module].head_dim)
+            changed[name] = (tensors[name].to(columns.dtype) * columns).to(tensors[name].dtype)
+    found = containers.with_entries(tensors, changed)
+    for name in filter(_is_gate, tensors):
+        del found[name]
+    return found

@@ -1,0 +1,210 @@
+"""Gates on attention heads: their settings, and every formula of how they open and close.
+
+Sources: Louizos et al. 2018, "Learning sparse neural networks through L0 regularization", section 4 (hard concrete);
+Voita et al. 2019, section 6; Shim et al. 2021, sections 3.2 and 3.3 (binary concrete, output scaling).
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nmtprune.architecture import KINDS, ModuleId
+from nmtprune.errors import CheckpointError, UsageError
+
+SETTING = "nmtprune_gates"
+"""The setting of a model that holds a `GateSettings` as JSON; absent or None where the model has no gates."""
+
+PARAMETER = "gates.theta"
+"""End of the name of a module's gate parameters, after that of the attention module."""
+
+HARD_CONCRETE, BIN_CONCRETE = "hardconcrete", "binconcrete"
+DISTRIBUTIONS = (HARD_CONCRETE, BIN_CONCRETE)
+TEST_GATES = ("hard", "soft")
+
+_NOISE = 1e-6
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """How the gates of a model work.
+
+    Attributes:
+        gate: their distribution, one of DISTRIBUTIONS.
+        kinds: kinds of modules whose heads have gates.
+        init: log alpha at the start.
+        temperature: beta of the concrete distribution.
+        stretch: gamma < 0 and zeta > 1, between which a hard concrete gate is stretched before it is clipped to [0, 1].
+        lr_scale: log alpha = init + lr_scale * theta, where theta is what the optimizer learns: per-parameter learning
+            rates do not survive fairseq.
+        freeze_updates: from this update on gates are constants, with their values at test time; None: never.
+        output_scaling: the open heads of a module make up for the closed ones.
+        test_gate: ``hard`` gates are 0 or 1 at test time, ``soft`` ones what they are without noise.
+        target_heads: so many heads with gates are open at test time, those with the largest log alpha; None: as many
+            as the distribution says.
+    """
+
+    gate: str = HARD_CONCRETE
+    kinds: tuple[str, ...] = KINDS
+    init: float = 2.0
+    temperature: float = 0.33
+    stretch: tuple[float, float] = (-0.1, 1.1)
+    lr_scale: float = 10.0
+    freeze_updates: int | None = None
+    output_scaling: bool = False
+    test_gate: str = "hard"
+    target_heads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no gate can have.
+
+        Raises:
+            UsageError: every reason.
+        """
+        faults = [*self._number_faults()]
+        if self.gate not in DISTRIBUTIONS:
+            faults.append(f"gate {self.gate!r}: choose one of {', '.join(DISTRIBUTIONS)}")
+        if self.test_gate not in TEST_GATES:
+            faults.append(f"test gate {self.test_gate!r}: choose one of {', '.join(TEST_GATES)}")
+        if self.gate == BIN_CONCRETE and self.test_gate == "soft":
+            faults.append("test gate soft: binary gates are open or closed in training too")
+        if not self.kinds or not set(self.kinds) <= set(KINDS):
+            faults.append(f"kinds {', '.join(self.kinds) or 'none'}: choose among {', '.join(KINDS)}")
+        if faults:
+            raise UsageError.of_faults("gates", faults)
+
+    def _number_faults(self) -> list[str]:
+        faults = []
+        if not math.isfinite(self.init):
+            faults.append(f"init {self.init:g} is no number")
+        faults += [
+            f"{name} {value:g} is not above 0"
+            for name, value in (("temperature", self.temperature), ("learning rate scale", self.lr_scale))
+            if not 0 < value < math.inf
+        ]
+        gamma, zeta = self.stretch
+        if not (-math.inf < gamma < 0 and 1 < zeta < math.inf):
+            faults.append(f"stretch {gamma:g} {zeta:g}: gamma is below 0 and zeta above 1")
+        faults += [
+            f"{name} {value} is negative"
+            for name, value in (("freeze updates", self.freeze_updates), ("target heads", self.target_heads))
+            if value is not None and value < 0
+        ]
+        return faults
+
+    def to_json(self) -> str:
+        """The value of the setting `nmtprune_gates`."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: Any, where: str) -> "GateSettings":
+        """Read the value of the setting.
+
+        Raises:
+            CheckpointError: it does not hold settings of gates.
+        """
+        try:
+            values = json.loads(text)
+            types = {field.name: field for field in fields(cls)}
+            if not isinstance(values, dict) or set(values) != set(types):
+                raise ValueError(f"must be an object with the keys {', '.join(types)}")
+            kinds, (gamma, zeta) = tuple(values["kinds"]), values["stretch"]
+            return cls(**{**values, "kinds": kinds, "stretch": (float(gamma), float(zeta))})
+        except (TypeError, ValueError, RecursionError, UsageError) as error:
+            raise CheckpointError(f"{where}: {SETTING}: {error}") from None
+
+    def log_alpha(self, theta: Tensor) -> Tensor:
+        """Log alpha [H] in single precision at least, of the learned parameter [H]."""
+        return self.init + self.lr_scale * theta.to(torch.promote_types(theta.dtype, torch.float32))
+
+    def sample(self, log_alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """One gate per head, drawn anew: [H].
+
+        Hard concrete (Louizos et al. 2018, equations 10 and 11): s = sigmoid((log u - log(1 - u) + log alpha) / beta)
+        for u ~ U(0, 1), and g = clip(s (zeta - gamma) + gamma, 0, 1). Binary concrete: g = 1 if s >= 0.5, else 0, with
+        the derivative of s (straight through).
+        """
+        uniform = torch.empty_like(log_alpha).uniform_(_NOISE, 1 - _NOISE, generator=generator)
+        soft = torch.sigmoid((uniform.log() - (-uniform).log1p() + log_alpha) / self.temperature)
+        if self.gate == BIN_CONCRETE:
+            return (soft >= 0.5).to(soft.dtype) + soft - soft.detach()
+        gamma, zeta = self.stretch
+        return (soft * (zeta - gamma) + gamma).clamp(0.0, 1.0)
+
+    def open_probability(self, log_alpha: Tensor) -> Tensor:
+        """P(g > 0) of every head [H], whose sum is the penalty (Louizos et al. 2018, equation 12).
+
+        Hard concrete: sigmoid(log alpha - beta log(-gamma / zeta)); binary concrete: sigmoid(log alpha).
+        """
+        return torch.sigmoid(log_alpha - self._closed_below)
+
+    def test_gates(self, log_alpha: Tensor) -> Tensor:
+        """The gates [H] of one module at test time, where no number of heads is asked for.
+
+        Hard: open if P(g = 1) > P(g = 0) (Voita et al. 2019, section 6.1), for P(g = 1) = sigmoid(log alpha -
+        beta log((1 - gamma) / (zeta - 1))); binary concrete: if log alpha >= 0. Soft: clip(sigmoid(log alpha)
+        (zeta - gamma) + gamma, 0, 1).
+        """
+        gamma, zeta = self.stretch
+        if self.gate == BIN_CONCRETE:
+            return (log_alpha >= 0).to(log_alpha.dtype)
+        if self.test_gate == "soft":
+            return (torch.sigmoid(log_alpha) * (zeta - gamma) + gamma).clamp(0.0, 1.0)
+        full = log_alpha - self.temperature * math.log((1 - gamma) / (zeta - 1))
+        return (full > self._closed_below - log_alpha).to(log_alpha.dtype)
+
+    @property
+    def _closed_below(self) -> float:
+        """P(g > 0) is the sigmoid of log alpha less this."""
+        gamma, zeta = self.stretch
+        return 0.0 if self.gate == BIN_CONCRETE else self.temperature * math.log(-gamma / zeta)
+
+    def scale(self, gates: Tensor) -> float | Tensor:
+        """What the sum of a module's heads is multiplied by: H / sum(g) in [1, H], no gradient (Shim et al. 3.3)."""
+        if not self.output_scaling:
+            return 1.0
+        heads = max(1, gates.numel())
+        return (heads / gates.detach().sum()).clamp(1.0, float(heads))
+
+
+def factors_at_test(settings: GateSettings, log_alphas: Mapping[ModuleId, Tensor]) -> dict[ModuleId, Tensor]:
+    """What the heads of every module with gates are multiplied by at test time, output scaling included: [H] each.
+
+    Raises:
+        ValueError: more heads shall stay open than there are.
+    """
+    found = {}
+    for module, opened in open_masks(settings, log_alphas).items():
+        own = log_alphas[module]
+        gates = settings.test_gates(own) if settings.test_gate == "soft" else torch.ones_like(own)
+        gates = torch.where(opened, gates, torch.zeros_like(own))
+        found[module] = gates * settings.scale(gates)
+    return found
+
+
+def open_masks(settings: GateSettings, log_alphas: Mapping[ModuleId, Tensor]) -> dict[ModuleId, Tensor]:
+    """Which heads are open at test time, by module with gates: boolean [H].
+
+    With `target_heads`, exactly so many are: those with the largest log alpha in the whole model; ties are broken by
+    kind (encoder, decoder, cross), layer and head, the first of them closing first, as in every budget.
+
+    Args:
+        settings: how the gates work.
+        log_alphas: [H] each, in the order of modules.
+
+    Raises:
+        ValueError: more heads shall stay open than there are.
+    """
+    if settings.target_heads is None:
+        return {module: settings.test_gates(own) > 0 for module, own in log_alphas.items()}
+    every = torch.cat(list(log_alphas.values()))
+    closed = every.numel() - settings.target_heads
+    if closed < 0:
+        raise ValueError(f"{settings.target_heads} heads cannot be open, there are {every.numel()} with gates")
+    mask = torch.ones_like(every, dtype=torch.bool)
+    mask[every.sort(stable=True).indices[:closed]] = False
+    return dict(zip(log_alphas, mask.split([own.numel() for own in log_alphas.values()]), strict=True))
