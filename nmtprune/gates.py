@@ -131,7 +131,7 @@ class GateSettings:
         uniform = torch.empty_like(log_alpha).uniform_(_NOISE, 1 - _NOISE, generator=generator)
         soft = torch.sigmoid((uniform.log() - (-uniform).log1p() + log_alpha) / self.temperature)
         if self.gate == BIN_CONCRETE:
-            return (soft >= 0.5).to(soft.dtype) + soft - soft.detach()
+            return (soft >= 0.5).to(soft.dtype) + (soft - soft.detach())
         gamma, zeta = self.stretch
         return (soft * (zeta - gamma) + gamma).clamp(0.0, 1.0)
 
@@ -154,8 +154,10 @@ class GateSettings:
             return (log_alpha >= 0).to(log_alpha.dtype)
         if self.test_gate == "soft":
             return (torch.sigmoid(log_alpha) * (zeta - gamma) + gamma).clamp(0.0, 1.0)
-        full = log_alpha - self.temperature * math.log((1 - gamma) / (zeta - 1))
-        return (full > self._closed_below - log_alpha).to(log_alpha.dtype)
+        full = self.temperature * math.log((1 - gamma) / (zeta - 1))
+        # For a symmetric stretch the middle is 0, but for the rounding of zeta - 1.
+        middle = round((full + self._closed_below) / 2, 12)
+        return (log_alpha > middle).to(log_alpha.dtype)
 
     @property
     def _closed_below(self) -> float:

@@ -16,10 +16,14 @@ class GateSet:
 
     Args:
         settings: how they work.
+
+    Attributes:
+        updates: that training has made.
     """
 
     def __init__(self, settings: GateSettings) -> None:
         self.settings = settings
+        self.updates = 0
         self._gates: dict[ModuleId, HeadGates] = {}
         self._factors: Mapping[ModuleId, Tensor] | None = None
         self._drawn: dict[ModuleId, Tensor] = {}
@@ -33,11 +37,6 @@ class GateSet:
     def heads(self) -> int:
         """Heads that have gates."""
         return sum(gates.theta.numel() for gates in self._gates.values())
-
-    @property
-    def updates(self) -> int:
-        """Updates that training has made."""
-        return max((gates.updates for gates in self._gates.values()), default=0)
 
     @property
     def frozen(self) -> bool:
@@ -105,8 +104,8 @@ class HeadGates(nn.Module):
         super().__init__()
         self._set, self._module = gate_set, module
         self.theta = nn.Parameter(torch.zeros(heads))
-        self.updates = 0
         self._kept: Tensor | None = None
+        self.register_state_dict_pre_hook(HeadGates._restore)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(HeadGates._loaded)  # type: ignore[no-untyped-call]
 
     def forward(self) -> Tensor:
@@ -119,22 +118,23 @@ class HeadGates(nn.Module):
         return self._set.take(self._module)
 
     def set_num_updates(self, updates: int) -> None:
-        """Fairseq tells after each update how many there were.
-
-        Frozen gates get back what an optimizer with momentum has moved.
-        """
-        self.updates = updates
-        self._set.forget()
+        """Take from fairseq, before each update, how many there were: gates may be constants from then on."""
+        self._set.updates = updates
         if not self._set.frozen:
             self._kept = None
         elif self._kept is None:
             self._kept = self.theta.detach().clone()
-        else:
+        self._restore()
+
+    def _restore(self, *_: Any) -> None:
+        """Give frozen gates back what an optimizer with momentum has moved: before anything looks at them."""
+        if self._kept is not None:
             self.theta.data.copy_(self._kept)
+        self._set.forget()
 
     def train(self, mode: bool = True) -> "HeadGates":
         """Change between training and test time."""
-        self._set.forget()
+        self._restore()
         super().train(mode)
         return self
 

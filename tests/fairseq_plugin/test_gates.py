@@ -1,0 +1,268 @@
+"""Training with gates in real fairseq: what learns, what the penalty is, and that evaluation is what `slim` writes."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nmtprune import slim
+from nmtprune.architecture import ModuleId
+from nmtprune.errors import CheckpointError, UsageError
+from nmtprune.fairseq_plugin.gates import GateSet, HeadGates, gates_of, start_open
+from nmtprune.formats.fairseq import FairseqCheckpoint, loading
+from nmtprune.gates import PARAMETER, GateSettings
+from nmtprune.runs.l0.gated import load_gated
+from tests.fairseq_plugin.commands import generate, hypotheses, run, scores, train, validate
+from tests.fairseq_plugin.conftest import Files
+
+L0 = ("--arch", "nmtprune", "--task", "translation_l0", "--criterion", "label_smoothed_cross_entropy_l0")
+SMOOTHED = ("--label-smoothing", 0.1)
+UPDATES = 4
+
+
+def l0_train(files: Files, folder: Path, *options: Any, start: Path | None = None, updates: int = UPDATES) -> Path:
+    """Train from a checkpoint with gates; the last checkpoint."""
+    common = (*L0, *SMOOTHED, "--finetune-from-model", start or files.full, "--max-update", updates)
+    train(files.data, folder, *common, *options)
+    return folder / "checkpoint_last.pt"
+
+
+def stored(path: Path) -> dict[str, torch.Tensor]:
+    """The model's tensors as the file has them."""
+    model: dict[str, torch.Tensor] = loading.read(path)["model"]
+    return model
+
+
+def thetas(path: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in stored(path).items() if name.endswith(PARAMETER)}
+
+
+CASES = {
+    "hard": ("--gate-init", 0.02, "--gate-lr-scale", 1),
+    "soft": ("--test-gate", "soft", "--gate-init", -2.3, "--gate-lr-scale", 20),
+    "scaled": ("--output-scaling", "--l0-kinds", "encoder,cross", "--gate-init", 0.02, "--gate-lr-scale", 1),
+    "binary": ("--gate", "binconcrete", "--gate-init", 0.02, "--gate-lr-scale", 1, "--output-scaling"),
+    "number": ("--target-heads", 9),
+}
+
+
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+def test_fairseq_evaluates_what_slim_writes(files: Files, tmp_path: Path, options: tuple[Any, ...]) -> None:
+    """Stock fairseq-generate and -validate give the same for the gated file and for the slim one."""
+    last = l0_train(files, tmp_path, *options, "--l0-weight", 0.05)
+    gated, plan = load_gated(last)
+    assert 0 < plan.count_kept() < gated.architecture.count()
+    cut = tmp_path / "slim.pt"
+    slim.apply(plan, gated).save(cut)
+    outputs = [generate(path, files.data, "--beam", 2) for path in (last, cut)]
+    assert hypotheses(outputs[0]) == hypotheses(outputs[1])
+    assert scores(outputs[0]) == pytest.approx(scores(outputs[1]), abs=2e-4)
+    assert validate(last, files.data) == pytest.approx(validate(cut, files.data), rel=1e-5)
+    if "--target-heads" in options:
+        assert plan.count_kept() == 9
+
+
+@pytest.mark.parametrize("options", [("--max-tokens", 400), ("--max-tokens", 100, "--update-freq", 4)], ids=["1", "4"])
+@pytest.mark.parametrize("weight", [0.5, 2.0])
+def test_the_penalty_counts_once_per_update(
+    files: Files, tmp_path: Path, options: tuple[Any, ...], weight: float
+) -> None:
+    """Its gradient is lambda dP/da, however many batches and tokens an update has: two runs differ by it alone."""
+    sgd = ("--optimizer", "sgd", "--lr", 1.0, "--gate-lr-scale", 1, "--gate-init", 0.5, *options)
+    found = []
+    for number, value in enumerate((0.0, weight)):
+        last = l0_train(files, tmp_path / str(number), *sgd, "--l0-weight", value, updates=1)
+        found.append(torch.cat([*thetas(last).values()]))
+    log_alpha = torch.tensor(0.5, requires_grad=True)
+    (slope,) = torch.autograd.grad(GateSettings().open_probability(log_alpha), log_alpha)
+    expected = torch.full_like(found[0], -weight * float(slope))
+    torch.testing.assert_close(found[1] - found[0], expected, rtol=2e-4, atol=2e-6)
+    assert bool((found[0] != 0).any())
+
+
+def test_lambda_warms_up(files: Files, tmp_path: Path) -> None:
+    """At update 0 it is 0, so the first step is that of lambda 0."""
+    options = ("--l0-warmup-updates", 10, "--optimizer", "sgd", "--lr", 1.0)
+    paths = [
+        l0_train(files, tmp_path / str(weight), *options, "--l0-weight", weight, updates=1) for weight in (0.0, 9.0)
+    ]
+    first, second = map(stored, paths)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("stack", ["decoder", "encoder"])
+def test_what_is_frozen_stays_bit_for_bit(files: Files, tmp_path: Path, stack: str) -> None:
+    last = l0_train(files, tmp_path, "--freeze", stack, "--l0-weight", 0.1)
+    before, after = stored(files.full), stored(last)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and not any(name.startswith(stack) for name in changed)
+    assert all(bool((theta != 0).all()) for theta in thetas(last).values())
+
+
+def test_shared_tables_are_frozen_with_the_decoder(
+    tmp_path: Path, tiny: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = (*L0, *SMOOTHED, "--l0-weight", 0.1, "--freeze", "decoder", "--finetune-from-model", tiny)
+    with caplog.at_level(logging.INFO):
+        train(tiny.parent / "data-bin", tmp_path, *options, "--max-update", 2)
+    assert "encoder.embed_tokens.weight is frozen too: it is decoder.embed_tokens.weight" in caplog.messages
+    before, after = stored(tiny), stored(tmp_path / "checkpoint_last.pt")
+    name = "encoder.embed_tokens.weight"
+    assert torch.equal(before[name], after[name])
+
+
+def test_frozen_gates_do_not_move(files: Files, tmp_path: Path) -> None:
+    """Not by the momentum of the optimizer either, while the weights train on."""
+    options = ("--gate-freeze-updates", 2, "--l0-weight", 0.5)
+    early, late = (l0_train(files, tmp_path / str(n), *options, updates=n) for n in (2, 5))
+    first, second = thetas(early), thetas(late)
+    assert all(torch.equal(first[name], second[name]) and bool((theta != 0).all()) for name, theta in second.items())
+    name = "encoder.layers.0.fc1.weight"
+    assert not torch.equal(stored(early)[name], stored(late)[name])
+    free = l0_train(files, tmp_path / "free", "--l0-weight", 0.5, updates=5)
+    assert not any(torch.equal(first[name], theta) for name, theta in thetas(free).items())
+
+
+def test_an_interrupted_training_goes_on(files: Files, tmp_path: Path) -> None:
+    """In the middle of an epoch, as fairseq does without gates: weights, gates and moments."""
+    options = ("--l0-weight", 0.2, "--max-tokens", 60, "--save-interval-updates", 2, "--gate-freeze-updates", 5)
+    whole = l0_train(files, tmp_path / "whole", *options, updates=6)
+    half = l0_train(files, tmp_path / "parts", *options, updates=4)
+    assert loading.read(half)["extra_state"]["train_iterator"]["iterations_in_epoch"] > 0
+    parts = l0_train(files, tmp_path / "parts", *options, updates=6)
+    first, second = (loading.read(path) for path in (whole, parts))
+    assert first["extra_state"]["train_iterator"] == second["extra_state"]["train_iterator"]
+    for name, tensor in first["model"].items():
+        assert torch.equal(tensor, second["model"][name]), name
+    moments = [state["last_optimizer_state"]["state"] for state in (first, second)]
+    assert len(moments[0]) == len(moments[1])
+    for index, entry in moments[0].items():
+        assert torch.equal(entry["exp_avg"], moments[1][index]["exp_avg"])
+
+
+def test_slim_models_are_gated_too(files: Files, tmp_path: Path) -> None:
+    last = l0_train(files, tmp_path, "--l0-weight", 0.1, "--target-heads", 3, start=files.cut)
+    gated, plan = load_gated(last)
+    before = FairseqCheckpoint.load(files.cut)
+    assert gated.lineage == before.lineage and gated.architecture == before.architecture
+    assert plan.count_kept() == 3
+    cut = slim.apply(plan, gated)
+    assert cut.lineage is not None and before.lineage is not None
+    assert cut.lineage.root == before.lineage.root
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["--fp16", "--bf16"])
+def test_half_precision_keeps_gates_whole(files: Files, tmp_path: Path, precision: str) -> None:
+    run(
+        *("train", files.data, "--save-dir", tmp_path, *L0, *SMOOTHED, "--finetune-from-model", files.full, precision),
+        *("--max-update", 3, "--l0-weight", 0.1, "--optimizer", "adam", "--lr", 0.01, "--max-tokens", 400),
+        *("--num-workers", 0, "--disable-validation", "--no-epoch-checkpoints", "--fp16-init-scale", 4),
+    )
+    last = tmp_path / "checkpoint_last.pt"
+    assert {tensor.dtype for name, tensor in stored(last).items() if name.endswith(PARAMETER)} == {torch.float32}
+    theta = torch.cat([*thetas(last).values()])
+    assert bool((theta != 0).all()) and not torch.equal(theta, theta.half().float())
+
+
+MODULE = ModuleId("encoder", 0)
+
+
+def test_one_draw_serves_one_pass() -> None:
+    gates = GateSet(GateSettings(init=0.0))
+    first, second = gates.add(MODULE, 4), gates.add(ModuleId("cross", 1), 3)
+    torch.manual_seed(1)
+    gates.draw()
+    drawn = first(), second()
+    assert [own.shape for own in drawn] == [(4,), (3,)]
+    torch.manual_seed(1)
+    expected = gates.settings.sample(torch.zeros(7))
+    assert torch.equal(torch.cat(drawn), expected)
+    assert not torch.equal(first(), drawn[0])  # each pass has its own noise
+
+
+def test_gates_at_test_time_follow_their_parameters() -> None:
+    gates = GateSet(GateSettings(kinds=("encoder",)))
+    module = gates.add(MODULE, 2)
+    module.eval()
+    assert module().tolist() == [1, 1]
+    module.train()
+    module.theta.data.copy_(torch.tensor([-1.0, 1.0]))
+    module.eval()
+    assert module().tolist() == [0, 1]
+    module.load_state_dict({"theta": torch.tensor([1.0, -1.0])})
+    assert module().tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_gates_keep_their_precision(dtype: torch.dtype) -> None:
+    module = GateSet(GateSettings()).add(MODULE, 2)
+    values = torch.tensor([0.1234567, -0.7654321])
+    module.theta.data.copy_(values)
+    module.to(dtype)
+    assert module.theta.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert torch.equal(module.theta.float(), values)
+
+
+def test_a_checkpoint_with_some_of_the_gates() -> None:
+    gates = GateSet(GateSettings())
+    model = torch.nn.ModuleDict({"a": gates.add(MODULE, 2), "b": gates.add(ModuleId("cross", 0), 2)})
+    model = torch.nn.ModuleDict({"gates": model})
+    assert gates_of(model) is gates and isinstance(model["gates"]["a"], HeadGates)
+    with pytest.raises(CheckpointError, match=r"^gates of the checkpoint: gates.b.theta is missing$"):
+        start_open(model, {"gates.a.theta": torch.zeros(2)})
+
+
+def refused(files: Files, folder: Path, *options: Any) -> str:
+    with pytest.raises((UsageError, CheckpointError)) as raised:
+        l0_train(files, folder, *options)
+    assert not folder.exists() or not list(folder.iterdir())
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--l0-weight", -1), "criterion: --l0-weight -1: give a number from 0 on"),
+        (("--l0-kinds", "middle"), "--l0-kinds middle: kind 'middle': choose among encoder, decoder, cross"),
+        (("--target-heads", 25), "--arch nmtprune: gates: --target-heads 25: 24 heads have gates"),
+        (
+            ("--weight-decay", 0.1),
+            "--arch nmtprune: gates: --weight-decay 0.1 would pull gates back to where they started: "
+            "give --weight-decay 0",
+        ),
+        (("--gate-stretch", 0.1, 1.1), "gates: stretch 0.1 1.1: gamma is below 0 and zeta above 1"),
+        (("--freeze", "middle"), "--freeze 'middle': choose encoder, decoder or encoder,decoder"),
+        (("--gate", "binconcrete", "--test-gate", "soft"), "gates: test gate soft: binary gates are open or closed"),
+    ],
+)
+def test_bad_options(files: Files, tmp_path: Path, options: tuple[Any, ...], message: str) -> None:
+    assert refused(files, tmp_path / "run", *options).startswith(message)
+
+
+def test_gates_that_have_learned_keep_their_meaning(files: Files, tmp_path: Path) -> None:
+    last = l0_train(files, tmp_path / "first", "--l0-weight", 0.1, "--l0-kinds", "encoder", updates=1)
+    with pytest.raises(UsageError) as raised:
+        l0_train(files, tmp_path / "second", "--gate-init", 1.0, "--l0-kinds", "cross", start=last)
+    assert str(raised.value) == (
+        "--arch nmtprune: gates: --l0-kinds: the gates of the checkpoint have ('encoder',); "
+        "--gate-init: the gates of the checkpoint have 2.0"
+    )
+    again = l0_train(files, tmp_path / "third", "--test-gate", "soft", start=last, updates=1)
+    gates = FairseqCheckpoint.load(again).gates
+    assert gates is not None and gates.settings == GateSettings(kinds=("encoder",), test_gate="soft")
+
+
+def test_zero_heads_have_no_gates(files: Files, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="gates cannot be on the zero heads of mode uniform: slim it with --mode cut"):
+        l0_train(files, tmp_path, start=files.uniform)
+
+
+def test_the_task_needs_gates(files: Files, tmp_path: Path) -> None:
+    options = ("--arch", "transformer", "--task", "translation_l0", "--criterion", "cross_entropy_l0")
+    with pytest.raises(
+        UsageError, match="^--task translation_l0 needs a model with gates: train with --arch nmtprune$"
+    ):
+        train(files.data, tmp_path, *options, "--max-update", 1)
