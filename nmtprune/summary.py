@@ -21,6 +21,7 @@ class ModuleSummary:
         root_heads: ids in the root checkpoint of the heads that it has.
         root_count: heads of the module in the root checkpoint.
         masked_heads: heads whose columns of W_O are all zero (files of mode `masked`).
+        open_heads: heads whose gates are open at test time; None where heads have no gates.
         head_parameters: parameters that removing one head removes.
         head_bytes: bytes of those parameters.
     """
@@ -29,6 +30,7 @@ class ModuleSummary:
     root_heads: tuple[int, ...]
     root_count: int
     masked_heads: tuple[int, ...]
+    open_heads: tuple[int, ...] | None
     head_parameters: int
     head_bytes: int
 
@@ -75,6 +77,12 @@ class Summary:
         return sum(len(entry.masked_heads) for entry in self.modules)
 
     @property
+    def closed_heads(self) -> int | None:
+        """Heads whose gates are closed at test time; None for a model without gates."""
+        gated = [(entry.module.heads, entry.open_heads) for entry in self.modules if entry.open_heads is not None]
+        return sum(heads - len(opened) for heads, opened in gated) if gated else None
+
+    @property
     def total_parameters(self) -> int:
         """Trainable parameters of the model."""
         return sum(self.parameters.values())
@@ -89,6 +97,7 @@ class Summary:
             "heads": self.heads,
             "root_heads": self.root_heads,
             "masked_heads": self.masked_heads,
+            "closed_heads": self.closed_heads,
             "modules": [_module_json(entry) for entry in self.modules],
             "parameters": {**self.parameters, "total": self.total_parameters},
             "bytes": {"model": self.model_bytes, "file": self.file_bytes, "optimizer_and_averages": self.other_bytes},
@@ -137,11 +146,13 @@ def _module_summary(module: AttentionModule, checkpoint: Checkpoint) -> ModuleSu
     ]
     per_head = [(_entries_of_a_head(tensor, axis, module), tensor.element_size()) for tensor, axis in sliced]
     root_heads, root_count = _root_heads(module, checkpoint)
+    opened = None if checkpoint.open_heads is None else checkpoint.open_heads.get(module.id)
     return ModuleSummary(
         module=module,
         root_heads=root_heads,
         root_count=root_count,
         masked_heads=_masked_heads(module, [(tensor, axis.axis) for tensor, axis in sliced if axis.output]),
+        open_heads=opened,
         head_parameters=sum(count for count, _ in per_head),
         head_bytes=sum(count * size for count, size in per_head),
     )
@@ -178,6 +189,7 @@ def _module_json(entry: ModuleSummary) -> dict[str, Any]:
         "head_dim": entry.module.head_dim,
         "root_head_ids": list(entry.root_heads),
         "masked_heads": list(entry.masked_heads),
+        "open_heads": None if entry.open_heads is None else list(entry.open_heads),
         "parameters_per_head": entry.head_parameters,
         "bytes_per_head": entry.head_bytes,
     }

@@ -46,7 +46,9 @@ def _module_row(entry: "ModuleSummary") -> tuple[Cell, ...]:
     notes = []
     if module.padding_heads:
         notes.append(f"+{module.padding_heads} padding")
-    if entry.masked_heads:
+    if entry.open_heads is not None:
+        notes.append("open " + (",".join(map(str, entry.open_heads)) or "-"))
+    elif entry.masked_heads:
         notes.append("masked " + ",".join(map(str, entry.masked_heads)))
     roots = ",".join(map(str, entry.root_heads)) or "-"
     return (
@@ -70,7 +72,9 @@ def _heads_line(summary: "Summary") -> str:
     if summary.root_heads != summary.heads:
         removed = 1 - summary.heads / summary.root_heads
         line += f" of {summary.root_heads} ({removed:.1%} removed)"
-    if summary.masked_heads:
+    if summary.closed_heads is not None:
+        line += f", with gates: {summary.heads - summary.closed_heads} open, {summary.closed_heads} closed"
+    elif summary.masked_heads:
         line += f", {summary.masked_heads} of them masked: do not train on this file, they would grow back"
     return line
 

@@ -58,6 +58,11 @@ class Checkpoint(ABC):
     format: ClassVar[str]
 
     @property
+    def open_heads(self) -> Mapping[ModuleId, tuple[int, ...]] | None:
+        """By module with gates, the heads that are open at test time; None for a model without gates."""
+        return None
+
+    @property
     @abstractmethod
     def model_tensors(self) -> Mapping[str, "Tensor"]:
         """The model's own tensors under the names of the file: no moving averages, no optimizer state."""

@@ -257,3 +257,16 @@ def test_memory_is_counted_once() -> None:
     values = torch.zeros(10, dtype=torch.float64)
     shared = [Part("whole", values), Part("view", values[3:]), Part("none", None)]
     assert native.size_bytes((shared, {"other": (torch.zeros(3, dtype=torch.int32), 5)}, Part)) == 80 + 12
+
+
+def test_a_model_without_any_head_is_searched(tiny: Path) -> None:
+    checkpoint = load(tiny)
+    cut = apply(Plan.removing(checkpoint.base, checkpoint.architecture.head_ids()), checkpoint)
+    data = DataOptions(data_bin=tiny.parent / "data-bin", subset="valid")
+    corpus = load_corpus(data, profile(cut), references=False)
+    engine = open_engine("native", cut, SETTINGS)
+    (found,) = engine.ablation(corpus).best([{}])
+    masked = open_engine("native", checkpoint, SETTINGS).ablation(corpus)
+    masked.best([{}])
+    (expected,) = masked.best([{module.id: () for module in checkpoint.architecture}])
+    assert found == expected and any(found)

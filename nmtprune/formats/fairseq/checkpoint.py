@@ -133,6 +133,11 @@ class FairseqCheckpoint(Checkpoint):
         text = self.state.get("nmtprune")
         return text if isinstance(text, str) else None
 
+    @property
+    def open_heads(self) -> Mapping[ModuleId, tuple[int, ...]] | None:
+        """By module with gates, the heads that are open at test time; None for a model without gates."""
+        return self.gates.open if self.gates else None
+
     def section(self, name: str) -> dict[str, Any]:
         """Settings of another part of fairseq: ``task``, ``criterion``, ``optimizer``, ..."""
         return containers.section(self.state, name)

@@ -50,7 +50,7 @@ class Ablation:
         self.model, self._options, self._symbols = model, options, symbols
         self._scorer = Scorer(model, options, symbols, scores=False)
         self._screen = Screen.of(self._scorer)
-        self._systems = max((module.heads for module in model.architecture), default=1)
+        self._systems = max([1, *(module.heads for module in model.architecture)])
         greedy = self._scorer.beam == 1
         self._search = (
             Chains(model, self._scorer, self._screen) if greedy else Replay(model, options, self._scorer, self._screen)

@@ -1,0 +1,187 @@
+"""Runs of `l0` with real fairseq-train: what they leave, that what is evaluated is what is cut, resuming, refusals."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nmtprune.data.batching import BatchLimits
+from nmtprune.data.options import DataOptions
+from nmtprune.errors import CheckpointError, OutputError, TrainingError, UsageError
+from nmtprune.evaluate.significance import SignificanceTest
+from nmtprune.formats import load
+from nmtprune.plan import Plan
+from nmtprune.runs.l0.gated import chosen_checkpoint, load_gated
+from nmtprune.runs.l0.loop import L0Result, l0
+from nmtprune.runs.l0.setup import L0Run
+from nmtprune.runs.measure import MeasureSettings
+from nmtprune.runs.progress import Silent
+from nmtprune.runs.state import Interrupted, State
+from tests.cli.running import nmtprune
+from tests.runs.test_score import SEARCH
+
+FAST = ("--max-update", "6", "--lr", "0.03", "--warmup-updates", "0", "--log-interval", "1", "--num-workers", "0")
+
+
+def _run(checkpoint: Path, output: Path, **changes: Any) -> L0Run:
+    measure = MeasureSettings("bleu", "native", "cpu", 1, SEARCH, BatchLimits.of(60), "13a", False)
+    values: dict[str, Any] = {
+        "data": DataOptions(data_bin=checkpoint.parent / "data-bin", subset="valid"),
+        "weights": (0.5,),
+        "gates": (("--gate-init", "0.5"),),
+        "kinds": None,
+        "best": False,
+        "given": FAST,
+        "measure": measure,
+        "significance": SignificanceTest(resamples=500, threads=1, correction="none"),
+        "resume": False,
+        "force": False,
+    }
+    return L0Run(checkpoint, output=output, **(values | changes))
+
+
+@pytest.fixture(scope="module")
+def several(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, L0Result]:
+    """Two lambdas, of which one closes heads."""
+    folder = tmp_path_factory.mktemp("l0") / "run"
+    gates = (("--target-heads", "10"), ("--test-gate", "soft"), ("--output-scaling",))
+    return folder, l0(_run(tiny, folder, weights=(0.5, 1e-5), kinds="encoder,cross", gates=gates), Silent())
+
+
+def test_what_is_evaluated_is_what_is_cut(tiny: Path, several: tuple[Path, L0Result]) -> None:
+    folder, result = several
+    content = json.loads((folder / "l0.json").read_text())
+    assert [run["l0_weight"] for run in content["runs"]] == [0.5, 1e-5]
+    for run, outcome in zip(content["runs"], result.outcomes, strict=True):
+        own = folder / f"l0-weight-{run['l0_weight']:g}"
+        assert run["folder"] == str(own) and run["gated"]["bleu"] == run["slim"]["bleu"] == outcome.slim
+        assert run["kept"] == 18 and run["kept_per_kind"]["decoder"] == 8  # 10 of the 16 with gates
+        assert run["delta"] == pytest.approx(run["slim"]["bleu"] - content["unpruned"]["bleu"])
+        slim, plan = load(own / "slim.pt"), Plan.read(own / "plan.json")
+        assert slim.architecture.count() == plan.count_kept() == 18
+        assert run["slim"]["parameters"] == sum(tensor.numel() for tensor in slim.parameters.values())
+        plan.check(load(own / "checkpoints" / "checkpoint_last.pt").base)
+    assert (folder / "l0.json").read_text() == result.json
+    header, *rows = [line.split("\t") for line in (folder / "l0.tsv").read_text().splitlines()]
+    assert header[:5] == ["l0_weight", "kept", "encoder", "decoder", "cross"] and len(rows) == 2
+    assert (folder / "l0.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    names = {"l0.json", "l0.tsv", "l0.png", "state.json", "l0-weight-0.5", "l0-weight-1e-05"}
+    assert {path.name for path in folder.iterdir()} == names
+
+
+def test_slim_by_hand_writes_the_same_tensors(several: tuple[Path, L0Result], tmp_path: Path) -> None:
+    own = several[0] / "l0-weight-0.5"
+    by_hand = tmp_path / "slim.pt"
+    gated = own / "checkpoints" / "checkpoint_last.pt"
+    result = nmtprune("slim", gated, "--plan", own / "plan.json", "-o", by_hand)
+    assert result.code == 0, result.stderr
+    first, second = load(by_hand), load(own / "slim.pt")
+    assert first.sha256 == second.sha256
+    assert first.lineage == second.lineage
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    content = json.loads((folder / "l0.json").read_text())
+    for run in content["runs"]:
+        del run["folder"], run["checkpoint"]
+    del content["provenance"]
+    return {"json": content, "slim": load(folder / "slim.pt").sha256, "plan": Plan.read(folder / "plan.json").keep}
+
+
+def test_interrupted_after_every_stage(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = _run(tiny, tmp_path / "whole")
+    l0(run, Silent())
+    add, times = State.add, 0
+
+    def add_and_end(state: State, unit: str, packed: bytes) -> None:
+        add(state, unit, packed)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(State, "add", add_and_end)
+    interrupted = replace(run, output=tmp_path / "pieces", resume=True)
+    for _ in range(9):
+        try:
+            l0(interrupted, Silent())
+            break
+        except Interrupted as error:
+            times += 1
+            assert str(error) == (
+                f"interrupted: what was trained and measured is kept in {interrupted.output}; the same command with "
+                "--resume goes on"
+            )
+    assert times == 4
+    assert _content(tmp_path / "pieces") == _content(tmp_path / "whole")
+    monkeypatch.undo()
+    with pytest.raises(OutputError, match="holds a run already: --resume continues it, --force starts over"):
+        l0(run, Silent())
+    with pytest.raises(OutputError, match="of a run with other settings"):
+        l0(replace(run, resume=True, weights=(0.4,)), Silent())
+    l0(replace(run, force=True), Silent())  # does not go on from the checkpoints that are there
+    assert _content(tmp_path / "whole") == _content(tmp_path / "pieces")
+    assert {path.name for path in (tmp_path / "whole").glob("*.log")} == {"train.log", "train-2.log"}
+
+
+def test_the_best_has_the_gates_of_the_last(tiny: Path, tmp_path: Path) -> None:
+    run = _run(
+        tiny, tmp_path / "run", best=True, given=(*FAST[2:], "--max-epoch", "4"), gates=(("--gate-lr-scale", "0.01"),)
+    )
+    l0(run, Silent())
+    folder = tmp_path / "run" / "checkpoints"
+    losses = {}
+    for path in folder.glob("checkpoint*.pt"):
+        checkpoint, plan = load_gated(path)
+        if plan.keep == load_gated(folder / "checkpoint_last.pt")[1].keep:
+            losses[path] = float(checkpoint.state["extra_state"]["val_loss"])
+    assert len(losses) > 4
+    chosen = chosen_checkpoint(folder / "checkpoint_last.pt", best=True)
+    assert losses[chosen] == min(losses.values())
+    assert json.loads((tmp_path / "run" / "l0.json").read_text())["runs"][0]["checkpoint"] == str(chosen)
+
+
+def test_training_that_fails(tiny: Path, tmp_path: Path) -> None:
+    run = _run(tiny, tmp_path / "run", given=("--no-such-option",))
+    with pytest.raises(TrainingError) as raised:
+        l0(run, Silent())
+    log = tmp_path / "run" / "train.log"
+    assert str(raised.value).startswith("l0-weight-0.5 failed (exit status 2): fairseq-train: error: unrecognized")
+    assert str(raised.value).endswith(f"; all that it said is in {log}")
+    assert "--no-such-option" in log.read_text()
+
+
+def test_checkpoints_without_gates(tiny: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"^{tiny}: there are no gates in it$"):
+        load_gated(tiny)
+
+
+def test_what_cannot_be(tiny: Path, tmp_path: Path) -> None:
+    def refused(kind: type[Exception], message: str, **changes: Any) -> None:
+        with pytest.raises(kind) as raised:
+            l0(_run(tiny, tmp_path / "run", **changes), Silent())
+        assert str(raised.value) == message
+        assert not (tmp_path / "run").exists()
+
+    refused(UsageError, "--l0-weight -1: give a number from 0 on", weights=(-1.0, 2.0))
+    refused(UsageError, "--l0-weight nan: give a number from 0 on", weights=(float("nan"),))
+    refused(UsageError, "--l0-weight 1, 1: the same weight twice", weights=(1.0, 1.0))
+    refused(
+        UsageError,
+        "options of fairseq-train: --arch: set by the command itself; --gate-init: set by the command itself",
+        given=("--arch", "x", "--gate-init", "1"),
+    )
+    refused(UsageError, "kinds 'middle' (choose among encoder, decoder, cross): unknown kind 'middle'", kinds="middle")
+
+
+def test_gates_that_cannot_be_are_refused_by_the_training(tiny: Path, tmp_path: Path) -> None:
+    run = _run(tiny, tmp_path / "run", gates=(("--target-heads", "25"),))
+    with pytest.raises(TrainingError, match="--target-heads 25: 24 heads have gates"):
+        l0(run, Silent())
+
+
+def test_weights_of_the_slim_model_are_the_trained_ones(several: tuple[Path, L0Result]) -> None:
+    own = several[0] / "l0-weight-0.5"
+    gated, slim = load(own / "checkpoints" / "checkpoint_last.pt"), load(own / "slim.pt")
+    name = "encoder.layers.0.fc1.weight"
+    assert torch.equal(gated.model_tensors[name], slim.model_tensors[name])
