@@ -70,3 +70,14 @@ def test_curves() -> None:
     assert len(set(pictures)) == 3
     assert pictures[0] == plots.curves_png([line], metric="bleu", heads=24)
     assert all(_pixels(picture)[..., :3].std() > 0.01 for picture in pictures)
+
+
+def test_pruned_models_are_drawn() -> None:
+    models = [
+        plots.Pruned("0.1", {"encoder": 2, "cross": 3}, 20.0, (19.0, 21.0)),
+        plots.Pruned("0.01", {"encoder": 8, "cross": 8}, 30.5, (30.6, 31.0)),
+    ]
+    first = plots.pruned_png(models, metric="bleu", unpruned=31.0)
+    assert first.startswith(b"\x89PNG\r\n\x1a\n")
+    assert plots.pruned_png(models[::-1], metric="bleu", unpruned=31.0) == first
+    assert plots.pruned_png(models, metric="bleu", unpruned=29.0) != first

@@ -1,0 +1,97 @@
+"""`nmtprune l0` as a user meets it: what it prints, what goes to fairseq-train, and one line for everything wrong."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.running import nmtprune, refused
+
+FAST = ("--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--resamples", 500)
+TRAIN = ("--", "--max-update", 3, "--num-workers", 0, "--log-interval", 1, "--lr=0.02")
+
+
+@pytest.fixture(scope="module")
+def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """A run folder, and what the command printed."""
+    folder = tmp_path_factory.mktemp("l0") / "run"
+    data = ("--data-bin", tiny.parent / "data-bin", "--l0-weight", 0.1, "-o", folder)
+    gates = ("--gate", "binconcrete", "--gate-stretch", -0.2, 1.2, "--gate-init", 0.03, "--output-scaling")
+    result = nmtprune("l0", tiny, *data, *FAST, *gates, "--kinds", "cross", "--freeze", "decoder", *TRAIN)
+    assert result.code == 0, result.stderr
+    return folder, result.stdout, result.stderr
+
+
+def test_the_table(run: tuple[Path, str, str]) -> None:
+    folder, stdout, stderr = run
+    content = json.loads((folder / "l0.json").read_text())
+    lines = [" ".join(line.split()) for line in stdout.splitlines()]
+    value = content["unpruned"]["bleu"]
+    assert lines[:2] == [f"valid.xx-yy: 16 sentences, 24 heads, unpruned bleu {value:.2f}", content["signature"]]
+    columns = "lambda kept encoder decoder cross bleu gated bleu slim change 95% interval p parameters"
+    (found,) = content["runs"]
+    row = lines[lines.index(columns) + 2]
+    kept = found["kept_per_kind"]
+    assert row.startswith(f"0.1 {found['kept']} {kept['encoder']} {kept['decoder']} {kept['cross']} ")
+    assert row.endswith(f"{found['slim']['parameters']:,}")
+    assert "Train gates with lambda 0.1: update 3 of 3, loss " in stderr and ", open heads " in stderr
+    assert stderr.endswith(f"wrote {folder}: {folder / 'slim.pt'}\n")
+
+
+def test_options_reach_the_training(run: tuple[Path, str, str]) -> None:
+    folder, _, _ = run
+    (argv,) = json.loads((folder / "l0.json").read_text())["provenance"]["fairseq_train"].values()
+    text = " ".join(argv)
+    for words in (
+        "--task translation_l0 --criterion label_smoothed_cross_entropy_l0 --l0-weight 0.1 --l0-kinds cross",
+        "--gate binconcrete --gate-init 0.03 --freeze decoder --gate-stretch -0.2 1.2 --output-scaling",
+        "--max-update 3 --num-workers 0 --log-interval 1 --lr=0.02",
+    ):
+        assert words in text
+    assert "--max-epoch" not in text and "--lr " not in text
+    log = (folder / "train.log").read_text()
+    assert "gate='binconcrete'" not in log  # the options have become the one setting of the model
+    assert "nmtprune_gates" in log
+
+
+def test_other_formats_are_the_files(tiny: Path, run: tuple[Path, str, str]) -> None:
+    folder = run[0]
+    data = ("--data-bin", tiny.parent / "data-bin", "--l0-weight", 0.1, "-o", folder)
+    gates = ("--gate", "binconcrete", "--gate-stretch", -0.2, 1.2, "--gate-init", 0.03, "--output-scaling")
+    options = (*FAST, *gates, "--kinds", "cross", "--freeze", "decoder", "--resume", "-q")
+    for form in ("tsv", "json"):
+        result = nmtprune("l0", tiny, *data, *options, "--format", form, *TRAIN)
+        assert (result.code, result.stderr) == (0, "")
+        assert result.stdout == (folder / f"l0.{form}").read_text()
+
+
+def test_exit_codes(tiny: Path, tmp_path: Path) -> None:
+    base = ("l0", tiny, "--data-bin", tiny.parent / "data-bin", "-o", tmp_path / "run")
+    assert refused(*base)[0] == 2
+    assert refused(*base, "--l0-weight", -1) == (2, "--l0-weight -1: give a number from 0 on")
+    assert refused(*base, "--l0-weight", 1, "--", "--task", "x") == (
+        2,
+        "options of fairseq-train: --task: set by the command itself",
+    )
+    missing = tmp_path / "none.pt"
+    assert refused("l0", missing, *base[2:], "--l0-weight", 1) == (3, f"{missing}: there is no such file")
+    assert refused(*base, "--l0-weight", 1, "--subset", "dev")[0] == 5
+    source: tuple[Any, ...] = ("--source", "x", "--reference", "y", "--sentencepiece", "z")
+    assert refused("l0", tiny, *source, "-o", tmp_path / "run", "--l0-weight", 1)[0] == 2
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine").write_text("")
+    assert refused(*base, "--l0-weight", 1) == (8, f"{tmp_path / 'run'}: is not empty (--force writes into it)")
+
+
+def test_training_that_fails(tiny: Path, tmp_path: Path) -> None:
+    base = ("l0", tiny, "--data-bin", tiny.parent / "data-bin", "-o", tmp_path / "run", "--l0-weight", 1, *FAST)
+    code, line = refused(*base, "--freeze", "encoder", "--", "--optimizer", "none")
+    assert code == 9 and line.startswith("l0-weight-1 failed (exit status ")
+
+
+def test_help() -> None:
+    result = nmtprune("l0", "--help")
+    assert result.code == 0
+    assert result.stdout.startswith("Usage: nmtprune l0 [OPTIONS] CHECKPOINT [-- FAIRSEQ-TRAIN OPTIONS]")
