@@ -4,9 +4,10 @@
     python benchmarks/l0_step.py --layers 6 --width 128 --feed-forward 256 --heads 8 --max-tokens 4096
 
 Both are fairseq's own trainer with Adam and label-smoothed cross-entropy; what differs is ``--arch nmtprune`` with
-``--task translation_l0`` and its criterion. Model and sentences are random. A repeat is one step of each on all batches,
-in turns; the ratio is the median over repeats of the time beside the stock one of the same repeat, after one that does
-not count. A third line has nmtprune's attention without gates. The bar is 1.10; exit status 1 if it is missed.
+``--task translation_l0`` and its criterion. Model and sentences are random. A repeat is one step of each on every
+batch, in turns; the ratio is the median over repeats of the time beside the stock one of the same repeat, after one
+that does not count. A third line has nmtprune's attention without gates. The bar is 1.10; exit status 1 if it is
+missed.
 """
 
 import argparse

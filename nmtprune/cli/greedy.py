@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmtprune.cli.data_options import data_options, with_importance_data
+from nmtprune.cli.measure_options import bleu_options, measure_settings, quality_option, single_test
 from nmtprune.cli.meter_options import CONFIDENCE_NAMES, IMPORTANCE_NAMES, given, meter_options, refuse, spelled
 from nmtprune.cli.options import (
     force_option,
     format_option,
     output_option,
+    resume_option,
     say,
     seed_option,
     significance_options,
@@ -39,7 +41,7 @@ _ORDERS = ("importance", "importance-reestimated")
 @output_option(
     "The run folder: curve.json, .tsv and .png, plans/CURVE/HEADS.json, plan.json; it keeps its state there."
 )
-@click.option("--metric", type=click.Choice(["bleu", "chrf"]), default="bleu", show_default=True, help="Quality.")
+@quality_option
 @click.option(
     "--order",
     "orders",
@@ -78,11 +80,10 @@ _ORDERS = ("importance", "importance-reestimated")
 @meter_options(sentences=5000)
 @significance_options
 @search_options
-@click.option("--bleu-tokenize", default="13a", show_default=True, metavar="NAME", help="BLEU tokenizer of sacrebleu.")
-@click.option("--lowercase", is_flag=True, help="BLEU and chrF ignore case.")
+@bleu_options
 @engine_options
 @seed_option
-@click.option("--resume", is_flag=True, help="Go on where an interrupted run with the same settings stopped.")
+@resume_option
 @force_option
 @format_option
 @verbosity_options
@@ -123,15 +124,10 @@ def _check_options(flags: dict[str, Any]) -> None:
 
 
 def _run(flags: dict[str, Any]) -> Any:
-    from nmtprune.evaluate.significance import SignificanceTest
     from nmtprune.runs.greedy.setup import GreedyRun
-    from nmtprune.runs.measure import MeasureSettings
 
-    names = ("alpha", "resamples", "seed")
-    test = SignificanceTest(**{name: flags.pop(name) for name in names}, correction="none", threads=flags["threads"])
-    measured = ("metric", "engine", "device", "threads", "search", "limits", "bleu_tokenize", "lowercase")
-    measure = MeasureSettings(**{name: flags.pop(name) for name in measured})
-    return GreedyRun(measure=measure, significance=test, **flags)
+    test = single_test(flags)
+    return GreedyRun(measure=measure_settings(flags), significance=test, **flags)
 
 
 def _report(result: "GreedyResult", metric: str, output_format: str) -> None:

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nmtprune.cli.data_options import data_options
+from nmtprune.cli.measure_options import bleu_options, measure_settings, quality_option, single_test
 from nmtprune.cli.meter_options import spelled
 from nmtprune.cli.options import (
     checkpoint_argument,
     force_option,
     format_option,
     output_option,
+    resume_option,
     say,
     seed_option,
     significance_options,
@@ -38,7 +40,7 @@ _GATES: dict[str, tuple[Any, str]] = {
         "After N updates the gates are constants, and the weights train on.",
     ),
     "test_gate": (click.Choice(["hard", "soft"]), "Gates at test time: open or closed, or their values."),
-    "freeze": (click.Choice(["encoder", "decoder"]), "What does not learn, but for its gates."),
+    "freeze": (click.Choice(["encoder", "decoder", "encoder,decoder"]), "What does not learn, but for its gates."),
     "target_heads": (click.IntRange(min=0), "Leave exactly N heads: lambda is steered there."),
 }
 """Options that fairseq-train's plug-in has too, with its defaults: type and help."""
@@ -79,14 +81,13 @@ def _gate_options(command: F) -> F:
     is_flag=True,
     help="Take the checkpoint of the lowest validation loss among those with the gates of the last, not the last.",
 )
-@click.option("--metric", type=click.Choice(["bleu", "chrf"]), default="bleu", show_default=True, help="Quality.")
+@quality_option
 @significance_options
 @search_options
-@click.option("--bleu-tokenize", default="13a", show_default=True, metavar="NAME", help="BLEU tokenizer of sacrebleu.")
-@click.option("--lowercase", is_flag=True, help="BLEU and chrF ignore case.")
+@bleu_options
 @engine_options
 @seed_option
-@click.option("--resume", is_flag=True, help="Go on where an interrupted run with the same settings stopped.")
+@resume_option
 @force_option
 @format_option
 @verbosity_options
@@ -107,15 +108,10 @@ def l0(output_format: str, **flags: Any) -> None:
 
 
 def _run(flags: dict[str, Any]) -> "L0Run":
-    from nmtprune.evaluate.significance import SignificanceTest
     from nmtprune.runs.l0.setup import L0Run
-    from nmtprune.runs.measure import MeasureSettings
 
-    names = ("alpha", "resamples", "seed")
-    test = SignificanceTest(**{name: flags.pop(name) for name in names}, correction="none", threads=flags["threads"])
-    measured = ("metric", "engine", "device", "threads", "search", "limits", "bleu_tokenize", "lowercase")
-    measure = MeasureSettings(**{name: flags.pop(name) for name in measured})
-    return L0Run(measure=measure, significance=test, gates=tuple(_gates(flags)), **flags)
+    test = single_test(flags)
+    return L0Run(measure=measure_settings(flags), significance=test, gates=tuple(_gates(flags)), **flags)
 
 
 def _gates(flags: dict[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -48,6 +48,10 @@ format_option = click.option(
     help="Form of the result on stdout; json and tsv keep full precision.",
 )
 
+resume_option = click.option(
+    "--resume", is_flag=True, help="Go on where an interrupted run with the same settings stopped."
+)
+
 force_option = click.option("--force", is_flag=True, help="Replace the output if it exists.")
 
 seed_option = click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="0 is a seed too.")

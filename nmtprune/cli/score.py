@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmtprune.cli.data_options import data_options, with_test_data
+from nmtprune.cli.measure_options import bleu_options, measure_settings
 from nmtprune.cli.meter_options import CONFIDENCE_NAMES, IMPORTANCE_NAMES, given, meter_options, refuse, spelled
 from nmtprune.cli.options import (
     checkpoint_argument,
@@ -13,6 +14,7 @@ from nmtprune.cli.options import (
     format_option,
     output_option,
     resamples_value,
+    resume_option,
     say,
     seed_option,
     verbosity_options,
@@ -72,12 +74,11 @@ _MASKING_NAMES = (
 )
 @click.option("--alpha", type=float, default=0.01, show_default=True, help="Significant is a corrected p below it.")
 @search_options
-@click.option("--bleu-tokenize", default="13a", show_default=True, metavar="NAME", help="BLEU tokenizer of sacrebleu.")
-@click.option("--lowercase", is_flag=True, help="BLEU and chrF ignore case.")
+@bleu_options
 @engine_options
 @meter_options(sentences=None)
 @seed_option
-@click.option("--resume", is_flag=True, help="Go on where an interrupted run with the same settings stopped.")
+@resume_option
 @force_option
 @format_option
 @verbosity_options
@@ -123,15 +124,6 @@ def _check_options(metric: str, translates: bool) -> None:
     refuse(faults)
 
 
-def _measure(flags: dict[str, Any]) -> Any:
-    from nmtprune.runs.measure import MeasureSettings, check_metric_options
-
-    names = ("metric", "engine", "device", "threads", "search", "limits", "bleu_tokenize", "lowercase")
-    settings = MeasureSettings(**{name: flags.pop(name) for name in names})
-    check_metric_options(settings)
-    return settings
-
-
 def _masking_run(checkpoint: Path, flags: dict[str, Any]) -> Any:
     from nmtprune.evaluate.significance import SignificanceTest
     from nmtprune.runs.score import ScoreRun
@@ -139,13 +131,13 @@ def _masking_run(checkpoint: Path, flags: dict[str, Any]) -> Any:
     del flags["meters"]
     names = ("alpha", "correction", "resamples", "seed")
     test = SignificanceTest(**{name: flags.pop(name) for name in names}, threads=flags["threads"])
-    return ScoreRun(checkpoint, measure=_measure(flags), significance=test, **flags)
+    return ScoreRun(checkpoint, measure=measure_settings(flags), significance=test, **flags)
 
 
 def _meter_run(checkpoint: Path, flags: dict[str, Any]) -> Any:
     from nmtprune.runs.meter_score import MeterRun
 
-    measure = _measure(flags)
+    measure = measure_settings(flags)
     names = ("data", "output", "meters", "kinds", "seed", "force")
     return MeterRun(checkpoint, measure=measure, **{name: flags[name] for name in names})
 

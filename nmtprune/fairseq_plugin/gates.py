@@ -1,6 +1,6 @@
 """Gates on the heads of a fairseq model: drawn anew for each batch in training, fixed at test time."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -37,6 +37,11 @@ class GateSet:
     def heads(self) -> int:
         """Heads that have gates."""
         return sum(gates.theta.numel() for gates in self._gates.values())
+
+    def holds(self, parameters: Iterable[nn.Parameter]) -> bool:
+        """Whether all of these parameters are of gates."""
+        own = {id(gates.theta) for gates in self._gates.values()}
+        return all(id(parameter) in own for parameter in parameters)
 
     @property
     def frozen(self) -> bool:

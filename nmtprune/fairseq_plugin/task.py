@@ -11,7 +11,7 @@ from torch import nn
 from nmtprune.architecture import STACKS
 from nmtprune.errors import UsageError
 from nmtprune.fairseq_plugin.gate_options import TASK
-from nmtprune.fairseq_plugin.gates import HeadGates, gates_of
+from nmtprune.fairseq_plugin.gates import gates_of
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +34,18 @@ class TranslationL0Task(TranslationTask):  # type: ignore[misc]
         """Build the model, and let parts of it stay as they are: no optimizer sees their parameters.
 
         Raises:
-            UsageError: the model has no gates, or a part is named that it does not have.
+            UsageError: the model has no gates, a part is named that it does not have, or nothing would learn.
         """
         model = super().build_model(cfg, from_checkpoint)
+        gates = gates_of(model)
         # Slim models of gated ones name this task too: they are for evaluation as they are.
-        if gates_of(model) is None and not from_checkpoint:
+        if gates is None and not from_checkpoint:
             raise UsageError(f"--task {TASK} needs a model with gates: train with --arch nmtprune")
         if self.cfg.freeze:
             freeze(model, [part.strip() for part in self.cfg.freeze.split(",")])
+        learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if not from_checkpoint and gates is not None and gates.frozen and gates.holds(learning):
+            raise UsageError(f"--freeze {self.cfg.freeze} and --gate-freeze-updates 0: nothing is left to train")
         return model
 
 
@@ -54,11 +58,11 @@ def freeze(model: nn.Module, stacks: list[str]) -> None:
     faults = [f"'{stack}'" for stack in stacks if stack not in STACKS or not hasattr(model, stack)]
     if faults:
         raise UsageError(f"--freeze {', '.join(faults)}: choose encoder, decoder or encoder,decoder")
-    gates = {id(module.theta) for module in model.modules() if isinstance(module, HeadGates)}
+    gates = gates_of(model)
     frozen = {}
     for stack in stacks:
         for name, parameter in getattr(model, stack).named_parameters():
-            if id(parameter) not in gates:
+            if gates is None or not gates.holds([parameter]):
                 parameter.requires_grad_(False)
                 frozen[id(parameter)] = f"{stack}.{name}"
     for stack in set(STACKS) - set(stacks):

@@ -101,6 +101,13 @@ def test_what_is_frozen_stays_bit_for_bit(files: Files, tmp_path: Path, stack: s
     assert all(bool((theta != 0).all()) for theta in thetas(last).values())
 
 
+def test_gates_alone_can_learn(files: Files, tmp_path: Path) -> None:
+    last = l0_train(files, tmp_path, "--freeze", "encoder,decoder", "--l0-weight", 0.1, updates=2)
+    before, after = stored(files.full), stored(last)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(bool((theta != 0).all()) for theta in thetas(last).values())
+
+
 def test_shared_tables_are_frozen_with_the_decoder(
     tmp_path: Path, tiny: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -235,6 +242,10 @@ def refused(files: Files, folder: Path, *options: Any) -> str:
         ),
         (("--gate-stretch", 0.1, 1.1), "gates: stretch 0.1 1.1: gamma is below 0 and zeta above 1"),
         (("--freeze", "middle"), "--freeze 'middle': choose encoder, decoder or encoder,decoder"),
+        (
+            ("--freeze", "encoder,decoder", "--gate-freeze-updates", 0),
+            "--freeze encoder,decoder and --gate-freeze-updates 0: nothing is left to train",
+        ),
         (("--gate", "binconcrete", "--test-gate", "soft"), "gates: test gate soft: binary gates are open or closed"),
     ],
 )
