@@ -14,7 +14,8 @@ from nmtprune.fairseq_plugin.gates import GateSet, HeadGates, gates_of, start_op
 from nmtprune.formats.fairseq import FairseqCheckpoint, loading
 from nmtprune.gates import PARAMETER, GateSettings
 from nmtprune.runs.l0.gated import load_gated
-from tests.fairseq_plugin.commands import generate, hypotheses, run, scores, train, validate
+from tests import builders
+from tests.fairseq_plugin.commands import eval_lm, generate, hypotheses, run, scores, train, validate
 from tests.fairseq_plugin.conftest import Files
 
 L0 = ("--arch", "nmtprune", "--task", "translation_l0", "--criterion", "label_smoothed_cross_entropy_l0")
@@ -277,3 +278,38 @@ def test_the_task_needs_gates(files: Files, tmp_path: Path) -> None:
         UsageError, match="^--task translation_l0 needs a model with gates: train with --arch nmtprune$"
     ):
         train(files.data, tmp_path, *options, "--max-update", 1)
+
+
+def test_other_shapes(tmp_path: Path) -> None:
+    """Post-norm, other depths, heads and widths in encoder and decoder, separate dictionaries, dropped layers."""
+    options = {
+        "encoder_layers": 3, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 4,
+        "encoder_embed_dim": 16, "decoder_embed_dim": 24, "encoder_layerdrop": 0.4, "joined": False,
+    }  # fmt: skip
+    full = builders.fairseq_checkpoint(tmp_path / "base", updates=2, **options)
+    reset = ("--reset-optimizer", "--reset-dataloader", "--reset-meters", "--reset-lr-scheduler")
+    train(
+        *(full.parent / "data-bin", tmp_path, *L0, *SMOOTHED, "--restore-file", full, *reset, "--max-update", 3),
+        *("--l0-weight", 0.1, "--target-heads", 5),
+    )
+    last = tmp_path / "checkpoint_last.pt"
+    gated, plan = load_gated(last)
+    assert plan.count_kept() == 5
+    slim.apply(plan, gated).save(tmp_path / "slim.pt")
+    outputs = [generate(path, full.parent / "data-bin", "--beam", 2) for path in (last, tmp_path / "slim.pt")]
+    assert hypotheses(outputs[0]) == hypotheses(outputs[1])
+
+
+def test_language_models_are_gated(lm_files: Files, tmp_path: Path) -> None:
+    """As Shim et al. have them."""
+    options = ("--gate", "binconcrete", "--gate-init", 0.02, "--gate-lr-scale", 1, "--output-scaling")
+    train(
+        *(lm_files.data, tmp_path, "--arch", "nmtprune_lm", "--task", "language_modeling", "--tokens-per-sample", 32),
+        *("--criterion", "cross_entropy_l0", "--l0-weight", 0.05, "--finetune-from-model", lm_files.full, *options),
+        *("--max-update", 4, "--sample-break-mode", "none"),
+    )
+    last, cut = tmp_path / "checkpoint_last.pt", tmp_path / "slim.pt"
+    gated, plan = load_gated(last)
+    assert 0 < plan.count_kept() < 8
+    slim.apply(plan, gated).save(cut)
+    assert eval_lm(last, lm_files.data) == pytest.approx(eval_lm(cut, lm_files.data), rel=1e-5)
