@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _ENDS = ("--max-epoch", "--max-update", "--stop-time-hours", "--stop-min-lr", "--patience")
 _OWN = ("--save-dir", "--user-dir", "--restore-file", "--finetune-from-model", "--arch", "-a", "--log-format")
+_MAX_TOKENS = 4096
+"""Size of batches where the checkpoint does not say any."""
+
 _WARMUP = 100
 """Updates until a new optimizer, whose moments are empty, takes steps of full size."""
 
@@ -54,6 +57,12 @@ class Training:
         """The checkpoint with which training ends."""
         return self.folder / "checkpoint_last.pt"
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What is trained and how, wherever its files lie."""
+        cpu = ("--cpu",) if self.on_cpu and "--cpu" not in self.given else ()
+        return (*cpu, *(word for option in self.options for word in option), *self.given)
+
     def step(self, watched: Sequence[str] = ()) -> Step:
         """The command; `watched` names figures of fairseq's log to show beside the loss.
 
@@ -63,10 +72,7 @@ class Training:
         argv = (
             *(program("fairseq-train"), shown(self.data_bin), "--user-dir", shown(user_dir())),
             *("--arch", "nmtprune", "--finetune-from-model", shown(self.start), "--save-dir", shown(self.folder)),
-            *("--log-format", "simple"),
-            *(("--cpu",) if self.on_cpu and "--cpu" not in self.given else ()),
-            *(word for option in self.options for word in option),
-            *self.given,
+            *("--log-format", "simple", *self.words),
         )
         updates, epochs = _end(argv)
         watch = TrainingWatcher(updates, epochs, tuple(watched))
@@ -121,8 +127,10 @@ def as_trained(checkpoint: "FairseqCheckpoint") -> Options:
     dataset, optimization = checkpoint.section("dataset"), checkpoint.section("optimization")
     found += [("--clip-norm", repr(value)) for value in _numbers(optimization.get("clip_norm"))]
     found += [("--update-freq", str(int(value))) for value in _numbers(optimization.get("update_freq"))[:1]]
-    sizes = {"--max-tokens": dataset.get("max_tokens"), "--batch-size": dataset.get("batch_size")}
-    found += [(name, str(int(value))) for name, size in sizes.items() for value in _numbers(size)]
+    sentences = dataset.get("batch_size", dataset.get("max_sentences"))  # the name that older versions knew
+    sizes = {"--max-tokens": dataset.get("max_tokens"), "--batch-size": sentences}
+    batches = [(name, str(int(value))) for name, size in sizes.items() for value in _numbers(size)]
+    found += batches or [("--max-tokens", str(_MAX_TOKENS))]
     rate = _last_rate(checkpoint.state) or next(iter(_numbers(optimization.get("lr"))), None)
     schedule = (("--lr-scheduler", "fixed"), ("--warmup-updates", str(_WARMUP)))
     return (*found, *([("--lr", repr(rate))] if rate else []), *schedule)

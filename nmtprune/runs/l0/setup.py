@@ -14,6 +14,7 @@ from nmtprune.runs import run_folder, training
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.l0 import results
 from nmtprune.runs.measure import Measure, MeasureSettings, check_metric_options, measure
+from nmtprune.runs.steps import program
 
 if TYPE_CHECKING:
     from nmtprune.formats.fairseq import FairseqCheckpoint
@@ -110,12 +111,13 @@ def prepare(run: L0Run) -> Job:
         raise UsageError(f"{run.checkpoint}: there is no head to put a gate on ({', '.join(kinds) or 'no attention'})")
     own = measure(base, {results.DATA: run.data}, run.measure)[results.DATA]
     trainings = {weight: _training(run, base, kinds, weight) for weight in run.weights}
-    words = {name: " ".join(each.step().argv[1:]) for name, each in trainings.items()}
+    program("fairseq-train")  # what is not installed shall not show after the first measurement
+    words = [" ".join(each.words) for each in trainings.values()]
     settings = {
         "model": base.base.sha256,
         **run.measure.as_settings(),
         **own.identity(),
-        "fairseq-train": list(words.values()),
+        "fairseq-train": words,
         **{"--best": run.best, "--resamples": run.significance.resamples, "--alpha": run.significance.alpha},
         "--seed": run.significance.seed,
     }
