@@ -95,3 +95,23 @@ def test_options_that_the_command_sets() -> None:
         "options of fairseq-train: --save-dir: set by the command itself; -a: set by the command itself; "
         "--task: set by the command itself"
     )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ({"max_tokens": None, "batch_size": 32}, [("--batch-size", "32")]),
+        ({"max_tokens": 500, "batch_size": 32}, [("--max-tokens", "500"), ("--batch-size", "32")]),
+        ({"max_sentences": 16}, [("--batch-size", "16")]),
+        ({}, [("--max-tokens", "4096")]),
+    ],
+)
+def test_sizes_of_batches(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, sizes: dict[str, Any], expected: list[tuple[str, str]]
+) -> None:
+    own = FairseqCheckpoint.section
+    monkeypatch.setattr(
+        FairseqCheckpoint, "section", lambda self, name: sizes if name == "dataset" else own(self, name)
+    )
+    found = as_trained(FairseqCheckpoint.load(tiny))
+    assert [option for option in found if option[0] in ("--max-tokens", "--batch-size")] == expected
