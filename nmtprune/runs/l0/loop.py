@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmtprune import files, plots, provenance, slim
+from nmtprune.architecture import KINDS
 from nmtprune.plan import Plan
 from nmtprune.runs import run_folder
 from nmtprune.runs.collect import termination_as_interrupt
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _STATISTICS, _UNPRUNED = "statistics", "unpruned"
 _PERCENT = 100
+_WATCHED = ("open_heads", *(f"open_{kind}" for kind in KINDS))
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class _Lambda:
         log = next(path for path in _logs(self._folder) if not path.exists())
         self._progress.begin(self._training.title, _PERCENT)
         try:
-            run_step(self._training.step(("l0_penalty", "open_heads")), log, _Bar(self._progress))
+            run_step(self._training.step(_WATCHED), log, _Bar(self._progress))
         except StepFailed as failed:
             raise type(failed.reason)(f"{failed.reason}; all that it said is in {log}") from None
         self._state.add(f"{self._name}/trained", pack({"updates": np.array(0)}))
