@@ -28,7 +28,7 @@ import torch
 from nmtprune.data.databin import Languages
 from nmtprune.data.sentences import Sentences
 from nmtprune.data.writing import NumberedData
-from nmtprune.runs.training import user_dir
+from nmtprune.user_dir import USER_DIR
 
 MAX_RATIO = 1.10
 STOCK, PLAIN, GATED = "stock fairseq", "nmtprune without gates", "nmtprune with gates"
@@ -98,7 +98,7 @@ def _trainer(data: Path, save: Path, name: str, options: argparse.Namespace) -> 
     gates = name == GATED
     shape = [f"--{stack}-{what}={value}" for stack in ("encoder", "decoder") for what, value in _shape(options)]
     words = [
-        *(str(data), "--save-dir", str(save), "--arch", arch, "--user-dir", str(user_dir())),
+        *(str(data), "--save-dir", str(save), "--arch", arch, "--user-dir", str(USER_DIR)),
         *("--task", "translation_l0" if gates else "translation", "--source-lang", "xx", "--target-lang", "yy"),
         *("--criterion", "label_smoothed_cross_entropy" + ("_l0" if gates else ""), "--label-smoothing", "0.1"),
         *(("--l0-weight", "0.01") if gates else ()),
@@ -110,7 +110,7 @@ def _trainer(data: Path, save: Path, name: str, options: argparse.Namespace) -> 
     torch.manual_seed(1)
     parser = fairseq_options.get_training_parser()
     # --user-dir is looked for in the real command line.
-    utils.import_user_module(argparse.Namespace(user_dir=str(user_dir())))
+    utils.import_user_module(argparse.Namespace(user_dir=str(USER_DIR)))
     cfg = convert_namespace_to_omegaconf(fairseq_options.parse_args_and_arch(parser, input_args=words))
     task = tasks.setup_task(cfg.task)
     task.load_dataset("train")

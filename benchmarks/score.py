@@ -38,8 +38,7 @@ from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
 from nmtprune.model.search.options import SearchOptions
 from nmtprune.plan import Plan
-
-USER_DIR = Path(slim.__file__).parent / "user_dir" / "nmtprune_fairseq"
+from nmtprune.user_dir import USER_DIR
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ ALLOWED = {
     "summary": {"architecture", "formats", "slim", "plan"},
     "model": {"architecture", "network"},
     "data": {"files"},
-    "engines": {"architecture", "network", "formats", "model", "data", "plan", "slim"},
+    "engines": {"architecture", "network", "formats", "model", "data", "plan", "slim", "user_dir"},
     "evaluate": {"architecture", "plan", "formats", "model", "data", "engines", "scores"},
     "methods": {"architecture", "plan", "budget", "scores", "model", "data", "formats"},
     "fairseq_plugin": {"architecture", "gates", "plan", "formats", "model"},

@@ -1,12 +1,8 @@
 """The command `nmtprune user-dir`."""
 
-from pathlib import Path
-
 import click
 
-import nmtprune
-
-USER_DIR = Path(nmtprune.__file__).resolve().parent / "user_dir" / "nmtprune_fairseq"
+from nmtprune.user_dir import USER_DIR
 
 
 @click.command(

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import nmtprune
 from nmtprune.demo.datasets import GENERATED, Corpus, ParallelSet
 from nmtprune.demo.recipe import Recipe
 from nmtprune.errors import DataError, EngineError, TrainingError
 from nmtprune.runs.steps import Step, program, python, shown
 from nmtprune.runs.watch import TrainingWatcher, watch_translation
+from nmtprune.user_dir import USER_DIR
 
 MODELS = {"before": "before", "slim": "slim", "finetuned": "slim + fine-tuned"}
 """The models that are compared, by the names of their files and of their rows in the table."""
@@ -201,7 +201,7 @@ def score_step(settings: Settings, model: str, test: ParallelSet) -> Step:
 
 def user_dir() -> str:
     """The folder that ``nmtprune user-dir`` prints."""
-    return shown(Path(nmtprune.__file__).parent / "user_dir" / "nmtprune_fairseq")
+    return shown(USER_DIR)
 
 
 def _data(settings: Settings) -> tuple[str, ...]:

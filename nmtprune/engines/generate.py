@@ -11,20 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nmtprune
 from nmtprune.data.databin import Languages
 from nmtprune.data.sentences import Ids
 from nmtprune.data.writing import NumberedData, read_numbers
 from nmtprune.engines.base import EngineSettings
 from nmtprune.errors import EngineError
 from nmtprune.model.search.options import Hypothesis
+from nmtprune.user_dir import USER_DIR
 
 if TYPE_CHECKING:
     import torch
 
     from nmtprune.data.corpus import Corpus
 
-_USER_DIR = Path(nmtprune.__file__).resolve().parent / "user_dir" / "nmtprune_fairseq"
 _LANGUAGES = Languages("source", "target")
 _SUBSET = "test"
 """fairseq shuffles every other subset before it sorts by length."""
@@ -92,7 +91,7 @@ class Generation:
     def _options(self, checkpoint: Path, n_best: int) -> Iterator[str]:
         profile, search = self.corpus.model, self.settings.search
         longest = str(max(int(side.sizes.max()) for side in (self.corpus.source, self.corpus.target) if side))
-        yield from (str(self.folder), "--user-dir", str(_USER_DIR), "--path", str(checkpoint))
+        yield from (str(self.folder), "--user-dir", str(USER_DIR), "--path", str(checkpoint))
         yield from ("--task", "translation", "--gen-subset", _SUBSET)
         yield from ("--source-lang", _LANGUAGES.source, "--target-lang", _LANGUAGES.target)
         # Flags that turn the default around: padding before source sentences, behind target sentences.

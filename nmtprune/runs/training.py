@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nmtprune
 from nmtprune.errors import TrainingError, UsageError
 from nmtprune.runs.steps import Step, program, shown
 from nmtprune.runs.watch import TrainingWatcher
+from nmtprune.user_dir import USER_DIR
 
 if TYPE_CHECKING:
     from nmtprune.formats.fairseq import FairseqCheckpoint
@@ -70,18 +70,13 @@ class Training:
             EngineError: fairseq is not installed.
         """
         argv = (
-            *(program("fairseq-train"), shown(self.data_bin), "--user-dir", shown(user_dir())),
+            *(program("fairseq-train"), shown(self.data_bin), "--user-dir", shown(USER_DIR)),
             *("--arch", "nmtprune", "--finetune-from-model", shown(self.start), "--save-dir", shown(self.folder)),
             *("--log-format", "simple", *self.words),
         )
         updates, epochs = _end(argv)
         watch = TrainingWatcher(updates, epochs, tuple(watched))
         return Step(self.name, self.title, argv, watch=watch, error=TrainingError)
-
-
-def user_dir() -> Path:
-    """The folder that ``nmtprune user-dir`` prints."""
-    return Path(nmtprune.__file__).resolve().parent / "user_dir" / "nmtprune_fairseq"
 
 
 def check_given(given: Sequence[str], reserved: Sequence[str]) -> None:

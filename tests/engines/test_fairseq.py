@@ -169,7 +169,7 @@ def test_sentences_that_do_not_come_back(tiny: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_failure_of_the_real_process_is_one_line(tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(generate, "_USER_DIR", tmp_path / "none")
+    monkeypatch.setattr(generate, "USER_DIR", tmp_path / "none")
     checkpoint = load(tiny)
     with pytest.raises(EngineError) as raised:
         open_engine("fairseq", checkpoint, _settings()).translate(_corpus(checkpoint, tiny.parent), {})

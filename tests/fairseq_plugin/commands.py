@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from nmtprune.cli.user_dir import USER_DIR
+from nmtprune.user_dir import USER_DIR
 
 
 def run(command: str, *arguments: Any) -> str:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from argparse import Namespace
 
-from nmtprune.cli.user_dir import USER_DIR
+from nmtprune.user_dir import USER_DIR
 
 
 def python(code: str) -> str:
