@@ -157,6 +157,7 @@ def pruned_png(models: Sequence[Pruned], *, metric: str, unpruned: float) -> byt
             quality.annotate(
                 model.label, (total, model.value), xytext=(4, 6), textcoords="offset points", fontsize="small"
             )
+        quality.margins(x=0.12)
         quality.set_xlabel("heads kept")
         quality.set_ylabel("BLEU" if metric == "bleu" else metric)
         quality.grid(alpha=0.3)

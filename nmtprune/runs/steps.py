@@ -1,5 +1,6 @@
 """A step of a pipeline: an ordinary command, shown for copying, run with a log, stopped with its parent."""
 
+import ctypes
 import os
 import re
 import shlex
@@ -20,6 +21,7 @@ from nmtprune.errors import EngineError, NmtpruneError
 GRACE_S = 5.0
 """Seconds that a child has to end after an interrupt before it is killed."""
 
+_PR_SET_PDEATHSIG = 1
 _WIDTH = 110
 _TAIL_LINES = 200
 
@@ -151,6 +153,7 @@ def _lines(step: Step, stdout: int | None, environment: dict[str, str] | None, l
             encoding="utf-8",
             errors="replace",
             start_new_session=True,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
     except OSError as error:
         reason = EngineError(f"{step.argv[0]} cannot be started: {error.strerror}")
@@ -163,6 +166,11 @@ def _lines(step: Step, stdout: int | None, environment: dict[str, str] | None, l
         status = child.wait()
     if status:
         raise StepFailed(_reason(step, status, tail), step, log)
+
+
+def _end_with_parent() -> None:
+    """In the child: be ended when the parent is killed, which cannot end it; a resumed run would write beside it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager

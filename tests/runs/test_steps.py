@@ -231,3 +231,24 @@ def test_translation_by_batches() -> None:
         0.25, "batch 3 of 12"
     )
     assert watch_translation("INFO:fairseq_cli.generate:loading model(s)\n") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with a killed parent")
+def test_a_killed_run_leaves_no_command_behind(tmp_path: Path) -> None:
+    """It would go on writing into the folder in which a resumed run trains."""
+    child = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    code = (
+        "import sys; from pathlib import Path; from nmtprune.runs.steps import Step, run_step; "
+        f"run_step(Step('s', 'S', (sys.executable, '-c', {child!r})), Path({str(tmp_path / 'log')!r}))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < deadline and parent.poll() is None
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait()
+    pid = int((tmp_path / "pid").read_text())
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split(")")[-1].split()[0]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
