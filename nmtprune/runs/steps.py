@@ -170,7 +170,7 @@ def _lines(step: Step, stdout: int | None, environment: dict[str, str] | None, l
 
 def _end_with_parent() -> None:
     """In the child: be ended when the parent is killed, which cannot end it; a resumed run would write beside it."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextmanager

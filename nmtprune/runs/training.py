@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmtprune.errors import TrainingError, UsageError
+from nmtprune.errors import CheckpointError, TrainingError, UsageError
 from nmtprune.runs.steps import Step, program, shown
 from nmtprune.runs.watch import TrainingWatcher
 from nmtprune.user_dir import USER_DIR
@@ -56,6 +56,21 @@ class Training:
     def last(self) -> Path:
         """The checkpoint with which training ends."""
         return self.folder / "checkpoint_last.pt"
+
+    def drop_damaged(self) -> bool:
+        """Delete a last checkpoint that was being written when training was killed; whether there was one.
+
+        Training then starts again: fairseq would refuse the file each time.
+        """
+        from nmtprune.formats import load
+
+        try:
+            if self.last.exists():
+                load(self.last)
+        except CheckpointError:
+            self.last.unlink()
+            return True
+        return False
 
     @property
     def words(self) -> tuple[str, ...]:

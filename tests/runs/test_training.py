@@ -115,3 +115,12 @@ def test_sizes_of_batches(
     )
     found = as_trained(FairseqCheckpoint.load(tiny))
     assert [option for option in found if option[0] in ("--max-tokens", "--batch-size")] == expected
+
+
+def test_a_checkpoint_that_was_being_written_is_dropped(tiny: Path, tmp_path: Path) -> None:
+    run = _training(folder=tmp_path)
+    assert not run.drop_damaged()
+    run.last.write_bytes(tiny.read_bytes())
+    assert not run.drop_damaged() and run.last.exists()
+    run.last.write_bytes(tiny.read_bytes()[:-100])
+    assert run.drop_damaged() and not run.last.exists()

@@ -121,6 +121,8 @@ class _Lambda:
         run_folder.create(self._folder)
         if not self._job.run.resume and self._training.folder.exists():
             shutil.rmtree(self._training.folder)  # fairseq would go on from what another run left
+        if self._training.drop_damaged():
+            self._progress.note(f"{self._training.last}: damaged when the run was ended: its training starts again")
         log = next(path for path in _logs(self._folder) if not path.exists())
         self._progress.begin(self._training.title, _PERCENT)
         try:
