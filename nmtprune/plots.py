@@ -1,14 +1,14 @@
 """Pictures: a heat map of scores per kind with the histogram of deltas, two score files, curves of pruning."""
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtprune.architecture import KINDS
+from nmtprune.architecture import KINDS, HeadId
 from nmtprune.scores import HeadScore, Scores
 
 if TYPE_CHECKING:
@@ -24,12 +24,13 @@ _DPI = 150
 _BINS = 30
 
 
-def scores_png(scores: Scores, *, alpha: float) -> bytes:
+def scores_png(scores: Scores, *, alpha: float, removed: Collection[HeadId] = ()) -> bytes:
     """A heat map panel per kind and the histogram of deltas by kind (Michel et al. 2019, figure 1), as a PNG file.
 
     Args:
         scores: with deltas, or plain scores such as importance.
         alpha: heads whose corrected p-value is below it are marked and counted.
+        removed: heads that are crossed out.
     """
     kinds = [kind for kind in KINDS if _of_kind(scores, kind)]
     has_deltas = all(entry.delta is not None for entry in scores.heads)
@@ -42,6 +43,7 @@ def scores_png(scores: Scores, *, alpha: float) -> bytes:
         axes = figure.subplots(1, len(kinds) + 1, width_ratios=[panel] * len(kinds) + [_HISTOGRAM_INCHES])
         for axis, kind in zip(axes, kinds, strict=False):
             _heat_map(axis, _of_kind(scores, kind), largest if has_deltas else None, alpha)
+            _cross_out(axis, _of_kind(scores, kind), removed)
             axis.set_title(_LABELS[kind])
         _histogram(axes[-1], scores, kinds, alpha)
 
@@ -88,13 +90,14 @@ class Line:
     dashed: bool = False
 
 
-def curves_png(lines: Sequence[Line], *, metric: str, heads: int) -> bytes:
+def curves_png(lines: Sequence[Line], *, metric: str, heads: int, from_zero: bool = True) -> bytes:
     """A metric against heads removed, one line with its band per curve (Michel et al. 2019, figure 3), as a PNG file.
 
     Args:
         lines: the curves.
         metric: its name.
         heads: of the model: the axis above shows percentages of them.
+        from_zero: the axis of the metric begins at 0, else near the lowest value.
     """
 
     def draw(figure: "Figure") -> None:
@@ -107,7 +110,8 @@ def curves_png(lines: Sequence[Line], *, metric: str, heads: int) -> bytes:
             axis.fill_between(line.removed, line.low, line.high, color=drawn.get_color(), alpha=0.15, linewidth=0)
         axis.set_xlabel("heads removed")
         axis.set_ylabel("BLEU" if metric == "bleu" else metric)
-        axis.set_ylim(bottom=0)
+        if from_zero:
+            axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
         share = 100 / heads
         above = axis.secondary_xaxis("top", functions=(lambda x: np.multiply(x, share), lambda x: np.divide(x, share)))
@@ -199,6 +203,13 @@ def _heat_map(axis: "Axes", entries: Sequence[HeadScore], largest: float | None,
     axis.set_xticks(range(grid.shape[1]))
     axis.set_yticks(range(len(layers)), [str(layer) for layer in layers])
     axis.figure.colorbar(image, ax=axis, shrink=0.8)
+
+
+def _cross_out(axis: "Axes", entries: Sequence[HeadScore], removed: Collection[HeadId]) -> None:
+    layers = sorted({entry.id.module.layer for entry in entries})
+    for entry in entries:
+        if entry.id in removed:
+            axis.plot(entry.id.head, layers.index(entry.id.module.layer), marker="x", color="red", markersize=7)
 
 
 def _histogram(axis: "Axes", scores: Scores, kinds: list[str], alpha: float) -> None:

@@ -18,6 +18,7 @@ COMMANDS = {
     "score": "nmtprune.cli.score:score",
     "greedy": "nmtprune.cli.greedy:greedy",
     "l0": "nmtprune.cli.l0:l0",
+    "lottery": "nmtprune.cli.lottery:lottery",
     "translate": "nmtprune.cli.translate:translate",
     "compare": "nmtprune.cli.compare:compare",
     "drift": "nmtprune.cli.drift:drift",

@@ -19,26 +19,32 @@ _GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
 def meter_options(*, sentences: int | None) -> Callable[[F], F]:
     """The command receives ``meters``, a `MeterSettings`; `sentences` is how many importance takes by default."""
+    names = (*IMPORTANCE_NAMES, *CONFIDENCE_NAMES)
 
     def decorate(command: F) -> F:
-        @functools.wraps(command)
-        def wrapper(*args: Any, **values: Any) -> Any:
-            from nmtprune.runs.meters import MeterSettings
-
-            given = {name: values.pop(name) for name in (*IMPORTANCE_NAMES, *CONFIDENCE_NAMES)}
-            return command(*args, **values, meters=MeterSettings(**given))
-
-        decorated: Any = wrapper
-        for option in reversed(_options(sentences)):
-            decorated = option(decorated)
-        result: F = decorated
-        return result
+        return _collecting(command, names, [*_importance(sentences), *_confidence()])
 
     return decorate
 
 
-def _options(sentences: int | None) -> list[Callable[[Any], Any]]:
-    return [*_importance(sentences), *_confidence()]
+def confidence_options(command: F) -> F:
+    """The command receives ``meters``, a `MeterSettings` for confidence."""
+    return _collecting(command, CONFIDENCE_NAMES, _confidence())
+
+
+def _collecting(command: F, names: Iterable[str], options: list[Callable[[Any], Any]]) -> F:
+    @functools.wraps(command)
+    def wrapper(*args: Any, **values: Any) -> Any:
+        from nmtprune.runs.meters import MeterSettings
+
+        given = {name: values.pop(name) for name in names}
+        return command(*args, **values, meters=MeterSettings(**given))
+
+    decorated: Any = wrapper
+    for option in reversed(options):
+        decorated = option(decorated)
+    result: F = decorated
+    return result
 
 
 def _importance(sentences: int | None) -> list[Callable[[Any], Any]]:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nmtprune.cli.options import say, verbosity
@@ -39,6 +40,13 @@ class _Lines(Notes):
 
     def __init__(self) -> None:
         self._stage, self._steps, self._done, self._start = "", 0, 0, time.monotonic()
+        self._run = _Run("", 0, 0.0, self._start)
+
+    def begin_all(self, what: str, steps: int) -> None:
+        self._run = _Run(what, steps, 0.0, time.monotonic())
+
+    def advance_all(self, steps: float) -> None:
+        self._run.done += steps
 
     def begin(self, what: str, steps: int) -> None:
         self._stage, self._steps, self._done, self._start = what, steps, 0, time.monotonic()
@@ -48,15 +56,44 @@ class _Lines(Notes):
         self._done += steps
         spent = time.monotonic() - self._start
         left = spent / self._done * (self._steps - self._done)
-        say(f"{self._stage}: {what} done, {self._done} of {self._steps}, {duration(spent)}, {duration(left)} left")
+        text = f"{self._stage}: {what} done, {self._done} of {self._steps}, {duration(spent)}, {duration(left)} left"
+        say(text + self._run.left())
+
+
+@dataclass
+class _Run:
+    """How far a run of several stages is."""
+
+    what: str
+    steps: int
+    done: float
+    start: float
+
+    def left(self) -> str:
+        """The time left, to stand behind that of a stage."""
+        if not self.done:
+            return ""
+        spent = time.monotonic() - self.start
+        left = spent / self.done * max(self.steps - self.done, 0)
+        return f"; {self.what} {self.done / self.steps:.0%}, {duration(left)} left"
 
 
 class _Bar:
-    """A bar of rich."""
+    """A bar of rich, and one above it for a run of several stages."""
 
     def __init__(self, bar: "RichProgress") -> None:
         self._bar = bar
+        self._run: TaskID | None = None
         self._task: TaskID | None = None
+
+    def begin_all(self, what: str, steps: int) -> None:
+        if self._run is not None:
+            self._bar.remove_task(self._run)
+        self._run = self._bar.add_task(what, total=steps, piece="")
+
+    def advance_all(self, steps: float) -> None:
+        if self._run is not None:
+            self._bar.update(self._run, advance=steps)
 
     def note(self, line: str) -> None:
         self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)

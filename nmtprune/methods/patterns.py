@@ -54,6 +54,16 @@ def keep_heads(base: Base, pattern: str, seed: int, limits: Limits) -> Plan:
     return checked(Plan.removing(base, removed), limits)
 
 
+def same_counts(plan: Plan, seed: int) -> Plan:
+    """A plan that keeps as many heads in each module as another one; which ones is drawn."""
+    modules = plan.base.modules
+    scores = random_scores(modules, seed)
+    removed = [
+        head for id, heads in modules.items() for head in _lowest_in(scores, id, heads - len(plan.kept(id)))
+    ]  # fmt: skip
+    return Plan.removing(plan.base, removed)
+
+
 def remove_heads(base: Base, names: str, architecture: Architecture, limits: Limits) -> Plan:
     """Remove the heads and whole modules that are named, in any spelling of `parse_heads`.
 

@@ -197,12 +197,13 @@ def measure(checkpoint: "Checkpoint", sets: Mapping[str, DataOptions], settings:
     asked = profile(checkpoint)
     engine = open_engine(settings.engine, checkpoint, settings.for_engine())
     corpora = {name: load_corpus(data, asked, references=not loss, targets=loss) for name, data in sets.items()}
-    metrics = {name: _metric(corpus, settings) for name, corpus in corpora.items()}
+    metrics = {name: metric_of(corpus, settings) for name, corpus in corpora.items()}
     kind = _Losses if loss else _Translations
     return {name: kind(corpus, metrics[name], engine.ablation(corpus), settings) for name, corpus in corpora.items()}
 
 
-def _metric(corpus: "Corpus", settings: MeasureSettings) -> Metric:
+def metric_of(corpus: "Corpus", settings: MeasureSettings) -> Metric:
+    """The metric on the references of a corpus; a loss needs none."""
     references = [corpus.references or ()]
     if settings.metric == "bleu":
         return Bleu(references, tokenize=settings.bleu_tokenize, lowercase=settings.lowercase)

@@ -36,12 +36,12 @@ class MeterSettings:
         exclude_eos: confidence leaves out the queries of end-of-sentence symbols.
     """
 
-    importance_unit: str
-    importance_normalize: str
-    importance_sentences: int | None
-    label_smoothing: float | None
-    confidence_on: str
-    exclude_eos: bool
+    importance_unit: str = "sentence"
+    importance_normalize: str = "layer"
+    importance_sentences: int | None = None
+    label_smoothing: float | None = None
+    confidence_on: str = REFERENCES
+    exclude_eos: bool = False
 
     @property
     def translates(self) -> bool:

@@ -9,6 +9,12 @@ class Progress(Protocol):
     def note(self, line: str) -> None:
         """A line that the user should read."""
 
+    def begin_all(self, what: str, steps: int) -> None:
+        """A run of several stages begins, that many steps in all."""
+
+    def advance_all(self, steps: float) -> None:
+        """Steps of the run are done."""
+
     def begin(self, what: str, steps: int) -> None:
         """A stage of that many steps begins; it ends the stage before it."""
 
@@ -20,6 +26,12 @@ class Silent:
     """Watches nothing."""
 
     def note(self, line: str) -> None:
+        """Ignore it."""
+
+    def begin_all(self, what: str, steps: int) -> None:
+        """Ignore it."""
+
+    def advance_all(self, steps: float) -> None:
         """Ignore it."""
 
     def begin(self, what: str, steps: int) -> None:

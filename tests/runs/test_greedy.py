@@ -24,7 +24,7 @@ from nmtprune.methods.importance import ImportanceSettings, importance, module_n
 from nmtprune.methods.measuring import batches
 from nmtprune.methods.patterns import random_scores
 from nmtprune.plan import Plan
-from nmtprune.runs.greedy.curve import DropRule
+from nmtprune.runs.drop import DropRule
 from nmtprune.runs.greedy.loop import GreedyResult, greedy
 from nmtprune.runs.greedy.setup import GreedyRun
 from nmtprune.runs.measure import MeasureSettings

@@ -201,6 +201,20 @@ class FairseqCheckpoint(Checkpoint):
         found = FairseqCheckpoint.of_state(self.path, optimizer.without_state(self.state))
         return replace(found, gates=self.gates)
 
+    @property
+    def has_optimizer(self) -> bool:
+        """Whether training can go on from this file at its update."""
+        return optimizer.has_state(self.state)
+
+    def with_new_moments(self) -> "FairseqCheckpoint":
+        """The same checkpoint at the same update, with an optimizer that has made no step."""
+        return FairseqCheckpoint.of_state(self.path, optimizer.emptied(self.state))
+
+    @property
+    def progress(self) -> training.Progress:
+        """How far its training is."""
+        return training.progress(self.state)
+
     def reinitialized(self, seed: int) -> "FairseqCheckpoint":
         """The same shape with weights as fairseq draws them for a new model, at update 0; the criterion stays."""
         weights = fresh.weights(self.model_tensors, self.slots, self.aliases, seed)

@@ -46,6 +46,12 @@ def without_state(state: State) -> dict[str, Any]:
     return found
 
 
+def emptied(state: State) -> dict[str, Any]:
+    """The checkpoint with a new optimizer at the same update: no moments, so that the first step makes them."""
+    saved = state["last_optimizer_state"]
+    return {**state, "last_optimizer_state": {**saved, "state": {}}}
+
+
 def read(state: State, parameters: Shapes, extra: Shapes) -> Optimizer:
     """Find the moments of every parameter.
 

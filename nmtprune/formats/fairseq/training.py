@@ -1,5 +1,6 @@
-"""What a checkpoint keeps of its training: left out where it speaks of another model."""
+"""What a checkpoint keeps of its training: how far it is; left out where it speaks of another model."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from nmtprune.formats.fairseq import optimizer
@@ -7,6 +8,43 @@ from nmtprune.formats.fairseq.containers import State
 
 _EARLY = ("optimizer", "best_loss", "epoch", "batch_offset", "val_loss")
 """Where the first versions of fairseq kept the progress of training, at top level."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the training of a checkpoint is.
+
+    Attributes:
+        updates: made so far.
+        epochs: complete.
+        within_epoch: some batches of another epoch are done.
+        validation: what fairseq chose the best checkpoint by, at this one; None where it was not measured.
+    """
+
+    updates: int
+    epochs: int
+    within_epoch: bool
+    validation: float | None
+
+
+def progress(state: State) -> Progress:
+    """Read how far training is; what the file does not tell is 0."""
+    history = state.get("optimizer_history")
+    last = history[-1] if isinstance(history, list) and history else None
+    extra = state.get("extra_state")
+    iterator = extra.get("train_iterator") if isinstance(extra, dict) else None
+    validation = extra.get("val_loss") if isinstance(extra, dict) else None
+    return Progress(
+        updates=_count(last, "num_updates"),
+        epochs=max(_count(iterator, "epoch") - 1, 0),
+        within_epoch=_count(iterator, "iterations_in_epoch") > 0,
+        validation=float(validation) if isinstance(validation, int | float) else None,
+    )
+
+
+def _count(holder: Any, name: str) -> int:
+    value = holder.get(name) if isinstance(holder, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def without_best(state: State) -> dict[str, Any]:

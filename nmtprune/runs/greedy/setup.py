@@ -13,8 +13,8 @@ from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.methods.sweep import numbers_removed
 from nmtprune.plan import Base
 from nmtprune.runs import run_folder
+from nmtprune.runs.drop import DropRule
 from nmtprune.runs.greedy import folder, orders
-from nmtprune.runs.greedy.curve import DropRule
 from nmtprune.runs.greedy.orders import Curve, Order
 from nmtprune.runs.greedy.sweeper import Subject
 from nmtprune.runs.measure import MeasureSettings, check_metric_options, contents, measure

@@ -14,8 +14,9 @@ from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.methods.patterns import random_scores
 from nmtprune.methods.sweep import sweep
 from nmtprune.plan import Plan
+from nmtprune.runs.drop import DropRule
 from nmtprune.runs.greedy import orders
-from nmtprune.runs.greedy.curve import DropRule, Step
+from nmtprune.runs.greedy.curve import Step
 from nmtprune.runs.greedy.orders import Curve
 from nmtprune.runs.measure import Measure
 from nmtprune.runs.meters import Meter

@@ -4,12 +4,10 @@ Voita et al. 2019, section 6; Shim et al. 2021, sections 3.2 and 3.3. The state 
 fairseq-train goes on from its own last checkpoint.
 """
 
-import itertools
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +25,8 @@ from nmtprune.runs.l0.results import Baseline, Outcome
 from nmtprune.runs.l0.setup import Job, L0Run, prepare
 from nmtprune.runs.measure import measure
 from nmtprune.runs.state import Interrupted, State, pack
-from nmtprune.runs.steps import Step, StepFailed, Update, run_step
+from nmtprune.runs.steps import StepFailed, run_step
+from nmtprune.runs.training_bar import PERCENT, TrainingBar
 
 if TYPE_CHECKING:
     from nmtprune.evaluate.metric import Scored
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from nmtprune.runs.progress import Progress
 
 _STATISTICS, _UNPRUNED = "statistics", "unpruned"
-_PERCENT = 100
 _WATCHED = ("open_heads", *(f"open_{kind}" for kind in KINDS))
 
 
@@ -121,12 +119,13 @@ class _Lambda:
         run_folder.create(self._folder)
         if not self._job.run.resume and self._training.folder.exists():
             shutil.rmtree(self._training.folder)  # fairseq would go on from what another run left
-        if self._training.drop_damaged():
-            self._progress.note(f"{self._training.last}: damaged when the run was ended: its training starts again")
-        log = next(path for path in _logs(self._folder) if not path.exists())
-        self._progress.begin(self._training.title, _PERCENT)
+        repaired = self._training.repair()
+        if repaired:
+            self._progress.note(repaired)
+        log = self._training.next_log()
+        self._progress.begin(self._training.title, PERCENT)
         try:
-            run_step(self._training.step(_WATCHED), log, _Bar(self._progress))
+            run_step(self._training.step(_WATCHED), log, TrainingBar(self._progress))
         except StepFailed as failed:
             raise type(failed.reason)(f"{failed.reason}; all that it said is in {log}") from None
         self._state.add(f"{self._name}/trained", pack({"updates": np.array(0)}))
@@ -150,36 +149,6 @@ class _Lambda:
             self._state.add(key, pack({_STATISTICS: own.baseline().statistics}))
         statistics: NDArray[Any] = self._state[key][_STATISTICS]
         return self._job.measure.scored(statistics)
-
-
-class _Bar:
-    """Shows how far fairseq-train is as a stage of whole percents."""
-
-    def __init__(self, progress: "Progress") -> None:
-        self._progress, self._done = progress, 0
-
-    def begin(self, number: int, total: int, step: Step, text: str) -> None:
-        """Nothing: the stage has begun."""
-
-    def update(self, update: Update) -> None:
-        """Advance by the percents that are new."""
-        percent = int((update.fraction or 0.0) * _PERCENT)
-        if percent > self._done:
-            self._progress.advance(f"{update.text},", percent - self._done)
-            self._done = percent
-
-    def end(self, seconds: float) -> None:
-        """Nothing: the next stage ends this one."""
-
-    def halt(self) -> None:
-        """Nothing: the error says it."""
-
-
-def _logs(folder: Path) -> Iterator[Path]:
-    """Names for the log of fairseq-train: each call after an interruption has its own."""
-    yield folder / results.LOG
-    for number in itertools.count(2):
-        yield folder / results.LOG.replace(".", f"-{number}.")
 
 
 def _finish(job: Job, state: State, outcomes: tuple[Outcome, ...], started: float) -> L0Result:

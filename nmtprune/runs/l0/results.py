@@ -12,7 +12,7 @@ from nmtprune.plots import Pruned
 
 DATA = "data"
 JSON, TSV, PNG = "l0.json", "l0.tsv", "l0.png"
-PLAN, SLIM, CHECKPOINTS, LOG = "plan.json", "slim.pt", "checkpoints", "train.log"
+PLAN, SLIM, CHECKPOINTS = "plan.json", "slim.pt", "checkpoints"
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,13 @@ from nmtprune.architecture import parse_kinds
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import CheckpointError, UsageError
 from nmtprune.evaluate.significance import SignificanceTest
-from nmtprune.runs import run_folder, training
+from nmtprune.runs import run_folder
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.l0 import results
 from nmtprune.runs.measure import Measure, MeasureSettings, check_metric_options, measure
 from nmtprune.runs.steps import program
+from nmtprune.runs.training import Training
+from nmtprune.runs.training_options import ARCH, Options, as_trained, check_given, with_defaults
 
 if TYPE_CHECKING:
     from nmtprune.formats.fairseq import FairseqCheckpoint
@@ -49,7 +51,7 @@ class L0Run:
     data: DataOptions
     output: Path
     weights: tuple[float, ...]
-    gates: training.Options
+    gates: Options
     kinds: str | None
     best: bool
     given: tuple[str, ...]
@@ -83,7 +85,7 @@ class Job:
     run: L0Run
     base: "FairseqCheckpoint"
     measure: Measure
-    trainings: Mapping[float, training.Training]
+    trainings: Mapping[float, Training]
     settings: Mapping[str, Any]
 
 
@@ -129,7 +131,7 @@ def _check_options(run: L0Run) -> None:
         raise UsageError("-o -: a run has many files: name a folder (--format json prints the table too)")
     if run.data.data_bin is None:
         raise UsageError("l0 trains on binarized data: name --data-bin DIR")
-    training.check_given(run.given, (*_RESERVED, "--l0-kinds", *(option[0] for option in run.gates)))
+    check_given(run.given, (*ARCH, *_RESERVED, "--l0-kinds", *(option[0] for option in run.gates)))
     bad = [weight for weight in run.weights if not 0 <= weight < math.inf]
     if bad:
         raise UsageError(f"--l0-weight {', '.join(f'{weight:g}' for weight in bad)}: give a number from 0 on")
@@ -137,14 +139,14 @@ def _check_options(run: L0Run) -> None:
         raise UsageError(f"--l0-weight {', '.join(f'{weight:g}' for weight in run.weights)}: the same weight twice")
 
 
-def _training(run: L0Run, base: "FairseqCheckpoint", kinds: Sequence[str], weight: float) -> training.Training:
+def _training(run: L0Run, base: "FairseqCheckpoint", kinds: Sequence[str], weight: float) -> Training:
     from nmtprune.methods.importance import label_smoothing_of
 
     smoothing = label_smoothing_of(base)
     # A run with --best chooses among the checkpoints of all epochs.
-    saved: training.Options = () if run.best else (("--no-epoch-checkpoints",),)
+    saved: Options = () if run.best else (("--no-epoch-checkpoints",),)
     defaults = (
-        *training.as_trained(base),
+        *as_trained(base),
         *(("--label-smoothing", repr(smoothing)), ("--seed", str(run.significance.seed))),
         *(("--max-epoch", str(DEFAULT_EPOCHS)), ("--log-interval", "20"), *saved),
     )
@@ -152,9 +154,9 @@ def _training(run: L0Run, base: "FairseqCheckpoint", kinds: Sequence[str], weigh
     options = (
         *(("--task", TASK), ("--criterion", CRITERION), ("--l0-weight", repr(weight))),
         *(("--l0-kinds", ",".join(kinds)), *run.gates),
-        *training.with_defaults(defaults, run.given),
+        *with_defaults(defaults, run.given),
     )
-    return training.Training(
+    return Training(
         name=f"l0-weight-{weight:g}",
         title=f"Train gates with lambda {weight:g}",
         data_bin=run.data.data_bin or Path(),

@@ -1,0 +1,218 @@
+"""`nmtprune lottery`: rewind and prune in a loop, then train what is left to convergence."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nmtprune.cli.data_options import data_options, with_test_data
+from nmtprune.cli.measure_options import bleu_options, measure_settings, quality_option, single_test
+from nmtprune.cli.meter_options import confidence_options
+from nmtprune.cli.options import (
+    force_option,
+    format_option,
+    output_option,
+    resume_option,
+    say,
+    seed_option,
+    significance_options,
+    verbosity_options,
+)
+from nmtprune.cli.progress import duration, progress
+from nmtprune.cli.render import emit_json, emit_table, emit_tsv
+from nmtprune.cli.search_options import engine_options, search_options
+
+if TYPE_CHECKING:
+    from nmtprune.runs.lottery.loop import LotteryResult
+    from nmtprune.runs.lottery.request import LotteryRun
+    from nmtprune.runs.lottery.schedule import Schedule
+
+_COUNT = click.IntRange(min=1)
+
+
+def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
+    """Numbers separated by commas."""
+    words = [word.strip() for word in (value or "").split(",") if word.strip()]
+    if not all(word.isascii() and word.isdecimal() for word in words):
+        raise click.BadParameter(f"'{value}': write numbers separated by commas, such as 9,11,13.")
+    return tuple(int(word) for word in words)
+
+
+@click.command(
+    epilog="Example: nmtprune lottery --data-bin data-bin --pretrain-updates 12000 --prune-updates 8000 --until 72% "
+    "--converge --control reinit --test-subset test -o run -- --arch transformer --optimizer adam --lr 0.0005 "
+    "--lr-scheduler inverse_sqrt --max-tokens 4096",
+    short_help="Rewind and prune by confidence in a loop, train the winner.",
+)
+@click.argument("given", nargs=-1, type=click.UNPROCESSED, metavar="[-- FAIRSEQ-TRAIN OPTIONS]")
+@data_options
+@with_test_data
+@output_option("The run folder: plan.json, ticket.pt, iterations/, converged/, lottery.json, .tsv, .png, state.json.")
+@click.option(
+    "--late-reset", type=click.Path(path_type=Path), metavar="CHECKPOINT", help="The late-resetting checkpoint."
+)
+@click.option("--pretrain-updates", type=_COUNT, metavar="N", help="Train it first, from scratch, for N updates.")
+@click.option(
+    "--prune-updates",
+    type=_COUNT,
+    required=True,
+    metavar="N",
+    help="Updates of an iteration, from the late-resetting checkpoint on.",
+)
+@click.option(
+    "--heads-per-iteration", type=_COUNT, metavar="K", show_default="modules / 2", help="Heads that each removes."
+)
+@click.option("--until", metavar="AMOUNT", help="Heads removed in the end, exactly: 72% or 104.")
+@click.option(
+    "--max-drop",
+    metavar="X|significant",
+    help="The loop ends before an iteration whose model, after the same updates, is more than X points of the metric "
+    "below the first, or significantly below.",
+)
+@click.option("--kinds", metavar="KINDS", help="Remove heads of encoder,decoder,cross only. Default: all there are.")
+@click.option(
+    "--min-heads-per-module",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Heads that stay in every module.",
+)
+@click.option("--converge", is_flag=True, help="Train the last iteration's model to convergence, and the unpruned one.")
+@click.option("--converge-iterations", callback=_numbers, metavar="I,J,...", help="Those of these iterations too.")
+@click.option(
+    "--converge-updates",
+    type=_COUNT,
+    metavar="N",
+    help="Convergence ends at update N at the latest, those of the pretraining counted.",
+)
+@click.option(
+    "--patience",
+    type=_COUNT,
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Convergence ends after N validations without a better one: epochs, or --validate-interval-updates after --.",
+)
+@click.option("--reset-optimizer", is_flag=True, help="Rewound models start with empty optimizer moments.")
+@click.option(
+    "--control",
+    "controls",
+    multiple=True,
+    type=click.Choice(["reinit", "random"]),
+    help="Beside each converged model: its heads with fresh weights, or as many random heads per module. Repeat it.",
+)
+@confidence_options
+@click.option("--dry-run", is_flag=True, help="Check everything, print the schedule, and stop.")
+@quality_option
+@significance_options
+@search_options
+@bleu_options
+@engine_options
+@seed_option
+@resume_option
+@force_option
+@format_option
+@verbosity_options
+def lottery(output_format: str, dry_run: bool, **flags: Any) -> None:
+    """Train from a late-resetting checkpoint, remove the least confident heads, rewind the others, and repeat.
+
+    fairseq-train trains on --data-bin with the options after --, or as --late-reset was trained; confidence is that on
+    DATA. Converged models are measured on TEST DATA, on DATA where there are none (Behnke and Heafield 2020).
+    """
+    from nmtprune.runs.lottery.loop import lottery as run_lottery
+    from nmtprune.runs.lottery.loop import schedule_of
+
+    run = _run(flags)
+    if dry_run:
+        _emit_schedule(schedule_of(run), output_format)
+        return
+    with progress() as watcher:
+        result = run_lottery(run, watcher)
+    if output_format == "text":
+        _emit_text(result, run.measure.metric)
+    else:
+        click.echo(result.json if output_format == "json" else result.tsv, nl=False)
+    say(f"wrote {run.output}: plan.json, ticket.pt" + "".join(f", {each.model}" for each in result.converged))
+
+
+def _run(flags: dict[str, Any]) -> "LotteryRun":
+    from nmtprune.runs.lottery.request import LotteryRun
+
+    test = single_test(flags)
+    return LotteryRun(measure=measure_settings(flags), significance=test, **flags)
+
+
+def _emit_schedule(schedule: "Schedule", output_format: str) -> None:
+    from nmtprune.runs.lottery.schedule import COLUMNS
+
+    rows = list(schedule.rows())
+    if output_format == "tsv":
+        emit_tsv(COLUMNS, rows)
+        return
+    if output_format == "json":
+        emit_json({"trainings": [dict(zip(COLUMNS, row, strict=True)) for row in rows], "updates": schedule.total})
+        return
+    names = [column.replace("_", " ") for column in COLUMNS]
+    emit_table(names, (_spelled(row) for row in rows))
+    pretraining = schedule.late_reset if schedule.pretrains else 0
+    pruning = schedule.pruning_trainings * schedule.prune_updates
+    click.echo(
+        f"updates: pretraining {pretraining:,}, pruning {schedule.prune_updates:,} x {schedule.pruning_trainings} = "
+        f"{pruning:,}, convergence {_at_most(schedule.convergence)}, in all {_at_most(schedule.total)}"
+    )
+
+
+def _at_most(updates: int | None) -> str:
+    return "until --patience ends it" if updates is None else f"{updates:,} at the most" if updates else "0"
+
+
+def _spelled(row: tuple[str | int | float | None, ...]) -> list[str | int | None]:
+    return [f"{cell:.1%}" if isinstance(cell, float) else cell for cell in row]
+
+
+def _emit_text(result: "LotteryResult", metric: str) -> None:
+    facts = result.facts
+    kinds = list(result.plan.heads_by_kind())
+    click.echo(f"{facts['heads']} heads; heads kept per layer after each iteration")
+    columns = ("iteration", "trained", "validation", metric, "removed", "of all", "kept", *kinds)
+    emit_table(columns, _iteration_rows(result))
+    if result.converged:
+        click.echo(f"\n{facts['data']}: {facts['sentences']} sentences\n{facts['signature']}")
+        figures = (metric, "change", "95% interval", "p", "parameters", "file MB", "words/s", "updates")
+        emit_table(("model", "removed", "of all", *kinds, *figures), _converged_rows(result))
+    click.echo(f"time {duration(result.seconds)}, of the iterations {_times(result)}")
+
+
+def _times(result: "LotteryResult") -> str:
+    times = json.loads(result.json)["times"].values()
+    parts = ("training", "start_up", "confidence", "other")
+    return ", ".join(f"{part.replace('_', '-')} {duration(sum(each.get(part, 0) for each in times))}" for part in parts)
+
+
+def _iteration_rows(result: "LotteryResult") -> Iterator[tuple[str | int | None, ...]]:
+    from nmtprune.runs.lottery.results import per_layer
+
+    for each in result.iterations:
+        figures = [None if figure is None else f"{figure:.3f}" for figure in (each.validation, each.value)]
+        removed, kept = len(each.plan.removed()), each.plan.count_kept()
+        share = f"{removed / each.plan.count_base():.1%}"
+        yield (each.number, each.trained.count_kept(), *figures, removed, share, kept, *per_layer(each.plan).values())
+
+
+def _converged_rows(result: "LotteryResult") -> Iterator[tuple[str | int | None, ...]]:
+    from nmtprune.runs.lottery.results import per_layer
+
+    for each in result.converged:
+        compared: list[str | None] = [None] * 3
+        if each.difference is not None:
+            low, high = each.difference.ci
+            compared = [f"{each.difference.delta:+.2f}", f"{low:+.2f} to {high:+.2f}", f"{each.difference.p:.4f}"]
+        removed = len(each.plan.removed())
+        yield (
+            each.ticket.name, removed, f"{removed / each.plan.count_base():.1%}", *per_layer(each.plan).values(),
+            f"{each.value:.2f}", *compared, each.parameters, f"{each.file_bytes / 1e6:.2f}",
+            f"{each.words_per_second:.0f}", each.updates,
+        )  # fmt: skip

@@ -1,0 +1,90 @@
+"""The folder of a lottery run: what lies where, what goes when it is no longer needed, and the disk that it takes."""
+
+import shutil
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nmtprune.errors import OutputError
+from nmtprune.runs.fairseq_options import count_parameters
+from nmtprune.runs.lottery.schedule import Schedule, Ticket, iteration_name
+
+if TYPE_CHECKING:
+    from nmtprune.formats.fairseq import FairseqCheckpoint
+
+DATA, TEST = "data", "test data"
+
+JSON, TSV, PNG = "lottery.json", "lottery.tsv", "lottery.png"
+ITERATIONS_TSV = "iterations.tsv"
+PLAN, TICKET, LATE_RESET = "plan.json", "ticket.pt", "late-reset.pt"
+FILES = (JSON, TSV, PNG, ITERATIONS_TSV, PLAN, TICKET, LATE_RESET)
+"""What a run writes beside its state and its folders."""
+
+START, MODEL, CHECKPOINTS = "start.pt", "model.pt", "checkpoints"
+CONFIDENCE = "confidence"
+
+_PRETRAINING, _ITERATIONS, _CONVERGED = "pretraining", "iterations", "converged"
+_FP32_BYTES = 4
+_COPIES = 3
+"""Of every weight in a checkpoint: itself and two moments of Adam."""
+_AT_ONCE = 6
+"""Checkpoints with moments that lie in a run folder at the same time: the late-resetting one, the start of a training,
+its last, its best, one inside an epoch, and one that is being written."""
+
+
+def pretraining(run: Path) -> Path:
+    """Of the late-resetting checkpoint's training."""
+    return run / _PRETRAINING
+
+
+def iteration(run: Path, number: int) -> Path:
+    """Of an iteration."""
+    return run / _ITERATIONS / iteration_name(number)
+
+
+def converged(run: Path, ticket: Ticket) -> Path:
+    """Of a convergence."""
+    return run / _CONVERGED / ticket.name
+
+
+def start_over(run: Path) -> None:
+    """Remove what an earlier run left: fairseq would go on from its checkpoints."""
+    for name in (_PRETRAINING, _ITERATIONS, _CONVERGED):
+        shutil.rmtree(run / name, ignore_errors=True)
+    for name in FILES:
+        (run / name).unlink(missing_ok=True)
+
+
+def drop_checkpoints(stage: Path) -> None:
+    """Remove what a finished stage needs no more; plans, scores, logs and models stay."""
+    shutil.rmtree(stage / CHECKPOINTS, ignore_errors=True)
+    (stage / START).unlink(missing_ok=True)
+
+
+def bytes_needed(args: Namespace, checkpoint: "FairseqCheckpoint | None", schedule: Schedule) -> int:
+    """Disk that a run takes at the most, about."""
+    if checkpoint is not None:
+        weights = sum(tensor.numel() for tensor in checkpoint.parameters.values())
+    else:
+        weights = count_parameters(args)
+    model = weights * _FP32_BYTES
+    return model * (_COPIES * (_AT_ONCE + 1) + len(schedule.tickets))
+
+
+def check_space(run: Path, needed: int) -> None:
+    """Check that the disk of a run folder has room for it.
+
+    Raises:
+        OutputError: it has not.
+    """
+    there = next(path for path in (run, *run.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise OutputError(
+            f"{run}: the run takes up to {_size(needed)} and its disk has {_size(free)} left: free some, or name a "
+            "folder on another disk"
+        )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,226 @@
+"""What comes out of `lottery`: what each iteration removed, the converged models, and the files that say so."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nmtprune.architecture import HeadId
+from nmtprune.evaluate.significance import Difference
+from nmtprune.plan import Plan
+from nmtprune.plots import Line
+from nmtprune.runs.lottery.schedule import LOTTERY, Ticket, iteration_name
+
+CONFIDENCE_COLUMNS = ("head", "kind", "layer", "index", "confidence", "removed")
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What an iteration found.
+
+    Attributes:
+        number: counted from 1.
+        trained: the plan of the model that was trained.
+        plan: what the iteration leaves; that of `trained` where it only tried a model out.
+        validation: fairseq's validation of the trained model, a loss unless the user chose another.
+        value: the metric of the trained model on DATA; None where nothing asked for it.
+        broken: the trained model has dropped too far.
+    """
+
+    number: int
+    trained: Plan
+    plan: Plan
+    validation: float | None
+    value: float | None
+    broken: bool
+
+
+@dataclass(frozen=True)
+class Converged:
+    """A model that was trained to convergence.
+
+    Attributes:
+        ticket: which one.
+        plan: its heads.
+        model: its file, as the user would name it.
+        value: the metric.
+        difference: from the unpruned model; None for that one itself.
+        parameters: trainable numbers.
+        file_bytes: size of the file, without optimizer state.
+        words_per_second: of translations, measured in turns with the others.
+        updates: of the best checkpoint, counted from the first update of the pretraining or of the control.
+        last_update: with which training ended.
+        validation: fairseq's, of the best checkpoint.
+    """
+
+    ticket: Ticket
+    plan: Plan
+    model: str
+    value: float
+    difference: Difference | None
+    parameters: int
+    file_bytes: int
+    words_per_second: float
+    updates: int
+    last_update: int
+    validation: float
+
+
+def per_layer(plan: Plan) -> dict[str, str]:
+    """Heads kept in each layer by kind: ``4 1 2 5 5 6``, as in table 3 of the paper."""
+    return {kind: " ".join(map(str, counts)) for kind, counts in kept_counts(plan).items()}
+
+
+def kept_counts(plan: Plan) -> dict[str, list[int]]:
+    """Heads kept in each layer by kind, for the kinds that the model has."""
+    found: dict[str, list[int]] = {}
+    for module in plan.base.modules:
+        found.setdefault(module.kind, []).append(len(plan.kept(module)))
+    return found
+
+
+def confidence_tsv(confidence: Mapping[HeadId, float], removed: Sequence[HeadId]) -> str:
+    """Confidence of every head that was there, the least confident first."""
+    gone = set(removed)
+    rows = (
+        (str(head), head.module.kind, head.module.layer, head.head, value, int(head in gone))
+        for head, value in sorted(confidence.items(), key=lambda item: (item[1], item[0]))
+    )
+    return _tsv(CONFIDENCE_COLUMNS, rows)
+
+
+def iteration_columns(iterations: Sequence[Iteration], metric: str) -> tuple[str, ...]:
+    """Columns of the table of iterations."""
+    kinds = tuple(per_layer(iterations[0].plan))
+    return ("iteration", "trained_heads", "validation", metric, "removed", "removed_of_all", "kept", *kinds)
+
+
+def iteration_rows(iterations: Sequence[Iteration]) -> Iterator[tuple[str | int | float | None, ...]]:
+    """A row for every iteration, in full precision."""
+    for each in iterations:
+        removed = len(each.plan.removed())
+        yield (
+            each.number, each.trained.count_kept(), each.validation, each.value, removed,
+            removed / each.plan.count_base(), each.plan.count_kept(), *per_layer(each.plan).values(),
+        )  # fmt: skip
+
+
+def iterations_tsv(iterations: Sequence[Iteration], metric: str) -> str:
+    """The table of iterations as tab-separated values."""
+    return _tsv(iteration_columns(iterations, metric), iteration_rows(iterations))
+
+
+def columns(converged: Sequence[Converged], metric: str) -> tuple[str, ...]:
+    """Columns of the table of converged models."""
+    kinds = tuple(per_layer(converged[0].plan)) if converged else ()
+    return (
+        "model", "iteration", "variant", "removed", "sparsity", *kinds, metric, "delta", "ci_low", "ci_high", "p",
+        "parameters", "file_bytes", "words_per_second", "updates", "last_update", "validation",
+    )  # fmt: skip
+
+
+def rows(converged: Sequence[Converged]) -> Iterator[tuple[str | int | float | None, ...]]:
+    """A row of `columns` for every converged model, in full precision."""
+    for each in converged:
+        removed, test = len(each.plan.removed()), each.difference
+        compared = (None,) * 4 if test is None else (test.delta, *test.ci, test.p)
+        yield (
+            each.ticket.name, each.ticket.iteration, each.ticket.variant, removed, removed / each.plan.count_base(),
+            *per_layer(each.plan).values(), each.value, *compared, each.parameters, each.file_bytes,
+            each.words_per_second, each.updates, each.last_update, each.validation,
+        )  # fmt: skip
+
+
+def tsv(converged: Sequence[Converged], metric: str) -> str:
+    """The table of converged models as tab-separated values under a header line."""
+    return _tsv(columns(converged, metric), rows(converged))
+
+
+def as_json(
+    metric: str,
+    iterations: Sequence[Iteration],
+    converged: Sequence[Converged],
+    facts: Mapping[str, Any],
+    made: Mapping[str, Any],
+) -> str:
+    """Everything as JSON text in full precision.
+
+    Args:
+        metric: name of the metric.
+        iterations: what they found.
+        converged: the converged models.
+        facts: on what and how it was measured.
+        made: sizes of files, times and provenance, which another run of the same settings need not have.
+    """
+    found = {
+        "format": "nmtprune-lottery",
+        "version": 1,
+        "metric": metric,
+        **facts,
+        "iterations": [_iteration_json(metric, each) for each in iterations],
+        "converged": [_converged_json(metric, each) for each in converged],
+        **made,
+    }
+    return json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def lines(converged: Sequence[Converged]) -> list[Line]:
+    """What the picture shows: the metric against heads removed, a line per variant, each with its interval."""
+    unpruned = next(each for each in converged if not each.ticket.iteration)
+    found = []
+    for variant in dict.fromkeys(each.ticket.variant for each in converged):
+        own = [unpruned, *(each for each in converged if each.ticket.iteration and each.ticket.variant == variant)]
+        if len(own) == 1 and len(converged) > 1:
+            continue
+        intervals = [(0.0, 0.0) if each.difference is None else each.difference.ci for each in own]
+        found.append(
+            Line(
+                label=variant,
+                removed=[len(each.plan.removed()) for each in own],
+                values=[each.value for each in own],
+                low=[unpruned.value + low for low, _ in intervals],
+                high=[unpruned.value + high for _, high in intervals],
+                dashed=variant != LOTTERY,
+            )
+        )
+    return found
+
+
+def _iteration_json(metric: str, each: Iteration) -> dict[str, Any]:
+    value = {} if each.value is None else {metric: each.value}
+    return {
+        "iteration": each.number,
+        "trained_heads": each.trained.count_kept(),
+        "validation": each.validation,
+        **value,
+        **({"beyond_max_drop": True} if each.broken else {}),
+        "removed": len(each.plan.removed()),
+        "kept": each.plan.count_kept(),
+        "kept_per_layer": kept_counts(each.plan),
+        "folder": f"iterations/{iteration_name(each.number)}",
+    }
+
+
+def _converged_json(metric: str, each: Converged) -> dict[str, Any]:
+    test = each.difference
+    compared = {} if test is None else {"delta": test.delta, "ci": list(test.ci), "p": test.p}
+    removed = len(each.plan.removed())
+    return {
+        "model": each.model,
+        "iteration": each.ticket.iteration,
+        "variant": each.ticket.variant,
+        "removed": removed,
+        "sparsity": removed / each.plan.count_base(),
+        "kept_per_layer": kept_counts(each.plan),
+        metric: each.value,
+        **compared,
+        "parameters": each.parameters,
+        "updates": each.updates,
+        "last_update": each.last_update,
+        "validation": each.validation,
+    }
+
+
+def _tsv(columns: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> str:
+    lines = [columns, *rows]
+    return "".join("\t".join("" if cell is None else str(cell) for cell in line) + "\n" for line in lines)

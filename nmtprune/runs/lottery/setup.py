@@ -1,0 +1,263 @@
+"""Everything that can be wrong with a lottery run, found before long work begins."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nmtprune.architecture import Architecture, parse_kinds
+from nmtprune.budget import Limits
+from nmtprune.data.options import ModelProfile
+from nmtprune.errors import CheckpointError, DataError, UsageError
+from nmtprune.runs import run_folder
+from nmtprune.runs.drop import DropRule
+from nmtprune.runs.fairseq_options import parsed
+from nmtprune.runs.lottery import folder
+from nmtprune.runs.lottery.request import LotteryRun
+from nmtprune.runs.lottery.schedule import Schedule, removals, tickets
+from nmtprune.runs.measure import check_metric_options, contents
+from nmtprune.runs.steps import program
+from nmtprune.runs.training_options import as_it_goes_on, check_given, names, without
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from nmtprune.data.corpus import Corpus
+    from nmtprune.formats.fairseq import FairseqCheckpoint
+
+_RESERVED = (
+    *("--seed", "--max-update", "--max-epoch", "--patience", "--stop-time-hours", "--stop-min-lr"),
+    *("--no-save", "--no-last-checkpoints", "--no-epoch-checkpoints", "--no-save-optimizer-state"),
+    *("--keep-interval-updates", "--keep-last-epochs", "--keep-best-checkpoints", "--save-interval"),
+    *("--reset-optimizer", "--reset-lr-scheduler", "--reset-meters", "--reset-dataloader"),
+    *("--disable-validation", "--validate-interval", "--checkpoint-suffix", "--continue-once"),
+)
+"""Options that say where trainings begin and end, and what they leave."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked run: everything that can be refused without training has been accepted.
+
+    Attributes:
+        run: what was asked for.
+        schedule: what will be trained.
+        limits: which heads may go.
+        rule: when the loop ends early.
+        given: options for fairseq-train from the late-resetting checkpoint on: defaults, then the user's, no
+            architecture.
+        validates_every: updates between validations; None: validations are at the end of epochs.
+        maximizes: a higher value of fairseq's validation is better.
+        corpora: DATA and TEST DATA by their names.
+        settings: what the state belongs to.
+    """
+
+    run: LotteryRun
+    schedule: Schedule
+    limits: Limits
+    rule: DropRule | None
+    given: tuple[str, ...]
+    validates_every: int | None
+    maximizes: bool
+    corpora: Mapping[str, "Corpus"]
+    settings: Mapping[str, Any]
+
+
+def prepare(run: LotteryRun) -> Job:
+    """Check everything that can be wrong, the cheapest first.
+
+    Raises:
+        NmtpruneError: anything that is wrong with options, outputs, checkpoint or data.
+    """
+    _check_options(run)
+    rule = None if run.max_drop is None else DropRule.parse(run.max_drop)
+    check_metric_options(run.measure)
+    run.significance.resamples_for(1)
+    run_folder.check(run.output, folder.FILES, resume=run.resume, force=run.force, inputs=run.inputs)
+    program("fairseq-train")
+    checkpoint = _late_reset(run)
+    given = run.given
+    if checkpoint is not None:
+        # After the defaults, what the user typed wins.
+        given = (*(word for option in as_it_goes_on(checkpoint, run.given) for word in option), *run.given)
+    args = _parsed(run, given)
+    architecture = _architecture(args, checkpoint)
+    kinds = architecture.kinds if run.kinds is None else parse_kinds(run.kinds, architecture)
+    limits = Limits(kinds, run.min_heads_per_module)
+    modules = {module.id: module.heads for module in architecture}
+    removed = removals(modules, run.heads_per_iteration, run.until, limits)
+    late_reset = run.pretrain_updates if checkpoint is None else checkpoint.progress.updates
+    schedule = Schedule(
+        late_reset=late_reset or 0,
+        pretrains=checkpoint is None,
+        prune_updates=run.prune_updates,
+        removed=removed,
+        of_kinds=limits.count(modules),
+        of_all=architecture.count(),
+        tickets=tickets(
+            len(removed) - 1, last=run.converge, chosen=run.converge_iterations, controls=run.controls
+        ),
+        converge_updates=run.converge_updates,
+        tries_last=rule is not None,
+    )  # fmt: skip
+    _check_updates(run, schedule)
+    _check_subsets(run, args)
+    corpora = _corpora(run, args)
+    folder.check_space(run.output, folder.bytes_needed(args, checkpoint, schedule))
+    settings = _settings(run, schedule, given, checkpoint, corpora)
+    every = _validates_every(args)
+    maximizes = bool(args.maximize_best_checkpoint_metric)
+    return Job(
+        run, schedule, limits, rule, without(given, "--arch"), every, maximizes, corpora, settings
+    )  # fmt: skip
+
+
+def _check_options(run: LotteryRun) -> None:
+    if str(run.output) == "-":
+        raise UsageError("-o -: a run has many files: name a folder (--format json prints the table too)")
+    run.data_bin  # noqa: B018  # raises
+    faults = []
+    if (run.late_reset is None) == (run.pretrain_updates is None):
+        faults.append("give one of --late-reset CHECKPOINT and --pretrain-updates N")
+    if run.until is None and run.max_drop is None:
+        faults.append("nothing ends the loop: give --until AMOUNT, --max-drop X, or both")
+    if run.late_reset is None and "--arch" not in names(run.given):
+        faults.append("--pretrain-updates trains from scratch: name --arch with its settings after --")
+    if run.late_reset is not None and "--arch" in names(run.given):
+        faults.append("--arch: that of --late-reset stays")
+    if run.converge_updates is not None and not (run.converge or run.converge_iterations):
+        faults.append("--converge-updates goes with --converge or --converge-iterations")
+    if faults:
+        raise UsageError("; ".join(faults), faults)
+    check_given(run.given, _RESERVED)
+
+
+def _late_reset(run: LotteryRun) -> "FairseqCheckpoint | None":
+    from nmtprune.formats import load
+    from nmtprune.formats.fairseq import FairseqCheckpoint
+
+    if run.late_reset is None:
+        return None
+    checkpoint = load(run.late_reset)
+    if not isinstance(checkpoint, FairseqCheckpoint):
+        raise CheckpointError(f"{run.late_reset}: {checkpoint.format} models cannot be trained here: fairseq's can")
+    if checkpoint.gates is not None:
+        raise CheckpointError(f"{run.late_reset}: has gates: slim it first (nmtprune slim)")
+    check_can_go_on(checkpoint, reset=run.reset_optimizer)
+    return checkpoint
+
+
+def check_can_go_on(checkpoint: "FairseqCheckpoint", *, reset: bool) -> None:
+    """Check that a pruned model can be trained from a checkpoint at its update.
+
+    Raises:
+        CheckpointError: no optimizer state, or one that cannot be cut.
+    """
+    if not checkpoint.has_optimizer:
+        raise CheckpointError(
+            f"{checkpoint.path}: has no optimizer state, so its training cannot go on at its update: save it without "
+            "--no-save-optimizer-state"
+        )
+    if checkpoint.optimizer.problem and not reset:
+        raise CheckpointError(
+            f"{checkpoint.path}: the optimizer state {checkpoint.optimizer.problem}, so it cannot be cut with the "
+            "weights: --reset-optimizer empties it"
+        )
+
+
+def _parsed(run: LotteryRun, given: tuple[str, ...]) -> "Namespace":
+    """The user's options as fairseq-train reads them."""
+    start = () if run.late_reset is None else ("--arch", "nmtprune", "--restore-file", str(run.late_reset))
+    return parsed((str(run.data_bin), *start, *given))
+
+
+def _architecture(args: "Namespace", checkpoint: "FairseqCheckpoint | None") -> Architecture:
+    from nmtprune.formats.fairseq.settings import describe
+
+    if checkpoint is not None:
+        architecture = checkpoint.architecture
+    else:
+        architecture = describe({"args": args, "model": {}}, "options of fairseq-train").architecture
+    if "encoder" not in architecture.kinds:
+        raise UsageError("lottery needs an encoder-decoder model: confidence is that of translating")
+    return architecture
+
+
+def _check_updates(run: LotteryRun, schedule: Schedule) -> None:
+    first = schedule.late_reset
+    if run.converge_updates is not None and run.converge_updates <= first:
+        raise UsageError(
+            f"--converge-updates {run.converge_updates} counts from the first update of the pretraining, "
+            f"which has {first}: give more"
+        )
+
+
+def _validates_every(args: "Namespace") -> int | None:
+    every, saves = args.validate_interval_updates or None, args.save_interval_updates or None
+    if every and saves not in (None, every):
+        raise UsageError(
+            f"options of fairseq-train: --save-interval-updates {saves} is not --validate-interval-updates {every}: "
+            "what is validated is saved, give the second one alone"
+        )
+    return every
+
+
+def _check_subsets(run: LotteryRun, args: "Namespace") -> None:
+    """Check now for what fairseq would miss only after it has built everything."""
+    from nmtprune.data.databin import DataBin
+
+    there = DataBin(run.data_bin).subsets()
+    needed = (args.train_subset, *args.valid_subset.split(","))
+    missing = [name for name in needed if name not in there]
+    if missing:
+        raise DataError(
+            f"{run.data_bin}: no binarized {' and '.join(missing)} to train with; there are "
+            f"{', '.join(sorted(there)) or 'none'}"
+        )
+
+
+def _corpora(run: LotteryRun, args: "Namespace") -> dict[str, "Corpus"]:
+    """DATA and TEST DATA, read before there is a model: the data alone say what is wrong with them."""
+    from nmtprune.data.corpus import load_corpus
+
+    languages = {"source_lang": args.source_lang, "target_lang": args.target_lang}
+    asked = ModelProfile(**languages, left_pad_source=str(getattr(args, "left_pad_source", "True")) == "True")
+    needs_text = run.max_drop is not None or (run.test_data is None and bool(run.converge or run.converge_iterations))
+    targets = not run.meters.translates
+    found = {folder.DATA: load_corpus(run.data, asked, references=needs_text, targets=targets)}
+    if run.test_data is not None:
+        found[folder.TEST] = load_corpus(run.test_data, asked, references=True, targets=False)
+    return found
+
+
+def _settings(
+    run: LotteryRun,
+    schedule: Schedule,
+    given: tuple[str, ...],
+    checkpoint: "FairseqCheckpoint | None",
+    corpora: Mapping[str, "Corpus"],
+) -> dict[str, Any]:
+    start: dict[str, Any] = {"--pretrain-updates": run.pretrain_updates}
+    if checkpoint is not None:
+        start = {"late-resetting checkpoint": checkpoint.base.sha256, "updates": schedule.late_reset}
+    sets = {name: {**corpus.describe(), "files": contents(corpus)} for name, corpus in corpora.items()}
+    return {
+        **start,
+        "--prune-updates": run.prune_updates,
+        "heads removed": list(schedule.removed),
+        "--kinds": run.kinds,
+        "--max-drop": run.max_drop,
+        "--min-heads-per-module": run.min_heads_per_module,
+        "--converge": run.converge,
+        "--converge-iterations": list(run.converge_iterations),
+        "--converge-updates": run.converge_updates,
+        "--patience": run.patience,
+        "--reset-optimizer": run.reset_optimizer,
+        "--control": list(run.controls),
+        **run.meters.of("confidence"),
+        **run.measure.as_settings(),
+        "--threads": run.measure.threads if run.on_cpu else None,
+        **sets,
+        "fairseq-train": " ".join(given),
+        **{"--resamples": run.significance.resamples, "--alpha": run.significance.alpha},
+        "--seed": run.significance.seed,
+    }

@@ -1,0 +1,258 @@
+"""What a lottery run does once: make the late-resetting checkpoint, an iteration, a converged model.
+
+A stage that the state has is not done again. Files of a stage are written before the state says that it is done, and
+checkpoints go afterwards, so that a run can be killed anywhere.
+"""
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nmtprune import files, plots, provenance, slim
+from nmtprune.architecture import HeadId
+from nmtprune.evaluate.metric import Scored
+from nmtprune.methods.patterns import same_counts
+from nmtprune.methods.sweep import next_plan
+from nmtprune.plan import Plan
+from nmtprune.runs.lottery import folder, results, trainings
+from nmtprune.runs.lottery.schedule import LOTTERY, RANDOM, REINIT, Ticket, iteration_name
+from nmtprune.runs.lottery.setup import Job, check_can_go_on
+from nmtprune.runs.lottery.trainer import Patience, Target, Trainer
+from nmtprune.runs.measure import measure, metric_of
+from nmtprune.runs.meters import CONFIDENCE, confidence_meter
+from nmtprune.runs.progress import Progress
+from nmtprune.runs.state import State, pack
+from nmtprune.runs.training import Training
+from nmtprune.scores import HeadScore, Scores
+
+if TYPE_CHECKING:
+    from nmtprune.formats.fairseq import FairseqCheckpoint
+
+STATISTICS = "statistics"
+_SCORES, _LATE_RESET = "scores", "late-reset"
+
+
+class Stages:
+    """The stages of one run."""
+
+    def __init__(self, job: Job, state: State, progress: Progress) -> None:
+        """Take what is done from the state; the late-resetting checkpoint is made or read first of all."""
+        self._job, self._state, self._progress = job, state, progress
+        self._run, self._folder = job.run, job.run.output
+        self._trainer = Trainer(progress, job.run.measure.threads if job.run.on_cpu else None)
+        progress.begin_all("lottery", sum(self._weights()))
+        self.late_reset = self._late_reset()
+
+    def iteration(self, number: int, plan: Plan, heads: int | None) -> tuple[Plan, float | None, Scored | None]:
+        """Train a rewound model and remove its least confident heads.
+
+        Args:
+            number: of the iteration.
+            plan: the model's heads.
+            heads: to be gone afterwards; None removes none and measures no confidence.
+
+        Returns:
+            The heads that are left, fairseq's validation of the trained model, its quality where the run has a rule.
+        """
+        own, name = folder.iteration(self._folder, number), iteration_name(number)
+        training = trainings.iteration(self._job, number, plan.count_kept())
+        started = time.monotonic()
+        if f"{name}/trained" not in self._state:
+            self._write_start(training, plan, LOTTERY)
+            spent = self._trainer.reach(
+                training, training.first_update + self._run.prune_updates, self._job.schedule.prune_updates
+            )
+            at = self._read(training.last).progress
+            validation = math.nan if at.validation is None else at.validation
+            other = time.monotonic() - started - spent.seconds
+            self._state.add(f"{name}/trained", pack(_numbers(validation=validation, other=other, **vars(spent))))
+        quality = None
+        if self._job.rule is not None:
+            quality = self._measured(f"{name}/quality", training.last, folder.DATA)
+        left = plan
+        if heads is not None:
+            confidence = self._confidence(name, training, plan)
+            left = next_plan(plan, confidence, heads, self._job.limits)
+            if not (own / folder.PLAN).exists():
+                self._write_iteration(own, number, plan, left, confidence)
+        folder.drop_checkpoints(own)
+        value = float(self._state[f"{name}/trained"]["validation"])
+        return left, None if math.isnan(value) else value, quality
+
+    def converged(self, ticket: Ticket, plan: Plan) -> Plan:
+        """Train a model to convergence; its heads are those of `plan`, or others where the ticket says so."""
+        own, name = folder.converged(self._folder, ticket), f"converge-{ticket.name}"
+        if ticket.variant == RANDOM:
+            plan = same_counts(plan, self._run.significance.seed)
+        if f"{name}/trained" in self._state:
+            folder.drop_checkpoints(own)
+            return plan
+        training = trainings.convergence(self._job, ticket, plan.count_kept())
+        self._write_start(training, plan, ticket.variant)
+        self._train_to_convergence(ticket, training)
+        best, last = self._read(training.best), self._read(training.last)
+        made = self._provenance(iteration=ticket.iteration, variant=ticket.variant)
+        plan.with_provenance(made).write(own / folder.PLAN, force=True, inputs=self._run.inputs)
+        best.without_optimizer().save(own / folder.MODEL, force=True, provenance={**made, "plan": plan.as_json()})
+        at = best.progress
+        figures = _numbers(best=at.updates, last=last.progress.updates, validation=cast(float, at.validation))
+        self._state.add(f"{name}/trained", pack(figures))
+        folder.drop_checkpoints(own)
+        return plan
+
+    def quality(self, ticket: Ticket) -> Scored:
+        """The metric of a converged model on TEST DATA, or DATA where there are none."""
+        model = folder.converged(self._folder, ticket) / folder.MODEL
+        return self._measured(f"converge-{ticket.name}/quality", model, folder.TEST)
+
+    def write_ticket(self, plan: Plan) -> None:
+        """Write the plan that was found and the late-resetting checkpoint's weights and moments that it keeps."""
+        path = self._folder / folder.TICKET
+        made = self._provenance()
+        if not path.exists() or Plan.read(self._folder / folder.PLAN).keep != plan.keep:
+            plan.with_provenance(made).write(self._folder / folder.PLAN, force=True, inputs=self._run.inputs)
+            self._rewound(plan).save(path, force=True, provenance={**made, "mode": "cut", "plan": plan.as_json()})
+
+    def times(self, iterations: int) -> dict[str, Any]:
+        """Where the seconds of the iterations went: those of calls that were killed are not in them."""
+        found = {}
+        for number in range(1, iterations + 1):
+            name = iteration_name(number)
+            trained = self._state[f"{name}/trained"]
+            seconds, start_up = float(trained["seconds"]), float(trained["start_up"])
+            parts = {"training": seconds - start_up, "start_up": start_up, "other": float(trained["other"])}
+            if f"{name}/{_SCORES}" in self._state:
+                parts["confidence"] = float(self._state[f"{name}/{_SCORES}"]["seconds"])
+            found[name] = {part: round(value, 2) for part, value in parts.items()}
+        return found
+
+    def _weights(self) -> list[int]:
+        """Updates of what is not done yet, as far as they are known."""
+        schedule, found = self._job.schedule, []
+        if schedule.pretrains and _LATE_RESET not in self._state:
+            found.append(schedule.late_reset)
+        names = [iteration_name(number) for number in range(1, schedule.pruning_trainings + 1)]
+        found += [schedule.prune_updates for name in names if f"{name}/trained" not in self._state]
+        tickets = [ticket for ticket in schedule.tickets if f"converge-{ticket.name}/trained" not in self._state]
+        return [*found, *(self._weight(ticket) for ticket in tickets)]
+
+    def _weight(self, ticket: Ticket) -> int:
+        schedule = self._job.schedule
+        return schedule.expected(ticket) or schedule.late_reset + schedule.prune_updates
+
+    def _late_reset(self) -> "FairseqCheckpoint":
+        if self._run.late_reset is not None:
+            return self._read(self._run.late_reset)
+        path = self._folder / folder.LATE_RESET
+        if _LATE_RESET not in self._state:
+            if not path.exists():
+                training, updates = trainings.pretraining(self._job), self._job.schedule.late_reset
+                self._trainer.reach(training, updates, updates)
+                os.replace(training.last, path)
+            check_can_go_on(self._read(path), reset=self._run.reset_optimizer)
+            self._state.add(_LATE_RESET, pack({}))
+        folder.drop_checkpoints(folder.pretraining(self._folder))
+        return self._read(path)
+
+    def _rewound(self, plan: Plan) -> "FairseqCheckpoint":
+        """The late-resetting checkpoint's weights and moments of the heads that a plan keeps."""
+        late = self.late_reset.with_new_moments() if self._run.reset_optimizer else self.late_reset
+        return cast("FairseqCheckpoint", slim.apply(plan, late))
+
+    def _write_start(self, training: Training, plan: Plan, variant: str) -> None:
+        """The file from which a training starts, unless it is there or training is under way."""
+        start = training.start
+        if start is None or start.exists() or training.last.exists():
+            return
+        start.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint = self._rewound(plan)
+        if variant == REINIT:
+            checkpoint = checkpoint.reinitialized(self._run.significance.seed)
+        checkpoint.save(start, force=True, provenance={"plan": plan.as_json()})
+
+    def _train_to_convergence(self, ticket: Ticket, training: Training) -> None:
+        schedule, key = self._job.schedule, f"{training.name}/targets"
+        patience = Patience(
+            validations=self._run.patience,
+            every=self._job.validates_every,
+            first_update=schedule.first_update(ticket),
+            most_updates=self._run.converge_updates,
+            maximizes=self._job.maximizes,
+        )
+        first = Target(patience.first + self._run.patience, patience.worst)
+        while True:
+            # On disk before it is trained for: a resumed run must know what the best one was before.
+            target = first if key not in self._state else _target(self._state[key])
+            following, _ = self._trainer.converge(training, patience, target, self._weight(ticket))
+            if following is None:
+                return
+            self._state.add(key, pack(_numbers(**vars(following))))
+
+    def _confidence(self, name: str, training: Training, plan: Plan) -> Mapping[HeadId, float]:
+        """Confidence of the heads that a plan leaves, by their ids in the late-resetting checkpoint."""
+        key = f"{name}/{_SCORES}"
+        if key not in self._state:
+            started = time.monotonic()
+            meter = confidence_meter(self._read(training.last), self._run.data, self._run.meters, self._run.measure)
+            found = meter.confidence()
+            # The cut model counts the heads that it has: the plan says which they are.
+            cut = [HeadId(id, place) for id in plan.base.modules for place in range(len(plan.kept(id)))]
+            values = np.array([found[head] for head in cut])
+            seconds = np.array(time.monotonic() - started)
+            self._state.add(key, pack({_SCORES: values, "seconds": seconds}))
+        return dict(zip(plan.kept_heads(), self._state[key][_SCORES].tolist(), strict=True))
+
+    def _write_iteration(
+        self, own: Path, number: int, before: Plan, left: Plan, confidence: Mapping[HeadId, float]
+    ) -> None:
+        """Confidence as table and picture, and last of all the plan."""
+        removed = sorted(set(left.removed()) - set(before.removed()))
+        inputs = self._run.inputs
+        scores = Scores(
+            metric=CONFIDENCE,
+            mode="ablate",
+            baseline={"data": self._job.corpora[folder.DATA].name, **self._run.meters.of(CONFIDENCE)},
+            heads=tuple(HeadScore(head=str(head), score=value) for head, value in sorted(confidence.items())),
+            base=left.base,
+            provenance=self._provenance(iteration=number),
+        )
+        files.write_text(own / f"{folder.CONFIDENCE}.tsv", results.confidence_tsv(confidence, removed), force=True)
+        with files.atomic_output(own / f"{folder.CONFIDENCE}.png", force=True, inputs=inputs) as file:
+            file.write(plots.scores_png(scores, alpha=0.0, removed=removed))
+        scores.write(own / f"{folder.CONFIDENCE}.json", force=True, inputs=inputs)
+        made = self._provenance(iteration=number)
+        left.with_provenance(made).write(own / folder.PLAN, force=True, inputs=inputs)
+
+    def _measured(self, key: str, path: Path, name: str) -> Scored:
+        """The metric of a model, from the state where it is there."""
+        data = self._run.data if name == folder.DATA else self._run.evaluated
+        own = measure(self._read(path), {name: data}, self._run.measure)[name] if key not in self._state else None
+        if own is not None:
+            self._progress.begin(f"{own.name} of {key.rpartition('/')[0]}", 1)
+            self._state.add(key, pack({STATISTICS: own.baseline().statistics}))
+            self._progress.advance(own.name)
+        corpus = self._job.corpora.get(name, self._job.corpora[folder.DATA])
+        return Scored(metric_of(corpus, self._run.measure), self._state[key][STATISTICS])
+
+    def _read(self, path: Path) -> "FairseqCheckpoint":
+        from nmtprune.formats.fairseq import FairseqCheckpoint
+
+        return FairseqCheckpoint.load(path)
+
+    def _provenance(self, **facts: Any) -> dict[str, Any]:
+        late = {"late_reset": {"sha256": self.late_reset.base.sha256, "updates": self._job.schedule.late_reset}}
+        return provenance.collect(seed=self._run.significance.seed, method="lottery", **late, **facts)
+
+
+def _numbers(**values: float) -> dict[str, NDArray[Any]]:
+    return {name: np.array(value) for name, value in values.items()}
+
+
+def _target(stored: Mapping[str, NDArray[Any]]) -> Target:
+    return Target(int(stored["validation"]), float(stored["better_than"]))

@@ -1,0 +1,202 @@
+"""Options of fairseq-train: what a user typed, what a command sets itself, and how a checkpoint was trained."""
+
+import ast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nmtprune.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from nmtprune.formats.fairseq import FairseqCheckpoint
+
+OWN = ("--save-dir", "--user-dir", "--restore-file", "--finetune-from-model", "--log-format")
+"""Options of place and start, which every command sets itself."""
+
+ARCH = ("--arch", "-a")
+
+_ENDS = ("--max-epoch", "--max-update", "--stop-time-hours", "--stop-min-lr", "--patience")
+_MAX_TOKENS = 4096
+"""Size of batches where the checkpoint does not say any."""
+
+_WARMUP = 100
+"""Updates until a new optimizer, whose moments are empty, takes steps of full size."""
+
+_SHORT = {"-s": "--source-lang", "-t": "--target-lang", "-a": "--arch"}
+_CRITERIA = ("cross_entropy", "label_smoothed_cross_entropy")
+_SCHEDULES = {
+    "inverse_sqrt": ("warmup_updates", "warmup_init_lr"),
+    "fixed": ("warmup_updates", "lr_shrink", "force_anneal"),
+    "polynomial_decay": ("warmup_updates", "total_num_update", "end_learning_rate", "power", "force_anneal"),
+    "cosine": ("warmup_updates", "warmup_init_lr", "min_lr", "t_mult", "lr_period_updates", "lr_shrink"),
+}
+"""Schedules of learning rates that can be named by what a checkpoint says, with the settings of each."""
+
+Options = tuple[tuple[str, ...], ...]
+"""Options of fairseq-train: each a name with its values."""
+
+
+def check_given(given: Sequence[str], reserved: Sequence[str]) -> None:
+    """Check options that a user typed for fairseq-train.
+
+    Args:
+        given: the words.
+        reserved: options beside OWN that the command sets itself.
+
+    Raises:
+        UsageError: options that the command sets itself, all of them.
+    """
+    typed = {word.split("=", 1)[0] for word in given if word.startswith("-")}
+    faults = [f"{name}: set by the command itself" for name in (*OWN, *reserved) if name in typed]
+    if faults:
+        raise UsageError.of_faults("options of fairseq-train", faults)
+
+
+def with_defaults(defaults: Options, given: Sequence[str]) -> Options:
+    """The defaults that the user's own options leave in force.
+
+    Ends of training exclude each other: any of the user's replaces all of the defaults', and so do the two sizes of
+    batches.
+    """
+    typed = names(given)
+    groups = (_ENDS, ("--max-tokens", "--batch-size", "--max-sentences"))
+    dropped = {name for group in groups if typed & set(group) for name in group} | typed
+    return tuple(option for option in defaults if option[0] not in dropped)
+
+
+def names(words: Sequence[str]) -> set[str]:
+    """The options among the words, by their long names."""
+    found = {word.split("=", 1)[0] for word in words if word.startswith("-")}
+    return {_SHORT.get(name, name) for name in found}
+
+
+def value_of(words: Sequence[str], name: str) -> str | None:
+    """What an option was given, the last time; None where it is not there or has no value."""
+    found = None
+    for place, word in enumerate(words):
+        own, separator, value = word.partition("=")
+        if _SHORT.get(own, own) == name:
+            found = value if separator else next(iter(words[place + 1 : place + 2]), None)
+    return found
+
+
+def without(words: Sequence[str], name: str) -> tuple[str, ...]:
+    """The words less an option that takes one value."""
+    found: list[str] = []
+    skip = False
+    for word in words:
+        own, separator, _ = word.partition("=")
+        if skip:
+            skip = False
+        elif _SHORT.get(own, own) == name:
+            skip = not separator
+        else:
+            found.append(word)
+    return tuple(found)
+
+
+def as_trained(checkpoint: "FairseqCheckpoint") -> Options:
+    """How a checkpoint was trained, as options: languages, optimizer, size of batches, and its last learning rate.
+
+    The learning rate rises quickly to what it was in the end and stays there: a schedule that begins anew would first
+    undo what was learned.
+    """
+    rate = _last_rate(checkpoint.state) or next(iter(_rates(checkpoint)), None)
+    schedule = (("--lr-scheduler", "fixed"), ("--warmup-updates", str(_WARMUP)))
+    return (*_everything_else(checkpoint), *([("--lr", repr(rate))] if rate else []), *schedule)
+
+
+def as_it_goes_on(checkpoint: "FairseqCheckpoint", given: Sequence[str]) -> Options:
+    """How a checkpoint was trained, as options with which its training goes on: the same criterion and schedule too.
+
+    Args:
+        checkpoint: with its settings.
+        given: what the user typed; it wins.
+
+    Raises:
+        CheckpointError: a criterion, optimizer or schedule that only the user can name, all of them.
+    """
+    found, faults = list(_everything_else(checkpoint)), []
+    criterion, optimizer, schedule = (
+        checkpoint.section(name).get("_name") for name in ("criterion", "optimizer", "lr_scheduler")
+    )
+    for option, name, known in (
+        ("--criterion", criterion, _CRITERIA),
+        ("--optimizer", optimizer, ("adam",)),
+        ("--lr-scheduler", schedule, tuple(_SCHEDULES)),
+    ):
+        if name not in known and option not in names(given):
+            faults.append(f"{option} is {name!r}: name it with its settings after --")
+    if faults:
+        raise CheckpointError.of_faults(f"{checkpoint.path}: its training", faults)
+    if criterion in _CRITERIA:
+        found.append(("--criterion", str(criterion)))
+    if criterion == _CRITERIA[1]:
+        found += [("--label-smoothing", repr(value)) for value in _of(checkpoint, "criterion", "label_smoothing")]
+    if schedule in _SCHEDULES:
+        found.append(("--lr-scheduler", str(schedule)))
+        found += [
+            (f"--{name.replace('_', '-')}", repr(value))
+            for name in _SCHEDULES[str(schedule)]
+            for value in _of(checkpoint, "lr_scheduler", name)
+        ]
+    found += [("--lr", repr(rate)) for rate in _rates(checkpoint)[:1]]
+    found += [("--weight-decay", repr(value)) for value in _of(checkpoint, "optimizer", "weight_decay")]
+    flags = (("optimization", "sentence_avg"), ("common", "fp16"), ("common", "bf16"))
+    found += [(f"--{n.replace('_', '-')}",) for part, n in flags if checkpoint.section(part).get(n) is True]
+    return with_defaults(tuple(found), given)
+
+
+def _everything_else(checkpoint: "FairseqCheckpoint") -> Options:
+    """Languages, optimizer and batches of a checkpoint's training."""
+    found = [*_task(checkpoint.section("task")), *_optimizer(checkpoint.section("optimizer"))]
+    dataset = checkpoint.section("dataset")
+    found += [("--clip-norm", repr(value)) for value in _of(checkpoint, "optimization", "clip_norm")]
+    found += [("--update-freq", str(int(value))) for value in _of(checkpoint, "optimization", "update_freq")[:1]]
+    sentences = dataset.get("batch_size", dataset.get("max_sentences"))  # the name that older versions knew
+    sizes = {"--max-tokens": dataset.get("max_tokens"), "--batch-size": sentences}
+    batches = [(name, str(int(value))) for name, size in sizes.items() for value in _numbers(size)]
+    return (*found, *(batches or [("--max-tokens", str(_MAX_TOKENS))]))
+
+
+def _of(checkpoint: "FairseqCheckpoint", part: str, name: str) -> list[float]:
+    return _numbers(checkpoint.section(part).get(name))
+
+
+def _rates(checkpoint: "FairseqCheckpoint") -> list[float]:
+    return _of(checkpoint, "optimization", "lr")
+
+
+def _task(task: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for name in ("source_lang", "target_lang"):
+        if isinstance(task.get(name), str):
+            yield f"--{name.replace('_', '-')}", task[name]
+
+
+def _optimizer(optimizer: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    yield "--optimizer", "adam"
+    if optimizer.get("_name") != "adam":
+        return
+    betas = optimizer.get("adam_betas")
+    try:
+        # fairseq evaluates this text: what a file says goes on as numbers only.
+        first, second = _numbers(ast.literal_eval(betas) if isinstance(betas, str) else betas)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        first, second = 0.9, 0.999
+    yield "--adam-betas", f"({first!r}, {second!r})"
+    for value in _numbers(optimizer.get("adam_eps")):
+        yield "--adam-eps", repr(value)
+
+
+def _last_rate(state: Mapping[str, Any]) -> float | None:
+    """Learning rate of the last update; None where the file has no optimizer state."""
+    saved = state.get("last_optimizer_state")
+    groups = saved.get("param_groups") if isinstance(saved, Mapping) else None
+    first = groups[0] if isinstance(groups, Sequence) and groups else None
+    rates = _numbers(first.get("lr")) if isinstance(first, Mapping) else []
+    return rates[0] if rates and rates[0] > 0 else None
+
+
+def _numbers(value: Any) -> list[float]:
+    """The numbers that a setting holds: itself, or those of a list."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return [each for each in values if isinstance(each, int | float) and not isinstance(each, bool)]
