@@ -32,7 +32,7 @@ class TrainingWatcher:
         """How far training is, by a line of its log."""
         match = _TRAINING.search(line)
         if match is None and _BEGUN in line:
-            return Update(None, "training")
+            return Update(None, "the first update")
         if match is None:
             valid = _VALIDATION.search(line)
             return Update(None, f"validation loss {valid[1]}") if valid else None

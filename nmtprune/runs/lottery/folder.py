@@ -72,13 +72,14 @@ def bytes_needed(args: Namespace, checkpoint: "FairseqCheckpoint | None", schedu
 
 
 def check_space(run: Path, needed: int) -> None:
-    """Check that the disk of a run folder has room for it.
+    """Check that the disk of a run folder has room for it, beside what the run has written already.
 
     Raises:
         OutputError: it has not.
     """
     there = next(path for path in (run, *run.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free
+    needed -= sum(path.stat().st_size for path in run.rglob("*.pt"))
     if free < needed:
         raise OutputError(
             f"{run}: the run takes up to {_size(needed)} and its disk has {_size(free)} left: free some, or name a "

@@ -83,32 +83,22 @@ def prepare(run: LotteryRun) -> Job:
     architecture = _architecture(args, checkpoint)
     kinds = architecture.kinds if run.kinds is None else parse_kinds(run.kinds, architecture)
     limits = Limits(kinds, run.min_heads_per_module)
-    modules = {module.id: module.heads for module in architecture}
-    removed = removals(modules, run.heads_per_iteration, run.until, limits)
-    late_reset = run.pretrain_updates if checkpoint is None else checkpoint.progress.updates
-    schedule = Schedule(
-        late_reset=late_reset or 0,
-        pretrains=checkpoint is None,
-        prune_updates=run.prune_updates,
-        removed=removed,
-        of_kinds=limits.count(modules),
-        of_all=architecture.count(),
-        tickets=tickets(
-            len(removed) - 1, last=run.converge, chosen=run.converge_iterations, controls=run.controls
-        ),
-        converge_updates=run.converge_updates,
-        tries_last=rule is not None,
-    )  # fmt: skip
-    _check_updates(run, schedule)
+    schedule = _schedule(run, architecture, checkpoint, limits)
+    every = _validates_every(args)
     _check_subsets(run, args)
     corpora = _corpora(run, args)
     folder.check_space(run.output, folder.bytes_needed(args, checkpoint, schedule))
-    settings = _settings(run, schedule, given, checkpoint, corpora)
-    every = _validates_every(args)
-    maximizes = bool(args.maximize_best_checkpoint_metric)
     return Job(
-        run, schedule, limits, rule, without(given, "--arch"), every, maximizes, corpora, settings
-    )  # fmt: skip
+        run=run,
+        schedule=schedule,
+        limits=limits,
+        rule=rule,
+        given=without(given, "--arch"),
+        validates_every=every,
+        maximizes=bool(args.maximize_best_checkpoint_metric),
+        corpora=corpora,
+        settings=_settings(run, schedule, given, checkpoint, corpora, args.train_subset),
+    )
 
 
 def _check_options(run: LotteryRun) -> None:
@@ -176,19 +166,37 @@ def _architecture(args: "Namespace", checkpoint: "FairseqCheckpoint | None") -> 
     if checkpoint is not None:
         architecture = checkpoint.architecture
     else:
-        architecture = describe({"args": args, "model": {}}, "options of fairseq-train").architecture
+        try:
+            architecture = describe({"args": args, "model": {}}, "options of fairseq-train").architecture
+        except CheckpointError as error:
+            raise UsageError(str(error), error.faults) from None
     if "encoder" not in architecture.kinds:
         raise UsageError("lottery needs an encoder-decoder model: confidence is that of translating")
     return architecture
 
 
-def _check_updates(run: LotteryRun, schedule: Schedule) -> None:
-    first = schedule.late_reset
-    if run.converge_updates is not None and run.converge_updates <= first:
+def _schedule(
+    run: LotteryRun, architecture: Architecture, checkpoint: "FairseqCheckpoint | None", limits: Limits
+) -> Schedule:
+    modules = {module.id: module.heads for module in architecture}
+    removed = removals(modules, run.heads_per_iteration, run.until, limits)
+    late_reset = (run.pretrain_updates if checkpoint is None else checkpoint.progress.updates) or 0
+    if run.converge_updates is not None and run.converge_updates <= late_reset:
         raise UsageError(
             f"--converge-updates {run.converge_updates} counts from the first update of the pretraining, "
-            f"which has {first}: give more"
+            f"which has {late_reset}: give more"
         )
+    return Schedule(
+        late_reset=late_reset,
+        pretrains=checkpoint is None,
+        prune_updates=run.prune_updates,
+        removed=removed,
+        of_kinds=limits.count(modules),
+        of_all=architecture.count(),
+        tickets=tickets(len(removed) - 1, last=run.converge, chosen=run.converge_iterations, controls=run.controls),
+        converge_updates=run.converge_updates,
+        tries_last=run.max_drop is not None,
+    )
 
 
 def _validates_every(args: "Namespace") -> int | None:
@@ -235,10 +243,13 @@ def _settings(
     given: tuple[str, ...],
     checkpoint: "FairseqCheckpoint | None",
     corpora: Mapping[str, "Corpus"],
+    subset: str,
 ) -> dict[str, Any]:
+    """What the state belongs to; of the data that is trained on, the sizes of its files."""
     start: dict[str, Any] = {"--pretrain-updates": run.pretrain_updates}
     if checkpoint is not None:
         start = {"late-resetting checkpoint": checkpoint.base.sha256, "updates": schedule.late_reset}
+    trained = {path.name: path.stat().st_size for path in sorted(run.data_bin.glob(f"{subset}*.*"))}
     sets = {name: {**corpus.describe(), "files": contents(corpus)} for name, corpus in corpora.items()}
     return {
         **start,
@@ -257,6 +268,7 @@ def _settings(
         **run.measure.as_settings(),
         "--threads": run.measure.threads if run.on_cpu else None,
         **sets,
+        "training data": trained,
         "fairseq-train": " ".join(given),
         **{"--resamples": run.significance.resamples, "--alpha": run.significance.alpha},
         "--seed": run.significance.seed,

@@ -209,7 +209,7 @@ class Trainer:
 
 def _explained(failed: StepFailed, training: Training, bar: TrainingBar, log: Path) -> Exception:
     """Why a training failed, where, and what to do."""
-    where = f"{failed.reason}" + (f", after {bar.text}" if bar.text else "")
+    where = f"{failed.reason}" + (f", at {bar.text}" if bar.text else "")
     kept = f"what was trained is kept, all that fairseq-train said is in {log}"
     size = max((path.stat().st_size for path in (training.start, training.last) if path and path.exists()), default=0)
     free = shutil.disk_usage(log.parent).free

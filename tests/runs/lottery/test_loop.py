@@ -244,7 +244,7 @@ def test_training_that_diverges(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as raised:
         lottery(lottery_run(tiny, folder, given=(*FAST, "--lr", "1e30")), Silent())
     message = str(raised.value)
-    assert message.startswith("iteration-01 failed (exit status 1): FloatingPointError: gradients are Nan/Inf, after ")
+    assert message.startswith("iteration-01 failed (exit status 1): FloatingPointError: gradients are Nan/Inf, at ")
     assert ": training diverged: start over with a lower --lr or --clip-norm; what was trained is kept" in message
     assert message.endswith(f"all that fairseq-train said is in {folder / 'iterations/iteration-01/train.log'}")
     assert (folder / "state.json").exists() and (folder / "iterations/iteration-01/start.pt").exists()

@@ -80,6 +80,7 @@ def test_checkpoints(tiny: Path, tiny_lm: Path, tmp_path: Path) -> None:
         str(_refused(tiny, folder, late_reset=tmp_path / "none.pt")) == f"{tmp_path / 'none.pt'}: there is no such file"
     )
     error = _refused(tiny, folder, late_reset=None, pretrain_updates=3, given=(*SCRATCH[:-6], "--arch", "fconv"))
+    assert isinstance(error, UsageError)
     assert str(error).startswith("options of fairseq-train: unsupported: architecture 'fconv'")
 
 
