@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
+_BAR_WIDTH = 14
+_PASSING_S = 10.0
+"""Seconds between lines of a log that say no more than how far a stage is."""
+
+
 @contextmanager
 def progress() -> Iterator[Progress]:
     """What a long library call is given to report to, until the block ends."""
@@ -40,7 +45,7 @@ class _Lines(Notes):
 
     def __init__(self) -> None:
         self._stage, self._steps, self._done, self._start = "", 0, 0, time.monotonic()
-        self._run = _Run("", 0, 0.0, self._start)
+        self._said, self._run = self._start, _Run("", 0, 0.0, self._start)
 
     def begin_all(self, what: str, steps: int) -> None:
         self._run = _Run(what, steps, 0.0, time.monotonic())
@@ -50,11 +55,15 @@ class _Lines(Notes):
 
     def begin(self, what: str, steps: int) -> None:
         self._stage, self._steps, self._done, self._start = what, steps, 0, time.monotonic()
+        self._said = self._start
         say(f"{what} ...")
 
-    def advance(self, what: str, steps: int = 1) -> None:
+    def advance(self, what: str, steps: int = 1, *, passing: bool = False) -> None:
         self._done += steps
-        spent = time.monotonic() - self._start
+        now = time.monotonic()
+        if passing and self._done < self._steps and now - self._said < _PASSING_S:
+            return
+        self._said, spent = now, now - self._start
         left = spent / self._done * (self._steps - self._done)
         text = f"{self._stage}: {what} done, {self._done} of {self._steps}, {duration(spent)}, {duration(left)} left"
         say(text + self._run.left())
@@ -103,7 +112,7 @@ class _Bar:
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task(what, total=steps, piece="")
 
-    def advance(self, what: str, steps: int = 1) -> None:
+    def advance(self, what: str, steps: int = 1, *, passing: bool = False) -> None:
         if self._task is not None:
             self._bar.update(self._task, advance=steps, piece=what)
 
@@ -120,15 +129,22 @@ def duration(seconds: float) -> str:
 def _bar() -> "RichProgress":
     from rich import progress as rich
     from rich.console import Console
+    from rich.table import Column
 
+    def whole() -> Column:
+        return Column(no_wrap=True)
+
+    # Where the terminal is narrow, what a piece says is cut off first of all.
+    piece = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     return rich.Progress(
-        rich.TextColumn("{task.description}"),
-        rich.BarColumn(),
-        rich.MofNCompleteColumn(),
-        rich.TimeElapsedColumn(),
-        rich.TextColumn("left"),
-        rich.TimeRemainingColumn(),
-        rich.TextColumn("{task.fields[piece]}"),
+        rich.TextColumn("{task.description}", table_column=whole()),
+        rich.BarColumn(bar_width=_BAR_WIDTH, table_column=whole()),
+        rich.MofNCompleteColumn(table_column=whole()),
+        rich.TimeElapsedColumn(table_column=whole()),
+        rich.TextColumn("left", table_column=whole()),
+        rich.TimeRemainingColumn(table_column=whole()),
+        rich.TextColumn("{task.fields[piece]}", table_column=piece),
         console=Console(stderr=True),
         transient=True,
+        expand=True,
     )

@@ -18,8 +18,8 @@ class Progress(Protocol):
     def begin(self, what: str, steps: int) -> None:
         """A stage of that many steps begins; it ends the stage before it."""
 
-    def advance(self, what: str, steps: int = 1) -> None:
-        """Steps of the stage are done; `what` names what they finished."""
+    def advance(self, what: str, steps: int = 1, *, passing: bool = False) -> None:
+        """Steps of the stage are done; `what` names what they finished; if it is `passing`, a log may leave it out."""
 
 
 class Silent:
@@ -37,5 +37,5 @@ class Silent:
     def begin(self, what: str, steps: int) -> None:
         """Ignore it."""
 
-    def advance(self, what: str, steps: int = 1) -> None:
+    def advance(self, what: str, steps: int = 1, *, passing: bool = False) -> None:
         """Ignore it."""

@@ -8,9 +8,6 @@ from nmtprune.runs.steps import Step, Update
 PERCENT = 100
 """Steps of a training."""
 
-_SECONDS = 10.0
-"""No step is shown sooner after the one before: a log file has a line for each."""
-
 
 class TrainingBar:
     """Shows fairseq-train as a stage of PERCENT steps.
@@ -25,22 +22,21 @@ class TrainingBar:
         self.text = ""
         self.begun: float | None = None
         self._progress, self._weight = progress, weight
-        self._done, self._shown = 0, 0.0
+        self._done = 0
 
     def begin(self, number: int, total: int, step: Step, text: str) -> None:
         """Nothing: the stage has begun."""
 
     def update(self, update: Update) -> None:
         """Advance by the percents that are new."""
-        now = time.monotonic()
         self.text = update.text
-        self.begun = now if self.begun is None else self.begun
+        self.begun = time.monotonic() if self.begun is None else self.begun
         percent = int((update.fraction or 0.0) * PERCENT)
-        if percent > self._done and (percent == PERCENT or now - self._shown > _SECONDS):
+        if percent > self._done:
             # First that of the run, whose time left stands behind that of the stage.
             self._progress.advance_all(self._weight * (percent - self._done) / PERCENT)
-            self._progress.advance(f"{update.text},", percent - self._done)
-            self._done, self._shown = percent, now
+            self._progress.advance(f"{update.text},", percent - self._done, passing=True)
+            self._done = percent
 
     def end(self, seconds: float) -> None:
         """Nothing: the next stage ends this one."""
