@@ -44,12 +44,12 @@ def check(folder: Path, names: Iterable[str], *, resume: bool, force: bool, inpu
 
 
 def create(folder: Path) -> None:
-    """Make the folder, if it is not there.
+    """Make the folder and those above it, where they are not there.
 
     Raises:
         OutputError: it cannot be made.
     """
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error

@@ -6,11 +6,21 @@ from typing import Any
 
 import pytest
 
-from nmtprune.errors import UsageError
+from nmtprune.errors import CheckpointError, UsageError
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.runs.training import Training
-from nmtprune.runs.training_options import ARCH, as_trained, check_given, with_defaults
+from nmtprune.runs.training_options import (
+    ARCH,
+    as_it_goes_on,
+    as_trained,
+    check_given,
+    names,
+    value_of,
+    with_defaults,
+    without,
+)
 from nmtprune.runs.watch import TrainingWatcher
+from tests.conftest import Build
 
 LINE = (
     "2026-01-01 | INFO | train_inner | epoch 002:      3 / 10 loss=3.5, l0_penalty=0.4, open_heads=12.5, num_updates=13"
@@ -118,10 +128,80 @@ def test_sizes_of_batches(
     assert [option for option in found if option[0] in ("--max-tokens", "--batch-size")] == expected
 
 
-def test_a_checkpoint_that_was_being_written_is_dropped(tiny: Path, tmp_path: Path) -> None:
-    run = _training(folder=tmp_path)
-    assert not run.drop_damaged()
+def test_a_checkpoint_that_was_being_copied_is_repaired(tiny: Path, tmp_path: Path) -> None:
+    run, whole = _training(folder=tmp_path / "checkpoints"), tiny.read_bytes()
+    assert run.repair() is None
+    run.folder.mkdir()
+    run.last.write_bytes(whole)
+    assert run.repair() is None and run.last.read_bytes() == whole
+    run.last.write_bytes(whole[:-100])
+    run.best.write_bytes(whole)
+    assert run.repair() == f"{run.last}: cut off when the run was ended: training goes on from checkpoint_best.pt"
+    assert run.last.read_bytes() == run.best.read_bytes() == whole
+    run.last.write_bytes(whole[:-100])
+    run.best.write_bytes(whole[:-100])
+    assert run.repair() == f"{run.last}: cut off when the run was ended: its training starts again"
+    assert not run.folder.exists()
+
+
+def test_where_a_training_begins() -> None:
+    rewound = _training(rewinds=True, first_update=20, options=(("--max-update", "60"),))
+    assert rewound.step().argv[4:10] == (
+        *("--arch", "nmtprune", "--restore-file", "a.pt", "--reset-dataloader", "--reset-meters"),
+    )  # fmt: skip
+    watch = rewound.step().watch
+    assert isinstance(watch, TrainingWatcher)
+    update = watch(LINE.replace("num_updates=13", "num_updates=30"))
+    assert update is not None and update.fraction == 0.25
+    scratch = _training(start=None, given=("--arch", "transformer")).step().argv
+    assert "--restore-file" not in scratch and "--finetune-from-model" not in scratch and scratch.count("--arch") == 1
+
+
+def test_a_rewound_training_goes_on_where_it_was_stopped(tiny: Path, tmp_path: Path) -> None:
+    run = _training(rewinds=True, folder=tmp_path)
     run.last.write_bytes(tiny.read_bytes())
-    assert not run.drop_damaged() and run.last.exists()
-    run.last.write_bytes(tiny.read_bytes()[:-100])
-    assert run.drop_damaged() and not run.last.exists()
+    argv = run.step().argv
+    assert "--restore-file" not in argv and "--reset-dataloader" not in argv and argv[4:6] == ("--arch", "nmtprune")
+
+
+def test_words_of_options() -> None:
+    given = ("--lr", "1", "-a", "x", "--lr=2", "--fp16")
+    assert names(given) == {"--lr", "--arch", "--fp16"}
+    assert (
+        value_of(given, "--lr") == "2" and value_of(given, "--arch") == "x" and value_of(given, "--clip-norm") is None
+    )
+    assert value_of(given, "--fp16") is None
+    assert without(given, "--arch") == ("--lr", "1", "--lr=2", "--fp16")
+    assert without(("--arch=x", "--lr", "1"), "--arch") == ("--lr", "1")
+
+
+def test_a_training_goes_on_with_its_schedule_and_criterion(build: Build) -> None:
+    checkpoint = FairseqCheckpoint.load(
+        build(
+            updates=1,
+            criterion="label_smoothed_cross_entropy",
+            label_smoothing=0.2,
+            weight_decay=0.01,
+            sentence_avg=True,
+        )
+    )
+    found = dict((option[0], option[1:]) for option in as_it_goes_on(checkpoint, ("--clip-norm", "3")))
+    assert found["--criterion"] == ("label_smoothed_cross_entropy",) and found["--label-smoothing"] == ("0.2",)
+    assert found["--lr-scheduler"] == ("inverse_sqrt",) and found["--warmup-updates"] == ("4",)
+    assert found["--weight-decay"] == ("0.01",) and found["--sentence-avg"] == () and found["--lr"] == ("0.01",)
+    assert "--clip-norm" not in found and "--fp16" not in found
+
+
+def test_a_training_that_cannot_be_named_from_the_file(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = FairseqCheckpoint.section
+    other = {"criterion": {"_name": "ctc"}, "lr_scheduler": {"_name": "tri_stage"}}
+    monkeypatch.setattr(FairseqCheckpoint, "section", lambda self, name: other.get(name) or own(self, name))
+    checkpoint = FairseqCheckpoint.load(tiny)
+    with pytest.raises(CheckpointError) as raised:
+        as_it_goes_on(checkpoint, ())
+    assert str(raised.value) == (
+        f"{tiny}: its training: --criterion is 'ctc': name it with its settings after --; --lr-scheduler is 'tri_stage'"
+        ": name it with its settings after --"
+    )
+    given = ("--criterion", "cross_entropy", "--lr-scheduler", "fixed")
+    assert not {"--criterion", "--lr-scheduler"} & {option[0] for option in as_it_goes_on(checkpoint, given)}

@@ -20,6 +20,7 @@ from nmtprune.evaluate.metric import Scored
 from nmtprune.methods.patterns import same_counts
 from nmtprune.methods.sweep import next_plan
 from nmtprune.plan import Plan
+from nmtprune.runs import run_folder
 from nmtprune.runs.lottery import folder, results, trainings
 from nmtprune.runs.lottery.schedule import LOTTERY, RANDOM, REINIT, Ticket, iteration_name
 from nmtprune.runs.lottery.setup import Job, check_can_go_on
@@ -170,7 +171,7 @@ class Stages:
         start = training.start
         if start is None or start.exists() or training.last.exists():
             return
-        start.parent.mkdir(parents=True, exist_ok=True)
+        run_folder.create(start.parent)
         checkpoint = self._rewound(plan)
         if variant == REINIT:
             checkpoint = checkpoint.reinitialized(self._run.significance.seed)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmtprune.errors import OutputError, TrainingError
+from nmtprune.runs import run_folder
 from nmtprune.runs.progress import Progress
 from nmtprune.runs.steps import StepFailed, run_step
 from nmtprune.runs.training import Training
@@ -175,7 +176,7 @@ class Trainer:
 
     def _begin(self, training: Training) -> "TrainingProgress | None":
         """Where a training is; its folder is made, and a last checkpoint that is cut off goes."""
-        training.folder.parent.mkdir(parents=True, exist_ok=True)
+        run_folder.create(training.folder.parent)
         repaired = training.repair()
         if repaired:
             self._progress.note(repaired)
@@ -202,6 +203,8 @@ class Trainer:
             run_step(step, log, bar, self._environment)
         except StepFailed as failed:
             raise _explained(failed, training, bar, log) from None
+        except OSError as error:
+            raise OutputError(f"{log}: cannot be written: {error.strerror}; what was trained is kept") from error
         ended = time.monotonic()
         spent.seconds += ended - started
         spent.start_up += (bar.begun or ended) - started
