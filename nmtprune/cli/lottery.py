@@ -13,6 +13,7 @@ from nmtprune.cli.meter_options import confidence_options
 from nmtprune.cli.options import (
     force_option,
     format_option,
+    min_heads_option,
     output_option,
     resume_option,
     say,
@@ -72,14 +73,7 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
     "below the first, or significantly below.",
 )
 @click.option("--kinds", metavar="KINDS", help="Remove heads of encoder,decoder,cross only. Default: all there are.")
-@click.option(
-    "--min-heads-per-module",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="Heads that stay in every module.",
-)
+@min_heads_option
 @click.option("--converge", is_flag=True, help="Train the last iteration's model to convergence, and the unpruned one.")
 @click.option("--converge-iterations", callback=_numbers, metavar="I,J,...", help="Those of these iterations too.")
 @click.option(

@@ -80,6 +80,16 @@ def significance_options(command: F) -> F:
     return resamples(alpha(command))
 
 
+min_heads_option = click.option(
+    "--min-heads-per-module",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Leave at least N heads in every module.",
+)
+
+
 def output_option(help_text: str, *, default: str | None = None) -> Callable[[F], F]:
     """-o/--output PATH, required where there is no default."""
     return click.option(

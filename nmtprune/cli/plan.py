@@ -13,6 +13,7 @@ from nmtprune.cli.options import (
     checkpoint_argument,
     force_option,
     format_option,
+    min_heads_option,
     output_option,
     say,
     seed_option,
@@ -114,14 +115,7 @@ class PlanSettings:
     help="All layers of a stack (the encoder; the decoder, self and cross together) keep the same number of heads, at "
     "least one. A percentage then means the nearest number that can be reached.",
 )
-@click.option(
-    "--min-heads-per-module",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="Leave at least N heads in every module.",
-)
+@min_heads_option
 @seed_option
 @output_option("The plan to write; '-' is stdout.")
 @force_option
