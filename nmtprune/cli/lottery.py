@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nmtprune.architecture import KINDS
 from nmtprune.cli.data_options import data_options, with_test_data
 from nmtprune.cli.measure_options import bleu_options, measure_settings, quality_option, single_test
 from nmtprune.cli.meter_options import confidence_options
@@ -171,8 +172,9 @@ def _emit_text(result: "LotteryResult", metric: str) -> None:
     facts = result.facts
     kinds = list(result.plan.heads_by_kind())
     click.echo(f"{facts['heads']} heads; heads kept per layer after each iteration")
-    columns = ("iteration", "trained", "validation", metric, "removed", "of all", "kept", *kinds)
-    emit_table(columns, _iteration_rows(result))
+    measured = [metric] if any(each.value is not None for each in result.iterations) else []
+    columns = ("iteration", "trained", "validation", *measured, "removed", "of kinds", "of all", "kept", *kinds)
+    emit_table(columns, _iteration_rows(result, bool(measured)))
     if result.converged:
         click.echo(f"\n{facts['data']}: {facts['sentences']} sentences\n{facts['signature']}")
         figures = (metric, "change", "95% interval", "p", "parameters", "file MB", "words/s", "updates")
@@ -186,14 +188,17 @@ def _times(result: "LotteryResult") -> str:
     return ", ".join(f"{part.replace('_', '-')} {duration(sum(each.get(part, 0) for each in times))}" for part in parts)
 
 
-def _iteration_rows(result: "LotteryResult") -> Iterator[tuple[str | int | None, ...]]:
+def _iteration_rows(result: "LotteryResult", measured: bool) -> Iterator[tuple[str | int | None, ...]]:
     from nmtprune.runs.lottery.results import per_layer
 
     for each in result.iterations:
-        figures = [None if figure is None else f"{figure:.3f}" for figure in (each.validation, each.value)]
-        removed, kept = len(each.plan.removed()), each.plan.count_kept()
-        share = f"{removed / each.plan.count_base():.1%}"
-        yield (each.number, each.trained.count_kept(), *figures, removed, share, kept, *per_layer(each.plan).values())
+        plan, removed = each.plan, len(each.plan.removed())
+        figures = [each.validation, each.value] if measured else [each.validation]
+        shares = (f"{removed / plan.count_base(kinds):.1%}" for kinds in (result.kinds, KINDS))
+        yield (
+            each.number, each.trained.count_kept(), *(None if value is None else f"{value:.3f}" for value in figures),
+            removed, *shares, plan.count_kept(), *per_layer(plan).values(),
+        )  # fmt: skip
 
 
 def _converged_rows(result: "LotteryResult") -> Iterator[tuple[str | int | None, ...]]:

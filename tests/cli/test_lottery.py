@@ -28,10 +28,10 @@ def test_the_tables(run: tuple[Path, str, str]) -> None:
     content = json.loads((folder / "lottery.json").read_text())
     lines = [" ".join(line.split()) for line in stdout.splitlines()]
     assert lines[0] == "24 heads; heads kept per layer after each iteration"
-    assert lines[2] == "iteration trained validation bleu removed of all kept encoder decoder cross"
+    assert lines[2] == "iteration trained validation removed of kinds of all kept encoder decoder cross"
     first, second = content["iterations"]
     layers = [" ".join(map(str, counts)) for counts in second["kept_per_layer"].values()]
-    assert lines[5] == f"2 21 {second['validation']:.3f} 4 16.7% 20 {' '.join(layers)}"
+    assert lines[5] == f"2 21 {second['validation']:.3f} 4 25.0% 16.7% 20 {' '.join(layers)}"
     assert first["removed"] == 3 and second["kept_per_layer"]["decoder"] == [4, 4]
     assert content["signature"] in lines and "test.xx-yy: 16 sentences" in lines
     (table,) = (number for number, line in enumerate(lines) if line.startswith("model removed of all encoder"))

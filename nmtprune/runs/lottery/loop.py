@@ -43,6 +43,7 @@ class LotteryResult:
 
     Attributes:
         plan: the last one that is within ``--max-drop``.
+        kinds: whose heads were removed.
         iterations: in order.
         converged: the unpruned model first; empty where none was asked for.
         json: text of ``lottery.json``.
@@ -52,6 +53,7 @@ class LotteryResult:
     """
 
     plan: Plan
+    kinds: tuple[str, ...]
     iterations: tuple[Iteration, ...]
     converged: tuple[Converged, ...]
     json: str
@@ -215,7 +217,7 @@ class _Lottery:
         }
         metric, facts = run.measure.metric, self._facts()
         json = results.as_json(metric, iterations, converged, facts, made)
-        of_iterations = results.iterations_tsv(iterations, metric)
+        of_iterations = results.iterations_tsv(iterations, metric, job.limits.kinds)
         tsv = results.tsv(converged, metric) if converged else of_iterations
         files.write_text(run.output / folder.ITERATIONS_TSV, of_iterations, force=True, inputs=run.inputs)
         if converged:
@@ -225,7 +227,7 @@ class _Lottery:
             with files.atomic_output(run.output / folder.PNG, force=True, inputs=run.inputs) as file:
                 file.write(png)
         files.write_text(run.output / folder.JSON, json, force=True, inputs=run.inputs)
-        return LotteryResult(plan, iterations, converged, json, tsv, facts, seconds)
+        return LotteryResult(plan, job.limits.kinds, iterations, converged, json, tsv, facts, seconds)
 
     def _facts(self) -> dict[str, Any]:
         run = self._run

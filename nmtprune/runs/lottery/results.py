@@ -89,25 +89,27 @@ def confidence_tsv(confidence: Mapping[HeadId, float], removed: Sequence[HeadId]
     return _tsv(CONFIDENCE_COLUMNS, rows)
 
 
-def iteration_columns(iterations: Sequence[Iteration], metric: str) -> tuple[str, ...]:
-    """Columns of the table of iterations."""
-    kinds = tuple(per_layer(iterations[0].plan))
-    return ("iteration", "trained_heads", "validation", metric, "removed", "removed_of_all", "kept", *kinds)
+def iterations_tsv(iterations: Sequence[Iteration], metric: str, kinds: Sequence[str]) -> str:
+    """The table of iterations as tab-separated values, in full precision.
+
+    Args:
+        iterations: of a run.
+        metric: name of the metric.
+        kinds: whose heads it removes.
+    """
+    shares = ("removed", "removed_of_kinds", "removed_of_all", "kept")
+    columns = ("iteration", "trained_heads", "validation", metric, *shares, *per_layer(iterations[0].plan))
+    return _tsv(columns, _iteration_rows(iterations, kinds))
 
 
-def iteration_rows(iterations: Sequence[Iteration]) -> Iterator[tuple[str | int | float | None, ...]]:
-    """A row for every iteration, in full precision."""
+def _iteration_rows(iterations: Sequence[Iteration], kinds: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     for each in iterations:
-        removed = len(each.plan.removed())
+        plan, removed = each.plan, len(each.plan.removed())
         yield (
             each.number, each.trained.count_kept(), each.validation, each.value, removed,
-            removed / each.plan.count_base(), each.plan.count_kept(), *per_layer(each.plan).values(),
+            removed / plan.count_base(kinds), removed / plan.count_base(), plan.count_kept(),
+            *per_layer(plan).values(),
         )  # fmt: skip
-
-
-def iterations_tsv(iterations: Sequence[Iteration], metric: str) -> str:
-    """The table of iterations as tab-separated values."""
-    return _tsv(iteration_columns(iterations, metric), iteration_rows(iterations))
 
 
 def columns(converged: Sequence[Converged], metric: str) -> tuple[str, ...]:
