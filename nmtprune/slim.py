@@ -39,7 +39,11 @@ def apply(plan: Plan, checkpoint: Checkpoint, mode: str = "cut", *, other_weight
     if mode == "masked":
         return _masked(plan, checkpoint)
     kept = {module.id: plan.kept(module.id) for module in checkpoint.architecture}
-    padding = uniform_padding(kept, checkpoint.architecture) if mode == "uniform" else {}
+    if mode == "uniform":
+        padding = uniform_padding(kept, checkpoint.architecture)
+    else:
+        fewest = checkpoint.fewest_stored_heads
+        padding = {module: fewest - len(heads) for module, heads in kept.items() if len(heads) < fewest}
     architecture = checkpoint.architecture.with_heads({module: len(heads) for module, heads in kept.items()}, padding)
     if architecture == checkpoint.architecture:
         return checkpoint.rewritten(checkpoint.tensors, architecture, checkpoint.lineage)

@@ -87,6 +87,7 @@ def slim(checkpoint: Path, plan_path: Path, output: Path, force: bool, output_fo
     record = collect(seed=settings.seed if settings.reinit else None, inputs=(plan_path,))
     result.save(output, force=force, provenance={**record, "mode": settings.mode, "plan": plan.as_json()})
     _report(_figures(base, result, output, verification), output_format)
+    say(f"{output} {result.engines(settings.mode)}")
 
 
 def _rewrite(base: "Checkpoint", plan: "Plan", settings: SlimSettings) -> tuple["Checkpoint", "Verification | None"]:

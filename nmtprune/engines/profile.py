@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from nmtprune.data.options import ModelProfile
-from nmtprune.errors import CheckpointError
+from nmtprune.errors import CheckpointError, EngineError
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
@@ -18,8 +18,15 @@ def profile(checkpoint: "Checkpoint") -> ModelProfile:
 
     Raises:
         CheckpointError: a language model: it has no source side.
+        EngineError: a model of a format whose vocabularies nmtprune does not read.
     """
-    return _PROFILES[checkpoint.format](checkpoint)
+    found = _PROFILES.get(checkpoint.format)
+    if found is None:
+        raise EngineError(
+            f"{checkpoint.path}: a {checkpoint.format} model: it can be inspected, planned for and slimmed, not fed "
+            "with sentences yet"
+        )
+    return found(checkpoint)
 
 
 def _fairseq(checkpoint: "Checkpoint") -> ModelProfile:

@@ -21,6 +21,10 @@ def load(path: Path | str) -> "Checkpoint":
     if not path.is_file():
         what = "a folder; name the checkpoint file in it" if path.is_dir() else "no regular file"
         raise CheckpointError(f"{path}: is {what}")
+    from nmtprune.formats.marian import MarianCheckpoint, archive
+
+    if archive.looks_like(path):
+        return MarianCheckpoint.load(path)
     from nmtprune.formats.fairseq import FairseqCheckpoint
 
     return FairseqCheckpoint.load(path)

@@ -56,6 +56,8 @@ class Checkpoint(ABC):
     lineage: Lineage | None
 
     format: ClassVar[str]
+    fewest_stored_heads: ClassVar[int] = 0
+    """Heads that a module is stored with at least, zero ones where the model has fewer."""
 
     @property
     def open_heads(self) -> Mapping[ModuleId, tuple[int, ...]] | None:
@@ -82,7 +84,7 @@ class Checkpoint(ABC):
         """The part of the model that a parameter belongs to.
 
         One of ``embeddings`` (tables, positions and their projections), ``output`` (an output layer of its own),
-        ``attention.KIND``, ``feed-forward`` and ``norms``.
+        ``attention.KIND``, ``recurrence``, ``feed-forward`` and ``norms``.
         """
 
     @abstractmethod
@@ -96,6 +98,10 @@ class Checkpoint(ABC):
         Raises:
             CheckpointError: optimizer state of a kind that cannot be cut, where heads were cut.
         """
+
+    @abstractmethod
+    def engines(self, mode: str) -> str:
+        """Which engines run what slimming in a mode of `nmtprune.slim.MODES` writes, and how: a line for people."""
 
     @abstractmethod
     def save(self, path: Path, *, force: bool = False, provenance: Mapping[str, Any] | None = None) -> None:

@@ -58,7 +58,9 @@ def test_the_table_for_people_ends_with_the_verification(tiny: Path, plan: Path,
     assert result.exit_code == 0, result.stderr
     assert ["heads", "24", "13", "-11"] in [line.split() for line in result.stdout.splitlines()]
     assert result.stdout.splitlines()[-1].startswith("verified: max |delta logit| ")
-    assert result.stderr == f"wrote {tmp_path / 'slim.pt'}\n"
+    written = tmp_path / "slim.pt"
+    runs = "runs in nmtprune, and in stock fairseq with --user-dir $(nmtprune user-dir)"
+    assert result.stderr == f"wrote {written}\n{written} {runs}\n"
 
 
 def test_a_slim_checkpoint_knows_its_lineage_and_how_it_was_made(tiny: Path, plan: Path, tmp_path: Path) -> None:

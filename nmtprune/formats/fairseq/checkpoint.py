@@ -189,6 +189,12 @@ class FairseqCheckpoint(Checkpoint):
             state = training.without_best(state)
         return self if state is self.state else FairseqCheckpoint.of_state(self.path, state)
 
+    def engines(self, mode: str) -> str:
+        """Stock fairseq runs what has other shapes with the plug-in only."""
+        if mode == "masked":
+            return "runs in every stock engine, as fast as before"
+        return "runs in nmtprune, and in stock fairseq with --user-dir $(nmtprune user-dir)"
+
     def save(self, path: Path, *, force: bool = False, provenance: Mapping[str, Any] | None = None) -> None:
         """Write the checkpoint atomically; `provenance` goes to the key ``nmtprune``, which fairseq does not read."""
         note = {} if provenance is None else {"nmtprune": json.dumps(provenance)}

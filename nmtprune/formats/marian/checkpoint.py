@@ -1,0 +1,257 @@
+"""A Marian model: what its ``.npz`` file holds, changed only where heads are."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+
+from nmtprune import files
+from nmtprune.architecture import Architecture, ModuleId
+from nmtprune.errors import CheckpointError
+from nmtprune.formats.base import Checkpoint, fingerprint
+from nmtprune.formats.marian import archive, layout
+from nmtprune.formats.marian.archive import Arrays
+from nmtprune.formats.marian.options import ENTRY, Options, encode, parse, with_heads
+from nmtprune.plan import Lineage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nmtprune.network import Network
+
+NOTE = f"{layout.SPECIAL}nmtprune.json"
+"""Entry of what nmtprune knows of a model: lineage, heads that are padding, how the file was made."""
+
+_QUANTIZED = ("int8", "int16", "uint8")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MarianCheckpoint(Checkpoint):
+    """A transformer of Marian's, full or slim.
+
+    Attributes:
+        arrays: every entry of the file by name, in its order.
+        options: of the model.
+        known: what is known of every parameter.
+    """
+
+    arrays: Arrays
+    options: Options
+    known: Mapping[str, layout.Parameter]
+
+    format: ClassVar[str] = "marian"
+    fewest_stored_heads: ClassVar[int] = 1
+    """The branch of Marian that runs slim models computes modules without heads wrongly: they get a zero head."""
+
+    @classmethod
+    def load(cls, path: Path) -> "MarianCheckpoint":
+        """Read a file and check that its parameters are what its options say.
+
+        Raises:
+            CheckpointError: the file is damaged, no transformer of Marian's, or not supported; all reasons.
+        """
+        return cls.of_arrays(path, archive.read(path))
+
+    @classmethod
+    def of_arrays(cls, path: Path, arrays: Arrays) -> "MarianCheckpoint":
+        """A model from the entries that its file holds or will hold.
+
+        Raises:
+            CheckpointError: not supported, or parameters that do not fit the options; all reasons.
+        """
+        if ENTRY not in arrays:
+            raise CheckpointError(
+                f"{path}: has no {ENTRY}: no Marian model, or one without its options (write it with a Marian that "
+                "stores them: version 1.4 or later)"
+            )
+        options = parse(arrays[ENTRY].tobytes(), str(path))
+        note = _note(arrays, path)
+        architecture, faults = layout.architecture(options, note.padding)
+        own = {name for name in arrays if not name.startswith(layout.SPECIAL)}
+        known = layout.parameters(options, architecture, own)
+        faults += _faults(arrays, own, known)
+        if faults:
+            raise CheckpointError.of_faults(f"{path}: the parameters do not fit the options", faults)
+        tensors = {name: torch.from_numpy(arrays[name]) for name in arrays if name in own}
+        axes = layout.head_axes(options, architecture)
+        return cls(path, architecture, tensors, axes, note.lineage, arrays, options, known)
+
+    @property
+    def model_tensors(self) -> "Mapping[str, Tensor]":
+        """The parameters under the names of the file."""
+        return self.tensors
+
+    @property
+    def parameters(self) -> "Mapping[str, Tensor]":
+        """The same: Marian stores shared tables and tied layers once."""
+        return self.tensors
+
+    @cached_property
+    def sha256(self) -> str:
+        """Fingerprint of the parameters."""
+        return fingerprint(self.tensors)
+
+    @property
+    def architecture_name(self) -> str:
+        """``transformer``, with what its decoder is made of where that is not self-attention."""
+        return "transformer" if self.options.autoregression == "self-attention" else "transformer with SSRU decoder"
+
+    @property
+    def has_optimizer(self) -> bool:
+        """Marian keeps optimizer state in a file of its own."""
+        return False
+
+    def part_of(self, name: str) -> str:
+        """The part of the model that a parameter belongs to."""
+        return self.known[name].part
+
+    def rewritten(
+        self, tensors: "Mapping[str, Tensor]", architecture: Architecture, lineage: Lineage | None
+    ) -> "MarianCheckpoint":
+        """The same model with other parameters, head counts and lineage; what did not change is the same object.
+
+        Raises:
+            CheckpointError: heads were cut from a model that does not project what they give.
+        """
+        changed = {name: tensor for name, tensor in tensors.items() if tensor is not self.tensors[name]}
+        if not changed and architecture == self.architecture:
+            return self
+        arrays = {**self.arrays, **{name: tensor.numpy() for name, tensor in changed.items()}}
+        if architecture != self.architecture:
+            if not self.options.projection:
+                raise CheckpointError(
+                    f"{self.path}: without projections (transformer-no-projection) the heads of a module are the "
+                    "model's width: they can be masked, not cut"
+                )
+            arrays[ENTRY] = _text(encode(with_heads(self.options, _stored(architecture))))
+            arrays[NOTE] = _text(json.dumps(_note_json(architecture, lineage)).encode())
+        return MarianCheckpoint.of_arrays(self.path, arrays)
+
+    def engines(self, mode: str) -> str:
+        """The official Marian demands square matrices."""
+        if mode == "masked":
+            return "runs in every Marian (pymarian, marian-decoder), as fast as before"
+        unknown = "transformer-decoder-dim-ffn"
+        but = f"; that branch does not know {unknown}" if self.options.values.get(unknown) else ""
+        return (
+            "runs in marian-decoder of the branch pruned_final of Behnke's Marian, with --mini-batch 1 (larger batches "
+            f"may take stale keys from its cache){but}; the official Marian runs --mode masked only"
+        )
+
+    def save(self, path: Path, *, force: bool = False, provenance: Mapping[str, Any] | None = None) -> None:
+        """Write the model atomically, in the layout that every Marian reads; unchanged entries byte for byte."""
+        arrays = dict(self.arrays)
+        if provenance is not None:
+            there = json.loads(arrays[NOTE].tobytes().rstrip(b"\0")) if NOTE in arrays else {}
+            arrays[NOTE] = _text(json.dumps({**there, "provenance": provenance}).encode())
+        read = archive.read(self.path)
+        unchanged = {name for name, array in arrays.items() if _same(array, read.get(name))}
+        with files.atomic_output(path, force=force, inputs=[self.path]) as file:
+            archive.write(file, arrays, self.path, unchanged)
+
+    def without_optimizer(self) -> "MarianCheckpoint":
+        """The same: there is no optimizer state in it."""
+        return self
+
+    def reinitialized(self, seed: int) -> "MarianCheckpoint":
+        """Fresh weights are Marian's to draw.
+
+        Raises:
+            CheckpointError: always.
+        """
+        raise CheckpointError(
+            f"{self.path}: fresh weights (seed {seed}) are drawn for fairseq's models only: a Marian that knows head "
+            "counts trains this shape from scratch"
+        )
+
+    def network(self) -> "Network":
+        """What the native model must know beside parameters and head counts."""
+        from nmtprune.formats.marian import network
+
+        return network.describe(self.options)
+
+    def native_tensors(self) -> "Mapping[str, Tensor]":
+        """The parameters under the names of the native model's parameters."""
+        from nmtprune.formats.marian import network
+
+        return network.native_tensors(self.options, self.architecture, self.tensors)
+
+
+@dataclass(frozen=True)
+class _Note:
+    lineage: Lineage | None
+    padding: Mapping[ModuleId, int]
+
+
+def _note(arrays: Arrays, path: Path) -> _Note:
+    """What an earlier cut wrote down."""
+    if NOTE not in arrays:
+        return _Note(None, {})
+    try:
+        found = json.loads(arrays[NOTE].tobytes().rstrip(b"\0"))
+        padding = {ModuleId.parse(name): int(count) for name, count in found.get("padding", {}).items()}
+        lineage = found.get("lineage")
+    except (ValueError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path}: {NOTE} is damaged: {error}") from None
+    where = f"{path}: {NOTE}: lineage"
+    return _Note(None if lineage is None else Lineage.from_json(json.dumps(lineage), where), padding)
+
+
+def _note_json(architecture: Architecture, lineage: Lineage | None) -> dict[str, Any]:
+    padding = {str(module.id): module.padding_heads for module in architecture if module.padding_heads}
+    return {
+        "format": "nmtprune-marian",
+        "version": 1,
+        "padding": padding,
+        "lineage": None if lineage is None else json.loads(lineage.to_json()),
+    }
+
+
+def _stored(architecture: Architecture) -> dict[str, dict[int, int]]:
+    found: dict[str, dict[int, int]] = {}
+    for module in architecture:
+        found.setdefault(module.id.kind, {})[module.id.layer + 1] = module.stored_heads
+    return found
+
+
+def _text(content: bytes) -> Any:
+    """Bytes as Marian stores text: signed, ended by a NUL."""
+    ended = content if content.endswith(b"\0") else content + b"\0"
+    return np.frombuffer(bytearray(ended), dtype=np.int8)
+
+
+def _same(array: Any, there: Any) -> bool:
+    return (
+        there is not None
+        and array.dtype == there.dtype
+        and array.shape == there.shape
+        and array.tobytes() == there.tobytes()
+    )
+
+
+def _faults(arrays: Arrays, own: set[str], known: Mapping[str, layout.Parameter]) -> Iterator[str]:
+    quantized = sorted(name for name in own if str(arrays[name].dtype) in _QUANTIZED or "QuantMult" in name)
+    if quantized:
+        yield f"quantized weights ({quantized[0]} and others): slim the model that they were made from"
+        return
+    for name, parameter in known.items():
+        if name not in arrays:
+            yield f"{name} is missing"
+            continue
+        shape, dtype = arrays[name].shape, arrays[name].dtype
+        fits = len(shape) == len(parameter.shape) and all(
+            want in (None, size) for want, size in zip(parameter.shape, shape, strict=True)
+        )
+        if not fits:
+            wanted = " x ".join("any" if size is None else str(size) for size in parameter.shape)
+            yield f"{name} is {' x '.join(map(str, shape))}, not {wanted}"
+        elif dtype not in (np.float32, np.float16, np.float64):
+            yield f"{name} holds {dtype}, no floating-point numbers"
+    unknown = sorted(own - set(known))
+    if unknown:
+        yield f"nmtprune knows no {', '.join(unknown[:5])}" + (f" and {len(unknown) - 5} more" if unknown[5:] else "")

@@ -1,0 +1,168 @@
+"""Which parameters a Marian transformer has: their names, shapes and parts, and where heads lie in them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from nmtprune.architecture import Architecture, AttentionModule, ModuleId
+from nmtprune.formats.base import HeadAxis
+from nmtprune.formats.marian.options import Options, head_counts
+
+SPECIAL = "special:"
+"""Entries that are no parameters; Marian leaves out what begins so."""
+
+TABLES = ("Wemb", "encoder_Wemb", "decoder_Wemb")
+OUTPUT = ("decoder_ff_logit_out_Wt", "decoder_ff_logit_out_W")
+OUTPUT_BIAS = "decoder_ff_logit_out_b"
+
+_PREFIXES = {"encoder": "encoder_l{}_self", "decoder": "decoder_l{}_self", "cross": "decoder_l{}_context"}
+_PROJECTIONS = ("q", "k", "v")
+
+Shape = tuple[int | None, ...]
+"""Sizes of an array; None for any."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What is known of a parameter.
+
+    Attributes:
+        shape: its sizes.
+        part: of the model, as `Checkpoint.part_of` names it.
+    """
+
+    shape: Shape
+    part: str
+
+
+def prefix(id: ModuleId) -> str:
+    """How the names of an attention module's parameters begin."""
+    return _PREFIXES[id.kind].format(id.layer + 1)
+
+
+def module_ids(options: Options) -> Iterator[tuple[ModuleId, int]]:
+    """Attention modules that have parameters, tied ones once under their first layer, with that layer's number from 1.
+
+    A tied module stands under the layer whose number its parameters have in their names.
+    """
+    kinds = ("encoder", "decoder", "cross") if options.autoregression == "self-attention" else ("encoder", "cross")
+    for kind in kinds:
+        for layer in options.stored_layers("encoder" if kind == "encoder" else "decoder"):
+            yield ModuleId(kind, layer - 1), layer
+
+
+def architecture(options: Options, empty: Mapping[ModuleId, int]) -> tuple[Architecture, list[str]]:
+    """The attention modules, and what is wrong with head counts.
+
+    Args:
+        options: of the model.
+        empty: padding heads of modules, which compute nothing.
+    """
+    faults, counts = [], {}
+    for kind in ("encoder", "decoder", "cross"):
+        try:
+            counts[kind] = head_counts(options, kind)
+        except ValueError as error:
+            faults.append(str(error))
+    modules = []
+    for id, layer in module_ids(options):
+        stored = (counts.get(id.kind) or {}).get(layer, options.heads)
+        padding = empty.get(id, 0)
+        if padding > stored:
+            faults.append(f"{id} has {stored} heads, {padding} of which shall be padding")
+            padding = 0
+        modules.append(AttentionModule(id, stored - padding, options.head_dim, padding))
+    return Architecture(tuple(modules)), faults
+
+
+def head_axes(options: Options, architecture: Architecture) -> dict[ModuleId, tuple[HeadAxis, ...]]:
+    """Every axis in which heads lie: columns of W_q, W_k, W_v and their biases, rows of W_o.
+
+    Without W_o the output of a head is that of its values.
+    """
+    found = {}
+    for module in architecture:
+        own, joined = prefix(module.id), options.projection
+        axes = [
+            HeadAxis(f"{own}_{kind}{name}", 1, output=not joined and name == "v")
+            for name in _PROJECTIONS
+            for kind in ("W", "b")
+        ]
+        found[module.id] = (*axes, *([HeadAxis(f"{own}_Wo", 0, output=True)] if joined else []))
+    return found
+
+
+def parameters(options: Options, architecture: Architecture, names: set[str]) -> dict[str, Parameter]:
+    """Every parameter that the model must have.
+
+    Args:
+        options: of the model.
+        architecture: its attention modules.
+        names: those that are there, which decide how an output layer of its own is stored.
+    """
+    width = options.width
+    found: dict[str, Parameter] = {}
+    for table in _tables(options):
+        found[table] = Parameter((None, width), "embeddings")
+    if not options.flag("tied-embeddings") and not options.flag("tied-embeddings-all"):
+        transposed = OUTPUT[0] in names or OUTPUT[1] not in names
+        found[OUTPUT[not transposed]] = Parameter((None, width) if transposed else (width, None), "output")
+    if not options.flag("output-omit-bias"):
+        found[OUTPUT_BIAS] = Parameter((1, None), "output")
+    for stack in ("encoder", "decoder"):
+        found |= _norm(options, f"{stack}_emb", "transformer-postprocess-emb", "_pre")
+        found |= _norm(options, f"{stack}_top", "transformer-postprocess-top", "")
+        for layer in options.stored_layers(stack):
+            found |= _feed_forward(options, stack, layer)
+            if stack == "decoder" and options.autoregression == "ssru":
+                found |= _recurrence(options, layer)
+    for module in architecture:
+        found |= _attention(options, module)
+    return found
+
+
+def _tables(options: Options) -> tuple[str, ...]:
+    if options.flag("tied-embeddings-all") or options.flag("tied-embeddings-src"):
+        return TABLES[:1]
+    return TABLES[1:]
+
+
+def _attention(options: Options, module: AttentionModule) -> dict[str, Parameter]:
+    own, part = prefix(module.id), f"attention.{module.id.kind}"
+    inner = module.stored_heads * module.head_dim
+    found = {}
+    for name in _PROJECTIONS:
+        found[f"{own}_W{name}"] = Parameter((options.width, inner), part)
+        found[f"{own}_b{name}"] = Parameter((1, inner), part)
+    if options.projection:
+        found[f"{own}_Wo"] = Parameter((inner, options.width), part)
+        found[f"{own}_bo"] = Parameter((1, options.width), part)
+    return found | _sublayer_norms(options, f"{own}_Wo")
+
+
+def _feed_forward(options: Options, stack: str, layer: int) -> dict[str, Parameter]:
+    own, (inner, depth), width = f"{stack}_l{layer}_ffn", options.feed_forward(stack), options.width
+    sizes = [width, *[inner] * (depth - 1), width]
+    found = {}
+    for number, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
+        found[f"{own}_W{number}"] = Parameter((inputs, outputs), "feed-forward")
+        found[f"{own}_b{number}"] = Parameter((1, outputs), "feed-forward")
+    return found | _sublayer_norms(options, f"{own}_ffn")
+
+
+def _recurrence(options: Options, layer: int) -> dict[str, Parameter]:
+    """Of the SSRU (Kim et al. 2019), which stands where self-attention would."""
+    own, width = f"decoder_l{layer}_rnn", options.width
+    shapes: dict[str, Shape] = {"W": (width, width), "Wf": (width, width), "bf": (1, width)}
+    found = {f"{own}_{name}": Parameter(shape, "recurrence") for name, shape in shapes.items()}
+    return found | _sublayer_norms(options, f"{own}_ffn")
+
+
+def _sublayer_norms(options: Options, own: str) -> dict[str, Parameter]:
+    before = _norm(options, own, "transformer-preprocess", "_pre")
+    return before | _norm(options, own, "transformer-postprocess", "")
+
+
+def _norm(options: Options, own: str, sequence: str, ending: str) -> dict[str, Parameter]:
+    if "n" not in options.sequence(sequence):
+        return {}
+    return {f"{own}_ln_{name}{ending}": Parameter((1, options.width), "norms") for name in ("scale", "bias")}

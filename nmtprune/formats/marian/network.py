@@ -1,0 +1,138 @@
+"""From Marian's options to the description of the network that the native model runs, or to what keeps it from it."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from nmtprune.architecture import Architecture
+from nmtprune.errors import CheckpointError
+from nmtprune.formats.marian import layout
+from nmtprune.formats.marian.options import Options
+from nmtprune.network import Network, Positions, Stack
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EOS = 0
+"""Id that Marian's vocabularies give to the end of a sentence, which also pads batches."""
+
+_EPSILON = 1e-6
+_MAX_POSITIONS = 100_000
+_ACTIVATIONS = {"relu": "relu", "swish": "swish", "gelu": "gelu"}
+_KNOWN_SEQUENCES = {
+    "transformer-preprocess": ("", "n"),
+    "transformer-postprocess": ("a", "an", "na", "n", ""),
+    "transformer-postprocess-emb": ("", "n"),
+    "transformer-postprocess-top": ("", "n"),
+}
+"""What stands around sublayers, dropout left out."""
+_LINEAR = {"q": "query", "k": "key", "v": "value", "o": "output", "1": "input", "2": "output"}
+_SUBLAYERS = {"self": "self_attention", "context": "cross_attention"}
+
+
+def describe(options: Options) -> Network:
+    """The network of a Marian transformer.
+
+    Raises:
+        CheckpointError: something that the native model does not compute; all reasons.
+    """
+    faults = list(_faults(options))
+    if faults:
+        raise CheckpointError.of_faults("the native model cannot run this checkpoint", faults)
+    return Network(
+        encoder=_stack(options, options.depths[0]),
+        decoder=_stack(options, options.depths[1]),
+        activation=_ACTIVATIONS[str(options.values.get("transformer-ffn-activation", "swish"))],
+        padding=-1,
+        eos=EOS,
+        layer_norm_epsilon=_EPSILON,
+        output_bias=not options.flag("output-omit-bias"),
+    )
+
+
+def _faults(options: Options) -> Iterator[str]:
+    if options.autoregression == "ssru":
+        yield "an SSRU decoder"
+    if options.tied != tuple(range(1, options.depths[1] + 1)):
+        yield "tied decoder layers"
+    if not options.projection:
+        yield "attention without projections (transformer-no-projection)"
+    activation = options.values.get("transformer-ffn-activation", "swish")
+    if activation not in _ACTIVATIONS:
+        yield f"activation {activation} (known: {', '.join(_ACTIVATIONS)})"
+    depths = {stack: options.feed_forward(stack)[1] for stack in ("encoder", "decoder")}
+    yield from (f"{depth} linear layers in the {stack}'s feed-forward" for stack, depth in depths.items() if depth != 2)
+    for name, known in _KNOWN_SEQUENCES.items():
+        if options.sequence(name) not in known:
+            yield f"{name}: {options.values[name]}"
+
+
+def _stack(options: Options, layers: int) -> Stack:
+    return Stack(
+        layers=layers,
+        preprocess=options.sequence("transformer-preprocess"),
+        postprocess=options.sequence("transformer-postprocess"),
+        final_norm=options.sequence("transformer-postprocess-top") == "n",
+        embedding_scale=math.sqrt(options.width),
+        max_positions=_MAX_POSITIONS,
+        embedding_norm="n" in options.sequence("transformer-postprocess-emb"),
+        positions=None if options.flag("transformer-disable-position-embeddings") else Positions(False, 0),
+    )
+
+
+def native_tensors(
+    options: Options, architecture: Architecture, tensors: "Mapping[str, Tensor]"
+) -> "dict[str, Tensor]":
+    """The parameters as the native model names and lays them out: matrices transposed, vectors of one axis.
+
+    The decoder's table has a row of zeros behind the vocabulary's: what Marian feeds before the first word.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        for native, value in _translated(name, tensor, options):
+            found[native] = value
+    return found
+
+
+def _translated(name: str, tensor: "Tensor", options: Options) -> "Iterator[tuple[str, Tensor]]":
+    if name in layout.TABLES:
+        yield from _table(name, tensor, options)
+    elif name == layout.OUTPUT_BIAS:
+        yield "output.bias", tensor[0]
+    elif name in layout.OUTPUT:
+        yield "output.weight", tensor if name == layout.OUTPUT[0] else tensor.T
+    else:
+        stack, _, rest = name.partition("_")
+        yield _native_name(stack, rest), tensor[0] if tensor.shape[0] == 1 and not _is_matrix(rest) else tensor.T
+
+
+def _table(name: str, tensor: "Tensor", options: Options) -> "Iterator[tuple[str, Tensor]]":
+    if name != "decoder_Wemb":
+        yield "encoder.embedding.tokens.weight", tensor
+    if name != "encoder_Wemb":
+        start = tensor.new_zeros(1, tensor.shape[1])
+        import torch
+
+        yield "decoder.embedding.tokens.weight", torch.cat([tensor, start])
+        if options.flag("tied-embeddings") or options.flag("tied-embeddings-all"):
+            yield "output.weight", tensor
+
+
+def _is_matrix(rest: str) -> bool:
+    return rest.rpartition("_")[2].startswith("W")
+
+
+def _native_name(stack: str, rest: str) -> str:
+    """``l1_self_Wq`` -> ``encoder.layers.0.self_attention.q.weight``."""
+    layer, _, part = rest.partition("_")
+    if layer in ("emb", "top"):
+        place = "embedding.norm" if layer == "emb" else "final_norm"
+        return f"{stack}.{place}.{'weight' if 'scale' in part else 'bias'}"
+    own = f"{stack}.layers.{int(layer[1:]) - 1}"
+    sublayer, _, what = part.partition("_")
+    inner = _SUBLAYERS.get(sublayer, "feed_forward")
+    if "_ln_" in what:
+        place = "pre" if what.endswith("_pre") else "post"
+        return f"{own}.{inner}_{place}_norm.{'weight' if 'scale' in what else 'bias'}"
+    kind = "weight" if what[0] == "W" else "bias"
+    return f"{own}.{inner}.{_LINEAR[what[1:]]}.{kind}"

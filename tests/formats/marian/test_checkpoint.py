@@ -1,0 +1,281 @@
+"""Marian models: what is read, what a cut changes and leaves alone, and equality with real Marian."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nmtprune import slim
+from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.engines import native
+from nmtprune.errors import CheckpointError
+from nmtprune.evaluate.verify import verify
+from nmtprune.formats import load
+from nmtprune.formats.marian import MarianCheckpoint, archive
+from nmtprune.plan import Plan
+from tests.cli.running import nmtprune, refused
+from tests.marian_builders import marian_arrays, marian_model, write
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "post-norm, all tied": {},
+    "pre-norm with norms at both ends": {
+        "transformer_preprocess": "n",
+        "transformer_postprocess": "da",
+        "transformer_postprocess_emb": "nd",
+        "transformer_postprocess_top": "n",
+    },
+    "untied": {"tied_embeddings_all": False, "transformer_ffn_activation": "relu"},
+    "target table tied to the output": {"tied_embeddings_all": False, "tied_embeddings": True},
+    "uneven depths and widths": {"enc_depth": 3, "dec_depth": 1, "transformer_decoder_dim_ffn": 20},
+}
+SSRU = {
+    "transformer_decoder_autoreg": "rnn",
+    "dec_cell": "ssru",
+    "transformer_tied_layers": [1, 1],
+    "tied_embeddings_all": False,
+    "tied_embeddings": True,
+}
+
+
+def _plan(checkpoint: MarianCheckpoint, seed: int, share: float) -> Plan:
+    rng = np.random.default_rng(seed)
+    heads = checkpoint.architecture.head_ids()
+    return Plan.removing(checkpoint.base, [head for head in heads if rng.random() < share])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("mode", slim.MODES)
+def test_slim_models_compute_what_the_masked_one_does(tmp_path: Path, variant: str, mode: str) -> None:
+    base = MarianCheckpoint.load(marian_model(tmp_path / "model.npz", **VARIANTS[variant]))
+    for seed, share in ((1, 0.5), (2, 0.9), (3, 0.1)):
+        plan = _plan(base, seed, share)
+        result = slim.apply(plan, base, mode)
+        result.save(tmp_path / "slim.npz", force=True, provenance={"plan": plan.as_json()})
+        there = load(tmp_path / "slim.npz")
+        assert isinstance(there, MarianCheckpoint) and there.sha256 == result.sha256
+        verify(base, there, plan).raise_if_different()
+        kept = {module.id: module.heads for module in there.architecture}
+        assert mode == "masked" or kept == {module: len(plan.kept(module)) for module in base.base.modules}
+        if mode == "cut":
+            stored = {module.id: module.stored_heads for module in there.architecture}
+            assert stored == {module: max(1, heads) for module, heads in kept.items()}
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(removed=st.sets(st.integers(0, 23)), again=st.sets(st.integers(0, 23)))
+def test_slim_twice_is_slim_composed(tmp_path: Path, removed: set[int], again: set[int]) -> None:
+    base = MarianCheckpoint.of_arrays(tmp_path / "m.npz", marian_arrays())
+    heads = base.architecture.head_ids()
+    once = slim.apply(Plan.removing(base.base, [heads[place] for place in removed]), base)
+    left = once.architecture.head_ids()
+    second = Plan.removing(once.base, [left[place] for place in again if place < len(left)])
+    twice = slim.apply(second, once)
+    gone = {*(heads[place] for place in removed)}
+    kept = [head for head in heads if head not in gone]
+    gone |= {head for head, own in zip(kept, left, strict=True) if own in second.removed()}
+    direct = slim.apply(Plan.removing(base.base, gone), base)
+    assert twice.sha256 == direct.sha256 and twice.lineage == direct.lineage
+
+
+def test_what_a_plan_leaves_alone_stays_byte_for_byte(tmp_path: Path) -> None:
+    path = marian_model(tmp_path / "model.npz")
+    base = load(path)
+    plan = Plan.removing(base.base, [HeadId(ModuleId("encoder", 1), 2)])
+    slim.apply(plan, base).save(tmp_path / "slim.npz")
+    with zipfile.ZipFile(path) as before, zipfile.ZipFile(tmp_path / "slim.npz") as after:
+        names = before.namelist()
+        assert after.namelist() == [*names, "special:nmtprune.json.npy"]
+        changed = {name for name in names if before.read(name) != after.read(name)}
+        assert all(entry.compress_type == zipfile.ZIP_STORED and not entry.extra for entry in after.infolist())
+        # Marian 1.9 reads sizes from the local headers: no zip64 fields there, no data descriptors.
+        assert all(not entry.flag_bits & 8 for entry in after.infolist())
+    own = {f"encoder_l2_self_{name}.npy" for name in ("Wq", "Wk", "Wv", "Wo", "bq", "bk", "bv")}
+    assert changed == {*own, "special:model.yml.npy"}
+    options = yaml.safe_load(archive.read(tmp_path / "slim.npz")["special:model.yml"].tobytes().rstrip(b"\0"))
+    assert options["transformer-encoder-heads"] == [4, 3] and options["transformer-head-dim"] == 4
+    assert options["transformer-decoder-heads"] == options["transformer-context-heads"] == [4, 4]
+    assert options["transformer-head-file"] is False
+
+
+def test_head_counts_of_tied_and_recurrent_decoders(tmp_path: Path) -> None:
+    base = MarianCheckpoint.load(marian_model(tmp_path / "model.npz", **SSRU))
+    assert [str(module.id) for module in base.architecture] == ["encoder.0", "encoder.1", "cross.0"]
+    plan = Plan.of(base.base, {"encoder.0": [1], "encoder.1": [], "cross.0": [0, 3]})
+    cut = slim.apply(plan, base)
+    cut.save(tmp_path / "slim.npz")
+    there = load(tmp_path / "slim.npz")
+    options = yaml.safe_load(there.arrays["special:model.yml"].tobytes().rstrip(b"\0"))  # type: ignore[attr-defined]
+    assert options["transformer-encoder-heads"] == [1, 1] and options["transformer-context-heads"] == [2, 2]
+    assert options["transformer-decoder-heads"] == [4, 4]
+    assert there.architecture.count() == 3 and there.architecture[ModuleId("encoder", 1)].padding_heads == 1
+    assert not there.tensors["encoder_l2_self_Wv"].any() and there.tensors["encoder_l2_self_Wv"].shape == (16, 4)
+    shown = nmtprune("inspect", tmp_path / "slim.npz")
+    assert "marian transformer with SSRU decoder: 3 heads of 12 (75.0% removed)" in shown.stdout
+    assert "+1 padding" in shown.stdout
+    with pytest.raises(CheckpointError, match="the native model cannot run this checkpoint: an SSRU decoder; tied"):
+        native.load(base)
+
+
+def test_without_projections_heads_can_be_masked_only(tmp_path: Path) -> None:
+    base = MarianCheckpoint.load(marian_model(tmp_path / "model.npz", transformer_no_projection=True))
+    plan = Plan.removing(base.base, [HeadId(ModuleId("cross", 0), 1)])
+    masked = slim.apply(plan, base, "masked")
+    assert (
+        not masked.tensors["decoder_l1_context_Wv"][:, 4:8].any()
+        and not masked.tensors["decoder_l1_context_bv"][:, 4:8].any()
+    )
+    assert torch.equal(masked.tensors["decoder_l1_context_Wq"], base.tensors["decoder_l1_context_Wq"])
+    with pytest.raises(CheckpointError, match="they can be masked, not cut"):
+        slim.apply(plan, base)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"type": "amun"}, "type 'amun' (transformer is supported)"),
+        ({"dec_cell": "gru", "transformer_decoder_autoreg": "rnn"}, "decoder cell 'gru' (dec-cell: ssru is supported)"),
+        ({"transformer_decoder_autoreg": "average-attention"}, "decoder of kind 'average-attention'"),
+        ({"transformer_attention_mask": "alibi", "ulr": True}, "universal language representations (ulr: True); "
+         "attention masks (transformer-attention-mask: alibi)"),
+        ({"input_types": ["sequence", "class"]}, "inputs other than sequences (input-types: sequence, class)"),
+        ({"transformer_postprocess": "dhr"}, "operation h, r in transformer-postprocess: dhr (known: d, a, n)"),
+        ({"transformer_heads": 5}, "transformer-heads: 5 does not divide dim-emb: 16"),
+        ({"transformer_tied_layers": [2, 1]}, "transformer-tied-layers: [2, 1] for 2 layers"),
+        ({"enc_depth": "six"}, "enc-depth is 'six', not a number from 1 on"),
+        ({"transformer_head_file": True}, "transformer-head-file: true (heads are counted beside the model"),
+    ],
+)  # fmt: skip
+def test_options_that_are_not_supported(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    arrays = marian_arrays()
+    options = yaml.safe_load(arrays["special:model.yml"].tobytes().rstrip(b"\0"))
+    options |= {name.replace("_", "-"): value for name, value in changes.items()}
+    arrays["special:model.yml"] = np.frombuffer(yaml.safe_dump(options).encode(), dtype=np.int8)
+    path = write(tmp_path / "model.npz", arrays)
+    with pytest.raises(CheckpointError) as raised:
+        load(path)
+    assert str(raised.value).startswith(f"{path}: unsupported: {message}")
+
+
+def test_parameters_that_do_not_fit(tmp_path: Path) -> None:
+    arrays = marian_arrays()
+    del arrays["encoder_l1_self_bq"]
+    arrays["decoder_l1_ffn_W1"] = arrays["decoder_l1_ffn_W1"][:, :5]
+    arrays["extra"] = np.zeros((1, 1), dtype=np.float32)
+    path = write(tmp_path / "model.npz", arrays)
+    with pytest.raises(CheckpointError) as raised:
+        load(path)
+    assert str(raised.value) == (
+        f"{path}: the parameters do not fit the options: decoder_l1_ffn_W1 is 16 x 5, not 16 x 24; encoder_l1_self_bq "
+        "is missing; nmtprune knows no extra"
+    )
+
+
+def _damaged(tmp_path: Path) -> dict[str, tuple[Path, str]]:
+    good = marian_model(tmp_path / "good.npz").read_bytes()
+    truncated = tmp_path / "truncated.npz"
+    truncated.write_bytes(good[:-2000])
+    pickled, arrays = tmp_path / "pickled.npz", marian_arrays()
+    np.savez(pickled, Wemb=np.array([{"a": 1}], dtype=object))
+    bomb = write(tmp_path / "bomb.npz", {"Wemb": np.zeros((4000, 4000), dtype=np.float32)}, zipfile.ZIP_DEFLATED)
+    lying = tmp_path / "lying.npz"
+    header = {"descr": "<f4", "fortran_order": False, "shape": (1 << 40, 16)}
+    with zipfile.ZipFile(lying, "w") as archive_file, archive_file.open("Wemb.npy", "w") as entry:
+        np.lib.format.write_array_header_1_0(entry, header)
+        entry.write(b"\0" * 64)
+    bare = write(tmp_path / "bare.npz", {name: array for name, array in arrays.items() if name != "special:model.yml"})
+    broken = write(tmp_path / "broken.npz", {**arrays, "special:model.yml": np.frombuffer(b"a: [1", dtype=np.int8)})
+    int8 = write(tmp_path / "int8.npz", {**arrays, "encoder_l1_self_Wq": np.zeros((16, 16), dtype=np.int8)})
+    note = write(tmp_path / "note.npz", {**arrays, "special:nmtprune.json": np.frombuffer(b"{]", dtype=np.int8)})
+    return {
+        "truncated": (truncated, "damaged or truncated: File is not a zip file"),
+        "pickled": (pickled, "damaged: Wemb: holds Python objects (a pickle), which could run code when it is read"),
+        "bomb": (bomb, "bytes that claim to unpack to 64000"),
+        "lying": (lying, "damaged: Wemb: 64 bytes for shape [1099511627776, 16] of float32"),
+        "bare": (bare, "has no special:model.yml: no Marian model, or one without its options"),
+        "broken": (broken, "special:model.yml is no YAML: while parsing a flow sequence"),
+        "int8": (int8, "quantized weights (encoder_l1_self_Wq and others): slim the model that they were made from"),
+        "note": (note, "special:nmtprune.json is damaged"),
+    }
+
+
+@pytest.mark.parametrize("which", ["truncated", "pickled", "bomb", "lying", "bare", "broken", "int8", "note"])
+def test_damaged_files(tmp_path: Path, which: str) -> None:
+    path, message = _damaged(tmp_path)[which]
+    code, line = refused("inspect", path)
+    assert code == 3 and line.startswith(f"{path}: ") and message in line
+
+
+def test_commands_that_need_sentences_say_so(tmp_path: Path, tiny: Path) -> None:
+    path = marian_model(tmp_path / "model.npz")
+    code, line = refused("score", path, "--data-bin", tiny.parent / "data-bin", "-o", tmp_path / "scores.json")
+    assert code == 6 and line.startswith(f"{path}: a marian model: it can be inspected, planned for and slimmed")
+
+
+def test_by_command(tmp_path: Path) -> None:
+    path, plan = marian_model(tmp_path / "model.npz"), tmp_path / "plan.json"
+    assert nmtprune("plan", path, "--random", "50%", "-o", plan).code == 0
+    result = nmtprune("slim", path, "--plan", plan, "-o", tmp_path / "slim.npz", "--format", "json")
+    assert result.code == 0, result.stderr
+    figures = json.loads(result.stdout)
+    assert figures["heads"] == {"before": 24, "after": 12} and figures["verification"]["ok"]
+    assert "branch pruned_final of Behnke's Marian" in result.stderr and "--mode masked only" in result.stderr
+    note = json.loads(archive.read(tmp_path / "slim.npz")["special:nmtprune.json"].tobytes().rstrip(b"\0"))
+    assert note["lineage"]["root"]["format"] == "marian" and note["provenance"]["mode"] == "cut"
+
+
+def _marian_scores(model: Path, vocabulary: Path, source: Path, target: Path) -> list[float]:
+    """Log-probabilities of sentences by Marian itself."""
+    program = Path(sys.executable).parent / "pymarian"
+    files = ("-m", model, "-v", vocabulary, vocabulary, "-t", source, target)
+    command = [program, "score", *files, "--cpu-threads", "1", "-w", "500", "--mini-batch", "8", "--quiet"]
+    done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
+    return [float(line) for line in done.stdout.split()]
+
+
+def _vocabulary(folder: Path, words: int) -> Path:
+    path = folder / "vocab.yml"
+    names = ["</s>", "<unk>", *(f"w{number}" for number in range(2, words))]
+    path.write_text("".join(f'"{name}": {number}\n' for number, name in enumerate(names)))
+    return path
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_scores_are_those_of_marian(tmp_path: Path, variant: str) -> None:
+    """Sentence log-probabilities: the native model, and Marian itself on the full and on the masked model."""
+    base = MarianCheckpoint.load(marian_model(tmp_path / "model.npz", **VARIANTS[variant]))
+    plan = _plan(base, 4, 0.5)
+    slim.apply(plan, base, "masked").save(tmp_path / "masked.npz")
+    rng = np.random.default_rng(3)
+    sides = [[rng.integers(2, 40, rng.integers(2, 9)).tolist() for _ in range(12)] for _ in range(2)]
+    texts = [tmp_path / "source", tmp_path / "target"]
+    for text, side in zip(texts, sides, strict=True):
+        text.write_text("".join(" ".join(f"w{word}" for word in sentence) + "\n" for sentence in side))
+    vocabulary = _vocabulary(tmp_path, 40)
+    cut = slim.apply(plan, base)
+    for name, checkpoint in (("model", base), ("masked", cut)):
+        model = native.load(checkpoint)
+        start = model.words[1]
+        theirs = _marian_scores(tmp_path / f"{name}.npz", vocabulary, *texts)
+        for source, target, expected in zip(*sides, theirs, strict=True):
+            words = torch.tensor([*target, 0])
+            with torch.inference_mode():
+                scores = model(torch.tensor([[*source, 0]]), torch.tensor([[start, *target]])).log_softmax(-1)[0]
+            assert float(scores[torch.arange(len(words)), words].sum()) == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_real_model(test_models: Path, tmp_path: Path) -> None:
+    base = load(test_models / "m30k-ende-marian" / "model.npz")
+    assert base.architecture.count() == 96
+    for seed in range(3):
+        plan = _plan(base, seed, 0.2 + 0.25 * seed)  # type: ignore[arg-type]
+        for mode in slim.MODES:
+            verify(base, slim.apply(plan, base, mode), plan).raise_if_different()
