@@ -40,6 +40,8 @@ class Stack:
         feed_forward_norm: the feed-forward layer normalizes what its activation gives (NormFormer).
         residual_scale: the feed-forward sublayer's input is scaled by a vector where it is added (NormFormer).
         max_positions: longest sequence, in tokens, that the model takes.
+        recurrent: a recurrence (SSRU) takes the place of self-attention; only in decoders, like the next.
+        tied: for every layer the number, from 0, of the layer whose parameters it has; empty where each has its own.
     """
 
     layers: int
@@ -55,6 +57,8 @@ class Stack:
     attention_norm: bool = False
     feed_forward_norm: bool = False
     residual_scale: bool = False
+    recurrent: bool = False
+    tied: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

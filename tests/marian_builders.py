@@ -104,7 +104,9 @@ def _layer(options: dict[str, Any], stack: str, own: str) -> dict[str, tuple[int
         shapes |= {f"{module}_b{letter}": (1, width) for letter in letters}
     if stack == "decoder" and ssru:
         shapes |= {f"{own}_rnn_W": (width, width), f"{own}_rnn_Wf": (width, width), f"{own}_rnn_bf": (1, width)}
-        sublayers.append(f"{own}_rnn_ffn")
+        # Marian names the norm before the recurrence otherwise than the one after it.
+        shapes |= _norm(f"{own}_rnn", "_pre", width) if "n" in options["transformer-preprocess"] else {}
+        shapes |= _norm(f"{own}_rnn_ffn", "", width) if "n" in options["transformer-postprocess"] else {}
     for sublayer in sublayers:
         if "n" in options["transformer-preprocess"]:
             shapes |= _norm(sublayer, "_pre", width)

@@ -11,6 +11,7 @@ from nmtprune.architecture import Architecture, ModuleId
 from nmtprune.model.attention import CrossAttention, Probe, SelfAttention, Visible
 from nmtprune.model.kernels import linear
 from nmtprune.model.memory import Memory
+from nmtprune.model.ssru import Recurrence
 from nmtprune.model.state import Step
 from nmtprune.model.weights import Weights
 from nmtprune.network import Network, Stack
@@ -142,14 +143,16 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Self-attention, cross-attention where the model has it, then feed-forward."""
 
+    self_attention: SelfAttention
+    around_self: Residual
+
     def __init__(self, blueprint: Blueprint, layer: int) -> None:
         super().__init__()
         network, weights, width = blueprint.network, blueprint.weights, blueprint.decoder_width
         stack, epsilon, prefix = network.decoder, network.layer_norm_epsilon, f"decoder.layers.{layer}"
         self.layer, self.joint = layer, network.joint_attention
-        own, cross = ModuleId("decoder", layer), ModuleId("cross", layer)
-        self.self_attention = SelfAttention(blueprint.architecture[own], weights, f"{prefix}.self_attention", width)
-        self.around_self = Residual(stack, weights, f"{prefix}.self_attention", width, epsilon)
+        cross = ModuleId("cross", layer)
+        self._build_first(blueprint, prefix)
         self.cross_attention: CrossAttention | None = None
         self.around_cross: Residual | None = None
         if cross in blueprint.architecture:
@@ -158,6 +161,13 @@ class DecoderLayer(nn.Module):
             self.around_cross = Residual(stack, weights, name, width, epsilon)
         self.feed_forward = FeedForward(network, stack, weights, f"{prefix}.feed_forward", width)
         self.around_feed_forward = Residual(stack, weights, f"{prefix}.feed_forward", width, epsilon)
+
+    def _build_first(self, blueprint: Blueprint, prefix: str) -> None:
+        """What comes before cross-attention."""
+        network, weights, width = blueprint.network, blueprint.weights, blueprint.decoder_width
+        own, name = blueprint.architecture[ModuleId("decoder", self.layer)], f"{prefix}.self_attention"
+        self.self_attention = SelfAttention(own, weights, name, width)
+        self.around_self = Residual(network.decoder, weights, name, width, network.layer_norm_epsilon)
 
     def remember(self, states: Tensor, *, by_head: bool) -> tuple[Tensor | None, Tensor | None]:
         """Keys and values of the encoder's output [B, S, D] for cross-attention and for joint self-attention."""
@@ -197,3 +207,21 @@ class DecoderLayer(nn.Module):
             return keys_values
         repeats = keys_values.shape[1] // joint.shape[1]
         return torch.cat([joint.repeat_interleave(repeats, 1), keys_values], dim=2)
+
+
+class RecurrentDecoderLayer(DecoderLayer):
+    """A recurrence, cross-attention, then feed-forward; for whole sequences, since it keeps no state between passes."""
+
+    def _build_first(self, blueprint: Blueprint, prefix: str) -> None:
+        network, weights, width = blueprint.network, blueprint.weights, blueprint.decoder_width
+        self.recurrence = Recurrence(weights, f"{prefix}.recurrence", width)
+        self.around_self = Residual(
+            network.decoder, weights, f"{prefix}.recurrence", width, network.layer_norm_epsilon
+        )  # fmt: skip
+
+    def attend_to_self(self, x: Tensor, step: Step, memory: Memory | None, probe: Probe) -> Tensor:
+        """Output of the recurrence for states [R, T, D], before what stands around it."""
+        if step.state is not None:
+            raise ValueError("a recurrent decoder is not run step by step")
+        update: Tensor = self.recurrence(self.around_self.before(x))
+        return update

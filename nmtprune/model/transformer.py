@@ -10,7 +10,7 @@ from nmtprune.architecture import Architecture
 from nmtprune.model.attention import Masks, Visible
 from nmtprune.model.embedding import Embedding
 from nmtprune.model.kernels import linear
-from nmtprune.model.layers import Blueprint, DecoderLayer, EncoderLayer, LayerNorm
+from nmtprune.model.layers import Blueprint, DecoderLayer, EncoderLayer, LayerNorm, RecurrentDecoderLayer
 from nmtprune.model.memory import EncoderOutput, Memory
 from nmtprune.model.output import AdaptiveOutput, LinearOutput
 from nmtprune.model.state import DecoderState, Pass, Step, place
@@ -63,7 +63,10 @@ class Decoder(nn.Module):
         network, weights, width = blueprint.network, blueprint.weights, blueprint.decoder_width
         self.embedding = embedding
         self.dtype = weights.dtype
-        self.layers = nn.ModuleList(DecoderLayer(blueprint, layer) for layer in range(network.decoder.layers))
+        kind = RecurrentDecoderLayer if network.decoder.recurrent else DecoderLayer
+        numbers = network.decoder.tied or tuple(range(network.decoder.layers))
+        built = {number: kind(blueprint, number) for number in dict.fromkeys(numbers)}
+        self.layers = nn.ModuleList(built[number] for number in numbers)
         self.final_norm = (
             LayerNorm(weights, "decoder.final_norm", width, network.layer_norm_epsilon)
             if network.decoder.final_norm

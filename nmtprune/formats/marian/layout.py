@@ -154,7 +154,8 @@ def _recurrence(options: Options, layer: int) -> dict[str, Parameter]:
     own, width = f"decoder_l{layer}_rnn", options.width
     shapes: dict[str, Shape] = {"W": (width, width), "Wf": (width, width), "bf": (1, width)}
     found = {f"{own}_{name}": Parameter(shape, "recurrence") for name, shape in shapes.items()}
-    return found | _sublayer_norms(options, f"{own}_ffn")
+    before = _norm(options, own, "transformer-preprocess", "_pre")
+    return found | before | _norm(options, f"{own}_ffn", "transformer-postprocess", "")
 
 
 def _sublayer_norms(options: Options, own: str) -> dict[str, Parameter]:

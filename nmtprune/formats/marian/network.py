@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nmtprune.architecture import Architecture
@@ -19,6 +20,7 @@ EOS = 0
 _EPSILON = 1e-6
 _MAX_POSITIONS = 100_000
 _ACTIVATIONS = {"relu": "relu", "swish": "swish", "gelu": "gelu"}
+_RECURRENCE = {"W": "input.weight", "Wf": "gate.weight", "bf": "gate.bias"}
 _KNOWN_SEQUENCES = {
     "transformer-preprocess": ("", "n"),
     "transformer-postprocess": ("a", "an", "na", "n", ""),
@@ -27,7 +29,7 @@ _KNOWN_SEQUENCES = {
 }
 """What stands around sublayers, dropout left out."""
 _LINEAR = {"q": "query", "k": "key", "v": "value", "o": "output", "1": "input", "2": "output"}
-_SUBLAYERS = {"self": "self_attention", "context": "cross_attention"}
+_SUBLAYERS = {"self": "self_attention", "context": "cross_attention", "rnn": "recurrence"}
 
 
 def describe(options: Options) -> Network:
@@ -41,7 +43,11 @@ def describe(options: Options) -> Network:
         raise CheckpointError.of_faults("the native model cannot run this checkpoint", faults)
     return Network(
         encoder=_stack(options, options.depths[0]),
-        decoder=_stack(options, options.depths[1]),
+        decoder=replace(
+            _stack(options, options.depths[1]),
+            recurrent=options.autoregression == "ssru",
+            tied=tuple(number - 1 for number in options.tied),
+        ),
         activation=_ACTIVATIONS[str(options.values.get("transformer-ffn-activation", "swish"))],
         padding=-1,
         eos=EOS,
@@ -51,10 +57,6 @@ def describe(options: Options) -> Network:
 
 
 def _faults(options: Options) -> Iterator[str]:
-    if options.autoregression == "ssru":
-        yield "an SSRU decoder"
-    if options.tied != tuple(range(1, options.depths[1] + 1)):
-        yield "tied decoder layers"
     if not options.projection:
         yield "attention without projections (transformer-no-projection)"
     activation = options.values.get("transformer-ffn-activation", "swish")
@@ -131,8 +133,10 @@ def _native_name(stack: str, rest: str) -> str:
     own = f"{stack}.layers.{int(layer[1:]) - 1}"
     sublayer, _, what = part.partition("_")
     inner = _SUBLAYERS.get(sublayer, "feed_forward")
-    if "_ln_" in what:
+    if "ln_" in what:
         place = "pre" if what.endswith("_pre") else "post"
         return f"{own}.{inner}_{place}_norm.{'weight' if 'scale' in what else 'bias'}"
+    if sublayer == "rnn":
+        return f"{own}.{inner}.{_RECURRENCE[what]}"
     kind = "weight" if what[0] == "W" else "bias"
     return f"{own}.{inner}.{_LINEAR[what[1:]]}.{kind}"
