@@ -61,10 +61,11 @@ class _Lines(Notes):
     def advance(self, what: str, steps: int = 1, *, passing: bool = False) -> None:
         self._done += steps
         now = time.monotonic()
-        if passing and self._done < self._steps and now - self._said < _PASSING_S:
+        ends = steps and self._done >= self._steps
+        if passing and not ends and now - self._said < _PASSING_S:
             return
         self._said, spent = now, now - self._start
-        left = spent / self._done * (self._steps - self._done)
+        left = spent / max(self._done, 1) * (self._steps - self._done)
         text = f"{self._stage}: {what} done, {self._done} of {self._steps}, {duration(spent)}, {duration(left)} left"
         say(text + self._run.left())
 

@@ -10,19 +10,26 @@ PERCENT = 100
 
 
 class TrainingBar:
-    """Shows fairseq-train as a stage of PERCENT steps.
+    """Shows a training as a stage of PERCENT steps, whether fairseq-train is called for it once or again and again.
 
     Attributes:
         text: what was said last.
-        begun: when the first batch began, by `time.monotonic`; None before.
+        begun: when the first batch of the last call began, by `time.monotonic`; None before.
     """
 
-    def __init__(self, progress: Progress, weight: float = 0.0) -> None:
-        """Watch one call of a training that is `weight` steps of its run."""
+    def __init__(self, progress: Progress, title: str, weight: float = 0.0) -> None:
+        """Watch a training that is `weight` steps of its run."""
         self.text = ""
         self.begun: float | None = None
-        self._progress, self._weight = progress, weight
+        self._progress, self._title, self._weight = progress, title, weight
         self._done = 0
+
+    def call(self) -> None:
+        """Fairseq-train is called; it goes on where an earlier call ended."""
+        self.begun = None
+        self._progress.begin(self._title, PERCENT)
+        if self._done:
+            self._progress.advance("what was trained,", self._done, passing=True)
 
     def begin(self, number: int, total: int, step: Step, text: str) -> None:
         """Nothing: the stage has begun."""
@@ -31,12 +38,11 @@ class TrainingBar:
         """Advance by the percents that are new."""
         self.text = update.text
         self.begun = time.monotonic() if self.begun is None else self.begun
-        percent = int((update.fraction or 0.0) * PERCENT)
-        if percent > self._done:
-            # First that of the run, whose time left stands behind that of the stage.
-            self._progress.advance_all(self._weight * (percent - self._done) / PERCENT)
-            self._progress.advance(f"{update.text},", percent - self._done, passing=True)
-            self._done = percent
+        new = max(int((update.fraction or 0.0) * PERCENT) - self._done, 0)
+        # First that of the run, whose time left stands behind that of the stage.
+        self._progress.advance_all(self._weight * new / PERCENT)
+        self._done += new
+        self._progress.advance(f"{update.text},", new, passing=True)
 
     def end(self, seconds: float) -> None:
         """Nothing: the next stage ends this one."""

@@ -26,7 +26,7 @@ from nmtprune.runs.l0.setup import Job, L0Run, prepare
 from nmtprune.runs.measure import measure
 from nmtprune.runs.state import Interrupted, State, pack
 from nmtprune.runs.steps import StepFailed, run_step
-from nmtprune.runs.training_bar import PERCENT, TrainingBar
+from nmtprune.runs.training_bar import TrainingBar
 
 if TYPE_CHECKING:
     from nmtprune.evaluate.metric import Scored
@@ -123,9 +123,10 @@ class _Lambda:
         if repaired:
             self._progress.note(repaired)
         log = self._training.next_log()
-        self._progress.begin(self._training.title, PERCENT)
+        bar = TrainingBar(self._progress, self._training.title)
+        bar.call()
         try:
-            run_step(self._training.step(_WATCHED), log, TrainingBar(self._progress))
+            run_step(self._training.step(_WATCHED), log, bar)
         except StepFailed as failed:
             raise type(failed.reason)(f"{failed.reason}; all that it said is in {log}") from None
         self._state.add(f"{self._name}/trained", pack({"updates": np.array(0)}))

@@ -30,6 +30,7 @@ from nmtprune.runs.meters import CONFIDENCE, confidence_meter
 from nmtprune.runs.progress import Progress
 from nmtprune.runs.state import State, pack
 from nmtprune.runs.training import Training
+from nmtprune.runs.training_bar import TrainingBar
 from nmtprune.scores import HeadScore, Scores
 
 if TYPE_CHECKING:
@@ -186,11 +187,12 @@ class Stages:
             most_updates=self._run.converge_updates,
             maximizes=self._job.maximizes,
         )
+        bar = TrainingBar(self._progress, training.title, self._weight(ticket))
         first = Target(patience.first + self._run.patience, patience.worst)
         while True:
             # On disk before it is trained for: a resumed run must know what the best one was before.
             target = first if key not in self._state else _target(self._state[key])
-            following, _ = self._trainer.converge(training, patience, target, self._weight(ticket))
+            following = self._trainer.converge(training, patience, target, bar)
             if following is None:
                 return
             self._state.add(key, pack(_numbers(**vars(following))))

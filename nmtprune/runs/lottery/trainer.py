@@ -18,7 +18,7 @@ from nmtprune.runs import run_folder
 from nmtprune.runs.progress import Progress
 from nmtprune.runs.steps import StepFailed, run_step
 from nmtprune.runs.training import Training
-from nmtprune.runs.training_bar import PERCENT, TrainingBar
+from nmtprune.runs.training_bar import TrainingBar
 from nmtprune.runs.training_options import Options
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Trainer:
             TrainingError: training failed or diverged.
             OutputError: the disk is full.
         """
-        spent, bar = Stopwatch(), TrainingBar(self._progress, weight)
+        spent, bar = Stopwatch(), TrainingBar(self._progress, training.title, weight)
         at = self._begin(training)
         if at is None or at.updates < updates:
             self._call(training, (("--max-update", str(updates)),), bar, spent)
@@ -141,21 +141,18 @@ class Trainer:
         bar.complete()
         return spent
 
-    def converge(
-        self, training: Training, patience: Patience, target: Target, weight: float
-    ) -> tuple[Target | None, Stopwatch]:
-        """Train to a target.
+    def converge(self, training: Training, patience: Patience, target: Target, bar: TrainingBar) -> Target | None:
+        """Train to a target, shown in `bar`.
 
         Returns:
-            The next target, None where training has converged; and the time that it took.
+            The next target; None where training has converged.
 
         Raises:
             TrainingError, OutputError: as for `reach`.
         """
-        spent, bar = Stopwatch(), TrainingBar(self._progress, weight)
         at = self._begin(training)
         if not patience.reached(at, target.validation):
-            self._call(training, patience.ends(target.validation), bar, spent)
+            self._call(training, patience.ends(target.validation), bar, Stopwatch())
             at = self._progress_of(training.last)
         best = self._progress_of(training.best)
         if at is None or best is None or best.validation is None:
@@ -165,14 +162,11 @@ class Trainer:
             raise TrainingError(f"{training.name}: fairseq-train ended at update {at.updates}, too early")
         at_most = patience.most_updates is not None and at.updates >= patience.most_updates
         following = Target(patience.number(best) + patience.validations, best.validation)
-        if (
-            at_most
-            or not patience.better(best.validation, target.better_than)
-            or patience.reached(at, following.validation)
-        ):
-            bar.complete()
-            return None, spent
-        return following, spent
+        better = patience.better(best.validation, target.better_than)
+        if better and not at_most and not patience.reached(at, following.validation):
+            return following
+        bar.complete()
+        return None
 
     def _begin(self, training: Training) -> "TrainingProgress | None":
         """Where a training is; its folder is made, and a last checkpoint that is cut off goes."""
@@ -196,7 +190,7 @@ class Trainer:
 
     def _call(self, training: Training, ends: Options, bar: TrainingBar, spent: Stopwatch) -> None:
         log = training.next_log()
-        self._progress.begin(training.title, PERCENT)
+        bar.call()
         started = time.monotonic()
         step = replace(training, options=(*training.options, *ends)).step()
         try:
