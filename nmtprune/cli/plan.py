@@ -165,6 +165,7 @@ def _limits(checkpoint: "Checkpoint", settings: PlanSettings) -> "Limits":
 def _make(checkpoint: "Checkpoint", settings: PlanSettings, limits: "Limits") -> "Plan":
     """The plan that the given form asks for, without provenance."""
     from nmtprune.methods import patterns
+    from nmtprune.methods.chance import random_scores
 
     base, per = checkpoint.base, settings.per or "model"
     if settings.keep is not None:
@@ -174,7 +175,7 @@ def _make(checkpoint: "Checkpoint", settings: PlanSettings, limits: "Limits") ->
     if settings.empty_layers is not None:
         return patterns.empty_layers(base, settings.empty_layers, limits)
     if settings.random is not None:
-        scores = patterns.random_scores(base.modules, settings.seed)
+        scores = random_scores(base.modules, settings.seed)
         return patterns.remove_lowest(base, scores, _amount(settings.random, base.modules, limits), limits, per)
     scores = _scores(settings.scores or Path(), checkpoint, limits).scores_by_head()
     return patterns.remove_lowest(base, scores, _amount(settings.lowest or "", base.modules, limits), limits, per)

@@ -1,34 +1,17 @@
-"""Plans from patterns, from chance and from scores: random and patterned pruning (Budhraja et al. 2020).
-
-What is drawn is a number per head, from a generator that is seeded with the seed, the kind and the layer: the same seed
-ranks the heads of a module alike in every plan, whatever other modules there are, and the heads that a plan of 50 %
-keeps are among those that a plan of 25 % keeps.
-"""
+"""Plans from patterns, from chance and from scores: random and patterned pruning (Budhraja et al. 2020)."""
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-import numpy as np
-
 from nmtprune.architecture import KINDS, STACKS, Architecture, HeadId, ModuleId, parse_heads
 from nmtprune.budget import Amount, Limits, Modules, lowest, reachable, resolve
 from nmtprune.errors import BudgetError, UsageError
+from nmtprune.methods.chance import lowest_in, random_scores
 from nmtprune.plan import Base, Plan
 
 SCOPES = ("model", "kind", "module")
 """What an amount is of: all selected heads, those of each kind, or those of each module."""
-
-
-def random_scores(modules: Modules, seed: int) -> dict[HeadId, float]:
-    """A random number from 0 to 1 for every head; the lowest of them are a random choice of heads."""
-    drawn: dict[HeadId, float] = {}
-    for module in sorted(modules):
-        generator = np.random.default_rng([seed, KINDS.index(module.kind), module.layer])
-        drawn.update(
-            (HeadId(module, head), float(number)) for head, number in enumerate(generator.random(modules[module]))
-        )
-    return drawn
 
 
 def keep_heads(base: Base, pattern: str, seed: int, limits: Limits) -> Plan:
@@ -50,18 +33,8 @@ def keep_heads(base: Base, pattern: str, seed: int, limits: Limits) -> Plan:
         return _keep_totals(base, pattern, seed, limits)
     keep = _layer_counts(base, pattern)
     scores = random_scores(base.modules, seed)
-    removed = [head for id, count in keep.items() for head in _lowest_in(scores, id, base.modules[id] - count)]
+    removed = [head for id, count in keep.items() for head in lowest_in(scores, id, base.modules[id] - count)]
     return checked(Plan.removing(base, removed), limits)
-
-
-def same_counts(plan: Plan, seed: int) -> Plan:
-    """A plan that keeps as many heads in each module as another one; which ones is drawn."""
-    modules = plan.base.modules
-    scores = random_scores(modules, seed)
-    removed = [
-        head for id, heads in modules.items() for head in _lowest_in(scores, id, heads - len(plan.kept(id)))
-    ]  # fmt: skip
-    return Plan.removing(plan.base, removed)
 
 
 def remove_heads(base: Base, names: str, architecture: Architecture, limits: Limits) -> Plan:
@@ -255,15 +228,10 @@ def _even_totals(base: Base, totals: Mapping[str, int], scores: Mapping[HeadId, 
             above = f" or {(below + 1) * layers}" if below < min(modules.values()) else ""
             faults.append(f"{kind} cannot keep {total} in {layers} equal layers: {below * layers}{above} can be kept")
         for module, heads in modules.items():
-            removed += _lowest_in(scores, module, heads - keep)
+            removed += lowest_in(scores, module, heads - keep)
     if faults:
         raise BudgetError("; ".join(faults), faults)
     return removed
-
-
-def _lowest_in(scores: Mapping[HeadId, float], module: ModuleId, number: int) -> list[HeadId]:
-    every = sorted((head for head in scores if head.module == module), key=lambda head: (scores[head], head))
-    return every[:number]
 
 
 def _groups(modules: Modules, limits: Limits, per: str) -> Iterable[tuple[str, Modules, Limits]]:

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from nmtprune.architecture import KINDS, STACKS, Architecture, AttentionModule, HeadId, ModuleId
 from nmtprune.budget import Amount, Limits
 from nmtprune.errors import BudgetError, PlanError, UsageError
+from nmtprune.methods.chance import random_scores, same_counts
 from nmtprune.methods.patterns import (
     SCOPES,
     empty_layers,
     keep_heads,
-    random_scores,
     remove_heads,
     remove_lowest,
 )
@@ -344,3 +344,11 @@ def test_plans_are_for_the_base() -> None:
         empty_layers(SLIM, "even", Limits()),
     ):
         plan.check(SLIM)
+
+
+def test_same_counts_keep_as_many_heads_in_each_module() -> None:
+    plan = keep_heads(FULL, "encoder=730812 cross=012345", 3, Limits())
+    drawn = [same_counts(plan, seed) for seed in (1, 2)]
+    for other in drawn:
+        assert all(len(other.kept(module)) == len(plan.kept(module)) for module in FULL.modules)
+    assert drawn[0].keep != drawn[1].keep and drawn[0] == same_counts(plan, 1)

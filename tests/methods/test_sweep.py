@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nmtprune.architecture import KINDS, HeadId, ModuleId
 from nmtprune.budget import Amount, Limits, lowest
 from nmtprune.errors import BudgetError
-from nmtprune.methods.patterns import random_scores
+from nmtprune.methods.chance import random_scores
 from nmtprune.methods.sweep import next_plan, numbers_removed, sweep
 from nmtprune.plan import Base, Plan
 

@@ -20,9 +20,9 @@ from nmtprune.errors import BudgetError, DataError, OutputError, UsageError
 from nmtprune.evaluate.significance import Difference, SignificanceTest
 from nmtprune.evaluate.verify import verify
 from nmtprune.formats import load
+from nmtprune.methods.chance import random_scores
 from nmtprune.methods.importance import ImportanceSettings, importance, module_norms, normalized
 from nmtprune.methods.measuring import batches
-from nmtprune.methods.patterns import random_scores
 from nmtprune.plan import Plan
 from nmtprune.runs.drop import DropRule
 from nmtprune.runs.greedy.loop import GreedyResult, greedy

@@ -12,6 +12,7 @@ from nmtprune.architecture import Architecture, ModuleId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import Checkpoint, HeadAxis, fingerprint
 from nmtprune.formats.fairseq import (
+    averages,
     containers,
     fresh,
     gated,
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nmtprune.network import Network
-
-_AVERAGES = {"ema": "ema", "ema_fp32": "ema_fp32_params"}
-"""Prefix of names in `Checkpoint.tensors` -> key in ``extra_state`` of a moving average of the weights."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -92,7 +90,7 @@ class FairseqCheckpoint(Checkpoint):
         description = settings.describe(state, str(path)) if gates else description
         model: Mapping[str, Tensor] = state["model"]
         slots = layout.slots(description, model)
-        faults = layout.faults(slots, description, model) + list(_average_faults(state))
+        faults = layout.faults(slots, description, model) + list(averages.faults(state))
         if faults:
             raise CheckpointError.of_faults(f"{path}: the tensors do not fit the settings", faults)
         aliases = {name: first for name, first in layout.aliases(description).items() if name in model}
@@ -102,7 +100,7 @@ class FairseqCheckpoint(Checkpoint):
             if name not in aliases and (name not in slots or slots[name].draw is not None)
         }
         found = optimizer.read(state, parameters, _criterion_shapes(state))
-        copies = {f"{prefix}/{name}": tensor for prefix, own in _averages(state) for name, tensor in own.items()}
+        copies = {f"{prefix}/{name}": tensor for prefix, own in averages.stored(state) for name, tensor in own.items()}
         return cls(
             path=path,
             architecture=description.architecture,
@@ -255,11 +253,7 @@ class FairseqCheckpoint(Checkpoint):
         """The state with other tensors at the places that their names stand for."""
         model = self.model_tensors
         own = {name: tensor for name, tensor in changed.items() if name in model}
-        extra = state.get("extra_state", {})
-        for prefix, key in _AVERAGES.items():
-            copies = _under(prefix, changed)
-            if copies:
-                extra = {**extra, key: containers.with_entries(extra[key], copies)}
+        extra = averages.rewritten(state.get("extra_state", {}), changed)
         found = {**state, "model": containers.with_entries(state["model"], own)}
         if "extra_state" in state:
             found["extra_state"] = extra
@@ -276,25 +270,6 @@ class FairseqCheckpoint(Checkpoint):
                 yield f"{name} and {first} differ, though the settings share them"
 
 
-def _averages(state: State) -> Iterator[tuple[str, "Mapping[str, Tensor]"]]:
-    extra = state.get("extra_state")
-    for prefix, key in _AVERAGES.items():
-        if isinstance(extra, dict) and isinstance(extra.get(key), dict):
-            yield prefix, extra[key]
-
-
-def _average_faults(state: State) -> Iterator[str]:
-    from torch import Tensor
-
-    for prefix, copies in _averages(state):
-        for name, copy in copies.items():
-            own = state["model"].get(name)
-            if not isinstance(copy, Tensor):
-                yield f"{_AVERAGES[prefix]} entry {name} is no tensor"
-            elif own is not None and copy.shape != own.shape:
-                yield f"{_AVERAGES[prefix]} entry {name} has shape {list(copy.shape)}, not {list(own.shape)}"
-
-
 def _criterion_shapes(state: State) -> dict[str, tuple[int, ...]]:
     """Shapes of a criterion's own parameters, which are trained with the model's."""
     from torch import Tensor
@@ -304,10 +279,6 @@ def _criterion_shapes(state: State) -> dict[str, tuple[int, ...]]:
     return {str(name): tuple(tensor.shape) for name, tensor in found.items() if isinstance(tensor, Tensor)}
 
 
-def _under(prefix: str, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
-    return {name.removeprefix(f"{prefix}/"): t for name, t in tensors.items() if name.startswith(f"{prefix}/")}
-
-
 def _head_axes(own: Mapping[ModuleId, tuple[HeadAxis, ...]], copies: list[str]) -> dict[ModuleId, tuple[HeadAxis, ...]]:
     """The axes of the model's tensors and the same axes of their copies: averages and moments."""
     by_name: dict[str, list[str]] = {}
@@ -315,7 +286,7 @@ def _head_axes(own: Mapping[ModuleId, tuple[HeadAxis, ...]], copies: list[str]) 
         by_name.setdefault(copy.rpartition("/")[2], []).append(copy)
 
     def of_copy(copy: str, axis: HeadAxis) -> HeadAxis:
-        is_average = copy.split("/")[0] in _AVERAGES
+        is_average = copy.split("/")[0] in averages.KEYS
         return HeadAxis(copy, axis.axis, axis.blocks, output=axis.output and is_average)
 
     return {

@@ -22,9 +22,12 @@ _LARGEST_HEADER = 1 << 16
 
 def looks_like(path: Path) -> bool:
     """Whether a file is a zip archive of ``.npy`` arrays, and no checkpoint of torch's."""
-    with path.open("rb") as file:
-        if file.read(len(_MAGIC)) != _MAGIC:
-            return False
+    try:
+        with path.open("rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                return False
+    except OSError:
+        return False  # who reads it says why it cannot be read
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

@@ -11,7 +11,7 @@ from nmtprune.architecture import HeadId
 from nmtprune.budget import Limits
 from nmtprune.evaluate.metric import Scored
 from nmtprune.evaluate.significance import SignificanceTest
-from nmtprune.methods.patterns import random_scores
+from nmtprune.methods.chance import random_scores
 from nmtprune.methods.sweep import sweep
 from nmtprune.plan import Plan
 from nmtprune.runs.drop import DropRule

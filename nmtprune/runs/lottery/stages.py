@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nmtprune import files, plots, provenance, slim
 from nmtprune.architecture import HeadId
 from nmtprune.evaluate.metric import Scored
-from nmtprune.methods.patterns import same_counts
+from nmtprune.methods.chance import same_counts
 from nmtprune.methods.sweep import next_plan
 from nmtprune.plan import Plan
 from nmtprune.runs import run_folder

@@ -16,6 +16,7 @@ import torch
 
 from nmtprune.errors import CheckpointError
 from nmtprune.formats import load
+from nmtprune.formats.fairseq import FairseqCheckpoint
 from tests import builders
 from tests.conftest import Build
 
@@ -71,7 +72,9 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     assert message(path) == "not a fairseq checkpoint (a zip archive without a torch file in it)"
     with open(path, "wb") as file:
         np.savez(file, weights=np.zeros(3))
-    assert message(path) == "not a fairseq checkpoint (an .npz archive of NumPy without a torch file in it)"
+    assert message(path).startswith("has no special:model.yml: no Marian model, or one without its options")
+    with pytest.raises(CheckpointError, match=r"not a fairseq checkpoint \(an \.npz archive of NumPy without a torch"):
+        FairseqCheckpoint.load(path)
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
     assert message(path) == "not a fairseq checkpoint (a TorchScript archive)"
 

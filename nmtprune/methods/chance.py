@@ -1,0 +1,41 @@
+"""Heads that are drawn (Budhraja et al. 2020).
+
+What is drawn is a number per head, from a generator that is seeded with the seed, the kind and the layer: the same seed
+ranks the heads of a module alike in every plan, whatever other modules there are, and the heads that a plan of 50 %
+keeps are among those that a plan of 25 % keeps.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from nmtprune.architecture import KINDS, HeadId, ModuleId
+from nmtprune.budget import Modules
+from nmtprune.plan import Plan
+
+
+def random_scores(modules: Modules, seed: int) -> dict[HeadId, float]:
+    """A random number from 0 to 1 for every head; the lowest of them are a random choice of heads."""
+    drawn: dict[HeadId, float] = {}
+    for module in sorted(modules):
+        generator = np.random.default_rng([seed, KINDS.index(module.kind), module.layer])
+        drawn.update(
+            (HeadId(module, head), float(number)) for head, number in enumerate(generator.random(modules[module]))
+        )
+    return drawn
+
+
+def same_counts(plan: Plan, seed: int) -> Plan:
+    """A plan that keeps as many heads in each module as another one; which ones is drawn."""
+    modules = plan.base.modules
+    scores = random_scores(modules, seed)
+    removed = [
+        head for id, heads in modules.items() for head in lowest_in(scores, id, heads - len(plan.kept(id)))
+    ]  # fmt: skip
+    return Plan.removing(plan.base, removed)
+
+
+def lowest_in(scores: Mapping[HeadId, float], module: ModuleId, number: int) -> list[HeadId]:
+    """The heads of a module with the lowest scores, the first of equals."""
+    every = sorted((head for head in scores if head.module == module), key=lambda head: (scores[head], head))
+    return every[:number]
