@@ -32,6 +32,12 @@ _SOURCE = click.option(
 _REFERENCE = click.option(
     "--reference", type=_PATH_OR_STDIN, metavar="FILE", help="Raw reference translations, one per sentence."
 )
+_VOCABS = click.option(
+    "--vocabs",
+    type=(click.Path(path_type=Path), click.Path(path_type=Path)),
+    metavar="A B",
+    help="Source and target vocabulary of a Marian model (.spm or .yml) instead of --data-bin; with raw text.",
+)
 _LANGUAGES = (
     click.option("-s", "--source-lang", metavar="LANG", help="Source language, where the data leaves it open."),
     click.option("-t", "--target-lang", metavar="LANG", help="Target language, likewise."),
@@ -60,7 +66,7 @@ _TEXT = (
 
 def data_options(command: F) -> F:
     """DATA for commands that score: the command receives ``data``, a `DataOptions`."""
-    options = (_DATA_BIN, _SUBSET, _SOURCE, _REFERENCE, *_LANGUAGES, *_TEXT)
+    options = (_DATA_BIN, _SUBSET, _SOURCE, _REFERENCE, _VOCABS, *_LANGUAGES, *_TEXT)
     decorated: F = _add(_collecting(command), options)
     return decorated
 
@@ -75,7 +81,7 @@ def translation_data_options(command: F) -> F:
         help="Raw text, one sentence per line, also .gz; '-' is standard input.",
     )
     subset = click.option("--subset", metavar="NAME[,NAME...]", help="A binarized subset instead of raw text.")
-    options = (_DATA_BIN, source, subset, *_LANGUAGES, *_TEXT)
+    options = (_DATA_BIN, source, subset, _VOCABS, *_LANGUAGES, *_TEXT)
     decorated: F = _add(_collecting(command, default_source=STDIN), options)
     return decorated
 
@@ -134,10 +140,12 @@ def _importance_data_of(
         raise UsageError("importance: --importance-subset and --importance-source exclude each other")
     if (source is None) != (reference is None):
         raise UsageError("importance: --importance-source FILE and --importance-reference FILE go together")
-    if data.data_bin is None:
-        raise UsageError("importance: --importance-subset and --importance-source need --data-bin DIR")
     if source is not None:
         return replace(data, subset=None, source=source, reference=reference, skip_invalid=True)
+    if data.vocabs is not None:
+        return data  # a Marian model has no training set at hand: the sentences of DATA
+    if data.data_bin is None:
+        raise UsageError("importance: --importance-subset and --importance-source need --data-bin DIR")
     subset = subset or TRAINING_SUBSET
     joined = subset == TRAINING_SUBSET
     return replace(data, subset=subset, source=None, reference=None, join_shards=joined, skip_invalid=True)

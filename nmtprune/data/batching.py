@@ -153,6 +153,6 @@ def collate(sentences: Sequence[Ids], pad: int, *, left_pad: bool) -> "Tensor":
     return torch.from_numpy(padded)
 
 
-def shift_right(sentences: Sequence[Ids], eos: int) -> list[Ids]:
-    """Decoder inputs of teacher forcing: an end-of-sentence symbol, then the target without its last token."""
-    return [np.concatenate((np.array([eos], dtype=np.int64), sentence[:-1])) for sentence in sentences]
+def shift_right(sentences: Sequence[Ids], start: int) -> list[Ids]:
+    """Decoder inputs of teacher forcing: what starts a sentence, then the target without its last token."""
+    return [np.concatenate((np.array([start], dtype=np.int64), sentence[:-1])) for sentence in sentences]

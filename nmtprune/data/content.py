@@ -17,7 +17,7 @@ from nmtprune.data.subwords import (
     guess_post_process,
 )
 from nmtprune.data.text import STDIN, TextFile, read_text, stream_lines
-from nmtprune.data.vocabulary import FairseqVocabulary
+from nmtprune.data.vocabulary import Vocabulary
 from nmtprune.errors import DataError, UsageError
 from nmtprune.files import sha256_file
 
@@ -36,8 +36,8 @@ class LanguagePair:
     """
 
     languages: Languages
-    source: FairseqVocabulary
-    target: FairseqVocabulary
+    source: Vocabulary
+    target: Vocabulary
     codec: TextCodec
 
 
@@ -71,7 +71,7 @@ class Content:
         return f"line {place + 1}" if self.raw else f"sentence {place} (counted from 0)"
 
 
-def build_codec(options: DataOptions, languages: Languages, target: FairseqVocabulary) -> tuple[TextCodec, str | None]:
+def build_codec(options: DataOptions, languages: Languages, target: Vocabulary) -> tuple[TextCodec, str | None]:
     """The text codec, and a note where the way to join subwords was guessed.
 
     Raises:

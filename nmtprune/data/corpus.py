@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from nmtprune.data.batching import Batch, BatchLimits, batch_by_size, collate, order_by_length, shift_right, shuffled
 from nmtprune.data.content import Content, LanguagePair, build_codec, read_binarized, read_raw, stream_raw
 from nmtprune.data.databin import DataBin, Languages
+from nmtprune.data.marian_vocabulary import SENTENCEPIECE, MarianVocabulary
 from nmtprune.data.options import DataOptions, ModelProfile
 from nmtprune.data.sentences import Ids, Sentences
 from nmtprune.data.subwords import TextCodec
@@ -99,7 +101,7 @@ class Corpus:
             sentences = [self.target[index] for index in positions.tolist()]
             pad, left_pad = self.target_vocabulary.pad, self.model.left_pad_target
             target = collate(sentences, pad, left_pad=left_pad)
-            previous = collate(shift_right(sentences, self.target_vocabulary.eos), pad, left_pad=left_pad)
+            previous = collate(shift_right(sentences, self.target_vocabulary.start), pad, left_pad=left_pad)
         return Batch(
             positions=positions,
             source=collate(source, self.source_vocabulary.pad, left_pad=self.model.left_pad_source),
@@ -171,6 +173,10 @@ def stream_corpus(options: DataOptions, model: ModelProfile, size: int) -> Itera
 
 def _language_pair(options: DataOptions, model: ModelProfile) -> tuple[DataBin, LanguagePair, str | None]:
     """The folder of the vocabularies, what turns text into token ids, and a note where a part of that was guessed."""
+    if options.vocabs is not None:
+        return DataBin(options.vocabs[0].parent), *_marian_pair(options, options.vocabs, model)
+    if model.marian:
+        raise UsageError("data: a Marian model: name its vocabularies with --vocabs A B, and text with --source FILE")
     if options.data_bin is None:
         raise UsageError("data: no vocabulary: name --data-bin DIR")
     folder = DataBin(options.data_bin)
@@ -181,6 +187,22 @@ def _language_pair(options: DataOptions, model: ModelProfile) -> tuple[DataBin, 
     check_size(target, model.target_symbols, "target")
     codec, note = build_codec(options, languages, target)
     return folder, LanguagePair(languages, source, target, codec), note
+
+
+def _marian_pair(
+    options: DataOptions, paths: tuple[Path, Path], model: ModelProfile
+) -> tuple[LanguagePair, str | None]:
+    if not model.marian and model.source_symbols is not None:
+        raise UsageError("data: --vocabs are Marian's: this model has fairseq's dictionaries in --data-bin DIR")
+    source, target = (MarianVocabulary.read(path) for path in paths)
+    check_size(source, model.source_symbols, "source")
+    check_size(target, model.target_symbols, "target")
+    languages = Languages(options.source_lang or "source", options.target_lang or "target")
+    segmented = options
+    if options.sentencepiece is None and options.bpe_codes is None and paths[0].suffix == SENTENCEPIECE:
+        segmented = replace(options, sentencepiece=paths[0])
+    codec, note = build_codec(segmented, languages, target)
+    return LanguagePair(languages, source, target, codec), note
 
 
 def _within_positions(

@@ -25,6 +25,7 @@ class DataOptions:
         bpe_codes: codes of subword-nmt or fastBPE that split raw text.
         source_lang: source language, where the folder or the checkpoint leaves it open.
         target_lang: target language, likewise.
+        vocabs: source and target vocabulary of a Marian model, for raw text.
         post_process: how symbols become words, one of POST_PROCESSES; None: as the other settings suggest.
         tokenizer: how raw text is tokenized and translations are detokenized, one of TOKENIZERS.
         skip_invalid: leave out sentences that are longer than the model's positions instead of refusing them.
@@ -37,6 +38,7 @@ class DataOptions:
     reference: Path | None = None
     sentencepiece: Path | None = None
     bpe_codes: Path | None = None
+    vocabs: tuple[Path, Path] | None = None
     source_lang: str | None = None
     target_lang: str | None = None
     post_process: str | None = None
@@ -62,14 +64,19 @@ class DataOptions:
         return tuple(name.strip() for name in (self.subset or DEFAULT_SUBSET).split(","))
 
     def _form_faults(self) -> list[str]:
+        if self.source is None and self.vocabs is not None:
+            return ["--vocabs goes with raw text: name --source FILE"]
         if self.source is None:
             return [] if self.data_bin else ["none given: name --data-bin DIR or --source FILE"]
         faults = []
-        if self.data_bin is None:
+        if self.data_bin is not None and self.vocabs is not None:
+            faults.append("--vocabs (Marian's) and --data-bin (fairseq's) exclude each other")
+        if self.data_bin is None and self.vocabs is None:
             faults.append("--source needs --data-bin DIR, whose dictionaries dict.LANG.txt turn text into token ids")
         if self.subset is not None:
             faults.append("--subset names binarized data and --source raw text: give one of the two")
-        if self.sentencepiece is None and self.bpe_codes is None and self.post_process != "none":
+        splits = self.vocabs is not None and all(path.suffix == ".spm" for path in self.vocabs)
+        if not (splits or self.sentencepiece or self.bpe_codes or self.post_process == "none"):
             faults.append(
                 "--source needs --sentencepiece MODEL or --bpe-codes FILE "
                 "(or --post-process none, for text whose words are the dictionary's symbols)"
@@ -104,6 +111,7 @@ class ModelProfile:
         max_target_positions: tokens that the decoder takes.
         left_pad_source: padding goes before source sentences, fairseq's default.
         left_pad_target: padding goes before target sentences.
+        marian: the vocabularies are Marian's.
     """
 
     source_symbols: int | None = None
@@ -114,3 +122,4 @@ class ModelProfile:
     max_target_positions: int | None = None
     left_pad_source: bool = True
     left_pad_target: bool = False
+    marian: bool = False

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nmtprune.data.text import first_of, read_text
-from nmtprune.data.vocabulary import FairseqVocabulary
+from nmtprune.data.vocabulary import Vocabulary
 from nmtprune.errors import DataError, UsageError
 
 POST_PROCESSES = (
@@ -43,7 +43,7 @@ def post_process(symbols: str, method: str) -> str:
     raise UsageError(f"--post-process '{method}' is unknown: choose among {', '.join(POST_PROCESSES)}")
 
 
-def guess_post_process(vocabulary: FairseqVocabulary) -> str:
+def guess_post_process(vocabulary: Vocabulary) -> str:
     """How the symbols of a dictionary are to be joined, by the marks that they carry.
 
     A mark counts where at least one symbol in a thousand has it: a stray one in a dictionary of words decides nothing.
@@ -90,6 +90,12 @@ class SentencePieceSegmenter:
             raise DataError(f"{path}: no SentencePiece model: that file usually ends in .model") from error
         if not loaded:
             raise DataError(f"{path}: no SentencePiece model: the file is empty")
+
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """All pieces by id."""
+        count = self._processor.GetPieceSize()
+        return tuple(self._processor.IdToPiece(number) for number in range(count))
 
     def encode(self, text: str) -> str:
         """Blank-separated pieces of a sentence."""

@@ -24,6 +24,14 @@ class Vocabulary(Protocol):
         """The file it was read from."""
 
     @property
+    def symbols(self) -> tuple[str, ...]:
+        """By id."""
+
+    @property
+    def start(self) -> int:
+        """Id that stands before the first word of a target sentence."""
+
+    @property
     def pad(self) -> int:
         """Id of the padding symbol."""
 
@@ -34,6 +42,10 @@ class Vocabulary(Protocol):
     @property
     def unk(self) -> int:
         """Id of the unknown symbol."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the file."""
 
     def __len__(self) -> int:
         """Number of symbols, special ones included."""
@@ -65,6 +77,7 @@ class FairseqVocabulary:
     pad = 1
     eos = 2
     unk = 3
+    start = 2
 
     @classmethod
     def read(cls, path: Path) -> "FairseqVocabulary":

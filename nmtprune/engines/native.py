@@ -64,6 +64,7 @@ class NativeEngine(Engine):
 
     def translate(self, corpus: "Corpus", kept: Kept) -> list[list[Hypothesis]]:
         """Up to `beam` translations of every sentence, batch by batch."""
+        _check_search(self.model, self.checkpoint)
         masks, symbols = masks_of(self.model, kept), symbols_of(corpus)
         found: list[list[Hypothesis]] = [[] for _ in range(len(corpus))]
         for positions in corpus.batches(self.settings.limits):
@@ -75,7 +76,7 @@ class NativeEngine(Engine):
 
     def ablation(self, corpus: "Corpus") -> "NativeAblation":
         """Prepare to run the sentences under many head masks."""
-        return NativeAblation(self.model, corpus, self.settings)
+        return NativeAblation(self.model, corpus, self.settings, self.checkpoint)
 
 
 class NativeAblation(Ablation):
@@ -85,9 +86,11 @@ class NativeAblation(Ablation):
         free_bytes: memory left for recorded searches.
     """
 
-    def __init__(self, model: Transformer, corpus: "Corpus", settings: EngineSettings) -> None:
+    def __init__(
+        self, model: Transformer, corpus: "Corpus", settings: EngineSettings, checkpoint: "Checkpoint"
+    ) -> None:
         """Cut the corpus into batches; nothing is translated yet."""
-        self._model, self._corpus = model, corpus
+        self._model, self._corpus, self._checkpoint = model, corpus, checkpoint
         self._batches = corpus.batches(settings.limits)
         self._search = RecordedSearch(model, settings.search, symbols_of(corpus))
         self._recorded: dict[int, list[Chunk]] = {}
@@ -95,6 +98,7 @@ class NativeAblation(Ablation):
 
     def best(self, systems: Sequence[Kept]) -> list[list[Tokens]]:
         """The best translations under each of several systems."""
+        _check_search(self._model, self._checkpoint)
         masks = [masks_of(self._model, kept) for kept in systems]
         found: list[list[Tokens]] = [[()] * len(self._corpus) for _ in systems]
         for system, positions, texts in self._search.translations(_Chunks(self._chunks), masks):
@@ -132,6 +136,14 @@ class NativeAblation(Ablation):
                     self._recorded[number] = chunks
                     self.free_bytes -= size
             yield from chunks
+
+
+def _check_search(model: Transformer, checkpoint: "Checkpoint") -> None:
+    if not model.network.searchable:
+        raise EngineError(
+            f"{checkpoint.path}: the native engine does not search as Marian does yet: what needs no translations "
+            "works (--metric loss, importance, confidence)"
+        )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from nmtprune.data.options import ModelProfile
-from nmtprune.errors import CheckpointError, EngineError
+from nmtprune.errors import CheckpointError
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
@@ -18,15 +18,8 @@ def profile(checkpoint: "Checkpoint") -> ModelProfile:
 
     Raises:
         CheckpointError: a language model: it has no source side.
-        EngineError: a model of a format whose vocabularies nmtprune does not read.
     """
-    found = _PROFILES.get(checkpoint.format)
-    if found is None:
-        raise EngineError(
-            f"{checkpoint.path}: a {checkpoint.format} model: it can be inspected, planned for and slimmed, not fed "
-            "with sentences yet"
-        )
-    return found(checkpoint)
+    return _PROFILES[checkpoint.format](checkpoint)
 
 
 def _fairseq(checkpoint: "Checkpoint") -> ModelProfile:
@@ -70,4 +63,12 @@ def _truth(value: object) -> bool:
     return str(value).strip().lower() not in _FALSE
 
 
-_PROFILES: Mapping[str, Callable[["Checkpoint"], ModelProfile]] = {"fairseq": _fairseq}
+def _marian(checkpoint: "Checkpoint") -> ModelProfile:
+    """From the tables alone: a Marian model knows neither its vocabularies nor a longest sentence."""
+    tables = checkpoint.model_tensors
+    source, target = (tables.get(f"{side}_Wemb", tables.get("Wemb")) for side in ("encoder", "decoder"))
+    sizes = [None if table is None else int(table.shape[0]) for table in (source, target)]
+    return ModelProfile(source_symbols=sizes[0], target_symbols=sizes[1], left_pad_source=False, marian=True)
+
+
+_PROFILES: Mapping[str, Callable[["Checkpoint"], ModelProfile]] = {"fairseq": _fairseq, "marian": _marian}

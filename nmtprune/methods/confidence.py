@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 
 def confidence(
-    model: "Transformer", batches: Iterable[Batch], *, exclude_eos: bool = False, masks: "Masks | None" = None
+    model: "Transformer",
+    batches: Iterable[Batch],
+    *,
+    left_out: tuple[int, int] | None = None,
+    masks: "Masks | None" = None,
 ) -> dict[HeadId, float]:
     """Confidence of every head on sentences and their translations, teacher forced.
 
@@ -32,8 +36,9 @@ def confidence(
     Args:
         model: an encoder-decoder model.
         batches: sentences with references, or with translations in their place (`measuring.on_translations`).
-        exclude_eos: leave out the queries of end-of-sentence symbols (Voita et al. 2019): in the encoder the position
-            of the symbol, in decoder and cross-attention the one that predicts it. It stays a key like others.
+        left_out: leave out the queries of these symbols, of the source and of the target; those that end sentences
+            for Voita et al. 2019: in the encoder the position of the symbol, in decoder and cross-attention the one
+            that predicts it. It stays a key like others.
         masks: [H] of zeros and ones for modules that lost heads; the confidence is that in the model without them.
 
     Returns:
@@ -48,7 +53,7 @@ def confidence(
 
     from nmtprune.model import Pass
 
-    left, left_out = heads_left(model, masks), model.network.eos if exclude_eos else None
+    left = heads_left(model, masks)
     sums = {id: torch.zeros_like(mask, dtype=torch.float64) for id, mask in left.items()}
     counts = dict.fromkeys(left, 0)
     with torch.inference_mode():

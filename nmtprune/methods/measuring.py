@@ -96,14 +96,15 @@ class Texts:
         source, previous, target = (side.to(device) for side in (batch.source, batch.previous, batch.target))
         return cls(source, previous, target, source != padding, target != padding)
 
-    def queries(self, module: ModuleId, left_out: int | None = None) -> "Tensor":
+    def queries(self, module: ModuleId, left_out: tuple[int, int] | None = None) -> "Tensor":
         """Which positions [B, T] send queries in a module: tokens of the source in the encoder, else of the target.
 
-        Those of the token `left_out` do not count. In the decoder a position is that of the token predicted there.
+        Those of the token `left_out` (of the source, of the target) do not count. In the decoder a position is that of
+        the token predicted there.
         """
-        side = (self.source, self.real_source) if module.kind == "encoder" else (self.target, self.real_target)
-        tokens, real = side
-        return real if left_out is None else real & (tokens != left_out)
+        encoder = module.kind == "encoder"
+        tokens, real = (self.source, self.real_source) if encoder else (self.target, self.real_target)
+        return real if left_out is None else real & (tokens != left_out[not encoder])
 
 
 def heads_left(model: "Transformer", masks: "Masks | None") -> "dict[ModuleId, Tensor]":

@@ -71,9 +71,10 @@ class TeacherPass:
         self._layers = tuple(cast(Iterable[DecoderLayer], model.decoder.layers))
         self._encoder = EncoderPass(model, source, first) if first is not None and first.kind == "encoder" else None
         self._memory = None if self._encoder is not None else model.remember(model.encode(source))
-        # The first self-attention of the decoder sees nothing of the encoder, unless attention is joint.
+        # The first self-attention of the decoder, where there is one, sees nothing of the encoder, unless it is joint.
         self._entry = ModuleId("decoder", 0) if first is None or first.kind == "encoder" else first
-        at_start = first is None or (self._encoder is not None and model.network.joint_attention)
+        whole = model.network.joint_attention or model.network.decoder.recurrent
+        at_start = first is None or (self._encoder is not None and whole)
         self._states: Tensor | None = None
         self._context: Tensor | None = None
         if not at_start:

@@ -127,7 +127,9 @@ class Meter:
         from nmtprune.methods.measuring import batches
 
         corpus = self._translated() if self.settings.translates else self.corpus
-        return confidence(self.model, batches(corpus, self._limits), exclude_eos=self.settings.exclude_eos)
+        ends = corpus.source_vocabulary.eos, corpus.target_vocabulary.eos
+        left_out = ends if self.settings.exclude_eos else None
+        return confidence(self.model, batches(corpus, self._limits), left_out=left_out)
 
     def facts(self, name: str) -> dict[str, Any]:
         """On what and how scores of that name were measured, for files."""

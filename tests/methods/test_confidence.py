@@ -24,6 +24,8 @@ from tests.model import support
 from tests.reference import confidence as slow
 
 EOS = 2
+ENDS = (EOS, EOS)
+"""Of source and target sentences."""
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -62,7 +64,7 @@ def uniform(example: Example, kind: str, exclude_eos: bool) -> float:
 
 @pytest.mark.parametrize("exclude_eos", [False, True])
 def test_confidence_is_that_of_plain_loops(example: Example, exclude_eos: bool) -> None:
-    found = confidence(example.model, batches(example.corpus), exclude_eos=exclude_eos)
+    found = confidence(example.model, batches(example.corpus), left_out=ENDS if exclude_eos else None)
     network, architecture = example.checkpoint.network(), example.checkpoint.architecture
     assert close(found, slow.confidence(network, architecture, example.tensors, example.pairs, exclude_eos))
     assert tuple(found) == example.heads
@@ -71,14 +73,16 @@ def test_confidence_is_that_of_plain_loops(example: Example, exclude_eos: bool) 
 
 @pytest.mark.parametrize("exclude_eos", [False, True])
 def test_batches_make_no_difference(example: Example, exclude_eos: bool) -> None:
-    expected = confidence(example.model, batches(example.corpus), exclude_eos=exclude_eos)
+    expected = confidence(example.model, batches(example.corpus), left_out=ENDS if exclude_eos else None)
     for limits in (ALONE, BatchLimits(max_tokens=50, multiple=1), BatchLimits(max_sentences=5, multiple=1)):
-        assert close(confidence(example.model, batches(example.corpus, limits), exclude_eos=exclude_eos), expected)
+        assert close(
+            confidence(example.model, batches(example.corpus, limits), left_out=ENDS if exclude_eos else None), expected
+        )
 
 
 @pytest.mark.parametrize("exclude_eos", [False, True])
 def test_heads_that_attend_to_all_keys_alike(example: Example, exclude_eos: bool) -> None:
-    found = confidence(attending(example, 0.0), batches(example.corpus), exclude_eos=exclude_eos)
+    found = confidence(attending(example, 0.0), batches(example.corpus), left_out=ENDS if exclude_eos else None)
     assert close(found, {id: uniform(example, id.module.kind, exclude_eos) for id in example.heads})
     assert uniform(example, "cross", exclude_eos) != uniform(example, "cross", not exclude_eos)
 
@@ -159,7 +163,7 @@ def test_what_makes_no_sense_is_refused(plain: Example) -> None:
     broken.decoder.embedding.tokens.get_parameter("weight").data.fill_(math.nan)
     calls: list[tuple[type[Exception], Callable[[], object], str]] = [
         (DataError, lambda: confidence(plain.model, []), "confidence: there are no tokens to measure it on"),
-        (DataError, lambda: confidence(plain.model, batches(empty), exclude_eos=True), "there are no tokens"),
+        (DataError, lambda: confidence(plain.model, batches(empty), left_out=ENDS), "there are no tokens"),
         (ValueError, lambda: confidence(plain.model, without), "a batch without references as token ids"),
         (ValueError, lambda: confidence(plain.model, [], masks={ModuleId("cross", 0): torch.ones(1)}), "cross.0 is"),
         (CheckpointError, lambda: confidence(broken, batches(plain.corpus)), "attention weights of .*decoder.0.0, "
@@ -177,5 +181,7 @@ def test_what_makes_no_sense_is_refused(plain: Example) -> None:
 def test_on_a_gpu(plain: Example, exclude_eos: bool) -> None:
     there = native.load(plain.checkpoint, "cuda", torch.float64)
     masks = plain.masks("encoder.1.0,3 cross.0")
-    found = confidence(there, batches(plain.corpus), exclude_eos=exclude_eos, masks=masks)
-    assert close(found, confidence(plain.model, batches(plain.corpus), exclude_eos=exclude_eos, masks=masks))
+    found = confidence(there, batches(plain.corpus), left_out=ENDS if exclude_eos else None, masks=masks)
+    assert close(
+        found, confidence(plain.model, batches(plain.corpus), left_out=ENDS if exclude_eos else None, masks=masks)
+    )

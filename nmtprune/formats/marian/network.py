@@ -53,6 +53,7 @@ def describe(options: Options) -> Network:
         eos=EOS,
         layer_norm_epsilon=_EPSILON,
         output_bias=not options.flag("output-omit-bias"),
+        searchable=False,
     )
 
 

@@ -1,8 +1,6 @@
 """Marian models: what is read, what a cut changes and leaves alone, and equality with real Marian."""
 
 import json
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ from hypothesis import strategies as st
 
 from nmtprune import slim
 from nmtprune.architecture import HeadId, ModuleId
-from nmtprune.engines import native
 from nmtprune.errors import CheckpointError
 from nmtprune.evaluate.verify import verify
 from nmtprune.formats import load
@@ -54,7 +51,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def _plan(checkpoint: MarianCheckpoint, seed: int, share: float) -> Plan:
+def random_plan(checkpoint: MarianCheckpoint, seed: int, share: float) -> Plan:
+    """A plan that removes about a share of all heads."""
     rng = np.random.default_rng(seed)
     heads = checkpoint.architecture.head_ids()
     return Plan.removing(checkpoint.base, [head for head in heads if rng.random() < share])
@@ -65,7 +63,7 @@ def _plan(checkpoint: MarianCheckpoint, seed: int, share: float) -> Plan:
 def test_slim_models_compute_what_the_masked_one_does(tmp_path: Path, variant: str, mode: str) -> None:
     base = MarianCheckpoint.load(marian_model(tmp_path / "model.npz", **VARIANTS[variant]))
     for seed, share in ((1, 0.5), (2, 0.9), (3, 0.1)):
-        plan = _plan(base, seed, share)
+        plan = random_plan(base, seed, share)
         result = slim.apply(plan, base, mode)
         result.save(tmp_path / "slim.npz", force=True, provenance={"plan": plan.as_json()})
         there = load(tmp_path / "slim.npz")
@@ -221,12 +219,6 @@ def test_damaged_files(tmp_path: Path, which: str) -> None:
     assert code == 3 and line.startswith(f"{path}: ") and message in line
 
 
-def test_commands_that_need_sentences_say_so(tmp_path: Path, tiny: Path) -> None:
-    path = marian_model(tmp_path / "model.npz")
-    code, line = refused("score", path, "--data-bin", tiny.parent / "data-bin", "-o", tmp_path / "scores.json")
-    assert code == 6 and line.startswith(f"{path}: a marian model: it can be inspected, planned for and slimmed")
-
-
 def test_by_command(tmp_path: Path) -> None:
     path, plan = marian_model(tmp_path / "model.npz"), tmp_path / "plan.json"
     assert nmtprune("plan", path, "--random", "50%", "-o", plan).code == 0
@@ -239,50 +231,10 @@ def test_by_command(tmp_path: Path) -> None:
     assert note["lineage"]["root"]["format"] == "marian" and note["provenance"]["mode"] == "cut"
 
 
-def _marian_scores(model: Path, vocabulary: Path, source: Path, target: Path) -> list[float]:
-    """Log-probabilities of sentences by Marian itself."""
-    program = Path(sys.executable).parent / "pymarian"
-    files = ("-m", model, "-v", vocabulary, vocabulary, "-t", source, target)
-    command = [program, "score", *files, "--cpu-threads", "1", "-w", "500", "--mini-batch", "8", "--quiet"]
-    done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
-    return [float(line) for line in done.stdout.split()]
-
-
-def _vocabulary(folder: Path, words: int) -> Path:
-    path = folder / "vocab.yml"
-    names = ["</s>", "<unk>", *(f"w{number}" for number in range(2, words))]
-    path.write_text("".join(f'"{name}": {number}\n' for number, name in enumerate(names)))
-    return path
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_scores_are_those_of_marian(tmp_path: Path, variant: str) -> None:
-    """Sentence log-probabilities: the native model, and Marian itself on the full and on the masked model."""
-    base = MarianCheckpoint.load(marian_model(tmp_path / "model.npz", **VARIANTS[variant]))
-    plan = _plan(base, 4, 0.5)
-    slim.apply(plan, base, "masked").save(tmp_path / "masked.npz")
-    rng = np.random.default_rng(3)
-    sides = [[rng.integers(2, 40, rng.integers(2, 9)).tolist() for _ in range(12)] for _ in range(2)]
-    texts = [tmp_path / "source", tmp_path / "target"]
-    for text, side in zip(texts, sides, strict=True):
-        text.write_text("".join(" ".join(f"w{word}" for word in sentence) + "\n" for sentence in side))
-    vocabulary = _vocabulary(tmp_path, 40)
-    cut = slim.apply(plan, base)
-    for name, checkpoint in (("model", base), ("masked", cut)):
-        model = native.load(checkpoint)
-        start = model.words[1]
-        theirs = _marian_scores(tmp_path / f"{name}.npz", vocabulary, *texts)
-        for source, target, expected in zip(*sides, theirs, strict=True):
-            words = torch.tensor([*target, 0])
-            with torch.inference_mode():
-                scores = model(torch.tensor([[*source, 0]]), torch.tensor([[start, *target]])).log_softmax(-1)[0]
-            assert float(scores[torch.arange(len(words)), words].sum()) == pytest.approx(expected, abs=1e-3)
-
-
 def test_the_real_model(test_models: Path, tmp_path: Path) -> None:
     base = load(test_models / "m30k-ende-marian" / "model.npz")
     assert base.architecture.count() == 96
     for seed in range(3):
-        plan = _plan(base, seed, 0.2 + 0.25 * seed)  # type: ignore[arg-type]
+        plan = random_plan(base, seed, 0.2 + 0.25 * seed)  # type: ignore[arg-type]
         for mode in slim.MODES:
             verify(base, slim.apply(plan, base, mode), plan).raise_if_different()

@@ -1,0 +1,157 @@
+"""Scores of references: the native model against Marian itself, full, masked and cut; commands that need no search."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nmtprune import slim
+from nmtprune.engines import native
+from nmtprune.formats.marian import MarianCheckpoint
+from nmtprune.plan import Plan
+from nmtprune.scores import Scores
+from tests.cli.running import nmtprune, refused
+from tests.formats.marian.test_checkpoint import VARIANTS, random_plan
+from tests.marian_builders import marian_model
+
+WORDS = 40
+
+
+def _marian_scores(model: Path, vocabulary: Path, source: Path, target: Path) -> list[float]:
+    """Log-probabilities of sentences by Marian itself."""
+    program = Path(sys.executable).parent / "pymarian"
+    files = ("-m", model, "-v", vocabulary, vocabulary, "-t", source, target)
+    command = [program, "score", *files, "--cpu-threads", "1", "-w", "500", "--mini-batch", "8", "--quiet"]
+    done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
+    return [float(line) for line in done.stdout.split()]
+
+
+def _vocabulary(folder: Path, words: int) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / "vocab.yml"
+    names = ["</s>", "<unk>", *(f"w{number}" for number in range(2, words))]
+    path.write_text("".join(f'"{name}": {number}\n' for number, name in enumerate(names)))
+    return path
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_scores_are_those_of_marian(tmp_path: Path, variant: str) -> None:
+    """Sentence log-probabilities: the native model, and Marian itself on the full and on the masked model."""
+    base = MarianCheckpoint.load(marian_model(tmp_path / "model.npz", **VARIANTS[variant]))
+    plan = random_plan(base, 4, 0.5)
+    slim.apply(plan, base, "masked").save(tmp_path / "masked.npz")
+    rng = np.random.default_rng(3)
+    sides = [[rng.integers(2, 40, rng.integers(2, 9)).tolist() for _ in range(12)] for _ in range(2)]
+    texts = [tmp_path / "source", tmp_path / "target"]
+    for text, side in zip(texts, sides, strict=True):
+        text.write_text("".join(" ".join(f"w{word}" for word in sentence) + "\n" for sentence in side))
+    vocabulary = _vocabulary(tmp_path, 40)
+    cut = slim.apply(plan, base)
+    for name, checkpoint in (("model", base), ("masked", cut)):
+        model = native.load(checkpoint)
+        start = model.words[1]
+        theirs = _marian_scores(tmp_path / f"{name}.npz", vocabulary, *texts)
+        for source, target, expected in zip(*sides, theirs, strict=True):
+            words = torch.tensor([*target, 0])
+            with torch.inference_mode():
+                scores = model(torch.tensor([[*source, 0]]), torch.tensor([[start, *target]])).log_softmax(-1)[0]
+            assert float(scores[torch.arange(len(words)), words].sum()) == pytest.approx(expected, abs=1e-3)
+
+
+def _texts(folder: Path, seed: int = 3) -> tuple[Path, Path]:
+    rng = np.random.default_rng(seed)
+    paths = folder / "source", folder / "target"
+    for path in paths:
+        lines = (" ".join(f"w{word}" for word in rng.integers(2, WORDS, rng.integers(2, 9))) for _ in range(12))
+        path.write_text("".join(f"{line}\n" for line in lines))
+    return paths
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_losses_of_ablated_heads_are_those_of_marian(tmp_path: Path, variant: str) -> None:
+    """`score --metric loss` for every head, against Marian on the masked file of some of them."""
+    path = marian_model(tmp_path / "model.npz", **VARIANTS[variant])
+    base, texts, vocabulary = MarianCheckpoint.load(path), _texts(tmp_path), _vocabulary(tmp_path, WORDS)
+    data = ("--vocabs", vocabulary, vocabulary, "--source", texts[0], "--reference", texts[1], "--post-process", "none")
+    options = ("--metric", "loss", "--resamples", 2000, "--correction", "none", "--threads", 1, "--device", "cpu")
+    result = nmtprune("score", path, *data, *options, "-o", tmp_path / "scores.json", "-q")
+    assert result.code == 0, result.stderr
+    scores = Scores.read(tmp_path / "scores.json")
+    tokens = sum(len(line.split()) + 1 for line in texts[1].read_text().splitlines())
+    full = -sum(_marian_scores(path, vocabulary, *texts)) / tokens
+    assert scores.baseline["value"] == pytest.approx(full, abs=1e-4)
+    heads = base.architecture.head_ids()
+    for head in (heads[0], heads[len(heads) // 2], heads[-1]):
+        slim.apply(Plan.removing(base.base, [head]), base, "masked").save(tmp_path / "one.npz", force=True)
+        without = -sum(_marian_scores(tmp_path / "one.npz", vocabulary, *texts)) / tokens
+        (entry,) = (entry for entry in scores.heads if entry.id == head)
+        assert entry.delta == pytest.approx(without - full, abs=2e-4)
+
+
+@pytest.mark.parametrize("metric", ["confidence", "importance"])
+def test_heads_are_scored_without_masking(tmp_path: Path, metric: str) -> None:
+    path, vocabulary, texts = marian_model(tmp_path / "model.npz"), _vocabulary(tmp_path, WORDS), _texts(tmp_path)
+    data = ("--vocabs", vocabulary, vocabulary, "--source", texts[0], "--reference", texts[1], "--post-process", "none")
+    result = nmtprune(
+        "score", path, *data, "--metric", metric, "--format", "json", "-q", "-o", tmp_path / "scores.json"
+    )
+    assert result.code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert len(found["heads"]) == 24 and all(0 <= entry["score"] <= 1 for entry in found["heads"])
+    plan = nmtprune("plan", path, "--scores", tmp_path / "scores.json", "--lowest", 6, "-o", tmp_path / "plan.json")
+    assert plan.code == 0 and len(Plan.read(tmp_path / "plan.json").removed()) == 6
+
+
+def test_refusals(tmp_path: Path, tiny: Path) -> None:
+    path, vocabulary, texts = marian_model(tmp_path / "model.npz"), _vocabulary(tmp_path, WORDS), _texts(tmp_path)
+    data = ("--source", texts[0], "--reference", texts[1], "--post-process", "none")
+    vocabs, output = ("--vocabs", vocabulary, vocabulary), ("-o", tmp_path / "scores.json")
+    code, line = refused("score", path, *vocabs, *data, *output)
+    assert code == 6 and line.startswith(f"{path}: the native engine does not search as Marian does yet")
+    data_bin = ("--data-bin", tiny.parent / "data-bin")
+    code, line = refused("score", path, *data_bin, *output)
+    assert (code, line) == (
+        2,
+        "data: a Marian model: name its vocabularies with --vocabs A B, and text with --source FILE",
+    )
+    assert refused("score", tiny, *vocabs, *data, *output) == (
+        2, "data: --vocabs are Marian's: this model has fairseq's dictionaries in --data-bin DIR"
+    )  # fmt: skip
+    assert refused("score", path, *vocabs, *output)[1].endswith("--vocabs goes with raw text: name --source FILE")
+    assert refused("score", path, *vocabs, *data_bin, *data, *output)[0] == 2
+    other = _vocabulary(tmp_path / "other", WORDS + 1)
+    code, line = refused("score", path, "--vocabs", other, other, *data, *output)
+    assert code == 5 and "the dictionary of another model: 41 symbols" in line
+    for content, message in (
+        ("a: [1", "no vocabulary of Marian's: no YAML"),
+        ("a: 0\nb: 0\n", "not every symbol has an id of its own from 0 on"),
+        ("a: 0\nb: 1\n", "it has no </s> and no <unk>"),
+    ):
+        other.write_text(content)
+        code, line = refused("score", path, "--vocabs", other, other, *data, *output)
+        assert code == 5 and message in line
+    assert refused("score", path, "--vocabs", tmp_path / "none.spm", other, *data, *output)[0] == 5
+
+
+def test_the_real_model_by_sentencepiece(test_models: Path, tmp_path: Path) -> None:
+    """Losses of 8 sentences with the model's own vocabulary are those of Marian."""
+    folder, texts = test_models / "m30k-ende-marian", (tmp_path / "en", tmp_path / "de")
+    texts[0].write_text("A man in an orange hat.\nTwo dogs run.\n" * 4)
+    texts[1].write_text("Ein Mann mit einem orangefarbenen Hut.\nZwei Hunde rennen.\n" * 4)
+    vocabulary = folder / "vocab.spm"
+    data = ("--vocabs", vocabulary, vocabulary, "--source", texts[0], "--reference", texts[1])
+    options = ("--metric", "loss", "--kinds", "decoder", "--resamples", 2000, "--correction", "none", "--threads", 1)
+    result = nmtprune(
+        "score", folder / "model.npz", *data, *options, "-o", tmp_path / "s.json", "-q", "--format", "json"
+    )
+    assert result.code == 0, result.stderr
+    import sentencepiece
+
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(vocabulary))
+    tokens = sum(len(pieces.encode(line)) + 1 for line in texts[1].read_text().splitlines())
+    expected = -sum(_marian_scores(folder / "model.npz", vocabulary, *texts)) / tokens
+    assert json.loads(result.stdout)["baseline"]["value"] == pytest.approx(expected, abs=1e-4)
