@@ -142,6 +142,8 @@ def _importance_data_of(
         raise UsageError("importance: --importance-source FILE and --importance-reference FILE go together")
     if source is not None:
         return replace(data, subset=None, source=source, reference=reference, skip_invalid=True)
+    if data.vocabs is not None and subset is not None:
+        raise UsageError("importance: --importance-subset names binarized data, which goes with --data-bin DIR")
     if data.vocabs is not None:
         return data  # a Marian model has no training set at hand: the sentences of DATA
     if data.data_bin is None:

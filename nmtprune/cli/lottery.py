@@ -10,7 +10,7 @@ import click
 from nmtprune.architecture import KINDS
 from nmtprune.cli.data_options import data_options, with_test_data
 from nmtprune.cli.measure_options import bleu_options, measure_settings, quality_option, single_test
-from nmtprune.cli.meter_options import confidence_options
+from nmtprune.cli.meter_options import confidence_options, given, refuse, spelled
 from nmtprune.cli.options import (
     force_option,
     format_option,
@@ -135,6 +135,9 @@ def lottery(output_format: str, dry_run: bool, **flags: Any) -> None:
 
 def _run(flags: dict[str, Any]) -> "LotteryRun":
     from nmtprune.runs.lottery.request import LotteryRun
+
+    if not (flags["converge"] or flags["converge_iterations"]):
+        refuse(f"{spelled(name)} goes with --converge or --converge-iterations" for name in given(["patience"]))
 
     test = single_test(flags)
     return LotteryRun(measure=measure_settings(flags), significance=test, **flags)

@@ -12,7 +12,7 @@ from nmtprune.data.databin import DataBin, Languages
 from nmtprune.data.marian_vocabulary import SENTENCEPIECE, MarianVocabulary
 from nmtprune.data.options import DataOptions, ModelProfile
 from nmtprune.data.sentences import Ids, Sentences
-from nmtprune.data.subwords import TextCodec
+from nmtprune.data.subwords import SentencePieceSegmenter, TextCodec
 from nmtprune.data.vocabulary import Vocabulary, check_size
 from nmtprune.errors import DataError, UsageError
 
@@ -198,11 +198,10 @@ def _marian_pair(
     check_size(source, model.source_symbols, "source")
     check_size(target, model.target_symbols, "target")
     languages = Languages(options.source_lang or "source", options.target_lang or "target")
-    segmented = options
-    if options.sentencepiece is None and options.bpe_codes is None and paths[0].suffix == SENTENCEPIECE:
-        segmented = replace(options, sentencepiece=paths[0])
-    codec, note = build_codec(segmented, languages, target)
-    return LanguagePair(languages, source, target, codec), note
+    codec, note = build_codec(options, languages, target)
+    sides = zip(("source", "target"), paths, strict=True)
+    own = {side: SentencePieceSegmenter(path) for side, path in sides if path.suffix == SENTENCEPIECE}
+    return LanguagePair(languages, source, target, replace(codec, own_segmenters=own)), None if own else note
 
 
 def _within_positions(

@@ -1,15 +1,13 @@
 """Marian's vocabularies: a SentencePiece model, or symbols with their ids as YAML."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import yaml
 
-from nmtprune.data.sentences import Ids
 from nmtprune.data.text import read_text
+from nmtprune.data.vocabulary import SymbolTable
 from nmtprune.errors import DataError
 
 SENTENCEPIECE = ".spm"
@@ -19,7 +17,7 @@ _EOS, _UNK = "</s>", "<unk>"
 
 
 @dataclass(frozen=True, eq=False)
-class MarianVocabulary:
+class MarianVocabulary(SymbolTable):
     """A vocabulary of Marian's. Batches are padded with an id that no symbol has.
 
     Attributes:
@@ -59,20 +57,6 @@ class MarianVocabulary:
         """What stands before the first word: an id behind those of the symbols, whose embedding is zero."""
         return len(self.symbols)
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the symbols in order."""
-        return hashlib.sha256("\n".join(self.symbols).encode()).hexdigest()
-
-    def __len__(self) -> int:
-        """Number of symbols."""
-        return len(self.symbols)
-
-    def encode(self, line: str, *, append_eos: bool = True) -> Ids:
-        """Ids of the blank-separated symbols of a line; symbols that are not known become ``<unk>``."""
-        ids = [self.index.get(symbol, self.unk) for symbol in line.split()]
-        return np.array(ids + [self.eos] * append_eos, dtype=np.int64)
-
     def string(self, ids: Iterable[int], *, escape_unk: bool = False) -> str:
         """Symbols of a sequence of ids, separated by blanks, the end-of-sentence symbol left out."""
         unknown = "<<unk>>" if escape_unk else _UNK
@@ -90,10 +74,10 @@ def _pieces(path: Path) -> tuple[tuple[str, ...], str]:
 def _entries(path: Path) -> tuple[tuple[str, ...], str]:
     text = read_text(path)
     try:
-        found = yaml.safe_load("\n".join(text.lines))
+        # Everything as text: `no`, `1_000` and `0x10` are words here, not what YAML takes them for.
+        found = yaml.load("\n".join(text.lines), Loader=yaml.BaseLoader)  # noqa: S506  # makes nothing but text
     except yaml.YAMLError as error:
         raise DataError(f"{path}: no vocabulary of Marian's: no YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(found, dict) or sorted(found.values(), key=str) != sorted(range(len(found)), key=str):
+    if not isinstance(found, dict) or sorted(map(str, found.values())) != sorted(map(str, range(len(found)))):
         raise DataError(f"{path}: no vocabulary of Marian's: not every symbol has an id of its own from 0 on")
-    by_id = sorted(found, key=lambda symbol: int(found[symbol]))
-    return tuple(str(symbol) for symbol in by_id), text.sha256
+    return tuple(sorted(found, key=lambda symbol: int(found[symbol]))), text.sha256

@@ -174,18 +174,21 @@ class TextCodec:
         post_process: how symbols are joined, one of POST_PROCESSES.
         segmenter: splits words into subwords; None for text that is already split.
         tokenizers: ``source`` and ``target`` tokenizer; empty for text that is not tokenized.
+        own_segmenters: by side, those that take the place of `segmenter` there.
     """
 
     post_process: str
     segmenter: Segmenter | None = None
     tokenizers: Mapping[str, MosesTokenizer] = field(default_factory=dict)
+    own_segmenters: Mapping[str, Segmenter] = field(default_factory=dict)
 
     def encode(self, text: str, side: str) -> str:
         """Symbols of a sentence of side ``source`` or ``target``, as fairseq-interactive makes them."""
         text = text.strip()
         if side in self.tokenizers:
             text = self.tokenizers[side].encode(text)
-        return self.segmenter.encode(text) if self.segmenter else text
+        segmenter = self.own_segmenters.get(side, self.segmenter)
+        return segmenter.encode(text) if segmenter else text
 
     def decode(self, symbols: str) -> str:
         """Text of the target side from its symbols, as fairseq-generate scores it."""

@@ -57,8 +57,38 @@ class Vocabulary(Protocol):
         """Symbols of a sequence of ids, separated by blanks."""
 
 
+class SymbolTable:
+    """What vocabularies have in common that map symbols to ids.
+
+    Attributes:
+        symbols: by id.
+        index: id of each symbol.
+        eos: id of the end-of-sentence symbol.
+        unk: id of the unknown symbol.
+    """
+
+    symbols: tuple[str, ...]
+    index: Mapping[str, int]
+    eos: int
+    unk: int
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the symbols in order: equal for equal vocabularies, whatever their counts and file names."""
+        return hashlib.sha256("\n".join(self.symbols).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        """Number of symbols, special ones included."""
+        return len(self.symbols)
+
+    def encode(self, line: str, *, append_eos: bool = True) -> Ids:
+        """Ids of the symbols of a line that any white space separates; symbols that are not known become ``<unk>``."""
+        ids = [self.index.get(symbol, self.unk) for symbol in line.split()]
+        return np.array(ids + [self.eos] * append_eos, dtype=np.int64)
+
+
 @dataclass(frozen=True, eq=False)
-class FairseqVocabulary:
+class FairseqVocabulary(SymbolTable):
     """A dictionary of fairseq; ids 0 to 3 are ``<s>``, ``<pad>``, ``</s>`` and ``<unk>``, lines of the file follow.
 
     Attributes:
@@ -102,20 +132,6 @@ class FairseqVocabulary:
         if faults:
             raise DataError.of_faults(f"{path}: no dictionary of fairseq", first_of(faults))
         return cls(path, tuple(symbols), index, text.sha256)
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the symbols in order: equal for equal dictionaries, whatever their counts and file names."""
-        return hashlib.sha256("\n".join(self.symbols).encode()).hexdigest()
-
-    def __len__(self) -> int:
-        """Number of symbols, special ones included."""
-        return len(self.symbols)
-
-    def encode(self, line: str, *, append_eos: bool = True) -> Ids:
-        """Ids of the symbols of a line that any white space separates; symbols that are not known become ``<unk>``."""
-        ids = [self.index.get(symbol, self.unk) for symbol in line.split()]
-        return np.array(ids + [self.eos] * append_eos, dtype=np.int64)
 
     def string(
         self,

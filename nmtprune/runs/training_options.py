@@ -31,6 +31,13 @@ _SCHEDULES = {
 }
 """Schedules of learning rates that can be named by what a checkpoint says, with the settings of each."""
 
+_SETTINGS_OF = {
+    "--optimizer": {"--adam-betas", "--adam-eps", "--weight-decay"},
+    "--criterion": {"--label-smoothing"},
+    "--lr-scheduler": {f"--{name.replace('_', '-')}" for names in _SCHEDULES.values() for name in names},
+}
+"""Options that only mean something beside another one."""
+
 Options = tuple[tuple[str, ...], ...]
 """Options of fairseq-train: each a name with its values."""
 
@@ -55,11 +62,15 @@ def with_defaults(defaults: Options, given: Sequence[str]) -> Options:
     """The defaults that the user's own options leave in force.
 
     Ends of training exclude each other: any of the user's replaces all of the defaults', and so do the two sizes of
-    batches.
+    batches. With another optimizer, criterion or schedule its settings go too.
     """
     typed = names(given)
     groups = (_ENDS, ("--max-tokens", "--batch-size", "--max-sentences"))
     dropped = {name for group in groups if typed & set(group) for name in group} | typed
+    chosen = {option[0]: option[1:] for option in defaults}
+    for name, settings in _SETTINGS_OF.items():
+        if name in typed and (value_of(given, name),) != chosen.get(name):
+            dropped |= settings  # of another optimizer, criterion or schedule, which may not know them
     return tuple(option for option in defaults if option[0] not in dropped)
 
 

@@ -98,6 +98,7 @@ def test_exit_codes(tiny: Path, tmp_path: Path) -> None:
     assert refused(*base)[0] == 2
     base = (*base, "--prune-updates", 2)
     assert refused(*base, "--converge-iterations", "1,x")[0] == 2
+    assert refused(*base, "--patience", 3) == (2, "--patience goes with --converge or --converge-iterations")
     assert refused(*base, "--heads-per-iteration", 7) == (
         4, "--heads-per-iteration 7 is more than the 6 that --until removes in all"
     )  # fmt: skip

@@ -91,11 +91,37 @@ DEFAULTS = (("--lr", "1"), ("--max-epoch", "5"), ("--max-tokens", "9"), ("--sour
         ((), ["--lr", "--max-epoch", "--max-tokens", "--source-lang", "--seed"]),
         (("--lr", "3", "--seed=2"), ["--max-epoch", "--max-tokens", "--source-lang"]),
         (("--max-update", "7", "-s", "b"), ["--lr", "--max-tokens", "--seed"]),
+        (("--optimizer", "sgd"), ["--lr", "--max-epoch", "--max-tokens", "--source-lang", "--seed"]),
         (("--batch-size", "8"), ["--lr", "--max-epoch", "--source-lang", "--seed"]),
     ],
 )
 def test_what_the_user_gives_replaces_defaults(given: tuple[str, ...], left: list[str]) -> None:
     assert [option[0] for option in with_defaults(DEFAULTS, given)] == left
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        (
+            ("--optimizer", "adam"),
+            {"--adam-eps", "--lr-scheduler", "--warmup-updates", "--criterion", "--label-smoothing"},
+        ),
+        (("--optimizer=sgd",), {"--lr-scheduler", "--warmup-updates", "--criterion", "--label-smoothing"}),
+        (("--lr-scheduler", "fixed"), {"--optimizer", "--adam-eps", "--criterion", "--label-smoothing"}),
+        (("--criterion", "cross_entropy"), {"--optimizer", "--adam-eps", "--lr-scheduler", "--warmup-updates"}),
+    ],
+)
+def test_settings_of_what_is_replaced_go_too(given: tuple[str, ...], left: set[str]) -> None:
+    defaults = (
+        *(
+            ("--optimizer", "adam"),
+            ("--adam-eps", "1e-8"),
+            ("--lr-scheduler", "inverse_sqrt"),
+            ("--warmup-updates", "4"),
+        ),
+        *(("--criterion", "label_smoothed_cross_entropy"), ("--label-smoothing", "0.1")),
+    )
+    assert {option[0] for option in with_defaults(defaults, given)} == left
 
 
 def test_options_that_the_command_sets() -> None:

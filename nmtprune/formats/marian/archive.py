@@ -46,10 +46,10 @@ def read(path: Path) -> Arrays:
         with zipfile.ZipFile(path) as archive:
             _check(path, archive)
             arrays, faults = _arrays(archive)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError, RuntimeError, MemoryError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # damaged bytes raise zlib.error, struct.error and many others
         raise CheckpointError(f"{path}: damaged or truncated: {error}") from None
-    except Exception as error:  # zlib.error, struct.error and others that damaged bytes raise
-        raise CheckpointError(f"{path}: damaged: {error}") from None
     if faults:
         raise CheckpointError.of_faults(f"{path}: damaged", faults)
     return arrays

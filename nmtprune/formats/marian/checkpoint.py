@@ -101,11 +101,6 @@ class MarianCheckpoint(Checkpoint):
         """``transformer``, with what its decoder is made of where that is not self-attention."""
         return "transformer" if self.options.autoregression == "self-attention" else "transformer with SSRU decoder"
 
-    @property
-    def has_optimizer(self) -> bool:
-        """Marian keeps optimizer state in a file of its own."""
-        return False
-
     def part_of(self, name: str) -> str:
         """The part of the model that a parameter belongs to."""
         return self.known[name].part

@@ -189,7 +189,8 @@ class _Lottery:
 
         if _SPEED not in self._state or len(self._state[_SPEED]["rates"]) != len(names):
             self._progress.begin("words per second", 1)
-            engines = [open_engine(self._run.measure.engine, model, self._run.measure.for_engine()) for model in models]
+            # Other engines are processes, whose start-up would be counted.
+            engines = [open_engine("native", model, self._run.measure.for_engine()) for model in models]
             corpus = drawn(_corpus(self._run.evaluated, models[0]), _SPEED_SENTENCES, self._run.significance.seed)
             rates = words_per_second(engines, corpus, _SPEED_ROUNDS)
             self._state.add(_SPEED, pack({"rates": np.array(rates)}))

@@ -10,6 +10,9 @@ import pytest
 import torch
 
 from nmtprune import slim
+from nmtprune.data.corpus import load_corpus
+from nmtprune.data.marian_vocabulary import MarianVocabulary
+from nmtprune.data.options import DataOptions, ModelProfile
 from nmtprune.engines import native
 from nmtprune.formats.marian import MarianCheckpoint
 from nmtprune.plan import Plan
@@ -123,6 +126,10 @@ def test_refusals(tmp_path: Path, tiny: Path) -> None:
     )  # fmt: skip
     assert refused("score", path, *vocabs, *output)[1].endswith("--vocabs goes with raw text: name --source FILE")
     assert refused("score", path, *vocabs, *data_bin, *data, *output)[0] == 2
+    importance = ("--importance-subset", "train", "--order", "importance", "-o", tmp_path / "run")
+    assert refused("greedy", path, *vocabs, *data, *importance) == (
+        2, "importance: --importance-subset names binarized data, which goes with --data-bin DIR"
+    )  # fmt: skip
     other = _vocabulary(tmp_path / "other", WORDS + 1)
     code, line = refused("score", path, "--vocabs", other, other, *data, *output)
     assert code == 5 and "the dictionary of another model: 41 symbols" in line
@@ -135,6 +142,36 @@ def test_refusals(tmp_path: Path, tiny: Path) -> None:
         code, line = refused("score", path, "--vocabs", other, other, *data, *output)
         assert code == 5 and message in line
     assert refused("score", path, "--vocabs", tmp_path / "none.spm", other, *data, *output)[0] == 5
+
+
+def test_words_that_yaml_takes_for_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "vocab.yml"
+    path.write_text("</s>: 0\n<unk>: 1\nno: 2\n1_000: 3\n0x10: 4\n~: 5\n1.0: 6\n")
+    vocabulary = MarianVocabulary.read(path)
+    assert vocabulary.symbols == ("</s>", "<unk>", "no", "1_000", "0x10", "~", "1.0")
+    assert vocabulary.encode("no 0x10 other").tolist() == [2, 4, 1, 0] and vocabulary.start == 7
+    assert vocabulary.string([2, 1, 0]) == "no <unk>"
+
+
+def test_each_side_has_its_own_sentencepiece_model(tmp_path: Path) -> None:
+    import sentencepiece
+
+    texts = {"source": "aa ab aab\n" * 40, "target": "ba bb bba ab\n" * 40}
+    paths = []
+    for side, text in texts.items():
+        (tmp_path / side).write_text(text)
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(tmp_path / side), model_prefix=str(tmp_path / f"{side}-model"), vocab_size=9, model_type="char",
+            bos_id=-1, minloglevel=3, hard_vocab_limit=False,
+        )  # fmt: skip
+        paths.append((tmp_path / f"{side}-model.model").rename(tmp_path / f"{side}.spm"))
+    options = DataOptions(source=tmp_path / "source", reference=tmp_path / "target", vocabs=(paths[0], paths[1]))
+    corpus = load_corpus(options, ModelProfile(marian=True), targets=True)
+    for path, sentences, text in zip(paths, (corpus.source, corpus.target), texts.values(), strict=True):
+        pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        assert sentences is not None
+        assert sentences[0].tolist() == [*pieces.encode(text.splitlines()[0]), pieces.eos_id()]
+    assert corpus.target is not None and corpus.decode(corpus.target[0]) == texts["target"].splitlines()[0]
 
 
 def test_the_real_model_by_sentencepiece(test_models: Path, tmp_path: Path) -> None:

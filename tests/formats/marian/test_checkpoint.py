@@ -203,7 +203,7 @@ def _damaged(tmp_path: Path) -> dict[str, tuple[Path, str]]:
     return {
         "truncated": (truncated, "damaged or truncated: File is not a zip file"),
         "pickled": (pickled, "damaged: Wemb: holds Python objects (a pickle), which could run code when it is read"),
-        "bomb": (bomb, "bytes that claim to unpack to 64000"),
+        "bomb": (bomb, f"{bomb}: refused: {bomb.stat().st_size} bytes that claim to unpack to 64000128"),
         "lying": (lying, "damaged: Wemb: 64 bytes for shape [1099511627776, 16] of float32"),
         "bare": (bare, "has no special:model.yml: no Marian model, or one without its options"),
         "broken": (broken, "special:model.yml is no YAML: while parsing a flow sequence"),
@@ -217,6 +217,7 @@ def test_damaged_files(tmp_path: Path, which: str) -> None:
     path, message = _damaged(tmp_path)[which]
     code, line = refused("inspect", path)
     assert code == 3 and line.startswith(f"{path}: ") and message in line
+    assert line.count(str(path)) == 1
 
 
 def test_by_command(tmp_path: Path) -> None:
