@@ -78,7 +78,6 @@ class Network:
         output_bands: bands of an adaptive softmax (Grave et al. 2017), the frequent words' band included; 0: a plain
             output layer.
         output_bias: the plain output layer has a bias.
-        searchable: the native beam search, which is fairseq's, gives this model's translations.
     """
 
     encoder: Stack | None
@@ -91,4 +90,3 @@ class Network:
     output_projection: bool = False
     output_bands: int = 0
     output_bias: bool = False
-    searchable: bool = True

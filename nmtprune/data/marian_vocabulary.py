@@ -27,6 +27,7 @@ class MarianVocabulary(SymbolTable):
         sha256: of the file.
         eos: id of the end-of-sentence symbol.
         unk: id of the unknown symbol.
+        control: ids of control characters, which SentencePiece has as bytes and Marian never writes.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class MarianVocabulary(SymbolTable):
     sha256: str
     eos: int
     unk: int
+    control: tuple[int, ...] = ()
 
     pad = -1
 
@@ -50,7 +52,9 @@ class MarianVocabulary(SymbolTable):
         missing = [symbol for symbol in (_EOS, _UNK) if symbol not in index]
         if missing:
             raise DataError(f"{path}: no vocabulary of Marian's: it has no {' and no '.join(missing)}")
-        return cls(path, symbols, index, sha256, index[_EOS], index[_UNK])
+        bytes_of_control = (f"<0x{code:02X}>" for code in range(32)) if path.suffix == SENTENCEPIECE else ()
+        control = tuple(index[symbol] for symbol in bytes_of_control if symbol in index)
+        return cls(path, symbols, index, sha256, index[_EOS], index[_UNK], control)
 
     @property
     def start(self) -> int:

@@ -44,6 +44,10 @@ class Vocabulary(Protocol):
         """Id of the unknown symbol."""
 
     @property
+    def control(self) -> tuple[int, ...]:
+        """Ids of words that no search chooses."""
+
+    @property
     def sha256(self) -> str:
         """Of the file."""
 
@@ -65,12 +69,14 @@ class SymbolTable:
         index: id of each symbol.
         eos: id of the end-of-sentence symbol.
         unk: id of the unknown symbol.
+        control: ids of words that no search chooses.
     """
 
     symbols: tuple[str, ...]
     index: Mapping[str, int]
     eos: int
     unk: int
+    control: tuple[int, ...] = ()
 
     @property
     def fingerprint(self) -> str:

@@ -12,12 +12,13 @@ from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens
 from nmtprune.errors import CheckpointError, EngineError
 from nmtprune.model import Transformer
 from nmtprune.model import search as beam_search
-from nmtprune.model.search import Hypothesis, Symbols
+from nmtprune.model.search import Hypothesis, MarianSearchOptions, Search, Symbols
 from nmtprune.model.search.ablation import Ablation as RecordedSearch
 from nmtprune.model.teacher import reference_losses
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
+    from nmtprune.data.sentences import Ids
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.search.chunk import Chunk
 
@@ -64,19 +65,20 @@ class NativeEngine(Engine):
 
     def translate(self, corpus: "Corpus", kept: Kept) -> list[list[Hypothesis]]:
         """Up to `beam` translations of every sentence, batch by batch."""
-        _check_search(self.model, self.checkpoint)
-        masks, symbols = masks_of(self.model, kept), symbols_of(corpus)
-        found: list[list[Hypothesis]] = [[] for _ in range(len(corpus))]
-        for positions in corpus.batches(self.settings.limits):
+        search = self.settings.search
+        masks, symbols = masks_of(self.model, kept), symbols_of(corpus, search)
+        nothing = [Hypothesis((symbols.eos,), 0.0, (0.0,))]
+        found: list[list[Hypothesis]] = [list(nothing) for _ in range(len(corpus))]
+        for positions in _searched(corpus, self.settings):
             batch = corpus.batch(positions)
-            translations = beam_search.translate(self.model, batch.source, self.settings.search, symbols, masks)
+            translations = beam_search.translate(self.model, batch.source, search, symbols, masks)
             for place, hypotheses in zip(batch.positions.tolist(), translations, strict=True):
                 found[place] = hypotheses
         return found
 
     def ablation(self, corpus: "Corpus") -> "NativeAblation":
         """Prepare to run the sentences under many head masks."""
-        return NativeAblation(self.model, corpus, self.settings, self.checkpoint)
+        return NativeAblation(self.model, corpus, self.settings)
 
 
 class NativeAblation(Ablation):
@@ -86,21 +88,19 @@ class NativeAblation(Ablation):
         free_bytes: memory left for recorded searches.
     """
 
-    def __init__(
-        self, model: Transformer, corpus: "Corpus", settings: EngineSettings, checkpoint: "Checkpoint"
-    ) -> None:
+    def __init__(self, model: Transformer, corpus: "Corpus", settings: EngineSettings) -> None:
         """Cut the corpus into batches; nothing is translated yet."""
-        self._model, self._corpus, self._checkpoint = model, corpus, checkpoint
-        self._batches = corpus.batches(settings.limits)
-        self._search = RecordedSearch(model, settings.search, symbols_of(corpus))
+        self._model, self._corpus, self._settings = model, corpus, settings
+        symbols = symbols_of(corpus, settings.search)
+        self._nothing: Tokens = (symbols.eos,)
+        self._search = RecordedSearch(model, settings.search, symbols)
         self._recorded: dict[int, list[Chunk]] = {}
         self.free_bytes = RECORDED_BYTES
 
     def best(self, systems: Sequence[Kept]) -> list[list[Tokens]]:
         """The best translations under each of several systems."""
-        _check_search(self._model, self._checkpoint)
         masks = [masks_of(self._model, kept) for kept in systems]
-        found: list[list[Tokens]] = [[()] * len(self._corpus) for _ in systems]
+        found: list[list[Tokens]] = [[self._nothing] * len(self._corpus) for _ in systems]
         for system, positions, texts in self._search.translations(_Chunks(self._chunks), masks):
             for place, text in zip(positions, texts, strict=True):
                 found[system][place] = text
@@ -114,7 +114,7 @@ class NativeAblation(Ablation):
         """
         masks = [masks_of(self._model, kept) for kept in systems]
         found = [[0.0] * len(self._corpus) for _ in systems]
-        for positions in self._batches:
+        for positions in self._corpus.batches(self._settings.limits):
             batch = self._corpus.batch(positions)
             if batch.previous is None or batch.target is None:
                 raise ValueError(f"{self._corpus.name} has no references as token ids")
@@ -126,7 +126,7 @@ class NativeAblation(Ablation):
 
     def _chunks(self) -> "Iterator[Chunk]":
         """The recorded searches, kept for the next time while there is room."""
-        for number, positions in enumerate(self._batches):
+        for number, positions in enumerate(_searched(self._corpus, self._settings)):
             chunks = self._recorded.get(number)
             if chunks is None:
                 batch = self._corpus.batch(positions)
@@ -138,12 +138,12 @@ class NativeAblation(Ablation):
             yield from chunks
 
 
-def _check_search(model: Transformer, checkpoint: "Checkpoint") -> None:
-    if not model.network.searchable:
-        raise EngineError(
-            f"{checkpoint.path}: the native engine does not search as Marian does yet: what needs no translations "
-            "works (--metric loss, importance, confidence)"
-        )
+def _searched(corpus: "Corpus", settings: EngineSettings) -> "Iterator[Ids]":
+    """Positions of the sentences that are searched, batch by batch: Marian takes an empty line for its translation."""
+    for positions in corpus.batches(settings.limits):
+        searched = positions[corpus.source.sizes[positions] > 1] if settings.search.skips_empty else positions
+        if len(searched):
+            yield searched
 
 
 @dataclass(frozen=True)
@@ -165,10 +165,13 @@ def masks_of(model: Transformer, kept: Kept) -> dict[ModuleId, Tensor]:
     return masks
 
 
-def symbols_of(corpus: "Corpus") -> Symbols:
-    """Special words of the target side."""
+def symbols_of(corpus: "Corpus", search: Search) -> Symbols:
+    """Special words of the target side, for a search."""
     vocabulary = corpus.target_vocabulary
-    return Symbols(vocabulary.pad, vocabulary.eos, vocabulary.unk)
+    never: tuple[int, ...] = ()
+    if isinstance(search, MarianSearchOptions):
+        never = (*vocabulary.control, *(() if search.allow_unk else (vocabulary.unk,)))
+    return Symbols(vocabulary.pad, vocabulary.eos, vocabulary.unk, vocabulary.start, never)
 
 
 def size_bytes(value: object) -> int:

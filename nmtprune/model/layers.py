@@ -141,7 +141,12 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, cross-attention where the model has it, then feed-forward."""
+    """Self-attention, cross-attention where the model has it, then feed-forward.
+
+    Attributes:
+        layer: number that its attention modules have in the architecture.
+        position: place in the decoder; tied layers, which share parameters and number, differ in it.
+    """
 
     self_attention: SelfAttention
     around_self: Residual
@@ -151,6 +156,7 @@ class DecoderLayer(nn.Module):
         network, weights, width = blueprint.network, blueprint.weights, blueprint.decoder_width
         stack, epsilon, prefix = network.decoder, network.layer_norm_epsilon, f"decoder.layers.{layer}"
         self.layer, self.joint = layer, network.joint_attention
+        self.position = layer
         cross = ModuleId("cross", layer)
         self._build_first(blueprint, prefix)
         self.cross_attention: CrossAttention | None = None
@@ -182,7 +188,7 @@ class DecoderLayer(nn.Module):
     def above_self(self, x: Tensor, memory: Memory | None, probe: Probe) -> Tensor:
         """States of the next layer from those after this layer's self-attention."""
         if self.cross_attention is not None and self.around_cross is not None and memory is not None:
-            queries, keys_values = self.around_cross.before(x), memory.cross[self.layer]
+            queries, keys_values = self.around_cross.before(x), memory.cross[self.position]
             x = self.around_cross.after(x, self.cross_attention(queries, keys_values, memory.visible, probe))
         return self.above_cross(x)
 
@@ -192,25 +198,47 @@ class DecoderLayer(nn.Module):
 
     def attend_to_self(self, x: Tensor, step: Step, memory: Memory | None, probe: Probe) -> Tensor:
         """Output of self-attention for states [R, T, D], before what stands around it."""
-        x = self.around_self.before(x)
         attention = self.self_attention
         if not attention.heads:
             return attention.nothing(x)
-        queries, keys_values = attention.project(x)
-        keys_values = step.remember(self.layer, keys_values)
-        return attention.attend(queries, self.behind(keys_values, memory), step.visible, probe)
+        queries, own, first = self.project(x, raw_keys=step.raw_keys)
+        keys_values = self.behind(step.remember(self.position, own), memory)
+        context = attention.context(queries, keys_values, step.visible, probe)
+        return attention.output(context if first is None else step.with_first(context, first), probe)
+
+    def project(self, x: Tensor, *, raw_keys: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Queries, keys and values of self-attention for states [R, T, D]; with `raw_keys` also what a first token sees.
+
+        Args:
+            x: states before what stands around self-attention.
+            raw_keys: keys and values are those of the states before normalization, which Marian's search takes for all
+                tokens but a sentence's first one, as long as that stands alone.
+
+        Returns:
+            Queries [R, T, H, K], keys and values [2, R, T, H, K], values [R, T, H, K] of tokens that see no others.
+        """
+        normed = self.around_self.before(x)
+        queries, keys_values = self.self_attention.project(normed)
+        if not raw_keys:
+            return queries, keys_values, None
+        return queries, self.self_attention.keys_values(x), keys_values[1]
 
     def behind(self, keys_values: Tensor, memory: Memory | None) -> Tensor:
         """Keys and values [2, R, T, H, K] of self-attention, behind those of the source where attention is joint."""
-        joint = None if memory is None else memory.joint[self.layer]
+        joint = None if memory is None else memory.joint[self.position]
         if joint is None:
             return keys_values
         repeats = keys_values.shape[1] // joint.shape[1]
         return torch.cat([joint.repeat_interleave(repeats, 1), keys_values], dim=2)
 
+    def kept_shape(self) -> tuple[int, int, int] | None:
+        """What is kept of each token, as [parts, heads, width]: keys and values; None for a layer without heads."""
+        attention = self.self_attention
+        return (2, attention.heads, attention.head_dim) if attention.heads else None
+
 
 class RecurrentDecoderLayer(DecoderLayer):
-    """A recurrence, cross-attention, then feed-forward; for whole sequences, since it keeps no state between passes."""
+    """A recurrence, cross-attention, then feed-forward."""
 
     def _build_first(self, blueprint: Blueprint, prefix: str) -> None:
         network, weights, width = blueprint.network, blueprint.weights, blueprint.decoder_width
@@ -221,7 +249,14 @@ class RecurrentDecoderLayer(DecoderLayer):
 
     def attend_to_self(self, x: Tensor, step: Step, memory: Memory | None, probe: Probe) -> Tensor:
         """Output of the recurrence for states [R, T, D], before what stands around it."""
-        if step.state is not None:
-            raise ValueError("a recurrent decoder is not run step by step")
-        update: Tensor = self.recurrence(self.around_self.before(x))
-        return update
+        update = self.recurrence.project(self.around_self.before(x))
+        return self.recurrence.output(step.recur(self.position, update))
+
+    def remember(self, states: Tensor, *, by_head: bool) -> tuple[Tensor | None, Tensor | None]:
+        """Keys and values of the encoder's output [B, S, D] for cross-attention; a recurrence takes none."""
+        cross = None if self.cross_attention is None else self.cross_attention.keys_values(states, by_head=by_head)
+        return cross, None
+
+    def kept_shape(self) -> tuple[int, int, int] | None:
+        """The cell after each token."""
+        return (1, 1, self.recurrence.weight.shape[0])

@@ -1,5 +1,7 @@
 """The recurrence that takes the place of self-attention in Marian's small decoders."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,13 +21,27 @@ class Recurrence(nn.Module):
         self.weight = weights.take(f"{prefix}.input.weight", width, width)
         self.gate_weight, self.gate_bias = weights.linear(f"{prefix}.gate", width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Outputs [B, T, D] for inputs [B, T, D], from the first token on."""
-        new = linear(x, self.weight)
+    def project(self, x: Tensor) -> "Update":
+        """What inputs [B, T, D] do to the cell."""
         gate = linear(x, self.gate_weight, self.gate_bias).sigmoid()
-        cell = torch.zeros_like(x[:, 0])
+        return Update(gate, (1 - gate) * linear(x, self.weight))
+
+    def output(self, cells: Tensor) -> Tensor:
+        """Outputs [B, T, D] for cells [B, T, D]."""
+        return F.relu(cells)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What tokens do to the cell of a recurrence, both [B, T, D]: ``kept`` of what was in it, and ``added`` to that."""
+
+    kept: Tensor
+    added: Tensor
+
+    def after(self, cell: Tensor | None) -> Tensor:
+        """Cells [B, T, D] after each of the tokens in turn; `cell` [B, D] is that before them, None: zeros."""
         cells = []
-        for token in range(x.shape[1]):
-            cell = gate[:, token] * cell + (1 - gate[:, token]) * new[:, token]
+        for token in range(self.kept.shape[1]):
+            cell = self.added[:, token] if cell is None else self.kept[:, token] * cell + self.added[:, token]
             cells.append(cell)
-        return F.relu(torch.stack(cells, dim=1))
+        return torch.stack(cells, dim=1)

@@ -8,15 +8,16 @@ from torch import Tensor
 
 from nmtprune.model.attention import Masks, Observer, Probe, Visible
 from nmtprune.model.memory import Memory
+from nmtprune.model.ssru import Update
 
 _FIRST_CAPACITY = 16
 
 
 class LayerCache:
-    """Keys and values of one layer for the tokens so far, with room for more.
+    """What one layer keeps of the tokens so far, with room for more: keys and values, or the cell of a recurrence.
 
-    Sentences are rows of one contiguous buffer [2, B, capacity, H, K], so that reordering copies whole pieces into a
-    second buffer that is kept for the next time.
+    Sentences are rows of one contiguous buffer [2, B, capacity, H, K] (a cell: [1, B, capacity, 1, D]), so that
+    reordering copies whole pieces into a second buffer that is kept for the next time.
     """
 
     def __init__(self) -> None:
@@ -40,18 +41,32 @@ class LayerCache:
             buffer[:, rows, slots] = keys_values
         return buffer[:, :, :columns]
 
+    def before(self, slots: int | Tensor) -> Tensor | None:
+        """What [parts, B, H, K] stands before the first new tokens; zeros where nothing does, None where nowhere.
+
+        Args:
+            slots: as for `extend`.
+        """
+        if self._buffer is None or (isinstance(slots, int) and not slots):
+            return None
+        if isinstance(slots, int):
+            return self._buffer[:, :, slots - 1]
+        first = slots[:, 0]
+        rows = torch.arange(first.shape[0], device=first.device)
+        return self._buffer[:, rows, (first - 1).clamp(min=0)] * (first > 0).view(1, -1, 1, 1)
+
     def reorder(self, rows: Tensor, columns: int) -> None:
         """Put row ``rows[i]`` into place i, for the first `columns` columns; there may be fewer rows than before."""
         if self._buffer is None:
             return
-        _, before, *shape = self._buffer.shape
+        parts, before, *shape = self._buffer.shape
         after, used = rows.shape[0], columns * shape[1] * shape[2]
         if self._spare is None or self._spare.shape[1] < after or list(self._spare.shape[2:]) != shape:
-            self._spare = self._buffer.new_empty(2, max(after, before), *shape)
-        target = self._spare.flatten(0, 1)[: 2 * after].view(2, after, *shape)
-        into = target.view(2 * after, -1)[:, :used]
-        both = torch.cat([rows, rows + before])
-        torch.index_select(self._buffer.view(2 * before, -1)[:, :used], 0, both, out=into)
+            self._spare = self._buffer.new_empty(parts, max(after, before), *shape)
+        target = self._spare.flatten(0, 1)[: parts * after].view(parts, after, *shape)
+        into = target.view(parts * after, -1)[:, :used]
+        all_parts = torch.cat([rows + part * before for part in range(parts)])
+        torch.index_select(self._buffer.view(parts * before, -1)[:, :used], 0, all_parts, out=into)
         self._buffer, self._spare = target, self._buffer
 
     def copy(self) -> "LayerCache":
@@ -72,7 +87,7 @@ class LayerCache:
         buffers = [cache._buffer for cache in caches if cache._buffer is not None]
         if buffers:
             rows, like = sum(buffer.shape[1] for buffer in buffers), buffers[0]
-            found._buffer = like.new_zeros(2, rows, max(used) + _FIRST_CAPACITY, *like.shape[3:])
+            found._buffer = like.new_zeros(like.shape[0], rows, max(used) + _FIRST_CAPACITY, *like.shape[3:])
             first = 0
             for buffer, columns in zip(buffers, used, strict=True):
                 found._buffer[:, first : first + buffer.shape[1], :columns] = buffer[:, :, :columns]
@@ -84,7 +99,7 @@ class LayerCache:
         if buffer is not None and columns <= buffer.shape[2]:
             return buffer
         capacity = max(_FIRST_CAPACITY, columns if buffer is None else max(columns, 2 * buffer.shape[2]))
-        grown = like.new_empty(2, like.shape[1], capacity, *like.shape[3:])
+        grown = like.new_empty(like.shape[0], like.shape[1], capacity, *like.shape[3:])
         if buffer is not None:
             grown[:, :, : buffer.shape[2]] = buffer
         self._buffer, self._spare = grown, None
@@ -92,7 +107,7 @@ class LayerCache:
 
 
 class DecoderState:
-    """The decoder's self-attention keys and values of the tokens so far, one row per hypothesis.
+    """What the decoder's layers keep of the tokens so far, one row per hypothesis.
 
     Rows may have different lengths: what lies behind a row's length is never seen and is overwritten.
 
@@ -159,6 +174,7 @@ class Pass:
         hidden: gets the input [B, T, D] of every layer that runs, appended in order.
         first: the first layer that runs; the others must have run before.
         start: the input of that layer, from an earlier pass's `hidden`; None: token embeddings.
+        raw_keys: see `DecoderLayer.project`.
     """
 
     masks: Masks = field(default_factory=dict)
@@ -167,6 +183,7 @@ class Pass:
     hidden: list[Tensor] | None = None
     first: int = 0
     start: Tensor | None = None
+    raw_keys: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a pass that begins above the first layer without that layer's input."""
@@ -188,18 +205,35 @@ class Step:
         slots: where their keys and values go: first column, or columns [B, n] for rows of different lengths.
         columns: columns in use afterwards.
         state: what receives them; None for a pass that remembers nothing.
+        raw_keys: see `DecoderLayer.project`.
     """
 
     visible: Visible
     slots: int | Tensor
     columns: int
     state: DecoderState | None
+    raw_keys: bool = False
 
     def remember(self, layer: int, keys_values: Tensor) -> Tensor:
         """All keys and values of the layer, those of the new tokens [2, B, n, H, K] stored after the earlier ones."""
         if self.state is None:
             return keys_values
         return self.state.caches[layer].extend(keys_values, self.slots, self.columns)
+
+    def recur(self, layer: int, update: Update) -> Tensor:
+        """Cells [B, n, D] of a recurrent layer after each of the new tokens; they are kept."""
+        before = None if self.state is None else self.state.caches[layer].before(self.slots)
+        cells = update.after(None if before is None else before.flatten(0, 2).view(-1, update.kept.shape[2]))
+        self.remember(layer, cells[None, :, :, None])
+        return cells
+
+    def with_first(self, context: Tensor, alone: Tensor) -> Tensor:
+        """Contexts [R, n, H, K] in which tokens that begin a sentence have those of `alone`."""
+        first = context.new_zeros(context.shape[:2], dtype=torch.bool)
+        first[:, 0] = isinstance(self.slots, int) and self.slots == 0
+        if isinstance(self.slots, Tensor):
+            first = (self.slots == 0).expand(first.shape)
+        return torch.where(first[:, :, None, None], alone, context)
 
     def behind(self, memory: Memory, tokens: Tensor, dtype: torch.dtype) -> "Step":
         """The same step of tokens [R, n] for joint attention, where the keys of `memory` come before the decoder's."""
@@ -230,15 +264,16 @@ class Step:
             self.state.lengths = lengths + new
 
 
-def place(tokens: Tensor, padding: Tensor | None, state: DecoderState | None, dtype: torch.dtype) -> Step:
-    """Where tokens [B, n] stand that follow what `state` holds, and which keys they see.
+def place(tokens: Tensor, padding: Tensor | None, run: Pass, dtype: torch.dtype) -> Step:
+    """Where tokens [B, n] stand that follow what ``run.state`` holds, and which keys they see.
 
     Args:
         tokens: the new tokens.
         padding: [B, n], true for padding; None where there is none.
-        state: what was decoded before; None where nothing was or will be.
+        run: the pass.
         dtype: type of the scores.
     """
+    state = run.state
     new = tokens.shape[1]
     start: int | Tensor = 0
     columns = new
@@ -256,4 +291,5 @@ def place(tokens: Tensor, padding: Tensor | None, state: DecoderState | None, dt
         if padding is not None and columns == new:
             seen = seen & ~padding.unsqueeze(1)
         visible = Visible.where(seen, dtype)
-    return Step(visible, start if isinstance(start, int) else start + offsets, columns, state)
+    slots = start if isinstance(start, int) else start + offsets
+    return Step(visible, slots, columns, state, run.raw_keys)

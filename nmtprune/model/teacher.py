@@ -12,7 +12,7 @@ from nmtprune.architecture import ModuleId
 from nmtprune.model.attention import Probe
 from nmtprune.model.layers import DecoderLayer
 from nmtprune.model.memory import Memory
-from nmtprune.model.search.passes import EncoderPass, HeadMasks, order_of_computation
+from nmtprune.model.search.passes import EncoderPass, HeadMasks
 from nmtprune.model.state import Pass
 from nmtprune.model.transformer import Transformer
 
@@ -48,7 +48,7 @@ def reference_losses(
         columns = _used(real[rows])
         part = _References(model, target[rows, columns], real[rows, columns])
         own = source[rows][:, _used(source[rows] != model.network.padding)]
-        for first, numbers in _by_first_module(systems):
+        for first, numbers in _by_first_module(systems, model):
             teacher = TeacherPass(model, own, previous[rows, columns], first)
             for number in numbers:
                 losses[number, rows] = part.losses(teacher.features(systems[number]))
@@ -73,6 +73,7 @@ class TeacherPass:
         self._memory = None if self._encoder is not None else model.remember(model.encode(source))
         # The first self-attention of the decoder, where there is one, sees nothing of the encoder, unless it is joint.
         self._entry = ModuleId("decoder", 0) if first is None or first.kind == "encoder" else first
+        self._place = 0 if self._entry is not first else model.decoder.position(first.layer)
         whole = model.network.joint_attention or model.network.decoder.recurrent
         at_start = first is None or (self._encoder is not None and whole)
         self._states: Tensor | None = None
@@ -88,16 +89,16 @@ class TeacherPass:
         if self._states is None:
             return self._model.features(self._previous, memory, masks)
         x = self._end_of_layer(self._states, memory, Probe(masks))
-        return self._model.features(self._previous, memory, run=Pass(masks, first=self._entry.layer + 1, start=x))
+        return self._model.features(self._previous, memory, run=Pass(masks, first=self._place + 1, start=x))
 
     def _begin(self) -> tuple[Tensor, Tensor | None]:
         """States [B, T, D] before the entry module, and what its heads make of the values, [B, T, H, K]."""
         decoder, memory, plain = self._model.decoder, self._memory, Probe()
         step, padding = decoder.place(self._previous, memory, Pass())
         x = decoder.embedding(self._previous, padding)
-        for layer in self._layers[: self._entry.layer]:
+        for layer in self._layers[: self._place]:
             x = layer(x, step, memory, plain)
-        layer = self._layers[self._entry.layer]
+        layer = self._layers[self._place]
         if self._entry.kind == "decoder":
             attention = layer.self_attention
             if not attention.heads:
@@ -108,12 +109,12 @@ class TeacherPass:
         cross, around = layer.cross_attention, layer.around_cross
         if cross is None or around is None or memory is None:
             raise ValueError(f"the model has no {self._entry}")
-        keys_values = cast(Tensor, memory.cross[layer.layer])
+        keys_values = cast(Tensor, memory.cross[self._place])
         return x, cross.context(cross.queries(around.before(x)), keys_values, memory.visible, plain)
 
     def _end_of_layer(self, x: Tensor, memory: Memory, probe: Probe) -> Tensor:
         """States [B, T, D] after the layer of the entry module."""
-        layer, context = self._layers[self._entry.layer], self._context
+        layer, context = self._layers[self._place], self._context
         cross, around = layer.cross_attention, layer.around_cross
         if self._entry.kind == "cross" and context is not None and cross is not None and around is not None:
             return layer.above_cross(around.after(x, cross.output(context, probe)))
@@ -151,10 +152,10 @@ class _References:
         return F.cross_entropy(scores, words, reduction="none")
 
 
-def _by_first_module(systems: Sequence[HeadMasks]) -> Iterator[tuple[ModuleId | None, list[int]]]:
+def _by_first_module(systems: Sequence[HeadMasks], model: Transformer) -> Iterator[tuple[ModuleId | None, list[int]]]:
     """Numbers of the systems that change the same module first; None: nothing."""
     firsts = [
-        min((id for id, mask in masks.items() if bool((mask != 1).any())), key=order_of_computation, default=None)
+        min((id for id, mask in masks.items() if bool((mask != 1).any())), key=model.stage, default=None)
         for masks in systems
     ]
     order = sorted(range(len(systems)), key=lambda number: str(firsts[number]))

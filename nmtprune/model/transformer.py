@@ -1,12 +1,13 @@
 """The native transformer: encoder-decoder or language model, full or with any number of heads in every module."""
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from nmtprune.architecture import Architecture
+from nmtprune.architecture import Architecture, ModuleId
 from nmtprune.model.attention import Masks, Visible
 from nmtprune.model.embedding import Embedding
 from nmtprune.model.kernels import linear
@@ -66,7 +67,7 @@ class Decoder(nn.Module):
         kind = RecurrentDecoderLayer if network.decoder.recurrent else DecoderLayer
         numbers = network.decoder.tied or tuple(range(network.decoder.layers))
         built = {number: kind(blueprint, number) for number in dict.fromkeys(numbers)}
-        self.layers = nn.ModuleList(built[number] for number in numbers)
+        self.layers = nn.ModuleList(_at(built[number], position) for position, number in enumerate(numbers))
         self.final_norm = (
             LayerNorm(weights, "decoder.final_norm", width, network.layer_norm_epsilon)
             if network.decoder.final_norm
@@ -76,6 +77,10 @@ class Decoder(nn.Module):
             weights.take("decoder.output_projection.weight", None, width) if network.output_projection else None
         )
         self.output_width = width if self.projection is None else self.projection.shape[0]
+
+    def position(self, layer: int) -> int:
+        """The first place at which the layer of that number stands; tied layers stand at several."""
+        return next(own.position for own in cast(Iterable[DecoderLayer], self.layers) if own.layer == layer)
 
     def remember(self, encoded: EncoderOutput, *, by_head: bool = True) -> Memory:
         """Keys and values that the layers take from the encoder's output; `by_head` as for `CrossAttention`."""
@@ -90,7 +95,7 @@ class Decoder(nn.Module):
         """
         single = run.state is not None and tokens.shape[1] == 1
         padding = None if single else self.embedding.padding_of(tokens)
-        step = place(tokens, padding, run.state, self.dtype)
+        step = place(tokens, padding, run, self.dtype)
         joint = memory is not None and any(found is not None for found in memory.joint)
         return (step.behind(memory, tokens, self.dtype) if memory is not None and joint else step), padding
 
@@ -107,6 +112,13 @@ class Decoder(nn.Module):
         if self.final_norm is not None:
             x = self.final_norm(x)
         return x if self.projection is None else linear(x, self.projection)
+
+
+def _at(layer: DecoderLayer, position: int) -> DecoderLayer:
+    """The layer, with the same parameters, at another place of the decoder."""
+    found = layer if position == layer.position else copy.copy(layer)
+    found.position = position
+    return found
 
 
 class Transformer(nn.Module):
@@ -171,6 +183,11 @@ class Transformer(nn.Module):
     def max_positions(self) -> tuple[int, int]:
         """Longest source and target sentence in tokens; (0, T) for a language model."""
         return (self.network.encoder.max_positions if self.network.encoder else 0), self.network.decoder.max_positions
+
+    def stage(self, module: ModuleId) -> tuple[bool, int, bool]:
+        """Sorts modules as they are first computed: the encoder before the decoder, self- before cross-attention."""
+        encoder = module.kind == "encoder"
+        return not encoder, module.layer if encoder else self.decoder.position(module.layer), module.kind == "cross"
 
     def encode(self, source: Tensor, masks: Masks | None = None, run: Pass | None = None) -> EncoderOutput:
         """Encode tokens [B, S], padded on either side.

@@ -53,7 +53,6 @@ def describe(options: Options) -> Network:
         eos=EOS,
         layer_norm_epsilon=_EPSILON,
         output_bias=not options.flag("output-omit-bias"),
-        searchable=False,
     )
 
 

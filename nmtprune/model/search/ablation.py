@@ -6,6 +6,7 @@ on; the search is then replayed on them, and only hypotheses that the trellis do
 those of all systems of a chunk in the same batches. The results are those of a search from scratch.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -19,7 +20,7 @@ from nmtprune.model.search.chunk import Chunk, Positions, Tokens
 from nmtprune.model.search.extension import Extension, caches, decoder_layers
 from nmtprune.model.search.lockstep import Lockstep
 from nmtprune.model.search.nodes import Nodes
-from nmtprune.model.search.options import SearchOptions, Symbols
+from nmtprune.model.search.options import Search, Symbols
 from nmtprune.model.search.passes import HeadMasks
 from nmtprune.model.search.replay import Replay, best_tokens
 from nmtprune.model.search.shortlist import Screen
@@ -39,7 +40,7 @@ class Ablation:
         model: the model.
     """
 
-    def __init__(self, model: Transformer, options: SearchOptions, symbols: Symbols) -> None:
+    def __init__(self, model: Transformer, options: Search, symbols: Symbols) -> None:
         """Prepare for a model.
 
         Args:
@@ -68,12 +69,13 @@ class Ablation:
         encoded = model.encode(source)
         memories = Memories((model.remember(encoded),), len(positions))
         nodes, recording = Nodes(source.device), Recording(self._scorer, self._screen)
-        extension = Extension(model, memories, {}, [caches(model, range(len(model.decoder.layers)))])
+        stores = [caches(model, range(len(model.decoder.layers)))]
+        extension = Extension(model, memories, {}, stores, raw_keys=options.raw_keys)
         max_len = options.max_len(source.shape[1], model.max_positions[1])
         searches = torch.arange(len(positions), device=source.device)
         slots = Slots.begin(searches, torch.zeros_like(searches), max_len, self._scorer)
         ended = Lockstep(self._scorer, extension, nodes).run(slots, recording)
-        texts = best_tokens(ended.ranked(nodes, options), nodes, self._symbols.eos)
+        texts = best_tokens(ended.ranked(nodes, options), nodes)
         chunks = []
         for some in self._ranges(recording, len(positions)):
             trellis = lay_out(recording, nodes, some, options.min_len)
@@ -113,8 +115,8 @@ class Ablation:
 
     def _ranges(self, recording: Recording, searches: int) -> list[range]:
         """Consecutive searches whose nodes, under as many systems as a module has heads, fit into a chunk."""
-        attentions = [layer.self_attention for layer in decoder_layers(self.model.decoder)]
-        floats = sum(2 * attention.inner for attention in attentions) + self.model.decoder.output_width
+        kept = filter(None, (layer.kept_shape() for layer in decoder_layers(self.model.decoder)))
+        floats = sum(map(math.prod, kept)) + self.model.decoder.output_width
         most = max(1, CHUNK_BYTES // (self._systems * 4 * (floats + 4 * self._scorer.width)))
         ranges, begin, total = [], 0, 0
         for search, count in enumerate(torch.bincount(recording.kept()[1], minlength=searches).tolist()):

@@ -46,7 +46,7 @@ class Branch:
         system: which of the head masks apply.
         words: what stands fixed, at least one word; grows to the whole translation, the end-of-sentence symbol
             included, or becomes empty where numbers overflow.
-        max_len: tokens that a translation may have before the end-of-sentence symbol.
+        max_len: tokens that a translation may have before its last one.
         likely: words that probably follow, to be decoded in the same pass.
         live: it has not ended.
     """
@@ -77,6 +77,9 @@ class Branch:
                 self.live = False
                 return
             self.words.append(word)
+            if len(self.words) > self.max_len:
+                self.live = False
+                return
             if right == len(self.likely) or self.likely[right] != word:
                 return
 
@@ -169,7 +172,7 @@ class Branches:
         symbols, rows, device = self._scorer.symbols, begun.rows, begun.device
         stands = [len(row.words) + 1 if begins else 1 for row in rows]
         fed = [
-            [*([symbols.eos] if begins else []), *row.words[-count:], *row.likely]
+            [*([symbols.first] if begins else []), *row.words[-count:], *row.likely]
             for row, count in zip(rows, stands, strict=True)
         ]
         width = max(map(len, fed))
@@ -180,7 +183,7 @@ class Branches:
             for step in range(len(row.likely) + 1)
         ]
         row, place, depth = torch.tensor(places, device=device).unbind(1)
-        run = Pass(begun.masks, state=begun.state)
+        run = Pass(begun.masks, state=begun.state, raw_keys=self._scorer.options.raw_keys)
         features = self._model.features(torch.tensor(padded, device=device), begun.memory, run=run)
         limits = torch.tensor([branch.max_len for branch in rows], device=device)
         words = iter(self._words(features[row, place], depth, limits[row]).tolist())
@@ -204,7 +207,7 @@ class Branches:
             else:
                 if not len(words):
                     words, limits, depth = begun.ends()
-                run = Pass(begun.masks, state=begun.state)
+                run = Pass(begun.masks, state=begun.state, raw_keys=self._scorer.options.raw_keys)
                 features = self._model.features(words.clamp(min=0).unsqueeze(1), begun.memory, run=run)
                 words = self._words(features.squeeze(1), depth, limits)
                 depth = depth + 1
@@ -226,7 +229,8 @@ class Branches:
 
     def _words(self, features: Tensor, depth: Tensor, limits: Tensor) -> Tensor:
         """The words [N] that follow hypotheses of `depth` words, which may have up to `limits`."""
-        rules = Rules(depth < self._scorer.options.min_len, depth >= limits)
+        options = self._scorer.options
+        rules = Rules(depth < options.min_len, (depth >= limits) if options.must_end else None)
         return best_words(self._scorer(features, rules), self._scorer.symbols.eos)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nmtprune.model.search.options import SearchOptions, Symbols
+from nmtprune.model.search.options import Search, Symbols
 from nmtprune.model.transformer import Transformer
 
 _BLOCK = {"cpu": 1 << 20, "cuda": 1 << 27}
@@ -62,10 +62,11 @@ class Scorer:
 
     Attributes:
         width: k, words per hypothesis.
+        barred: words that are no candidates like others.
         beam: hypotheses per sentence.
     """
 
-    def __init__(self, model: Transformer, options: SearchOptions, symbols: Symbols, *, scores: bool) -> None:
+    def __init__(self, model: Transformer, options: Search, symbols: Symbols, *, scores: bool) -> None:
         """Prepare for a model.
 
         Args:
@@ -76,7 +77,7 @@ class Scorer:
         """
         words = model.words[1]
         self.output, self.normalized = model.output, model.normalized
-        self.options, self.symbols = options, symbols
+        self.options, self.symbols, self.barred = options, symbols, symbols.barred
         self.beam = min(options.beam, words - 1)
         self.width = self.beam if words - 1 > 2 * self.beam else words - 1
         self.normalize = scores or self.beam > 1
@@ -108,7 +109,7 @@ class Scorer:
         """Tokens and logits [n, k + 1] of the best of values [n, W].
 
         Args:
-            values: logits of words; those of padding and of the end-of-sentence symbol must be -inf.
+            values: logits of words; those of `barred` words must be -inf.
             ending: [n], logit of the end-of-sentence symbol.
             rules: of these hypotheses.
             tokens: [n, W], the words; None for the whole vocabulary in order.
@@ -129,7 +130,7 @@ class Scorer:
         if see is not None:
             see(rows, logits, normalizer)
         ending = logits[:, self.symbols.eos].clone()
-        logits[:, [self.symbols.pad, self.symbols.eos]] = -torch.inf
+        logits[:, self.barred] = -torch.inf
         if self.symbols.unk is not None and self.options.unkpen:
             logits[:, self.symbols.unk] -= self.options.unkpen
         tokens, best = self.choose(logits, ending, rules.select(rows))

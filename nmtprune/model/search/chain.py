@@ -39,13 +39,14 @@ class Chains:
         self, chunk: Chunk, systems: Sequence[HeadMasks], branches: Branches
     ) -> tuple[Found, list[tuple[int, Branch]]]:
         """The recorded translations that stand, and by sentence what the others begin with."""
-        passes, draft, size = MaskedPasses(self._model, chunk, systems), _Draft(chunk, self._eos), len(chunk.positions)
+        passes = MaskedPasses(self._model, chunk, systems, raw_keys=self._scorer.options.raw_keys)
+        draft, size = _Draft(chunk), len(chunk.positions)
         found: Found = [list(chunk.baseline) for _ in systems]
         begun: list[tuple[int, Branch]] = []
         for number, features in enumerate(passes.features()):
             for sentence, text in draft.differences(self._words(chunk, features)):
-                if text[-1] in (self._eos, _LOST):
-                    found[number][sentence] = text if text[-1] == self._eos else ()
+                if text[-1] in (self._eos, _LOST) or len(text) > chunk.max_len:
+                    found[number][sentence] = () if text[-1] == _LOST else text
                     continue
                 source = sentence if len(passes.memories) == 1 else number * size + sentence
                 begun.append((sentence, Branch(source, number, list(text), chunk.max_len)))
@@ -66,12 +67,12 @@ class Chains:
 class _Draft:
     """The recorded translations of a chunk, word by word."""
 
-    def __init__(self, chunk: Chunk, eos: int) -> None:
+    def __init__(self, chunk: Chunk) -> None:
         trellis = chunk.trellis
         device = trellis.token.device
         self._depth, self._real = trellis.depth, trellis.real
         self._token, self._root = trellis.token, trellis.table[:, 0, 0]
-        ends = torch.tensor([eos if text else _LOST for text in chunk.baseline], device=device)
+        ends = torch.tensor([text[-1] if text else _LOST for text in chunk.baseline], device=device)
         self._sentence = torch.empty_like(trellis.depth)
         for group in trellis.groups:
             numbers = torch.arange(group.sentences.start, group.sentences.stop, device=device)
@@ -83,7 +84,7 @@ class _Draft:
     def differences(self, words: Tensor) -> Iterator[tuple[int, Tokens]]:
         """Sentences whose next words [N] are not those of the draft: number, and text up to the first other word.
 
-        The last word is the end-of-sentence symbol, or -1, where the search ends there.
+        The last word is the end-of-sentence symbol, or -1 where numbers overflowed, where the search ends there.
         """
         depth = self._depth.masked_fill((words == self._expected) | ~self._real, int(self._depth.max()) + 1)
         first = torch.full_like(self._root, int(self._depth.max()) + 1)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nmtprune.architecture import ModuleId
 from nmtprune.model.memory import EncoderOutput, Memory
-from nmtprune.model.search.nodes import KeyValues
+from nmtprune.model.search.nodes import NodeCache
 from nmtprune.model.search.passes import EncoderPass, HeadMasks, TreePass
 from nmtprune.model.search.trellis import Trellis
 from nmtprune.model.transformer import Transformer
@@ -30,9 +30,9 @@ class Chunk:
         positions: places of the sentences in the corpus.
         source: [B, S] token ids.
         encoded: the encoder's output without masks.
-        max_len: tokens that a translation may have.
+        max_len: tokens that a translation may have before its last one.
         trellis: the recorded search.
-        baseline: translations without masks, the end-of-sentence symbol included; empty for none.
+        baseline: translations without masks, the last word included; empty for none.
     """
 
     positions: Positions
@@ -52,17 +52,20 @@ class MaskedPasses:
             have been taken.
     """
 
-    def __init__(self, model: Transformer, chunk: Chunk, systems: Sequence[HeadMasks]) -> None:
-        """Prepare for systems that all mask something."""
+    def __init__(
+        self, model: Transformer, chunk: Chunk, systems: Sequence[HeadMasks], *, raw_keys: bool = False
+    ) -> None:
+        """Prepare for systems that all mask something; `raw_keys` as for `DecoderLayer.project`."""
         self._model, self._chunk, self._systems = model, chunk, systems
-        self.tree = TreePass(model, chunk.trellis, {module for masks in systems for module in masks})
+        modules = {module for masks in systems for module in masks}
+        self.tree = TreePass(model, chunk.trellis, modules, raw_keys=raw_keys)
         self.memories: tuple[Memory, ...] = ()
 
-    def features(self, below: KeyValues | None = None, above: KeyValues | None = None) -> Iterator[Tensor]:
+    def features(self, below: NodeCache | None = None, above: NodeCache | None = None) -> Iterator[Tensor]:
         """Features [N, E] of all hypotheses, system by system.
 
         Args:
-            below: gets the keys and values of the shared layers, in the rows of the trellis.
+            below: gets what the shared layers keep, in the rows of the trellis.
             above: gets those of the other layers, in rows ``system * N + row``.
         """
         model, chunk = self._model, self._chunk

@@ -10,9 +10,9 @@ from torch import Tensor
 from nmtprune.architecture import ModuleId
 from nmtprune.model.attention import Probe, Visible
 from nmtprune.model.kernels import linear
-from nmtprune.model.layers import DecoderLayer
+from nmtprune.model.layers import DecoderLayer, RecurrentDecoderLayer
 from nmtprune.model.memory import Memory
-from nmtprune.model.search.nodes import Buffers, KeyValues
+from nmtprune.model.search.nodes import Buffers, NodeCache
 from nmtprune.model.search.sources import Groups, Memories, Sources
 from nmtprune.model.transformer import Decoder, Transformer
 
@@ -33,12 +33,12 @@ def finish(decoder: Decoder, x: Tensor) -> Tensor:
     return x if decoder.projection is None else linear(x, decoder.projection)
 
 
-def caches(model: Transformer, layers: range, buffers: Buffers | None = None) -> KeyValues:
-    """An empty cache of keys and values for some of the decoder's layers; `buffers` lend it memory."""
-    attentions = [(layer, decoder_layers(model.decoder)[layer].self_attention) for layer in layers]
-    sizes = {layer: (attention.heads, attention.head_dim) for layer, attention in attentions if attention.heads}
+def caches(model: Transformer, layers: range, buffers: Buffers | None = None) -> NodeCache:
+    """An empty cache for some of the decoder's layers, by position; `buffers` lend it memory."""
+    kept = {layer: decoder_layers(model.decoder)[layer].kept_shape() for layer in layers}
+    sizes = {layer: shape for layer, shape in kept.items() if shape is not None}
     like = next(model.decoder.parameters())
-    return KeyValues(sizes, like.new_empty(0, dtype=model.dtype), buffers or Buffers())
+    return NodeCache(sizes, like.new_empty(0, dtype=model.dtype), buffers or Buffers())
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,9 @@ class Extension:
         model: Transformer,
         memories: Memories,
         masks: Mapping[ModuleId, Tensor],
-        stores: Iterable[KeyValues],
+        stores: Iterable[NodeCache],
+        *,
+        raw_keys: bool = False,
     ) -> None:
         """Prepare for sentences and masks.
 
@@ -78,21 +80,26 @@ class Extension:
             model: the model.
             memories: of the sentences.
             masks: of decoder modules, [systems, H]; modules without an entry have no masked heads in any system.
-            stores: caches of keys and values; together they have all layers with heads.
+            stores: caches; together they have all layers that keep anything.
+            raw_keys: as for `DecoderLayer.project`.
         """
-        self._model, self._masks = model, masks
+        self._model, self._masks, self._raw_keys = model, masks, raw_keys
         self._sources, self._stores = Sources(memories), tuple(stores)
 
     def __call__(self, rows: Rows) -> Tensor:
-        """Features [R, E] of the next word; keys and values are kept for what follows."""
+        """Features [R, E] of the next word; what layers keep of the tokens stays for what follows."""
         decoder = self._model.decoder
         x = decoder.embedding(rows.tokens.unsqueeze(1), None, rows.path.shape[1])
         memory, groups = self._sources.of(rows.search, rows.source)
         probe = Probe({module: mask[rows.system] for module, mask in self._masks.items()})
-        around = _Surroundings(groups, memory, probe)
+        around = _Surroundings(groups, memory, probe, self._raw_keys)
         places = self._places(rows)
         for layer in decoder_layers(decoder):
-            x = _attend_to_self(layer, x, places.get(layer.layer), around)
+            own = places.get(layer.position)
+            if isinstance(layer, RecurrentDecoderLayer):
+                x = _recur(layer, x, own)
+            else:
+                x = _attend_to_self(layer, x, own, around)
             x = layer.above_cross(_attend_to_source(layer, x, around))
         return finish(decoder, x).squeeze(1)
 
@@ -102,7 +109,7 @@ class Extension:
             store.compact(nodes)
 
     def _places(self, rows: Rows) -> "dict[int, _Places]":
-        """By layer, where keys and values of the hypotheses' tokens are, with room for those of the last ones."""
+        """By layer, where what it keeps of the hypotheses' tokens is, with room for the last ones."""
         found: dict[int, _Places] = {}
         for store in self._stores:
             new = store.reserve(rows.nodes.shape[0])
@@ -116,7 +123,7 @@ class Extension:
 class _Places:
     """Rows of a cache: those for the new tokens, and those of all tokens of each hypothesis, [R, t + 1]."""
 
-    store: KeyValues
+    store: NodeCache
     new: range
     whole: Tensor
 
@@ -128,6 +135,7 @@ class _Surroundings:
     groups: Groups
     memory: Memory
     probe: Probe
+    raw_keys: bool
 
     def behind(self, layer: int, keys_values: Tensor, rows: slice) -> tuple[Tensor, Visible]:
         """Keys and values of some rows, behind those of the source where attention is joint, and what is seen."""
@@ -146,24 +154,39 @@ def _attend_to_self(layer: DecoderLayer, x: Tensor, places: _Places | None, arou
     attention = layer.self_attention
     if places is None:
         return layer.around_self.after(x, attention.nothing(x))
-    queries, keys_values = attention.project(layer.around_self.before(x))
-    places.store.store(layer.layer, places.new, keys_values)
+    queries, keys_values, first = layer.project(x, raw_keys=around.raw_keys)
+    places.store.store(layer.position, places.new, keys_values)
     rows, length = places.whole.shape
     size = 2 * length * attention.inner * x.element_size()
     block = max(_FEWEST, _BLOCK_BYTES // size) if x.device.type == "cpu" else rows
     contexts = []
     for begin in range(0, rows, block):
         part = slice(begin, begin + block)
-        keys_values = places.store.read(layer.layer, places.whole[part])
-        keys_values, visible = around.behind(layer.layer, keys_values, part)
+        keys_values = places.store.read(layer.position, places.whole[part])
+        keys_values, visible = around.behind(layer.position, keys_values, part)
         contexts.append(attention.context(queries[part], keys_values, visible, Probe()))
     context = contexts[0] if len(contexts) == 1 else torch.cat(contexts)
+    if first is not None and length == 1:
+        context = first
     return layer.around_self.after(x, attention.output(context, around.probe))
+
+
+def _recur(layer: RecurrentDecoderLayer, x: Tensor, places: _Places | None) -> Tensor:
+    """States after a recurrence."""
+    if places is None:
+        raise ValueError(f"no cache for the cells of decoder layer {layer.position}")
+    before = None
+    if places.whole.shape[1] > 1:
+        before = places.store.read(layer.position, places.whole[:, -2:-1]).flatten(0, 3)
+    update = layer.recurrence.project(layer.around_self.before(x))
+    cells = update.after(before)
+    places.store.store(layer.position, places.new, cells[None, :, :, None])
+    return layer.around_self.after(x, layer.recurrence.output(cells))
 
 
 def _attend_to_source(layer: DecoderLayer, x: Tensor, around: _Surroundings) -> Tensor:
     """States after cross-attention; rows of one sentence share its keys."""
-    attention, residual, keys_values = layer.cross_attention, layer.around_cross, around.memory.cross[layer.layer]
+    attention, residual, keys_values = layer.cross_attention, layer.around_cross, around.memory.cross[layer.position]
     if attention is None or residual is None:
         return x
     if not attention.heads or keys_values is None:

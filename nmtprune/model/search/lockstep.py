@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nmtprune.model.search.candidates import Candidates, Logits, Rules, Scorer
-from nmtprune.model.search.decision import Decision, decide, doubtful
+from nmtprune.model.search.decision import Beam, Decision
 from nmtprune.model.search.extension import Extension, Rows
 from nmtprune.model.search.nodes import Nodes
 from nmtprune.model.search.slots import Ended, Slots
@@ -72,6 +72,7 @@ class Lockstep:
             draft: a recorded search.
         """
         self._scorer, self._extension, self._nodes, self._draft = scorer, extension, nodes, draft
+        self._beam = Beam.of(scorer.options, scorer.width + 1)
         self._recorder: Recorder | None = None
 
     def run(self, slots: Slots, recorder: Recorder | None = None) -> Ended:
@@ -140,10 +141,9 @@ class Lockstep:
         frontier.logits[known] = self._draft.candidates.logits[nodes].double()
 
     def _floor(self, slots: Slots, frontier: _Frontier) -> Tensor:
-        """Score that at least `beam` candidates that go on have reached for sure, [P]."""
-        beam = slots.token.shape[1]
-        values = (self._values(slots, frontier) - self._doubt(slots, frontier).unsqueeze(-1))[:, :, :-1].flatten(1)
-        return values.topk(beam, dim=1).values[:, -1]
+        """Score that a candidate must reach to matter, [P]."""
+        values = self._values(slots, frontier) - self._doubt(slots, frontier).unsqueeze(-1)
+        return self._beam.floor(values.flatten(1), slots)
 
     def _values(self, slots: Slots, frontier: _Frontier) -> Tensor:
         """Scores of all candidates, [P, beam, k + 1]."""
@@ -177,7 +177,7 @@ class Lockstep:
         frontier.node[search, slot] = node
         belongs = slots.search[search], slots.source[search], slots.system[search]
         rows = Rows(slots.token[search, slot], node, path, *belongs)
-        last = slots.max_len[search] <= step
+        last = (slots.max_len[search] <= step) & self._scorer.options.must_end
         early = torch.ones_like(last) if step < self._scorer.options.min_len else None
         features = self._extension(rows)
         see = None if self._recorder is None else self._recorder.extended(features)
@@ -188,16 +188,13 @@ class Lockstep:
 
     def _decide(self, slots: Slots, frontier: _Frontier, step: int) -> tuple[Slots, Decision]:
         """Choose among the candidates; where inexact normalizers leave doubt, they are made exact first."""
-        count, beam = slots.token.shape
-        width = self._scorer.width + 1
-        words = self._scorer.output.words * (beam if step else 1)
+        words = self._scorer.output.words * (slots.token.shape[1] if step else 1)
         while True:
             values = self._values(slots, frontier).flatten(1)
-            decision = decide(values, width, slots.ignored, words - 1)
+            decision = self._beam.decide(values, slots, words - 1)
             if self._draft is None:
                 return slots, decision
-            half = self._doubt(slots, frontier)
-            unsure = doubtful(values, half, decision, width, beam - slots.found)
+            unsure = self._beam.doubtful(values, self._doubt(slots, frontier), decision, slots)
             if not bool(unsure.any()):
                 return slots, decision
             slots = self._settle(slots, frontier, unsure)
@@ -221,10 +218,13 @@ class Lockstep:
         if not bool(taken.any()):
             return slots.found
         row, column = taken.nonzero(as_tuple=True)
-        slot = decision.ending[row, column]
-        logits = slots.logits[row, slot] + frontier.logits[row, slot, -1]
-        where = (slots.search[row], place[row, column])
-        ended.add(where, frontier.node[row, slot], logits, slots.path.shape[2] + 1)
+        slot, word = decision.ranked[row, column], decision.words[row, column]
+        logits = slots.logits[row, slot] + frontier.logits[row, slot, word]
+        where, last = (
+            (slots.search[row], place[row, column]),
+            (frontier.node[row, slot], frontier.tokens[row, slot, word]),
+        )
+        ended.add(where, last, logits, slots.path.shape[2] + 1)
         return slots.found + taken.sum(1)
 
     def _advance(self, slots: Slots, frontier: _Frontier, decision: Decision) -> Slots:
@@ -233,6 +233,8 @@ class Lockstep:
         node = frontier.node.gather(1, order)
         chosen = torch.arange(order.shape[0], device=order.device).unsqueeze(1), order, columns
         logits = slots.logits.gather(1, order) + frontier.logits[chosen]
+        if decision.empty is not None:
+            logits = logits.masked_fill(decision.empty, -torch.inf)
         path = slots.path.gather(1, order.unsqueeze(-1).expand(-1, -1, slots.path.shape[2]))
         return replace(
             slots,

@@ -1,8 +1,10 @@
-"""The tree of hypotheses of a search: what its nodes are, and the keys and values that decoding left at each.
+"""The tree of hypotheses of a search: what its nodes are, and what decoder layers keep of each.
 
 A node is a hypothesis whose next word was computed. Nodes are numbered in the order in which they came to be, all
 sentences together; a hypothesis is the path from its root.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -71,24 +73,24 @@ class Buffers:
         return there
 
 
-class KeyValues:
-    """Self-attention keys and values of nodes, a row [2 * H * K] per node and layer, keys first.
+class NodeCache:
+    """What decoder layers keep of nodes, a row [parts * H * K] per node and layer; see `DecoderLayer.kept_shape`.
 
     Several layers share one numbering of rows. Rows of nodes on no path that is still followed are dropped when they
     are more than those that are kept; pinned rows stay.
     """
 
-    def __init__(self, layers: dict[int, tuple[int, int]], like: Tensor, buffers: Buffers) -> None:
+    def __init__(self, layers: dict[int, tuple[int, int, int]], like: Tensor, buffers: Buffers) -> None:
         """Make room for no rows yet.
 
         Args:
-            layers: heads and head_dim of the layers that are kept here.
+            layers: by their position the layers that are kept here: parts, heads and width.
             like: tensor of the device and type to compute in.
             buffers: where memory comes from; no two caches may have a layer from one of them at a time.
         """
         self.layers = layers
         self._like, self._memory = like, buffers
-        self._buffers = {layer: like.new_empty(0, 2 * heads * size) for layer, (heads, size) in layers.items()}
+        self._buffers = {layer: like.new_empty(0, math.prod(shape)) for layer, shape in layers.items()}
         self._row = torch.zeros(0, dtype=torch.long, device=like.device)
         self._rows = self._kept = self._pinned = 0
 
@@ -108,15 +110,15 @@ class KeyValues:
         self._pinned = self._kept = self._rows
 
     def assign(self, nodes: Tensor, rows: Tensor) -> None:
-        """Say in which rows the keys and values of nodes [N] are."""
+        """Say in which rows nodes [N] are."""
         needed = int(nodes.max()) + 1 if nodes.numel() else 0
         if needed > self._row.shape[0]:
             self._row = F.pad(self._row, (0, max(needed, 2 * self._row.shape[0]) - self._row.shape[0]))
         self._row[nodes] = rows
 
-    def store(self, layer: int, rows: range, keys_values: Tensor) -> None:
-        """Keep keys and values [2, B, T, H, K] of B * T nodes in these rows."""
-        found = keys_values.permute(1, 2, 0, 3, 4)
+    def store(self, layer: int, rows: range, kept: Tensor) -> None:
+        """Keep what a layer gives for B * T nodes, [parts, B, T, H, K], in these rows."""
+        found = kept.permute(1, 2, 0, 3, 4)
         self._buffers[layer][rows.start : rows.stop].view(found.shape).copy_(found)
 
     def where(self, nodes: Tensor) -> Tensor:
@@ -124,9 +126,9 @@ class KeyValues:
         return self._row[nodes]
 
     def read(self, layer: int, rows: Tensor) -> Tensor:
-        """Keys and values [2, R, T, H, K] of rows [R, T]."""
-        heads, size = self.layers[layer]
-        return F.embedding(rows, self._buffers[layer]).view(*rows.shape, 2, heads, size).permute(2, 0, 1, 3, 4)
+        """What is in rows [R, T], as [parts, R, T, H, K]."""
+        found = F.embedding(rows, self._buffers[layer]).view(*rows.shape, *self.layers[layer])
+        return found.permute(2, 0, 1, 3, 4)
 
     def compact(self, nodes: Tensor) -> None:
         """Drop, where that frees half of the memory or more, what does not belong to these nodes."""

@@ -1,14 +1,17 @@
-"""What a search is told, and what it finds."""
+"""What a search is told, as fairseq or as Marian words it, and what it finds."""
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
 
 from nmtprune.errors import UsageError
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Options of beam search, named as fairseq-generate names them.
+    """Options of fairseq's beam search, named as fairseq-generate names them.
 
     Attributes:
         beam: hypotheses per sentence; never more than the vocabulary has words beside padding.
@@ -29,26 +32,37 @@ class SearchOptions:
     unkpen: float = 0.0
     unnormalized: bool = False
 
+    shrinks: ClassVar[bool] = False
+    """Whether a sentence's beam loses a place with each hypothesis that ends; otherwise it stays full to the end."""
+
+    must_end: ClassVar[bool] = True
+    """Whether a hypothesis of the longest length goes on to the end-of-sentence symbol; otherwise it is cut off."""
+
+    skips_empty: ClassVar[bool] = False
+    """Whether the translation of an empty sentence is empty, whatever the model says."""
+
+    raw_keys: ClassVar[bool] = False
+    word_penalty: ClassVar[float] = 0.0
+
     def __post_init__(self) -> None:
         """Check the values.
 
         Raises:
             UsageError: a value that cannot be; all of them.
         """
-        faults = [
-            f"--{name.replace('_', '-')} {getattr(self, name)} is {what}"
-            for name, wrong, what in (
-                ("beam", self.beam < 1, "not a positive number"),
-                ("max_len_a", not 0 <= self.max_len_a < math.inf, "not a number from 0"),
-                ("max_len_b", self.max_len_b < 0, "negative"),
-                ("min_len", self.min_len < 0, "negative"),
-                ("lenpen", not math.isfinite(self.lenpen), "not a finite number"),
-                ("unkpen", not math.isfinite(self.unkpen), "not a finite number"),
-            )
-            if wrong
-        ]
-        if faults:
-            raise UsageError.of_faults("search", faults)
+        _check(
+            self,
+            beam=(self.beam < 1, "not a positive number"),
+            max_len_a=(not 0 <= self.max_len_a < math.inf, "not a number from 0"),
+            max_len_b=(self.max_len_b < 0, "negative"),
+            min_len=(self.min_len < 0, "negative"),
+            lenpen=(not math.isfinite(self.lenpen), "not a finite number"),
+            unkpen=(not math.isfinite(self.unkpen), "not a finite number"),
+        )
+
+    def scale(self, length: Tensor) -> Tensor:
+        """What summed log-probabilities of hypotheses of so many tokens are divided by."""
+        return length.double() ** (0.0 if self.unnormalized else self.lenpen)
 
     def max_len(self, width: int, positions: int) -> int:
         """Tokens that translations of a batch may have before the end-of-sentence symbol.
@@ -70,12 +84,107 @@ class SearchOptions:
 
 
 @dataclass(frozen=True)
+class MarianSearchOptions:
+    """Options of Marian's beam search, named as marian-decoder names them; its defaults.
+
+    Attributes:
+        beam: hypotheses per sentence; each one that ends leaves a smaller beam to the others.
+        normalize: scores are divided by length ** normalize.
+        word_penalty: times the length, it is subtracted from the sum of log-probabilities.
+        max_length_factor: a translation is cut off at that many times the padded source length of the batch.
+        allow_unk: the unknown word may be chosen.
+        unnormalized_keys: pre-norm decoders with self-attention do what Marian up to version 1.12 does in search only:
+            keys and values are not normalized, except where a first word sees nothing but itself. Training and scoring
+            normalize them.
+    """
+
+    beam: int = 12
+    normalize: float = 0.0
+    word_penalty: float = 0.0
+    max_length_factor: float = 3.0
+    allow_unk: bool = False
+    unnormalized_keys: bool = False
+
+    shrinks: ClassVar[bool] = True
+    must_end: ClassVar[bool] = False
+    skips_empty: ClassVar[bool] = True
+    min_len: ClassVar[int] = 0
+    unkpen: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UsageError: a value that cannot be; all of them.
+        """
+        _check(
+            self,
+            beam=(self.beam < 1, "not a positive number"),
+            normalize=(not math.isfinite(self.normalize), "not a finite number"),
+            word_penalty=(not math.isfinite(self.word_penalty), "not a finite number"),
+            max_length_factor=(not 0 < self.max_length_factor < math.inf, "not a positive number"),
+        )
+
+    @property
+    def raw_keys(self) -> bool:
+        """As `DecoderLayer.project` names it."""
+        return self.unnormalized_keys
+
+    def scale(self, length: Tensor) -> Tensor:
+        """What summed log-probabilities are divided by."""
+        return length.double() ** self.normalize
+
+    def max_len(self, width: int, positions: int) -> int:
+        """Tokens that translations of a batch may have before their last one.
+
+        Args:
+            width: S, padded source length of the batch.
+            positions: not looked at: Marian's positions have no end.
+        """
+        return max(1, math.ceil(self.max_length_factor * width)) - 1
+
+
+Search = SearchOptions | MarianSearchOptions
+"""How translations are searched."""
+
+
+def _check(options: object, **rules: tuple[bool, str]) -> None:
+    faults = [
+        f"--{name.replace('_', '-')} {getattr(options, name)} is {what}"
+        for name, (wrong, what) in rules.items()
+        if wrong
+    ]
+    if faults:
+        raise UsageError.of_faults("search", faults)
+
+
+@dataclass(frozen=True)
 class Symbols:
-    """Ids of the target vocabulary that search treats in a special way; `unk` is None where there is no such word."""
+    """Ids of the target vocabulary that search treats in a special way.
+
+    Attributes:
+        pad: padding; negative where no word stands for it.
+        eos: ends a sentence.
+        unk: the unknown word; None where there is no such word.
+        start: stands before the first word; None: `eos` does.
+        never: words that are never chosen.
+    """
 
     pad: int
     eos: int
     unk: int | None
+    start: int | None = None
+    never: tuple[int, ...] = ()
+
+    @property
+    def first(self) -> int:
+        """What stands before the first word."""
+        return self.eos if self.start is None else self.start
+
+    @property
+    def barred(self) -> list[int]:
+        """Words that cannot be chosen as any other word can: padding, the end, and those that never are."""
+        return [word for word in (self.pad, self.eos, *self.never) if word >= 0]
 
 
 @dataclass(frozen=True)
@@ -83,8 +192,8 @@ class Hypothesis:
     """One translation.
 
     Attributes:
-        tokens: ids, the end-of-sentence symbol included.
-        score: sum of the tokens' log-probabilities (natural logarithm), divided by length ** lenpen where normalized.
+        tokens: ids, the end-of-sentence symbol included; Marian's search cuts off what grows too long, without it.
+        score: sum of the tokens' log-probabilities (natural logarithm), after penalties and normalization.
         token_scores: log-probability of each token; empty where they were not asked for.
     """
 

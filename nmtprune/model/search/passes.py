@@ -12,8 +12,9 @@ from nmtprune.model.attention import Probe, Visible
 from nmtprune.model.layers import EncoderLayer
 from nmtprune.model.memory import EncoderOutput, Memory
 from nmtprune.model.search.extension import decoder_layers, finish
-from nmtprune.model.search.nodes import KeyValues
-from nmtprune.model.search.trellis import Group, Trellis
+from nmtprune.model.search.nodes import NodeCache
+from nmtprune.model.search.trellis import Branching, Group, Trellis
+from nmtprune.model.ssru import Update
 from nmtprune.model.state import Pass, Step
 from nmtprune.model.transformer import Transformer
 
@@ -22,11 +23,6 @@ _FEWEST_ROWS = 16
 
 HeadMasks = Mapping[ModuleId, Tensor]
 """Masks [H] by module: the same for all sentences."""
-
-
-def order_of_computation(module: ModuleId) -> tuple[bool, int, bool]:
-    """Sorts modules as they are computed: the encoder, then in each decoder layer self- before cross-attention."""
-    return module.kind != "encoder", module.layer, module.kind == "cross"
 
 
 @dataclass(frozen=True)
@@ -110,10 +106,11 @@ def _by_length(source: Tensor, padding: Tensor | None) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class _TreeStep(Step):
-    """A step that leaves keys and values in rows of a cache, from `row` on."""
+    """A step over hypotheses of a trellis that leaves what layers keep of them in rows of a cache, from `row` on."""
 
-    store: KeyValues | None = None
+    store: NodeCache | None = None
     row: int = 0
+    branching: Branching | None = None
 
     def remember(self, layer: int, keys_values: Tensor) -> Tensor:
         """Keys and values of the layer, as they are."""
@@ -121,6 +118,21 @@ class _TreeStep(Step):
             rows = keys_values.shape[1] * keys_values.shape[2]
             self.store.store(layer, range(self.row, self.row + rows), keys_values)
         return keys_values
+
+    def recur(self, layer: int, update: Update) -> Tensor:
+        """Cells [B, n, D] of a recurrent layer, each from that of the hypothesis one token shorter."""
+        if self.branching is None:
+            raise ValueError("hypotheses without parents")
+        cells = self.branching.cells(update)
+        self.remember(layer, cells[None, :, :, None])
+        return cells
+
+    def with_first(self, context: Tensor, alone: Tensor) -> Tensor:
+        """Contexts [B, n, H, K] in which hypotheses without tokens have those of `alone`."""
+        if self.branching is None:
+            raise ValueError("hypotheses without parents")
+        roots = self.branching.roots.view(context.shape[:2])
+        return torch.where(roots[:, :, None, None], alone, context)
 
 
 @dataclass(frozen=True)
@@ -130,12 +142,14 @@ class _Junction:
     Attributes:
         group: the sentences.
         visible: what hypotheses see of each other.
+        branching: which continues which; None where only attention asks for that.
         states: [B, n, D], residual input of the first masked module.
         context: [B, n, H, K], what its heads make of the values; None where masks begin in the encoder.
     """
 
     group: Group
     visible: Visible
+    branching: Branching | None
     states: Tensor
     context: Tensor | None
 
@@ -147,62 +161,76 @@ class TreePass:
         shared: decoder layers whose keys and values are the same under all masks.
     """
 
-    def __init__(self, model: Transformer, trellis: Trellis, modules: Collection[ModuleId]) -> None:
-        """Prepare for masks that change no other modules than these."""
-        self._model, self._trellis = model, trellis
+    def __init__(
+        self, model: Transformer, trellis: Trellis, modules: Collection[ModuleId], *, raw_keys: bool = False
+    ) -> None:
+        """Prepare for masks that change no other modules than these; `raw_keys` as for `DecoderLayer.project`."""
+        self._model, self._trellis, self._raw_keys = model, trellis, raw_keys
         self._layers = decoder_layers(model.decoder)
-        self._first = min(modules, key=order_of_computation)
-        self._entry = 0 if self._first.kind == "encoder" else self._first.layer
-        early = model.network.joint_attention or ModuleId("decoder", 0) in modules
+        self._first = min(modules, key=model.stage)
+        self._entry = 0 if self._first.kind == "encoder" else model.decoder.position(self._first.layer)
+        early = model.network.joint_attention or ModuleId("decoder", self._layers[0].layer) in modules
         self._at_start = self._first.kind == "encoder" and early
         self.shared = range(0 if self._at_start else self._entry + 1)
         self._junctions: list[_Junction] = []
 
-    def enter(self, memory: Memory, store: KeyValues | None) -> None:
+    def enter(self, memory: Memory, store: NodeCache | None) -> None:
         """Compute what masks do not change; its keys and values go to rows of `store` that are those of the trellis."""
         for group in self._trellis.groups:
             visible = self._trellis.visible(group, self._model.dtype)
-            step = self._step(group, visible, memory, store, group.rows.start)
-            self._junctions.append(self._junction(group, visible, step, memory.narrow(group.sentences)))
+            asked = self._model.network.decoder.recurrent or self._raw_keys
+            branching = self._trellis.branching(group) if asked else None
+            step = self._step(group, visible, branching, memory, store, group.rows.start)
+            states, context = self._common(group, step, memory.narrow(group.sentences))
+            self._junctions.append(_Junction(group, visible, branching, states, context))
 
-    def masked(self, memory: Memory, masks: HeadMasks, store: KeyValues | None, row: int) -> Tensor:
+    def masked(self, memory: Memory, masks: HeadMasks, store: NodeCache | None, row: int) -> Tensor:
         """Features [N, E] of all hypotheses; keys and values of the layers above go to `store`, from `row` on."""
         probe = Probe(masks)
         found = []
         for junction in self._junctions:
             group = junction.group
-            step = self._step(group, junction.visible, memory, store, row + group.rows.start)
+            first = row + group.rows.start
+            step = self._step(group, junction.visible, junction.branching, memory, store, first)
             x = self._leave(junction, step, memory.narrow(group.sentences), probe)
             found.append(finish(self._model.decoder, x).flatten(0, 1))
         return torch.cat(found)
 
-    def _step(self, group: Group, visible: Visible, memory: Memory, store: KeyValues | None, row: int) -> _TreeStep:
-        step = _TreeStep(visible, 0, group.size, None, store, row)
+    def _step(
+        self,
+        group: Group,
+        visible: Visible,
+        branching: Branching | None,
+        memory: Memory,
+        store: NodeCache | None,
+        row: int,
+    ) -> _TreeStep:
+        step = _TreeStep(visible, 0, group.size, None, self._raw_keys, store, row, branching)
         if any(found is not None for found in memory.joint):
             tokens = self._trellis.token[group.rows].view(group.count, group.size)
             return cast(_TreeStep, step.behind(memory.narrow(group.sentences), tokens, self._model.dtype))
         return step
 
-    def _junction(self, group: Group, visible: Visible, step: Step, memory: Memory) -> _Junction:
+    def _common(self, group: Group, step: Step, memory: Memory) -> tuple[Tensor, Tensor | None]:
+        """Residual input [B, n, D] of the first masked module, and what its heads make of the values."""
         tokens, depth = self._trellis.token[group.rows], self._trellis.depth[group.rows]
         x = self._model.decoder.embedding(tokens.unsqueeze(1), None, depth.unsqueeze(1))
         x = x.view(group.count, group.size, -1)
         if self._at_start:
-            return _Junction(group, visible, x, None)
+            return x, None
         for layer in self._layers[: self._entry]:
             x = layer(x, step, memory, Probe())
         layer = self._layers[self._entry]
         if self._first.kind == "decoder":
-            attention = layer.self_attention
-            queries, own = attention.project(layer.around_self.before(x))
-            own = layer.behind(step.remember(layer.layer, own), memory)
-            return _Junction(group, visible, x, attention.context(queries, own, step.visible, Probe()))
+            queries, own, first = layer.project(x, raw_keys=self._raw_keys)
+            own = layer.behind(step.remember(layer.position, own), memory)
+            context = layer.self_attention.context(queries, own, step.visible, Probe())
+            return x, context if first is None else step.with_first(context, first)
         x = layer.around_self.after(x, layer.attend_to_self(x, step, memory, Probe()))
-        cross, around, keys_values = layer.cross_attention, layer.around_cross, memory.cross[layer.layer]
+        cross, around, keys_values = layer.cross_attention, layer.around_cross, memory.cross[layer.position]
         if self._first.kind == "encoder" or cross is None or around is None or keys_values is None:
-            return _Junction(group, visible, x, None)
-        context = cross.context(cross.queries(around.before(x)), keys_values, memory.visible, Probe())
-        return _Junction(group, visible, x, context)
+            return x, None
+        return x, cross.context(cross.queries(around.before(x)), keys_values, memory.visible, Probe())
 
     def _leave(self, junction: _Junction, step: Step, memory: Memory, probe: Probe) -> Tensor:
         """States [B, n, D] after the last layer."""

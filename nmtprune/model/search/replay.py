@@ -9,8 +9,8 @@ from nmtprune.model.search.chunk import Chunk, Found, MaskedPasses, Positions, T
 from nmtprune.model.search.draft import TrellisDraft
 from nmtprune.model.search.extension import Extension, caches
 from nmtprune.model.search.lockstep import Lockstep
-from nmtprune.model.search.nodes import Buffers, KeyValues, Nodes
-from nmtprune.model.search.options import SearchOptions
+from nmtprune.model.search.nodes import Buffers, NodeCache, Nodes
+from nmtprune.model.search.options import Search
 from nmtprune.model.search.passes import HeadMasks
 from nmtprune.model.search.shortlist import Screen
 from nmtprune.model.search.slots import Ended, Ranking, Slots
@@ -21,7 +21,7 @@ from nmtprune.model.transformer import Transformer
 class Replay:
     """Searches with any beam."""
 
-    def __init__(self, model: Transformer, options: SearchOptions, scorer: Scorer, screen: Screen | None) -> None:
+    def __init__(self, model: Transformer, options: Search, scorer: Scorer, screen: Screen | None) -> None:
         self._model, self._options, self._scorer, self._screen = model, options, scorer, screen
         self._buffers = Buffers()
 
@@ -32,18 +32,19 @@ class Replay:
 
     def _search(self, chunk: Chunk, systems: Sequence[HeadMasks]) -> Found:
         trellis = chunk.trellis
-        passes = MaskedPasses(self._model, chunk, systems)
+        passes = MaskedPasses(self._model, chunk, systems, raw_keys=self._options.raw_keys)
         draft = TrellisDraft(trellis, len(systems), self._scorer, self._screen)
         below, above = self._stores(passes.tree.shared, trellis.size, len(systems))
         for features in passes.features(below, above):
             draft.fill(features)
         memories = Memories(passes.memories, len(chunk.positions))
-        extension = Extension(self._model, memories, stacked_masks(systems), [below, above])
+        masks, raw_keys = stacked_masks(systems), self._options.raw_keys
+        extension = Extension(self._model, memories, masks, [below, above], raw_keys=raw_keys)
         source, system = passes.sources()
         slots = Slots.begin(source, system, chunk.max_len, self._scorer)
         ended = Lockstep(self._scorer, extension, draft.nodes, draft).run(slots)
         by_system: Found = [[] for _ in systems]
-        texts = best_tokens(self._ranked(ended, draft), draft.nodes, self._scorer.symbols.eos)
+        texts = best_tokens(self._ranked(ended, draft), draft.nodes)
         for place, text in zip(system.tolist(), texts, strict=True):
             by_system[place].append(text)
         return by_system
@@ -58,7 +59,7 @@ class Replay:
             ranking = ended.ranked(draft.nodes, self._options)
         return ranking
 
-    def _stores(self, shared: range, size: int, systems: int) -> tuple[KeyValues, KeyValues]:
+    def _stores(self, shared: range, size: int, systems: int) -> tuple[NodeCache, NodeCache]:
         """Caches for layers that masks leave as they are, and for the others, with rows for the nodes of a draft."""
         model = self._model
         below = caches(model, shared, self._buffers)
@@ -73,6 +74,6 @@ class Replay:
         return below, above
 
 
-def best_tokens(ranking: Ranking, nodes: Nodes, eos: int) -> list[Tokens]:
+def best_tokens(ranking: Ranking, nodes: Nodes) -> list[Tokens]:
     """The best hypothesis of each search; empty where there is none."""
-    return [texts[0] if texts else () for texts in ranking.tokens(nodes, eos, 1)]
+    return [texts[0] if texts else () for texts in ranking.tokens(nodes, 1)]

@@ -35,7 +35,7 @@ class Shortlists:
 
     Attributes:
         features: [N, E], h.
-        tokens: [N, K], the best words but padding and the end-of-sentence symbol.
+        tokens: [N, K], the best words that can be chosen, without the end-of-sentence symbol.
         rest: [N], logarithm of the sum of exp(z) over all words but these and the end-of-sentence symbol.
         mean: [N, E], mean row of W over those words, each weighted by exp(z).
         top: [N], largest z of those words.
@@ -75,7 +75,9 @@ class Screen:
         """
         self._scorer, self._widest = scorer, widest
         self._weight, self._bias = output.weight, output.bias
-        self._words = min(max(WORDS if scorer.normalize else GREEDY_WORDS, scorer.width), output.words - 2)
+        self._words = min(
+            max(WORDS if scorer.normalize else GREEDY_WORDS, scorer.width), output.words - len(scorer.barred)
+        )
         self._longest = output.weight.norm(dim=1).max()
         self._center = output.weight.mean(0)
         centered = output.weight - self._center
@@ -93,9 +95,12 @@ class Screen:
     def shortlists(self, features: Tensor, logits: Tensor, normalizer: Tensor) -> Shortlists:
         """Shortlists of hypotheses whose logits [N, V] are known."""
         symbols = self._scorer.symbols
-        logits = logits.clone()
-        logits[:, [symbols.pad, symbols.eos]] = -torch.inf
+        logits, barred = logits.clone(), self._scorer.barred
+        apart = logits[:, barred]
+        logits[:, barred] = -torch.inf
         _, tokens = top_k(logits, self._words)
+        logits[:, barred] = apart  # what cannot be chosen has its share of the probability
+        logits[:, symbols.eos] = -torch.inf
         logits.scatter_(1, tokens, -torch.inf)
         top = logits.amax(1)
         if not self._scorer.normalize:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nmtprune.model.search.candidates import Scorer
 from nmtprune.model.search.nodes import Nodes
-from nmtprune.model.search.options import Hypothesis, SearchOptions
+from nmtprune.model.search.options import Hypothesis, Search
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Slots:
     @classmethod
     def begin(cls, source: Tensor, system: Tensor, max_len: int, scorer: Scorer) -> "Slots":
         """One hypothesis without tokens per search [P], which may have `max_len` tokens; the other slots are empty."""
-        beam, eos = scorer.beam, scorer.symbols.eos
+        beam, first = scorer.beam, scorer.symbols.first
         count, device = source.shape[0], source.device
         logits = torch.full((count, beam), -torch.inf, dtype=torch.float64, device=device)
         logits[:, 0] = 0.0
@@ -54,7 +54,7 @@ class Slots:
             system=system,
             max_len=torch.full_like(source, max_len),
             found=none[:, 0].clone(),
-            token=torch.full_like(none, eos),
+            token=torch.full_like(none, first),
             logits=logits,
             normalizer=torch.zeros_like(logits),
             path=none.new_empty(count, beam, 0),
@@ -76,33 +76,37 @@ class Ended:
     """Hypotheses that have ended, up to `beam` for each of P searches.
 
     Attributes:
-        node: [P, beam], node before the end-of-sentence symbol.
-        logits: [P, beam], sum of logits, the symbol's included.
-        length: [P, beam], tokens, the symbol included; 0 where there is no hypothesis.
+        node: [P, beam], node before the last word, which is the end-of-sentence symbol unless the text was cut off.
+        word: [P, beam], that word.
+        logits: [P, beam], sum of logits, the last word's included.
+        length: [P, beam], tokens, the last word included; 0 where there is no hypothesis.
     """
 
     def __init__(self, searches: int, beam: int, device: torch.device) -> None:
         self.node = torch.zeros(searches, beam, dtype=torch.long, device=device)
-        self.length = torch.zeros_like(self.node)
+        self.word, self.length = torch.zeros_like(self.node), torch.zeros_like(self.node)
         self.logits = torch.zeros(searches, beam, dtype=torch.float64, device=device)
 
-    def add(self, places: tuple[Tensor, Tensor], node: Tensor, logits: Tensor, length: int) -> None:
-        """Put hypotheses of one length into places (search, number)."""
-        self.node[places], self.logits[places], self.length[places] = node, logits, length
+    def add(self, places: tuple[Tensor, Tensor], last: tuple[Tensor, Tensor], logits: Tensor, length: int) -> None:
+        """Put hypotheses of one length, given by their `last` node and word, into places (search, number)."""
+        self.node[places], self.word[places] = last
+        self.logits[places], self.length[places] = logits, length
 
-    def ranked(self, nodes: Nodes, options: SearchOptions) -> "Ranking":
+    def ranked(self, nodes: Nodes, options: Search) -> "Ranking":
         """All hypotheses, best first."""
         longest = max(1, int(self.length.max()) if self.length.numel() else 1)
         path = nodes.paths(self.node.flatten(), longest).unflatten(0, self.node.shape)
         inside = torch.arange(longest, 0, -1, device=path.device) <= self.length.unsqueeze(-1)
         sums = self.logits - (nodes.normalizer[path] * inside).sum(-1)
         bounds = (nodes.spread[path] * inside).sum(-1)
-        if not options.unnormalized:
-            scale = self.length.clamp(min=1).double() ** options.lenpen
-            sums, bounds = sums / scale, bounds / scale
+        if options.word_penalty:
+            sums = sums - options.word_penalty * self.length
+        scale = options.scale(self.length.clamp(min=1))
+        sums, bounds = sums / scale, bounds / scale
         sums = sums.masked_fill(self.length == 0, -torch.inf)
         scores, order = sums.sort(dim=1, descending=True, stable=True)
-        return Ranking(path, inside, order, scores, bounds.gather(1, order), self.length.gather(1, order))
+        bounds, length, word = (part.gather(1, order) for part in (bounds, self.length, self.word))
+        return Ranking(path, inside, order, scores, bounds, length, word)
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,7 @@ class Ranking:
         scores: [P, beam] by rank; -inf where there is no hypothesis.
         bounds: [P, beam], by how much a score may be wrong.
         length: [P, beam] by rank.
+        word: [P, beam] by rank, last words.
     """
 
     path: Tensor
@@ -124,6 +129,7 @@ class Ranking:
     scores: Tensor
     bounds: Tensor
     length: Tensor
+    word: Tensor
 
     def doubtful(self) -> Tensor:
         """Where another hypothesis than the first might be the best, Boolean [P]."""
@@ -132,23 +138,24 @@ class Ranking:
         low, high = self.scores[:, 0] - self.bounds[:, 0], (self.scores + self.bounds)[:, 1:].amax(1)
         return (low <= high) & (self.bounds > 0).any(1)
 
-    def tokens(self, nodes: Nodes, eos: int, best: int) -> list[list[tuple[int, ...]]]:
+    def tokens(self, nodes: Nodes, best: int) -> list[list[tuple[int, ...]]]:
         """Tokens of the best hypotheses of each search."""
         order = self.order[:, :best]
         path = self.path.gather(1, order.unsqueeze(-1).expand(-1, -1, self.path.shape[2]))
-        tokens, lengths = nodes.token[path].tolist(), self.length[:, :best].tolist()
+        tokens = nodes.token[path].tolist()
+        found = zip(tokens, self.length[:, :best].tolist(), self.word[:, :best].tolist(), strict=True)
         return [
-            [(*row[len(row) - length + 1 :], eos) for row, length in zip(rows, counts, strict=True) if length]
-            for rows, counts in zip(tokens, lengths, strict=True)
+            [(*row[len(row) - n + 1 :], word) for row, n, word in zip(rows, counts, words, strict=True) if n]
+            for rows, counts, words in found
         ]
 
-    def hypotheses(self, nodes: Nodes, ended: Ended, eos: int, best: int) -> list[list[Hypothesis]]:
+    def hypotheses(self, nodes: Nodes, ended: Ended, best: int) -> list[list[Hypothesis]]:
         """The best hypotheses of each search with the scores of their tokens."""
         before = nodes.logits[self.path]
         after = torch.cat([before[:, :, 1:], ended.logits.unsqueeze(-1)], dim=2)
         by_token = (after - before - nodes.normalizer[self.path]).tolist()
         found = []
-        rows = zip(self.tokens(nodes, eos, best), self.order.tolist(), self.scores.tolist(), by_token, strict=True)
+        rows = zip(self.tokens(nodes, best), self.order.tolist(), self.scores.tolist(), by_token, strict=True)
         for texts, order, scores, parts in rows:
             ranked = zip(texts, order, scores, strict=False)
             found.append([Hypothesis(text, score, tuple(parts[i][-len(text) :])) for text, i, score in ranked])

@@ -1,4 +1,4 @@
-"""Translation of one batch with any head masks: beam search as fairseq's SequenceGenerator does it."""
+"""Translation of one batch with any head masks: beam search as fairseq's SequenceGenerator or Marian does it."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from nmtprune.model.search.candidates import Scorer
 from nmtprune.model.search.extension import Extension, caches
 from nmtprune.model.search.lockstep import Lockstep
 from nmtprune.model.search.nodes import Nodes
-from nmtprune.model.search.options import Hypothesis, SearchOptions, Symbols
+from nmtprune.model.search.options import Hypothesis, Search, Symbols
 from nmtprune.model.search.slots import Slots
 from nmtprune.model.search.sources import Memories
 from nmtprune.model.transformer import Transformer
@@ -21,7 +21,7 @@ from nmtprune.model.transformer import Transformer
 def translate(
     model: Transformer,
     source: Tensor,
-    options: SearchOptions,
+    options: Search,
     symbols: Symbols,
     masks: Masks | None = None,
     *,
@@ -50,12 +50,14 @@ def translate(
     memory = model.remember(model.encode(source, masks))
     nodes = Nodes(source.device)
     stores = [caches(model, range(len(model.decoder.layers)))]
-    extension = Extension(model, Memories((memory,), source.shape[0]), decoder_masks(masks), stores)
+    extension = Extension(
+        model, Memories((memory,), source.shape[0]), decoder_masks(masks), stores, raw_keys=options.raw_keys
+    )
     max_len = options.max_len(source.shape[1], model.max_positions[1])
     sentences = torch.arange(source.shape[0], device=source.device)
     slots = Slots.begin(sentences, torch.zeros_like(sentences), max_len, scorer)
     ended = Lockstep(scorer, extension, nodes).run(slots)
-    return ended.ranked(nodes, options).hypotheses(nodes, ended, symbols.eos, scorer.beam)
+    return ended.ranked(nodes, options).hypotheses(nodes, ended, scorer.beam)
 
 
 def decoder_masks(masks: Mapping[ModuleId, Tensor]) -> dict[ModuleId, Tensor]:

@@ -11,6 +11,7 @@ from nmtprune.model.search.decision import Decision
 from nmtprune.model.search.nodes import Nodes
 from nmtprune.model.search.shortlist import Screen, Shortlists
 from nmtprune.model.search.slots import Slots
+from nmtprune.model.ssru import Update
 
 _MARGIN = 0.25
 """Hypotheses are kept that came this close, in log-probability, to one that went on: masked heads may promote them."""
@@ -44,7 +45,7 @@ class Recording:
             keep &= slots.scores + gain + _MARGIN > decision.floor.unsqueeze(1)
         row, slot = keep.nonzero(as_tuple=True)
         depth = torch.full_like(row, slots.path.shape[2])
-        last = (slots.max_len[row] <= depth).long()
+        last = ((slots.max_len[row] <= depth) & self._scorer.options.must_end).long()
         self._kept.append(torch.stack([node[row, slot], slots.search[row], depth, last]))
 
     def kept(self) -> Tensor:
@@ -80,6 +81,26 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Branching:
+    """How the hypotheses of a group continue each other, for layers whose state is handed on from token to token.
+
+    Attributes:
+        roots: [B * n], hypotheses without tokens, and padding.
+        levels: for each length from 1 on, places among B * n of the hypotheses and of those one token shorter.
+    """
+
+    roots: Tensor
+    levels: tuple[tuple[Tensor, Tensor], ...]
+
+    def cells(self, update: Update) -> Tensor:
+        """Cells [B, n, D] of a recurrence."""
+        kept, cells = update.kept.flatten(0, 1), update.added.flatten(0, 1).clone()
+        for places, parents in self.levels:
+            cells[places] += kept[places] * cells[parents]
+        return cells.view(update.kept.shape)
+
+
+@dataclass(frozen=True)
 class Trellis:
     """Recorded hypotheses of B sentences, by groups of sentences of equal size, each sentence in order of length.
 
@@ -109,6 +130,13 @@ class Trellis:
     def size(self) -> int:
         """N."""
         return len(self.token)
+
+    def branching(self, group: Group) -> Branching:
+        """Which hypotheses of a group continue which."""
+        depth, parent = self.depth[group.rows], self.parent[group.rows] - group.rows.start
+        lengths = range(1, int(depth.max()) + 1)
+        places = [(depth == length).nonzero().squeeze(1) for length in lengths]
+        return Branching(depth == 0, tuple((own, parent[own]) for own in places))
 
     def visible(self, group: Group, dtype: torch.dtype) -> Visible:
         """In self-attention each hypothesis sees itself and those that it continues."""

@@ -1,8 +1,6 @@
 """Scores of references: the native model against Marian itself, full, masked and cut; commands that need no search."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,25 +18,7 @@ from nmtprune.scores import Scores
 from tests.cli.running import nmtprune, refused
 from tests.formats.marian.test_checkpoint import VARIANTS, random_plan
 from tests.marian_builders import marian_model
-
-WORDS = 40
-
-
-def _marian_scores(model: Path, vocabulary: Path, source: Path, target: Path) -> list[float]:
-    """Log-probabilities of sentences by Marian itself."""
-    program = Path(sys.executable).parent / "pymarian"
-    files = ("-m", model, "-v", vocabulary, vocabulary, "-t", source, target)
-    command = [program, "score", *files, "--cpu-threads", "1", "-w", "500", "--mini-batch", "8", "--quiet"]
-    done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
-    return [float(line) for line in done.stdout.split()]
-
-
-def _vocabulary(folder: Path, words: int) -> Path:
-    folder.mkdir(exist_ok=True)
-    path = folder / "vocab.yml"
-    names = ["</s>", "<unk>", *(f"w{number}" for number in range(2, words))]
-    path.write_text("".join(f'"{name}": {number}\n' for number, name in enumerate(names)))
-    return path
+from tests.marian_program import WORDS, marian_scores, random_texts, vocabulary_file
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -52,12 +32,12 @@ def test_scores_are_those_of_marian(tmp_path: Path, variant: str) -> None:
     texts = [tmp_path / "source", tmp_path / "target"]
     for text, side in zip(texts, sides, strict=True):
         text.write_text("".join(" ".join(f"w{word}" for word in sentence) + "\n" for sentence in side))
-    vocabulary = _vocabulary(tmp_path, 40)
+    vocabulary = vocabulary_file(tmp_path)
     cut = slim.apply(plan, base)
     for name, checkpoint in (("model", base), ("masked", cut)):
         model = native.load(checkpoint)
         start = model.words[1]
-        theirs = _marian_scores(tmp_path / f"{name}.npz", vocabulary, *texts)
+        theirs = marian_scores(tmp_path / f"{name}.npz", vocabulary, *texts)
         for source, target, expected in zip(*sides, theirs, strict=True):
             words = torch.tensor([*target, 0])
             with torch.inference_mode():
@@ -65,39 +45,30 @@ def test_scores_are_those_of_marian(tmp_path: Path, variant: str) -> None:
             assert float(scores[torch.arange(len(words)), words].sum()) == pytest.approx(expected, abs=1e-3)
 
 
-def _texts(folder: Path, seed: int = 3) -> tuple[Path, Path]:
-    rng = np.random.default_rng(seed)
-    paths = folder / "source", folder / "target"
-    for path in paths:
-        lines = (" ".join(f"w{word}" for word in rng.integers(2, WORDS, rng.integers(2, 9))) for _ in range(12))
-        path.write_text("".join(f"{line}\n" for line in lines))
-    return paths
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_losses_of_ablated_heads_are_those_of_marian(tmp_path: Path, variant: str) -> None:
     """`score --metric loss` for every head, against Marian on the masked file of some of them."""
     path = marian_model(tmp_path / "model.npz", **VARIANTS[variant])
-    base, texts, vocabulary = MarianCheckpoint.load(path), _texts(tmp_path), _vocabulary(tmp_path, WORDS)
+    base, texts, vocabulary = MarianCheckpoint.load(path), random_texts(tmp_path), vocabulary_file(tmp_path)
     data = ("--vocabs", vocabulary, vocabulary, "--source", texts[0], "--reference", texts[1], "--post-process", "none")
     options = ("--metric", "loss", "--resamples", 2000, "--correction", "none", "--threads", 1, "--device", "cpu")
     result = nmtprune("score", path, *data, *options, "-o", tmp_path / "scores.json", "-q")
     assert result.code == 0, result.stderr
     scores = Scores.read(tmp_path / "scores.json")
     tokens = sum(len(line.split()) + 1 for line in texts[1].read_text().splitlines())
-    full = -sum(_marian_scores(path, vocabulary, *texts)) / tokens
+    full = -sum(marian_scores(path, vocabulary, *texts)) / tokens
     assert scores.baseline["value"] == pytest.approx(full, abs=1e-4)
     heads = base.architecture.head_ids()
     for head in (heads[0], heads[len(heads) // 2], heads[-1]):
         slim.apply(Plan.removing(base.base, [head]), base, "masked").save(tmp_path / "one.npz", force=True)
-        without = -sum(_marian_scores(tmp_path / "one.npz", vocabulary, *texts)) / tokens
+        without = -sum(marian_scores(tmp_path / "one.npz", vocabulary, *texts)) / tokens
         (entry,) = (entry for entry in scores.heads if entry.id == head)
         assert entry.delta == pytest.approx(without - full, abs=2e-4)
 
 
 @pytest.mark.parametrize("metric", ["confidence", "importance"])
 def test_heads_are_scored_without_masking(tmp_path: Path, metric: str) -> None:
-    path, vocabulary, texts = marian_model(tmp_path / "model.npz"), _vocabulary(tmp_path, WORDS), _texts(tmp_path)
+    path, vocabulary, texts = marian_model(tmp_path / "model.npz"), vocabulary_file(tmp_path), random_texts(tmp_path)
     data = ("--vocabs", vocabulary, vocabulary, "--source", texts[0], "--reference", texts[1], "--post-process", "none")
     result = nmtprune(
         "score", path, *data, "--metric", metric, "--format", "json", "-q", "-o", tmp_path / "scores.json"
@@ -110,7 +81,7 @@ def test_heads_are_scored_without_masking(tmp_path: Path, metric: str) -> None:
 
 
 def test_refusals(tmp_path: Path, tiny: Path) -> None:
-    path, vocabulary, texts = marian_model(tmp_path / "model.npz"), _vocabulary(tmp_path, WORDS), _texts(tmp_path)
+    path, vocabulary, texts = marian_model(tmp_path / "model.npz"), vocabulary_file(tmp_path), random_texts(tmp_path)
     data = ("--source", texts[0], "--reference", texts[1], "--post-process", "none")
     vocabs, output = ("--vocabs", vocabulary, vocabulary), ("-o", tmp_path / "scores.json")
     code, line = refused("score", path, *vocabs, *data, *output)
@@ -130,7 +101,7 @@ def test_refusals(tmp_path: Path, tiny: Path) -> None:
     assert refused("greedy", path, *vocabs, *data, *importance) == (
         2, "importance: --importance-subset names binarized data, which goes with --data-bin DIR"
     )  # fmt: skip
-    other = _vocabulary(tmp_path / "other", WORDS + 1)
+    other = vocabulary_file(tmp_path / "other", WORDS + 1)
     code, line = refused("score", path, "--vocabs", other, other, *data, *output)
     assert code == 5 and "the dictionary of another model: 41 symbols" in line
     for content, message in (
@@ -190,5 +161,5 @@ def test_the_real_model_by_sentencepiece(test_models: Path, tmp_path: Path) -> N
 
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(vocabulary))
     tokens = sum(len(pieces.encode(line)) + 1 for line in texts[1].read_text().splitlines())
-    expected = -sum(_marian_scores(folder / "model.npz", vocabulary, *texts)) / tokens
+    expected = -sum(marian_scores(folder / "model.npz", vocabulary, *texts)) / tokens
     assert json.loads(result.stdout)["baseline"]["value"] == pytest.approx(expected, abs=1e-4)
