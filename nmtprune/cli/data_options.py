@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from nmtprune.cli.options import model_of
 from nmtprune.data.options import DEFAULT_SUBSET, TRAINING_SUBSET, DataOptions
 from nmtprune.data.subwords import POST_PROCESSES, TOKENIZERS
 from nmtprune.data.text import STDIN
@@ -36,6 +37,7 @@ _VOCABS = click.option(
     "--vocabs",
     type=(click.Path(path_type=Path), click.Path(path_type=Path)),
     metavar="A B",
+    show_default="those that MODEL.decoder.yml names",
     help="Source and target vocabulary of a Marian model (.spm or .yml) instead of --data-bin; with raw text.",
 )
 _LANGUAGES = (
@@ -161,6 +163,10 @@ def _collecting(command: F, default_source: Path | None = None) -> Callable[...,
         given = {name: values.pop(name) for name in _FIELDS if name in values}
         if given["source"] is None and given["subset"] is None:
             given["source"] = default_source
+        if given["source"] is not None and given["vocabs"] is None and given["data_bin"] is None:
+            from nmtprune.runs.model_settings import vocabs_of
+
+            given["vocabs"] = vocabs_of(model_of(values))
         return command(*args, **values, data=DataOptions(**given))
 
     return wrapper

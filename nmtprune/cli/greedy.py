@@ -8,15 +8,18 @@ import click
 
 from nmtprune.cli.data_options import data_options, with_importance_data
 from nmtprune.cli.measure_options import bleu_options, measure_settings, quality_option, single_test
-from nmtprune.cli.meter_options import CONFIDENCE_NAMES, IMPORTANCE_NAMES, given, meter_options, refuse, spelled
+from nmtprune.cli.meter_options import CONFIDENCE_NAMES, IMPORTANCE_NAMES, meter_options
 from nmtprune.cli.options import (
     force_option,
     format_option,
+    given,
     output_option,
+    refuse,
     resume_option,
     say,
     seed_option,
     significance_options,
+    spelled,
     verbosity_options,
 )
 from nmtprune.cli.progress import duration, progress

@@ -7,7 +7,6 @@ import click
 
 from nmtprune.cli.data_options import data_options
 from nmtprune.cli.measure_options import bleu_options, measure_settings, quality_option, single_test
-from nmtprune.cli.meter_options import spelled
 from nmtprune.cli.options import (
     checkpoint_argument,
     force_option,
@@ -17,6 +16,7 @@ from nmtprune.cli.options import (
     say,
     seed_option,
     significance_options,
+    spelled,
     verbosity_options,
 )
 from nmtprune.cli.progress import duration, progress

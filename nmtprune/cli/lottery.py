@@ -10,16 +10,19 @@ import click
 from nmtprune.architecture import KINDS
 from nmtprune.cli.data_options import data_options, with_test_data
 from nmtprune.cli.measure_options import bleu_options, measure_settings, quality_option, single_test
-from nmtprune.cli.meter_options import confidence_options, given, refuse, spelled
+from nmtprune.cli.meter_options import confidence_options
 from nmtprune.cli.options import (
     force_option,
     format_option,
+    given,
     min_heads_option,
     output_option,
+    refuse,
     resume_option,
     say,
     seed_option,
     significance_options,
+    spelled,
     verbosity_options,
 )
 from nmtprune.cli.progress import duration, progress

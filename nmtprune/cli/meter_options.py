@@ -5,16 +5,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
-from click.core import ParameterSource
-
-from nmtprune.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 IMPORTANCE_NAMES = ("importance_unit", "importance_normalize", "importance_sentences", "label_smoothing")
 CONFIDENCE_NAMES = ("confidence_on", "exclude_eos")
-
-_GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
 
 def meter_options(*, sentences: int | None) -> Callable[[F], F]:
@@ -93,21 +88,3 @@ def _confidence() -> list[Callable[[Any], Any]]:
         ),
         click.option("--exclude-eos", is_flag=True, help="Confidence leaves out end-of-sentence positions."),
     ]
-
-
-def spelled(name: str) -> str:
-    """The option of a parameter."""
-    return "--" + name.replace("_", "-")
-
-
-def given(names: Iterable[str]) -> list[str]:
-    """Those of the parameters that the user gave, in the command line or the environment."""
-    context = click.get_current_context()
-    return [name for name in names if context.get_parameter_source(name) in _GIVEN]
-
-
-def refuse(faults: Iterable[str]) -> None:
-    """Raise one UsageError for all faults, if there are any."""
-    listed = list(faults)
-    if listed:
-        raise UsageError("; ".join(listed), listed)

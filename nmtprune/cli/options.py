@@ -1,14 +1,18 @@
 """Options that several commands share, each defined once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
+
+from nmtprune.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _VERBOSITY = "nmtprune.verbosity"
+_GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
 
 def verbosity() -> int:
@@ -107,3 +111,28 @@ def say(message: str) -> None:
     """A line for people on stderr, silent after -q."""
     if verbosity() >= 0:
         click.echo(message, err=True)
+
+
+def spelled(name: str) -> str:
+    """The option of a parameter."""
+    return "--" + name.replace("_", "-")
+
+
+def given(names: Iterable[str]) -> list[str]:
+    """Those of the parameters that the user gave, in the command line or the environment."""
+    context = click.get_current_context()
+    return [name for name in names if context.get_parameter_source(name) in _GIVEN]
+
+
+def refuse(faults: Iterable[str]) -> None:
+    """Raise one UsageError for all faults, if there are any."""
+    listed = list(faults)
+    if listed:
+        raise UsageError("; ".join(listed), listed)
+
+
+def model_of(values: Mapping[str, Any]) -> Path | None:
+    """The checkpoint that a command is given, the first of several; None for a command that takes none."""
+    checkpoints = values.get("checkpoints") or (values.get("checkpoint"),)
+    first: Path | None = checkpoints[0]
+    return first

@@ -7,16 +7,19 @@ import click
 
 from nmtprune.cli.data_options import data_options, with_test_data
 from nmtprune.cli.measure_options import bleu_options, measure_settings
-from nmtprune.cli.meter_options import CONFIDENCE_NAMES, IMPORTANCE_NAMES, given, meter_options, refuse, spelled
+from nmtprune.cli.meter_options import CONFIDENCE_NAMES, IMPORTANCE_NAMES, meter_options
 from nmtprune.cli.options import (
     checkpoint_argument,
     force_option,
     format_option,
+    given,
     output_option,
+    refuse,
     resamples_value,
     resume_option,
     say,
     seed_option,
+    spelled,
     verbosity_options,
 )
 from nmtprune.cli.progress import duration, progress

@@ -6,24 +6,45 @@ from typing import Any, TypeVar
 
 import click
 
+from nmtprune.cli.options import given, model_of, spelled
+
 F = TypeVar("F", bound=Callable[..., Any])
 
-ENGINES = ("native", "fairseq")
+ENGINES = ("native", "fairseq", "marian")
 
-_SEARCH = {
-    "beam": (click.IntRange(min=1), 5, "Hypotheses per sentence; 1 is greedy search."),
-    "lenpen": (float, 1.0, "Scores are divided by LENGTH ** lenpen."),
-    "max_len_a": (float, 0.0, "A translation has at most A * SOURCE LENGTH + B tokens."),
-    "max_len_b": (int, 200, "B of the same rule."),
-    "min_len": (int, 1, "Tokens that a translation has at least, without the end-of-sentence symbol."),
-    "unkpen": (float, 0.0, "Subtracted from the log-probability of unknown words."),
+_BEAM = click.option(
+    "--beam",
+    type=click.IntRange(min=1),
+    metavar="N",
+    show_default="5; Marian: as MODEL.decoder.yml says, or 12",
+    help="Hypotheses per sentence; 1 is greedy search.",
+)
+_FAIRSEQ = {
+    "lenpen": (float, "1.0", "Scores are divided by LENGTH ** lenpen."),
+    "max_len_a": (float, "0.0", "A translation has at most A * SOURCE LENGTH + B tokens."),
+    "max_len_b": (int, "200", "B of the same rule."),
+    "min_len": (int, "1", "Tokens that a translation has at least, without the end-of-sentence symbol."),
+    "unkpen": (float, "0.0", "Subtracted from the log-probability of unknown words."),
 }
-"""Name as in fairseq -> type, default, help."""
+"""Name as in fairseq -> type, default, help; for models of fairseq."""
 
-SEARCH_NAMES = (*_SEARCH, "unnormalized")
+_MARIAN = {
+    "normalize": (float, "0.0", "Marian models: scores are divided by LENGTH ** normalize."),
+    "word_penalty": (float, "0.0", "Marian models: LENGTH times this is subtracted from scores."),
+    "max_length_factor": (float, "3.0", "Marian models: translations are cut off at so many times the source length."),
+}
+"""The same as in Marian, for its models; the settings beside a model have other defaults."""
+
+_FLAGS = {
+    "unnormalized": "Do not divide scores by the length.",
+    "allow_unk": "Marian models: the unknown word may be chosen.",
+    "allow_special": "Marian models: control characters may be chosen.",
+    "unnormalized_keys": "Pre-norm Marian models: search as Marian up to 1.12 does, which normalizes the decoder's own "
+    "keys and values in training and scoring but not in search.",
+}
+SEARCH_NAMES = ("beam", *_FAIRSEQ, *_MARIAN, *_FLAGS)
 """Parameters that only a search takes."""
 
-_UNNORMALIZED = click.option("--unnormalized", is_flag=True, help="Do not divide scores by the length.")
 _MAX_TOKENS = click.option(
     "--max-tokens",
     type=click.IntRange(min=1),
@@ -36,7 +57,8 @@ _ENGINE = click.option(
     type=click.Choice(ENGINES),
     default="native",
     show_default=True,
-    help="native: nmtprune's own, fast. fairseq: stock fairseq, as a reference; needs the extra fairseq.",
+    help="native: nmtprune's own, fast. fairseq, marian: the toolkits themselves, as a reference; they need the extras "
+    "of these names (marian: or a marian-decoder).",
 )
 _DEVICE = click.option(
     "--device",
@@ -51,22 +73,25 @@ _THREADS = click.option(
 
 
 def search_options(command: F) -> F:
-    """Beam search and batches: the command receives ``search``, a `SearchOptions`, and ``limits``, a `BatchLimits`."""
+    """Beam search and batches: the command receives ``search``, a `Search`, and ``limits``, a `BatchLimits`."""
 
     @functools.wraps(command)
-    def wrapper(*args: Any, max_tokens: int | None, batch_size: int | None, unnormalized: bool, **values: Any) -> Any:
+    def wrapper(*args: Any, max_tokens: int | None, batch_size: int | None, **values: Any) -> Any:
         from nmtprune.data.batching import BatchLimits
-        from nmtprune.model.search.options import SearchOptions
+        from nmtprune.runs.model_settings import search_of
 
-        given = {name: values.pop(name) for name in _SEARCH}
-        search = SearchOptions(**given, unnormalized=unnormalized)
+        chosen = {name: values[name] for name in given(SEARCH_NAMES)}
+        for name in SEARCH_NAMES:
+            del values[name]
+        search = search_of(model_of(values), chosen)
         return command(*args, **values, search=search, limits=BatchLimits.of(max_tokens, batch_size))
 
     options = [
-        click.option(f"--{name.replace('_', '-')}", type=kind, default=default, show_default=True, help=help_text)
-        for name, (kind, default, help_text) in _SEARCH.items()
+        click.option(spelled(name), type=kind, metavar="X", show_default=default, help=help_text)
+        for name, (kind, default, help_text) in {**_FAIRSEQ, **_MARIAN}.items()
     ]
-    decorated: F = _add(wrapper, [*options, _UNNORMALIZED, _MAX_TOKENS, _BATCH_SIZE])
+    flags = [click.option(spelled(name), is_flag=True, help=help_text) for name, help_text in _FLAGS.items()]
+    decorated: F = _add(wrapper, [_BEAM, *options, *flags, _MAX_TOKENS, _BATCH_SIZE])
     return decorated
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nmtprune.architecture import Architecture, ModuleId
+from nmtprune.architecture import Architecture, HeadId, ModuleId
 from nmtprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nmtprune.data.batching import BatchLimits
     from nmtprune.data.corpus import Corpus
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.model.search.options import Hypothesis, SearchOptions
+    from nmtprune.model.search.options import Hypothesis, Search
 
 Kept = Mapping[ModuleId, Sequence[int]]
 """Heads that stay, of the checkpoint's real heads; a module that is not named keeps all of its own."""
@@ -26,6 +26,7 @@ Tokens = tuple[int, ...]
 ENGINES: Mapping[str, str] = {
     "native": "nmtprune.engines.native:NativeEngine",
     "fairseq": "nmtprune.engines.fairseq:FairseqEngine",
+    "marian": "nmtprune.engines.marian:MarianEngine",
 }
 """Name of an engine -> module and class."""
 
@@ -41,7 +42,7 @@ class EngineSettings:
         threads: CPU threads; None leaves the number to the engine.
     """
 
-    search: "SearchOptions"
+    search: "Search"
     limits: "BatchLimits"
     device: "torch.device"
     threads: int | None = None
@@ -87,6 +88,11 @@ class Engine(ABC):
         """
         self.checkpoint, self.settings = checkpoint, settings
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of how the model is run, one line each."""
+        return ()
+
     @abstractmethod
     def translate(self, corpus: "Corpus", kept: Kept) -> "list[list[Hypothesis]]":
         """Up to `beam` translations of every sentence, best first, in the order of the corpus; `kept` as in `Kept`.
@@ -118,6 +124,16 @@ def open_engine(name: str, checkpoint: "Checkpoint", settings: EngineSettings) -
     module, _, attribute = ENGINES[name].partition(":")
     engine: type[Engine] = getattr(importlib.import_module(module), attribute)
     return engine(checkpoint, settings)
+
+
+def masked(checkpoint: "Checkpoint", kept: Kept) -> "Checkpoint":
+    """The checkpoint in which the output of the heads that do not stay is zero."""
+    from nmtprune import slim
+    from nmtprune.plan import Plan
+
+    lost = removed(checkpoint.architecture, kept)
+    heads = [HeadId(module, head) for module, own in lost.items() for head in own]
+    return slim.apply(Plan.removing(checkpoint.base, heads), checkpoint, "masked") if heads else checkpoint
 
 
 def removed(architecture: Architecture, kept: Kept) -> dict[ModuleId, list[int]]:

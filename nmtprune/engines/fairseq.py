@@ -14,15 +14,12 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from nmtprune import slim
-from nmtprune.architecture import HeadId
 from nmtprune.data.sentences import Ids
 from nmtprune.data.vocabulary import FairseqVocabulary
-from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, removed
+from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, masked
 from nmtprune.engines.generate import Generation
 from nmtprune.errors import EngineError
 from nmtprune.model.search.options import Hypothesis
-from nmtprune.plan import Plan
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
@@ -43,7 +40,7 @@ class FairseqEngine(Engine):
         faults = list(_model_faults(checkpoint))
         if faults:
             raise EngineError.of_faults(f"{checkpoint.path}: the engine fairseq cannot run this model", faults)
-        self._plain = checkpoint.without_optimizer()
+        self.plain = checkpoint.without_optimizer()
 
     def translate(self, corpus: "Corpus", kept: Kept) -> list[list[Hypothesis]]:
         """Up to `beam` translations of every sentence."""
@@ -54,12 +51,6 @@ class FairseqEngine(Engine):
     def ablation(self, corpus: "Corpus") -> "FairseqAblation":
         """Write the sentences for fairseq; the files are deleted with the result."""
         return FairseqAblation(corpus, self.settings, self)
-
-    def masked(self, kept: Kept) -> "Checkpoint":
-        """The checkpoint, without training state, in which the output of the removed heads is zero."""
-        lost = removed(self._plain.architecture, kept)
-        heads = [HeadId(module, head) for module, own in lost.items() for head in own]
-        return slim.apply(Plan.removing(self._plain.base, heads), self._plain, "masked") if heads else self._plain
 
 
 class FairseqAblation(Ablation):
@@ -96,7 +87,7 @@ class FairseqAblation(Ablation):
         found: dict[int, list[Hypothesis]] = {}
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             path = Path(folder) / "checkpoint.pt"
-            self._engine.masked(kept).save(path)
+            masked(self._engine.plain, kept).save(path)
             for generation in self._generations:
                 if not found.keys() >= set(generation.order.tolist()):
                     try:

@@ -1,27 +1,22 @@
 """Sentences of a corpus translated by stock fairseq-generate, in a process of its own."""
 
 import math
-import os
 import re
-import signal
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from nmtprune.data.databin import Languages
 from nmtprune.data.sentences import Ids
 from nmtprune.data.writing import NumberedData, read_numbers
+from nmtprune.engines import toolkit
 from nmtprune.engines.base import EngineSettings
-from nmtprune.errors import EngineError
-from nmtprune.model.search.options import Hypothesis
+from nmtprune.model.search.options import Hypothesis, SearchOptions
 from nmtprune.user_dir import USER_DIR
 
 if TYPE_CHECKING:
-    import torch
-
     from nmtprune.data.corpus import Corpus
 
 _LANGUAGES = Languages("source", "target")
@@ -72,24 +67,13 @@ class Generation:
             By position in the corpus; fairseq may leave sentences out.
 
         Raises:
-            EngineError: fairseq failed; the message is the last line that it wrote to stderr.
+            EngineError: fairseq failed.
         """
         command = [sys.executable, "-P", "-m", "fairseq_cli.generate", *self._options(checkpoint, n_best)]
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            env=_environment(self.settings.device, self.settings.threads),
-            check=False,
-        )
-        if done.returncode:
-            raise EngineError(f"fairseq-generate failed: {_reason(done.returncode, done.stderr)}")
-        return self._parsed(done.stdout)
+        return self._parsed(toolkit.run("fairseq-generate", command, self.settings))
 
     def _options(self, checkpoint: Path, n_best: int) -> Iterator[str]:
-        profile, search = self.corpus.model, self.settings.search
+        profile, search = self.corpus.model, cast(SearchOptions, self.settings.search)
         longest = str(max(int(side.sizes.max()) for side in (self.corpus.source, self.corpus.target) if side))
         yield from (str(self.folder), "--user-dir", str(USER_DIR), "--path", str(checkpoint))
         yield from ("--task", "translation", "--gen-subset", _SUBSET)
@@ -119,24 +103,3 @@ class Generation:
                 # fairseq prints scores to the base 2.
                 own.append(Hypothesis((*read_numbers(text), eos), float(score) * math.log(2)))
         return found
-
-
-def _environment(device: "torch.device", threads: int | None) -> dict[str, str]:
-    """Environment of the process: its number of threads and its GPU."""
-    found = dict(os.environ)
-    if threads is not None:
-        found["OMP_NUM_THREADS"] = str(threads)
-    if device.type == "cuda":
-        visible = [name for name in found.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-        number = device.index or 0
-        found["CUDA_VISIBLE_DEVICES"] = visible[number] if number < len(visible) else str(number)
-    return found
-
-
-def _reason(status: int, stderr: str) -> str:
-    """Why a process failed, in one line."""
-    if status < 0:
-        killed = f"killed by {signal.Signals(-status).name}"
-        return f"{killed}; out of memory?" if -status == signal.SIGKILL else killed
-    said: Sequence[str] = [line.strip() for line in stderr.splitlines() if line.strip()]
-    return said[-1] if said else f"exit status {status}"

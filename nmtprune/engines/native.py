@@ -63,13 +63,26 @@ class NativeEngine(Engine):
             torch.set_num_threads(settings.threads)
         self.model = load(checkpoint, settings.device)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Where Marian searches otherwise than it trains."""
+        decoder, search = self.model.network.decoder, self.settings.search
+        if not isinstance(search, MarianSearchOptions) or search.raw_keys or decoder.recurrent:
+            return ()
+        if "n" not in decoder.preprocess:
+            return ()
+        return (
+            "pre-norm decoder: searched as it was trained; Marian up to 1.12 does not normalize keys and values in "
+            "search, and gives other translations (--unnormalized-keys gives the same)",
+        )
+
     def translate(self, corpus: "Corpus", kept: Kept) -> list[list[Hypothesis]]:
         """Up to `beam` translations of every sentence, batch by batch."""
         search = self.settings.search
         masks, symbols = masks_of(self.model, kept), symbols_of(corpus, search)
         nothing = [Hypothesis((symbols.eos,), 0.0, (0.0,))]
         found: list[list[Hypothesis]] = [list(nothing) for _ in range(len(corpus))]
-        for positions in _searched(corpus, self.settings):
+        for positions in _searched(corpus, corpus.batches(self.settings.limits), search.skips_empty):
             batch = corpus.batch(positions)
             translations = beam_search.translate(self.model, batch.source, search, symbols, masks)
             for place, hypotheses in zip(batch.positions.tolist(), translations, strict=True):
@@ -90,7 +103,8 @@ class NativeAblation(Ablation):
 
     def __init__(self, model: Transformer, corpus: "Corpus", settings: EngineSettings) -> None:
         """Cut the corpus into batches; nothing is translated yet."""
-        self._model, self._corpus, self._settings = model, corpus, settings
+        self._model, self._corpus = model, corpus
+        self._batches, self._skips_empty = corpus.batches(settings.limits), settings.search.skips_empty
         symbols = symbols_of(corpus, settings.search)
         self._nothing: Tokens = (symbols.eos,)
         self._search = RecordedSearch(model, settings.search, symbols)
@@ -114,7 +128,7 @@ class NativeAblation(Ablation):
         """
         masks = [masks_of(self._model, kept) for kept in systems]
         found = [[0.0] * len(self._corpus) for _ in systems]
-        for positions in self._corpus.batches(self._settings.limits):
+        for positions in self._batches:
             batch = self._corpus.batch(positions)
             if batch.previous is None or batch.target is None:
                 raise ValueError(f"{self._corpus.name} has no references as token ids")
@@ -126,7 +140,7 @@ class NativeAblation(Ablation):
 
     def _chunks(self) -> "Iterator[Chunk]":
         """The recorded searches, kept for the next time while there is room."""
-        for number, positions in enumerate(_searched(self._corpus, self._settings)):
+        for number, positions in enumerate(_searched(self._corpus, self._batches, self._skips_empty)):
             chunks = self._recorded.get(number)
             if chunks is None:
                 batch = self._corpus.batch(positions)
@@ -138,10 +152,10 @@ class NativeAblation(Ablation):
             yield from chunks
 
 
-def _searched(corpus: "Corpus", settings: EngineSettings) -> "Iterator[Ids]":
+def _searched(corpus: "Corpus", batches: "Sequence[Ids]", skips_empty: bool) -> "Iterator[Ids]":
     """Positions of the sentences that are searched, batch by batch: Marian takes an empty line for its translation."""
-    for positions in corpus.batches(settings.limits):
-        searched = positions[corpus.source.sizes[positions] > 1] if settings.search.skips_empty else positions
+    for positions in batches:
+        searched = positions[corpus.source.sizes[positions] > 1] if skips_empty else positions
         if len(searched):
             yield searched
 
@@ -170,7 +184,7 @@ def symbols_of(corpus: "Corpus", search: Search) -> Symbols:
     vocabulary = corpus.target_vocabulary
     never: tuple[int, ...] = ()
     if isinstance(search, MarianSearchOptions):
-        never = (*vocabulary.control, *(() if search.allow_unk else (vocabulary.unk,)))
+        never = (() if search.allow_special else vocabulary.control) + (() if search.allow_unk else (vocabulary.unk,))
     return Symbols(vocabulary.pad, vocabulary.eos, vocabulary.unk, vocabulary.start, never)
 
 

@@ -21,10 +21,17 @@ def load(path: Path | str) -> "Checkpoint":
     if not path.is_file():
         what = "a folder; name the checkpoint file in it" if path.is_dir() else "no regular file"
         raise CheckpointError(f"{path}: is {what}")
-    from nmtprune.formats.marian import MarianCheckpoint, archive
+    if is_marian(path):
+        from nmtprune.formats.marian import MarianCheckpoint
 
-    if archive.looks_like(path):
         return MarianCheckpoint.load(path)
     from nmtprune.formats.fairseq import FairseqCheckpoint
 
     return FairseqCheckpoint.load(path)
+
+
+def is_marian(path: Path) -> bool:
+    """Whether a file is, or was meant to be, a Marian model."""
+    from nmtprune.formats.marian import archive
+
+    return archive.looks_like(path)

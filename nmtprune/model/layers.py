@@ -207,7 +207,7 @@ class DecoderLayer(nn.Module):
         return attention.output(context if first is None else step.with_first(context, first), probe)
 
     def project(self, x: Tensor, *, raw_keys: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Queries, keys and values of self-attention for states [R, T, D]; with `raw_keys` also what a first token sees.
+        """Queries, keys and values of self-attention for states [R, T, D]; with `raw_keys` also what first tokens see.
 
         Args:
             x: states before what stands around self-attention.

@@ -3,7 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from nmtprune.architecture import Architecture, ModuleId
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
     from nmtprune.engines.base import Ablation, EngineSettings, Kept, Tokens
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.model.search.options import SearchOptions
+    from nmtprune.model.search.options import Search
 
 LOSS = "loss"
 DEFAULT_TOKENIZER = "13a"
@@ -44,7 +44,7 @@ class MeasureSettings:
     engine: str
     device: str
     threads: int | None
-    search: "SearchOptions"
+    search: "Search"
     limits: "BatchLimits"
     bleu_tokenize: str
     lowercase: bool
@@ -197,6 +197,8 @@ def measure(checkpoint: "Checkpoint", sets: Mapping[str, DataOptions], settings:
     asked = profile(checkpoint)
     engine = open_engine(settings.engine, checkpoint, settings.for_engine())
     corpora = {name: load_corpus(data, asked, references=not loss, targets=loss) for name, data in sets.items()}
+    first = next(iter(corpora))
+    corpora[first] = replace(corpora[first], notes=(*corpora[first].notes, *(() if loss else engine.notes)))
     metrics = {name: metric_of(corpus, settings) for name, corpus in corpora.items()}
     kind = _Losses if loss else _Translations
     return {name: kind(corpus, metrics[name], engine.ablation(corpus), settings) for name, corpus in corpora.items()}

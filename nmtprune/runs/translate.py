@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
     from nmtprune.engines.base import Engine, Kept
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.model.search.options import SearchOptions
+    from nmtprune.model.search.options import Search
     from nmtprune.runs.progress import Progress
 
 
@@ -45,7 +45,7 @@ class TranslateRun:
     engine: str
     device: str
     threads: int | None
-    search: "SearchOptions"
+    search: "Search"
     limits: "BatchLimits"
     buffer_size: int
     n_best: int
@@ -74,6 +74,8 @@ def translate(run: TranslateRun, progress: "Progress") -> Iterator[tuple[Transla
     if run.n_best > run.search.beam:
         raise UsageError(f"--n-best {run.n_best} is more than the --beam of {run.search.beam} hypotheses")
     checkpoint, engine, kept = _prepare(run)
+    for note in engine.notes:
+        progress.note(f"{checkpoint.path}: {note}")
     left_out = total = 0
     for corpus in stream_corpus(run.data, profile(checkpoint), run.buffer_size):
         for note in corpus.notes:

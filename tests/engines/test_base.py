@@ -12,21 +12,24 @@ from nmtprune.engines import EngineSettings, open_engine
 from nmtprune.engines.base import ENGINES, removed
 from nmtprune.errors import UsageError
 from nmtprune.formats import load
-from nmtprune.model.search import SearchOptions
+from nmtprune.model.search import MarianSearchOptions, SearchOptions
+from tests.marian_builders import marian_model
 
 SETTINGS = EngineSettings(SearchOptions(), BatchLimits.of(), torch.device("cpu"))
 
 
-def test_engines_by_name(tiny: Path) -> None:
+def test_engines_by_name(tiny: Path, tmp_path: Path) -> None:
     assert tuple(ENGINES) == OFFERED
-    checkpoint = load(tiny)
+    checkpoint, marian = load(tiny), load(marian_model(tmp_path / "model.npz"))
+    settings = {"marian": EngineSettings(MarianSearchOptions(), BatchLimits.of(), torch.device("cpu"))}
     for name in ENGINES:
-        engine = open_engine(name, checkpoint, SETTINGS)
+        own, given = marian if name == "marian" else checkpoint, settings.get(name, SETTINGS)
+        engine = open_engine(name, own, given)
         assert type(engine).__name__ == f"{name.title()}Engine"
-        assert engine.checkpoint is checkpoint and engine.settings is SETTINGS
+        assert engine.checkpoint is own and engine.settings is given
     with pytest.raises(UsageError) as raised:
-        open_engine("marian", checkpoint, SETTINGS)
-    assert str(raised.value) == "--engine 'marian': choose native or fairseq"
+        open_engine("opennmt", checkpoint, SETTINGS)
+    assert str(raised.value) == "--engine 'opennmt': choose native or fairseq or marian"
 
 
 def test_removed_heads() -> None:

@@ -93,6 +93,7 @@ class MarianSearchOptions:
         word_penalty: times the length, it is subtracted from the sum of log-probabilities.
         max_length_factor: a translation is cut off at that many times the padded source length of the batch.
         allow_unk: the unknown word may be chosen.
+        allow_special: control characters, which SentencePiece may have as bytes, may be chosen.
         unnormalized_keys: pre-norm decoders with self-attention do what Marian up to version 1.12 does in search only:
             keys and values are not normalized, except where a first word sees nothing but itself. Training and scoring
             normalize them.
@@ -103,6 +104,7 @@ class MarianSearchOptions:
     word_penalty: float = 0.0
     max_length_factor: float = 3.0
     allow_unk: bool = False
+    allow_special: bool = False
     unnormalized_keys: bool = False
 
     shrinks: ClassVar[bool] = True

@@ -1,0 +1,228 @@
+"""Marian itself as an engine: pymarian, or the programs of a Marian that is installed, on full and masked models."""
+
+import importlib.util
+import json
+import shutil
+import sys
+import tempfile
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from nmtprune.data.sentences import Sentences
+from nmtprune.engines import toolkit
+from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, masked
+from nmtprune.errors import EngineError
+from nmtprune.model.search.options import Hypothesis, MarianSearchOptions
+
+if TYPE_CHECKING:
+    from nmtprune.data.corpus import Corpus
+    from nmtprune.data.vocabulary import Vocabulary
+    from nmtprune.formats.base import Checkpoint
+    from nmtprune.formats.marian import MarianCheckpoint
+
+_WORKSPACE_MB = 512
+_SENTENCES = 64
+_FIELDS = " ||| "
+
+
+@dataclass(frozen=True)
+class Program:
+    """How Marian is started.
+
+    Attributes:
+        decoder: command that translates.
+        scorer: command that scores references.
+    """
+
+    decoder: tuple[str, ...]
+    scorer: tuple[str, ...]
+
+    @staticmethod
+    def find() -> "Program | None":
+        """Pymarian of this environment, else the programs on the PATH; None where there is neither."""
+        if importlib.util.find_spec("pymarian") is not None:
+            pymarian = (sys.executable, "-P", "-m", "pymarian")
+            return Program((*pymarian, "decode"), (*pymarian, "score"))
+        decoder = shutil.which("marian-decoder")
+        return Program((decoder,), (shutil.which("marian-scorer") or "marian-scorer",)) if decoder else None
+
+
+class MarianEngine(Engine):
+    """Runs a Marian model by Marian's own commands, with the output of removed heads set to zero."""
+
+    def __init__(self, checkpoint: "Checkpoint", settings: EngineSettings) -> None:
+        """Check that Marian is there and can run the model; nothing is started."""
+        super().__init__(checkpoint, settings)
+        program = Program.find()
+        if program is None:
+            raise EngineError(
+                "Marian is not installed: pip install 'nmtprune[marian]', or have a marian-decoder on the PATH"
+            )
+        faults = list(_model_faults(checkpoint, settings))
+        if faults:
+            raise EngineError.of_faults(f"{checkpoint.path}: the engine marian cannot run this model", faults)
+        self.program = program
+
+    def translate(self, corpus: "Corpus", kept: Kept) -> list[list[Hypothesis]]:
+        """Up to `beam` translations of every sentence."""
+        return MarianAblation(corpus, self.settings, self).translations(kept) if len(corpus) else []
+
+    def ablation(self, corpus: "Corpus") -> "MarianAblation":
+        """Write the sentences for Marian; the files are deleted with the result."""
+        return MarianAblation(corpus, self.settings, self)
+
+
+class MarianAblation(Ablation):
+    """Sentences and vocabularies in a temporary folder, and a run of Marian on them for every system.
+
+    Marian gets the symbols of the sentences and vocabularies that list them, so that it reads the very ids that other
+    engines read, whatever splits text into symbols.
+    """
+
+    def __init__(self, corpus: "Corpus", settings: EngineSettings, engine: MarianEngine) -> None:
+        """Write the sentences for Marian."""
+        faults = list(_corpus_faults(corpus))
+        if faults:
+            raise EngineError.of_faults(f"{corpus.name}: the engine marian cannot take these data", faults)
+        self._corpus, self._settings, self._engine = corpus, settings, engine
+        batches = corpus.batches(settings.limits)
+        self._order = np.concatenate(batches) if batches else np.zeros(0, dtype=np.int64)
+        self._folder = Path(tempfile.mkdtemp(prefix="nmtprune-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        sides = (("source", corpus.source_vocabulary), ("target", corpus.target_vocabulary))
+        self._vocabularies = [_write_vocabulary(vocabulary, self._folder / f"{side}.yml") for side, vocabulary in sides]
+        source, vocabulary = corpus.source.select(self._order), corpus.source_vocabulary
+        self._source = _write_sentences(source, vocabulary, self._folder / "source")
+
+    def best(self, systems: Sequence[Kept]) -> list[list[Tokens]]:
+        """The best translations under each of several systems."""
+        return [[own[0].tokens for own in self.translations(kept)] for kept in systems]
+
+    def translations(self, kept: Kept) -> list[list[Hypothesis]]:
+        """Translations of every sentence under one system, in the order of the corpus.
+
+        Whether a text was cut off is not printed: all end with the end-of-sentence symbol.
+
+        Raises:
+            EngineError: Marian failed, or left sentences out.
+        """
+        vocabulary = self._corpus.target_vocabulary
+        found = [[Hypothesis((vocabulary.eos,), 0.0)] for _ in range(len(self._corpus))]
+        files = ("--input", str(self._source), "--n-best", *_search(cast(MarianSearchOptions, self._settings.search)))
+        by_line: dict[int, list[Hypothesis]] = {}
+        for line in self._run("marian-decoder", self._engine.program.decoder, kept, files).splitlines():
+            number, _, rest = line.partition(_FIELDS)
+            text, _, score = rest.rsplit(_FIELDS, 2)
+            tokens = (*vocabulary.encode(text, append_eos=False).tolist(), vocabulary.eos)
+            by_line.setdefault(int(number), []).append(Hypothesis(tokens, float(score)))
+        self._check_complete("marian-decoder", len(by_line))
+        for line_number, place in enumerate(self._order.tolist()):
+            if self._corpus.source.sizes[place] > 1:  # older versions translate empty lines into something
+                found[place] = by_line[line_number]
+        return found
+
+    def losses(self, systems: Sequence[Kept]) -> list[list[float]]:
+        """Summed losses of the references under each of several systems.
+
+        Raises:
+            EngineError: Marian failed.
+            ValueError: the corpus has no references as token ids.
+        """
+        target = self._corpus.target
+        if target is None:
+            raise ValueError(f"{self._corpus.name} has no references as token ids")
+        texts = [
+            _write_sentences(sentences, vocabulary, self._folder / name)
+            for name, sentences, vocabulary in (
+                ("all-source", self._corpus.source, self._corpus.source_vocabulary),
+                ("all-target", target, self._corpus.target_vocabulary),
+            )
+        ]
+        files = ("--train-sets", *map(str, texts))
+        found = []
+        for kept in systems:
+            scores = self._run("marian-scorer", self._engine.program.scorer, kept, files).split()
+            self._check_complete("marian-scorer", len(scores), len(self._corpus))
+            found.append([-float(score) for score in scores])
+        return found
+
+    def _run(self, name: str, program: Sequence[str], kept: Kept, files: Sequence[str]) -> str:
+        """What a command prints for the model with only these heads left."""
+        engine = self._engine
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            path = Path(folder) / "model.npz"
+            masked(engine.checkpoint, kept).save(path)
+            command = (*program, "--models" if program == engine.program.decoder else "--model", str(path), *files)
+            try:
+                return toolkit.run(name, (*command, *self._machine()), self._settings)
+            except EngineError as error:
+                raise EngineError(f"{engine.checkpoint.path}: {error}") from error
+
+    def _machine(self) -> Iterator[str]:
+        """Options that both commands take."""
+        settings = self._settings
+        yield from ("--vocabs", *map(str, self._vocabularies), "--workspace", str(_WORKSPACE_MB), "--quiet")
+        yield from ("--mini-batch", str(settings.limits.max_sentences or _SENTENCES), "--maxi-batch", "1")
+        if settings.limits.max_tokens is not None:
+            yield from ("--mini-batch-words", str(settings.limits.max_tokens))
+        if settings.device.type == "cpu":
+            yield from ("--cpu-threads", str(settings.threads or 1))
+        else:
+            yield from ("--devices", "0")
+
+    def _check_complete(self, name: str, lines: int, wanted: int | None = None) -> None:
+        wanted = len(self._order) if wanted is None else wanted
+        if lines != wanted:
+            where = self._engine.checkpoint.path
+            raise EngineError(f"{where}: {name} answered {lines} of {wanted} sentences")
+
+
+def _search(search: MarianSearchOptions) -> Iterator[str]:
+    """The search, as marian-decoder takes it."""
+    yield from ("--beam-size", str(search.beam), "--normalize", repr(float(search.normalize)))
+    yield from ("--word-penalty", repr(float(search.word_penalty)), "--quiet-translation")
+    yield from ("--max-length-factor", repr(float(search.max_length_factor)))
+    yield from ("--allow-unk",) if search.allow_unk else ()
+
+
+def _model_faults(checkpoint: "Checkpoint", settings: EngineSettings) -> Iterator[str]:
+    """Why the official Marian cannot translate with a checkpoint."""
+    if checkpoint.format != "marian":
+        yield f"a checkpoint of {checkpoint.format}"
+        return
+    whole = cast("MarianCheckpoint", checkpoint).options.heads
+    cut = [str(module.id) for module in checkpoint.architecture if module.stored_heads != whole]
+    if cut:
+        shown = ", ".join(cut[:3]) + (f" and {len(cut) - 3} more" if len(cut) > 3 else "")
+        yield f"{shown} with fewer heads than {whole}: the official Marian runs slim models of --mode masked only"
+
+
+def _corpus_faults(corpus: "Corpus") -> Iterator[str]:
+    """Why sentences cannot be written for Marian."""
+    if not corpus.model.marian:
+        yield f"{corpus.source_vocabulary.path} is no vocabulary of Marian's"
+        return
+    sides = (corpus.source_vocabulary, corpus.target_vocabulary)
+    for vocabulary in {side.path: side for side in sides}.values():
+        blanks = [symbol for symbol in vocabulary.symbols if symbol.split() != [symbol]]
+        if blanks:
+            yield f"{vocabulary.path}: symbols with blanks ({blanks[0]!r})"
+
+
+def _write_vocabulary(vocabulary: "Vocabulary", path: Path) -> Path:
+    entries = (f"{json.dumps(symbol, ensure_ascii=False)}: {id}\n" for id, symbol in enumerate(vocabulary.symbols))
+    path.write_text("".join(entries), encoding="utf-8")
+    return path
+
+
+def _write_sentences(sentences: Sentences, vocabulary: "Vocabulary", path: Path) -> Path:
+    with path.open("w", encoding="utf-8") as file:
+        for place in range(len(sentences)):
+            own = (vocabulary.symbols[token] for token in sentences[place].tolist() if token != vocabulary.eos)
+            file.write(" ".join(own) + "\n")
+    return path

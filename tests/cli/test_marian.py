@@ -1,0 +1,145 @@
+"""Commands on Marian models as a user meets them: settings beside the model, search, engines, slim and score."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nmtprune.scores import Scores
+from tests.cli.running import nmtprune, refused
+from tests.formats.marian.test_checkpoint import VARIANTS
+from tests.marian_builders import marian_model
+from tests.marian_program import marian_translations, random_texts, vocabulary_file
+
+PRE_NORM = VARIANTS["pre-norm with norms at both ends"]
+
+
+def _settings(model: Path, text: str) -> Path:
+    path = model.with_name(model.name + ".decoder.yml")
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model, ``source`` and ``target`` beside it, and settings that name its vocabulary."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    path = marian_model(folder / "model.npz", **VARIANTS["post-norm, all tied"])
+    vocabulary_file(folder)
+    random_texts(folder)
+    _settings(path, "relative-paths: true\nvocabs: [vocab.yml, vocab.yml]\nbeam-size: 2\nnormalize: 0.6\n")
+    return path
+
+
+def test_settings_beside_the_model_are_its_defaults(model: Path) -> None:
+    source, vocabulary = model.with_name("source"), model.with_name("vocab.yml")
+    raw = ("--source", source, "--post-process", "none", "--batch-size", 1, "--threads", 1)
+    found = nmtprune("translate", model, *raw, "--scores", "--n-best", 2)
+    assert (found.code, found.stderr) == (0, "")
+    theirs = marian_translations(model, vocabulary, source, "--beam-size", 2, "--normalize", 0.6)
+    lines = [line.split("\t") for line in found.stdout.splitlines()]
+    assert [text for _, _, text in lines] == [best.text for own in theirs for best in own]
+    scores = [best.score for own in theirs for best in own]
+    assert [float(score) for _, score, _ in lines] == pytest.approx(scores, abs=2e-4)
+    given = ("--beam", 3, "--normalize", 0, "--word-penalty", 0.2, "--max-length-factor", 2, "--allow-unk")
+    found = nmtprune("translate", model, *raw, *given, "--vocabs", vocabulary, vocabulary)
+    options = ("--beam-size", 3, "--word-penalty", 0.2, "--max-length-factor", 2, "--allow-unk")
+    theirs = marian_translations(model, vocabulary, source, *options)
+    assert found.stdout.splitlines() == [own[0].text for own in theirs]
+
+
+def test_settings_of_a_model_that_was_moved(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without relative paths files are those of the current folder; where they are gone, those beside the model."""
+    raw = ("--source", model.with_name("source"), "--post-process", "none", "--threads", 1, "--beam", 2)
+    expected = nmtprune("translate", model, *raw, "--normalize", 0.6).stdout
+    monkeypatch.chdir(model.parent)
+    for vocabs in ("[vocab.yml, vocab.yml]", f"[{model.parent}/vocab.yml, /nowhere/vocab.yml]"):
+        _settings(model, f"vocabs: {vocabs}\nnormalize: 0.6\n")
+        assert nmtprune("translate", model, *raw).stdout == expected
+    model.with_name("model.npz.decoder.yml").unlink()
+    assert refused("translate", model, *raw) == (
+        2,
+        "data: a Marian model: name its vocabularies with --vocabs A B (there is no model.npz.decoder.yml beside it "
+        "that names them)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("vocabs: [a", "cannot be read: "),
+        ("- 1\n", "holds no settings of a decoder"),
+        ("vocabs: [a]\nbeam-size: many\nallow-unk: 3\n",
+         "beam-size is 'many', no number; allow-unk is 3, not true or false; "
+         "vocabs are ['a'], not a source and a target vocabulary"),
+    ],
+)  # fmt: skip
+def test_damaged_settings(model: Path, text: str, reason: str) -> None:
+    settings = _settings(model, text)
+    code, line = refused("translate", model, "--source", model.with_name("source"))
+    assert code == 3 and line.startswith(f"{settings}: ") and reason in line
+
+
+def test_options_of_the_other_toolkit(model: Path, tiny: Path) -> None:
+    source = ("--source", model.with_name("source"), "--post-process", "none")
+    assert refused("translate", model, *source, "--lenpen", 1, "--unkpen", 2) == (
+        2,
+        "search: --lenpen goes with models of fairseq: this is a Marian model; --unkpen goes with models of fairseq: "
+        "this is a Marian model",
+    )
+    data_bin = ("--data-bin", tiny.parent / "data-bin")
+    assert refused("translate", tiny, *source, *data_bin, "--normalize", 1) == (
+        2, "search: --normalize goes with models of Marian: this is a checkpoint of fairseq"
+    )  # fmt: skip
+    assert refused("translate", model, *source, "--max-length-factor", 0)[1] == (
+        "search: --max-length-factor 0.0 is not a positive number"
+    )
+
+
+def test_heads_scored_by_both_engines(model: Path, tmp_path: Path) -> None:
+    """`score` by BLEU on the native engine, and by decoding masked files with Marian itself."""
+    raw = ("--source", model.with_name("source"), "--reference", model.with_name("target"), "--post-process", "none")
+    options = ("--kinds", "cross", "--resamples", 200, "--correction", "none", "--threads", 1, "--metric", "chrf")
+    found = []
+    for engine in ("native", "marian"):
+        output = tmp_path / f"{engine}.json"
+        result = nmtprune("score", model, *raw, *options, "--engine", engine, "--batch-size", 8, "-o", output, "-q")
+        assert result.code == 0, result.stderr
+        found.append(Scores.read(output))
+    assert found[0].baseline["value"] == found[1].baseline["value"]
+    assert [(entry.id, entry.delta) for entry in found[0].heads] == [
+        (entry.id, entry.delta) for entry in found[1].heads
+    ]
+    search = found[0].baseline["search"]
+    assert search["beam"] == 2 and search["normalize"] == 0.6 and search["max_length_factor"] == 3.0
+
+
+def test_greedy_prunes_a_marian_model(model: Path, tmp_path: Path) -> None:
+    """From importance without a training set to a slim model that translates as its plan says."""
+    raw = ("--source", model.with_name("source"), "--reference", model.with_name("target"), "--post-process", "none")
+    options = ("--order", "importance", "--step", "25%", "--until", "50%", "--resamples", 200, "--threads", 1)
+    result = nmtprune("greedy", model, *raw, *options, "-o", tmp_path / "run", "-q")
+    assert result.code == 0, result.stderr
+    plans = sorted((tmp_path / "run").rglob("*.json"))
+    plan = next(path for path in plans if json.loads(path.read_text()).get("format") == "nmtprune-plan")
+    assert nmtprune("slim", model, "--plan", plan, "-o", tmp_path / "slim.npz").code == 0
+    translate = ("--source", model.with_name("source"), "--post-process", "none", "--threads", 1, "--beam", 2)
+    vocabs = ("--vocabs", model.with_name("vocab.yml"), model.with_name("vocab.yml"), "--normalize", 0.6)
+    cut = nmtprune("translate", tmp_path / "slim.npz", *translate, *vocabs)
+    assert cut.code == 0, cut.stderr
+    assert cut.stdout == nmtprune("translate", model, *translate, "--plan", plan).stdout
+    code, line = refused("translate", tmp_path / "slim.npz", *translate, *vocabs, "--engine", "marian")
+    assert code == 6 and "the official Marian runs slim models of --mode masked only" in line
+
+
+def test_pre_norm_decoders_are_named_once(tmp_path: Path) -> None:
+    path, vocabulary = marian_model(tmp_path / "model.npz", **PRE_NORM), vocabulary_file(tmp_path)
+    source, _ = random_texts(tmp_path)
+    raw = ("--source", source, "--post-process", "none", "--vocabs", vocabulary, vocabulary, "--threads", 1)
+    result = nmtprune("translate", path, *raw, "--buffer-size", 4)
+    assert result.stderr.count("pre-norm decoder: searched as it was trained; Marian up to 1.12 does not") == 1
+    as_marian = nmtprune("translate", path, *raw, "--unnormalized-keys", "--beam", 2, "--batch-size", 1)
+    assert as_marian.stderr == ""
+    theirs = marian_translations(path, vocabulary, source, "--beam-size", 2)
+    assert as_marian.stdout.splitlines() == [own[0].text for own in theirs]
