@@ -8,16 +8,19 @@ import pytest
 import torch
 
 from nmtprune import slim
+from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import load_corpus
 from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.options import DataOptions, ModelProfile
-from nmtprune.engines import native
+from nmtprune.engines import EngineSettings, native, open_engine
+from nmtprune.engines.profile import profile
 from nmtprune.formats.marian import MarianCheckpoint
+from nmtprune.model.search import MarianSearchOptions
 from nmtprune.plan import Plan
 from nmtprune.scores import Scores
 from tests.cli.running import nmtprune, refused
 from tests.formats.marian.test_checkpoint import VARIANTS, random_plan
-from tests.marian_builders import marian_model
+from tests.marian_builders import marian_arrays, marian_model, write
 from tests.marian_program import WORDS, marian_scores, random_texts, vocabulary_file
 
 
@@ -43,6 +46,21 @@ def test_scores_are_those_of_marian(tmp_path: Path, variant: str) -> None:
             with torch.inference_mode():
                 scores = model(torch.tensor([[*source, 0]]), torch.tensor([[start, *target]])).log_softmax(-1)[0]
             assert float(scores[torch.arange(len(words)), words].sum()) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("activation", ["relu", "swish", "gelu"])
+def test_activations_are_those_of_marian(tmp_path: Path, activation: str) -> None:
+    """Inner states are large, so that what only approximates an activation shows."""
+    arrays = marian_arrays(transformer_ffn_activation=activation)
+    for name in [name for name in arrays if name.endswith("ffn_W1")]:
+        arrays[name] *= 10
+    path, vocabulary, texts = write(tmp_path / "model.npz", arrays), vocabulary_file(tmp_path), random_texts(tmp_path)
+    options = DataOptions(source=texts[0], reference=texts[1], vocabs=(vocabulary, vocabulary), post_process="none")
+    checkpoint = MarianCheckpoint.load(path)
+    corpus = load_corpus(options, profile(checkpoint), targets=True)
+    settings = EngineSettings(MarianSearchOptions(), BatchLimits.of(None, 4), torch.device("cpu"), 1)
+    losses = open_engine("native", checkpoint, settings).ablation(corpus).losses([{}])[0]
+    assert losses == pytest.approx([-score for score in marian_scores(path, vocabulary, *texts)], abs=1e-3)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
