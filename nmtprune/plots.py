@@ -177,6 +177,48 @@ def pruned_png(models: Sequence[Pruned], *, metric: str, unpruned: float) -> byt
     return _png(draw, (10.0, 4.4))
 
 
+@dataclass(frozen=True)
+class SpeedBar:
+    """A bar of a picture: how much faster a model is than the first at a batch size.
+
+    Attributes:
+        label: the model.
+        batch_size: sentences per batch.
+        ratio: median, low and high.
+        predicted: what multiply-accumulates say.
+    """
+
+    label: str
+    batch_size: int
+    ratio: tuple[float, float, float]
+    predicted: float
+
+
+def speeds_png(bars: Sequence[SpeedBar]) -> bytes:
+    """Measured speed-ups with their intervals beside what arithmetic predicts, as a PNG file."""
+
+    def draw(figure: "Figure") -> None:
+        axis = figure.subplots()
+        labels = list(dict.fromkeys(bar.label for bar in bars))
+        sizes = list(dict.fromkeys(bar.batch_size for bar in bars))
+        width = 0.8 / len(labels)
+        for number, label in enumerate(labels):
+            own = [bar for bar in bars if bar.label == label]
+            places = [sizes.index(bar.batch_size) + (number - (len(labels) - 1) / 2) * width for bar in own]
+            middle = np.array([bar.ratio[0] for bar in own])
+            errors = [middle - [bar.ratio[1] for bar in own], [bar.ratio[2] for bar in own] - middle]
+            axis.bar(places, middle, width * 0.9, yerr=errors, capsize=3, label=label)
+            axis.scatter(places, [bar.predicted for bar in own], marker="D", color="black", zorder=3, s=20)
+        axis.scatter([], [], marker="D", color="black", s=20, label="predicted from multiply-accumulates")
+        axis.axhline(1, color="gray", linewidth=0.8)
+        axis.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+        axis.set_xlabel("sentences per batch")
+        axis.set_ylabel("times as fast as the first model")
+        axis.legend(fontsize="small")
+
+    return _png(draw, (7.2, 4.5))
+
+
 def _of_kind(scores: Scores, kind: str) -> list[HeadScore]:
     return [entry for entry in scores.heads if entry.id.module.kind == kind]
 

@@ -163,7 +163,7 @@ def _collecting(command: F, default_source: Path | None = None) -> Callable[...,
         given = {name: values.pop(name) for name in _FIELDS if name in values}
         if given["source"] is None and given["subset"] is None:
             given["source"] = default_source
-        if given["source"] is not None and given["vocabs"] is None and given["data_bin"] is None:
+        if given["vocabs"] is None and given["data_bin"] is None:
             from nmtprune.runs.model_settings import vocabs_of
 
             given["vocabs"] = vocabs_of(model_of(values))

@@ -18,6 +18,16 @@ quality_option = click.option(
 )
 
 
+repeat_option = click.option(
+    "--repeat",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Rounds of timing, after one that is not counted.",
+)
+
+
 def bleu_options(command: F) -> F:
     """How sacrebleu counts: ``bleu_tokenize`` and ``lowercase``."""
     tokenize = click.option(

@@ -132,7 +132,7 @@ def refuse(faults: Iterable[str]) -> None:
 
 
 def model_of(values: Mapping[str, Any]) -> Path | None:
-    """The checkpoint that a command is given, the first of several; None for a command that takes none."""
-    checkpoints = values.get("checkpoints") or (values.get("checkpoint"),)
+    """The checkpoint that settings are taken from: the baseline or the first of several; None where there is none."""
+    checkpoints = values.get("checkpoints") or (values.get("baseline") or values.get("checkpoint"),)
     first: Path | None = checkpoints[0]
     return first

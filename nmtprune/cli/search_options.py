@@ -10,7 +10,7 @@ from nmtprune.cli.options import given, model_of, spelled
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-ENGINES = ("native", "fairseq", "marian")
+ENGINES = ("native", "fairseq", "marian", "ctranslate2")
 
 _BEAM = click.option(
     "--beam",
@@ -58,7 +58,7 @@ _ENGINE = click.option(
     default="native",
     show_default=True,
     help="native: nmtprune's own, fast. fairseq, marian: the toolkits themselves, as a reference; they need the extras "
-    "of these names (marian: or a marian-decoder).",
+    "of these names (marian: or a marian-decoder). ctranslate2: what `export` makes, with its own search (extra ct2).",
 )
 _DEVICE = click.option(
     "--device",
@@ -78,20 +78,31 @@ def search_options(command: F) -> F:
     @functools.wraps(command)
     def wrapper(*args: Any, max_tokens: int | None, batch_size: int | None, **values: Any) -> Any:
         from nmtprune.data.batching import BatchLimits
+
+        return command(*args, **values, limits=BatchLimits.of(max_tokens, batch_size))
+
+    decorated: F = beam_options(_add(wrapper, [_MAX_TOKENS, _BATCH_SIZE]))
+    return decorated
+
+
+def beam_options(command: F) -> F:
+    """Beam search: the command receives ``search``, a `Search`."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **values: Any) -> Any:
         from nmtprune.runs.model_settings import search_of
 
         chosen = {name: values[name] for name in given(SEARCH_NAMES)}
         for name in SEARCH_NAMES:
             del values[name]
-        search = search_of(model_of(values), chosen)
-        return command(*args, **values, search=search, limits=BatchLimits.of(max_tokens, batch_size))
+        return command(*args, **values, search=search_of(model_of(values), chosen))
 
     options = [
         click.option(spelled(name), type=kind, metavar="X", show_default=default, help=help_text)
         for name, (kind, default, help_text) in {**_FAIRSEQ, **_MARIAN}.items()
     ]
     flags = [click.option(spelled(name), is_flag=True, help=help_text) for name, help_text in _FLAGS.items()]
-    decorated: F = _add(wrapper, [_BEAM, *options, *flags, _MAX_TOKENS, _BATCH_SIZE])
+    decorated: F = _add(wrapper, [_BEAM, *options, *flags])
     return decorated
 
 

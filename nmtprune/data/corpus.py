@@ -139,6 +139,7 @@ def load_corpus(
     """
     model = model or ModelProfile()
     folder, pair, note = _language_pair(options, model)
+    _check_there_are_sentences(options)
     if options.source is not None:
         content = read_raw(options, options.source, pair, references=references, targets=targets)
     else:
@@ -157,6 +158,7 @@ def stream_corpus(options: DataOptions, model: ModelProfile, size: int) -> Itera
         DataError: as for `load_corpus`, when the place is reached; a piece may consist of sentences left out.
     """
     folder, pair, note = _language_pair(options, model)
+    _check_there_are_sentences(options)
     if options.source is not None:
         pieces = stream_raw(options.source, pair, size)
     else:
@@ -169,6 +171,28 @@ def stream_corpus(options: DataOptions, model: ModelProfile, size: int) -> Itera
     for piece in pieces:
         corpus = _within_positions(piece, pair, model, skip=options.skip_invalid, may_be_empty=True)
         yield replace(corpus, notes=(note, *corpus.notes) if note and not piece.first else corpus.notes)
+
+
+def random_corpus(options: DataOptions, model: ModelProfile, count: int, seed: int = 1) -> Corpus:
+    """That many source sentences of 3 to 20 random words, for comparisons that need no meaning.
+
+    Raises:
+        DataError, UsageError: as for `load_corpus`, of vocabularies.
+    """
+    _, pair, _ = _language_pair(options, model)
+    special = {pair.source.pad, pair.source.eos, pair.source.unk, *range(min(3, len(pair.source)))}
+    words = [word for word in range(len(pair.source)) if word not in special]
+    if not words:
+        raise DataError(f"{pair.source.path}: has no words")
+    rng = np.random.default_rng(seed)
+    sentences = [np.append(rng.choice(words, rng.integers(3, 21)), pair.source.eos) for _ in range(count)]
+    content = Content("random words", Sentences.of(sentences), None, None, {})
+    return _within_positions(content, pair, model, skip=True)
+
+
+def _check_there_are_sentences(options: DataOptions) -> None:
+    if options.source is None and options.vocabs is not None:
+        raise UsageError("data: --vocabs goes with raw text: name --source FILE")
 
 
 def _language_pair(options: DataOptions, model: ModelProfile) -> tuple[DataBin, LanguagePair, str | None]:

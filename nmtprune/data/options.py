@@ -64,13 +64,12 @@ class DataOptions:
         return tuple(name.strip() for name in (self.subset or DEFAULT_SUBSET).split(","))
 
     def _form_faults(self) -> list[str]:
-        if self.source is None and self.vocabs is not None:
-            return ["--vocabs goes with raw text: name --source FILE"]
-        if self.source is None:
-            return [] if self.data_bin else ["none given: name --data-bin DIR or --source FILE"]
         faults = []
         if self.data_bin is not None and self.vocabs is not None:
             faults.append("--vocabs (Marian's) and --data-bin (fairseq's) exclude each other")
+        if self.source is None:
+            named = self.data_bin or self.vocabs
+            return faults if named else ["none given: name --data-bin DIR or --source FILE"]
         if self.data_bin is None and self.vocabs is None:
             faults.append("--source needs --data-bin DIR, whose dictionaries dict.LANG.txt turn text into token ids")
         if self.subset is not None:

@@ -27,6 +27,7 @@ ENGINES: Mapping[str, str] = {
     "native": "nmtprune.engines.native:NativeEngine",
     "fairseq": "nmtprune.engines.fairseq:FairseqEngine",
     "marian": "nmtprune.engines.marian:MarianEngine",
+    "ctranslate2": "nmtprune.engines.ctranslate2:CTranslate2Engine",
 }
 """Name of an engine -> module and class."""
 

@@ -1,0 +1,127 @@
+"""`nmtprune bench`: how fast models are, side by side."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nmtprune.cli.data_options import data_options
+from nmtprune.cli.measure_options import bleu_options, repeat_option, single_test
+from nmtprune.cli.options import force_option, format_option, say, seed_option, significance_options, verbosity_options
+from nmtprune.cli.progress import progress
+from nmtprune.cli.render import emit_json, emit_table
+from nmtprune.cli.search_options import beam_options, engine_options
+
+if TYPE_CHECKING:
+    from nmtprune.runs.bench.results import Benched
+
+
+def batch_sizes_value(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """Numbers from 1 on, separated by commas, each once."""
+    try:
+        sizes = tuple(int(part) for part in value.split(","))
+    except ValueError:
+        sizes = (0,)
+    if min(sizes) < 1:
+        raise click.BadParameter(f"'{value}' is no list of numbers from 1 on, separated by commas")
+    return tuple(dict.fromkeys(sizes))
+
+
+@click.command(
+    epilog="Example: nmtprune bench checkpoint_best.pt slim.pt --data-bin data-bin --subset test --batch-size 1,32",
+    short_help="Speed, size and quality of several models on the same sentences.",
+)
+@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CHECKPOINT...")
+@data_options
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE.json",
+    help="Write the result, with a table (.tsv) and a picture (.png) beside it.",
+)
+@beam_options
+@click.option(
+    "--batch-size",
+    "batch_sizes",
+    default="32",
+    show_default=True,
+    callback=batch_sizes_value,
+    metavar="N[,N...]",
+    help="Sentences per batch.",
+)
+@repeat_option
+@engine_options
+@bleu_options
+@significance_options
+@seed_option
+@force_option
+@format_option
+@verbosity_options
+def bench(output_format: str, **flags: Any) -> None:
+    """Translate the same sentences with each CHECKPOINT, in turns, and compare with the first.
+
+    The ratio is of times round by round, above 1 where a model is faster than the first; beside it stands what
+    multiply-accumulates predict from head counts and real lengths. Quality is compared where there are references.
+    """
+    from nmtprune.runs.bench.loop import BenchRun
+    from nmtprune.runs.bench.loop import bench as run_bench
+
+    test = single_test(flags)
+    run = BenchRun(significance=test, **flags)
+    with progress() as watcher:
+        found = run_bench(run, watcher)
+    if output_format == "json":
+        emit_json(found.as_json())
+    elif output_format == "tsv":
+        click.echo(found.to_tsv(), nl=False)
+    else:
+        emit_text(found)
+    if run.output is not None:
+        say("wrote " + ", ".join(map(str, run.outputs)))
+
+
+def emit_text(found: "Benched") -> None:
+    """Two tables, of the models and of their speed, and what noise leaves open."""
+    facts = found.facts
+    threads = f", {facts['threads']} threads" if facts["threads"] else ""
+    click.echo(f"{facts['data']}: {facts['sentences']} sentences, engine {facts['engine']}{threads}")
+    if "signature" in facts:
+        click.echo(facts["signature"])
+    quality = ("BLEU", "change", "95% interval", "p") if "signature" in facts else ()
+    emit_table(("model", "heads", "parameters", "tensors MB", "file MB", "latency ms", *quality), _models(found))
+    emit_table(
+        ("model", "batch", "sentences/s", "words/s", "ratio", "interval", "predicted", "arrives", "peak MB"),
+        _speeds(found),
+    )
+    noisy = [f"{model.name} at {timing.batch_size}" for model in found.models[1:] for timing in model.noisy]
+    if noisy:
+        click.echo(f"too noisy to tell from 1 with {facts['repeat']} rounds: {', '.join(noisy)} (--repeat takes more)")
+
+
+def _models(found: "Benched") -> Iterator[tuple[str | int | None, ...]]:
+    for model in found.models:
+        latency = f"{model.latency_ms.median:.1f}" if model.latency_ms else ""
+        sizes = f"{model.model_bytes / 1e6:.2f}", f"{model.file_bytes / 1e6:.2f}"
+        cells: tuple[str, ...] = ()
+        if model.difference is not None:
+            low, high = model.difference.ci
+            change = f"{model.difference.delta:+.2f}", f"{low:+.2f} to {high:+.2f}", f"{model.difference.p:.4f}"
+            cells = (f"{model.bleu:.2f}", *change)
+        elif model.bleu is not None:
+            cells = (f"{model.bleu:.2f}", "", "", "")
+        yield (model.name, model.heads, model.parameters, *sizes, latency, *cells)
+
+
+def _speeds(found: "Benched") -> Iterator[tuple[str | int | None, ...]]:
+    for model in found.models:
+        for timing in model.timings:
+            ratio, gain = timing.ratio, timing.predicted - 1
+            arrives = f"{(ratio.median - 1) / gain:.0%}" if model is not found.models[0] and gain > 0 else ""
+            yield (
+                model.name, timing.batch_size, f"{timing.sentences_per_second.median:.1f}",
+                f"{timing.words_per_second.median:.0f}", f"{ratio.median:.3f}",
+                f"{ratio.low:.3f} to {ratio.high:.3f}", f"{timing.predicted:.3f}", arrives,
+                "" if timing.peak_bytes is None else f"{timing.peak_bytes / 1e6:.0f}",
+            )  # fmt: skip

@@ -1,0 +1,106 @@
+"""`nmtprune export`: a model for CTranslate2."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nmtprune.cli.data_options import data_options
+from nmtprune.cli.options import (
+    checkpoint_argument,
+    force_option,
+    format_option,
+    output_option,
+    say,
+    verbosity_options,
+)
+from nmtprune.cli.progress import Notes
+from nmtprune.cli.render import emit_json, emit_table, emit_tsv
+
+if TYPE_CHECKING:
+    from nmtprune.runs.export import Exported, ExportRun
+
+_SHOWN = 5
+_QUANTIZATIONS = (
+    "float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16", "int8_bfloat16",
+)  # fmt: skip
+
+
+@click.command(
+    epilog="Example: nmtprune export slim.pt --data-bin data-bin --to ctranslate2 --quantization int8 -o served",
+    short_help="Write a full or slim model for CTranslate2, and compare translations.",
+)
+@checkpoint_argument
+@click.option("--to", "target", type=click.Choice(["ctranslate2"]), required=True, help="What the model is for.")
+@output_option("The folder to write.")
+@data_options
+@click.option(
+    "--quantization",
+    type=click.Choice(_QUANTIZATIONS),
+    default="float32",
+    show_default=True,
+    metavar="TYPE",
+    help=f"How weights are stored: {', '.join(_QUANTIZATIONS)}.",
+)
+@click.option(
+    "--verify/--no-verify", default=True, show_default=True, help="Compare greedy translations with the native engine."
+)
+@click.option(
+    "--sentences",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="Sentences to compare: the first of --source or --subset, else of random words.",
+)
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of the comparison.")
+@force_option
+@format_option
+@verbosity_options
+def export(target: str, output_format: str, **flags: Any) -> None:
+    """Write CHECKPOINT, full or slim, as a folder that CTranslate2 runs.
+
+    CTranslate2 has one number of heads for all modules of the encoder, and one for those of the decoder: modules with
+    fewer get heads of zeros, which cost time but change nothing.
+    """
+    from nmtprune.runs.export import ExportRun
+    from nmtprune.runs.export import export as run_export
+
+    run = ExportRun(**flags)
+    _report(run, run_export(run, Notes()), output_format)
+    say(f"wrote {run.output}")
+    say(_how_to_run(run))
+
+
+def _report(run: "ExportRun", found: "Exported", output_format: str) -> None:
+    if output_format == "json":
+        emit_json({"output": str(run.output), "quantization": run.quantization, **asdict(found)})
+        return
+    figures = [
+        ("encoder heads per module", found.heads[0]),
+        ("decoder heads per module", found.heads[1]),
+        ("zero heads", found.padding),
+        ("bytes of the checkpoint's tensors", found.model_bytes[0]),
+        ("bytes of model.bin", found.model_bytes[1]),
+        ("sentences compared", found.compared),
+        ("sentences that differ", len(found.differences)),
+    ]
+    if output_format == "tsv":
+        emit_tsv(("figure", "value"), figures)
+        return
+    emit_table(("", "value"), figures)
+    for difference in found.differences[:_SHOWN]:
+        click.echo(f"sentence {difference.sentence} ({difference.native_score:.4f}): {difference.native}")
+        click.echo(f"  exported ({difference.exported_score:.4f}): {difference.exported}")
+    more = len(found.differences) - _SHOWN
+    if more > 0:
+        click.echo(f"and {more} more (--format json lists all)")
+
+
+def _how_to_run(run: "ExportRun") -> str:
+    """A line to copy."""
+    pieces = run.data.sentencepiece or (run.data.vocabs[0] if run.data.vocabs else None)
+    tokens = f"list of pieces of {pieces}" if pieces and pieces.suffix != ".yml" else "list of subwords"
+    unknown = ", disable_unk=True" if run.data.vocabs else ""
+    call = f"ctranslate2.Translator('{run.output}').translate_batch([TOKENS], beam_size=5{unknown})"
+    return f"run it with {call}, TOKENS a {tokens} without end-of-sentence symbol"

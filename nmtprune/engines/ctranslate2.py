@@ -1,0 +1,149 @@
+"""CTranslate2 as an engine: what a slim model gains where it is served."""
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nmtprune import export
+from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, masked, removed
+from nmtprune.errors import EngineError
+from nmtprune.model.search.options import Hypothesis, MarianSearchOptions, Search
+
+if TYPE_CHECKING:
+    from ctranslate2 import Translator
+
+    from nmtprune.data.corpus import Corpus
+    from nmtprune.formats.base import Checkpoint
+
+
+class CTranslate2Engine(Engine):
+    """Exports a checkpoint into a temporary folder, and translates with it.
+
+    Beams are searched as CTranslate2 searches them, which is not quite as fairseq or Marian do.
+
+    Attributes:
+        quantization: how weights are stored.
+    """
+
+    def __init__(self, checkpoint: "Checkpoint", settings: EngineSettings, quantization: str = "float32") -> None:
+        """Check that CTranslate2 is there, and can run the model and the search; nothing is written."""
+        super().__init__(checkpoint, settings)
+        export.check(checkpoint)
+        faults = list(_search_faults(settings.search))
+        if faults:
+            raise EngineError.of_faults(f"{checkpoint.path}: the engine ctranslate2 cannot search so", faults)
+        self.quantization = quantization
+        self._translators: dict[str, Translator] = {}
+
+    def translate(self, corpus: "Corpus", kept: Kept) -> list[list[Hypothesis]]:
+        """Up to `beam` translations of every sentence, batch by batch."""
+        return translations(self._translator(corpus, kept), corpus, self.settings) if len(corpus) else []
+
+    def ablation(self, corpus: "Corpus") -> "CTranslate2Ablation":
+        """Prepare to run the sentences under many head masks."""
+        return CTranslate2Ablation(self, corpus)
+
+    def _translator(self, corpus: "Corpus", kept: Kept) -> "Translator":
+        vocabularies = corpus.source_vocabulary, corpus.target_vocabulary
+        if removed(self.checkpoint.architecture, kept):
+            return opened_temporarily(masked(self.checkpoint, kept), vocabularies, self.settings, self.quantization)
+        key = f"{vocabularies[0].sha256} {vocabularies[1].sha256}"
+        if key not in self._translators:
+            found = opened_temporarily(self.checkpoint, vocabularies, self.settings, self.quantization)
+            self._translators[key] = found
+        return self._translators[key]
+
+
+class CTranslate2Ablation(Ablation):
+    """An export and a run for every system."""
+
+    def __init__(self, engine: CTranslate2Engine, corpus: "Corpus") -> None:
+        self._engine, self._corpus = engine, corpus
+
+    def best(self, systems: Sequence[Kept]) -> list[list[Tokens]]:
+        """The best translations under each of several systems."""
+        found = (self._engine.translate(self._corpus, kept) for kept in systems)
+        return [[own[0].tokens if own else () for own in hypotheses] for hypotheses in found]
+
+    def losses(self, systems: Sequence[Kept]) -> list[list[float]]:
+        """Refuse: other engines compute the same losses."""
+        raise EngineError("the engine ctranslate2 computes no losses: --metric loss runs on --engine native")
+
+
+def opened_temporarily(
+    checkpoint: "Checkpoint", vocabularies: Any, settings: EngineSettings, quantization: str
+) -> "Translator":
+    """A translator of a checkpoint, whose files are deleted with it."""
+    folder = Path(tempfile.mkdtemp(prefix="nmtprune-"))
+    try:
+        export.write(checkpoint, vocabularies, folder, quantization)
+        found = opened(folder, settings)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(found, shutil.rmtree, folder, ignore_errors=True)
+    return found
+
+
+def opened(folder: Path, settings: EngineSettings) -> "Translator":
+    """The translator of an exported model.
+
+    Raises:
+        EngineError: CTranslate2 cannot load it here.
+    """
+    import ctranslate2
+
+    device = settings.device
+    try:
+        return ctranslate2.Translator(
+            str(folder),
+            device=device.type,
+            device_index=device.index or 0,
+            inter_threads=1,
+            intra_threads=settings.threads or 0,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise EngineError(f"{folder}: CTranslate2 cannot load it: {str(error).splitlines()[0]}") from error
+
+
+def translations(translator: "Translator", corpus: "Corpus", settings: EngineSettings) -> list[list[Hypothesis]]:
+    """Up to `beam` translations of every sentence, in the order of the corpus."""
+    source, target, search = corpus.source_vocabulary, corpus.target_vocabulary, settings.search
+    found = [[Hypothesis((target.eos,), 0.0)] for _ in range(len(corpus))]
+    for positions in corpus.batches(settings.limits):
+        places = [place for place in positions.tolist() if corpus.source.sizes[place] > 1 or not search.skips_empty]
+        if not places:
+            continue
+        sentences = [[source.symbols[token] for token in corpus.source[place].tolist()[:-1]] for place in places]
+        width = int(max(corpus.source.sizes[place] for place in places))
+        results = translator.translate_batch(sentences, **_options(search, corpus, width), return_scores=True)
+        for place, result in zip(places, results, strict=True):
+            texts = (target.encode(" ".join(words), append_eos=True).tolist() for words in result.hypotheses)
+            found[place] = [Hypothesis(tuple(text), score) for text, score in zip(texts, result.scores, strict=True)]
+    return found
+
+
+def _options(search: Search, corpus: "Corpus", width: int) -> Mapping[str, Any]:
+    """The search as CTranslate2 takes it, for sentences padded to `width` tokens."""
+    positions = corpus.model.max_target_positions or 2048
+    common = {"beam_size": search.beam, "num_hypotheses": search.beam}
+    if isinstance(search, MarianSearchOptions):
+        longest = search.max_len(width, positions) + 1
+        return {**common, "length_penalty": search.normalize, "max_decoding_length": longest,
+                "min_decoding_length": 0, "disable_unk": not search.allow_unk}  # fmt: skip
+    lenpen = 0.0 if search.unnormalized else search.lenpen
+    longest = search.max_len(width, positions)
+    return {**common, "length_penalty": lenpen, "max_decoding_length": longest, "min_decoding_length": search.min_len}
+
+
+def _search_faults(search: Search) -> Iterator[str]:
+    """What of a search CTranslate2 does not do."""
+    if search.word_penalty:
+        yield f"--word-penalty {search.word_penalty}"
+    if search.unkpen:
+        yield f"--unkpen {search.unkpen}"
+    if search.raw_keys:
+        yield "--unnormalized-keys"

@@ -1,0 +1,1 @@
+"""Speed, size and quality of several models on the same sentences."""

@@ -1,0 +1,204 @@
+"""Models that are compared: opened, checked to do the same work, and measured in turns."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nmtprune.data.options import DataOptions
+from nmtprune.errors import DataError, UsageError
+from nmtprune.evaluate.arithmetic import multiply_accumulates
+from nmtprune.evaluate.memory import peak_memory
+from nmtprune.evaluate.speed import Spread, in_turns, ratio
+
+if TYPE_CHECKING:
+    from nmtprune.data.corpus import Corpus
+    from nmtprune.engines import EngineSettings
+    from nmtprune.engines.base import Engine
+    from nmtprune.formats.base import Checkpoint
+    from nmtprune.model.search.options import Hypothesis
+    from nmtprune.runs.progress import Progress
+
+IN_PROCESS = ("native", "ctranslate2")
+"""Engines whose time for one sentence is that of the model: the others start a process each time."""
+
+_LATENCY_SENTENCES = 32
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model.
+
+    Attributes:
+        path: its file, as the user named it.
+        checkpoint: what is in it.
+        corpus: the sentences, the same for all.
+    """
+
+    path: Path
+    checkpoint: "Checkpoint"
+    corpus: "Corpus"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Speed of one model at one batch size.
+
+    Attributes:
+        batch_size: sentences.
+        seconds: for all sentences, by round.
+        sentences_per_second: over the rounds.
+        words_per_second: of detokenized text, over the rounds.
+        ratio: by how much less time it took than the first model, round by round.
+        predicted: the first model's multiply-accumulates by this one's.
+        peak_bytes: memory beyond what the loaded models take; None where it is not known.
+    """
+
+    batch_size: int
+    seconds: tuple[float, ...]
+    sentences_per_second: Spread
+    words_per_second: Spread
+    ratio: Spread
+    predicted: float
+    peak_bytes: int | None
+
+
+def open_contenders(paths: Sequence[Path], data: DataOptions) -> list[Contender]:
+    """Load models and the sentences.
+
+    Raises:
+        DataError: models of other formats, vocabularies or languages than the first, or bad data.
+        CheckpointError: a bad checkpoint.
+    """
+    from nmtprune.data.corpus import load_corpus
+    from nmtprune.engines.profile import profile
+    from nmtprune.formats import load
+
+    checkpoints = [load(path) for path in paths]
+    profiles = [profile(checkpoint) for checkpoint in checkpoints]
+    first, faults = profiles[0], []
+    for path, own in zip(paths[1:], profiles[1:], strict=True):
+        for what, mine, firsts in (
+            ("toolkit", own.marian, first.marian),
+            ("source vocabulary", own.source_symbols, first.source_symbols),
+            ("target vocabulary", own.target_symbols, first.target_symbols),
+            ("source language", own.source_lang, first.source_lang),
+            ("target language", own.target_lang, first.target_lang),
+        ):
+            if mine != firsts:
+                faults.append(f"{path} has another {what} than {paths[0]}")
+    if faults:
+        raise DataError.of_faults("models that do not do the same work", faults)
+    references = data.reference is not None or data.source is None
+    corpus = load_corpus(data, first, references=references)
+    return [Contender(path, checkpoint, corpus) for path, checkpoint in zip(paths, checkpoints, strict=True)]
+
+
+def check_batches(corpus: "Corpus", batch_sizes: Sequence[int]) -> None:
+    """Refuse batches that the sentences do not fill.
+
+    Raises:
+        UsageError: there are fewer sentences than that.
+    """
+    large = [size for size in batch_sizes if size > len(corpus)]
+    if large:
+        sizes = ", ".join(map(str, large))
+        raise UsageError(f"--batch-size {sizes}: {corpus.name} has only {len(corpus)} sentences")
+
+
+def timings(
+    contenders: Sequence[Contender], engine: str, settings: "EngineSettings", rounds: int, progress: "Progress"
+) -> "tuple[list[Timing], list[list[list[Hypothesis]]]]":
+    """Speed of every model at one batch size, measured in turns; and what they translate.
+
+    Args:
+        contenders: the models.
+        engine: what runs them.
+        settings: with a batch size as their limit.
+        rounds: how often, after a warm-up.
+        progress: is told of every run.
+
+    Raises:
+        EngineError: an engine cannot run a model.
+    """
+    from nmtprune.engines import open_engine
+
+    batch_size = settings.limits.max_sentences or 0
+    corpus = contenders[0].corpus
+    engines = [open_engine(engine, own.checkpoint, settings) for own in contenders]
+    progress.begin(f"batches of {batch_size}", (rounds + 1) * len(engines))
+    jobs = [_translating(own, corpus) for own in engines]
+    peaks: list[int | None] = []
+
+    def after(job: int, seconds: float) -> None:
+        progress.advance(f"{contenders[job].path} {seconds:.2f} s")
+
+    def measured(job: "Callable[[], list[list[Hypothesis]]]") -> "Callable[[], list[list[Hypothesis]]]":
+        def run() -> "list[list[Hypothesis]]":
+            if len(peaks) == len(jobs):
+                return job()
+            with peak_memory(settings.device) as peak:
+                found = job()
+            peaks.append(peak.bytes if engine in IN_PROCESS else None)
+            return found
+
+        return run
+
+    seconds, translated = in_turns([measured(job) for job in jobs], rounds, after)
+    words = [sum(len(corpus.decode(best[0].tokens).split()) for best in found if best) for found in translated]
+    work = [_work(own, found, settings) for own, found in zip(contenders, translated, strict=True)]
+    found = [
+        Timing(
+            batch_size=batch_size,
+            seconds=tuple(own),
+            sentences_per_second=Spread.of([len(corpus) / took for took in own]),
+            words_per_second=Spread.of([count / took for took in own]),
+            ratio=ratio(seconds[0], own),
+            predicted=work[0] / macs,
+            peak_bytes=peak,
+        )
+        for own, count, macs, peak in zip(seconds, words, work, peaks, strict=True)
+    ]
+    return found, translated
+
+
+def latencies(contenders: Sequence[Contender], engine: str, settings: "EngineSettings") -> list[Spread | None]:
+    """Milliseconds for a sentence alone, the median over some of them, each with one model after the other."""
+    from nmtprune.engines import open_engine
+    from nmtprune.methods.measuring import drawn
+
+    if engine not in IN_PROCESS:
+        return [None] * len(contenders)
+    corpus = drawn(contenders[0].corpus, _LATENCY_SENTENCES, 1)
+    engines = [open_engine(engine, own.checkpoint, settings) for own in contenders]
+    found: list[list[float]] = [[] for _ in engines]
+    for place in range(len(corpus)):
+        alone = _one(corpus, place)
+        seconds, _ = in_turns([_translating(own, alone) for own in engines], 1)
+        for own, took in zip(found, seconds, strict=True):
+            own.append(1000 * took[0])
+    return [Spread.of(own) for own in found]
+
+
+def _translating(engine: "Engine", corpus: "Corpus") -> "Callable[[], list[list[Hypothesis]]]":
+    return lambda: engine.translate(corpus, {})
+
+
+def _one(corpus: "Corpus", place: int) -> "Corpus":
+    import numpy as np
+
+    only = np.array([place])
+    target = None if corpus.target is None else corpus.target.select(only)
+    return replace(
+        corpus, source=corpus.source.select(only), target=target, references=None, numbers=np.array([0]), total=1
+    )
+
+
+def _work(contender: Contender, translated: "list[list[Hypothesis]]", settings: "EngineSettings") -> float:
+    """Multiply-accumulates of the translations that a model made."""
+    from nmtprune.engines import native
+
+    targets = [len(found[0].tokens) if found else 1 for found in translated]
+    model = native.load(contender.checkpoint)
+    parts = multiply_accumulates(model, contender.corpus.source.sizes.tolist(), targets, settings.search.beam)
+    return sum(parts.values())

@@ -1,0 +1,219 @@
+"""`check`: the verdict on a slim model, for pipelines: quality, speed and size against a baseline."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nmtprune.data.options import DataOptions
+from nmtprune.errors import UsageError
+from nmtprune.runs.bench import contenders as models
+from nmtprune.runs.collect import termination_as_interrupt
+from nmtprune.runs.device import choose_device
+
+if TYPE_CHECKING:
+    from nmtprune.engines import EngineSettings
+    from nmtprune.evaluate.significance import SignificanceTest
+    from nmtprune.model.search.options import Hypothesis, Search
+    from nmtprune.runs.bench.contenders import Contender
+    from nmtprune.runs.progress import Progress
+
+
+@dataclass(frozen=True)
+class CheckRun:
+    """What `check` is asked for.
+
+    Attributes:
+        checkpoint: the model in question.
+        baseline: what it is compared with.
+        data: sentences, with references where quality is asked for.
+        metric: ``bleu`` or ``chrf``.
+        max_drop: so many points of the metric it may be worse; None: not asked for.
+        significant: the drop must be smaller with confidence, not only on these sentences.
+        min_speedup: so many times as fast it must be; None: not asked for.
+        max_size: so many percent of the baseline's bytes its tensors may have; None: not asked for.
+        search: how translations are searched.
+        batch_size: sentences per batch.
+        engine: what runs the models.
+        device: as `--device` names it.
+        threads: CPU threads; None leaves the number to the engine.
+        repeat: rounds of timing that are counted.
+        significance: resamples and seed of the interval.
+        bleu_tokenize: sacrebleu's tokenizer.
+        lowercase: ignore case.
+    """
+
+    checkpoint: Path
+    baseline: Path
+    data: DataOptions
+    metric: str
+    max_drop: float | None
+    significant: bool
+    min_speedup: float | None
+    max_size: float | None
+    search: "Search"
+    batch_size: int
+    engine: str
+    device: str
+    threads: int | None
+    repeat: int
+    significance: "SignificanceTest"
+    bleu_tokenize: str
+    lowercase: bool
+
+    def settings(self) -> "EngineSettings":
+        """What an engine must know."""
+        from nmtprune.data.batching import BatchLimits
+        from nmtprune.engines import EngineSettings
+
+        limits = replace(BatchLimits.of(None, self.batch_size), multiple=1)
+        return EngineSettings(self.search, limits, choose_device(self.device), self.threads)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition and what came of it.
+
+    Attributes:
+        option: that asked for it.
+        limit: what it allows.
+        value: the figure that is held against the limit.
+        interval: of the figure; None for one that is exact.
+        passed: the verdict.
+        says: the figure and the limit in words.
+    """
+
+    option: str
+    limit: float
+    value: float
+    interval: tuple[float, float] | None
+    passed: bool
+    says: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All conditions that were asked for."""
+
+    conditions: tuple[Condition, ...]
+    facts: dict[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every one is met."""
+        return all(condition.passed for condition in self.conditions)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything in full precision."""
+        conditions = [asdict(condition) for condition in self.conditions]
+        return {
+            "format": "nmtprune-check",
+            "version": 1,
+            "passed": self.passed,
+            "conditions": conditions,
+            **self.facts,
+        }
+
+
+def check(run: CheckRun, progress: "Progress") -> Verdict:
+    """Evaluate every condition.
+
+    Raises:
+        UsageError: no condition, or conditions that mean nothing.
+        NmtpruneError: bad checkpoints or data; an engine that cannot run a model.
+    """
+    _check_options(run)
+    opened = models.open_contenders([run.baseline, run.checkpoint], run.data)
+    corpus = opened[0].corpus
+    if run.max_drop is not None and corpus.references is None:
+        raise UsageError("--max-drop needs references: name --reference FILE")
+    if run.min_speedup is not None:
+        models.check_batches(corpus, [run.batch_size])
+    for note in corpus.notes:
+        progress.note(f"{corpus.name}: {note}")
+    conditions: list[Condition] = []
+    with termination_as_interrupt():
+        translated: list[list[list[Hypothesis]]] = []
+        if run.min_speedup is not None:
+            timings, translated = models.timings(opened, run.engine, run.settings(), run.repeat, progress)
+            conditions.append(_speed(run, run.min_speedup, timings[1]))
+        if run.max_drop is not None:
+            conditions.insert(0, _quality(run, run.max_drop, opened, translated or _translated(run, opened, progress)))
+    if run.max_size is not None:
+        conditions.append(_size(run.max_size, opened))
+    facts = {"checkpoint": str(run.checkpoint), "baseline": str(run.baseline), **corpus.describe()}
+    return Verdict(tuple(conditions), {**facts, "engine": run.engine, "search": asdict(run.search)})
+
+
+def _check_options(run: CheckRun) -> None:
+    faults = []
+    if run.max_drop is None and run.significant:
+        faults.append("--significant goes with --max-drop X: without a margin any damage passes on few sentences")
+    elif run.max_drop is None and run.min_speedup is None and run.max_size is None:
+        faults.append("name at least one condition: --max-drop, --min-speedup or --max-size")
+    for option, value in (("--max-drop", run.max_drop), ("--min-speedup", run.min_speedup)):
+        if value is not None and not 0 <= value < float("inf"):
+            faults.append(f"{option} {value:g} is not a number from 0 on")
+    if run.max_size is not None and not 0 < run.max_size < float("inf"):
+        faults.append(f"--max-size {run.max_size:g} is not a positive number of percent")
+    if faults:
+        raise UsageError.of_faults("check", faults)
+
+
+def _translated(run: CheckRun, opened: "Sequence[Contender]", progress: "Progress") -> "list[list[list[Hypothesis]]]":
+    from nmtprune.engines import open_engine
+
+    progress.begin("translate", len(opened))
+    found = []
+    for own in opened:
+        found.append(open_engine(run.engine, own.checkpoint, run.settings()).translate(own.corpus, {}))
+        progress.advance(str(own.path))
+    return found
+
+
+def _quality(
+    run: CheckRun, limit: float, opened: "Sequence[Contender]", translated: "list[list[list[Hypothesis]]]"
+) -> Condition:
+    """Not worse than by the limit; with `significant` a test of non-inferiority."""
+    from nmtprune.evaluate.quality import Bleu, Chrf
+
+    corpus = opened[0].corpus
+    references = [corpus.references or ()]
+    metric = (
+        Bleu(references, tokenize=run.bleu_tokenize, lowercase=run.lowercase)
+        if run.metric == "bleu"
+        else Chrf(references, lowercase=run.lowercase)
+    )
+    scored = [metric.scored([corpus.decode(best[0].tokens) if best else "" for best in found]) for found in translated]
+    (difference,) = run.significance.compare(scored[0], scored[1:])
+    low, high = difference.ci
+    held = low if run.significant else difference.delta
+    passed = held > -limit if run.significant else held >= -limit
+    values = f"{run.metric} {scored[0].score:.2f} -> {scored[1].score:.2f}, change {difference.delta:+.2f}"
+    against = f"lower end {low:+.2f} of the 95 % interval" if run.significant else "the change"
+    must = f"must be {'above' if run.significant else 'at least'} {-limit:g}"
+    says = f"{values} ({low:+.2f} to {high:+.2f}); {against} {must}"
+    return Condition("--max-drop", limit, held, (low, high), passed, says)
+
+
+def _speed(run: CheckRun, limit: float, timing: "models.Timing") -> Condition:
+    """Surely as fast as asked for: the interval must not reach below the limit."""
+    ratio = timing.ratio
+    passed = ratio.low >= limit
+    says = (
+        f"{ratio.median:.3f} times as fast ({ratio.low:.3f} to {ratio.high:.3f} in {run.repeat} rounds, batches of "
+        f"{run.batch_size}); must be at least {limit:g}"
+    )
+    if not passed and ratio.high >= limit:
+        says += "; the machine is too noisy to tell (--repeat takes more rounds)"
+    return Condition("--min-speedup", limit, ratio.median, (ratio.low, ratio.high), passed, says)
+
+
+def _size(limit: float, opened: "Sequence[Contender]") -> Condition:
+    """Tensors of the model on both sides: to drop the optimizer gains nothing."""
+    from nmtprune.summary import model_bytes
+
+    before, after = (model_bytes(own.checkpoint) for own in opened)
+    share = 100 * after / before
+    says = f"{after:,} of {before:,} bytes of tensors, {share:.1f} %; may be {limit:g} %"
+    return Condition("--max-size", limit, share, None, share <= limit, says)

@@ -1,0 +1,239 @@
+"""`export`: a checkpoint as CTranslate2 serves it, written whole or not at all, and compared with the native engine."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nmtprune import files, provenance
+from nmtprune.data.options import DataOptions
+from nmtprune.errors import EngineError, OutputError
+
+if TYPE_CHECKING:
+    from nmtprune.data.corpus import Corpus
+    from nmtprune.engines import EngineSettings
+    from nmtprune.formats.base import Checkpoint
+    from nmtprune.runs.progress import Progress
+
+NOTE = "nmtprune.json"
+EQUAL = 0.995
+"""Share of sentences whose greedy translations must be equal where weights are not rounded."""
+
+_MODEL = "model.bin"
+_UNROUNDED = "float32"
+
+
+@dataclass(frozen=True)
+class ExportRun:
+    """What `export` is asked for.
+
+    Attributes:
+        checkpoint: the model.
+        data: its vocabularies, and the sentences that are compared; random words where none are named.
+        output: the folder to write.
+        quantization: how weights are stored.
+        verify: compare translations.
+        sentences: how many at most.
+        threads: CPU threads; None leaves the number to the engines.
+        force: replace an exported model that is there.
+    """
+
+    checkpoint: Path
+    data: DataOptions
+    output: Path
+    quantization: str
+    verify: bool
+    sentences: int
+    threads: int | None
+    force: bool
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A sentence that the two engines translate differently: its number from 0, texts and scores."""
+
+    sentence: int
+    native: str
+    native_score: float
+    exported: str
+    exported_score: float
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        heads: per module of the encoder and of the decoder, zero heads included.
+        padding: zero heads in all modules together.
+        model_bytes: tensors of the checkpoint, and the file that holds those of the exported model.
+        compared: sentences translated by both; 0 without verification.
+        differences: those that came out differently.
+    """
+
+    heads: tuple[int, int]
+    padding: int
+    model_bytes: tuple[int, int]
+    compared: int
+    differences: tuple[Difference, ...]
+
+
+def export(run: ExportRun, progress: "Progress") -> Exported:
+    """Write the folder; nothing is written where the model cannot run or translates differently.
+
+    Raises:
+        OutputError: the folder exists, or cannot be written.
+        EngineError: CTranslate2 cannot run the model, is not installed, or translates it differently.
+        NmtpruneError: bad checkpoint or data.
+    """
+    from nmtprune import export as ctranslate2
+    from nmtprune.engines.profile import profile
+    from nmtprune.formats import load
+    from nmtprune.summary import model_bytes
+
+    _check_output(run)
+    checkpoint = load(run.checkpoint)
+    ctranslate2.check(checkpoint)
+    corpus = _corpus(run, profile(checkpoint))
+    for note in corpus.notes:
+        progress.note(f"{corpus.name}: {note}")
+    vocabularies = corpus.source_vocabulary, corpus.target_vocabulary
+    with _folder_beside(run.output) as folder:
+        ctranslate2.write(checkpoint, vocabularies, folder, run.quantization)
+        compared, differences = _compared(run, checkpoint, corpus, folder) if run.verify else (0, ())
+        _write_note(run, checkpoint, folder)
+        _put_in_place(folder, run.output)
+    return Exported(
+        heads=ctranslate2.uniform_heads(checkpoint),
+        padding=ctranslate2.padding_heads(checkpoint),
+        model_bytes=(model_bytes(checkpoint), (run.output / _MODEL).stat().st_size),
+        compared=compared,
+        differences=differences,
+    )
+
+
+def _check_output(run: ExportRun) -> None:
+    output = run.output
+    if not output.exists():
+        files.check_output(output)  # what can take a file there can take a folder
+        return
+    if not output.is_dir():
+        raise OutputError(f"{output}: is a file, not a folder")
+    if any(output.iterdir()) and not (output / _MODEL).exists():
+        raise OutputError(f"{output}: is not empty and holds no exported model: name another folder")
+    if any(output.iterdir()) and not run.force:
+        raise OutputError(f"{output}: exists (--force replaces it)")
+
+
+def _corpus(run: ExportRun, model: Any) -> "Corpus":
+    """The sentences to compare, the first ones of what is named."""
+    import numpy as np
+
+    from nmtprune.data.corpus import load_corpus, random_corpus
+
+    if run.data.source is None and run.data.subset is None:
+        return random_corpus(run.data, model, run.sentences)
+    found = load_corpus(run.data, model, references=False)
+    few = np.arange(min(run.sentences, len(found)))
+    return replace(
+        found,
+        source=found.source.select(few),
+        target=None if found.target is None else found.target.select(few),
+        references=None,
+        numbers=np.arange(len(few)),
+        total=len(few),
+    )
+
+
+def _compared(
+    run: ExportRun, checkpoint: "Checkpoint", corpus: "Corpus", folder: Path
+) -> tuple[int, tuple[Difference, ...]]:
+    """Greedy translations of both engines: there, what engines do with beams makes no difference.
+
+    Raises:
+        EngineError: too many differ although weights are not rounded.
+    """
+    from nmtprune.engines import ctranslate2, open_engine
+
+    settings = _greedy(run, checkpoint)
+    native = open_engine("native", checkpoint, settings).translate(corpus, {})
+    exported = ctranslate2.translations(ctranslate2.opened(folder, settings), corpus, settings)
+    differences = []
+    for number, (own, theirs) in enumerate(zip(native, exported, strict=True)):
+        texts = [corpus.decode(found[0].tokens) if found else "" for found in (own, theirs)]
+        if texts[0] != texts[1]:
+            scores = [found[0].score if found else 0.0 for found in (own, theirs)]
+            differences.append(Difference(number, texts[0], scores[0], texts[1], scores[1]))
+    if run.quantization == _UNROUNDED and len(differences) > (1 - EQUAL) * len(corpus):
+        shown = "".join(f", '{each.native}' as '{each.exported}'" for each in differences[:1])
+        counts = f"{len(differences)} of {len(corpus)} sentences"
+        raise EngineError(f"{run.checkpoint}: CTranslate2 translates {counts} differently{shown}: nothing was written")
+    return len(corpus), tuple(differences)
+
+
+def _greedy(run: ExportRun, checkpoint: "Checkpoint") -> "EngineSettings":
+    import torch
+
+    from nmtprune.data.batching import BatchLimits
+    from nmtprune.engines import EngineSettings
+    from nmtprune.model.search.options import MarianSearchOptions, SearchOptions
+
+    search = MarianSearchOptions(beam=1) if checkpoint.format == "marian" else SearchOptions(beam=1)
+    return EngineSettings(search, BatchLimits.of(None, 32), torch.device("cpu"), run.threads)
+
+
+def _write_note(run: ExportRun, checkpoint: "Checkpoint", folder: Path) -> None:
+    """What CTranslate2 does not ask for: where the model comes from."""
+    lineage = checkpoint.lineage
+    note: Mapping[str, Any] = {
+        "format": "nmtprune-export",
+        "version": 1,
+        "base": json.loads(checkpoint.base.model_dump_json()),
+        "lineage": None if lineage is None else json.loads(lineage.to_json()),
+        "quantization": run.quantization,
+        "provenance": provenance.collect(inputs=(run.checkpoint,)),
+    }
+    (folder / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+
+
+class _folder_beside:  # noqa: N801  # used like a function
+    """A folder beside the output, gone at the end unless it was put in its place."""
+
+    def __init__(self, output: Path) -> None:
+        self._output, self._folder = output, Path()
+
+    def __enter__(self) -> Path:
+        output = self._output
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".nmtprune-tmp", dir=output.parent))
+        except OSError as error:
+            raise OutputError(f"{output}: cannot be made: {error.strerror}") from error
+        return self._folder
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _put_in_place(folder: Path, output: Path) -> None:
+    """Give the folder the name of the output; an exported model that is there lives until then."""
+    try:
+        folder.chmod(0o777 & ~_umask())
+        if output.exists():
+            old = folder.with_name(folder.name + ".old")
+            os.replace(output, old)
+            os.replace(folder, output)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(folder, output)
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written: {error.strerror}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

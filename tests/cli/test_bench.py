@@ -1,0 +1,134 @@
+"""`nmtprune bench` and `nmtprune check` as a user meets them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nmtprune.formats import load
+from nmtprune.plan import Plan
+from nmtprune.summary import model_bytes
+from tests.cli.running import nmtprune, refused
+from tests.marian_builders import marian_model
+from tests.marian_program import random_texts, vocabulary_file
+
+
+@pytest.fixture(scope="module")
+def slim(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with half of its heads."""
+    folder = tmp_path_factory.mktemp("slim")
+    base = load(tiny)
+    Plan.removing(base.base, base.architecture.head_ids()[::2]).write(folder / "plan.json")
+    output = folder / "slim.pt"
+    assert nmtprune("slim", tiny, "--plan", folder / "plan.json", "--drop-optimizer", "-o", output).code == 0
+    return output
+
+
+def _data(tiny: Path, *options: Any) -> tuple[Any, ...]:
+    data = ("--data-bin", tiny.parent / "data-bin", "--subset", "test", "--device", "cpu", "--threads", 1)
+    return (*data, "--beam", 2, "--max-len-b", 8, "--repeat", 2, *options)
+
+
+@pytest.mark.parametrize("engine", ["native", "ctranslate2"])
+def test_models_side_by_side(tiny: Path, slim: Path, tmp_path: Path, engine: str) -> None:
+    output = tmp_path / "bench.json"
+    options = ("--batch-size", "1,8", "--resamples", 200, "--engine", engine, "-o", output, "--format", "json")
+    result = nmtprune("bench", tiny, slim, *_data(tiny, *options))
+    assert result.code == 0, result.stderr
+    found = json.loads(result.stdout)
+    first, second = found["models"]
+    assert (first["name"], second["name"]) == (str(tiny), str(slim)) and second["heads"] * 2 == first["heads"]
+    assert first["difference"] is None and second["difference"]["p"] <= 1
+    assert second["bleu"] == pytest.approx(first["bleu"] + second["difference"]["delta"])
+    for model in found["models"]:
+        assert [timing["batch_size"] for timing in model["timings"]] == [1, 8]
+        for timing in model["timings"]:
+            assert len(timing["seconds"]) == 2
+            low, median, high = (timing["sentences_per_second"][name] for name in ("low", "median", "high"))
+            assert 0 < low <= median <= high
+    assert all(timing["ratio"]["median"] == 1 and timing["predicted"] == 1 for timing in first["timings"])
+    assert all(timing["predicted"] > 1 for timing in second["timings"])
+    assert json.loads(output.read_text())["models"] == found["models"]
+    header, *rows = (tmp_path / "bench.tsv").read_text().splitlines()
+    assert len(rows) == 4 and all(len(row.split("\t")) == len(header.split("\t")) for row in rows)
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_text_says_what_noise_leaves_open(tiny: Path) -> None:
+    result = nmtprune("bench", tiny, tiny, *_data(tiny, "--batch-size", 8, "--resamples", 200))
+    assert result.code == 0, result.stderr
+    assert "sentences/s" in result.stdout and "BLEU" in result.stdout
+
+
+def test_a_marian_model_without_references(tmp_path: Path) -> None:
+    model, vocabulary = marian_model(tmp_path / "model.npz"), vocabulary_file(tmp_path)
+    source, _ = random_texts(tmp_path)
+    data = ("--source", source, "--vocabs", vocabulary, vocabulary, "--post-process", "none", "--threads", 1)
+    for engine in ("native", "marian"):
+        result = nmtprune(
+            "bench", model, model, *data, "--engine", engine, "--beam", 2, "--batch-size", 4, "--repeat", 1
+        )
+        assert result.code == 0, result.stderr
+        assert "BLEU" not in result.stdout and f"engine {engine}, 1 threads" in result.stdout
+
+
+def test_what_bench_refuses(tiny: Path, tmp_path: Path) -> None:
+    code, line = refused("bench", tiny, *_data(tiny, "--batch-size", "8,5000"))
+    assert code == 2 and line.startswith("--batch-size 5000: test.xx-yy has only ")
+    assert refused("bench", tiny, *_data(tiny), "--repeat", 0)[0] == 2
+    assert refused("bench", tiny, *_data(tiny), "--batch-size", "1,x")[0] == 2
+    marian = marian_model(tmp_path / "model.npz")
+    code, line = refused("bench", tiny, marian, *_data(tiny))
+    assert code == 5 and line.startswith("models that do not do the same work: ")
+    assert f"{marian} has another toolkit than {tiny}" in line
+    code, line = refused("bench", tiny, *_data(tiny, "--batch-size", 8, "--engine", "marian"))
+    assert code == 6
+
+
+def test_each_condition_passes_and_fails(tiny: Path, slim: Path) -> None:
+    share = 100 * model_bytes(load(slim)) / model_bytes(load(tiny))
+    base = ("--baseline", tiny, *_data(tiny, "--batch-size", 8, "--resamples", 200))
+    for given, passes in (
+        (("--max-size", share + 0.1), True),
+        (("--max-size", share - 0.1), False),
+        (("--max-drop", 100), True),
+        (("--min-speedup", 0.0001), True),
+        (("--min-speedup", 1000), False),
+    ):
+        result = nmtprune("check", slim, *base, *given)
+        assert result.code == (0 if passes else 7), result.stderr
+        assert result.stdout.startswith(f"{'passed' if passes else 'FAILED'} {given[0]}: ")
+        assert result.stdout.count("\n") == 1
+    unmet = ("--max-size", 1, "--min-speedup", 1000, "--max-drop", 100)
+    result = nmtprune("check", slim, *base, *unmet, "--format", "json")
+    assert result.code == 7 and f"Error: {slim}: not met: --min-speedup, --max-size" in result.stderr
+    found = json.loads(result.stdout)
+    assert found["passed"] is False
+    assert [(each["option"], each["passed"]) for each in found["conditions"]] == [
+        ("--max-drop", True), ("--min-speedup", False), ("--max-size", False)
+    ]  # fmt: skip
+
+
+def test_non_inferiority_is_harder_than_the_change(tiny: Path, slim: Path) -> None:
+    """The lower end of the interval must be above the margin, which few sentences do not show."""
+    base = ("--baseline", tiny, *_data(tiny, "--resamples", 200), "--metric", "chrf", "--format", "json")
+    result = json.loads(nmtprune("check", slim, *base, "--max-drop", 0).stdout)
+    (plain,) = result["conditions"]
+    low, high = plain["interval"]
+    assert low <= plain["value"] <= high
+    margin = (abs(low) + abs(plain["value"])) / 2 if low < 0 else 0.0
+    (tested,) = json.loads(nmtprune("check", slim, *base, "--max-drop", margin, "--significant").stdout)["conditions"]
+    assert tested["value"] == low and tested["passed"] == (low > -margin)
+
+
+def test_what_check_refuses(tiny: Path, slim: Path) -> None:
+    base = (slim, "--baseline", tiny, *_data(tiny))
+    assert refused("check", *base) == (
+        2, "check: name at least one condition: --max-drop, --min-speedup or --max-size"
+    )  # fmt: skip
+    assert refused("check", *base, "--significant")[1].startswith("check: --significant goes with --max-drop X")
+    code, line = refused("check", *base, "--max-drop", -1, "--max-size", 0)
+    assert (code, line) == (
+        2, "check: --max-drop -1 is not a number from 0 on; --max-size 0 is not a positive number of percent"
+    )  # fmt: skip

@@ -1,0 +1,64 @@
+"""`nmtprune export` as a user meets it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nmtprune.cli.export import _QUANTIZATIONS
+from nmtprune.export import QUANTIZATIONS
+from nmtprune.runs import export as runs_export
+from tests.cli.running import nmtprune, refused
+from tests.formats.marian.test_checkpoint import VARIANTS
+from tests.marian_builders import marian_model
+from tests.marian_program import vocabulary_file
+
+
+def _data(tiny: Path) -> tuple[object, ...]:
+    return ("--to", "ctranslate2", "--data-bin", tiny.parent / "data-bin", "--threads", 1)
+
+
+def test_a_model_is_exported_and_compared(tiny: Path, tmp_path: Path) -> None:
+    import ctranslate2
+
+    output = tmp_path / "served"
+    found = nmtprune("export", tiny, *_data(tiny), "-o", output, "--sentences", 5, "--format", "json")
+    assert found.code == 0, found.stderr
+    result = json.loads(found.stdout)
+    assert result["compared"] == 5 and result["differences"] == [] and result["padding"] == 0
+    assert f"ctranslate2.Translator('{output}')" in found.stderr
+    note = json.loads((output / "nmtprune.json").read_text())
+    assert note["format"] == "nmtprune-export" and note["base"]["heads"]["encoder"] == [4, 4]
+    translator = ctranslate2.Translator(str(output))
+    assert translator.translate_batch([["w3", "w4"]], max_decoding_length=5)[0].hypotheses
+    assert refused("export", tiny, *_data(tiny), "-o", output) == (8, f"{output}: exists (--force replaces it)")
+    forced = nmtprune("export", tiny, *_data(tiny), "-o", output, "--force", "--quantization", "int8", "--no-verify")
+    assert forced.code == 0 and sorted(tmp_path.iterdir()) == [output]
+    assert json.loads((output / "nmtprune.json").read_text())["quantization"] == "int8"
+
+
+def test_sentences_of_a_subset_are_compared(tiny: Path, tmp_path: Path) -> None:
+    found = nmtprune("export", tiny, *_data(tiny), "--subset", "test", "-o", tmp_path / "served", "--format", "tsv")
+    lines = dict(line.split("\t") for line in found.stdout.splitlines())
+    assert int(lines["sentences compared"]) > 5 and lines["sentences that differ"] == "0"
+
+
+def test_what_is_refused(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert QUANTIZATIONS == _QUANTIZATIONS
+    other = tmp_path / "folder"
+    other.mkdir()
+    (other / "file").touch()
+    assert refused("export", tiny, *_data(tiny), "-o", other, "--force") == (
+        8, f"{other}: is not empty and holds no exported model: name another folder"
+    )  # fmt: skip
+    assert refused("export", tiny, *_data(tiny), "-o", other / "file")[0] == 8
+    ssru = marian_model(tmp_path / "ssru.npz", **VARIANTS["SSRU decoder of tied layers"])
+    vocabulary = vocabulary_file(tmp_path)
+    to = ("--to", "ctranslate2", "-o", tmp_path / "s")
+    code, line = refused("export", ssru, *to, "--vocabs", vocabulary, vocabulary)
+    assert (code, line) == (6, f"{ssru}: CTranslate2 cannot run this model: an SSRU decoder")
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(runs_export, "EQUAL", 2.0)  # more sentences must be equal than there are
+    code, line = refused("export", tiny, *_data(tiny), "-o", tmp_path / "served", "--sentences", 3)
+    assert code == 6 and "nothing was written" in line
+    assert sorted(tmp_path.iterdir()) == before

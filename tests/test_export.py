@@ -1,0 +1,103 @@
+"""What CTranslate2 makes of exported models: the native engine's translations, whatever heads are left."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nmtprune import export, slim
+from nmtprune.data.batching import BatchLimits
+from nmtprune.data.corpus import Corpus, load_corpus, random_corpus
+from nmtprune.data.options import DataOptions
+from nmtprune.engines import EngineSettings, open_engine
+from nmtprune.engines.ctranslate2 import opened, translations
+from nmtprune.engines.profile import profile
+from nmtprune.errors import EngineError
+from nmtprune.formats import load
+from nmtprune.formats.base import Checkpoint
+from nmtprune.formats.marian import MarianCheckpoint
+from nmtprune.model.search import MarianSearchOptions, Search, SearchOptions
+from nmtprune.plan import Plan
+from tests.conftest import Build
+from tests.formats.marian.test_checkpoint import VARIANTS
+from tests.marian_builders import marian_model
+from tests.marian_program import random_texts, vocabulary_file
+
+FAIRSEQ: dict[str, dict[str, Any]] = {
+    "post-norm, sinusoids": {},
+    "pre-norm, shared tables": {"encoder_normalize_before": True, "decoder_normalize_before": True,
+                                "share_all_embeddings": True},
+    "learned positions": {"encoder_learned_pos": True, "decoder_learned_pos": True},
+    "norms of embeddings": {"layernorm_embedding": True, "activation_fn": "gelu"},
+    "only the encoder is pre-norm": {"encoder_normalize_before": True},
+    "no scale, no positions": {"no_scale_embedding": True, "no_token_positional_embeddings": True},
+}  # fmt: skip
+EXPORTED = [name for name in VARIANTS if "SSRU" not in name]
+
+
+def _settings(search: Search) -> EngineSettings:
+    return EngineSettings(search, BatchLimits.of(None, 8), torch.device("cpu"), 1)
+
+
+def _check_equal(checkpoint: Checkpoint, corpus: Corpus, folder: Path, search: Search) -> None:
+    """All translations equal; and the checkpoint is as it was."""
+    before = {name: tensor.clone() for name, tensor in checkpoint.model_tensors.items()}
+    folder.mkdir()
+    export.check(checkpoint)
+    export.write(checkpoint, (corpus.source_vocabulary, corpus.target_vocabulary), folder, "float32")
+    settings = _settings(search)
+    theirs = translations(opened(folder, settings), corpus, settings)
+    for own, found in zip(open_engine("native", checkpoint, settings).translate(corpus, {}), theirs, strict=True):
+        assert corpus.decode(found[0].tokens) == corpus.decode(own[0].tokens)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in checkpoint.model_tensors.items())
+
+
+def _cut(checkpoint: Checkpoint, share: float) -> Checkpoint:
+    rng = np.random.default_rng(4)
+    heads = [head for head in checkpoint.architecture.head_ids() if rng.random() < share]
+    return slim.apply(Plan.removing(checkpoint.base, heads), checkpoint)
+
+
+@pytest.mark.parametrize("variant", EXPORTED)
+def test_marian_models_full_and_slim(tmp_path: Path, variant: str) -> None:
+    base = MarianCheckpoint.load(marian_model(tmp_path / "model.npz", **VARIANTS[variant]))
+    source, _ = random_texts(tmp_path)
+    vocabulary = vocabulary_file(tmp_path)
+    options = DataOptions(source=source, vocabs=(vocabulary, vocabulary), post_process="none")
+    corpus = load_corpus(options, profile(base), references=False)
+    for number, share in enumerate((0.0, 0.5, 1.0)):
+        own = _cut(base, share)
+        _check_equal(own, corpus, tmp_path / f"served{number}", MarianSearchOptions(beam=1))
+
+
+@pytest.mark.parametrize("variant", FAIRSEQ)
+def test_fairseq_models_full_and_slim(build: Build, tmp_path: Path, variant: str) -> None:
+    path = build(**FAIRSEQ[variant])
+    base = load(path)
+    data = DataOptions(data_bin=path.parent / "data-bin")
+    corpus = random_corpus(data, profile(base), 12)
+    for number, share in enumerate((0.0, 0.5, 1.0)):
+        own = _cut(base, share)
+        _check_equal(own, corpus, tmp_path / f"served{number}", SearchOptions(beam=1, max_len_b=15))
+    heads = export.uniform_heads(own)
+    assert heads == (1, 1) and export.padding_heads(own) == len(own.architecture.modules)
+
+
+def test_what_ctranslate2_cannot_run(tmp_path: Path) -> None:
+    ssru = load(marian_model(tmp_path / "ssru.npz", **VARIANTS["SSRU decoder of tied layers"]))
+    with pytest.raises(EngineError, match=r"ssru\.npz: CTranslate2 cannot run this model: an SSRU decoder$"):
+        export.check(ssru)
+    both = {**VARIANTS["pre-norm SSRU decoder"], "transformer_postprocess": "dan"}
+    odd = load(marian_model(tmp_path / "odd.npz", **both))
+    with pytest.raises(EngineError) as refusal:
+        export.check(odd)
+    assert refusal.value.faults == (
+        "an SSRU decoder",
+        "encoder sublayers with 'n' before and 'an' after them",
+        "decoder sublayers with 'n' before and 'an' after them",
+    )
+    plain = load(marian_model(tmp_path / "plain.npz"))
+    with pytest.raises(EngineError, match="the engine ctranslate2 cannot search so: --word-penalty 0.5"):
+        open_engine("ctranslate2", plain, _settings(MarianSearchOptions(word_penalty=0.5)))
