@@ -1,20 +1,68 @@
 """`nmtprune bench`: how fast models are, side by side."""
 
-from collections.abc import Iterator
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from nmtprune.cli.data_options import data_options
 from nmtprune.cli.measure_options import bleu_options, repeat_option, single_test
-from nmtprune.cli.options import force_option, format_option, say, seed_option, significance_options, verbosity_options
+from nmtprune.cli.options import (
+    force_option,
+    format_option,
+    given,
+    refuse,
+    say,
+    seed_option,
+    significance_options,
+    spelled,
+    verbosity_options,
+)
 from nmtprune.cli.progress import progress
 from nmtprune.cli.render import emit_json, emit_table
 from nmtprune.cli.search_options import beam_options, engine_options
+from nmtprune.errors import UsageError
 
 if TYPE_CHECKING:
     from nmtprune.runs.bench.results import Benched
+    from nmtprune.runs.bench.synthetic import Synthetic
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+_SYNTHETIC = ("keep", "random", "source_length", "target_length", "sentences")
+
+
+def synthetic_options(command: F) -> F:
+    """Models and sentences that are made up, instead of checkpoints and data."""
+    options = [
+        click.option(
+            "--synthetic",
+            metavar="SHAPE",
+            help="Random weights, full and cut, instead of checkpoints: transformer_base, transformer_big or student, "
+            "with changes as in 'transformer_big heads=8 head_dim=64' (d, ffn, heads, head_dim, encoder_layers, "
+            "decoder_layers, vocab).",
+        ),
+        click.option("--keep", metavar="PATTERN", help="Heads that the cut model keeps, as for `plan`."),
+        click.option("--random", metavar="AMOUNT", help="Heads that it loses, as for `plan`."),
+        _count("--source-length", 20, "Words of every sentence."),
+        _count("--target-length", 20, "Words of every translation, forced."),
+        _count("--sentences", 64, "Random sentences."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _count(name: str, default: int, what: str) -> Callable[[F], F]:
+    help_text = f"With --synthetic: {what[0].lower()}{what[1:]}"
+    return click.option(
+        name, type=click.IntRange(min=1), default=default, show_default=True, metavar="N", help=help_text
+    )
 
 
 def batch_sizes_value(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
@@ -32,8 +80,9 @@ def batch_sizes_value(_context: click.Context, _parameter: click.Parameter, valu
     epilog="Example: nmtprune bench checkpoint_best.pt slim.pt --data-bin data-bin --subset test --batch-size 1,32",
     short_help="Speed, size and quality of several models on the same sentences.",
 )
-@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CHECKPOINT...")
+@click.argument("checkpoints", nargs=-1, type=click.Path(path_type=Path), metavar="[CHECKPOINT...]")
 @data_options
+@synthetic_options
 @click.option(
     "-o",
     "--output",
@@ -69,9 +118,13 @@ def bench(output_format: str, **flags: Any) -> None:
     from nmtprune.runs.bench.loop import bench as run_bench
 
     test = single_test(flags)
-    run = BenchRun(significance=test, **flags)
-    with progress() as watcher:
-        found = run_bench(run, watcher)
+    made = _synthetic(flags, test.seed)
+    with contextlib.ExitStack() as stack:
+        if made is not None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nmtprune-")))
+            flags |= _made_up(made, folder, flags)
+        run = BenchRun(significance=test, **flags)
+        found = run_bench(run, stack.enter_context(progress()))
     if output_format == "json":
         emit_json(found.as_json())
     elif output_format == "tsv":
@@ -80,6 +133,36 @@ def bench(output_format: str, **flags: Any) -> None:
         emit_text(found)
     if run.output is not None:
         say("wrote " + ", ".join(map(str, run.outputs)))
+
+
+def _synthetic(flags: dict[str, Any], seed: int) -> "Synthetic | None":
+    """What is to be made up; takes its options out of those of the command.
+
+    Raises:
+        UsageError: options that do not go together.
+    """
+    shape = flags.pop("synthetic")
+    options = {name: flags.pop(name) for name in _SYNTHETIC}
+    if shape is None:
+        faults = [f"{spelled(name)} goes with --synthetic" for name in given(_SYNTHETIC)]
+        if not flags["checkpoints"]:
+            faults.append("name at least one CHECKPOINT, or --synthetic SHAPE")
+        refuse(faults)
+        return None
+    if flags["checkpoints"] or flags["data"] is not None:
+        raise UsageError("--synthetic makes up models and sentences: name no CHECKPOINT and no data")
+    from nmtprune.runs.bench.synthetic import Shape, Synthetic
+
+    return Synthetic(Shape.parse(shape), **options, seed=seed)
+
+
+def _made_up(made: "Synthetic", folder: Path, flags: dict[str, Any]) -> dict[str, Any]:
+    """Models, sentences and the search that forces the length of translations."""
+    full, cut, data = made.write(folder)
+    length = made.target_length
+    search = replace(flags["search"], min_len=length, max_len_a=0.0, max_len_b=length)
+    facts = {"synthetic": asdict(made)}
+    return {"checkpoints": (full, cut), "data": data, "search": search, "names": ("full", "cut"), "facts": facts}
 
 
 def emit_text(found: "Benched") -> None:

@@ -163,6 +163,8 @@ def _collecting(command: F, default_source: Path | None = None) -> Callable[...,
         given = {name: values.pop(name) for name in _FIELDS if name in values}
         if given["source"] is None and given["subset"] is None:
             given["source"] = default_source
+        if values.get("synthetic") and not any(given.values()):
+            return command(*args, **values, data=None)
         if given["vocabs"] is None and given["data_bin"] is None:
             from nmtprune.runs.model_settings import vocabs_of
 

@@ -74,7 +74,7 @@ SENTENCES = 30_000
 def main(data: Path | None, languages: str | None, run_folder: Path | None, threads: int, **options: Any) -> None:
     """Train a small translation model, remove half of its attention heads, fine-tune it, and compare.
 
-    Every step is an ordinary command, shown before it runs. Progress goes to stderr, the table at the end to stdout,
+    Every step is an ordinary command, shown before it runs. Progress goes to stderr, the tables at the end to stdout,
     and everything else into the run folder: logs/, results.json, the checkpoints and the plan.
 
     Exit codes: 0 done, 2 usage, 3 checkpoint, 4 plan, 5 data, 6 fairseq cannot translate or is not installed,
@@ -95,11 +95,15 @@ def main(data: Path | None, languages: str | None, run_folder: Path | None, thre
         fail(f"interrupted; the logs of what ran are in {shown(settings.folder / LOGS)}", INTERRUPTED)
     display.say("")
     _print_table(*table_rows(figures))
+    click.echo("\n" + settings.table("bench").read_text(encoding="utf-8").rstrip())
+    display.say("")
     display.say(
         f"BLEU: sacrebleu on plain text. sentences/s: fairseq-generate's own, beam {settings.beam}, {threads} CPU "
         "thread(s), start-up not counted; one run each, so small differences mean nothing, and a model that has lost "
         "heads without fine-tuning may write longer sentences. file MB: with optimizer state. Everything is in "
-        f"{shown(settings.folder)}: the figures in results.json, the output in logs/.",
+        f"{shown(settings.folder)}: the figures in results.json, the output in logs/. The other tables: nmtprune's own "
+        "engine, in turns. What each head is worth, and how many go before quality does: scores.txt, greedy.txt, and "
+        "the pictures beside them.",
         "dim",
     )
 

@@ -59,6 +59,10 @@ class Settings:
         """Where `nmtprune inspect` writes what it finds."""
         return self.folder / f"{model}.json"
 
+    def table(self, command: str) -> Path:
+        """Where the table of a command of nmtprune goes."""
+        return self.folder / f"{command}.txt"
+
     def translated(self, model: str, test: ParallelSet, suffix: str) -> Path:
         """Files of the translation of a test set: ``generate``, ``hypotheses``, ``bleu``."""
         return self.folder / f"{model}.{test.name}.{suffix}"
@@ -79,7 +83,8 @@ def all_steps(settings: Settings) -> list[Step]:
     steps += [vocabulary_step(settings), pieces_step(settings), binarize_step(settings), train_step(settings)]
     steps += evaluation_steps(settings, "before")
     steps += [plan_step(settings), slim_step(settings), *evaluation_steps(settings, "slim")]
-    return [*steps, fine_tune_step(settings), *evaluation_steps(settings, "finetuned")]
+    steps += [fine_tune_step(settings), *evaluation_steps(settings, "finetuned")]
+    return [*steps, heads_step(settings), greedy_step(settings), bench_step(settings)]
 
 
 def corpus_step(settings: Settings) -> Step:
@@ -199,9 +204,53 @@ def score_step(settings: Settings, model: str, test: ParallelSet) -> Step:
     return Step(f"bleu-{model}-{test.name}", "Score them", command, stdout=bleu, error=DataError)
 
 
+def heads_step(settings: Settings) -> Step:
+    """What each head of the full model is worth."""
+    command = (
+        *(program("nmtprune"), "score", shown(settings.checkpoint("before")), *_nmtprune_data(settings, "valid")),
+        *("-o", shown(settings.folder / "scores.json")),
+    )
+    return Step("score", "Mask each head in turn, and test what that changes", command, stdout=settings.table("scores"))
+
+
+def greedy_step(settings: Settings) -> Step:
+    """Heads removed step by step."""
+    command = (
+        *(program("nmtprune"), "greedy", shown(settings.checkpoint("before")), *_nmtprune_data(settings, "valid")),
+        *("--order", "importance", "--step", "25%", "--until", "75%", "--importance-sentences", "1000"),
+        *("-o", shown(settings.folder / "greedy")),
+    )
+    return Step(
+        "greedy", "Remove heads step by step, the least important first", command, stdout=settings.table("greedy")
+    )
+
+
+def bench_step(settings: Settings) -> Step:
+    """How fast the three models are, in turns."""
+    command = (
+        *(program("nmtprune"), "bench", *(shown(settings.checkpoint(model)) for model in MODELS)),
+        *(
+            *_nmtprune_data(settings, "test"),
+            "--batch-size",
+            "8",
+            "--repeat",
+            "3",
+            "-o",
+            shown(settings.folder / "bench.json"),
+        ),
+    )
+    return Step("bench", "Time the models side by side", command, stdout=settings.table("bench"))
+
+
 def user_dir() -> str:
     """The folder that ``nmtprune user-dir`` prints."""
     return shown(USER_DIR)
+
+
+def _nmtprune_data(settings: Settings, subset: str) -> tuple[str, ...]:
+    """Sentences and search of nmtprune's own commands: greedy, on one thread."""
+    data = ("--data-bin", shown(settings.folder / "data-bin"), "--subset", subset)
+    return (*data, "--beam", "1", "--max-len-a", "1.5", "--max-len-b", "20", "--device", "cpu", "--threads", "1")
 
 
 def _data(settings: Settings) -> tuple[str, ...]:

@@ -132,3 +132,31 @@ def test_what_check_refuses(tiny: Path, slim: Path) -> None:
     assert (code, line) == (
         2, "check: --max-drop -1 is not a number from 0 on; --max-size 0 is not a positive number of percent"
     )  # fmt: skip
+
+
+def test_made_up_models() -> None:
+    shape = "student d=32 ffn=48 heads=4 encoder_layers=1 decoder_layers=1 vocab=60"
+    options = ("--sentences", 8, "--batch-size", 4, "--beam", 2, "--repeat", 1, "--threads", 1, "--format", "json")
+    result = nmtprune("bench", "--synthetic", shape, "--random", "50%", "--target-length", 6, *options)
+    assert result.code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert [(model["name"], model["heads"]) for model in found["models"]] == [("full", 12), ("cut", 6)]
+    assert found["synthetic"]["shape"]["d"] == 32 and found["search"]["min_len"] == found["search"]["max_len_b"] == 6
+    for model in found["models"]:
+        (timing,) = model["timings"]
+        rate = timing["words_per_second"]["median"] / timing["sentences_per_second"]["median"]
+        assert rate == pytest.approx(6)  # every translation has the length that was asked for
+
+
+def test_made_up_models_go_with_nothing_else(tiny: Path) -> None:
+    made = ("--synthetic", "student vocab=60")
+    assert (
+        refused("bench", tiny, *made)[1] == "--synthetic makes up models and sentences: name no CHECKPOINT and no data"
+    )
+    assert refused("bench", *made, "--batch-size", 8)[1] == "--synthetic goes with exactly one of --keep and --random"
+    code, line = refused("bench", *_data(tiny), "--keep", "1/1/1", "--sentences", 3)
+    assert (code, line) == (
+        2,
+        "--keep goes with --synthetic; --sentences goes with --synthetic; name at least one CHECKPOINT, or --synthetic "
+        "SHAPE",
+    )

@@ -53,6 +53,7 @@ def test_the_steps_are_in_order_and_have_logs_of_their_own(tmp_path: Path) -> No
     names = [step.name for step in all_steps(_settings(tmp_path))]
     assert names[:6] == ["corpus", "vocabulary", "pieces", "binarize", "train", "inspect-before"]
     assert names.index("train") < names.index("plan") < names.index("slim") < names.index("fine-tune")
+    assert names[-3:] == ["score", "greedy", "bench"]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[\w.-]+", name) for name in names)
 
@@ -164,7 +165,10 @@ def test_a_small_run_from_corpus_to_table(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = [re.split(r"\s{2,}", line.strip()) for line in done.stdout.splitlines() if line.strip()]
     assert rows[0] == ["model", "heads", "parameters", "model MB", "file MB", "BLEU", "sentences/s"]
-    assert [row[:2] for row in rows[2:]] == [["before", "36"], ["slim", "26"], ["slim + fine-tuned", "26"]]
+    assert [row[:2] for row in rows[2:5]] == [["before", "36"], ["slim", "26"], ["slim + fine-tuned", "26"]]
+    assert any(row[:2] == ["model", "batch"] for row in rows[5:])
+    folder = tmp_path / "run"
+    assert all((folder / name).exists() for name in ("scores.json", "scores.png", "greedy/plan.json", "bench.png"))
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     before, slim, finetuned = (results["models"][name] for name in MODELS)
     assert before["parameters"] - slim["parameters"] == 10 * (4 * 24 * 96 + 3 * 24)

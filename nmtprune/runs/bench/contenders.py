@@ -30,11 +30,13 @@ class Contender:
     """A model.
 
     Attributes:
+        name: for people.
         path: its file, as the user named it.
         checkpoint: what is in it.
         corpus: the sentences, the same for all.
     """
 
+    name: str
     path: Path
     checkpoint: "Checkpoint"
     corpus: "Corpus"
@@ -89,9 +91,10 @@ def open_contenders(paths: Sequence[Path], data: DataOptions) -> list[Contender]
                 faults.append(f"{path} has another {what} than {paths[0]}")
     if faults:
         raise DataError.of_faults("models that do not do the same work", faults)
-    references = data.reference is not None or data.source is None
-    corpus = load_corpus(data, first, references=references)
-    return [Contender(path, checkpoint, corpus) for path, checkpoint in zip(paths, checkpoints, strict=True)]
+    corpus = load_corpus(data, first, references=data.reference is not None)
+    if corpus.references is None and corpus.target is not None:
+        corpus = load_corpus(data, first)  # binarized references, which not every subset has
+    return [Contender(str(path), path, checkpoint, corpus) for path, checkpoint in zip(paths, checkpoints, strict=True)]
 
 
 def check_batches(corpus: "Corpus", batch_sizes: Sequence[int]) -> None:
@@ -131,7 +134,7 @@ def timings(
     peaks: list[int | None] = []
 
     def after(job: int, seconds: float) -> None:
-        progress.advance(f"{contenders[job].path} {seconds:.2f} s")
+        progress.advance(f"{contenders[job].name} {seconds:.2f} s")
 
     def measured(job: "Callable[[], list[list[Hypothesis]]]") -> "Callable[[], list[list[Hypothesis]]]":
         def run() -> "list[list[Hypothesis]]":

@@ -1,10 +1,10 @@
 """`bench`: speed, size and quality of several models, in turns on the same sentences."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nmtprune import files, plots, provenance
 from nmtprune.data.options import DataOptions
@@ -41,6 +41,8 @@ class BenchRun:
         bleu_tokenize: sacrebleu's tokenizer.
         lowercase: ignore case.
         force: replace outputs.
+        names: of the models, where their files say nothing.
+        facts: what else belongs into the result.
     """
 
     checkpoints: tuple[Path, ...]
@@ -56,6 +58,8 @@ class BenchRun:
     bleu_tokenize: str
     lowercase: bool
     force: bool
+    names: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -87,6 +91,8 @@ def bench(run: BenchRun, progress: "Progress") -> Benched:
     for path in run.outputs:
         files.check_output(path, force=run.force, inputs=run.inputs)
     opened = models.open_contenders(run.checkpoints, run.data)
+    if run.names:
+        opened = [replace(own, name=name) for own, name in zip(opened, run.names, strict=True)]
     models.check_batches(opened[0].corpus, run.batch_sizes)
     for note in opened[0].corpus.notes:
         progress.note(f"{opened[0].corpus.name}: {note}")

@@ -124,7 +124,7 @@ def benched(
     differences: Sequence[Difference | None] = quality[1] if quality else nothing
     models = [
         Model(
-            name=str(own.path),
+            name=own.name,
             heads=own.checkpoint.architecture.count(),
             parameters=parameter_count(own.checkpoint),
             model_bytes=model_bytes(own.checkpoint),
@@ -139,7 +139,7 @@ def benched(
         )
     ]
     facts: dict[str, Any] = {**opened[0].corpus.describe(), "engine": run.engine, "search": asdict(run.search)}
-    facts |= {"threads": run.threads, "repeat": run.repeat}
+    facts |= {"threads": run.threads, "repeat": run.repeat, **run.facts}
     if scored[0] is not None:
         facts["signature"] = scored[0].metric.signature
     return Benched(tuple(models), facts)

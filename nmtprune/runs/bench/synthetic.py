@@ -1,0 +1,199 @@
+"""Random weights of a named shape, full and cut, and random sentences: questions of speed without a trained model."""
+
+import json
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nmtprune import slim
+from nmtprune.budget import Amount, Limits
+from nmtprune.data.databin import Languages
+from nmtprune.data.options import DataOptions
+from nmtprune.data.sentences import Sentences
+from nmtprune.data.writing import NumberedData
+from nmtprune.errors import UsageError
+from nmtprune.methods import patterns
+from nmtprune.methods.chance import random_scores
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_LANGUAGES = Languages("source", "target")
+_SUBSET = "test"
+_FIRST_WORD = 4
+_EOS = 2
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A transformer as fairseq builds it: post-norm, all embeddings shared.
+
+    Attributes:
+        d: width.
+        ffn: inner width of feed-forward layers.
+        heads: per module.
+        head_dim: width of a head; 0: d / heads.
+        encoder_layers: of them.
+        decoder_layers: of them.
+        vocab: words.
+    """
+
+    d: int = 512
+    ffn: int = 2048
+    heads: int = 8
+    head_dim: int = 0
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    vocab: int = 32000
+
+    @classmethod
+    def parse(cls, text: str) -> "Shape":
+        """Read ``NAME [FIELD=NUMBER ...]``, as ``transformer_big heads=8 head_dim=64``.
+
+        Raises:
+            UsageError: no such name or field, or sizes that make no transformer; all reasons.
+        """
+        name, *changes = text.split() or [""]
+        if name not in SHAPES:
+            raise UsageError(f"--synthetic '{text}': begin with {', '.join(SHAPES)}")
+        known = {field.name for field in fields(cls)}
+        faults, given = [], {}
+        for change in changes:
+            field, _, value = change.partition("=")
+            if field not in known or not value.isdigit() or not int(value):
+                faults.append(f"'{change}' is none of {', '.join(f'{own}=N' for own in sorted(known))}")
+            else:
+                given[field] = int(value)
+        shape = replace(SHAPES[name], **given)
+        if not faults and not shape.head_dim and shape.d % shape.heads:
+            faults.append(f"{shape.heads} heads do not divide d={shape.d}: give head_dim=N")
+        if not faults and shape.vocab < _FIRST_WORD + 2:
+            faults.append(f"vocab={shape.vocab} leaves no words beside special ones")
+        if faults:
+            raise UsageError.of_faults(f"--synthetic '{text}'", faults)
+        return replace(shape, head_dim=shape.head_dim or shape.d // shape.heads)
+
+
+SHAPES = {
+    "transformer_base": Shape(),
+    "transformer_big": Shape(d=1024, ffn=4096, heads=16),
+    "student": Shape(d=256, ffn=1536, decoder_layers=2),
+}
+"""Vaswani et al. 2017, table 3; the small students of Behnke & Heafield 2020, with self-attention for their SSRU."""
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """What is made up.
+
+    Attributes:
+        shape: of the full model.
+        keep: pattern of heads that stay, as `plan --keep` takes it; or None.
+        random: amount of heads that go, as `plan --random` takes it; or None.
+        source_length: words of every source sentence.
+        target_length: words of every translation.
+        sentences: number of sentences.
+        seed: of weights, words and plan.
+    """
+
+    shape: Shape
+    keep: str | None
+    random: str | None
+    source_length: int
+    target_length: int
+    sentences: int
+    seed: int
+
+    def write(self, folder: Path) -> tuple[Path, Path, DataOptions]:
+        """Write the full and the cut model and the sentences into a folder.
+
+        Raises:
+            UsageError, BudgetError: no plan, two, or one that cannot be made.
+        """
+        from nmtprune.formats import load
+
+        if (self.keep is None) == (self.random is None):
+            raise UsageError("--synthetic goes with exactly one of --keep and --random")
+        full, cut = folder / "full.pt", folder / "cut.pt"
+        _write_checkpoint(self.shape, full, self.seed)
+        base = load(full)
+        limits = Limits(base.architecture.kinds)
+        if self.keep is not None:
+            plan = patterns.keep_heads(base.base, self.keep, self.seed, limits)
+        else:
+            scores = random_scores(base.base.modules, self.seed)
+            plan = patterns.remove_lowest(base.base, scores, Amount.parse(self.random or ""), limits, "model")
+        slim.apply(plan, base).save(cut)
+        return full, cut, self._write_sentences(folder / "data")
+
+    def _write_sentences(self, folder: Path) -> DataOptions:
+        folder.mkdir()
+        rng = np.random.default_rng(self.seed)
+        words = rng.integers(_FIRST_WORD, self.shape.vocab, (self.sentences, self.source_length))
+        sentences = Sentences.of(np.append(row, _EOS) for row in words)
+        NumberedData(folder, _LANGUAGES, (self.shape.vocab, self.shape.vocab)).write(_SUBSET, sentences, None)
+        return DataOptions(
+            data_bin=folder, subset=_SUBSET, source_lang=_LANGUAGES.source, target_lang=_LANGUAGES.target,
+            post_process="none",
+        )  # fmt: skip
+
+
+def _write_checkpoint(shape: Shape, path: Path, seed: int) -> None:
+    """A checkpoint of fairseq's with random weights."""
+    import torch
+
+    heads = {
+        "encoder": [shape.heads] * shape.encoder_layers,
+        "decoder": [shape.heads] * shape.decoder_layers,
+        "cross": [shape.heads] * shape.decoder_layers,
+    }
+    settings: dict[str, object] = {"arch": "transformer", "task": "translation", "share_all_embeddings": True}
+    settings |= {"source_lang": _LANGUAGES.source, "target_lang": _LANGUAGES.target}
+    for stack, layers in (("encoder", shape.encoder_layers), ("decoder", shape.decoder_layers)):
+        settings |= {
+            f"{stack}_embed_dim": shape.d,
+            f"{stack}_ffn_embed_dim": shape.ffn,
+            f"{stack}_attention_heads": shape.heads,
+            f"{stack}_layers": layers,
+        }
+    if shape.heads * shape.head_dim != shape.d:
+        settings |= {"arch": "nmtprune", "nmtprune_base_arch": "transformer", "nmtprune_heads": json.dumps(heads)}
+        settings |= {"encoder_head_dim": shape.head_dim, "decoder_head_dim": shape.head_dim}
+    generator = torch.Generator().manual_seed(seed)
+    torch.save({"args": Namespace(**settings), "model": dict(_tensors(shape, generator))}, path)
+
+
+def _tensors(shape: Shape, generator: "torch.Generator") -> "Iterator[tuple[str, Tensor]]":
+    import torch
+
+    def drawn(rows: int, columns: int) -> "Tensor":
+        return torch.randn(rows, columns, generator=generator).mul_(columns**-0.5)
+
+    def linear(name: str, rows: int, columns: int) -> "Iterator[tuple[str, Tensor]]":
+        yield f"{name}.weight", drawn(rows, columns)
+        yield f"{name}.bias", torch.zeros(rows)
+
+    def norm(name: str) -> "Iterator[tuple[str, Tensor]]":
+        yield f"{name}.weight", torch.ones(shape.d)
+        yield f"{name}.bias", torch.zeros(shape.d)
+
+    table = drawn(shape.vocab, shape.d)
+    inner = shape.heads * shape.head_dim
+    yield "decoder.output_projection.weight", table
+    for stack, layers in (("encoder", shape.encoder_layers), ("decoder", shape.decoder_layers)):
+        yield f"{stack}.embed_tokens.weight", table
+        modules = ("self_attn",) if stack == "encoder" else ("self_attn", "encoder_attn")
+        for own in (f"{stack}.layers.{layer}" for layer in range(layers)):
+            for module in modules:
+                for part in ("k_proj", "v_proj", "q_proj"):
+                    yield from linear(f"{own}.{module}.{part}", inner, shape.d)
+                yield from linear(f"{own}.{module}.out_proj", shape.d, inner)
+                yield from norm(f"{own}.{module}_layer_norm")
+            yield from linear(f"{own}.fc1", shape.ffn, shape.d)
+            yield from linear(f"{own}.fc2", shape.d, shape.ffn)
+            yield from norm(f"{own}.final_layer_norm")
