@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -144,6 +145,41 @@ def lowest(scores: Mapping[HeadId, float], number: int, modules: Modules, limits
     return tuple(sorted(removed))
 
 
+def lowest_beyond(
+    gone: Collection[HeadId], scores: Mapping[HeadId, float], number: int, modules: Modules, limits: Limits
+) -> tuple[HeadId, ...]:
+    """The heads to remove with `Limits.uniform`, all that are gone among them: about `number`, of the lowest scores.
+
+    Of what can be reached from what is gone, the nearest to `number` (the smaller of two), but more than is gone, where
+    more can go at all; of the ways to reach it the one whose scores have the lowest sum, as in `lowest`.
+
+    Args:
+        gone: heads that go in any case; as many of each module of a stack.
+        scores: as for `lowest`; those of `gone` do not matter.
+        number: heads to remove, `gone` included.
+        modules: the heads that there are.
+        limits: which of them may go.
+
+    Raises:
+        BudgetError, UsageError: as for `lowest`.
+    """
+    selected = limits.selected(modules)
+    there = {head: score for head, score in scores.items() if head not in gone}
+    _check_scores({**dict.fromkeys(gone, 0.0), **there}, selected)
+    below = math.nextafter(min(there.values(), default=0.0), -math.inf)
+    known = {**there, **dict.fromkeys(gone, below)}
+    lost = Counter(head.module for head in gone)
+    splits = {
+        found: [way for way in ways if _goes_on(way, lost)] for found, ways in _uniform_splits(modules, limits).items()
+    }
+    more = [found for found, ways in splits.items() if ways and found > len(gone)]
+    if number <= len(gone) or not more:
+        return tuple(sorted(gone))
+    nearest = min(more, key=lambda found: (abs(found - number), found))
+    candidates = (_lowest_per_module(known, way) for way in splits[nearest])
+    return min(candidates, key=lambda heads: math.fsum(float(known[head]) for head in heads))
+
+
 def reachable(modules: Modules, limits: Limits) -> Sequence[int]:
     """Every number of heads that can be removed, ascending.
 
@@ -200,6 +236,11 @@ def _lowest_per_module(scores: Mapping[HeadId, float], way: Keep) -> tuple[HeadI
             order = sorted(_heads({module: heads}), key=lambda head: (float(scores[head]), head))
             removed += order[: heads - keep]
     return tuple(sorted(removed))
+
+
+def _goes_on(way: Keep, lost: Mapping[ModuleId, int]) -> bool:
+    """Whether a way takes from every module at least what it has lost."""
+    return all(keep <= heads - lost[module] for stack, keep in way for module, heads in stack.items())
 
 
 def _reachable(number: int, splits: Mapping[int, object]) -> int:

@@ -13,6 +13,7 @@ from nmtprune.cli.options import (
     force_option,
     format_option,
     given,
+    min_heads_option,
     output_option,
     refuse,
     resume_option,
@@ -20,6 +21,7 @@ from nmtprune.cli.options import (
     seed_option,
     significance_options,
     spelled,
+    uniform_option,
     verbosity_options,
 )
 from nmtprune.cli.progress import duration, progress
@@ -73,13 +75,8 @@ _ORDERS = ("importance", "importance-reestimated")
     metavar="X|significant",
     help="A curve ends at the first step that is more than X points below the unpruned model, or significantly below.",
 )
-@click.option(
-    "--min-heads-per-module",
-    type=click.IntRange(0, 1),
-    default=0,
-    show_default=True,
-    help="1 leaves a head in every module.",
-)
+@min_heads_option
+@uniform_option
 @meter_options(sentences=5000)
 @significance_options
 @search_options

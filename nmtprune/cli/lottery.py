@@ -23,6 +23,7 @@ from nmtprune.cli.options import (
     seed_option,
     significance_options,
     spelled,
+    uniform_option,
     verbosity_options,
 )
 from nmtprune.cli.progress import duration, progress
@@ -78,6 +79,7 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
 )
 @click.option("--kinds", metavar="KINDS", help="Remove heads of encoder,decoder,cross only. Default: all there are.")
 @min_heads_option
+@uniform_option
 @click.option("--converge", is_flag=True, help="Train the last iteration's model to convergence, and the unpruned one.")
 @click.option("--converge-iterations", callback=_numbers, metavar="I,J,...", help="Those of these iterations too.")
 @click.option(

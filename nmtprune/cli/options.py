@@ -94,6 +94,14 @@ min_heads_option = click.option(
 )
 
 
+uniform_option = click.option(
+    "--uniform",
+    is_flag=True,
+    help="All layers of a stack (the encoder; the decoder, self and cross together) keep the same number of heads, at "
+    "least one. A percentage then means the nearest number that can be reached.",
+)
+
+
 def output_option(help_text: str, *, default: str | None = None) -> Callable[[F], F]:
     """-o/--output PATH, required where there is no default."""
     return click.option(

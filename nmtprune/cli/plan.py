@@ -17,6 +17,7 @@ from nmtprune.cli.options import (
     output_option,
     say,
     seed_option,
+    uniform_option,
     verbosity_options,
 )
 from nmtprune.cli.render import emit_json, emit_tsv
@@ -109,12 +110,7 @@ class PlanSettings:
 @click.option(
     "--kinds", metavar="KINDS", help="Remove heads of these kinds only: encoder,decoder,cross. Default: all there are."
 )
-@click.option(
-    "--uniform",
-    is_flag=True,
-    help="All layers of a stack (the encoder; the decoder, self and cross together) keep the same number of heads, at "
-    "least one. A percentage then means the nearest number that can be reached.",
-)
+@uniform_option
 @min_heads_option
 @seed_option
 @output_option("The plan to write; '-' is stdout.")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from nmtprune.plan import Plan
 from tests.cli.running import nmtprune, refused
 
 FAST = ("--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--resamples", 500)
@@ -123,7 +124,7 @@ def test_usage(base: tuple[Any, ...], tmp_path: Path) -> None:
         2,
         "kinds 'middle' (choose among encoder, decoder, cross): unknown kind 'middle'",
     )
-    assert refused(*base, "--min-heads-per-module", 2)[0] == 2
+    assert refused(*base, "--min-heads-per-module", 2)[0] == 4
     assert list(tmp_path.iterdir()) == []
 
 
@@ -190,3 +191,19 @@ def test_usage_of_importance_data(base: tuple[Any, ...], tiny: Path) -> None:
         "importance: --importance-subset and --importance-source exclude each other",
     )
     assert refused(*base, "--order", "random", "--importance-source", text, "--importance-reference", text)[0] == 2
+
+
+def test_uniform_steps(tiny: Path, tmp_path: Path) -> None:
+    """Every plan keeps one number of heads per stack, so that an export pads nothing."""
+    data = ("--data-bin", tiny.parent / "data-bin", "--beam", 1, "--max-len-b", 8, "--device", "cpu", "--threads", 1)
+    options = ("--order", "random", "--samples", 2, "--uniform", "--step", "25%", "--until", "75%", "--resamples", 200)
+    result = nmtprune("greedy", tiny, *data, *options, "-o", tmp_path / "run", "--format", "json")
+    assert result.code == 0, result.stderr
+    plans = list((tmp_path / "run" / "plans").rglob("*.json"))
+    assert len(plans) >= 6
+    for path in plans:
+        plan = Plan.read(path)
+        for kinds in (("encoder",), ("decoder", "cross")):
+            assert len({len(plan.kept(module)) for module in plan.base.modules if module.kind in kinds}) == 1
+    (mean,) = json.loads(result.stdout)["means"]
+    assert [step["removed"] for step in mean["steps"]][0] == 0

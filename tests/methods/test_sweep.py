@@ -124,3 +124,50 @@ def test_a_step_takes_nothing_back() -> None:
         next_plan(plan, random_scores(base.modules, 1), 0, Limits())
     with pytest.raises(BudgetError, match=r"no score for encoder\.0\.0, encoder\.0\.2"):
         next_plan(plan, {}, 2, Limits())
+
+
+UNIFORM = Limits(uniform=True)
+
+
+def _uniform(plan: Plan) -> tuple[set[int], set[int]]:
+    """Heads kept per module, of the encoder and of the decoder with cross-attention."""
+    kept = {module: len(plan.kept(module)) for module in plan.base.modules}
+    encoder = {count for module, count in kept.items() if module.kind == "encoder"}
+    return encoder, {count for module, count in kept.items() if module.kind != "encoder"}
+
+
+def test_uniform_numbers_are_those_that_can_be_reached() -> None:
+    """2 encoder layers and 4 other modules of 4 heads: steps of 2 and 4, at least one head stays in each."""
+    assert _numbers("1", "18", limits=UNIFORM) == (0, 2, 4, 6, 8, 10, 12, 14, 16, 18)
+    assert _numbers("10%", "50%", limits=UNIFORM) == (0, 2, 4, 8, 10, 12)
+    assert _numbers("25%", "75%", limits=UNIFORM) == (0, 6, 12, 18)
+    with pytest.raises(BudgetError, match="18 can"):
+        _numbers("1", "20", limits=UNIFORM)
+
+
+@given(
+    heads=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    layers=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    seed=st.integers(0, 99),
+    step=st.sampled_from(["1", "3", "10%", "30%"]),
+)
+def test_uniform_sweeps_are_nested_and_uniform(
+    heads: tuple[int, int], layers: tuple[int, int], seed: int, step: str
+) -> None:
+    base = _base((heads[0],) * layers[0], (heads[1],) * layers[1], (heads[1],) * layers[1])
+    most = layers[0] * (heads[0] - 1) + 2 * layers[1] * (heads[1] - 1)
+    scores = random_scores(base.modules, seed)
+    numbers = _numbers(step, str(most), base=base, limits=UNIFORM)
+    assert numbers[-1] == most
+    plans = list(sweep(base, lambda _: scores, numbers, UNIFORM))
+    gone: set[HeadId] = set()
+    for before, plan in zip([None, *plans], plans, strict=False):
+        encoder, decoder = _uniform(plan)
+        assert len(encoder) == len(decoder) == 1 and min(encoder | decoder) >= 1
+        assert before is None or len(plan.removed()) > len(before.removed())
+        assert gone <= set(plan.removed())
+        gone = set(plan.removed())
+        for module in base.modules:  # within a module the lowest go first
+            kept = [scores[HeadId(module, head)] for head in plan.kept(module)]
+            assert all(scores[head] <= min(kept) for head in gone if head.module == module)
+    assert len(gone) == most

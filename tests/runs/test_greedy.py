@@ -55,6 +55,7 @@ def _run(checkpoint: Path, output: Path, **changes: Any) -> GreedyRun:
         "step": "25%",
         "until": "75%",
         "min_heads_per_module": 0,
+        "uniform": False,
         "max_drop": None,
         "significance": SignificanceTest(resamples=500, threads=1, correction="none"),
         "resume": False,

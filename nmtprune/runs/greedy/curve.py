@@ -91,7 +91,9 @@ def means(swept: Sequence[Swept]) -> list[Mean]:
 
 
 def _mean(kinds: tuple[str, ...], group: Sequence[Swept]) -> Mean:
-    columns = list(zip(*(each.steps for each in group), strict=False))
+    by_number = [{step.removed: step for step in each.steps} for each in group]
+    reached = [number for number in by_number[0] if all(number in own for own in by_number)]
+    columns = [[own[number] for own in by_number] for number in reached]
     values = [[step.value for step in column] for column in columns]
     return Mean(
         group[0].checkpoint,

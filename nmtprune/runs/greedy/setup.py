@@ -51,6 +51,7 @@ class GreedyRun:
         step: heads per step, as the user wrote it.
         until: heads in all.
         min_heads_per_module: that stay.
+        uniform: all modules of a stack keep the same number of heads.
         max_drop: points of the metric, or ``significant``; None removes on to the end.
         significance: how differences are tested.
         resume: go on where an interrupted run stopped.
@@ -70,6 +71,7 @@ class GreedyRun:
     step: str
     until: str
     min_heads_per_module: int
+    uniform: bool
     max_drop: str | None
     significance: SignificanceTest
     resume: bool
@@ -172,7 +174,7 @@ def prepare(run: GreedyRun, progress: "Progress") -> Job:
     kinds = tuple(parse_kinds(text, architecture) for text in run.kinds) or (architecture.kinds,)
     if len(set(kinds)) < len(kinds):
         raise UsageError(f"--kinds {', '.join(run.kinds)}: the same kinds twice")
-    limits = {selected: Limits(selected, run.min_heads_per_module) for selected in kinds}
+    limits = {selected: Limits(selected, run.min_heads_per_module, run.uniform) for selected in kinds}
     modules = bases[0].modules
     numbers = {selected: numbers_removed(modules, *amounts, limits[selected]) for selected in kinds}
     _check_score_files(chosen, kinds, subjects, bases, progress)
@@ -236,6 +238,7 @@ def _described(
         **orders.as_settings(chosen),
         **{"--step": run.step, "--until": run.until, "--max-drop": run.max_drop, "--samples": run.samples},
         **{"--min-heads-per-module": run.min_heads_per_module, "--resamples": test.resamples},
+        **({"--uniform": True} if run.uniform else {}),
         **{"--alpha": test.alpha, "--seed": test.seed},
     }
     notes: dict[str, None] = {}

@@ -27,6 +27,7 @@ class LotteryRun:
         max_drop: points of the metric, or ``significant``, that an iteration may be below the first; None: any.
         kinds: comma-separated; None for all that the model has.
         min_heads_per_module: that stay.
+        uniform: all modules of a stack keep the same number of heads.
         converge: train the last iteration's model to convergence.
         converge_iterations: and those of these iterations.
         converge_updates: with which convergence ends at the latest, pretraining included; None: patience alone ends it.
@@ -52,6 +53,7 @@ class LotteryRun:
     max_drop: str | None
     kinds: str | None
     min_heads_per_module: int
+    uniform: bool
     converge: bool
     converge_iterations: tuple[int, ...]
     converge_updates: int | None

@@ -82,7 +82,7 @@ def prepare(run: LotteryRun) -> Job:
     args = _parsed(run, given)
     architecture = _architecture(args, checkpoint)
     kinds = architecture.kinds if run.kinds is None else parse_kinds(run.kinds, architecture)
-    limits = Limits(kinds, run.min_heads_per_module)
+    limits = Limits(kinds, run.min_heads_per_module, run.uniform)
     schedule = _schedule(run, architecture, checkpoint, limits)
     every = _validates_every(args)
     _check_subsets(run, args)
@@ -258,6 +258,7 @@ def _settings(
         "--kinds": run.kinds,
         "--max-drop": run.max_drop,
         "--min-heads-per-module": run.min_heads_per_module,
+        **({"--uniform": True} if run.uniform else {}),
         "--converge": run.converge,
         "--converge-iterations": list(run.converge_iterations),
         "--converge-updates": run.converge_updates,

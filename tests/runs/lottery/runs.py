@@ -31,6 +31,7 @@ def lottery_run(checkpoint: Path, output: Path, **changes: Any) -> LotteryRun:
         "max_drop": None,
         "kinds": None,
         "min_heads_per_module": 0,
+        "uniform": False,
         "converge": False,
         "converge_iterations": (),
         "converge_updates": None,
