@@ -80,7 +80,9 @@ def next_plan(plan: Plan, scores: Mapping[HeadId, float], number: int, limits: L
 
 
 def sweep(base: Base, scores_of: ScoresOf, numbers: Sequence[int], limits: Limits) -> Iterator[Plan]:
-    """One plan for each of the ascending numbers (uniform ones: that are reached); the heads of a step are chosen by the scores after the step before.
+    """One plan for each of the ascending numbers; the heads of a step are chosen by the scores after the step before.
+
+    Uniform numbers that a step went beyond have none.
 
     Raises:
         BudgetError: as for `next_plan`, when the step is reached.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 IN_PROCESS = ("native", "ctranslate2")
 """Engines whose time for one sentence is that of the model: the others start a process each time."""
 
-_LATENCY_SENTENCES = 32
+_LATENCY_SENTENCES = 16
 
 
 @dataclass(frozen=True)
