@@ -201,7 +201,7 @@ def _speeds(found: "Benched") -> Iterator[tuple[str | int | None, ...]]:
     for model in found.models:
         for timing in model.timings:
             ratio, gain = timing.ratio, timing.predicted - 1
-            arrives = f"{(ratio.median - 1) / gain:.0%}" if model is not found.models[0] and gain > 0 else ""
+            arrives = f"{max(0.0, ratio.median - 1) / gain:.0%}" if model is not found.models[0] and gain > 0 else ""
             yield (
                 model.name, timing.batch_size, f"{timing.sentences_per_second.median:.1f}",
                 f"{timing.words_per_second.median:.0f}", f"{ratio.median:.3f}",

@@ -14,6 +14,7 @@ from nmtprune.model import Transformer
 from nmtprune.model import search as beam_search
 from nmtprune.model.search import Hypothesis, MarianSearchOptions, Search, Symbols
 from nmtprune.model.search.ablation import Ablation as RecordedSearch
+from nmtprune.model.search.greedy import GreedySearch
 from nmtprune.model.teacher import reference_losses
 
 if TYPE_CHECKING:
@@ -82,7 +83,16 @@ class NativeEngine(Engine):
         masks, symbols = masks_of(self.model, kept), symbols_of(corpus, search)
         nothing = [Hypothesis((symbols.eos,), 0.0, (0.0,))]
         found: list[list[Hypothesis]] = [list(nothing) for _ in range(len(corpus))]
-        for positions in _searched(corpus, corpus.batches(self.settings.limits), search.skips_empty):
+        batches = _searched(corpus, corpus.batches(self.settings.limits), search.skips_empty)
+        if search.beam == 1:
+            greedy = GreedySearch(self.model, search, symbols, masks)
+            for positions in batches:
+                batch = corpus.batch(positions)
+                greedy.translate(batch.source, batch.positions.tolist())
+            for place, hypotheses in greedy.finish().items():
+                found[place] = hypotheses
+            return found
+        for positions in batches:
             batch = corpus.batch(positions)
             translations = beam_search.translate(self.model, batch.source, search, symbols, masks)
             for place, hypotheses in zip(batch.positions.tolist(), translations, strict=True):

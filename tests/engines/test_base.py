@@ -25,11 +25,11 @@ def test_engines_by_name(tiny: Path, tmp_path: Path) -> None:
     for name in ENGINES:
         own, given = marian if name == "marian" else checkpoint, settings.get(name, SETTINGS)
         engine = open_engine(name, own, given)
-        assert type(engine).__name__ == f"{name.title()}Engine"
+        assert type(engine).__name__.lower() == f"{name}engine"
         assert engine.checkpoint is own and engine.settings is given
     with pytest.raises(UsageError) as raised:
         open_engine("opennmt", checkpoint, SETTINGS)
-    assert str(raised.value) == "--engine 'opennmt': choose native or fairseq or marian"
+    assert str(raised.value) == "--engine 'opennmt': choose native or fairseq or marian or ctranslate2"
 
 
 def test_removed_heads() -> None:

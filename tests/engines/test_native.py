@@ -18,6 +18,7 @@ from nmtprune.engines.profile import profile
 from nmtprune.errors import CheckpointError, EngineError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
+from nmtprune.methods.measuring import drawn
 from nmtprune.model.search import SearchOptions, Symbols, translate
 from nmtprune.model.search.ablation import Ablation as RecordedSearch
 from nmtprune.plan import Plan
@@ -142,6 +143,23 @@ def _systems(engine: native.NativeEngine) -> list[Kept]:
     alone = [{ModuleId.parse(name): [h for h in range(4) if h != head]} for name in names for head in range(4)]
     whole = {module.id: list(range(module.heads))[module.id.layer :: 2] for module in engine.model.architecture}
     return [{}, *alone, {ModuleId("cross", 0): [2]}, whole, {ModuleId("encoder", 1): [0, 1, 2, 3]}]
+
+
+def test_the_last_of_several_greedy_batches_go_on_together(shared_model: Path) -> None:
+    """What waits for other batches is translated, and scored, as it is alone."""
+    checkpoint = load(shared_model)
+    data = DataOptions(data_bin=shared_model.parent / "data-bin", subset="test")
+    corpus = drawn(load_corpus(data, profile(checkpoint), references=False), 60, 1)
+    found = []
+    for size in (20, 1):  # a batch of one never waits
+        settings = EngineSettings(SearchOptions(beam=1, unkpen=0.3), BatchLimits.of(None, size), torch.device("cpu"), 1)
+        found.append(open_engine("native", checkpoint, settings).translate(corpus, {}))
+    lengths = [len(own[0].tokens) for own in found[0]]
+    assert max(lengths) > 2 * min(lengths)
+    for mine, expected in zip(*found, strict=True):
+        assert mine[0].tokens == expected[0].tokens
+        assert mine[0].score == pytest.approx(expected[0].score, abs=1e-4)
+        assert mine[0].token_scores == pytest.approx(expected[0].token_scores, abs=1e-4)
 
 
 @pytest.fixture(scope="module")

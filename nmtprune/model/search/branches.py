@@ -5,7 +5,7 @@ words are guessed, decoded in one pass, and stay as far as they are what the sea
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -49,6 +49,7 @@ class Branch:
         max_len: tokens that a translation may have before its last one.
         likely: words that probably follow, to be decoded in the same pass.
         live: it has not ended.
+        scores: log-probability of each word, where the search computes them.
     """
 
     source: int
@@ -57,6 +58,7 @@ class Branch:
     max_len: int
     likely: Tokens = ()
     live: bool = True
+    scores: list[float] = field(default_factory=list)
 
     def repetition(self, most: int) -> Tokens:
         """The words that follow if a text that has begun to repeat itself goes on to; none for another text."""
@@ -67,11 +69,12 @@ class Branch:
                 return tuple(period[step % len(period)] for step in range(most))
         return ()
 
-    def extend(self, words: Sequence[int], eos: int) -> None:
+    def extend(self, words: Sequence[int], scores: Sequence[float], eos: int) -> None:
         """Take the words that the search chose: the first, and each one behind a likely word that was right."""
         if not self.live:
             return
-        for right, word in enumerate(words):
+        for right, (word, score) in enumerate(zip(words, scores, strict=True)):
+            self.scores.append(score)
             if word in (eos, -1):
                 self.words = [*self.words, eos] if word == eos else []
                 self.live = False
@@ -186,9 +189,11 @@ class Branches:
         run = Pass(begun.masks, state=begun.state, raw_keys=self._scorer.options.raw_keys)
         features = self._model.features(torch.tensor(padded, device=device), begun.memory, run=run)
         limits = torch.tensor([branch.max_len for branch in rows], device=device)
-        words = iter(self._words(features[row, place], depth, limits[row]).tolist())
+        chosen, scores = self._words(features[row, place], depth, limits[row])
+        words = iter(zip(chosen.tolist(), scores.tolist(), strict=True))
         for branch in rows:
-            branch.extend([next(words) for _ in range(len(branch.likely) + 1)], symbols.eos)
+            own = [next(words) for _ in range(len(branch.likely) + 1)]
+            branch.extend([word for word, _ in own], [score for _, score in own], symbols.eos)
             branch.likely = ()
         # The last word has not been read yet; of a row that has ended, nothing matters.
         begun.state.truncate(torch.tensor([len(row.words) if row.live else 1 for row in rows], device=device))
@@ -209,10 +214,10 @@ class Branches:
                     words, limits, depth = begun.ends()
                 run = Pass(begun.masks, state=begun.state, raw_keys=self._scorer.options.raw_keys)
                 features = self._model.features(words.clamp(min=0).unsqueeze(1), begun.memory, run=run)
-                words = self._words(features.squeeze(1), depth, limits)
+                words, scores = self._words(features.squeeze(1), depth, limits)
                 depth = depth + 1
-                for row, word in zip(begun.rows, words.tolist(), strict=True):
-                    row.extend([word], self._scorer.symbols.eos)
+                for row, word, score in zip(begun.rows, words.tolist(), scores.tolist(), strict=True):
+                    row.extend([word], [score], self._scorer.symbols.eos)
             live = [number for number, row in enumerate(begun.rows) if row.live]
 
     def _guess(self, begun: _Begun) -> bool:
@@ -227,11 +232,12 @@ class Branches:
                 row.likely = ()
         return guessing
 
-    def _words(self, features: Tensor, depth: Tensor, limits: Tensor) -> Tensor:
-        """The words [N] that follow hypotheses of `depth` words, which may have up to `limits`."""
+    def _words(self, features: Tensor, depth: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
+        """Words [N] that follow hypotheses of `depth` words, which may have up to `limits`, and their scores [N]."""
         options = self._scorer.options
         rules = Rules(depth < options.min_len, (depth >= limits) if options.must_end else None)
-        return best_words(self._scorer(features, rules), self._scorer.symbols.eos)
+        found = self._scorer(features, rules)
+        return best_words(found, self._scorer.symbols.eos), found.logits.amax(1) - found.normalizer
 
 
 def best_words(candidates: Candidates, eos: int) -> Tensor:

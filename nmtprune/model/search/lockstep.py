@@ -78,17 +78,21 @@ class Lockstep:
     def run(self, slots: Slots, recorder: Recorder | None = None) -> Ended:
         """Search until all have ended, beginning with `Slots.begin`."""
         self._recorder = recorder
+        return self.run_until(slots, 0)[0]
+
+    def run_until(self, slots: Slots, few: int) -> tuple[Ended, Slots]:
+        """Search until that few searches or fewer go on, and give back those too; after one step at least."""
         ended = Ended(slots.search.shape[0], slots.token.shape[1], slots.token.device)
         if self._draft is not None:
             draft = slots.draft.clone()
             draft[:, 0] = self._draft.root(slots)
             slots = replace(slots, draft=draft)
         step = 0
-        while slots.search.shape[0]:
+        while slots.search.shape[0] and (slots.search.shape[0] > few or not step):
             slots = self._step(slots, step, ended)
             self._extension.compact(slots.path)
             step += 1
-        return ended
+        return ended, slots
 
     def _step(self, slots: Slots, step: int, ended: Ended) -> Slots:
         """Make one token more; the searches that go on."""

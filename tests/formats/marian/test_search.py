@@ -19,7 +19,7 @@ from nmtprune.engines.profile import profile
 from nmtprune.formats.marian import MarianCheckpoint
 from nmtprune.model.search import MarianSearchOptions
 from tests.formats.marian.test_checkpoint import VARIANTS, random_plan
-from tests.marian_builders import marian_model
+from tests.marian_builders import marian_arrays, marian_model, write
 from tests.marian_program import marian_translations, random_texts, vocabulary_file
 
 PRE_NORM, LATE = "pre-norm with norms at both ends", "late tied layer"
@@ -135,3 +135,34 @@ def test_ablation_is_search_under_masks(tmp_path: Path, variant: str, search: st
     for kept, found in zip(systems, engine.ablation(corpus).best(systems), strict=True):
         assert found == [hypotheses[0].tokens for hypotheses in engine.translate(corpus, kept)]
         assert found[-1] == (0,)
+
+
+@pytest.mark.parametrize(
+    ("variant", "seed", "likely"),
+    [("SSRU decoder of tied layers", 2, 2.9), ("post-norm, all tied", 3, 2.0), (PRE_NORM, 1, 2.0)],
+)
+def test_the_last_of_several_greedy_batches_go_on_together(
+    tmp_path: Path, variant: str, seed: int, likely: float
+) -> None:
+    """What waits for other batches is translated, and scored, as it is alone; some texts are cut off, some are not."""
+    arrays = marian_arrays(seed=seed, **VARIANTS[variant])
+    arrays["decoder_ff_logit_out_b"][0, 0] += likely  # so that sentences end at many lengths
+    base = MarianCheckpoint.load(write(tmp_path / "model.npz", arrays))
+    rng = np.random.default_rng(7)
+    source = tmp_path / "source"
+    source.write_text("".join(" ".join(f"w{word}" for word in rng.integers(2, 40, 7)) + "\n" for _ in range(60)))
+    corpus = _corpus(base, vocabulary_file(tmp_path), source)
+    options = MarianSearchOptions(beam=1, normalize=1.0, word_penalty=0.1, unnormalized_keys=variant == PRE_NORM)
+    plan = random_plan(base, 2, 0.4)
+    masked: Kept = {module.id: plan.kept(module.id) for module in base.architecture}
+    for kept in ({}, masked):
+        found = []
+        for size in (20, 1):  # a batch of one never waits
+            settings = EngineSettings(options, BatchLimits.of(None, size), torch.device("cpu"), 1)
+            found.append(NativeEngine(base, settings).translate(corpus, kept))
+        lengths = {len(own[0].tokens) for own in found[0]}
+        assert kept or (len(lengths) > 3 and max(lengths) == 24)  # three times the source
+        for mine, expected in zip(*found, strict=True):
+            assert mine[0].tokens == expected[0].tokens
+            assert mine[0].score == pytest.approx(expected[0].score, abs=1e-4)
+            assert mine[0].token_scores == pytest.approx(expected[0].token_scores, abs=1e-4)
