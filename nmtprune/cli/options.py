@@ -142,5 +142,4 @@ def refuse(faults: Iterable[str]) -> None:
 def model_of(values: Mapping[str, Any]) -> Path | None:
     """The checkpoint that settings are taken from: the baseline or the first of several; None where there is none."""
     checkpoints = values.get("checkpoints") or (values.get("baseline") or values.get("checkpoint"),)
-    first: Path | None = checkpoints[0]
-    return first
+    return None if checkpoints[0] is None else Path(checkpoints[0])
