@@ -230,7 +230,7 @@ def bench_step(settings: Settings) -> Step:
     compared = (shown(settings.checkpoint(model)) for model in ("before", "finetuned"))
     command = (
         *(program("nmtprune"), "bench", *compared, *_nmtprune_data(settings, "test")),
-        *("--batch-size", "16", "--repeat", "3", "-o", shown(settings.folder / "bench.json")),
+        *("--batch-size", "16", "--repeat", "2", "-o", shown(settings.folder / "bench.json")),
     )
     return Step("bench", "Time the models side by side", command, stdout=settings.table("bench"))
 
