@@ -81,7 +81,7 @@ def test_options_reach_the_commands(tmp_path: Path) -> None:
 
 def test_the_schedule_fits_what_ends_the_training() -> None:
     generated = tuple(GENERATED.training_options())
-    assert _option(generated, "--max-update") == _option(generated, "--total-num-update") == "1000"
+    assert _option(generated, "--max-update") == _option(generated, "--total-num-update") == "800"
     assert _option(generated, "--lr-scheduler") == "polynomial_decay"
     real = tuple(REAL.training_options())
     assert _option(real, "--max-epoch") == "15"
