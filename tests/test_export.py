@@ -1,7 +1,8 @@
 """What CTranslate2 makes of exported models: the native engine's translations, whatever heads are left."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from nmtprune import export, slim
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus, random_corpus
+from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import EngineSettings, open_engine
 from nmtprune.engines.ctranslate2 import opened, translations
@@ -22,7 +24,7 @@ from nmtprune.model.search import MarianSearchOptions, Search, SearchOptions
 from nmtprune.plan import Plan
 from tests.conftest import Build
 from tests.formats.marian.test_checkpoint import VARIANTS
-from tests.marian_builders import marian_model
+from tests.marian_builders import marian_arrays, marian_model, write
 from tests.marian_program import random_texts, vocabulary_file
 
 FAIRSEQ: dict[str, dict[str, Any]] = {
@@ -101,3 +103,20 @@ def test_what_ctranslate2_cannot_run(tmp_path: Path) -> None:
     plain = load(marian_model(tmp_path / "plain.npz"))
     with pytest.raises(EngineError, match="the engine ctranslate2 cannot search so: --word-penalty 0.5"):
         open_engine("ctranslate2", plain, _settings(MarianSearchOptions(word_penalty=0.5)))
+
+
+def test_control_characters_are_never_chosen(tmp_path: Path) -> None:
+    """As in Marian, unless they are allowed: here a word that wins everywhere is taken for one."""
+    arrays = marian_arrays()
+    arrays["decoder_ff_logit_out_b"][0, 5] += 20
+    base = MarianCheckpoint.load(write(tmp_path / "model.npz", arrays))
+    source, _ = random_texts(tmp_path)
+    vocabulary = vocabulary_file(tmp_path)
+    options = DataOptions(source=source, vocabs=(vocabulary, vocabulary), post_process="none")
+    corpus = load_corpus(options, profile(base), references=False)
+    corpus = replace(corpus, target_vocabulary=replace(cast(MarianVocabulary, corpus.target_vocabulary), control=(5,)))
+    for allowed in (False, True):
+        settings = _settings(MarianSearchOptions(beam=1, allow_special=allowed))
+        found = [open_engine(name, base, settings).translate(corpus, {}) for name in ("native", "ctranslate2")]
+        texts = [[corpus.decode(own[0].tokens) for own in each] for each in found]
+        assert texts[0] == texts[1] and all(("w5" in text.split()) == allowed for text in texts[0])

@@ -132,8 +132,12 @@ def _options(search: Search, corpus: "Corpus", width: int) -> Mapping[str, Any]:
     common = {"beam_size": search.beam, "num_hypotheses": search.beam}
     if isinstance(search, MarianSearchOptions):
         longest = search.max_len(width, positions) + 1
-        return {**common, "length_penalty": search.normalize, "max_decoding_length": longest,
-                "min_decoding_length": 0, "disable_unk": not search.allow_unk}  # fmt: skip
+        vocabulary = corpus.target_vocabulary
+        control = [] if search.allow_special else [[vocabulary.symbols[word]] for word in vocabulary.control]
+        return {
+            **common, "length_penalty": search.normalize, "max_decoding_length": longest, "min_decoding_length": 0,
+            "disable_unk": not search.allow_unk, "suppress_sequences": control or None,
+        }  # fmt: skip
     lenpen = 0.0 if search.unnormalized else search.lenpen
     longest = search.max_len(width, positions)
     return {**common, "length_penalty": lenpen, "max_decoding_length": longest, "min_decoding_length": search.min_len}

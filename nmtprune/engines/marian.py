@@ -68,6 +68,17 @@ class MarianEngine(Engine):
             raise EngineError.of_faults(f"{checkpoint.path}: the engine marian cannot run this model", faults)
         self.program = program
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What Marian does whatever it is told."""
+        options = cast("MarianCheckpoint", self.checkpoint).options
+        if options.autoregression != "self-attention" or "n" not in options.sequence("transformer-preprocess"):
+            return ()
+        return (
+            "pre-norm decoder: Marian up to 1.12 does not normalize keys and values in search, as --unnormalized-keys "
+            "says of the native engine",
+        )
+
     def translate(self, corpus: "Corpus", kept: Kept) -> list[list[Hypothesis]]:
         """Up to `beam` translations of every sentence."""
         return MarianAblation(corpus, self.settings, self).translations(kept) if len(corpus) else []
@@ -86,7 +97,7 @@ class MarianAblation(Ablation):
 
     def __init__(self, corpus: "Corpus", settings: EngineSettings, engine: MarianEngine) -> None:
         """Write the sentences for Marian."""
-        faults = list(_corpus_faults(corpus))
+        faults = list(_corpus_faults(corpus, cast(MarianSearchOptions, settings.search)))
         if faults:
             raise EngineError.of_faults(f"{corpus.name}: the engine marian cannot take these data", faults)
         self._corpus, self._settings, self._engine = corpus, settings, engine
@@ -202,7 +213,7 @@ def _model_faults(checkpoint: "Checkpoint", settings: EngineSettings) -> Iterato
         yield f"{shown} with fewer heads than {whole}: the official Marian runs slim models of --mode masked only"
 
 
-def _corpus_faults(corpus: "Corpus") -> Iterator[str]:
+def _corpus_faults(corpus: "Corpus", search: MarianSearchOptions) -> Iterator[str]:
     """Why sentences cannot be written for Marian."""
     if not corpus.model.marian:
         yield f"{corpus.source_vocabulary.path} is no vocabulary of Marian's"
@@ -212,6 +223,9 @@ def _corpus_faults(corpus: "Corpus") -> Iterator[str]:
         blanks = [symbol for symbol in vocabulary.symbols if symbol.split() != [symbol]]
         if blanks:
             yield f"{vocabulary.path}: symbols with blanks ({blanks[0]!r})"
+    if corpus.target_vocabulary.control and not search.allow_special:
+        # They are known to Marian only from SentencePiece models, in whose place it gets lists of symbols.
+        yield f"{corpus.target_vocabulary.path}: control characters, which may be chosen here: give --allow-special"
 
 
 def _write_vocabulary(vocabulary: "Vocabulary", path: Path) -> Path:

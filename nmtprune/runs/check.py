@@ -1,7 +1,7 @@
 """`check`: the verdict on a slim model, for pipelines: quality, speed and size against a baseline."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,6 @@ from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
 from nmtprune.runs.bench import contenders as models
 from nmtprune.runs.collect import termination_as_interrupt
-from nmtprune.runs.device import choose_device
 
 if TYPE_CHECKING:
     from nmtprune.engines import EngineSettings
@@ -63,11 +62,7 @@ class CheckRun:
 
     def settings(self) -> "EngineSettings":
         """What an engine must know."""
-        from nmtprune.data.batching import BatchLimits
-        from nmtprune.engines import EngineSettings
-
-        limits = replace(BatchLimits.of(None, self.batch_size), multiple=1)
-        return EngineSettings(self.search, limits, choose_device(self.device), self.threads)
+        return models.engine_settings(self.search, self.batch_size, self.device, self.threads)
 
 
 @dataclass(frozen=True)

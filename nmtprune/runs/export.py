@@ -4,7 +4,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,22 +201,17 @@ def _write_note(run: ExportRun, checkpoint: "Checkpoint", folder: Path) -> None:
     (folder / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
 
 
-class _folder_beside:  # noqa: N801  # used like a function
+@contextmanager
+def _folder_beside(output: Path) -> Iterator[Path]:
     """A folder beside the output, gone at the end unless it was put in its place."""
-
-    def __init__(self, output: Path) -> None:
-        self._output, self._folder = output, Path()
-
-    def __enter__(self) -> Path:
-        output = self._output
-        try:
-            self._folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".nmtprune-tmp", dir=output.parent))
-        except OSError as error:
-            raise OutputError(f"{output}: cannot be made: {error.strerror}") from error
-        return self._folder
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".nmtprune-tmp", dir=output.parent))
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be made: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _put_in_place(folder: Path, output: Path) -> None:

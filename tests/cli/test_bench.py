@@ -134,9 +134,11 @@ def test_what_check_refuses(tiny: Path, slim: Path) -> None:
     )  # fmt: skip
 
 
-def test_made_up_models() -> None:
+@pytest.mark.parametrize("engine", ["native", "fairseq", "ctranslate2"])
+def test_made_up_models(engine: str) -> None:
     shape = "student d=32 ffn=48 heads=4 encoder_layers=1 decoder_layers=1 vocab=60"
     options = ("--sentences", 8, "--batch-size", 4, "--beam", 2, "--repeat", 1, "--threads", 1, "--format", "json")
+    options += ("--engine", engine, "--device", "cpu")
     result = nmtprune("bench", "--synthetic", shape, "--random", "50%", "--target-length", 6, *options)
     assert result.code == 0, result.stderr
     found = json.loads(result.stdout)

@@ -2,7 +2,9 @@
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import torch
 from nmtprune import slim
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus
+from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import EngineSettings, Kept, open_engine
 from nmtprune.engines.marian import MarianEngine, Program
@@ -106,3 +109,23 @@ def test_what_marian_says_of_its_failures(ssru: MarianCheckpoint, tmp_path: Path
         engine.translate(corpus, {})
     line = str(failure.value)
     assert line.startswith(f"{ssru.path}: marian-decoder failed: ") and "no-such-option" in line and "\n" not in line
+
+
+def test_what_only_sentencepiece_models_tell_marian(ssru: MarianCheckpoint, tmp_path: Path) -> None:
+    """Control characters cannot be barred by a list of symbols: they are allowed, or the engine refuses."""
+    corpus = _corpus(ssru, tmp_path, empty=False)
+    vocabulary = replace(cast(MarianVocabulary, corpus.target_vocabulary), control=(5,))
+    with_control = replace(corpus, target_vocabulary=vocabulary)
+    with pytest.raises(EngineError, match="control characters, which may be chosen here: give --allow-special"):
+        open_engine("marian", ssru, _settings()).translate(with_control, {})
+    allowed = _settings(replace(SEARCH, allow_special=True))
+    found = [open_engine(name, ssru, allowed).translate(with_control, {}) for name in ("native", "marian")]
+    texts = [[corpus.decode(own[0].tokens) for own in each] for each in found]
+    assert texts[0] == texts[1]
+
+
+def test_pre_norm_decoders_are_named(tmp_path: Path) -> None:
+    pre_norm = load(marian_model(tmp_path / "pre.npz", **VARIANTS["pre-norm with norms at both ends"]))
+    (note,) = open_engine("marian", pre_norm, _settings()).notes
+    assert note.startswith("pre-norm decoder: Marian up to 1.12 does not normalize")
+    assert open_engine("marian", load(marian_model(tmp_path / "post.npz")), _settings()).notes == ()

@@ -237,6 +237,10 @@ def test_settings_of_a_checkpoint_never_start_a_search_for_other_checkpoints(dat
 
 
 def test_registering_twice_is_no_error() -> None:
+    from fairseq.models import ARCH_MODEL_REGISTRY
+
     from nmtprune.fairseq_plugin import models
 
+    before = dict(ARCH_MODEL_REGISTRY)
     models.register()
+    assert {"nmtprune", "nmtprune_lm"} <= before.keys() and before == ARCH_MODEL_REGISTRY

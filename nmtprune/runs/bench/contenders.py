@@ -10,13 +10,14 @@ from nmtprune.errors import DataError, UsageError
 from nmtprune.evaluate.arithmetic import multiply_accumulates
 from nmtprune.evaluate.memory import peak_memory
 from nmtprune.evaluate.speed import Spread, in_turns, ratio
+from nmtprune.runs.device import choose_device
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
     from nmtprune.engines import EngineSettings
     from nmtprune.engines.base import Engine
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.model.search.options import Hypothesis
+    from nmtprune.model.search.options import Hypothesis, Search
     from nmtprune.runs.progress import Progress
 
 IN_PROCESS = ("native", "ctranslate2")
@@ -63,6 +64,15 @@ class Timing:
     ratio: Spread
     predicted: float
     peak_bytes: int | None
+
+
+def engine_settings(search: "Search", batch_size: int, device: str, threads: int | None) -> "EngineSettings":
+    """How an engine runs with batches of exactly that many sentences: fairseq would round larger ones."""
+    from nmtprune.data.batching import BatchLimits
+    from nmtprune.engines import EngineSettings
+
+    limits = replace(BatchLimits.of(None, batch_size), multiple=1)
+    return EngineSettings(search, limits, choose_device(device), threads)
 
 
 def open_contenders(paths: Sequence[Path], data: DataOptions) -> list[Contender]:

@@ -73,12 +73,7 @@ class BenchRun:
 
     def settings(self, batch_size: int) -> "EngineSettings":
         """What an engine must know."""
-        from nmtprune.data.batching import BatchLimits
-        from nmtprune.engines import EngineSettings
-
-        # Batches of exactly that many sentences: fairseq would round larger ones to a multiple of 8.
-        limits = replace(BatchLimits.of(None, batch_size), multiple=1)
-        return EngineSettings(self.search, limits, choose_device(self.device), self.threads)
+        return models.engine_settings(self.search, batch_size, self.device, self.threads)
 
 
 def bench(run: BenchRun, progress: "Progress") -> Benched:

@@ -165,7 +165,9 @@ def _write_checkpoint(shape: Shape, path: Path, seed: int) -> None:
         settings |= {"arch": "nmtprune", "nmtprune_base_arch": "transformer", "nmtprune_heads": json.dumps(heads)}
         settings |= {"encoder_head_dim": shape.head_dim, "decoder_head_dim": shape.head_dim}
     generator = torch.Generator().manual_seed(seed)
-    torch.save({"args": Namespace(**settings), "model": dict(_tensors(shape, generator))}, path)
+    history = [{"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}]
+    state = {"args": Namespace(**settings), "model": dict(_tensors(shape, generator)), "optimizer_history": history}
+    torch.save({**state, "extra_state": {"train_iterator": {"epoch": 1}}}, path)
 
 
 def _tensors(shape: Shape, generator: "torch.Generator") -> "Iterator[tuple[str, Tensor]]":
