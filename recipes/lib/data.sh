@@ -1,0 +1,83 @@
+# From nothing to binarized data: get, clean, learn pieces, split, binarize.
+# shellcheck shell=bash
+
+set_names() {
+    local set
+    for set in $SETS; do printf '%s\n' "${set%%=*}"; done
+}
+
+# test_names: sets that are neither train nor val.
+test_names() { set_names | grep -vx -e train -e val; }
+
+# prepare_corpus: corpus/NAME.LANG (clean), spm.model, data-bin (train, valid, and the tests in the order of test_names).
+prepare_corpus() {
+    step corpus get_corpus
+    step clean clean_corpus
+    step vocabulary learn_vocabulary
+    step pieces split_pieces
+    step binarize binarize
+}
+
+get_corpus() {
+    rm -rf "$WORK/raw"
+    mkdir "$WORK/raw"
+    if [ -n "$SMOKE" ]; then
+        generate_corpus
+    elif [ -n "$DATA" ]; then
+        local file
+        for file in $(needed_files); do
+            if [ -e "$DATA/$file" ]; then ln -s "$DATA/$file" "$WORK/raw/$file"; else ln -s "$DATA/$file.gz" "$WORK/raw/$file.gz"; fi
+        done
+    else
+        # shellcheck disable=SC2086 # sets are words
+        run python "$LIB/fetch.py" "$WORK/raw" --languages "$SOURCE_LANG-$TARGET_LANG" --mtdata "$MTDATA_LANGS" $SETS
+    fi
+}
+
+# generate_corpus: sentences of a small artificial grammar, under the names of the real sets.
+generate_corpus() {
+    local tests number=0 name pair
+    mapfile -t tests < <(test_names)
+    run python -m nmtprune.demo.corpus "$WORK/raw/made" --train "$SMOKE_TRAIN" --val "$SMOKE_VAL" \
+        --test $((SMOKE_TEST * ${#tests[@]}))
+    for pair in "src $SOURCE_LANG" "tgt $TARGET_LANG"; do
+        mv "$WORK/raw/made/train.${pair% *}" "$WORK/raw/train.${pair#* }"
+        mv "$WORK/raw/made/val.${pair% *}" "$WORK/raw/val.${pair#* }"
+    done
+    for name in "${tests[@]}"; do
+        for pair in "src $SOURCE_LANG" "tgt $TARGET_LANG"; do
+            tail -n +$((number * SMOKE_TEST + 1)) "$WORK/raw/made/test.${pair% *}" | head -n "$SMOKE_TEST" \
+                >"$WORK/raw/$name.${pair#* }" || [ $? -eq 141 ]
+        done
+        number=$((number + 1))
+    done
+    rm -r "$WORK/raw/made"
+}
+
+clean_corpus() {
+    rm -rf "$WORK/corpus"
+    # shellcheck disable=SC2046 # names are words
+    run python "$LIB/clean.py" "$WORK/raw" "$WORK/corpus" --languages "$SOURCE_LANG-$TARGET_LANG" \
+        --max-words "$MAX_WORDS" --max-ratio "$MAX_RATIO" --limit "$TRAIN_LIMIT" --seed "$SEED" $(set_names)
+}
+
+learn_vocabulary() {
+    rm -f "$WORK/spm.model"
+    run python -m nmtprune.demo.subwords learn "$WORK/corpus" --languages "$SOURCE_LANG-$TARGET_LANG" \
+        --max-size "$VOCABULARY" -o "$WORK/spm.model"
+}
+
+split_pieces() {
+    rm -rf "$WORK/pieces"
+    run python -m nmtprune.demo.subwords encode "$WORK/corpus" --languages "$SOURCE_LANG-$TARGET_LANG" \
+        --model "$WORK/spm.model" -o "$WORK/pieces"
+}
+
+binarize() {
+    local tests
+    tests=$(test_names | sed "s|^|$WORK/pieces/test.|" | paste -sd ,)
+    rm -rf "$WORK/data-bin"
+    run fairseq-preprocess --source-lang "$SOURCE_LANG" --target-lang "$TARGET_LANG" --joined-dictionary \
+        --trainpref "$WORK/pieces/train" --validpref "$WORK/pieces/val" --testpref "$tests" \
+        --destdir "$WORK/data-bin" --workers "$(nproc)"
+}
