@@ -4,7 +4,7 @@ ADDRESS=https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw
 SETS="train=$ADDRESS/train.{lang}.gz val=$ADDRESS/val.{lang}.gz
       test_2016_flickr=$ADDRESS/test_2016_flickr.{lang}.gz test_2017_flickr=$ADDRESS/test_2017_flickr.{lang}.gz"
 SOURCE_LANG=en TARGET_LANG=de
-VOCABULARY=6000
+VOCABULARY=6000 MAX_WORDS=1000 MAX_RATIO=1000  # nothing is left out: captions are clean
 
 ENCODER_LAYERS=3 DECODER_LAYERS=3 HEADS=8 HEAD_DIM=16 WIDTH=128 FEED_FORWARD=256
 MODEL_OPTIONS='--share-all-embeddings --encoder-normalize-before --decoder-normalize-before'
