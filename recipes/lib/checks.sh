@@ -4,7 +4,7 @@
 # Programs and the package that has each of them. TOOLS of a recipe adds names.
 declare -A PACKAGE_OF=(
     [nmtprune]="nmtprune" [fairseq-train]="nmtprune[fairseq]" [fairseq-preprocess]="nmtprune[fairseq]"
-    [sacrebleu]="sacrebleu" [subword-nmt]="subword-nmt" [mtdata]="nmtprune[recipes]" [pymarian]="nmtprune[marian]"
+    [sacrebleu]="sacrebleu" [subword-nmt]="subword-nmt" [sacremoses]="sacremoses" [curl]="curl" [mtdata]="nmtprune[recipes]" [ct2-fairseq-converter]="nmtprune[ct2]" [pymarian]="nmtprune[marian]"
 )
 
 check_tools() {

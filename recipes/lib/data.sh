@@ -14,8 +14,8 @@ prepare_corpus() {
     step corpus get_corpus
     step clean clean_corpus
     step vocabulary learn_vocabulary
-    step pieces split_pieces
-    step binarize binarize
+    step pieces split_pieces "$WORK/corpus" "$WORK/pieces"
+    step binarize binarize "$WORK/pieces" "$DATA_BIN"
 }
 
 get_corpus() {
@@ -67,17 +67,20 @@ learn_vocabulary() {
         --max-size "$VOCABULARY" -o "$WORK/spm.model"
 }
 
+# split_pieces CORPUS OUTPUT
 split_pieces() {
-    rm -rf "$WORK/pieces"
-    run python -m nmtprune.demo.subwords encode "$WORK/corpus" --languages "$SOURCE_LANG-$TARGET_LANG" \
-        --model "$WORK/spm.model" -o "$WORK/pieces"
+    rm -rf "$2"
+    run python -m nmtprune.demo.subwords encode "$1" --languages "$SOURCE_LANG-$TARGET_LANG" \
+        --model "$WORK/spm.model" -o "$2"
 }
 
+# binarize PIECES OUTPUT [OPTION...]: options of fairseq-preprocess; without any, the dictionary is made.
 binarize() {
-    local tests
-    tests=$(test_names | sed "s|^|$WORK/pieces/test.|" | paste -sd ,)
-    rm -rf "$WORK/data-bin"
+    local pieces=$1 output=$2 tests
+    shift 2
+    tests=$(test_names | sed "s|^|$pieces/test.|" | paste -sd ,)
+    rm -rf "$output"
     run fairseq-preprocess --source-lang "$SOURCE_LANG" --target-lang "$TARGET_LANG" --joined-dictionary \
-        --trainpref "$WORK/pieces/train" --validpref "$WORK/pieces/val" --testpref "$tests" \
-        --destdir "$WORK/data-bin" --workers "$(nproc)"
+        --trainpref "$pieces/train" --validpref "$pieces/val" --testpref "$tests" \
+        --destdir "$output" --workers "$(nproc)" "$@"
 }

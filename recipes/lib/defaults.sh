@@ -25,4 +25,6 @@ FP16=yes             # on GPUs
 BEAM=5 LENPEN=1 TRANSLATE_OPTIONS='--max-len-a 1.2 --max-len-b 10'
 SACREBLEU_OPTIONS='' # of sacrebleu
 
+BENCH_OPTIONS='--batch-size 32 --repeat 5'
+
 TOOLS='' DISK_GB=20 DISK_WHY='corpus and checkpoints'

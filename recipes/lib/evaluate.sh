@@ -8,7 +8,7 @@ do_evaluate() {
     local row=$1 checkpoint=$2 sample=$3 name=$1-$3 test found
     [ "$sample" != 1 ] || name=$1
     for test in $(test_names); do
-        run nmtprune translate "$checkpoint" --data-bin "$WORK/data-bin" --sentencepiece "$WORK/spm.model" \
+        run nmtprune translate "$checkpoint" --data-bin "$DATA_BIN" --sentencepiece "$WORK/spm.model" \
             --source "$WORK/corpus/test.$test.$SOURCE_LANG" $(search_options) >"$WORK/results/$name.$test.txt"
         measure_bleu "$WORK/corpus/test.$test.$TARGET_LANG" "$WORK/results/$name.$test.txt" "$WORK/results/$name.$test.json"
         found=$(pick "$WORK/results/$name.$test.json" score confidence_mean=0 confidence_var=0)
@@ -16,8 +16,17 @@ do_evaluate() {
         record "$row" "$test" $(interval $found) "$sample"
     done
     nmtprune inspect "$checkpoint" --format json >"$WORK/results/$name.inspect.json"
-    record "$row" heads "$(pick "$WORK/results/$name.inspect.json" heads)" '' '' "$sample"
-    record "$row" parameters "$(pick "$WORK/results/$name.inspect.json" parameters.total)" '' '' "$sample"
+    record_figures "$sample" inspected "$WORK/results/$name.inspect.json" "$row"
+    average_of_tests "$row" "$sample"
+}
+
+# average_of_tests ROW SAMPLE: the mean of the BLEU that this step has recorded, where there are several tests.
+average_of_tests() {
+    local tests
+    mapfile -t tests < <(test_names)
+    [ ${#tests[@]} -gt 1 ] || return 0
+    record "$1" average "$(awk -F '\t' -v columns=" ${tests[*]} " \
+        'index(columns, " " $2 " ") { sum += $3; n++ } END { print sum / n }' "$WORK/measured/$STEP.tsv.part")" '' '' "$2"
 }
 
 # measure_bleu REFERENCE TRANSLATIONS OUTPUT: sacrebleu with a bootstrapped 95 % interval, its signature kept.
@@ -30,15 +39,24 @@ measure_bleu() {
 # interval SCORE MEAN HALF-WIDTH: the score, and the ends of its interval as sacrebleu gives it.
 interval() { awk -v s="$1" -v m="$2" -v h="$3" 'BEGIN { print s, m - h, m + h }'; }
 
-# record_speeds BENCH ROW...: how many times as fast as the first model of a nmtprune bench the others are.
-record_speeds() {
-    local bench=$1 number=1 row found
+# record_figures SAMPLE KIND FILE ROW...: figures of a file that a command of nmtprune wrote; see figures.py.
+record_figures() {
+    local sample=$1
     shift
+    python "$LIB/figures.py" "$@" | sed "s/\$/\t$sample/" >>"$WORK/measured/$STEP.tsv.part"
+}
+
+# compare_speed NAME TEST ROW=CHECKPOINT...: the first against the others in turns; BENCH_OPTIONS are its.
+compare_speed() { step "speed-$1" do_compare_speed "$@"; }
+
+do_compare_speed() {
+    local name=$1 subset=$2 row rows=() models=()
+    shift 2
     for row in "$@"; do
-        found=$(pick "$bench" models.$number.timings.0.ratio.{median,low,high})
-        # shellcheck disable=SC2086 # three numbers
-        record "$row" speedup $found
-        record "$row" predicted-speedup "$(pick "$bench" models.$number.timings.0.predicted)"
-        number=$((number + 1))
+        rows+=("${row%%=*}")
+        models+=("${row#*=}")
     done
+    run nmtprune bench "${models[@]}" --data-bin "$DATA_BIN" --subset "$subset" --post-process sentencepiece \
+        $(search_options) $BENCH_OPTIONS --force -o "$WORK/results/bench-$name.json"
+    record_figures 1 bench "$WORK/results/bench-$name.json" "${rows[@]:1}"
 }

@@ -15,18 +15,47 @@ make_slim() {
     step "slim-$name" run nmtprune slim "$checkpoint" --plan "$plan" "$@" --force -o "$WORK/models/$name.pt"
 }
 
+# prune_and_tune ROW SEED OPTION...: heads of models/base.pt that nmtprune plan chooses go, the rest is trained on.
+prune_and_tune() {
+    local row=$1 seed=$2 name=$1-$2
+    shift 2
+    make_plan "$name" "$WORK/models/base.pt" --seed "$seed" "$@"
+    make_slim "$name.cut" "$WORK/models/base.pt" "$WORK/plans/$name.json"
+    fine_tune "$name" "$WORK/models/$name.cut.pt"
+    evaluate "$row" "$WORK/models/$name.pt" "$seed"
+}
+
+# train_gates NAME CHECKPOINT OPTION...: gates learn which heads go, in FINE_TUNE_UPDATES; l0-NAME/slim.pt and plan.json.
+train_gates() {
+    local name=$1 checkpoint=$2
+    shift 2
+    # shellcheck disable=SC2046 # options are words
+    step "l0-$name" run nmtprune l0 "$checkpoint" $(data_options) --l0-weight "$L0_WEIGHT" "$@" --seed "$SEED" --resume \
+        -o "$WORK/l0-$name" -- --max-update "$FINE_TUNE_UPDATES" $(fine_tune_schedule) $(machine_options)
+}
+
+# play_lottery NAME SUBSETS OPTION...: rewind and prune, the shape trained as a new model; the folder is NAME.
+play_lottery() {
+    local name=$1 subsets=$2
+    shift 2
+    # shellcheck disable=SC2046 # options are words
+    step "$name" run nmtprune lottery $(data_options) --test-subset "$subsets" -o "$WORK/$name" --seed "$SEED" --resume \
+        "$@" -- $(shape_options) $(schedule "$LEARNING_RATE" "$WARMUP_UPDATES") $(loss_options) "${OPTIMIZER[@]}" \
+        $(machine_options)
+}
+
+# ticket FOLDER ITERATION[-CONTROL]: the converged model of an iteration.
+ticket() { printf '%s/%s/converged/iteration-%02d%s/model.pt' "$WORK" "$1" "${2%%-*}" "$(sed -n 's/^[0-9]*\(-.*\)/\1/p' <<<"$2")"; }
+
+# test_subsets: all tests as fairseq-preprocess numbers them: test, test1, test2, ...
+test_subsets() { test_names | awk '{ print "test" (NR > 1 ? NR - 1 : "") }' | paste -sd ,; }
+
 # data_options: sentences to measure on while pruning, for commands that read binarized data.
 data_options() {
-    printf '%s ' --data-bin "$WORK/data-bin" --subset valid --post-process sentencepiece $(search_options)
+    printf '%s ' --data-bin "$DATA_BIN" --subset valid --post-process sentencepiece $(search_options)
 }
 
 search_options() { printf '%s ' --beam "$BEAM" --lenpen "$LENPEN" $TRANSLATE_OPTIONS; }
 
-# heads_of CHECKPOINT PERCENT: so many heads are so many percent, rounded as plans do.
-heads_of() {
-    nmtprune inspect "$1" --format json | python -c '
-import json, sys
-from decimal import ROUND_FLOOR, Decimal
-share = Decimal(json.load(sys.stdin)["heads"]) * Decimal(sys.argv[1]) / 100
-print(int((share + Decimal("0.5")).to_integral_value(ROUND_FLOOR)))' "$2"
-}
+# share_of COUNT PERCENT: so many heads are so many percent, rounded half up as plans do.
+share_of() { echo $((($1 * $2 + 50) / 100)); }

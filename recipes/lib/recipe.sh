@@ -54,6 +54,7 @@ run_recipe() {
     check_data
     [ -n "$GPUS" ] || GPUS=$(python -c 'import torch; print(torch.cuda.device_count())')
     open_work
+    DATA_BIN=$WORK/data-bin
     say "$RECIPE${SMOKE:+ (smoke)}: everything goes into $WORK"
     main
     compare_with_paper

@@ -29,8 +29,9 @@ do_train() {
     shift 2
     mkdir -p "$folder"
     # fairseq-train goes on by itself where the folder has a last checkpoint.
-    run $(trainer) "$WORK/data-bin" --user-dir "$(nmtprune user-dir)" --save-dir "$folder" --max-update "$updates" --seed "$SEED" \
-        --no-epoch-checkpoints --save-interval-updates "$SAVE_UPDATES" --keep-interval-updates 1 \
+    run $(trainer) "$DATA_BIN" --user-dir "$(nmtprune user-dir)" --save-dir "$folder" \
+        --max-update "$updates" --seed "$SEED" --no-epoch-checkpoints \
+        --save-interval-updates "$SAVE_UPDATES" --keep-interval-updates 1 \
         --log-format simple --log-interval 100 $(loss_options) "${OPTIMIZER[@]}" $(machine_options) "$@"
     mv "$folder/checkpoint_best.pt" "$WORK/models/$name.pt"
     rm -r "$folder"
