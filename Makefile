@@ -12,14 +12,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := check
-.PHONY: check demo test test-slow lint install clean
+.PHONY: check demo test test-slow smoke docs lint install clean
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Error: $(PYTHON) is older than Python 3.11: call make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo "Installing into $(VENV) (fairseq is compiled: about five minutes the first time) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch -c constraints.txt
-	$(BIN)/pip install --quiet --editable '.[fairseq,marian,ct2,dev]'
+	$(BIN)/pip install --quiet --editable '.[fairseq,marian,ct2,recipes,docs,dev]'
 	@touch $@
 
 install: $(READY)
@@ -37,9 +37,19 @@ test: $(READY)
 test-slow: $(READY)
 	$(PYTEST) -m slow
 
+# Every recipe from its first step to its table, on a generated corpus and tiny models; RECIPES names some of them.
+smoke: $(READY)
+	recipes/smoke.sh $(RECIPES)
+
+# The manual, as HTML in docs/_build; warnings are errors.
+docs: $(READY)
+	$(BIN)/python docs/generate.py
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/shellcheck -x -P SCRIPTDIR recipes/*.sh recipes/*/*.sh .ci/run
 	$(BIN)/mypy
 
 check: lint
