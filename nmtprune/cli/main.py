@@ -26,6 +26,7 @@ COMMANDS = {
     "compare": "nmtprune.cli.compare:compare",
     "drift": "nmtprune.cli.drift:drift",
     "user-dir": "nmtprune.cli.user_dir:user_dir",
+    "completion": "nmtprune.cli.completion:completion",
 }
 
 INTERNAL_ERROR = 1
@@ -104,12 +105,28 @@ def _help_hint(error: click.ClickException) -> str:
     return f" (see '{context.command_path} --help')" if context else ""
 
 
+def _print_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from nmtprune.cli.version import report
+
+        click.echo(report())
+        context.exit()
+
+
 @click.group(
     cls=CommandGroup,
     name="nmtprune",
+    epilog="Example: nmtprune inspect checkpoint_best.pt; nmtprune COMMAND --help has one for every command.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-@click.version_option(package_name="nmtprune", message="nmtprune %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Versions of nmtprune and of what it runs with, and the devices there are.",
+)
 def main() -> None:
     """Remove attention heads from translation models, and prove that nothing else changed.
 

@@ -28,10 +28,7 @@ def main() -> None:
         sides = [_find(options.folder, f"{name}.{language}") for language in languages]
         output = name if name in ("train", "val") else f"test.{name}"
         outputs = [options.output / f"{output}.{language}" for language in languages]
-        if name == "train":
-            counts = clean(sides, outputs, options)
-        else:
-            counts = copy_whole(sides, outputs)
+        counts = clean(sides, outputs, options) if name == "train" else copy_whole(sides, outputs)
         if not counts[KEPT]:
             _fail(f"{sides[0]}: no sentence pair is left of {sum(counts.values())}: {_listed(counts)}")
         print(f"{name}: {_listed(counts)}")
@@ -73,15 +70,16 @@ def fault_of(pair: tuple[str, str], max_words: int, max_ratio: float) -> str:
 
 def pairs_of(sides: list[Path]) -> Iterator[tuple[str, str]]:
     """Both sides of a set, blanks around lines taken off; ends the program where the number of lines differs."""
-    number = 0
+    read = 0
     with _open(sides[0]) as source, _open(sides[1]) as target:
         try:
-            for number, pair in enumerate(zip_longest(source, target), 1):
+            for pair in zip_longest(source, target):
                 if None in pair:
                     _fail(f"{' and '.join(map(str, sides))}: other numbers of lines ({_line_counts(sides)})")
+                read += 1
                 yield pair[0].strip(), pair[1].strip()
         except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
-            _fail(f"{' or '.join(map(str, sides))}: cannot be read after line {number}: {error}")
+            _fail(f"{' or '.join(map(str, sides))}: cannot be read after line {read}: {error}")
 
 
 def _line_counts(sides: list[Path]) -> str:

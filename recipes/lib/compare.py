@@ -1,7 +1,7 @@
 """The table at the end of a recipe: what was measured beside what the paper reports.
 
-expected.tsv has the columns row, column, expected, tolerance, source and note. A column ``X.change`` is the difference of the
-row's X from that of the row ``base``. Rows that were measured more than once are averaged over their samples.
+expected.tsv has the columns row, column, expected, tolerance, source and note. A column ``X.change`` is the difference
+of the row's X from that of the row ``base``. Rows that were measured more than once are averaged over their samples.
 """
 
 import argparse

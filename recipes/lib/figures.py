@@ -36,7 +36,7 @@ def bench(content: dict[str, Any], rows: list[str]) -> Iterator[Figure]:
 
 
 def ablation(content: dict[str, Any], rows: list[str]) -> Iterator[Figure]:
-    """How many encoder heads change the metric significantly, without a correction (as in Michel et al.) and with it."""
+    """Encoder heads that change the metric significantly, without a correction (as in Michel et al.) and with it."""
     alpha = content["baseline"]["significance"]["alpha"]
     encoder = [head for head in content["heads"] if head["head"].startswith("encoder.")]
     significant = [head for head in encoder if head["p"] < alpha]

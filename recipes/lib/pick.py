@@ -1,4 +1,4 @@
-"""Print values of a JSON file by their dotted paths, on one line; ``PATH=VALUE`` says what stands where there is none."""
+"""Print values of a JSON file by their dotted paths, on one line; ``PATH=VALUE`` has a default."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Gather what a run of this recipe found, and where it comes from, in its folder results/: small files that can be kept."""
+"""Gather what a run of this recipe found, and where it comes from, as small files in its folder results/."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ def main() -> None:
         "machine": machine(),
         "settings": (Path(__file__).parent / "settings.sh").read_text(encoding="utf-8").splitlines(),
         "seconds": {
-            path.name: int(path.read_text()) for path in sorted((work / "done").iterdir()) if not path.suffix == ".lock"
+            path.name: int(path.read_text()) for path in sorted((work / "done").iterdir()) if path.suffix != ".lock"
         },
         "commands": {path.stem: commands(path, work) for path in sorted((work / "logs").glob("*.log"))},
         "sha256": {
