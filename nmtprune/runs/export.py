@@ -193,7 +193,7 @@ def _write_note(run: ExportRun, checkpoint: "Checkpoint", folder: Path) -> None:
     note: Mapping[str, Any] = {
         "format": "nmtprune-export",
         "version": 1,
-        "base": json.loads(checkpoint.base.model_dump_json()),
+        "base": checkpoint.base.as_json(),
         "lineage": None if lineage is None else json.loads(lineage.to_json()),
         "quantization": run.quantization,
         "provenance": provenance.collect(inputs=(run.checkpoint,)),

@@ -1,5 +1,6 @@
 """Commands as a user runs them, in this process."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,3 +32,12 @@ def refused(*arguments: Any, stdin: str | bytes | None = None) -> tuple[int, str
     assert line.startswith("Error: "), result.stderr
     assert not any(other.startswith(("Error", "Traceback")) for other in before)
     return result.code, line.removeprefix("Error: ")
+
+
+def documented(text: str) -> Any:
+    """The JSON of a command's file or answer, which must fit the schema that the manual has of it."""
+    from nmtprune.runs.schemas import FILES
+
+    content = json.loads(text)
+    FILES[content["format"].removeprefix("nmtprune-")].model_validate(content)
+    return content

@@ -9,7 +9,7 @@ import pytest
 from nmtprune.formats import load
 from nmtprune.plan import Plan
 from nmtprune.summary import model_bytes
-from tests.cli.running import nmtprune, refused
+from tests.cli.running import documented, nmtprune, refused
 from tests.marian_builders import marian_model
 from tests.marian_program import random_texts, vocabulary_file
 
@@ -36,7 +36,7 @@ def test_models_side_by_side(tiny: Path, slim: Path, tmp_path: Path, engine: str
     options = ("--batch-size", "1,8", "--resamples", 200, "--engine", engine, "-o", output, "--format", "json")
     result = nmtprune("bench", tiny, slim, *_data(tiny, *options))
     assert result.code == 0, result.stderr
-    found = json.loads(result.stdout)
+    found = documented(result.stdout)
     first, second = found["models"]
     assert (first["name"], second["name"]) == (str(tiny), str(slim)) and second["heads"] * 2 == first["heads"]
     assert first["difference"] is None and second["difference"]["p"] <= 1
@@ -49,7 +49,7 @@ def test_models_side_by_side(tiny: Path, slim: Path, tmp_path: Path, engine: str
             assert 0 < low <= median <= high
     assert all(timing["ratio"]["median"] == 1 and timing["predicted"] == 1 for timing in first["timings"])
     assert all(timing["predicted"] > 1 for timing in second["timings"])
-    assert json.loads(output.read_text())["models"] == found["models"]
+    assert documented(output.read_text())["models"] == found["models"]
     header, *rows = (tmp_path / "bench.tsv").read_text().splitlines()
     assert len(rows) == 4 and all(len(row.split("\t")) == len(header.split("\t")) for row in rows)
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
@@ -103,7 +103,7 @@ def test_each_condition_passes_and_fails(tiny: Path, slim: Path) -> None:
     unmet = ("--max-size", 1, "--min-speedup", 1000, "--max-drop", 100)
     result = nmtprune("check", slim, *base, *unmet, "--format", "json")
     assert result.code == 7 and f"Error: {slim}: not met: --min-speedup, --max-size" in result.stderr
-    found = json.loads(result.stdout)
+    found = documented(result.stdout)
     assert found["passed"] is False
     assert [(each["option"], each["passed"]) for each in found["conditions"]] == [
         ("--max-drop", True), ("--min-speedup", False), ("--max-size", False)
@@ -113,7 +113,7 @@ def test_each_condition_passes_and_fails(tiny: Path, slim: Path) -> None:
 def test_non_inferiority_is_harder_than_the_change(tiny: Path, slim: Path) -> None:
     """The lower end of the interval must be above the margin, which few sentences do not show."""
     base = ("--baseline", tiny, *_data(tiny, "--resamples", 200), "--metric", "chrf", "--format", "json")
-    result = json.loads(nmtprune("check", slim, *base, "--max-drop", 0).stdout)
+    result = documented(nmtprune("check", slim, *base, "--max-drop", 0).stdout)
     (plain,) = result["conditions"]
     low, high = plain["interval"]
     assert low <= plain["value"] <= high
@@ -141,7 +141,7 @@ def test_made_up_models(engine: str) -> None:
     options += ("--engine", engine, "--device", "cpu")
     result = nmtprune("bench", "--synthetic", shape, "--random", "50%", "--target-length", 6, *options)
     assert result.code == 0, result.stderr
-    found = json.loads(result.stdout)
+    found = documented(result.stdout)
     assert [(model["name"], model["heads"]) for model in found["models"]] == [("full", 12), ("cut", 6)]
     assert found["synthetic"]["shape"]["d"] == 32 and found["search"]["min_len"] == found["search"]["max_len_b"] == 6
     for model in found["models"]:

@@ -8,7 +8,7 @@ import pytest
 from nmtprune.cli.export import _QUANTIZATIONS
 from nmtprune.export import QUANTIZATIONS
 from nmtprune.runs import export as runs_export
-from tests.cli.running import nmtprune, refused
+from tests.cli.running import documented, nmtprune, refused
 from tests.formats.marian.test_checkpoint import VARIANTS
 from tests.marian_builders import marian_model
 from tests.marian_program import vocabulary_file
@@ -27,7 +27,7 @@ def test_a_model_is_exported_and_compared(tiny: Path, tmp_path: Path) -> None:
     result = json.loads(found.stdout)
     assert result["compared"] == 5 and result["differences"] == [] and result["padding"] == 0
     assert f"ctranslate2.Translator('{output}')" in found.stderr
-    note = json.loads((output / "nmtprune.json").read_text())
+    note = documented((output / "nmtprune.json").read_text())
     assert note["format"] == "nmtprune-export" and note["base"]["heads"]["encoder"] == [4, 4]
     translator = ctranslate2.Translator(str(output))
     assert translator.translate_batch([["w3", "w4"]], max_decoding_length=5)[0].hypotheses

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nmtprune.plan import Plan
-from tests.cli.running import nmtprune, refused
+from tests.cli.running import documented, nmtprune, refused
 
 FAST = ("--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--resamples", 500)
 
@@ -30,7 +30,7 @@ def swept(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, s
 
 def test_tables(tiny: Path, swept: tuple[Path, str, str]) -> None:
     folder, stdout, _ = swept
-    content = json.loads((folder / "curve.json").read_text())
+    content = documented((folder / "curve.json").read_text())
     lines = [line.strip() for line in stdout.splitlines()]
     assert lines[:2] == ["valid.xx-yy: 16 sentences, 24 heads", content["signature"]]
     for curve in content["curves"]:
@@ -205,5 +205,5 @@ def test_uniform_steps(tiny: Path, tmp_path: Path) -> None:
         plan = Plan.read(path)
         for kinds in (("encoder",), ("decoder", "cross")):
             assert len({len(plan.kept(module)) for module in plan.base.modules if module.kind in kinds}) == 1
-    (mean,) = json.loads(result.stdout)["means"]
+    (mean,) = documented(result.stdout)["means"]
     assert [step["removed"] for step in mean["steps"]][0] == 0

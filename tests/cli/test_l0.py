@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.running import nmtprune, refused
+from tests.cli.running import documented, nmtprune, refused
 
 FAST = ("--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--resamples", 500)
 TRAIN = ("--", "--max-update", 3, "--num-workers", 0, "--log-interval", 1, "--lr=0.02")
@@ -25,7 +25,7 @@ def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str
 
 def test_the_table(run: tuple[Path, str, str]) -> None:
     folder, stdout, stderr = run
-    content = json.loads((folder / "l0.json").read_text())
+    content = documented((folder / "l0.json").read_text())
     lines = [" ".join(line.split()) for line in stdout.splitlines()]
     value = content["unpruned"]["bleu"]
     assert lines[:2] == [f"valid.xx-yy: 16 sentences, 24 heads, unpruned bleu {value:.2f}", content["signature"]]

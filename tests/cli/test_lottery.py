@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.running import nmtprune, refused
+from tests.cli.running import documented, nmtprune, refused
 
 FAST = ("--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--resamples", 500)
 TRAIN = ("--", "--num-workers", 0, "--log-interval", 1, "--max-tokens", 60)
@@ -25,7 +25,7 @@ def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str
 
 def test_the_tables(run: tuple[Path, str, str]) -> None:
     folder, stdout, stderr = run
-    content = json.loads((folder / "lottery.json").read_text())
+    content = documented((folder / "lottery.json").read_text())
     lines = [" ".join(line.split()) for line in stdout.splitlines()]
     assert lines[0] == "24 heads; heads kept per layer after each iteration"
     assert lines[2] == "iteration trained validation removed of kinds of all kept encoder decoder cross"
@@ -86,7 +86,7 @@ def test_dry_run(tiny: Path, tmp_path: Path) -> None:
     assert lines[-1] == (
         "updates: pretraining 0, pruning 2 x 2 = 4, convergence 23 at the most, in all 27 at the most"
     )  # fmt: skip
-    found = json.loads(nmtprune("lottery", *data, *ASKED, *converge, *FAST, "--format", "json", *TRAIN).stdout)
+    found = documented(nmtprune("lottery", *data, *ASKED, *converge, *FAST, "--format", "json", *TRAIN).stdout)
     assert found["updates"] == 27 and [each["removes"] for each in found["trainings"]] == [3, 1, None, None, None]
     endless = nmtprune("lottery", *data, *ASKED, "--converge", *FAST, *TRAIN)
     assert "convergence until --patience ends it, in all until --patience ends it" in endless.stdout

@@ -21,7 +21,7 @@ def test_every_recipe_has_its_four_files(recipe: str) -> None:
     folder = RECIPES / recipe
     assert all((folder / name).is_file() for name in ("README.md", "settings.sh", "run.sh", "expected.tsv"))
     text = (folder / "README.md").read_text()
-    assert "GPU hours" in text and "What differs" in text and f"recipes/{recipe}/run.sh" in text
+    assert "GPU hour" in text and "What differs" in text and f"recipes/{recipe}/run.sh" in text
     assert recipe in (RECIPES / "README.md").read_text()
 
 
