@@ -1,7 +1,7 @@
 """The table at the end of a recipe: what was measured beside what the paper reports.
 
 expected.tsv has the columns row, column, expected, tolerance, source and note. A column ``X.change`` is the difference
-of the row's X from that of the row ``base``. Rows that were measured more than once are averaged over their samples.
+of the row's X from that of the row ``--base``. Rows that were measured more than once are averaged over their samples.
 """
 
 import argparse
@@ -11,7 +11,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-BASE = "base"
 CHANGE = ".change"
 HEADER = ("row", "column", "paper", "measured", "sd", "difference", "tolerance", "verdict", "source", "note")
 
@@ -31,7 +30,7 @@ class Expected:
 def main() -> None:
     """Print the table and write it as TSV; exit code 1 where a number of the paper has nothing beside it."""
     options = _options()
-    measured = read_measured(options.measured)
+    measured = read_measured(options.measured, options.base)
     expected = read_expected(options.expected)
     rows = [_row(each, measured) for each in expected]
     told = {(each.row, each.column) for each in expected}
@@ -66,7 +65,7 @@ def read_expected(path: Path) -> list[Expected]:
         ]
 
 
-def read_measured(folder: Path) -> dict[tuple[str, str], dict[str, float]]:
+def read_measured(folder: Path, base_row: str) -> dict[tuple[str, str], dict[str, float]]:
     """Figures of all steps: values by sample, by row and column; columns of changes are added."""
     found: dict[tuple[str, str], dict[str, float]] = {}
     for path in sorted(folder.glob("*.tsv")):
@@ -75,8 +74,8 @@ def read_measured(folder: Path) -> dict[tuple[str, str], dict[str, float]]:
             found.setdefault((row, column), {})[sample] = float(value)
     changes = {}
     for (row, column), values in found.items():
-        base = found.get((BASE, column))
-        if base and row != BASE:
+        base = found.get((base_row, column))
+        if base and row != base_row:
             reference = statistics.fmean(base.values())
             changes[row, column + CHANGE] = {sample: value - reference for sample, value in values.items()}
     return found | changes
@@ -118,6 +117,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("expected", type=Path)
     parser.add_argument("measured", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--base", default="base", metavar="ROW", help="what changes are from")
     parser.add_argument("--smoke", action="store_true", help="enough that every source has a number beside it")
     return parser.parse_args()
 

@@ -23,6 +23,7 @@ SAVE_UPDATES=2000    # a killed training loses at most so many
 FP16=yes             # on GPUs
 
 BEAM=5 LENPEN=1 TRANSLATE_OPTIONS='--max-len-a 1.2 --max-len-b 10'
+BASE_ROW=base        # what changes are from
 SACREBLEU_OPTIONS='' # of sacrebleu
 
 BENCH_OPTIONS='--batch-size 32 --repeat 5'

@@ -31,8 +31,8 @@ average_of_tests() {
 
 # measure_bleu REFERENCE TRANSLATIONS OUTPUT: sacrebleu with a bootstrapped 95 % interval, its signature kept.
 measure_bleu() {
-    printf '$ sacrebleu %s -i %s -m bleu --confidence --format json %s\n' "$1" "$2" "$SACREBLEU_OPTIONS" >&2
-    sacrebleu "$1" -i "$2" -m bleu --confidence --format json $SACREBLEU_OPTIONS >"$3.part"
+    printf '$ sacrebleu %s -i %s -m bleu --confidence --format json --width 4 %s\n' "$1" "$2" "$SACREBLEU_OPTIONS" >&2
+    sacrebleu "$1" -i "$2" -m bleu --confidence --format json --width 4 $SACREBLEU_OPTIONS >"$3.part"
     mv "$3.part" "$3"
 }
 

@@ -145,5 +145,6 @@ pick() { python "$LIB/pick.py" "$@"; }
 
 compare_with_paper() {
     [ "$ONLY" = '*' ] || return 0
-    python "$LIB/compare.py" "$HERE/expected.tsv" "$WORK/measured" -o "$WORK/comparison.tsv" ${SMOKE:+--smoke}
+    python "$LIB/compare.py" "$HERE/expected.tsv" "$WORK/measured" -o "$WORK/comparison.tsv" --base "$BASE_ROW" \
+        ${SMOKE:+--smoke}
 }

@@ -16,6 +16,7 @@ BASE_UPDATES=3600
 FINE_TUNE_UPDATES=800 FINE_TUNE_RATE=0.001
 SAVE_UPDATES=400
 
+BASE_ROW=none        # the unpruned model, trained on for as long as the pruned ones
 PERCENTS='50 25 72'
 GREEDY_STEP=2 GREEDY_UNTIL=52 # heads; 18, 36 and 52, the percents, are multiples of the step
 SEEDS='1 2 3'        # of random heads

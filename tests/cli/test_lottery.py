@@ -86,7 +86,7 @@ def test_dry_run(tiny: Path, tmp_path: Path) -> None:
     assert lines[-1] == (
         "updates: pretraining 0, pruning 2 x 2 = 4, convergence 23 at the most, in all 27 at the most"
     )  # fmt: skip
-    found = documented(nmtprune("lottery", *data, *ASKED, *converge, *FAST, "--format", "json", *TRAIN).stdout)
+    found = json.loads(nmtprune("lottery", *data, *ASKED, *converge, *FAST, "--format", "json", *TRAIN).stdout)
     assert found["updates"] == 27 and [each["removes"] for each in found["trainings"]] == [3, 1, None, None, None]
     endless = nmtprune("lottery", *data, *ASKED, "--converge", *FAST, *TRAIN)
     assert "convergence until --patience ends it, in all until --patience ends it" in endless.stdout

@@ -1,0 +1,128 @@
+"""The commands of README, the manual and the recipes' READMEs run as they stand, document by document."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.recipes.support import environment
+
+ROOT = Path(__file__).parents[2]
+REASONS = ("GPU", "network", "more than ten minutes", "run by continuous integration itself")
+"""Why a block may stand without being run here."""
+
+SELF_CONTAINED = ("docs/tutorials/fairseq.md", "docs/tutorials/marian.md")
+"""Documents that begin in an empty folder."""
+
+WITH_A_MODEL = ("docs/quickstart.md", "docs/tutorials/ci.md", "docs/tutorials/gates.md", "README.md")
+"""Documents that begin with checkpoint_best.pt, data-bin, spm.model and text.en of a reader."""
+
+IN_A_CLONE = tuple(
+    sorted(str(path.relative_to(ROOT)) for path in [ROOT / "CONTRIBUTING.md", *ROOT.glob("recipes/**/README.md")])
+)
+"""Documents whose commands are those of the recipes and of continuous integration: their blocks are checked, not run."""
+
+_BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^\n]*) -->\n)?^```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(document: str) -> list[tuple[str, str | None]]:
+    """Shell blocks of a document, each with the reason why it is not run."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return [(match["code"], match["reason"]) for match in _BLOCK.finditer(text)]
+
+
+def run_all(document: str, folder: Path) -> None:
+    ran = 0
+    for code, reason in blocks(document):
+        if reason is None:
+            result = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", code],
+                cwd=folder,
+                env=environment(OMP_NUM_THREADS="1"),
+                capture_output=True,
+                text=True,
+            )
+            assert result.returncode == 0, f"{document}:\n{code}\n{result.stdout[-2000:]}\n{result.stderr[-4000:]}"
+            ran += 1
+    assert ran
+
+
+@pytest.fixture(scope="session")
+def readers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a reader has: a model that has learned a little, its data, a text."""
+    folder = tmp_path_factory.mktemp("reader")
+    code = next(code for code, _ in blocks("docs/tutorials/fairseq.md"))
+    # A model that has learned a little is enough to run on.
+    code = code.replace("--max-update 300", "--max-update 120").replace("--train 4000", "--train 800")
+    subprocess.run(
+        ["bash", "-euc", code], cwd=folder, env=environment(OMP_NUM_THREADS="1"), check=True, capture_output=True
+    )
+    (folder / "trained/checkpoint_best.pt").rename(folder / "checkpoint_best.pt")
+    shutil.copyfile(folder / "corpus/test.src", folder / "text.en")
+    for name in ("trained", "corpus", "pieces"):
+        shutil.rmtree(folder / name)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", SELF_CONTAINED)
+def test_a_tutorial_runs_in_an_empty_folder(document: str, tmp_path: Path) -> None:
+    run_all(document, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", WITH_A_MODEL)
+def test_a_document_runs_with_a_readers_model(document: str, readers_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(readers_folder, tmp_path / "reader")
+    run_all(document, tmp_path / "reader")
+
+
+@pytest.mark.parametrize("document", [*SELF_CONTAINED, *WITH_A_MODEL, *IN_A_CLONE])
+def test_what_is_not_run_has_a_reason_that_counts(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    assert text.count("```sh") == len(blocks(document))
+    for _, reason in blocks(document):
+        assert reason is None or reason in REASONS
+
+
+@pytest.mark.parametrize("document", IN_A_CLONE)
+def test_programs_that_a_readme_calls_are_there(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for path in re.findall(r"(?<![\w/])recipes/[\w/.-]+\.sh", text):
+        assert os.access(ROOT / path, os.X_OK), path
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^\s+make ([\w-]+)", text, re.MULTILINE):
+        assert f"\n{target}:" in makefile, target
+
+
+@pytest.mark.parametrize("document", [*SELF_CONTAINED, *WITH_A_MODEL])
+def test_documents_of_the_manual_exist_once(document: str) -> None:
+    assert blocks(document), f"{document}: no commands"
+
+
+@pytest.mark.slow
+def test_the_manual_builds_without_a_warning(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("_build"))
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    subprocess.run([sys.executable, tmp_path / "docs/generate.py"], check=True)
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-b",
+        "html",
+        tmp_path / "docs",
+        tmp_path / "html",
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment())
+    assert result.returncode == 0, result.stderr[-4000:]
+    pages = {path.relative_to(tmp_path / "html").as_posix() for path in (tmp_path / "html").rglob("*.html")}
+    assert {"index.html", "commands/lottery.html", "recipes/multi30k.html", "schemas/index.html"} <= pages
+    assert "--heads-per-iteration" in (tmp_path / "html/commands/lottery.html").read_text()
