@@ -24,7 +24,7 @@ WITH_A_MODEL = ("docs/quickstart.md", "docs/tutorials/ci.md", "docs/tutorials/ga
 IN_A_CLONE = tuple(
     sorted(str(path.relative_to(ROOT)) for path in [ROOT / "CONTRIBUTING.md", *ROOT.glob("recipes/**/README.md")])
 )
-"""Documents whose commands are those of the recipes and of continuous integration: their blocks are checked, not run."""
+"""Documents whose commands are those of recipes and of continuous integration, which runs them itself."""
 
 _BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^\n]*) -->\n)?^```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
