@@ -62,7 +62,7 @@ def test_the_wheel_installs_without_extras_and_inspects(dist: Path, tmp_path: Pa
         result = subprocess.run([program, *command], capture_output=True, text=True, cwd=tmp_path)
         assert result.returncode == 0, f"{command}: {result.stderr}"
     refused = subprocess.run(
-        [program, "l0", checkpoint, "--data-bin", ".", "--l0-weight", "1", "-o", "run"],
+        [program, "l0", checkpoint, "--data-bin", checkpoint.parent / "data-bin", "--l0-weight", "1", "-o", "run"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
