@@ -134,7 +134,7 @@ def sweep() -> str:
 def speed() -> str:
     """How fast the slim models are, in turns, and what arithmetic predicts."""
     rows = []
-    for model in load("bench.json")["models"]:
+    for model in load("bench-models.json")["models"]:
         timing = model["timings"][0]
         ratio = timing["ratio"]
         rows.append([

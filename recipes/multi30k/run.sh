@@ -24,7 +24,7 @@ main() {
     converge_tickets
     more_random_heads
     measure_speed
-    step collect run python "$HERE/collect.py" "$WORK"
+    step collect run python "$HERE/collect.py" "$WORK" ${DATA:+"$DATA"}
 }
 
 more_random_heads() {
