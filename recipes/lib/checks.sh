@@ -38,6 +38,9 @@ check_data() {
 # open_work: the folder of the run, with a mark of its settings; refuses a disk that is too small.
 open_work() {
     local settings
+    case $WORK in /*) ;; *) WORK=$PWD/$WORK ;; esac
+    # Paths are words among options here.
+    case $WORK in *[[:space:]]*) fail 2 "--work $WORK: a path with blanks will not do" ;; esac
     mkdir -p "$WORK" || fail 8 "$WORK: the folder cannot be made"
     WORK=$(cd "$WORK" && pwd)
     settings=$(printf '%s\n' "$RECIPE smoke=$SMOKE data=$DATA" | cat - "$HERE/settings.sh" | sha256sum)

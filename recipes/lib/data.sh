@@ -30,7 +30,8 @@ get_corpus() {
         done
     else
         # shellcheck disable=SC2086 # sets are words
-        run python "$LIB/fetch.py" "$WORK/raw" --languages "$SOURCE_LANG-$TARGET_LANG" --mtdata "$MTDATA_LANGS" $SETS
+        run python "$LIB/fetch.py" "$WORK/raw" --languages "$SOURCE_LANG-$TARGET_LANG" --mtdata "$MTDATA_LANGS" \
+            --also "${PRETRAINED_FILES:-}" $SETS
     fi
 }
 

@@ -13,13 +13,16 @@ from pathlib import Path
 
 TIMEOUT_S = 60
 
+BAD_DATA = 5
+"""Exit code, as nmtprune's own."""
+
 
 class Unreachable(Exception):
     """An origin that cannot be had, and why."""
 
 
 def main() -> None:
-    """Get all sets, or end with one line that says which origin failed and what --data would need."""
+    """Get all sets, or end with one line that says which origin failed and what --data would need, and exit code 5."""
     options = _options()
     source, target = options.languages.split("-")
     origins = dict(item.split("=", 1) for item in options.sets)
@@ -28,11 +31,13 @@ def main() -> None:
         try:
             fetch(origin, options.folder / name, (source, target), options.mtdata)
         except Unreachable as failure:
-            wanted = ", ".join(f"{each}.{language}" for each in origins for language in (source, target))
-            sys.exit(
+            wanted = [f"{each}.{language}" for each in origins for language in (source, target)] + options.also.split()
+            print(
                 f"Error: step corpus cannot get {name} ({origin}): {failure}; without a network, --data DIR takes "
-                f"files that are there: {wanted}"
+                f"files that are there: {', '.join(wanted)}",
+                file=sys.stderr,
             )
+            sys.exit(BAD_DATA)
 
 
 def fetch(origin: str, prefix: Path, languages: tuple[str, str], mtdata: str) -> None:
@@ -102,6 +107,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("sets", nargs="+", metavar="NAME=ORIGIN")
     parser.add_argument("--languages", required=True, metavar="SOURCE-TARGET")
     parser.add_argument("--mtdata", default="", metavar="PAIR", help="the same pair as mtdata names it")
+    parser.add_argument("--also", default="", metavar="FILES", help="what else --data would have to hold")
     return parser.parse_args()
 
 

@@ -20,7 +20,7 @@ def test_addresses_are_downloaded_for_both_languages(tmp_path: Path) -> None:
 def test_without_a_network_the_line_says_what_data_needs(tmp_path: Path) -> None:
     sets = ["train=https://nmtprune.invalid/{lang}.gz", "news=sacrebleu:wmt14/full"]
     result = run_python("fetch.py", tmp_path, "--languages", "en-de", *sets)
-    assert result.returncode == 1
+    assert result.returncode == 5
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: step corpus cannot get train (https://nmtprune.invalid/{lang}.gz): ")
     assert line.endswith("--data DIR takes files that are there: train.en, train.de, news.en, news.de")
@@ -29,5 +29,5 @@ def test_without_a_network_the_line_says_what_data_needs(tmp_path: Path) -> None
 
 def test_an_unknown_set_of_sacrebleu_is_named(tmp_path: Path) -> None:
     result = run_python("fetch.py", tmp_path, "--languages", "en-de", "news=sacrebleu:wmt1914")
-    assert result.returncode == 1
+    assert result.returncode == 5
     assert "cannot get news (sacrebleu:wmt1914): sacrebleu: " in result.stderr

@@ -171,6 +171,7 @@ def test_data_that_is_not_whole_is_named_before_anything_runs(recipe: Path, tmp_
         (["--speed"], "--speed: there is no such option"),
         (["--data"], "--data: a value is missing"),
         (["--gpus", "two"], "--gpus 'two': write a number"),
+        (["--work", "a b"], "a b: a path with blanks will not do"),
         (["--smoke", "--data", "."], "--smoke has a corpus of its own"),
     ],
 )
