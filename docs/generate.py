@@ -30,8 +30,8 @@ def main() -> None:
 def write_commands(folder: Path) -> None:
     """A page per command, made by sphinx-click, and their list."""
     for name, target in COMMANDS.items():
-        directive = f".. click:: {target}\n   :prog: nmtprune {name}\n   :nested: full"
-        (folder / f"{name}.md").write_text(f"# {name}\n\n```{{eval-rst}}\n{directive}\n```\n")
+        # reStructuredText: there the directive's own title is that of the page.
+        (folder / f"{name}.rst").write_text(f".. click:: {target}\n   :prog: nmtprune {name}\n   :nested: full\n")
     text = (
         "Every command: stdout is data (`--format text|json|tsv`), stderr is for people, a failure is one line and an "
         "exit code. Every option can be given as an environment variable `NMTPRUNE_COMMAND_OPTION`."
