@@ -22,16 +22,15 @@ main() {
         --heads-per-iteration "$LOTTERY_HEADS" --until "$LOTTERY_UNTIL" --converge-updates "$BASE_UPDATES" \
         --converge-iterations "$(printf '%s\n' $LOTTERY_TICKETS | sed 's/.*://' | paste -sd ,)" --patience 1000
     converge_tickets
-    more_random_heads
+    more_random_heads "${PERCENTS%% *}"
     measure_speed
     step collect run python "$HERE/collect.py" "$WORK" ${DATA:+"$DATA"}
 }
 
+# more_random_heads PERCENT: what chance adds to the result.
 more_random_heads() {
-    local percent seed
-    for percent in $PERCENTS; do
-        for seed in ${SEEDS#* }; do prune_and_tune "random-$percent" "$seed" --random "$percent%"; done
-    done
+    local seed
+    for seed in ${SEEDS#* }; do prune_and_tune "random-$1" "$seed" --random "$1%"; done
 }
 
 # sweep: heads go in the order of their importance; a plan, and the BLEU before any further training, for every step.

@@ -19,7 +19,7 @@ SAVE_UPDATES=400
 BASE_ROW=none        # the unpruned model, trained on for as long as the pruned ones
 PERCENTS='50 25 72'
 GREEDY_STEP=2 GREEDY_UNTIL=52 # heads; 18, 36 and 52, the percents, are multiples of the step
-SEEDS='1 2 3'        # of random heads
+SEEDS='1 2 3'        # of random heads, at the first of the percents; the first seed elsewhere
 L0_WEIGHT=0.02
 BENCH_OPTIONS='--batch-size 32 --threads 1 --repeat 5'
 LOTTERY_PRETRAIN=600 LOTTERY_PRUNE=250 LOTTERY_HEADS=6 LOTTERY_UNTIL=72%
