@@ -52,7 +52,7 @@ run_recipe() {
     OPTIMIZER=(--optimizer adam --adam-betas "$ADAM_BETAS" --clip-norm "$CLIP_NORM")
     check_tools
     check_data
-    [ -n "$GPUS" ] || GPUS=$(python -c 'import torch; print(torch.cuda.device_count())')
+    choose_gpus
     open_work
     DATA_BIN=$WORK/data-bin
     say "$RECIPE${SMOKE:+ (smoke)}: everything goes into $WORK"
@@ -78,6 +78,16 @@ read_options() {
     case $GPUS in *[!0-9]*) fail 2 "--gpus '$GPUS': write a number" ;; esac
     [ -z "$SMOKE" ] || [ -z "$DATA" ] || fail 2 "--smoke has a corpus of its own: leave --data away"
     WORK=${WORK:-recipe-runs/$RECIPE${SMOKE:+-smoke}}
+}
+
+# choose_gpus: all that there are, or the first ones; fairseq-train takes every GPU that it sees.
+choose_gpus() {
+    if [ -z "$GPUS" ]; then
+        GPUS=$(python -c 'import torch; print(torch.cuda.device_count())')
+    elif [ -z "${CUDA_VISIBLE_DEVICES:-}" ]; then
+        CUDA_VISIBLE_DEVICES=$(seq -s , 0 $((GPUS - 1)))
+        export CUDA_VISIBLE_DEVICES
+    fi
 }
 
 say() { printf '%s\n' "$*" >&2; }
