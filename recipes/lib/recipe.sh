@@ -58,6 +58,7 @@ run_recipe() {
     say "$RECIPE${SMOKE:+ (smoke)}: everything goes into $WORK"
     main
     compare_with_paper
+    exit # bash reads a script as it goes: what is edited below while it runs shall not be read
 }
 
 read_options() {
