@@ -5,9 +5,11 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.builders import fairseq_checkpoint
 
@@ -22,6 +24,12 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(copy)], check=True)
     subprocess.run([sys.executable, "-m", "build", "--outdir", folder, copy], check=True, capture_output=True)
     return folder
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == version("nmtprune")
+    assert len(citation["references"]) == 5
 
 
 @pytest.mark.slow

@@ -100,7 +100,7 @@ def test_programs_that_a_readme_calls_are_there(document: str) -> None:
 
 
 @pytest.mark.parametrize("document", [*SELF_CONTAINED, *WITH_A_MODEL])
-def test_documents_of_the_manual_exist_once(document: str) -> None:
+def test_every_document_that_is_run_has_commands(document: str) -> None:
     assert blocks(document), f"{document}: no commands"
 
 
