@@ -59,6 +59,7 @@ def quality(percent: int) -> str:
         "enc/dec/cross",
         *("BLEU 2016", "BLEU 2017"),
         "change 2016",
+        "p",
         "change 2017",
         "the papers",
     ]
@@ -76,10 +77,20 @@ def _quality_row(row: str, name: str, paper: str) -> list[str]:
     name += f" (mean of {len(samples)})" if len(samples) > 1 else ""
     cells = [name, str(sum(heads.values())), kinds if len(samples) == 1 else "drawn"]
     cells += [_bleu_cell(samples, test) for test in TESTS]
-    cells += [
+    changes = [
         "" if row == UNPRUNED else f"{mean_bleu(samples, test) - mean_bleu([UNPRUNED], test):+.2f}" for test in TESTS
     ]
+    cells += [changes[0], _p_value(row) if len(samples) == 1 else "", changes[1]]
     return [*cells, paper]
+
+
+def _p_value(row: str) -> str:
+    """Two-sided p of the change on test 2016, where the model was compared in `bench`."""
+    for model in load("bench-models.json")["models"]:
+        if name_of(model["name"]) == row and model["difference"]:
+            p = model["difference"]["p"]
+            return f"{p:.4f}" if p >= 0.001 else "< 0.001"
+    return ""
 
 
 def _bleu_cell(samples: Sequence[str], test: str) -> str:
@@ -162,7 +173,9 @@ def lottery() -> str:
 
 def updates() -> str:
     """Updates that went into each model."""
-    settings = dict(re.findall(r"([A-Z][A-Z0-9_]+)=([0-9]+)", "\n".join(load("run.json")["settings"])))
+    # The first value of a name is that of the run, later ones are the smoke's.
+    found = re.findall(r"([A-Z][A-Z0-9_]+)=([0-9]+)", "\n".join(load("run.json")["settings"]))
+    settings = dict(reversed(found))
     base, tune = int(settings["BASE_UPDATES"]), int(settings["FINE_TUNE_UPDATES"])
     pretrain, prune = int(settings["LOTTERY_PRETRAIN"]), int(settings["LOTTERY_PRUNE"])
     iterations = len(load("lottery.lottery.json")["iterations"])
