@@ -233,6 +233,7 @@ class BenchFile(_Facts):
     version: Literal[1]
     threads: int | None = None
     repeat: int
+    synthetic: dict[str, Any] | None = Field(None, description="shape and sentences that --synthetic made up")
     models: list[BenchedModel] = Field(description="the first is what the others are compared with")
     provenance: dict[str, Any] | None = None
 
