@@ -27,7 +27,7 @@ LOTTERY_TICKETS='25:3 50:6 72:9' # percent removed, and the iteration after whic
 DISK_GB=1 DISK_WHY='twenty checkpoints of 30 MB'
 
 smoke_settings() {
-    PERCENTS=50 SEEDS='1 2'
+    PERCENTS=50 SEEDS=1
     GREEDY_STEP=18 GREEDY_UNTIL=36
     LOTTERY_PRETRAIN=4 LOTTERY_PRUNE=4 LOTTERY_HEADS=36 LOTTERY_UNTIL=50% LOTTERY_TICKETS=50:1
 }
