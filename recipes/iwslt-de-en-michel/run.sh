@@ -13,12 +13,16 @@ main() {
 # train_epochs: models/epoch-N.pt for each of EPOCHS.
 train_epochs() {
     local folder=$WORK/trainings/epochs epoch
+    # Stopped after the training, while models were put in their places.
+    [ ! -e "$WORK/models/epoch-${EPOCHS##* }.pt" ] || { rm -rf "$folder" && return 0; }
     mkdir -p "$folder"
-    # shellcheck disable=SC2046 # options are words
     run $(trainer) "$DATA_BIN" --user-dir "$(nmtprune user-dir)" --save-dir "$folder" --max-epoch "${EPOCHS##* }" \
         --seed "$SEED" --log-format simple --log-interval 100 $(shape_options) \
         $(schedule "$LEARNING_RATE" "$WARMUP_UPDATES") $(loss_options) "${OPTIMIZER[@]}" $(machine_options)
-    for epoch in $EPOCHS; do mv "$folder/checkpoint$epoch.pt" "$WORK/models/epoch-$epoch.pt"; done
+    # The last epoch's comes last: where it is, all are.
+    for epoch in $EPOCHS; do
+        [ -e "$WORK/models/epoch-$epoch.pt" ] || mv "$folder/checkpoint$epoch.pt" "$WORK/models/epoch-$epoch.pt"
+    done
     rm -r "$folder"
 }
 

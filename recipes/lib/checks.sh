@@ -43,7 +43,7 @@ open_work() {
     case $WORK in *[[:space:]]*) fail 2 "--work $WORK: a path with blanks will not do" ;; esac
     mkdir -p "$WORK" || fail 8 "$WORK: the folder cannot be made"
     WORK=$(cd "$WORK" && pwd)
-    settings=$(printf '%s\n' "$RECIPE smoke=$SMOKE data=$DATA" | cat - "$HERE/settings.sh" | sha256sum)
+    settings=$(printf '%s\n' "$RECIPE smoke=$SMOKE data=$DATA" | cat - "$LIB/defaults.sh" "$LIB/smoke.sh" "$HERE/settings.sh" | sha256sum)
     if [ -e "$WORK/settings.sha256" ]; then
         [ "$(cat "$WORK/settings.sha256")" = "$settings" ] ||
             fail 8 "$WORK: holds a run of other settings or data: --work names another folder"

@@ -5,14 +5,21 @@
 evaluate() { step "evaluate-$1${3:+-$3}" do_evaluate "$1" "$2" "${3:-1}"; }
 
 do_evaluate() {
-    local row=$1 checkpoint=$2 sample=$3 name=$1-$3 test found
+    local row=$1 checkpoint=$2 sample=$3 name=$1-$3
     [ "$sample" != 1 ] || name=$1
+    measure_model "$row" "$name" "$sample" "$checkpoint" --data-bin "$DATA_BIN" --sentencepiece "$WORK/spm.model" \
+        $(search_options)
+}
+
+# measure_model ROW NAME SAMPLE CHECKPOINT OPTION...: options of nmtprune translate; files are results/NAME.*.
+measure_model() {
+    local row=$1 name=$2 sample=$3 checkpoint=$4 test found
+    shift 4
     for test in $(test_names); do
-        run nmtprune translate "$checkpoint" --data-bin "$DATA_BIN" --sentencepiece "$WORK/spm.model" \
-            --source "$WORK/corpus/test.$test.$SOURCE_LANG" $(search_options) >"$WORK/results/$name.$test.txt"
+        run nmtprune translate "$checkpoint" --source "$WORK/corpus/test.$test.$SOURCE_LANG" "$@" \
+            >"$WORK/results/$name.$test.txt"
         measure_bleu "$WORK/corpus/test.$test.$TARGET_LANG" "$WORK/results/$name.$test.txt" "$WORK/results/$name.$test.json"
         found=$(pick "$WORK/results/$name.$test.json" score confidence_mean=0 confidence_var=0)
-        # shellcheck disable=SC2086 # three numbers
         record "$row" "$test" $(interval $found) "$sample"
     done
     nmtprune inspect "$checkpoint" --format json >"$WORK/results/$name.inspect.json"

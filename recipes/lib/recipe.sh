@@ -29,7 +29,7 @@ $(sed -n '2s/^# //p' "$0")
   --data DIR    Take these files instead of downloading: $(needed_files | tr '\n' ' ')(each also as .gz).
   --work DIR    Folder of the run; the same command goes on where an earlier one stopped. [recipe-runs/$RECIPE]
   --gpus N      GPUs of this machine to train on. [all there are]
-  --torchrun    Start trainings by torchrun, one process per GPU.
+  --torchrun    Start trainings by torchrun, one process per GPU; l0 and lottery start theirs themselves.
   --only GLOB   Only the steps of these names: spreads a recipe over machines that share the folder.
 USAGE
 }
@@ -81,12 +81,14 @@ read_options() {
     WORK=${WORK:-recipe-runs/$RECIPE${SMOKE:+-smoke}}
 }
 
-# choose_gpus: all that there are, or the first ones; fairseq-train takes every GPU that it sees.
+# choose_gpus: all that are visible, or the first of them; fairseq-train takes every GPU that it sees.
 choose_gpus() {
     if [ -z "$GPUS" ]; then
         GPUS=$(python -c 'import torch; print(torch.cuda.device_count())')
-    elif [ -z "${CUDA_VISIBLE_DEVICES:-}" ]; then
-        CUDA_VISIBLE_DEVICES=$(seq -s , 0 $((GPUS - 1)))
+    elif [ "$GPUS" -eq 0 ]; then
+        export CUDA_VISIBLE_DEVICES=''
+    else
+        CUDA_VISIBLE_DEVICES=$(cut -d , -f "1-$GPUS" <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s , 0 $((GPUS - 1)))}")
         export CUDA_VISIBLE_DEVICES
     fi
 }

@@ -27,6 +27,8 @@ fine_tune() {
 do_train() {
     local name=$1 updates=$2 folder=$WORK/trainings/$1
     shift 2
+    # The model is put in its place when it is trained, in one move: a step that was stopped after that has nothing left to do.
+    [ ! -e "$WORK/models/$name.pt" ] || { rm -rf "$folder" && return 0; }
     mkdir -p "$folder"
     # fairseq-train goes on by itself where the folder has a last checkpoint.
     run $(trainer) "$DATA_BIN" --user-dir "$(nmtprune user-dir)" --save-dir "$folder" \

@@ -96,19 +96,10 @@ train_marian() {
 }
 
 evaluate_marian() {
-    local model test row found
+    local model
     for model in model slim; do
-        row=marian-$model
-        for test in $(test_names); do
-            run nmtprune translate "$WORK/marian/$model.npz" --vocabs "$WORK/marian/vocab.spm" "$WORK/marian/vocab.spm" \
-                --source "$WORK/corpus/test.$test.$SOURCE_LANG" --beam "$BEAM" >"$WORK/results/$row.$test.txt"
-            measure_bleu "$WORK/corpus/test.$test.$TARGET_LANG" "$WORK/results/$row.$test.txt" "$WORK/results/$row.$test.json"
-            found=$(pick "$WORK/results/$row.$test.json" score confidence_mean=0 confidence_var=0)
-            # shellcheck disable=SC2086 # three numbers
-            record "$row" "$test" $(interval $found) 1
-        done
-        nmtprune inspect "$WORK/marian/$model.npz" --format json >"$WORK/results/$row.inspect.json"
-        record_figures 1 inspected "$WORK/results/$row.inspect.json" "$row"
+        measure_model "marian-$model" "marian-$model" 1 "$WORK/marian/$model.npz" \
+            --vocabs "$WORK/marian/vocab.spm" "$WORK/marian/vocab.spm" --beam "$BEAM"
     done
 }
 

@@ -70,7 +70,13 @@ get_model() {
         train_pretrained
     elif [ -n "$DATA" ]; then
         local file
-        for file in $PRETRAINED_FILES; do ln -s "$DATA/$file" "$WORK/pretrained/$file"; done
+        for file in $PRETRAINED_FILES; do
+            if [ -e "$DATA/$file" ]; then
+                ln -s "$DATA/$file" "$WORK/pretrained/$file"
+            else
+                gunzip -c "$DATA/$file.gz" >"$WORK/pretrained/$file"
+            fi
+        done
     else
         run curl --fail --silent --show-error --location "$PRETRAINED" -o "$WORK/pretrained.tar.bz2" || {
             echo "Error: step model cannot get $PRETRAINED; without a network, --data DIR takes what is in it: $PRETRAINED_FILES"
