@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nmtprune.architecture import ModuleId
 from nmtprune.data.batching import BatchLimits
-from nmtprune.data.corpus import Corpus, random_corpus
+from nmtprune.data.corpus import Corpus, load_corpus, random_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.data.sentences import Sentences
 from nmtprune.engines import Engine, EngineSettings, Kept, open_engine, toolkit
@@ -34,7 +34,7 @@ from tests.model import support
 LENGTHS = (1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10, 12, 12, 14, 16)
 """Tokens of the sentences, the end-of-sentence symbol included."""
 
-MARIAN = {"post-norm, all tied": (3, 2.5), "SSRU decoder of tied layers": (2, 2.9)}
+MARIAN = {"post-norm, all tied": (3, 1.3), "SSRU decoder of tied layers": (5, 1.5)}
 """Variant -> seed, and what makes the end of a sentence likelier."""
 
 FAIRSEQ = ("post-norm, separate embeddings", "pre-norm, all embeddings shared")
@@ -147,8 +147,7 @@ def _some_places(most: int) -> Callable[[Callable[..., None]], Callable[..., Non
 
 CASES = [(variant, name) for variant in (*FAIRSEQ, *MARIAN) for name in ("greedy", "beam", "unnormalized")]
 SERVED = [(variant, name) for variant, name in CASES if "SSRU" not in variant]
-QUICK = {(FAIRSEQ[0], "greedy"), (FAIRSEQ[0], "beam"), ("post-norm, all tied", "greedy"),
-         ("post-norm, all tied", "unnormalized"), ("SSRU decoder of tied layers", "beam")}  # fmt: skip
+QUICK = {(FAIRSEQ[0], "beam"), ("post-norm, all tied", "greedy"), ("SSRU decoder of tied layers", "beam")}
 
 
 def _quick_and_slow(cases: list[tuple[str, str]]) -> list[object]:
@@ -159,7 +158,7 @@ def _check_translations(subject: Subject, engine: Engine, search: Search) -> Non
     alone = engine.translate(subject.corpus, {})
     _check_limits_matter(alone, search)
 
-    @_some_places(15)
+    @_some_places(8)
     def check(places: list[int], size: int) -> None:
         engine.settings = _settings(search, size)
         _check_same(engine.translate(subject.some(places), {}), [alone[place] for place in places])
@@ -187,10 +186,10 @@ def test_ablation(subject: Callable[[str], Subject], variant: str, name: str) ->
     own, search = subject(variant), _search(variant, name)
     engine = own.engine("native", search, 1)
     cross, encoder = ModuleId("cross", 0), ModuleId("encoder", 0)
-    systems: list[Kept] = [{}, {cross: [0, 2, 3]}, {cross: [1]}, {encoder: [1, 2]}, {encoder: [], cross: [3]}]
+    systems: list[Kept] = [{}, {cross: [0, 2, 3]}, {encoder: [], cross: [3]}]
     alone = [[found[0].tokens for found in engine.translate(own.corpus, kept)] for kept in systems]
 
-    @_some_places(6)
+    @_some_places(4)
     def check(places: list[int], size: int) -> None:
         engine.settings = _settings(search, size)
         found = engine.ablation(own.some(places)).best(systems)
@@ -199,9 +198,7 @@ def test_ablation(subject: Callable[[str], Subject], variant: str, name: str) ->
     check()
 
 
-@pytest.mark.parametrize(
-    ("variant", "name"), [("post-norm, all tied", "beam"), ("SSRU decoder of tied layers", "beam")]
-)
+@pytest.mark.parametrize(("variant", "name"), _quick_and_slow([(variant, "beam") for variant in MARIAN]))
 def test_marian_itself(subject: Callable[[str], Subject], tmp_path: Path, variant: str, name: str) -> None:
     """It gets sentences one by one, which its own command does at --mini-batch 1; with the flag it gets batches."""
     own, search = subject(variant), _search(variant, name)
@@ -226,7 +223,7 @@ def test_marian_itself(subject: Callable[[str], Subject], tmp_path: Path, varian
         assert texts[0] != [[own.text(each) for each in one] for one in alone]
 
 
-@pytest.mark.parametrize("limit", [(1.2, 10), (1.2, 1)], ids=str)
+@pytest.mark.parametrize("limit", [(1.2, 10), pytest.param((1.5, 0), marks=pytest.mark.slow)], ids=str)
 def test_fairseq_itself(
     subject: Callable[[str], Subject], limit: tuple[float, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,10 +235,21 @@ def test_fairseq_itself(
     for options in (search, _by_batch(search)):
         native, fairseq = (own.engine(name, options, 5).translate(own.corpus, {}) for name in ("native", "fairseq"))
         _check_same(fairseq, native)
-        assert (native == pytest.approx(alone)) == (options is search)
+        texts = [[[each.tokens for each in one] for one in found] for found in (native, alone)]
+        assert (texts[0] == texts[1]) == (options is search)
 
 
-def test_the_limit_is_computed_in_marians_precision(subject: Callable[[str], Subject], tmp_path: Path) -> None:
-    """1.1 times 10 tokens are 11 in single precision; in double precision it is a little more, and rounded up to 12."""
-    assert 1.1 * 10 > 11
-    assert MarianSearchOptions(max_length_factor=1.1).max_len(10, 0) + 1 == 11
+@pytest.mark.parametrize(("factor", "words"), [(1.2, 31), (2.2, 55)])
+def test_the_limit_is_computed_in_marians_precision(tmp_path: Path, factor: float, words: int) -> None:
+    """1.2 times 25 tokens are a little more than 30 in single precision, and 2.2 times 25 no more than 55."""
+    arrays = marian_arrays()
+    arrays["decoder_ff_logit_out_b"][0, 0] -= 30
+    path, vocabulary, source = write(tmp_path / "model.npz", arrays), vocabulary_file(tmp_path), tmp_path / "source"
+    source.write_text(" ".join(f"w{word}" for word in range(2, 26)) + "\n")
+    data = DataOptions(source=source, vocabs=(vocabulary, vocabulary), post_process="none")
+    checkpoint = load(path)
+    corpus = load_corpus(data, profile(checkpoint), references=False)
+    search = MarianSearchOptions(beam=1, max_length_factor=factor)
+    for engine in ("native", "marian"):
+        (found,) = open_engine(engine, checkpoint, _settings(search, 4)).translate(corpus, {})
+        assert len(corpus.decode(found[0].tokens).split()) == words
