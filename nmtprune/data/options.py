@@ -21,13 +21,21 @@ class DataOptions:
             commas, are joined.
         source: raw text, one sentence per line, plain or gzip; ``-`` is standard input.
         reference: raw reference translations of `source` or of the subset.
-        sentencepiece: SentencePiece model that splits raw text.
-        bpe_codes: codes of subword-nmt or fastBPE that split raw text.
+        sentencepiece: SentencePiece model that splits raw text of both sides.
+        bpe_codes: codes of subword-nmt or fastBPE that split raw text of both sides.
+        source_sentencepiece: SentencePiece model of the source side alone.
+        target_sentencepiece: SentencePiece model of the target side alone.
+        source_bpe_codes: BPE codes of the source side alone.
+        target_bpe_codes: BPE codes of the target side alone.
         source_lang: source language, where the folder or the checkpoint leaves it open.
         target_lang: target language, likewise.
         vocabs: source and target vocabulary of a Marian model, for raw text.
         post_process: how symbols become words, one of POST_PROCESSES; None: as the other settings suggest.
         tokenizer: how raw text is tokenized and translations are detokenized, one of TOKENIZERS.
+        moses_no_dash_splits: the Moses tokenizer leaves hyphenated words whole.
+        moses_no_escape: the Moses tokenizer leaves characters that XML reserves as they are.
+        lowercase_source: lower-case raw source text, behind the tokenizer.
+        lowercase_target: lower-case raw references before they become token ids.
         skip_invalid: leave out sentences that are longer than the model's positions instead of refusing them.
         join_shards: SUBSET, SUBSET1, SUBSET2, ... are one set, as fairseq-train takes its training set.
     """
@@ -38,11 +46,19 @@ class DataOptions:
     reference: Path | None = None
     sentencepiece: Path | None = None
     bpe_codes: Path | None = None
+    source_sentencepiece: Path | None = None
+    target_sentencepiece: Path | None = None
+    source_bpe_codes: Path | None = None
+    target_bpe_codes: Path | None = None
     vocabs: tuple[Path, Path] | None = None
     source_lang: str | None = None
     target_lang: str | None = None
     post_process: str | None = None
     tokenizer: str | None = None
+    moses_no_dash_splits: bool = False
+    moses_no_escape: bool = False
+    lowercase_source: bool = False
+    lowercase_target: bool = False
     skip_invalid: bool = False
     join_shards: bool = False
 
@@ -62,6 +78,14 @@ class DataOptions:
         if self.source is not None:
             return ()
         return tuple(name.strip() for name in (self.subset or DEFAULT_SUBSET).split(","))
+
+    def subword_model(self, side: str) -> tuple[str, Path] | None:
+        """What splits raw text of side ``source`` or ``target``: its kind as POST_PROCESSES names it, and its file."""
+        for name, kind in (("sentencepiece", "sentencepiece"), ("bpe_codes", "subword_nmt")):
+            path: Path | None = getattr(self, f"{side}_{name}") or getattr(self, name)
+            if path is not None:
+                return kind, path
+        return None
 
     def _form_faults(self) -> list[str]:
         faults = []
@@ -85,15 +109,28 @@ class DataOptions:
         return faults
 
     def _value_faults(self) -> list[str]:
-        faults = []
-        if self.sentencepiece is not None and self.bpe_codes is not None:
-            faults.append("--sentencepiece and --bpe-codes exclude each other")
+        faults = self._subword_faults()
         if self.post_process not in (None, *POST_PROCESSES):
             faults.append(f"unknown --post-process '{self.post_process}' (choose among {', '.join(POST_PROCESSES)})")
         if self.tokenizer not in (None, *TOKENIZERS):
             faults.append(f"unknown --tokenizer '{self.tokenizer}' (choose among {', '.join(TOKENIZERS)})")
         if not all(self.subsets) and self.source is None:
             faults.append(f"--subset '{self.subset}' holds an empty name")
+        return faults
+
+    def _subword_faults(self) -> list[str]:
+        """Two subword models for one side."""
+        options = [f"{side}{name}" for side in ("", "source_", "target_") for name in ("sentencepiece", "bpe_codes")]
+        given = {name: f"--{name.replace('_', '-')}" for name in options if getattr(self, name) is not None}
+        faults = []
+        for side in ("", "source_", "target_"):
+            both = [given[name] for name in (f"{side}sentencepiece", f"{side}bpe_codes") if name in given]
+            if len(both) == 2:
+                faults.append(f"{both[0]} and {both[1]} exclude each other")
+        shared = [given[name] for name in options[:2] if name in given]
+        own = [given[name] for name in options[2:] if name in given]
+        if shared and own:
+            faults.append(f"{shared[0]} is for both sides and excludes {', '.join(own)}")
         return faults
 
 
