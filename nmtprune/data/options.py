@@ -87,6 +87,15 @@ class DataOptions:
                 return kind, path
         return None
 
+    def splits_itself(self, side: str) -> bool:
+        """Whether the vocabulary of that side is a SentencePiece model, with which Marian splits raw text."""
+        return self.vocabs is not None and self.vocabs[side == "target"].suffix == ".spm"
+
+    def segmented(self, side: str) -> bool:
+        """Whether raw text of that side is segmented already: subwords are to be joined, and nothing splits it."""
+        joined = self.post_process not in (None, "none")
+        return joined and self.subword_model(side) is None and not self.splits_itself(side)
+
     def _form_faults(self) -> list[str]:
         faults = []
         if self.data_bin is not None and self.vocabs is not None:
@@ -98,11 +107,12 @@ class DataOptions:
             faults.append("--source needs --data-bin DIR, whose dictionaries dict.LANG.txt turn text into token ids")
         if self.subset is not None:
             faults.append("--subset names binarized data and --source raw text: give one of the two")
-        splits = self.vocabs is not None and all(path.suffix == ".spm" for path in self.vocabs)
-        if not (splits or self.sentencepiece or self.bpe_codes or self.post_process == "none"):
+        models = (self.subword_model(side) for side in ("source", "target"))
+        if not (any(models) or self.splits_itself("source") or self.post_process):
             faults.append(
-                "--source needs --sentencepiece MODEL or --bpe-codes FILE "
-                "(or --post-process none, for text whose words are the dictionary's symbols)"
+                "--source needs --sentencepiece MODEL or --bpe-codes FILE (or --source-sentencepiece and "
+                "--target-sentencepiece, one for each side; or --post-process METHOD, for text that is segmented "
+                "already; or --post-process none, for text whose words are the dictionary's symbols)"
             )
         if self.source == STDIN and self.reference == STDIN:
             faults.append("--source and --reference cannot both be standard input")
@@ -114,6 +124,13 @@ class DataOptions:
             faults.append(f"unknown --post-process '{self.post_process}' (choose among {', '.join(POST_PROCESSES)})")
         if self.tokenizer not in (None, *TOKENIZERS):
             faults.append(f"unknown --tokenizer '{self.tokenizer}' (choose among {', '.join(TOKENIZERS)})")
+        moses = {"--moses-no-dash-splits": self.moses_no_dash_splits, "--moses-no-escape": self.moses_no_escape}
+        if self.tokenizer != "moses" and any(moses.values()):
+            faults.append(f"{', '.join(name for name in moses if moses[name])} needs --tokenizer moses")
+        for side in ("source", "target"):
+            if self.source is not None and getattr(self, f"lowercase_{side}") and self.segmented(side):
+                reason = f"with --post-process {self.post_process} and no subword model text is segmented already"
+                faults.append(f"--lowercase-{side}: {reason}")
         if not all(self.subsets) and self.source is None:
             faults.append(f"--subset '{self.subset}' holds an empty name")
         return faults
@@ -131,6 +148,12 @@ class DataOptions:
         own = [given[name] for name in options[2:] if name in given]
         if shared and own:
             faults.append(f"{shared[0]} is for both sides and excludes {', '.join(own)}")
+        for number, side in enumerate(("source", "target")):
+            named = getattr(self, f"{side}_sentencepiece") or getattr(self, f"{side}_bpe_codes")
+            if self.vocabs is not None and self.splits_itself(side) and named not in (None, self.vocabs[number]):
+                faults.append(
+                    f"{self.vocabs[number]} splits the {side} side itself: {named} goes with a .yml vocabulary"
+                )
         return faults
 
 
