@@ -147,8 +147,19 @@ def _reference(path: Path, content: Content) -> TextFile:
     text = read_text(path)
     if len(text.lines) != len(content.source):
         counts = f"{len(text.lines)} lines, but {content.name} has {len(content.source)} sentences"
-        raise DataError(f"{text.name}: {counts}: the reference must have one line per sentence")
+        why = _other_ends(text, len(content.source))
+        raise DataError(f"{text.name}: {counts}: the reference must have one line per sentence{why}")
     return text
+
+
+def _other_ends(text: TextFile, wanted: int) -> str:
+    """Why a file may have another number of lines than its author thought."""
+    filled = len("\n".join(text.lines).rstrip().split("\n"))
+    if filled < len(text.lines):
+        return f" (the last {len(text.lines) - filled} of its lines are empty)"
+    if sum(len(line.splitlines()) or 1 for line in text.lines) == wanted:
+        return " (it has characters inside of lines, such as U+2028 or a carriage return, that ended lines elsewhere)"
+    return ""
 
 
 def _read_side(name: str, lines: Sequence[str], side: str, pair: LanguagePair) -> TextSide:

@@ -110,9 +110,9 @@ class DataOptions:
         models = (self.subword_model(side) for side in ("source", "target"))
         if not (any(models) or self.splits_itself("source") or self.post_process):
             faults.append(
-                "--source needs --sentencepiece MODEL or --bpe-codes FILE (or --source-sentencepiece and "
-                "--target-sentencepiece, one for each side; or --post-process METHOD, for text that is segmented "
-                "already; or --post-process none, for text whose words are the dictionary's symbols)"
+                "--source needs --sentencepiece MODEL or --bpe-codes FILE, for one side or both "
+                "(--source-sentencepiece, ...); text that is segmented already needs --post-process METHOD, and "
+                "--post-process none where its words are the dictionary's symbols"
             )
         if self.source == STDIN and self.reference == STDIN:
             faults.append("--source and --reference cannot both be standard input")

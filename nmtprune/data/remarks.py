@@ -1,5 +1,6 @@
 """What is probably wrong with raw text: tokens that a vocabulary does not have, words that another segmenter tore."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ _MOST_UNKNOWN = 0.5
 _MANY_TORN = 0.1
 _FEW_WORDS = 20
 _WORD_START, _WORD_GOES_ON = "▁", "@@"
+_MANY_TOKENIZED = 0.1
+_MOSES = re.compile(r"&(?:apos|quot|#91|#93|#124);|@-@")
 _MOSES_ESCAPES = frozenset({"&apos;", "&quot;", "@-@", "&amp;", "&#91;"})
 
 
@@ -100,6 +103,7 @@ class TextSide:
         found = self._unknown(measured=measured)
         if not found:
             found = self._torn()
+        found += self._tokenized()
         if self.side == "source" and self.side not in self.codec.own_segmenters:
             found += self.codec.tags.remarks(self.lines, lambda line: self.codec.encode(line, self.side))
         return found
@@ -112,6 +116,16 @@ class TextSide:
                 f"{self.name}: the text is segmented already (it carries the mark {mark.name}) and would be once "
                 "more: leave the subword model and the tokenizer of that side out, or give text of words"
             )
+
+    def _tokenized(self) -> list[str]:
+        """A remark where Moses tokenizes what it has tokenized before: it would escape its own escapes."""
+        if self.side not in self.codec.tokenizers:
+            return []
+        tokenized = sum(_MOSES.search(line) is not None for line in self.lines)
+        if tokenized <= _MANY_TOKENIZED * len(self.lines):
+            return []
+        lines = f"{tokenized} of {len(self.lines)} lines have marks such as &apos; or @-@"
+        return [f"the {self.text} looks tokenized by Moses already ({lines}): leave --tokenizer moses out"]
 
     def _unknown(self, *, measured: bool) -> list[str]:
         unknown = UnknownTokens.of(self.sentences, self.vocabulary)

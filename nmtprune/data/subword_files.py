@@ -36,7 +36,7 @@ def _kind(path: Path, stored: bytes) -> str | None:
     pieces = f"it is a list of SentencePiece's pieces: name the model, {path.with_suffix('.model').name}"
     words = "it is a list of words with their counts, such as fairseq's dictionaries"
     codes = "it holds BPE codes: name it with --bpe-codes"
-    forms = {r".*\t-?[\d.e+-]+": pieces, r"\S+ \d+\s*": words, r".+: \d+": "it is a vocabulary", _MERGE: codes}
+    forms = {r".*\t-?[\d.e+-]+": pieces, r".+: \d+": "it is a vocabulary", r"\S+ \d+\s*": words, _MERGE: codes}
     if lines[0].startswith("#version:"):
         return codes
     return next((kind for form, kind in forms.items() if all(re.fullmatch(form, line) for line in lines)), None)

@@ -151,7 +151,10 @@ def test_raw_text(folder: Path, text: Path, tmp_path: Path) -> None:
     assert corpus.target is not None
     assert [ids.tolist() for ids in corpus.target] == [[3, 3, 2], [2], [7, 2], [8, 2]]
     assert corpus.notes == (
-        f"{text}: 1 of 7 tokens (14%) are not in {folder}/dict.en.txt: is this the model's subword model?",
+        f"1 of 7 source tokens (14%) are not in {folder}/dict.en.txt: are subword model, tokenization, casing and "
+        "language those of the model's source side?",
+        f"2 of 4 reference tokens (50%) are not in {folder}/dict.de.txt: are subword model, tokenization, casing and "
+        "language those of the model's target side?",
         "empty source sentences: 1 of 4",
         "empty references: 1 of 4",
     )
