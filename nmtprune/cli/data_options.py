@@ -45,8 +45,8 @@ _LANGUAGES = (
     click.option("-t", "--target-lang", metavar="LANG", help="Target language, likewise."),
 )
 _SUBWORDS = (
-    click.option("--sentencepiece", type=_PATH, metavar="MODEL", help="SentencePiece model that splits raw text."),
-    click.option("--bpe-codes", type=_PATH, metavar="FILE", help="subword-nmt or fastBPE codes that split raw text."),
+    click.option("--sentencepiece", type=_PATH, metavar="MODEL", help="SentencePiece model of both languages."),
+    click.option("--bpe-codes", type=_PATH, metavar="FILE", help="subword-nmt or fastBPE codes of both languages."),
     click.option(
         "--source-sentencepiece",
         type=_PATH,

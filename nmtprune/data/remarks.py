@@ -15,7 +15,8 @@ SAMPLE = 1000
 
 _MANY_UNKNOWN = 0.02
 _MOST_UNKNOWN = 0.5
-_MANY_TORN = 0.1
+_MANY_TORN, _MOST_TORN = 0.1, 0.5
+_MUCH_TORN = 0.2
 _FEW_WORDS = 20
 _WORD_START, _WORD_GOES_ON = "▁", "@@"
 _MANY_TOKENIZED = 0.1
@@ -96,13 +97,13 @@ class TextSide:
             measured: figures are computed on these sentences, so that nearly unknown text is an error.
 
         Raises:
-            DataError: text that is segmented already is segmented once more, or most of the tokens of text that is
-                measured are unknown.
+            DataError: text that is segmented already is segmented once more; or most tokens of text that is measured
+                are unknown, or most of its words torn.
         """
         self._refuse_segmented()
         found = self._unknown(measured=measured)
         if not found:
-            found = self._torn()
+            found = self._torn(measured=measured)
         found += self._tokenized()
         if self.side == "source" and self.side not in self.codec.own_segmenters:
             found += self.codec.tags.remarks(self.lines, lambda line: self.codec.encode(line, self.side))
@@ -154,21 +155,27 @@ class TextSide:
             return "its symbols are of text that Moses tokenized: give --tokenizer moses, or text that is tokenized"
         return f"are subword model, tokenization, casing and language those of the model's {self.side} side?"
 
-    def _torn(self) -> list[str]:
-        """A remark where words that the vocabulary has were cut into smaller symbols, as no segmenter of it does."""
+    def _torn(self, *, measured: bool) -> list[str]:
+        """Words that the vocabulary has whole and that were cut all the same, as no segmenter of its own does."""
         segmenter = self.codec.segmenters.get(self.side)
         if segmenter is None:
             return []
         known = set(self.vocabulary.symbols)
-        words = [word for line in self.symbols for word in _words(line.split()) if "".join(word) in known]
-        torn = sum(len(word) > 1 for word in words)
-        if len(words) < _FEW_WORDS or torn <= _MANY_TORN * len(words):
+        words = [word for line in self.symbols for word in _words(line.split())]
+        whole = [word for word in words if "".join(word) in known]
+        torn = [word for word in whole if len(word) > 1]
+        # A text of another script has a few names that only the other side's model has whole: they say nothing.
+        much = sum(map(len, torn)) > _MUCH_TORN * sum(map(len, words))
+        if len(whole) < _FEW_WORDS or not much or len(torn) <= _MANY_TORN * len(whole):
             return []
-        return [
-            f"{segmenter.path} cuts {torn} of {len(words)} {self.text} words that {self.vocabulary.path} has whole: "
-            f"is it the subword model of the {self.side} side? (--source-sentencepiece and --target-sentencepiece, or "
-            "--source-bpe-codes and --target-bpe-codes, name one for each)"
-        ]
+        reason = (
+            f"{segmenter.path} cuts {len(torn)} of {len(whole)} {self.text} words that {self.vocabulary.path} has "
+            f"whole: is it the subword model of the {self.side} side? (--source-sentencepiece and "
+            "--target-sentencepiece, or --source-bpe-codes and --target-bpe-codes, name one for each)"
+        )
+        if measured and len(torn) > _MOST_TORN * len(whole):
+            raise DataError(f"{self.name}: {reason}")
+        return [reason]
 
 
 def _words(symbols: Sequence[str]) -> list[list[str]]:

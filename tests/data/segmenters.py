@@ -22,13 +22,15 @@ GERMAN = [
 ]  # fmt: skip
 
 
-def sentencepiece_model(path: Path, lines: Sequence[str], size: int = 160, **options: object) -> Path:
+def sentencepiece_model(
+    path: Path, lines: Sequence[str], size: int = 160, *, model_type: str = "bpe", **options: object
+) -> Path:
     """A model that has most words of the lines whole."""
     import sentencepiece
 
     with path.open("wb") as stream:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(list(lines) * 5), model_writer=stream, vocab_size=size, model_type="bpe",
+            sentence_iterator=iter(list(lines) * 5), model_writer=stream, vocab_size=size, model_type=model_type,
             hard_vocab_limit=False, minloglevel=2, **options,
         )  # fmt: skip
     return path

@@ -162,22 +162,32 @@ def test_a_user_defined_symbol_is_sentencepieces_own(sides: Sides, tmp_path: Pat
 
 def test_words_torn_by_the_model_of_the_other_side(sides: Sides) -> None:
     """A joint vocabulary knows the symbols of both models: nothing is unknown, and yet wrong."""
-    symbols = [*pieces(sides.spm["en"], [*ENGLISH, *GERMAN]), *pieces(sides.spm["de"], [*ENGLISH, *GERMAN])]
-    data_bin = sides.data_bin("joint", symbols, symbols)
-    notes = sides.corpus(data_bin, sentencepiece=sides.spm["en"]).notes
-    assert len(notes) == 1
-    assert notes[0].startswith(f"{sides.spm['en']} cuts ")
-    assert "reference words that" in notes[0] and "is it the subword model of the target side?" in notes[0]
-    (note,) = sides.corpus(data_bin, sentencepiece=sides.spm["de"]).notes
-    assert "source words that" in note and "is it the subword model of the source side?" in note
-    both = {"source_sentencepiece": sides.spm["en"], "target_sentencepiece": sides.spm["de"]}
-    assert sides.corpus(data_bin, **both).notes == ()
-    symbols = [*subwords(sides.codes["en"], [*ENGLISH, *GERMAN]), *subwords(sides.codes["de"], [*ENGLISH, *GERMAN])]
-    data_bin = sides.data_bin("joint-bpe", symbols, symbols)
-    (note,) = sides.corpus(data_bin, bpe_codes=sides.codes["en"]).notes
-    assert "is it the subword model of the target side?" in note
-    both = {"source_bpe_codes": sides.codes["en"], "target_bpe_codes": sides.codes["de"]}
-    assert sides.corpus(data_bin, **both).notes == ()
+    for kind, segment in (("sentencepiece", pieces), ("bpe_codes", subwords)):
+        models = sides.spm if kind == "sentencepiece" else sides.codes
+        symbols = [*segment(models["en"], [*ENGLISH, *GERMAN]), *segment(models["de"], [*ENGLISH, *GERMAN])]
+        data_bin = sides.data_bin(f"joint-{kind}", symbols, symbols)
+        reason = _refused(sides, data_bin, **{kind: models["en"]})
+        assert reason.startswith(f"{sides.german}: {models['en']} cuts ")
+        assert "reference words that" in reason and "is it the subword model of the target side?" in reason
+        reason = _refused(sides, data_bin, **{kind: models["de"]})
+        assert "source words that" in reason and "is it the subword model of the source side?" in reason
+        both = {f"source_{kind}": models["en"], f"target_{kind}": models["de"]}
+        assert sides.corpus(data_bin, **both).notes == ()
+        wrong = DataOptions(data_bin=data_bin, source=sides.english, source_lang="en", target_lang="de",
+                            **{kind: models["de"]})  # fmt: skip
+        (note,) = load_corpus(wrong, ModelProfile(), references=False).notes
+        assert reason == f"{sides.english}: {note}"
+
+
+def test_names_in_a_text_of_another_script_are_torn_by_right(sides: Sides, tmp_path: Path) -> None:
+    """The vocabulary has them whole for the other side."""
+    chinese = [f"一个 man 在 grass 里 hat 跑 {'很多的字' * 20}" for _ in range(12)]
+    model = sentencepiece_model(tmp_path / "zh.spm", [line.replace("man", "") for line in chinese], model_type="char")
+    symbols = pieces(model, chinese)
+    data_bin = sides.data_bin("script", pieces(sides.spm["en"], ENGLISH), [*symbols, "▁man ▁grass ▁hat"])
+    reference = written(tmp_path / "zh", chinese)
+    own = {"source_sentencepiece": sides.spm["en"], "target_sentencepiece": model}
+    assert sides.corpus(data_bin, reference=reference, **own).notes == ()
 
 
 def _refused(sides: Sides, data_bin: Path, **options: Any) -> str:
@@ -235,21 +245,22 @@ def test_what_is_only_translated_is_remarked_on(sides: Sides, tmp_path: Path) ->
 
 
 def test_another_model_of_a_side_is_another_state(sides: Sides) -> None:
-    symbols = [*pieces(sides.spm["en"], [*ENGLISH, *GERMAN]), *pieces(sides.spm["de"], [*ENGLISH, *GERMAN])]
+    en, other = sides.spm["en"], sentencepiece_model(sides.folder / "both.spm", [*ENGLISH, *GERMAN], 250)
+    symbols = [*pieces(en, ENGLISH), *pieces(other, ENGLISH)]
     data_bin = sides.data_bin("identity", symbols, symbols)
-    en, de = sides.spm["en"], sides.spm["de"]
     choices: list[dict[str, Any]] = [
         {"sentencepiece": en},
-        {"sentencepiece": de},
-        {"source_sentencepiece": en, "target_sentencepiece": de},
-        {"source_sentencepiece": de, "target_sentencepiece": en},
+        {"sentencepiece": other},
+        {"source_sentencepiece": en, "target_sentencepiece": other},
+        {"source_sentencepiece": other, "target_sentencepiece": en},
         {"sentencepiece": en, "lowercase_source": True},
         {"sentencepiece": en, "lowercase_target": True},
         {"sentencepiece": en, "tokenizer": "moses"},
         {"sentencepiece": en, "tokenizer": "moses", "moses_no_escape": True},
     ]
-    corpora = [sides.corpus(data_bin, **choice) for choice in choices]
+    text = {"source": sides.english, "reference": sides.english}
+    corpora = [sides.corpus(data_bin, **text, **choice) for choice in choices]
     keys = [(tuple(sorted(corpus.describe().items())), contents(corpus)) for corpus in corpora]
     assert len(set(keys)) == len(choices)
-    same = sides.corpus(data_bin, source_sentencepiece=en, target_sentencepiece=en)
+    same = sides.corpus(data_bin, **text, source_sentencepiece=en, target_sentencepiece=en)
     assert (tuple(sorted(same.describe().items())), contents(same)) == keys[0]
