@@ -88,11 +88,6 @@ _TEXT = (
         "--lowercase-source", is_flag=True, help="Lower-case raw source text, for models of lower-cased text."
     ),
     click.option(
-        "--lowercase-target",
-        is_flag=True,
-        help="Lower-case raw references where they become token ids (losses, importance, confidence).",
-    ),
-    click.option(
         "--skip-invalid-size-inputs-valid-test",
         "skip_invalid",
         is_flag=True,
@@ -100,10 +95,16 @@ _TEXT = (
     ),
 )
 
+_LOWERCASE_TARGET = click.option(
+    "--lowercase-target",
+    is_flag=True,
+    help="Lower-case raw references where they become token ids (losses, importance, confidence).",
+)
+
 
 def data_options(command: F) -> F:
     """DATA for commands that score: the command receives ``data``, a `DataOptions`."""
-    options = (_DATA_BIN, _SUBSET, _SOURCE, _REFERENCE, _VOCABS, *_LANGUAGES, *_SUBWORDS, *_TEXT)
+    options = (_DATA_BIN, _SUBSET, _SOURCE, _REFERENCE, _VOCABS, *_LANGUAGES, *_SUBWORDS, *_TEXT, _LOWERCASE_TARGET)
     decorated: F = _add(_collecting(command), options)
     return decorated
 

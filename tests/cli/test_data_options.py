@@ -129,6 +129,11 @@ def test_help_names_every_option() -> None:
         assert name in text
 
 
+def test_references_have_no_options_where_there_are_none() -> None:
+    result = CliRunner().invoke(translate, ["--data-bin", "bin", "--sentencepiece", "s", "--lowercase-target"])
+    assert result.exit_code == 2 and "No such option" in result.output
+
+
 def test_unknown_methods_are_usage_errors() -> None:
     result = CliRunner().invoke(score, ["m", "--data-bin", "bin", "--post-process", "x"])
     assert result.exit_code == 2
