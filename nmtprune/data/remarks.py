@@ -14,9 +14,11 @@ SAMPLE = 1000
 """Lines by which it is told what is wrong; shares of unknown tokens are of all lines."""
 
 _MANY_UNKNOWN = 0.02
-_MOST_UNKNOWN = 0.5
+# SentencePiece writes a word of unknown letters as two symbols, of which only one is unknown.
+_MOST_UNKNOWN = 0.3
 _MANY_TORN, _MOST_TORN = 0.1, 0.5
 _MUCH_TORN = 0.2
+_MANY_CASED = 0.1
 _FEW_WORDS = 20
 _WORD_START, _WORD_GOES_ON = "▁", "@@"
 _MANY_TOKENIZED = 0.1
@@ -103,7 +105,7 @@ class TextSide:
         self._refuse_segmented()
         found = self._unknown(measured=measured)
         if not found:
-            found = self._torn(measured=measured)
+            found = self._torn(measured=measured) or self._cased()
         found += self._tokenized()
         if self.side == "source" and self.side not in self.codec.own_segmenters:
             found += self.codec.tags.remarks(self.lines, lambda line: self.codec.encode(line, self.side))
@@ -176,6 +178,20 @@ class TextSide:
         if measured and len(torn) > _MOST_TORN * len(whole):
             raise DataError(f"{self.name}: {reason}")
         return [reason]
+
+    def _cased(self) -> list[str]:
+        """A remark where words were cut that the vocabulary has whole in another case."""
+        known = set(self.vocabulary.symbols)
+        folded = {symbol.lower() for symbol in known}
+        words = [word for line in self.symbols for word in _words(line.split())]
+        torn = ["".join(word) for word in words if len(word) > 1]
+        cased = [word for word in torn if word not in known and word.lower() in folded]
+        if len(words) < _FEW_WORDS or len(cased) <= _MANY_CASED * len(words):
+            return []
+        share = f"{len(cased)} of {len(words)} {self.text} words are cut that {self.vocabulary.path} has whole in"
+        if 2 * sum(word.lower() in known for word in cased) > len(cased):
+            return [f"{share} lower case: --lowercase-{self.side} lower-cases the text"]
+        return [f"{share} another case: was the text lower-cased?"]
 
 
 def _words(symbols: Sequence[str]) -> list[list[str]]:

@@ -179,6 +179,19 @@ def test_words_torn_by_the_model_of_the_other_side(sides: Sides) -> None:
         assert reason == f"{sides.english}: {note}"
 
 
+def test_text_of_another_case(sides: Sides, tmp_path: Path) -> None:
+    letters = " ".join(chr(ord("A") + number) for number in range(26))
+    for kind, segment in (("sentencepiece", pieces), ("bpe_codes", subwords)):
+        models = sides.spm if kind == "sentencepiece" else sides.codes
+        upper = written(tmp_path / "upper", [line.upper() for line in ENGLISH])
+        symbols = [*segment(models["en"], ENGLISH), *segment(models["en"], [line.upper() for line in ENGLISH]), letters]
+        data_bin = sides.data_bin(f"case-{kind}", symbols, segment(models["de"], GERMAN))
+        options = {"source": upper, f"source_{kind}": models["en"], f"target_{kind}": models["de"]}
+        (note,) = sides.corpus(data_bin, **options).notes
+        assert note.endswith("has whole in lower case: --lowercase-source lower-cases the text")
+        assert sides.corpus(data_bin, **options, lowercase_source=True).notes == ()
+
+
 def test_names_in_a_text_of_another_script_are_torn_by_right(sides: Sides, tmp_path: Path) -> None:
     """The vocabulary has them whole for the other side."""
     chinese = [f"一个 man 在 grass 里 hat 跑 {'很多的字' * 20}" for _ in range(12)]
