@@ -44,18 +44,48 @@ _LANGUAGES = (
     click.option("-s", "--source-lang", metavar="LANG", help="Source language, where the data leaves it open."),
     click.option("-t", "--target-lang", metavar="LANG", help="Target language, likewise."),
 )
+_SUBWORDS = (
+    click.option("--sentencepiece", type=_PATH, metavar="MODEL", help="SentencePiece model of both languages."),
+    click.option("--bpe-codes", type=_PATH, metavar="FILE", help="subword-nmt or fastBPE codes of both languages."),
+    click.option(
+        "--source-sentencepiece",
+        type=_PATH,
+        metavar="MODEL",
+        help="SentencePiece model of the source language alone, where each language has its own.",
+    ),
+    click.option(
+        "--target-sentencepiece",
+        type=_PATH,
+        metavar="MODEL",
+        help="SentencePiece model of the target language alone: splits references and joins translations.",
+    ),
+    click.option("--source-bpe-codes", type=_PATH, metavar="FILE", help="BPE codes of the source language alone."),
+    click.option("--target-bpe-codes", type=_PATH, metavar="FILE", help="BPE codes of the target language alone."),
+)
 _TEXT = (
-    click.option("--sentencepiece", type=_PATH, metavar="MODEL", help="SentencePiece model that splits raw text."),
-    click.option("--bpe-codes", type=_PATH, metavar="FILE", help="subword-nmt or fastBPE codes that split raw text."),
     click.option(
         "--post-process",
         type=click.Choice(POST_PROCESSES),
         metavar="METHOD",
         help=f"How subwords become words, as in fairseq: {', '.join(dict.fromkeys(map(str.strip, POST_PROCESSES)))}. "
-        "Without it: as the subword model or the dictionary's symbols suggest.",
+        "Without it: as the target's subword model or the dictionary's symbols suggest. With --source and no subword "
+        "model: the text is segmented already.",
     ),
     click.option(
         "--tokenizer", type=click.Choice(TOKENIZERS), help="Tokenize raw source text and detokenize translations."
+    ),
+    click.option(
+        "--moses-no-dash-splits",
+        is_flag=True,
+        help="Let --tokenizer moses keep hyphenated words whole, as tokenizer.perl does without -a.",
+    ),
+    click.option(
+        "--moses-no-escape",
+        is_flag=True,
+        help="Let --tokenizer moses write & < > ' \" [ ] | as they are, as tokenizer.perl does with -no-escape.",
+    ),
+    click.option(
+        "--lowercase-source", is_flag=True, help="Lower-case raw source text, for models of lower-cased text."
     ),
     click.option(
         "--skip-invalid-size-inputs-valid-test",
@@ -65,10 +95,16 @@ _TEXT = (
     ),
 )
 
+_LOWERCASE_TARGET = click.option(
+    "--lowercase-target",
+    is_flag=True,
+    help="Lower-case raw references where they become token ids (losses, importance, confidence).",
+)
+
 
 def data_options(command: F) -> F:
     """DATA for commands that score: the command receives ``data``, a `DataOptions`."""
-    options = (_DATA_BIN, _SUBSET, _SOURCE, _REFERENCE, _VOCABS, *_LANGUAGES, *_TEXT)
+    options = (_DATA_BIN, _SUBSET, _SOURCE, _REFERENCE, _VOCABS, *_LANGUAGES, *_SUBWORDS, *_TEXT, _LOWERCASE_TARGET)
     decorated: F = _add(_collecting(command), options)
     return decorated
 
@@ -83,7 +119,7 @@ def translation_data_options(command: F) -> F:
         help="Raw text, one sentence per line, also .gz; '-' is standard input.",
     )
     subset = click.option("--subset", metavar="NAME[,NAME...]", help="A binarized subset instead of raw text.")
-    options = (_DATA_BIN, source, subset, _VOCABS, *_LANGUAGES, *_TEXT)
+    options = (_DATA_BIN, source, subset, _VOCABS, *_LANGUAGES, *_SUBWORDS, *_TEXT)
     decorated: F = _add(_collecting(command, default_source=STDIN), options)
     return decorated
 

@@ -99,8 +99,10 @@ def _report(run: "ExportRun", found: "Exported", output_format: str) -> None:
 
 def _how_to_run(run: "ExportRun") -> str:
     """A line to copy."""
-    pieces = run.data.sentencepiece or (run.data.vocabs[0] if run.data.vocabs else None)
-    tokens = f"list of pieces of {pieces}" if pieces and pieces.suffix != ".yml" else "list of subwords"
+    model = run.data.subword_model("source")
+    own = run.data.vocabs[0] if run.data.vocabs and run.data.splits_itself("source") else None
+    pieces = own or (model[1] if model and model[0] == "sentencepiece" else None)
+    tokens = f"list of pieces of {pieces}" if pieces else "list of subwords"
     unknown = ", disable_unk=True" if run.data.vocabs else ""
     call = f"ctranslate2.Translator('{run.output}').translate_batch([TOKENS], beam_size=5{unknown})"
     return f"run it with {call}, TOKENS a {tokens} without end-of-sentence symbol"

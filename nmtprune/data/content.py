@@ -1,27 +1,19 @@
 """The two forms of DATA, binarized and raw, read into the same shape before any sentence is left out."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nmtprune.data.databin import DataBin, Languages, joined
 from nmtprune.data.options import DataOptions
-from nmtprune.data.sentences import Sentences
-from nmtprune.data.subwords import (
-    BpeSegmenter,
-    MosesTokenizer,
-    Segmenter,
-    SentencePieceSegmenter,
-    TextCodec,
-    guess_post_process,
-)
+from nmtprune.data.remarks import SAMPLE, TextSide, unknown_words
+from nmtprune.data.sentences import Ids, Sentences
+from nmtprune.data.subwords import TextCodec
 from nmtprune.data.text import STDIN, TextFile, read_text, stream_lines
 from nmtprune.data.vocabulary import Vocabulary
 from nmtprune.errors import DataError, UsageError
 from nmtprune.files import sha256_file
-
-_MANY_UNKNOWN = 0.05
 
 
 @dataclass(frozen=True)
@@ -71,28 +63,6 @@ class Content:
         return f"line {place + 1}" if self.raw else f"sentence {place} (counted from 0)"
 
 
-def build_codec(options: DataOptions, languages: Languages, target: Vocabulary) -> tuple[TextCodec, str | None]:
-    """The text codec, and a note where the way to join subwords was guessed.
-
-    Raises:
-        DataError: the subword model cannot be read.
-    """
-    segmenter: Segmenter | None = None
-    note = None
-    if options.sentencepiece is not None:
-        segmenter, suggested = SentencePieceSegmenter(options.sentencepiece), "sentencepiece"
-    elif options.bpe_codes is not None:
-        segmenter, suggested = BpeSegmenter(options.bpe_codes), "subword_nmt"
-    else:
-        suggested = guess_post_process(target)
-        if options.post_process is None and suggested != "none":
-            note = f"joining subwords as --post-process {suggested}, which the symbols of {target.path.name} suggest"
-    tokenizers = {}
-    if options.tokenizer == "moses":
-        tokenizers = {"source": MosesTokenizer(languages.source), "target": MosesTokenizer(languages.target)}
-    return TextCodec(options.post_process or suggested, segmenter, tokenizers), note
-
-
 def read_raw(options: DataOptions, source: Path, pair: LanguagePair, *, references: bool, targets: bool) -> Content:
     """Text and, where asked for, its reference.
 
@@ -100,25 +70,19 @@ def read_raw(options: DataOptions, source: Path, pair: LanguagePair, *, referenc
         DataError: a file cannot be read, is not UTF-8, or has another number of lines.
         UsageError: a reference is needed and none is named.
     """
-    text = read_text(source)
-    content = Content(
-        name=text.name,
-        source=Sentences.of(pair.source.encode(pair.codec.encode(line, "source")) for line in text.lines),
-        target=None,
-        references=None,
-        inputs={text.name: text.sha256},
-        notes=(),
-        raw=True,
-    )
-    content = replace(content, notes=_unknown_source(content, pair))
-    if not (references or targets):
-        return content
-    if options.reference is None:
+    if (references or targets) and options.reference is None:
         raise UsageError("data: --source needs --reference FILE here")
+    text = read_text(source)
+    side = _read_side(text.name, text.lines, "source", pair)
+    remarks = side.remarks(measured=references or targets)
+    content = Content(text.name, side.sentences, None, None, {text.name: text.sha256}, tuple(remarks), raw=True)
+    if options.reference is None or not (references or targets):
+        return content
     reference = _reference(options.reference, content)
     if targets:
-        encoded = (pair.target.encode(pair.codec.encode(line, "target")) for line in reference.lines)
-        content = replace(content, target=Sentences.of(encoded))
+        side = _read_side(reference.name, reference.lines, "target", pair)
+        notes = (*content.notes, *side.remarks(measured=True))
+        content = replace(content, target=side.sentences, notes=notes)
     inputs = {**content.inputs, reference.name: reference.sha256}
     return replace(content, references=reference.lines if references else None, inputs=inputs)
 
@@ -130,13 +94,14 @@ def stream_raw(source: Path, pair: LanguagePair, size: int) -> Iterator[Content]
         DataError: the file cannot be read, or is not UTF-8.
     """
     name = "standard input" if source == STDIN else str(source)
-    lines = (pair.source.encode(pair.codec.encode(line, "source")) for line in stream_lines(source))
+    lines = stream_lines(source)
     for first in itertools.count(0, size):
         piece = list(itertools.islice(lines, size))
         if not piece:
             return
-        content = Content(name, Sentences.of(piece), None, None, {}, (), True, first)
-        yield content if first else replace(content, notes=_unknown_source(content, pair))
+        side = _read_side(name, piece, "source", pair)
+        remarks = () if first else side.remarks(measured=False)
+        yield Content(name, side.sentences, None, None, {}, tuple(remarks), True, first)
 
 
 def read_binarized(
@@ -153,7 +118,10 @@ def read_binarized(
     ]
     bitext = joined(parts)
     inputs = {str(path): sha256_file(path) for path in bitext.files}
-    content = Content(bitext.name, bitext.source, bitext.target, None, inputs)
+    notes = unknown_words("source", bitext.source, pair.source)
+    if targets and bitext.target is not None:
+        notes += unknown_words("reference", bitext.target, pair.target)
+    content = Content(bitext.name, bitext.source, bitext.target, None, inputs, tuple(notes))
     if bitext.target is None and (targets or (references and options.reference is None)):
         remedy = "" if targets else ": give --reference FILE"
         raise DataError(f"{bitext.name} in {folder.folder}: no target side{remedy}")
@@ -179,15 +147,32 @@ def _reference(path: Path, content: Content) -> TextFile:
     text = read_text(path)
     if len(text.lines) != len(content.source):
         counts = f"{len(text.lines)} lines, but {content.name} has {len(content.source)} sentences"
-        raise DataError(f"{text.name}: {counts}: the reference must have one line per sentence")
+        why = _other_ends(text, len(content.source))
+        raise DataError(f"{text.name}: {counts}: the reference must have one line per sentence{why}")
     return text
 
 
-def _unknown_source(content: Content, pair: LanguagePair) -> tuple[str, ...]:
-    """A remark where so many tokens are unknown that the subword model or dictionary is probably another model's."""
-    tokens = int(content.source.sizes.sum()) - len(content.source)
-    unknown = int((content.source.tokens == pair.source.unk).sum())
-    if unknown <= _MANY_UNKNOWN * tokens:
-        return ()
-    share = f"{unknown} of {tokens} tokens ({unknown / tokens:.0%})"
-    return (f"{content.name}: {share} are not in {pair.source.path}: is this the model's subword model?",)
+def _other_ends(text: TextFile, wanted: int) -> str:
+    """Why a file may have another number of lines than its author thought."""
+    filled = len("\n".join(text.lines).rstrip().split("\n"))
+    if filled < len(text.lines):
+        return f" (the last {len(text.lines) - filled} of its lines are empty)"
+    if sum(len(line.splitlines()) or 1 for line in text.lines) == wanted:
+        return " (it has characters inside of lines, such as U+2028 or a carriage return, that ended lines elsewhere)"
+    return ""
+
+
+def _read_side(name: str, lines: Sequence[str], side: str, pair: LanguagePair) -> TextSide:
+    """Token ids of lines of one side."""
+    vocabulary, other = (pair.source, pair.target) if side == "source" else (pair.target, pair.source)
+    sample: list[str] = []
+
+    def encoded() -> Iterator[Ids]:
+        for line in lines:
+            symbols = pair.codec.encode(line, side)
+            if len(sample) < SAMPLE:
+                sample.append(symbols)
+            yield vocabulary.encode(symbols)
+
+    sentences = Sentences.of(encoded())
+    return TextSide(name, side, lines[:SAMPLE], sample, sentences, vocabulary, other, pair.codec)

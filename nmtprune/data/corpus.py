@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from nmtprune.data.batching import Batch, BatchLimits, batch_by_size, collate, order_by_length, shift_right, shuffled
-from nmtprune.data.content import Content, LanguagePair, build_codec, read_binarized, read_raw, stream_raw
+from nmtprune.data.codec import build_codec
+from nmtprune.data.content import Content, LanguagePair, read_binarized, read_raw, stream_raw
 from nmtprune.data.databin import DataBin, Languages
 from nmtprune.data.marian_vocabulary import SENTENCEPIECE, MarianVocabulary
 from nmtprune.data.options import DataOptions, ModelProfile
@@ -117,8 +118,7 @@ class Corpus:
             "languages": str(self.languages),
             "sentences": len(self),
             "left_out": self.total - len(self),
-            "post_process": self.codec.post_process,
-            "tokenizer": "moses" if self.codec.tokenizers else "none",
+            **self.codec.describe(),
         }
 
 
@@ -165,7 +165,7 @@ def stream_corpus(options: DataOptions, model: ModelProfile, size: int) -> Itera
         whole = read_binarized(options, folder, pair, references=False, targets=False)
         pieces = (
             replace(whole, source=whole.source.select(np.arange(first, min(first + size, len(whole.source)))),
-                    target=None, first=first)
+                    target=None, notes=() if first else whole.notes, first=first)
             for first in range(0, len(whole.source), size)
         )  # fmt: skip
     for piece in pieces:
@@ -209,7 +209,7 @@ def _language_pair(options: DataOptions, model: ModelProfile) -> tuple[DataBin, 
     source, target = folder.dictionary(languages.source), folder.dictionary(languages.target)
     check_size(source, model.source_symbols, "source")
     check_size(target, model.target_symbols, "target")
-    codec, note = build_codec(options, languages, target)
+    codec, note = build_codec(options, languages, {"source": source, "target": target})
     return folder, LanguagePair(languages, source, target, codec), note
 
 
@@ -222,10 +222,12 @@ def _marian_pair(
     check_size(source, model.source_symbols, "source")
     check_size(target, model.target_symbols, "target")
     languages = Languages(options.source_lang or "source", options.target_lang or "target")
-    codec, note = build_codec(options, languages, target)
+    codec, note = build_codec(options, languages, {"source": source, "target": target})
     sides = zip(("source", "target"), paths, strict=True)
     own = {side: SentencePieceSegmenter(path) for side, path in sides if path.suffix == SENTENCEPIECE}
-    return LanguagePair(languages, source, target, replace(codec, own_segmenters=own)), None if own else note
+    return LanguagePair(
+        languages, source, target, replace(codec, own_segmenters=own, strips=False)
+    ), None if own else note
 
 
 def _within_positions(
@@ -274,9 +276,7 @@ def _too_long(content: Content, first: int, counts: str, limits: str) -> str:
 
 def _vocabulary_inputs(pair: LanguagePair) -> dict[str, str]:
     inputs = {str(vocabulary.path): vocabulary.sha256 for vocabulary in (pair.source, pair.target)}
-    if pair.codec.segmenter is not None:
-        inputs[str(pair.codec.segmenter.path)] = pair.codec.segmenter.sha256
-    return inputs
+    return inputs | {str(segmenter.path): segmenter.sha256 for segmenter in pair.codec.segmenters.values()}
 
 
 def _remarks(corpus: Corpus) -> list[str]:

@@ -21,13 +21,21 @@ class DataOptions:
             commas, are joined.
         source: raw text, one sentence per line, plain or gzip; ``-`` is standard input.
         reference: raw reference translations of `source` or of the subset.
-        sentencepiece: SentencePiece model that splits raw text.
-        bpe_codes: codes of subword-nmt or fastBPE that split raw text.
+        sentencepiece: SentencePiece model that splits raw text of both sides.
+        bpe_codes: codes of subword-nmt or fastBPE that split raw text of both sides.
+        source_sentencepiece: SentencePiece model of the source side alone.
+        target_sentencepiece: SentencePiece model of the target side alone.
+        source_bpe_codes: BPE codes of the source side alone.
+        target_bpe_codes: BPE codes of the target side alone.
         source_lang: source language, where the folder or the checkpoint leaves it open.
         target_lang: target language, likewise.
         vocabs: source and target vocabulary of a Marian model, for raw text.
         post_process: how symbols become words, one of POST_PROCESSES; None: as the other settings suggest.
         tokenizer: how raw text is tokenized and translations are detokenized, one of TOKENIZERS.
+        moses_no_dash_splits: the Moses tokenizer leaves hyphenated words whole.
+        moses_no_escape: the Moses tokenizer leaves characters that XML reserves as they are.
+        lowercase_source: lower-case raw source text, behind the tokenizer.
+        lowercase_target: lower-case raw references before they become token ids.
         skip_invalid: leave out sentences that are longer than the model's positions instead of refusing them.
         join_shards: SUBSET, SUBSET1, SUBSET2, ... are one set, as fairseq-train takes its training set.
     """
@@ -38,11 +46,19 @@ class DataOptions:
     reference: Path | None = None
     sentencepiece: Path | None = None
     bpe_codes: Path | None = None
+    source_sentencepiece: Path | None = None
+    target_sentencepiece: Path | None = None
+    source_bpe_codes: Path | None = None
+    target_bpe_codes: Path | None = None
     vocabs: tuple[Path, Path] | None = None
     source_lang: str | None = None
     target_lang: str | None = None
     post_process: str | None = None
     tokenizer: str | None = None
+    moses_no_dash_splits: bool = False
+    moses_no_escape: bool = False
+    lowercase_source: bool = False
+    lowercase_target: bool = False
     skip_invalid: bool = False
     join_shards: bool = False
 
@@ -63,6 +79,23 @@ class DataOptions:
             return ()
         return tuple(name.strip() for name in (self.subset or DEFAULT_SUBSET).split(","))
 
+    def subword_model(self, side: str) -> tuple[str, Path] | None:
+        """What splits raw text of side ``source`` or ``target``: its kind as POST_PROCESSES names it, and its file."""
+        for name, kind in (("sentencepiece", "sentencepiece"), ("bpe_codes", "subword_nmt")):
+            path: Path | None = getattr(self, f"{side}_{name}") or getattr(self, name)
+            if path is not None:
+                return kind, path
+        return None
+
+    def splits_itself(self, side: str) -> bool:
+        """Whether the vocabulary of that side is a SentencePiece model, with which Marian splits raw text."""
+        return self.vocabs is not None and self.vocabs[side == "target"].suffix == ".spm"
+
+    def segmented(self, side: str) -> bool:
+        """Whether raw text of that side is segmented already: subwords are to be joined, and nothing splits it."""
+        joined = self.post_process not in (None, "none")
+        return joined and self.subword_model(side) is None and not self.splits_itself(side)
+
     def _form_faults(self) -> list[str]:
         faults = []
         if self.data_bin is not None and self.vocabs is not None:
@@ -74,26 +107,53 @@ class DataOptions:
             faults.append("--source needs --data-bin DIR, whose dictionaries dict.LANG.txt turn text into token ids")
         if self.subset is not None:
             faults.append("--subset names binarized data and --source raw text: give one of the two")
-        splits = self.vocabs is not None and all(path.suffix == ".spm" for path in self.vocabs)
-        if not (splits or self.sentencepiece or self.bpe_codes or self.post_process == "none"):
+        models = (self.subword_model(side) for side in ("source", "target"))
+        if not (any(models) or self.splits_itself("source") or self.post_process):
             faults.append(
-                "--source needs --sentencepiece MODEL or --bpe-codes FILE "
-                "(or --post-process none, for text whose words are the dictionary's symbols)"
+                "--source needs --sentencepiece MODEL or --bpe-codes FILE, for one side or both "
+                "(--source-sentencepiece, ...); text that is segmented already needs --post-process METHOD, and "
+                "--post-process none where its words are the dictionary's symbols"
             )
         if self.source == STDIN and self.reference == STDIN:
             faults.append("--source and --reference cannot both be standard input")
         return faults
 
     def _value_faults(self) -> list[str]:
-        faults = []
-        if self.sentencepiece is not None and self.bpe_codes is not None:
-            faults.append("--sentencepiece and --bpe-codes exclude each other")
+        faults = self._subword_faults()
         if self.post_process not in (None, *POST_PROCESSES):
             faults.append(f"unknown --post-process '{self.post_process}' (choose among {', '.join(POST_PROCESSES)})")
         if self.tokenizer not in (None, *TOKENIZERS):
             faults.append(f"unknown --tokenizer '{self.tokenizer}' (choose among {', '.join(TOKENIZERS)})")
+        moses = {"--moses-no-dash-splits": self.moses_no_dash_splits, "--moses-no-escape": self.moses_no_escape}
+        if self.tokenizer != "moses" and any(moses.values()):
+            faults.append(f"{', '.join(name for name in moses if moses[name])} needs --tokenizer moses")
+        for side in ("source", "target"):
+            if self.source is not None and getattr(self, f"lowercase_{side}") and self.segmented(side):
+                reason = f"with --post-process {self.post_process} and no subword model text is segmented already"
+                faults.append(f"--lowercase-{side}: {reason}")
         if not all(self.subsets) and self.source is None:
             faults.append(f"--subset '{self.subset}' holds an empty name")
+        return faults
+
+    def _subword_faults(self) -> list[str]:
+        """Two subword models for one side."""
+        options = [f"{side}{name}" for side in ("", "source_", "target_") for name in ("sentencepiece", "bpe_codes")]
+        given = {name: f"--{name.replace('_', '-')}" for name in options if getattr(self, name) is not None}
+        faults = []
+        for side in ("", "source_", "target_"):
+            both = [given[name] for name in (f"{side}sentencepiece", f"{side}bpe_codes") if name in given]
+            if len(both) == 2:
+                faults.append(f"{both[0]} and {both[1]} exclude each other")
+        shared = [given[name] for name in options[:2] if name in given]
+        own = [given[name] for name in options[2:] if name in given]
+        if shared and own:
+            faults.append(f"{shared[0]} is for both sides and excludes {', '.join(own)}")
+        for number, side in enumerate(("source", "target")):
+            named = getattr(self, f"{side}_sentencepiece") or getattr(self, f"{side}_bpe_codes")
+            if self.vocabs is not None and self.splits_itself(side) and named not in (None, self.vocabs[number]):
+                faults.append(
+                    f"{self.vocabs[number]} splits the {side} side itself: {named} goes with a .yml vocabulary"
+                )
         return faults
 
 

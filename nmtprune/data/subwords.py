@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from nmtprune.data.text import first_of, read_text
+from nmtprune.data.language_tags import LanguageTags
+from nmtprune.data.moses import MosesTokenizer, lowercase
+from nmtprune.data.subword_files import is_byte_level, is_count, what_it_is
+from nmtprune.data.text import TextFile, first_of, read_text
 from nmtprune.data.vocabulary import Vocabulary
 from nmtprune.errors import DataError, UsageError
 
@@ -87,7 +90,8 @@ class SentencePieceSegmenter:
         try:
             loaded = bool(stored) and self._processor.LoadFromSerializedProto(stored)
         except RuntimeError as error:
-            raise DataError(f"{path}: no SentencePiece model: that file usually ends in .model") from error
+            reason = what_it_is(path, stored, "--sentencepiece") or "that file usually ends in .model"
+            raise DataError(f"{path}: no SentencePiece model: {reason}") from error
         if not loaded:
             raise DataError(f"{path}: no SentencePiece model: the file is empty")
 
@@ -113,7 +117,7 @@ class BpeSegmenter:
         """
         from subword_nmt.apply_bpe import BPE
 
-        text = read_text(path)
+        text = _read_codes(path)
         self.path = path
         self.sha256 = text.sha256
         self._bpe: Any = BPE(io.StringIO("\n".join(_merge_lines(path, text.lines))), separator=_BPE_SEPARATOR)
@@ -121,6 +125,16 @@ class BpeSegmenter:
     def encode(self, text: str) -> str:
         """Blank-separated subwords of a tokenized sentence."""
         return str(self._bpe.process_line(text))
+
+
+def _read_codes(path: Path) -> TextFile:
+    try:
+        return read_text(path)
+    except DataError as error:
+        reason = what_it_is(path, path.read_bytes(), "--bpe-codes") if path.is_file() else None
+        if reason is None:
+            raise
+        raise DataError(f"{path}: no BPE codes: {reason}") from error
 
 
 def _merge_lines(path: Path, stored: tuple[str, ...]) -> list[str]:
@@ -137,33 +151,21 @@ def _merge_lines(path: Path, stored: tuple[str, ...]) -> list[str]:
         raise DataError(f"{path}: line 1: '{version[0]}' is no version of BPE codes")
     if not merges:
         raise DataError(f"{path}: no BPE codes: the file holds no merge operations")
+    if not version and all(is_count(line) for line in lines):
+        raise DataError(
+            f"{path}: no BPE codes: it is a list of words with their counts, such as fairseq's dictionaries"
+        )
+    if is_byte_level(merges):
+        raise DataError(f"{path}: no BPE codes of subword-nmt or fastBPE: they are of byte-level BPE (GPT-2's)")
     if not version and all(len(merge) == 3 and merge[2].isdecimal() for merge in merges):
         return ["#version: 0.2", *(" ".join(merge[:2]) for merge in merges)]
     first = 1 + len(version)
     wrong = [(number, " ".join(merge)) for number, merge in enumerate(merges, first) if len(merge) != 2]
     if wrong:
         faults = [f"line {number}: '{line[:40]}' does not hold two symbols" for number, line in wrong]
-        raise DataError.of_faults(f"{path}: no BPE codes", first_of(faults))
+        reason = what_it_is(path, "\n".join(stored).encode(), "--bpe-codes")
+        raise DataError.of_faults(f"{path}: no BPE codes", [reason] if reason else first_of(faults))
     return version + [" ".join(merge) for merge in merges]
-
-
-class MosesTokenizer:
-    """Tokenization and detokenization by sacremoses, with the settings of fairseq's ``--tokenizer moses``."""
-
-    def __init__(self, language: str) -> None:
-        from sacremoses import MosesDetokenizer
-        from sacremoses import MosesTokenizer as Tokenizer
-
-        self._tokenizer: Any = Tokenizer(language)
-        self._detokenizer: Any = MosesDetokenizer(language)
-
-    def encode(self, text: str) -> str:
-        """Tokenize a sentence: hyphens apart, XML characters escaped."""
-        return str(self._tokenizer.tokenize(text, aggressive_dash_splits=True, return_str=True, escape=True))
-
-    def decode(self, text: str) -> str:
-        """Detokenize a sentence."""
-        return str(self._detokenizer.detokenize(text.split()))
 
 
 @dataclass(frozen=True)
@@ -172,25 +174,55 @@ class TextCodec:
 
     Attributes:
         post_process: how symbols are joined, one of POST_PROCESSES.
-        segmenter: splits words into subwords; None for text that is already split.
-        tokenizers: ``source`` and ``target`` tokenizer; empty for text that is not tokenized.
-        own_segmenters: by side, those that take the place of `segmenter` there.
+        segmenters: by side, ``source`` or ``target``, what splits words into subwords; none for text that is split.
+        tokenizers: by side, what tokenizes raw text; empty for text that is not tokenized.
+        detokenizer: of translations; None where they are not detokenized.
+        lowercased: sides whose raw text is lower-cased, behind the tokenizer.
+        own_segmenters: by side, those that take the place of `segmenters` there.
+        tags: tokens in front of source sentences that no segmenter may tear.
+        strips: white space at both ends of a line goes, as fairseq-interactive has it.
     """
 
     post_process: str
-    segmenter: Segmenter | None = None
+    segmenters: Mapping[str, Segmenter] = field(default_factory=dict)
     tokenizers: Mapping[str, MosesTokenizer] = field(default_factory=dict)
+    detokenizer: MosesTokenizer | None = None
+    lowercased: frozenset[str] = frozenset()
     own_segmenters: Mapping[str, Segmenter] = field(default_factory=dict)
+    tags: LanguageTags = field(default_factory=LanguageTags)
+    strips: bool = True
 
     def encode(self, text: str, side: str) -> str:
         """Symbols of a sentence of side ``source`` or ``target``, as fairseq-interactive makes them."""
-        text = text.strip()
+        text = text.strip() if self.strips else text
+        if side != "source" or side in self.own_segmenters:
+            return self.symbols(text, side)
+        tags, text = self.tags.split(text, lambda tag: self.symbols(tag, side))
+        return " ".join([*tags, self.symbols(text, side)]) if tags else self.symbols(text, side)
+
+    def symbols(self, text: str, side: str) -> str:
+        """Symbols of text that has no language tokens in front: tokenized, lower-cased, segmented."""
         if side in self.tokenizers:
             text = self.tokenizers[side].encode(text)
-        segmenter = self.own_segmenters.get(side, self.segmenter)
+        if side in self.lowercased:
+            text = lowercase(text)
+        segmenter = self.own_segmenters.get(side) or self.segmenters.get(side)
         return segmenter.encode(text) if segmenter else text
+
+    def takes_text(self, side: str) -> bool:
+        """Whether raw text of that side is tokenized or segmented here; otherwise its words are symbols already."""
+        return any(side in steps for steps in (self.tokenizers, self.segmenters, self.own_segmenters))
+
+    def describe(self) -> dict[str, str]:
+        """The settings that make two readings of the same files differ; what is not used is left out."""
+        models = {f"{side}_subwords": segmenter.sha256 for side, segmenter in sorted(self.segmenters.items())}
+        tokenizer = self.detokenizer
+        options = {"moses": " ".join(tokenizer.options)} if tokenizer and tokenizer.options else {}
+        lowercased = {"lowercased": " ".join(sorted(self.lowercased))} if self.lowercased else {}
+        named = {"post_process": self.post_process, "tokenizer": "moses" if tokenizer else "none"}
+        return {**named, **options, **lowercased, **models}
 
     def decode(self, symbols: str) -> str:
         """Text of the target side from its symbols, as fairseq-generate scores it."""
         text = post_process(symbols, self.post_process)
-        return self.tokenizers["target"].decode(text) if "target" in self.tokenizers else text
+        return self.detokenizer.decode(text) if self.detokenizer else text

@@ -170,6 +170,7 @@ def _quality(
     run: CheckRun, limit: float, opened: "Sequence[Contender]", translated: "list[list[list[Hypothesis]]]"
 ) -> Condition:
     """Not worse than by the limit; with `significant` a test of non-inferiority."""
+    from nmtprune.evaluate.comparable import check_words
     from nmtprune.evaluate.quality import Bleu, Chrf
 
     corpus = opened[0].corpus
@@ -179,7 +180,9 @@ def _quality(
         if run.metric == "bleu"
         else Chrf(references, lowercase=run.lowercase)
     )
-    scored = [metric.scored([corpus.decode(best[0].tokens) if best else "" for best in found]) for found in translated]
+    texts = [[corpus.decode(best[0].tokens) if best else "" for best in found] for found in translated]
+    check_words(corpus.name, texts[0], references[0])
+    scored = [metric.scored(own) for own in texts]
     (difference,) = run.significance.compare(scored[0], scored[1:])
     low, high = difference.ci
     held = low if run.significant else difference.delta

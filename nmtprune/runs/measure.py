@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from nmtprune.architecture import Architecture, ModuleId
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
+from nmtprune.evaluate.comparable import check_words
 from nmtprune.evaluate.metric import Metric, Scored, Statistics, TokenLoss
 from nmtprune.evaluate.quality import Bleu, Chrf
 from nmtprune.runs.device import choose_device
@@ -136,6 +137,11 @@ class Measure(ABC):
 class _Translations(Measure):
     """BLEU or chrF."""
 
+    def baseline(self) -> Scored:
+        (found,) = self._ablation.best([{}])
+        check_words(self.corpus.name, self._texts(found), self.corpus.references or ())
+        return self._score(found)
+
     def systems(self, kept: "Sequence[Kept]") -> list[Scored]:
         return [self._score(found) for found in self._ablation.best(kept)]
 
@@ -143,8 +149,10 @@ class _Translations(Measure):
         return int(self.corpus.source.sizes.sum()) * (1 + self._settings.search.beam)
 
     def _score(self, translations: "Sequence[Tokens]") -> Scored:
-        metric = cast("Bleu | Chrf", self._metric)
-        return metric.scored([self.corpus.decode(tokens) if tokens else "" for tokens in translations])
+        return cast("Bleu | Chrf", self._metric).scored(self._texts(translations))
+
+    def _texts(self, translations: "Sequence[Tokens]") -> list[str]:
+        return [self.corpus.decode(tokens) if tokens else "" for tokens in translations]
 
 
 class _Losses(Measure):
@@ -163,8 +171,8 @@ class _Losses(Measure):
 
 
 def contents(corpus: "Corpus") -> str:
-    """One SHA-256 for all files that a corpus was read from."""
-    return hashlib.sha256("".join(sorted(corpus.inputs.values())).encode()).hexdigest()
+    """One SHA-256 for all files that a corpus was read from, in the order of what they are: source before target."""
+    return hashlib.sha256("".join(corpus.inputs.values()).encode()).hexdigest()
 
 
 def check_metric_options(settings: MeasureSettings) -> None:

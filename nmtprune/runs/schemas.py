@@ -35,6 +35,10 @@ class _Facts(_Model):
     left_out: int = Field(description="sentences too long for the model's positions")
     post_process: str | None = Field(description="how subwords become words")
     tokenizer: str | None
+    moses: str | None = Field(None, description="options of the tokenizer")
+    lowercased: str | None = Field(None, description="sides whose raw text is lower-cased")
+    source_subwords: str | None = Field(None, description="SHA-256 of the subword model of raw source text")
+    target_subwords: str | None = Field(None, description="SHA-256 of the subword model of raw references")
     engine: str
     search: dict[str, Any] = Field(description="beam, length penalty, limits, by their names on the command line")
     batches: dict[str, int | None] | None = None

@@ -51,6 +51,23 @@ def test_every_option_arrives() -> None:
     assert _run(score, line) == repr(("model.pt", data, test_data))
 
 
+def test_a_subword_model_for_each_side_and_options_of_moses() -> None:
+    line = (
+        "model.pt --data-bin bin --source a --source-sentencepiece s --target-bpe-codes t --tokenizer moses "
+        "--moses-no-dash-splits --moses-no-escape --lowercase-source --lowercase-target"
+    )
+    data = DataOptions(
+        data_bin=Path("bin"), source=Path("a"), source_sentencepiece=Path("s"), target_bpe_codes=Path("t"),
+        tokenizer="moses", moses_no_dash_splits=True, moses_no_escape=True, lowercase_source=True,
+        lowercase_target=True,
+    )  # fmt: skip
+    assert _run(score, line) == repr(("model.pt", data, None))
+    other = "model.pt --data-bin bin --source a --source-bpe-codes s --target-sentencepiece t"
+    sides = {"source_bpe_codes": Path("s"), "target_sentencepiece": Path("t")}
+    expected = DataOptions(data_bin=Path("bin"), source=Path("a"), **sides)
+    assert _run(score, other) == repr(("model.pt", expected, None))
+
+
 def test_raw_test_data() -> None:
     output = _run(score, "m --data-bin bin --sentencepiece spm --test-source a --test-reference b")
     data = DataOptions(data_bin=Path("bin"), sentencepiece=Path("spm"))
@@ -79,8 +96,9 @@ def test_translation_reads_standard_input_unless_told_otherwise() -> None:
         ("m", "data: none given: name --data-bin DIR or --source FILE"),
         (
             "m --data-bin bin --source a",
-            "data: --source needs --sentencepiece MODEL or --bpe-codes FILE "
-            "(or --post-process none, for text whose words are the dictionary's symbols)",
+            "data: --source needs --sentencepiece MODEL or --bpe-codes FILE, for one side or both "
+            "(--source-sentencepiece, ...); text that is segmented already needs --post-process METHOD, and "
+            "--post-process none where its words are the dictionary's symbols",
         ),
         (
             "m --data-bin bin --subset x --source a --sentencepiece s",
@@ -109,6 +127,11 @@ def test_help_names_every_option() -> None:
                  "--post-process", "--tokenizer", "-s, --source-lang", "--skip-invalid-size-inputs-valid-test",
                  "--test-subset", "[default: (valid)]"):  # fmt: skip
         assert name in text
+
+
+def test_references_have_no_options_where_there_are_none() -> None:
+    result = CliRunner().invoke(translate, ["--data-bin", "bin", "--sentencepiece", "s", "--lowercase-target"])
+    assert result.exit_code == 2 and "No such option" in result.output
 
 
 def test_unknown_methods_are_usage_errors() -> None:

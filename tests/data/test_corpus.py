@@ -143,15 +143,18 @@ def test_joined_subsets(folder: Path) -> None:
 
 def test_raw_text(folder: Path, text: Path, tmp_path: Path) -> None:
     reference = tmp_path / "text.de"
-    reference.write_text("T1 t2.\n\nt3\nt4\n", encoding="utf-8")
+    reference.write_text("T1 t2.\n\nt3 t3 t3\nt4 t4\n", encoding="utf-8")
     options = DataOptions(data_bin=folder, source=text, reference=reference, post_process="none")
     corpus = load_corpus(options, PROFILE, targets=True)
     assert [ids.tolist() for ids in corpus.source] == [[5, 6, 7, 2], [8, 2], [2], [5, 3, 6, 2]]
-    assert corpus.references == ("T1 t2.", "", "t3", "t4")
+    assert corpus.references == ("T1 t2.", "", "t3 t3 t3", "t4 t4")
     assert corpus.target is not None
-    assert [ids.tolist() for ids in corpus.target] == [[3, 3, 2], [2], [7, 2], [8, 2]]
+    assert [ids.tolist() for ids in corpus.target] == [[3, 3, 2], [2], [7, 7, 7, 2], [8, 8, 2]]
     assert corpus.notes == (
-        f"{text}: 1 of 7 tokens (14%) are not in {folder}/dict.en.txt: is this the model's subword model?",
+        f"1 of 7 source tokens (14%) are not in {folder}/dict.en.txt: are subword model, tokenization, casing and "
+        "language those of the model's source side?",
+        f"2 of 7 reference tokens (29%) are not in {folder}/dict.de.txt: are subword model, tokenization, casing and "
+        "language those of the model's target side?",
         "empty source sentences: 1 of 4",
         "empty references: 1 of 4",
     )

@@ -129,9 +129,11 @@ def _quality(
     corpus = opened[0].corpus
     if corpus.references is None:
         return None
+    from nmtprune.evaluate.comparable import check_words
     from nmtprune.evaluate.quality import Bleu
 
     metric = Bleu([corpus.references], tokenize=run.bleu_tokenize, lowercase=run.lowercase)
     texts = [[corpus.decode(best[0].tokens) if best else "" for best in found] for found in translated]
+    check_words(corpus.name, texts[0], corpus.references)
     scored = [metric.scored(own) for own in texts]
     return scored, [None, *run.significance.compare(scored[0], scored[1:])]

@@ -1,0 +1,62 @@
+"""What a file is that was named as a subword model and is none."""
+
+import re
+from pathlib import Path
+
+_SHOWN = 200
+_LFS = "version https://git-lfs"
+_MERGE = r"\S+ \S+( \d+)?"
+_BYTE_LEVEL = "Ġ"
+_MOSTLY_BYTE_LEVEL = 0.2
+
+
+def what_it_is(path: Path, stored: bytes, option: str) -> str | None:
+    """The kind of a file by its content, and what to do with it; None where it is nothing known.
+
+    Args:
+        path: its name.
+        stored: its bytes.
+        option: that named it, for which it is not the right file.
+    """
+    found = _kind(path, stored)
+    return None if found is None or found.endswith(option) else found
+
+
+def _kind(path: Path, stored: bytes) -> str | None:
+    try:
+        lines = stored.decode("utf-8-sig").splitlines()[:_SHOWN]
+    except UnicodeDecodeError:
+        return "it is a SentencePiece model: name it with --sentencepiece" if is_sentencepiece(stored) else None
+    if stored.startswith(_LFS.encode()):
+        return "it is a pointer of Git LFS, not the file itself: run git lfs pull"
+    if stored.startswith((b"{", b"[")):
+        return "it is JSON"
+    if not lines:
+        return None
+    pieces = f"it is a list of SentencePiece's pieces: name the model, {path.with_suffix('.model').name}"
+    words = "it is a list of words with their counts, such as fairseq's dictionaries"
+    codes = "it holds BPE codes: name it with --bpe-codes"
+    forms = {r".*\t-?[\d.e+-]+": pieces, r".+: \d+": "it is a vocabulary", r"\S+ \d+\s*": words, _MERGE: codes}
+    if lines[0].startswith("#version:"):
+        return codes
+    return next((kind for form, kind in forms.items() if all(re.fullmatch(form, line) for line in lines)), None)
+
+
+def is_sentencepiece(stored: bytes) -> bool:
+    """Whether the bytes are a SentencePiece model."""
+    import sentencepiece
+
+    try:
+        return bool(stored) and bool(sentencepiece.SentencePieceProcessor().LoadFromSerializedProto(stored))
+    except RuntimeError:
+        return False
+
+
+def is_count(line: str) -> bool:
+    """Whether a line is a word and its count, the form of dictionaries."""
+    return re.fullmatch(r"\S+ \d+", line.rstrip()) is not None
+
+
+def is_byte_level(merges: list[list[str]]) -> bool:
+    """Whether merge operations are of byte-level BPE, which writes a blank as a letter of its own."""
+    return sum(merge[0].startswith(_BYTE_LEVEL) for merge in merges) > _MOSTLY_BYTE_LEVEL * len(merges)
