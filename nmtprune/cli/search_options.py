@@ -21,7 +21,7 @@ _BEAM = click.option(
 )
 _FAIRSEQ = {
     "lenpen": (float, "1.0", "Scores are divided by LENGTH ** lenpen."),
-    "max_len_a": (float, "0.0", "A translation has at most A * SOURCE LENGTH + B tokens."),
+    "max_len_a": (float, "0.0", "A translation has at most A * LENGTH OF ITS SOURCE + B tokens."),
     "max_len_b": (int, "200", "B of the same rule."),
     "min_len": (int, "1", "Tokens that a translation has at least, without the end-of-sentence symbol."),
     "unkpen": (float, "0.0", "Subtracted from the log-probability of unknown words."),
@@ -31,7 +31,7 @@ _FAIRSEQ = {
 _MARIAN = {
     "normalize": (float, "0.0", "Marian models: scores are divided by LENGTH ** normalize."),
     "word_penalty": (float, "0.0", "Marian models: LENGTH times this is subtracted from scores."),
-    "max_length_factor": (float, "3.0", "Marian models: translations are cut off at so many times the source length."),
+    "max_length_factor": (float, "3.0", "Marian models: a translation is cut off at X times the length of its source."),
 }
 """The same as in Marian, for its models; the settings beside a model have other defaults."""
 
@@ -41,6 +41,10 @@ _FLAGS = {
     "allow_special": "Marian models: control characters may be chosen.",
     "unnormalized_keys": "Pre-norm Marian models: search as Marian up to 1.12 does, which normalizes the decoder's own "
     "keys and values in training and scoring but not in search.",
+    "fairseq_batch_length_limit": "With --max-len-a: limit translations by the longest source of their batch, as "
+    "fairseq-generate does, and not by their own source. A translation then depends on what shares its batch.",
+    "marian_batch_length_limit": "Marian models: limit translations by the longest source of their batch, as "
+    "marian-decoder does, and not by their own source. A translation then depends on what shares its batch.",
 }
 SEARCH_NAMES = ("beam", *_FAIRSEQ, *_MARIAN, *_FLAGS)
 """Parameters that only a search takes."""

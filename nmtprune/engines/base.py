@@ -3,7 +3,7 @@
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nmtprune.architecture import Architecture, HeadId, ModuleId
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from nmtprune.data.batching import BatchLimits
     from nmtprune.data.corpus import Corpus
+    from nmtprune.data.sentences import Ids
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.search.options import Hypothesis, Search
 
@@ -31,6 +32,9 @@ ENGINES: Mapping[str, str] = {
 }
 """Name of an engine -> module and class."""
 
+LIMITED_BY_BATCH = ("fairseq", "marian")
+"""Engines whose toolkit limits the length of translations by the longest source of their batch."""
+
 
 @dataclass(frozen=True)
 class EngineSettings:
@@ -47,6 +51,22 @@ class EngineSettings:
     limits: "BatchLimits"
     device: "torch.device"
     threads: int | None = None
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether an engine of `LIMITED_BY_BATCH` must get sentences one by one, so that each has its own limit."""
+        return self.search.varies and not self.search.by_batch
+
+    def batches(self, corpus: "Corpus") -> "list[Ids]":
+        """Positions of sentences, batch by batch.
+
+        Where batches decide how long Marian's translations may be, they have the sizes that Marian's own have.
+
+        Raises:
+            UsageError: a sentence is larger than a batch.
+        """
+        exact = corpus.model.marian and self.search.by_batch
+        return corpus.batches(replace(self.limits, multiple=1) if exact else self.limits)
 
 
 class Ablation(ABC):
@@ -125,6 +145,17 @@ def open_engine(name: str, checkpoint: "Checkpoint", settings: EngineSettings) -
     module, _, attribute = ENGINES[name].partition(":")
     engine: type[Engine] = getattr(importlib.import_module(module), attribute)
     return engine(checkpoint, settings)
+
+
+def batches_note(engine: str, settings: EngineSettings) -> tuple[str, ...]:
+    """A note where an engine of `LIMITED_BY_BATCH` cannot use the batches that were asked for."""
+    limits = settings.limits
+    if not settings.one_by_one or limits.max_sentences == 1 or limits == type(limits).of():
+        return ()
+    return (
+        f"--engine {engine} translates sentences one by one, since it limits the length of translations by the longest "
+        f"source of a batch (--{engine}-batch-length-limit: in batches, with that limit)",
+    )
 
 
 def masked(checkpoint: "Checkpoint", kept: Kept) -> "Checkpoint":

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from nmtprune import export
 from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, masked, removed
 from nmtprune.errors import EngineError
-from nmtprune.model.search.options import Hypothesis, MarianSearchOptions, Search
+from nmtprune.model.search.options import Hypothesis, MarianSearchOptions, Search, max_lens
 
 if TYPE_CHECKING:
-    from ctranslate2 import Translator
+    from ctranslate2 import TranslationResult, Translator
 
     from nmtprune.data.corpus import Corpus
     from nmtprune.formats.base import Checkpoint
@@ -110,37 +110,89 @@ def opened(folder: Path, settings: EngineSettings) -> "Translator":
 
 
 def translations(translator: "Translator", corpus: "Corpus", settings: EngineSettings) -> list[list[Hypothesis]]:
-    """Up to `beam` translations of every sentence, in the order of the corpus."""
+    """Up to `beam` translations of every sentence, in the order of the corpus.
+
+    Raises:
+        UsageError: a minimum length above the maximum, or a sentence larger than a batch.
+        EngineError: CTranslate2 failed.
+    """
     source, target, search = corpus.source_vocabulary, corpus.target_vocabulary, settings.search
     found = [[Hypothesis((target.eos,), 0.0)] for _ in range(len(corpus))]
-    for positions in corpus.batches(settings.limits):
-        places = [place for place in positions.tolist() if corpus.source.sizes[place] > 1 or not search.skips_empty]
-        if not places:
-            continue
-        sentences = [[source.symbols[token] for token in corpus.source[place].tolist()[:-1]] for place in places]
-        width = int(max(corpus.source.sizes[place] for place in places))
-        results = translator.translate_batch(sentences, **_options(search, corpus, width), return_scores=True)
-        for place, result in zip(places, results, strict=True):
+    options = _options(search, corpus)
+    for positions in settings.batches(corpus):
+        limits = _limits(search, corpus, positions.tolist())
+        sentences = {
+            place: [source.symbols[token] for token in corpus.source[place].tolist()[:-1]]
+            for place, limit in limits.items()
+            if limit and (corpus.source.sizes[place] > 1 or not search.skips_empty)
+        }
+        try:
+            results = _within_limits(translator, sentences, limits, options)
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(f"{corpus.name}: CTranslate2 failed: {str(error).splitlines()[0]}") from error
+        for place, result in results.items():
             texts = (target.encode(" ".join(words), append_eos=True).tolist() for words in result.hypotheses)
             found[place] = [Hypothesis(tuple(text), score) for text, score in zip(texts, result.scores, strict=True)]
     return found
 
 
-def _options(search: Search, corpus: "Corpus", width: int) -> Mapping[str, Any]:
-    """The search as CTranslate2 takes it, for sentences padded to `width` tokens."""
+def _limits(search: Search, corpus: "Corpus", places: list[int]) -> dict[int, int]:
+    """Words that CTranslate2 may give each of the sentences of a batch: it ends no text, it cuts texts off."""
     positions = corpus.model.max_target_positions or 2048
-    common = {"beam_size": search.beam, "num_hypotheses": search.beam}
+    longest = max_lens(search, corpus.source.sizes[places].tolist(), positions)
+    return {place: own + (not search.must_end) for place, own in zip(places, longest, strict=True)}
+
+
+def _within_limits(
+    translator: "Translator", sentences: Mapping[int, list[str]], limits: Mapping[int, int], options: Mapping[str, Any]
+) -> "dict[int, TranslationResult]":
+    """Results for sentences that have a limit each, where CTranslate2 takes one limit for a batch.
+
+    All are searched under the largest one; those whose own limit could have made a difference are searched again.
+    """
+
+    def searched(places: list[int], limit: int) -> "dict[int, TranslationResult]":
+        texts = [sentences[place] for place in places]
+        results = translator.translate_batch(texts, **options, max_decoding_length=limit, return_scores=True)
+        return dict(zip(places, results, strict=True))
+
+    by_limit: dict[int, list[int]] = {}
+    for place in sentences:
+        by_limit.setdefault(limits[place], []).append(place)
+    if len(by_limit) > 1 and _shows_when_it_ended(options):
+        found = searched(list(sentences), max(by_limit))
+        del by_limit[max(by_limit)]
+    else:
+        found = {}
+    for limit, places in by_limit.items():
+        again = [place for place in places if place not in found or not _ended_before(limit, found[place], options)]
+        found |= searched(again, limit) if again else {}
+    return found
+
+
+def _shows_when_it_ended(options: Mapping[str, Any]) -> bool:
+    """Whether results tell how long a search has taken: beams without a length penalty may outlast all that is kept."""
+    return bool(options["beam_size"] == 1 or options["length_penalty"])
+
+
+def _ended_before(limit: int, result: "TranslationResult", options: Mapping[str, Any]) -> bool:
+    """Whether as many hypotheses as a search needs had ended before its last step under a limit."""
+    longest = max(map(len, result.hypotheses), default=0)
+    return len(result.hypotheses) == options["num_hypotheses"] and longest + 1 < limit
+
+
+def _options(search: Search, corpus: "Corpus") -> Mapping[str, Any]:
+    """The search as CTranslate2 takes it, but for its limit of length."""
+    common = {"beam_size": search.beam, "num_hypotheses": search.beam, "max_input_length": 0}
     if isinstance(search, MarianSearchOptions):
-        longest = search.max_len(width, positions) + 1
         vocabulary = corpus.target_vocabulary
         control = [] if search.allow_special else [[vocabulary.symbols[word]] for word in vocabulary.control]
         return {
-            **common, "length_penalty": search.normalize, "max_decoding_length": longest, "min_decoding_length": 0,
+            **common, "length_penalty": search.normalize, "min_decoding_length": 0,
             "disable_unk": not search.allow_unk, "suppress_sequences": control or None,
         }  # fmt: skip
     lenpen = 0.0 if search.unnormalized else search.lenpen
-    longest = search.max_len(width, positions)
-    return {**common, "length_penalty": lenpen, "max_decoding_length": longest, "min_decoding_length": search.min_len}
+    return {**common, "length_penalty": lenpen, "min_decoding_length": search.min_len}
 
 
 def _search_faults(search: Search) -> Iterator[str]:

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -16,10 +17,10 @@ import numpy as np
 
 from nmtprune.data.sentences import Ids
 from nmtprune.data.vocabulary import FairseqVocabulary
-from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, masked
+from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, batches_note, masked
 from nmtprune.engines.generate import Generation
 from nmtprune.errors import EngineError
-from nmtprune.model.search.options import Hypothesis
+from nmtprune.model.search.options import Hypothesis, max_lens
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
@@ -42,6 +43,11 @@ class FairseqEngine(Engine):
             raise EngineError.of_faults(f"{checkpoint.path}: the engine fairseq cannot run this model", faults)
         self.plain = checkpoint.without_optimizer()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Whether fairseq gets no batches."""
+        return batches_note("fairseq", self.settings)
+
     def translate(self, corpus: "Corpus", kept: Kept) -> list[list[Hypothesis]]:
         """Up to `beam` translations of every sentence."""
         if not len(corpus):
@@ -61,8 +67,10 @@ class FairseqAblation(Ablation):
         faults = list(_corpus_faults(corpus))
         if faults:
             raise EngineError.of_faults(f"{corpus.name}: the engine fairseq cannot take these data", faults)
+        if settings.one_by_one:
+            settings = replace(settings, limits=replace(settings.limits, max_sentences=1, multiple=1))
         self._corpus, self._settings, self._engine = corpus, settings, engine
-        batches = corpus.batches(settings.limits)
+        batches = settings.batches(corpus)
         self._check_lengths(batches)
         self._folder = Path(tempfile.mkdtemp(prefix="nmtprune-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
@@ -104,7 +112,7 @@ class FairseqAblation(Ablation):
         positions = self._corpus.model.max_target_positions
         if positions is not None:
             for batch in batches:
-                self._settings.search.max_len(int(self._corpus.source.sizes[batch].max()), positions)
+                max_lens(self._settings.search, self._corpus.source.sizes[batch].tolist(), positions)
 
     def _plan(self, batches: Sequence[Ids]) -> Iterator[Generation]:
         """Runs that translate exactly these batches.

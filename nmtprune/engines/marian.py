@@ -15,7 +15,7 @@ import numpy as np
 
 from nmtprune.data.sentences import Sentences
 from nmtprune.engines import toolkit
-from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, masked
+from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, batches_note, masked
 from nmtprune.errors import EngineError
 from nmtprune.model.search.options import Hypothesis, MarianSearchOptions
 
@@ -70,13 +70,14 @@ class MarianEngine(Engine):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What Marian does whatever it is told."""
-        options = cast("MarianCheckpoint", self.checkpoint).options
+        """What Marian does whatever it is told, and whether it gets no batches."""
+        options, batches = cast("MarianCheckpoint", self.checkpoint).options, batches_note("marian", self.settings)
         if options.autoregression != "self-attention" or "n" not in options.sequence("transformer-preprocess"):
-            return ()
+            return batches
         return (
             "pre-norm decoder: Marian up to 1.12 does not normalize keys and values in search, as --unnormalized-keys "
             "says of the native engine",
+            *batches,
         )
 
     def translate(self, corpus: "Corpus", kept: Kept) -> list[list[Hypothesis]]:
@@ -101,7 +102,7 @@ class MarianAblation(Ablation):
         if faults:
             raise EngineError.of_faults(f"{corpus.name}: the engine marian cannot take these data", faults)
         self._corpus, self._settings, self._engine = corpus, settings, engine
-        batches = corpus.batches(settings.limits)
+        batches = settings.batches(corpus)
         self._order = np.concatenate(batches) if batches else np.zeros(0, dtype=np.int64)
         self._folder = Path(tempfile.mkdtemp(prefix="nmtprune-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
@@ -124,7 +125,8 @@ class MarianAblation(Ablation):
         """
         vocabulary = self._corpus.target_vocabulary
         found = [[Hypothesis((vocabulary.eos,), 0.0)] for _ in range(len(self._corpus))]
-        files = ("--input", str(self._source), "--n-best", *_search(cast(MarianSearchOptions, self._settings.search)))
+        search = _search(cast(MarianSearchOptions, self._settings.search))
+        files = ("--input", str(self._source), "--n-best", *search, *self._batches(alone=self._settings.one_by_one))
         by_line: dict[int, list[Hypothesis]] = {}
         for line in self._run("marian-decoder", self._engine.program.decoder, kept, files).splitlines():
             number, _, rest = line.partition(_FIELDS)
@@ -154,7 +156,7 @@ class MarianAblation(Ablation):
                 ("all-target", target, self._corpus.target_vocabulary),
             )
         ]
-        files = ("--train-sets", *map(str, texts))
+        files = ("--train-sets", *map(str, texts), *self._batches(alone=False))
         found = []
         for kept in systems:
             scores = self._run("marian-scorer", self._engine.program.scorer, kept, files).split()
@@ -178,13 +180,17 @@ class MarianAblation(Ablation):
         """Options that both commands take."""
         settings = self._settings
         yield from ("--vocabs", *map(str, self._vocabularies), "--workspace", str(_WORKSPACE_MB), "--quiet")
-        yield from ("--mini-batch", str(settings.limits.max_sentences or _SENTENCES), "--maxi-batch", "1")
-        if settings.limits.max_tokens is not None:
-            yield from ("--mini-batch-words", str(settings.limits.max_tokens))
         if settings.device.type == "cpu":
             yield from ("--cpu-threads", str(settings.threads or 1))
         else:
             yield from ("--devices", "0")
+
+    def _batches(self, *, alone: bool) -> Iterator[str]:
+        """Size of batches; Marian takes lines as they come."""
+        limits = self._settings.limits
+        yield from ("--mini-batch", "1" if alone else str(limits.max_sentences or _SENTENCES), "--maxi-batch", "1")
+        if limits.max_tokens is not None and not alone:
+            yield from ("--mini-batch-words", str(limits.max_tokens))
 
     def _check_complete(self, name: str, lines: int, wanted: int | None = None) -> None:
         wanted = len(self._order) if wanted is None else wanted

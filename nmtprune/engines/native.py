@@ -83,18 +83,19 @@ class NativeEngine(Engine):
         masks, symbols = masks_of(self.model, kept), symbols_of(corpus, search)
         nothing = [Hypothesis((symbols.eos,), 0.0, (0.0,))]
         found: list[list[Hypothesis]] = [list(nothing) for _ in range(len(corpus))]
-        batches = _searched(corpus, corpus.batches(self.settings.limits), search.skips_empty)
+        batches = _searched(corpus, self.settings.batches(corpus), search.skips_empty)
         if search.beam == 1:
             greedy = GreedySearch(self.model, search, symbols, masks)
             for positions in batches:
                 batch = corpus.batch(positions)
-                greedy.translate(batch.source, batch.positions.tolist())
+                greedy.translate(batch.source, batch.source_lengths.tolist(), batch.positions.tolist())
             for place, hypotheses in greedy.finish().items():
                 found[place] = hypotheses
             return found
         for positions in batches:
             batch = corpus.batch(positions)
-            translations = beam_search.translate(self.model, batch.source, search, symbols, masks)
+            lengths = batch.source_lengths.tolist()
+            translations = beam_search.translate(self.model, batch.source, lengths, search, symbols, masks)
             for place, hypotheses in zip(batch.positions.tolist(), translations, strict=True):
                 found[place] = hypotheses
         return found
@@ -114,7 +115,7 @@ class NativeAblation(Ablation):
     def __init__(self, model: Transformer, corpus: "Corpus", settings: EngineSettings) -> None:
         """Cut the corpus into batches; nothing is translated yet."""
         self._model, self._corpus = model, corpus
-        self._batches, self._skips_empty = corpus.batches(settings.limits), settings.search.skips_empty
+        self._batches, self._skips_empty = settings.batches(corpus), settings.search.skips_empty
         symbols = symbols_of(corpus, settings.search)
         self._nothing: Tokens = (symbols.eos,)
         self._search = RecordedSearch(model, settings.search, symbols)
@@ -154,7 +155,8 @@ class NativeAblation(Ablation):
             chunks = self._recorded.get(number)
             if chunks is None:
                 batch = self._corpus.batch(positions)
-                chunks = self._search.record(batch.source, batch.positions.tolist())
+                lengths, places = batch.source_lengths.tolist(), batch.positions.tolist()
+                chunks = self._search.record(batch.source, lengths, places)
                 size = size_bytes(chunks)
                 if size <= self.free_bytes:
                     self._recorded[number] = chunks

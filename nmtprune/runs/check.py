@@ -123,7 +123,7 @@ def check(run: CheckRun, progress: "Progress") -> Verdict:
     if run.max_drop is not None and corpus.references is None:
         raise UsageError("--max-drop needs references: name --reference FILE")
     if run.min_speedup is not None:
-        models.check_batches(corpus, [run.batch_size])
+        models.check_batches(corpus, [run.batch_size], run.engine, run.search)
     for note in corpus.notes:
         progress.note(f"{corpus.name}: {note}")
     conditions: list[Condition] = []

@@ -173,9 +173,8 @@ def test_translations_come_in_the_order_of_the_corpus(path: Path) -> None:
     for kept in _systems(engine)[::5]:
         found = engine.translate(corpus, kept)
         for source, hypotheses in zip(corpus.source, found, strict=True):
-            (alone,) = translate(
-                engine.model, torch.from_numpy(source)[None], SETTINGS.search, Symbols(1, 2, 3), _masks(engine, kept)
-            )
+            one, lengths = torch.from_numpy(source)[None], [len(source)]
+            (alone,) = translate(engine.model, one, lengths, SETTINGS.search, Symbols(1, 2, 3), _masks(engine, kept))
             assert [each.tokens for each in hypotheses] == [each.tokens for each in alone]
             assert [each.score for each in hypotheses] == pytest.approx([each.score for each in alone], abs=1e-5)
 

@@ -20,7 +20,7 @@ from nmtprune.model.search.chunk import Chunk, Positions, Tokens
 from nmtprune.model.search.extension import Extension, caches, decoder_layers
 from nmtprune.model.search.lockstep import Lockstep
 from nmtprune.model.search.nodes import Nodes
-from nmtprune.model.search.options import Search, Symbols
+from nmtprune.model.search.options import Search, Symbols, max_lens
 from nmtprune.model.search.passes import HeadMasks
 from nmtprune.model.search.replay import Replay, best_tokens
 from nmtprune.model.search.shortlist import Screen
@@ -58,8 +58,10 @@ class Ablation:
         )
 
     @torch.no_grad()
-    def record(self, source: Tensor, positions: Sequence[int]) -> list[Chunk]:
+    def record(self, source: Tensor, lengths: Sequence[int], positions: Sequence[int]) -> list[Chunk]:
         """Translate a padded batch [B, S] of the sentences at these places of the corpus, and remember how.
+
+        `lengths` are the tokens of each sentence without padding.
 
         Raises:
             UsageError: a minimum length above the maximum.
@@ -71,7 +73,7 @@ class Ablation:
         nodes, recording = Nodes(source.device), Recording(self._scorer, self._screen)
         stores = [caches(model, range(len(model.decoder.layers)))]
         extension = Extension(model, memories, {}, stores, raw_keys=options.raw_keys)
-        max_len = options.max_len(source.shape[1], model.max_positions[1])
+        max_len = torch.tensor(max_lens(options, lengths, model.max_positions[1]), device=source.device)
         searches = torch.arange(len(positions), device=source.device)
         slots = Slots.begin(searches, torch.zeros_like(searches), max_len, self._scorer)
         ended = Lockstep(self._scorer, extension, nodes).run(slots, recording)
@@ -83,7 +85,7 @@ class Ablation:
             padding = None if encoded.padding is None else encoded.padding[trellis.order]
             own = EncoderOutput(encoded.states[trellis.order], padding)
             places, found = tuple(positions[i] for i in order), tuple(texts[i] for i in order)
-            chunks.append(Chunk(places, source[trellis.order], own, max_len, trellis, found))
+            chunks.append(Chunk(places, source[trellis.order], own, max_len[trellis.order], trellis, found))
         return chunks
 
     @torch.no_grad()

@@ -102,9 +102,9 @@ class _Begun:
         """Tokens for which a row takes up room."""
         return max(self.state.columns, self.memory.length)
 
-    def is_crowded(self, live: int) -> bool:
+    def is_crowded(self, live: int, positions: int) -> bool:
         """Whether rows have ended and one of them might run beyond the positions that the model has."""
-        return live < len(self.rows) and self.state.columns >= min(row.max_len for row in self.rows)
+        return live < len(self.rows) and self.state.columns >= positions - 1
 
     def ends(self) -> tuple[Tensor, Tensor, Tensor]:
         """Last word, limit and number of words of each row, all [R]; anything for rows that have ended."""
@@ -203,7 +203,7 @@ class Branches:
         live = list(range(len(begun.rows)))
         words = limits = depth = torch.empty(0)
         while live:
-            if len(live) < _SHRINK * len(begun.rows) or begun.is_crowded(len(live)):
+            if len(live) < _SHRINK * len(begun.rows) or begun.is_crowded(len(live), self._model.max_positions[1]):
                 begun.keep(live)
                 words = limits = depth = torch.empty(0)
             if self._guess(begun):

@@ -40,16 +40,16 @@ class Chains:
     ) -> tuple[Found, list[tuple[int, Branch]]]:
         """The recorded translations that stand, and by sentence what the others begin with."""
         passes = MaskedPasses(self._model, chunk, systems, raw_keys=self._scorer.options.raw_keys)
-        draft, size = _Draft(chunk), len(chunk.positions)
+        draft, size, max_len = _Draft(chunk), len(chunk.positions), chunk.max_len.tolist()
         found: Found = [list(chunk.baseline) for _ in systems]
         begun: list[tuple[int, Branch]] = []
         for number, features in enumerate(passes.features()):
             for sentence, text in draft.differences(self._words(chunk, features)):
-                if text[-1] in (self._eos, _LOST) or len(text) > chunk.max_len:
+                if text[-1] in (self._eos, _LOST) or len(text) > max_len[sentence]:
                     found[number][sentence] = () if text[-1] == _LOST else text
                     continue
                 source = sentence if len(passes.memories) == 1 else number * size + sentence
-                begun.append((sentence, Branch(source, number, list(text), chunk.max_len)))
+                begun.append((sentence, Branch(source, number, list(text), max_len[sentence])))
         branches.begin([branch for _, branch in begun], Memories(passes.memories, size))
         return found, begun
 

@@ -30,7 +30,7 @@ class Chunk:
         positions: places of the sentences in the corpus.
         source: [B, S] token ids.
         encoded: the encoder's output without masks.
-        max_len: tokens that a translation may have before its last one.
+        max_len: [B], tokens that each translation may have before its last one.
         trellis: the recorded search.
         baseline: translations without masks, the last word included; empty for none.
     """
@@ -38,7 +38,7 @@ class Chunk:
     positions: Positions
     source: Tensor
     encoded: EncoderOutput
-    max_len: int
+    max_len: Tensor
     trellis: Trellis
     baseline: tuple[Tokens, ...]
 

@@ -17,7 +17,7 @@ from nmtprune.model.search.candidates import Scorer
 from nmtprune.model.search.extension import Extension, caches
 from nmtprune.model.search.lockstep import Lockstep
 from nmtprune.model.search.nodes import Nodes
-from nmtprune.model.search.options import Hypothesis, Search, Symbols
+from nmtprune.model.search.options import Hypothesis, Search, Symbols, max_lens
 from nmtprune.model.search.slots import Slots
 from nmtprune.model.search.sources import Memories
 from nmtprune.model.search.translation import decoder_masks
@@ -47,8 +47,8 @@ class GreedySearch:
         self._waiting: list[tuple[int, Branch]] = []
 
     @torch.no_grad()
-    def translate(self, source: Tensor, places: Sequence[int]) -> None:
-        """Translate a padded batch [B, S] of sentences that have these places.
+    def translate(self, source: Tensor, lengths: Sequence[int], places: Sequence[int]) -> None:
+        """Translate a padded batch [B, S] of sentences of these lengths and places.
 
         Raises:
             UsageError: a minimum length above the maximum.
@@ -60,7 +60,7 @@ class GreedySearch:
         stores = [caches(model, range(len(model.decoder.layers)))]
         memories = Memories((memory,), len(places))
         extension = Extension(model, memories, self._decoder_masks, stores, raw_keys=options.raw_keys)
-        max_len = options.max_len(source.shape[1], model.max_positions[1])
+        max_len = torch.tensor(max_lens(options, lengths, model.max_positions[1]), device=source.device)
         sentences = torch.arange(len(places), device=source.device)
         slots = Slots.begin(sentences, torch.zeros_like(sentences), max_len, self._scorer)
         ended, left = Lockstep(self._scorer, extension, nodes).run_until(slots, int(_FEW * len(places)))

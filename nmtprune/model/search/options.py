@@ -1,9 +1,11 @@
 """What a search is told, as fairseq or as Marian words it, and what it finds."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 from torch import Tensor
 
 from nmtprune.errors import UsageError
@@ -17,11 +19,13 @@ class SearchOptions:
         beam: hypotheses per sentence; never more than the vocabulary has words beside padding.
         lenpen: scores are divided by length ** lenpen.
         max_len_a: a translation has at most ``max_len_a * S + max_len_b`` tokens before the end-of-sentence symbol, S
-            the padded source length of the batch, and at most one fewer than the decoder has positions.
+            the length of its source, and at most one fewer than the decoder has positions.
         max_len_b: see `max_len_a`.
         min_len: tokens that a translation has at least, without the end-of-sentence symbol.
         unkpen: subtracted from the log-probability of unknown words.
         unnormalized: do not divide scores by the length.
+        fairseq_batch_length_limit: S is the longest source of the batch, as in fairseq-generate with larger batches
+            than of one sentence.
     """
 
     beam: int = 5
@@ -31,6 +35,7 @@ class SearchOptions:
     min_len: int = 1
     unkpen: float = 0.0
     unnormalized: bool = False
+    fairseq_batch_length_limit: bool = False
 
     shrinks: ClassVar[bool] = False
     """Whether a sentence's beam loses a place with each hypothesis that ends; otherwise it stays full to the end."""
@@ -59,16 +64,31 @@ class SearchOptions:
             lenpen=(not math.isfinite(self.lenpen), "not a finite number"),
             unkpen=(not math.isfinite(self.unkpen), "not a finite number"),
         )
+        if self.fairseq_batch_length_limit and not self.max_len_a:
+            raise UsageError(
+                "search: --fairseq-batch-length-limit goes with --max-len-a above 0: without it the limit is the same "
+                "for all sentences"
+            )
+
+    @property
+    def varies(self) -> bool:
+        """Whether the longest translation depends on the source."""
+        return self.max_len_a > 0
+
+    @property
+    def by_batch(self) -> bool:
+        """Whether the longest source of a batch limits all of its translations; otherwise each has its own limit."""
+        return self.fairseq_batch_length_limit
 
     def scale(self, length: Tensor) -> Tensor:
         """What summed log-probabilities of hypotheses of so many tokens are divided by."""
         return length.double() ** (0.0 if self.unnormalized else self.lenpen)
 
     def max_len(self, width: int, positions: int) -> int:
-        """Tokens that translations of a batch may have before the end-of-sentence symbol.
+        """Tokens that a translation may have before the end-of-sentence symbol.
 
         Args:
-            width: S, padded source length of the batch.
+            width: S, tokens of the source, the end-of-sentence symbol included.
             positions: longest target sentence, in tokens, that the model takes.
 
         Raises:
@@ -76,8 +96,9 @@ class SearchOptions:
         """
         longest = min(int(self.max_len_a * width + self.max_len_b), positions - 1)
         if longest < self.min_len:
+            of = f"of {width} source tokens " if self.varies else ""
             raise UsageError(
-                f"--min-len {self.min_len} is more than the {longest} tokens that a translation may have "
+                f"--min-len {self.min_len} is more than the {longest} tokens that a translation {of}may have "
                 f"(--max-len-a, --max-len-b, {positions} positions): choose a smaller one"
             )
         return longest
@@ -91,12 +112,14 @@ class MarianSearchOptions:
         beam: hypotheses per sentence; each one that ends leaves a smaller beam to the others.
         normalize: scores are divided by length ** normalize.
         word_penalty: times the length, it is subtracted from the sum of log-probabilities.
-        max_length_factor: a translation is cut off at that many times the padded source length of the batch.
+        max_length_factor: a translation is cut off at that many times the length of its source.
         allow_unk: the unknown word may be chosen.
         allow_special: control characters, which SentencePiece may have as bytes, may be chosen.
         unnormalized_keys: pre-norm decoders with self-attention do what Marian up to version 1.12 does in search only:
             keys and values are not normalized, except where a first word sees nothing but itself. Training and scoring
             normalize them.
+        marian_batch_length_limit: a translation is cut off at `max_length_factor` times the longest source of its
+            batch, as in Marian with larger batches than of one sentence.
     """
 
     beam: int = 12
@@ -106,12 +129,14 @@ class MarianSearchOptions:
     allow_unk: bool = False
     allow_special: bool = False
     unnormalized_keys: bool = False
+    marian_batch_length_limit: bool = False
 
     shrinks: ClassVar[bool] = True
     must_end: ClassVar[bool] = False
     skips_empty: ClassVar[bool] = True
     min_len: ClassVar[int] = 0
     unkpen: ClassVar[float] = 0.0
+    varies: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -132,22 +157,44 @@ class MarianSearchOptions:
         """As `DecoderLayer.project` names it."""
         return self.unnormalized_keys
 
+    @property
+    def by_batch(self) -> bool:
+        """As `SearchOptions.by_batch`."""
+        return self.marian_batch_length_limit
+
     def scale(self, length: Tensor) -> Tensor:
         """What summed log-probabilities are divided by."""
         return length.double() ** self.normalize
 
     def max_len(self, width: int, positions: int) -> int:
-        """Tokens that translations of a batch may have before their last one.
+        """Tokens that a translation may have before its last one.
 
         Args:
-            width: S, padded source length of the batch.
+            width: S, tokens of the source, the end-of-sentence symbol included.
             positions: not looked at: Marian's positions have no end.
         """
-        return max(1, math.ceil(self.max_length_factor * width)) - 1
+        # Marian multiplies in single precision: 1.1 * 10 is 11 there, and a little more in double precision.
+        longest = np.float32(self.max_length_factor) * np.float32(width)
+        return max(1, math.ceil(longest)) - 1
 
 
 Search = SearchOptions | MarianSearchOptions
 """How translations are searched."""
+
+
+def max_lens(options: Search, lengths: Sequence[int], positions: int) -> list[int]:
+    """Tokens that the translation of each sentence of a batch may have before its last one.
+
+    Args:
+        options: of the search.
+        lengths: tokens of each source sentence, the end-of-sentence symbol included, without padding.
+        positions: longest target sentence, in tokens, that the model takes.
+
+    Raises:
+        UsageError: that is less than the minimum length.
+    """
+    widths = [max(lengths)] * len(lengths) if options.by_batch else lengths
+    return [options.max_len(width, positions) for width in widths]
 
 
 def _check(options: object, **rules: tuple[bool, str]) -> None:

@@ -41,7 +41,8 @@ class Replay:
         masks, raw_keys = stacked_masks(systems), self._options.raw_keys
         extension = Extension(self._model, memories, masks, [below, above], raw_keys=raw_keys)
         source, system = passes.sources()
-        slots = Slots.begin(source, system, chunk.max_len, self._scorer)
+        max_len = chunk.max_len[source % len(chunk.positions)]
+        slots = Slots.begin(source, system, max_len, self._scorer)
         ended = Lockstep(self._scorer, extension, draft.nodes, draft).run(slots)
         by_system: Found = [[] for _ in systems]
         texts = best_tokens(self._ranked(ended, draft), draft.nodes)

@@ -41,8 +41,8 @@ class Slots:
     draft: Tensor
 
     @classmethod
-    def begin(cls, source: Tensor, system: Tensor, max_len: int, scorer: Scorer) -> "Slots":
-        """One hypothesis without tokens per search [P], which may have `max_len` tokens; the other slots are empty."""
+    def begin(cls, source: Tensor, system: Tensor, max_len: Tensor, scorer: Scorer) -> "Slots":
+        """One hypothesis without tokens per search [P], of up to `max_len` [P] tokens; the other slots are empty."""
         beam, first = scorer.beam, scorer.symbols.first
         count, device = source.shape[0], source.device
         logits = torch.full((count, beam), -torch.inf, dtype=torch.float64, device=device)
@@ -52,7 +52,7 @@ class Slots:
             search=torch.arange(count, device=device),
             source=source,
             system=system,
-            max_len=torch.full_like(source, max_len),
+            max_len=max_len,
             found=none[:, 0].clone(),
             token=torch.full_like(none, first),
             logits=logits,

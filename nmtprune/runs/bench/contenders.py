@@ -107,16 +107,25 @@ def open_contenders(paths: Sequence[Path], data: DataOptions) -> list[Contender]
     return [Contender(str(path), path, checkpoint, corpus) for path, checkpoint in zip(paths, checkpoints, strict=True)]
 
 
-def check_batches(corpus: "Corpus", batch_sizes: Sequence[int]) -> None:
-    """Refuse batches that the sentences do not fill.
+def check_batches(corpus: "Corpus", batch_sizes: Sequence[int], engine: str, search: "Search") -> None:
+    """Refuse batches that the sentences do not fill, and those that an engine would not make.
 
     Raises:
-        UsageError: there are fewer sentences than that.
+        UsageError: there are fewer sentences than that, or the engine would take them one by one.
     """
+    from nmtprune.engines.base import LIMITED_BY_BATCH
+
     large = [size for size in batch_sizes if size > len(corpus)]
     if large:
         sizes = ", ".join(map(str, large))
         raise UsageError(f"--batch-size {sizes}: {corpus.name} has only {len(corpus)} sentences")
+    several = [size for size in batch_sizes if size > 1]
+    if several and engine in LIMITED_BY_BATCH and search.varies and not search.by_batch:
+        sizes = ", ".join(map(str, several))
+        raise UsageError(
+            f"--batch-size {sizes}: --engine {engine} translates sentences one by one, since it limits the length of "
+            f"translations by the longest source of a batch: give --{engine}-batch-length-limit, or --batch-size 1"
+        )
 
 
 def timings(

@@ -88,7 +88,7 @@ def bench(run: BenchRun, progress: "Progress") -> Benched:
     opened = models.open_contenders(run.checkpoints, run.data)
     if run.names:
         opened = [replace(own, name=name) for own, name in zip(opened, run.names, strict=True)]
-    models.check_batches(opened[0].corpus, run.batch_sizes)
+    models.check_batches(opened[0].corpus, run.batch_sizes, run.engine, run.search)
     for note in opened[0].corpus.notes:
         progress.note(f"{opened[0].corpus.name}: {note}")
     with termination_as_interrupt():

@@ -52,6 +52,12 @@ def batch(words: int, lengths: Sequence[int] = (7, 3, 1, 9, 5, 4), seed: int = 1
     return torch.stack(rows)
 
 
+def lengths(source: Tensor) -> list[int]:
+    """Tokens of each sentence of a batch, without padding."""
+    found: list[int] = (source != SYMBOLS.pad).sum(1).tolist()
+    return found
+
+
 @cache
 def _fairseq(path: Path, data: Path) -> tuple[Any, Any]:
     """fairseq's model of a checkpoint and its task."""
@@ -82,6 +88,11 @@ def fairseq_search(
     ]
 
 
+def alone(source: Tensor) -> list[Tensor]:
+    """The sentences of a batch as batches of one, without padding."""
+    return [row[row != SYMBOLS.pad].unsqueeze(0) for row in source]
+
+
 def assert_same(found: list[list[Hypothesis]], expected: list[list[Hypothesis]]) -> None:
     """All hypotheses of all sentences agree: tokens exactly, scores of texts and of tokens to 1e-4."""
     assert [[each.tokens for each in own] for own in found] == [[each.tokens for each in own] for own in expected]
@@ -93,7 +104,7 @@ def assert_same(found: list[list[Hypothesis]], expected: list[list[Hypothesis]])
 
 def best(model: Transformer, source: Tensor, options: SearchOptions, masks: HeadMasks | None = None) -> Texts:
     """The best translation of each sentence from scratch; empty for none."""
-    found = translate(model, source, options, SYMBOLS, masks)
+    found = translate(model, source, lengths(source), options, SYMBOLS, masks)
     return [hypotheses[0].tokens if hypotheses else () for hypotheses in found]
 
 

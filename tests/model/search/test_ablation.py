@@ -51,7 +51,7 @@ def _systems(model: Transformer) -> list[HeadMasks]:
 
 def _found(search: Ablation, source: Tensor, systems: Sequence[HeadMasks]) -> list[support.Texts]:
     """Translations of a batch under each system, from its record."""
-    chunks = search.record(source, range(len(source)))
+    chunks = search.record(source, support.lengths(source), range(len(source)))
     found: list[support.Texts] = [[(-7,)] * len(source) for _ in systems]
     for system, positions, texts in search.translations(chunks, systems):
         for place, text in zip(positions, texts, strict=True):
@@ -79,7 +79,7 @@ def test_pieces_do_not_matter(build: Build, beam: int, monkeypatch: pytest.Monke
     monkeypatch.setattr(ablation_module, "CHUNK_BYTES", 1)
     monkeypatch.setattr(branches_module, "WAITING_BYTES", 1)
     search = Ablation(model, options, support.SYMBOLS)
-    assert len(search.record(source, range(len(source)))) == len(source)
+    assert len(search.record(source, support.lengths(source), range(len(source)))) == len(source)
     assert _found(search, source, systems) == expected
 
 

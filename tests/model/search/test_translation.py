@@ -1,5 +1,6 @@
 """Our beam search is fairseq's: the same texts with the same scores, for full, masked and slim models."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ OPTIONS = {
     "beam 2": SearchOptions(beam=2, max_len_b=12),
     "beam 5": SearchOptions(beam=5, max_len_b=12),
     "beam of half the words": SearchOptions(beam=20, max_len_b=4),
-    "length penalties": SearchOptions(beam=4, max_len_a=1.2, max_len_b=5, min_len=4, lenpen=0.6),
+    "length penalties": SearchOptions(beam=4, max_len_b=9, min_len=4, lenpen=0.6),
     "long texts": SearchOptions(beam=3, max_len_b=12, lenpen=1.5, unkpen=-2.0),
     "unnormalized": SearchOptions(beam=4, max_len_b=10, unnormalized=True, unkpen=2.0),
 }
@@ -42,15 +43,32 @@ def test_search_is_fairseqs(build: Build, variant: str, options: SearchOptions) 
     model = support.model_of(path)
     source = support.batch(model.words[0])
     support.assert_same(
-        translate(model, source, options, support.SYMBOLS), support.fairseq_search(path, source, options)
+        translate(model, source, support.lengths(source), options, support.SYMBOLS),
+        support.fairseq_search(path, source, options),
     )
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_limits_of_length_are_fairseqs(build: Build, beam: int) -> None:
+    """Those of sentences that fairseq gets one by one; with the flag those of its batch."""
+    path = support.checkpoint(build, "post-norm, separate embeddings", trained=False)
+    model, options = support.model_of(path), SearchOptions(beam=beam, max_len_a=1.2, max_len_b=1)
+    source = support.batch(model.words[0])
+    found = translate(model, source, support.lengths(source), options, support.SYMBOLS)
+    one_by_one = [support.fairseq_search(path, sentence, options)[0] for sentence in support.alone(source)]
+    support.assert_same(found, one_by_one)
+    assert {len(own[0].tokens) for own in found} > {3, 12}  # sentences of 1 and of 9 tokens
+    by_batch = replace(options, fairseq_batch_length_limit=True)
+    together = translate(model, source, support.lengths(source), by_batch, support.SYMBOLS)
+    support.assert_same(together, support.fairseq_search(path, source, options))
+    assert [own[0].tokens for own in together] != [own[0].tokens for own in found]
 
 
 def test_trained_models_translate_alike(build: Build) -> None:
     path = support.checkpoint(build, "pre-norm, all embeddings shared")
     model, options = support.model_of(path), SearchOptions(beam=5, max_len_b=20)
     source = support.batch(model.words[0], (9, 8, 7, 6, 5, 4, 3, 2, 1))
-    found = translate(model, source, options, support.SYMBOLS)
+    found = translate(model, source, support.lengths(source), options, support.SYMBOLS)
     support.assert_same(found, support.fairseq_search(path, source, options))
     assert len({own[0].tokens for own in found}) > 3
 
@@ -70,7 +88,7 @@ def test_masks_are_those_of_the_masked_checkpoint(build: Build, variant: str, be
     }
     source = support.batch(model.words[0])
     expected = support.fairseq_search(masked, source, options, path.parent / "data-bin")
-    support.assert_same(translate(model, source, options, support.SYMBOLS, masks), expected)
+    support.assert_same(translate(model, source, support.lengths(source), options, support.SYMBOLS, masks), expected)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +100,11 @@ def test_masks_are_those_of_the_masked_checkpoint(build: Build, variant: str, be
             "search: --max-len-b -1 is negative; --lenpen nan is not a finite number",
         ),
         ({"max_len_a": float("inf")}, "search: --max-len-a inf is not a number from 0"),
+        (
+            {"fairseq_batch_length_limit": True},
+            "search: --fairseq-batch-length-limit goes with --max-len-a above 0: without it the limit is the same for "
+            "all sentences",
+        ),
     ],
 )
 def test_impossible_options(values: dict[str, float], message: str) -> None:
@@ -92,5 +115,20 @@ def test_impossible_options(values: dict[str, float], message: str) -> None:
 
 def test_a_minimum_above_the_maximum(build: Build) -> None:
     model = support.model_of(support.checkpoint(build, "pre-norm, all embeddings shared", trained=False))
+    source = support.batch(model.words[0])
     with pytest.raises(UsageError, match=r"--min-len 9 is more than the 5 tokens that a translation may have"):
-        translate(model, support.batch(model.words[0]), SearchOptions(max_len_b=5, min_len=9), support.SYMBOLS)
+        translate(model, source, support.lengths(source), SearchOptions(max_len_b=5, min_len=9), support.SYMBOLS)
+
+
+def test_a_minimum_above_the_maximum_of_a_short_sentence(build: Build) -> None:
+    """Refused as fairseq refuses the sentence alone, whatever shares its batch."""
+    path = support.checkpoint(build, "pre-norm, all embeddings shared", trained=False)
+    model, options = support.model_of(path), SearchOptions(max_len_a=1, max_len_b=0, min_len=4)
+    source = support.batch(model.words[0])
+    refusal = r"--min-len 4 is more than the 3 tokens that a translation of 3 source tokens may have"
+    with pytest.raises(UsageError, match=refusal):
+        translate(model, source, support.lengths(source), options, support.SYMBOLS)
+    with pytest.raises(AssertionError, match="min_len cannot be larger than max_len"):
+        support.fairseq_search(path, support.alone(source)[1], options)
+    by_batch = replace(options, fairseq_batch_length_limit=True)
+    assert translate(model, source, support.lengths(source), by_batch, support.SYMBOLS)
