@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from nmtprune.data.batching import Batch, BatchLimits, batch_by_size, collate, order_by_length, shift_right, shuffled
-from nmtprune.data.codec import build_codec
+from nmtprune.data.codec import build_codec, marian_codec
 from nmtprune.data.content import Content, LanguagePair, read_binarized, read_raw, stream_raw
 from nmtprune.data.databin import DataBin, Languages
-from nmtprune.data.marian_vocabulary import SENTENCEPIECE, MarianVocabulary
+from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.options import DataOptions, ModelProfile
 from nmtprune.data.sentences import Ids, Sentences
-from nmtprune.data.subwords import SentencePieceSegmenter, TextCodec
+from nmtprune.data.subwords import TextCodec
 from nmtprune.data.vocabulary import Vocabulary, check_size
 from nmtprune.errors import DataError, UsageError
 
@@ -218,16 +218,16 @@ def _marian_pair(
 ) -> tuple[LanguagePair, str | None]:
     if not model.marian and model.source_symbols is not None:
         raise UsageError("data: --vocabs are Marian's: this model has fairseq's dictionaries in --data-bin DIR")
-    source, target = (MarianVocabulary.read(path) for path in paths)
-    check_size(source, model.source_symbols, "source")
-    check_size(target, model.target_symbols, "target")
+    source = MarianVocabulary.read(paths[0], model.source_symbols, "source")
+    target = MarianVocabulary.read(paths[1], model.target_symbols, "target")
     languages = Languages(options.source_lang or "source", options.target_lang or "target")
     codec, note = build_codec(options, languages, {"source": source, "target": target})
-    sides = zip(("source", "target"), paths, strict=True)
-    own = {side: SentencePieceSegmenter(path) for side, path in sides if path.suffix == SENTENCEPIECE}
-    return LanguagePair(
-        languages, source, target, replace(codec, own_segmenters=own, strips=False)
-    ), None if own else note
+    notes = [*source.remarks, *(target.remarks if paths[0] != paths[1] else ())]
+    if target.sentencepiece is None and note:
+        notes.append(note)
+    return LanguagePair(languages, source, target, marian_codec(codec, options, source, target)), "; ".join(
+        notes
+    ) or None
 
 
 def _within_positions(
