@@ -9,6 +9,7 @@ import numpy as np
 from nmtprune.data.batching import Batch, BatchLimits, batch_by_size, collate, order_by_length, shift_right, shuffled
 from nmtprune.data.codec import build_codec, marian_codec
 from nmtprune.data.content import Content, LanguagePair, read_binarized, read_raw, stream_raw
+from nmtprune.data.cropping import cropped
 from nmtprune.data.databin import DataBin, Languages
 from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.options import DataOptions, ModelProfile
@@ -40,6 +41,7 @@ class Corpus:
         inputs: SHA-256 by path of every file read.
         notes: what a user should know about the data, one line each.
         shuffle: fairseq shuffles such data before it sorts it by length.
+        crop_source: tokens that longer sources were cut to; None where none were.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Corpus:
     inputs: Mapping[str, str]
     notes: tuple[str, ...]
     shuffle: bool = True
+    crop_source: int | None = None
 
     def __len__(self) -> int:
         """Number of sentences, without those left out."""
@@ -119,6 +122,7 @@ class Corpus:
             "sentences": len(self),
             "left_out": self.total - len(self),
             **self.codec.describe(),
+            **({} if self.crop_source is None else {"crop_source": self.crop_source}),
         }
 
 
@@ -146,9 +150,11 @@ def load_corpus(
         content = read_binarized(options, folder, pair, references=references, targets=targets)
     if not len(content.source):
         raise DataError(f"{content.name}: empty: it holds no sentences")
+    content = cropped(content, options.crop_source, pair.source.eos)
     corpus = _within_positions(content, pair, model, skip=options.skip_invalid)
     notes = (*([note] if note else ()), *corpus.notes, *_remarks(corpus))
-    return replace(corpus, notes=notes, shuffle=options.subsets != (_UNSHUFFLED_SUBSET,))
+    shuffle = options.subsets != (_UNSHUFFLED_SUBSET,)
+    return replace(corpus, notes=notes, shuffle=shuffle, crop_source=options.crop_source)
 
 
 def stream_corpus(options: DataOptions, model: ModelProfile, size: int) -> Iterator[Corpus]:
@@ -169,6 +175,7 @@ def stream_corpus(options: DataOptions, model: ModelProfile, size: int) -> Itera
             for first in range(0, len(whole.source), size)
         )  # fmt: skip
     for piece in pieces:
+        piece = cropped(piece, options.crop_source, pair.source.eos)
         corpus = _within_positions(piece, pair, model, skip=options.skip_invalid, may_be_empty=True)
         yield replace(corpus, notes=(note, *corpus.notes) if note and not piece.first else corpus.notes)
 

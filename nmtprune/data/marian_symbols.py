@@ -176,8 +176,7 @@ def _number(text: str) -> int | None:
 class _Loader(yaml.BaseLoader):
     """PyYAML with the escapes of yaml-cpp."""
 
-
-_Loader.ESCAPE_REPLACEMENTS = {**yaml.BaseLoader.ESCAPE_REPLACEMENTS, "'": "'"}
+    ESCAPE_REPLACEMENTS = {**yaml.BaseLoader.ESCAPE_REPLACEMENTS, "'": "'"}  # type: ignore[misc]  # noqa: RUF012
 
 
 def _parsed(path: Path, text: str) -> list[Entry]:
