@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
-from nmtprune.cli.options import model_of
+from nmtprune.cli.decoder_settings import decoder_config_option, decoder_settings
+from nmtprune.cli.options import model_of, say
 from nmtprune.data.options import DEFAULT_SUBSET, TRAINING_SUBSET, DataOptions
 from nmtprune.data.subwords import POST_PROCESSES, TOKENIZERS
 from nmtprune.data.text import STDIN
@@ -37,8 +38,9 @@ _VOCABS = click.option(
     "--vocabs",
     type=(click.Path(path_type=Path), click.Path(path_type=Path)),
     metavar="A B",
-    show_default="those that MODEL.decoder.yml names",
-    help="Source and target vocabulary of a Marian model (.spm or .yml) instead of --data-bin; with raw text.",
+    show_default="those that the file of --decoder-config names",
+    help="Source and target vocabulary of a Marian model (.spm, .yml, .yaml, .json, or text with a symbol per line) "
+    "instead of --data-bin; with raw text.",
 )
 _LANGUAGES = (
     click.option("-s", "--source-lang", metavar="LANG", help="Source language, where the data leaves it open."),
@@ -104,7 +106,10 @@ _LOWERCASE_TARGET = click.option(
 
 def data_options(command: F) -> F:
     """DATA for commands that score: the command receives ``data``, a `DataOptions`."""
-    options = (_DATA_BIN, _SUBSET, _SOURCE, _REFERENCE, _VOCABS, *_LANGUAGES, *_SUBWORDS, *_TEXT, _LOWERCASE_TARGET)
+    options = (
+        *(_DATA_BIN, _SUBSET, _SOURCE, _REFERENCE, _VOCABS, decoder_config_option),
+        *(*_LANGUAGES, *_SUBWORDS, *_TEXT, _LOWERCASE_TARGET),
+    )
     decorated: F = _add(_collecting(command), options)
     return decorated
 
@@ -119,7 +124,7 @@ def translation_data_options(command: F) -> F:
         help="Raw text, one sentence per line, also .gz; '-' is standard input.",
     )
     subset = click.option("--subset", metavar="NAME[,NAME...]", help="A binarized subset instead of raw text.")
-    options = (_DATA_BIN, source, subset, _VOCABS, *_LANGUAGES, *_SUBWORDS, *_TEXT)
+    options = (_DATA_BIN, source, subset, _VOCABS, decoder_config_option, *_LANGUAGES, *_SUBWORDS, *_TEXT)
     decorated: F = _add(_collecting(command, default_source=STDIN), options)
     return decorated
 
@@ -197,14 +202,18 @@ def _collecting(command: F, default_source: Path | None = None) -> Callable[...,
     @functools.wraps(command)
     def wrapper(*args: Any, **values: Any) -> Any:
         given = {name: values.pop(name) for name in _FIELDS if name in values}
+        values.pop("decoder_config")
         if given["source"] is None and given["subset"] is None:
             given["source"] = default_source
         if values.get("synthetic") and not any(given.values()):
             return command(*args, **values, data=None)
-        if given["vocabs"] is None and given["data_bin"] is None:
-            from nmtprune.runs.model_settings import vocabs_of
+        checkpoint, settings = model_of(values), decoder_settings(values)
+        if checkpoint is not None and settings is not None and given["data_bin"] is None:
+            from nmtprune.runs.model_settings import data_of
 
-            given["vocabs"] = vocabs_of(model_of(values))
+            given, notes = data_of(checkpoint, settings, given)
+            for note in notes:
+                say(note)
         return command(*args, **values, data=DataOptions(**given))
 
     return wrapper

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from nmtprune.cli.decoder_settings import decoder_settings
 from nmtprune.cli.options import given, model_of, spelled
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -16,7 +17,7 @@ _BEAM = click.option(
     "--beam",
     type=click.IntRange(min=1),
     metavar="N",
-    show_default="5; Marian: as MODEL.decoder.yml says, or 12",
+    show_default="5; Marian: as --decoder-config says, or 12",
     help="Hypotheses per sentence; 1 is greedy search.",
 )
 _FAIRSEQ = {
@@ -99,7 +100,7 @@ def beam_options(command: F) -> F:
         chosen = {name: values[name] for name in given(SEARCH_NAMES)}
         for name in SEARCH_NAMES:
             del values[name]
-        return command(*args, **values, search=search_of(model_of(values), chosen))
+        return command(*args, **values, search=search_of(model_of(values), chosen, decoder_settings(values)))
 
     options = [
         click.option(spelled(name), type=kind, metavar="X", show_default=default, help=help_text)

@@ -1,11 +1,14 @@
 """The text codec that DATA options and vocabularies ask for."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from nmtprune.data.databin import Languages
 from nmtprune.data.language_tags import LanguageTags
+from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.moses import MosesTokenizer
 from nmtprune.data.options import DataOptions
+from nmtprune.data.sentencepiece_text import SentencePieceJoiner
 from nmtprune.data.subwords import (
     BpeSegmenter,
     Segmenter,
@@ -50,6 +53,23 @@ def build_codec(
         tags=LanguageTags.of(vocabularies["source"].symbols),
     )
     return codec, note
+
+
+def marian_codec(
+    codec: TextCodec, options: DataOptions, source: MarianVocabulary, target: MarianVocabulary
+) -> TextCodec:
+    """The codec of a Marian model: vocabularies that are SentencePiece models split and join text themselves.
+
+    A target side whose vocabulary is a list of symbols is joined by its SentencePiece model, if it has one.
+    """
+    own = {
+        side: model for side, model in zip(SIDES, (source.sentencepiece, target.sentencepiece), strict=True) if model
+    }
+    segmenter = codec.segmenters.get("target")
+    by_model = SentencePieceJoiner(segmenter) if isinstance(segmenter, SentencePieceSegmenter) else None
+    post_process = options.post_process or ("sentencepiece" if target.sentencepiece else codec.post_process)
+    joiner = target.sentencepiece or by_model
+    return replace(codec, own_segmenters=own, strips=False, joiner=joiner, post_process=post_process)
 
 
 def _segmenters(options: DataOptions) -> dict[str, Segmenter]:

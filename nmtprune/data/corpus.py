@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from nmtprune.data.batching import Batch, BatchLimits, batch_by_size, collate, order_by_length, shift_right, shuffled
-from nmtprune.data.codec import build_codec
+from nmtprune.data.codec import build_codec, marian_codec
 from nmtprune.data.content import Content, LanguagePair, read_binarized, read_raw, stream_raw
+from nmtprune.data.cropping import cropped
 from nmtprune.data.databin import DataBin, Languages
-from nmtprune.data.marian_vocabulary import SENTENCEPIECE, MarianVocabulary
+from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.options import DataOptions, ModelProfile
 from nmtprune.data.sentences import Ids, Sentences
-from nmtprune.data.subwords import SentencePieceSegmenter, TextCodec
+from nmtprune.data.subwords import TextCodec
 from nmtprune.data.vocabulary import Vocabulary, check_size
 from nmtprune.errors import DataError, UsageError
 
@@ -40,6 +41,7 @@ class Corpus:
         inputs: SHA-256 by path of every file read.
         notes: what a user should know about the data, one line each.
         shuffle: fairseq shuffles such data before it sorts it by length.
+        crop_source: tokens that longer sources were cut to; None where none were.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Corpus:
     inputs: Mapping[str, str]
     notes: tuple[str, ...]
     shuffle: bool = True
+    crop_source: int | None = None
 
     def __len__(self) -> int:
         """Number of sentences, without those left out."""
@@ -119,6 +122,7 @@ class Corpus:
             "sentences": len(self),
             "left_out": self.total - len(self),
             **self.codec.describe(),
+            **({} if self.crop_source is None else {"crop_source": self.crop_source}),
         }
 
 
@@ -146,9 +150,11 @@ def load_corpus(
         content = read_binarized(options, folder, pair, references=references, targets=targets)
     if not len(content.source):
         raise DataError(f"{content.name}: empty: it holds no sentences")
+    content = cropped(content, options.crop_source, pair.source.eos)
     corpus = _within_positions(content, pair, model, skip=options.skip_invalid)
     notes = (*([note] if note else ()), *corpus.notes, *_remarks(corpus))
-    return replace(corpus, notes=notes, shuffle=options.subsets != (_UNSHUFFLED_SUBSET,))
+    shuffle = options.subsets != (_UNSHUFFLED_SUBSET,)
+    return replace(corpus, notes=notes, shuffle=shuffle, crop_source=options.crop_source)
 
 
 def stream_corpus(options: DataOptions, model: ModelProfile, size: int) -> Iterator[Corpus]:
@@ -169,6 +175,7 @@ def stream_corpus(options: DataOptions, model: ModelProfile, size: int) -> Itera
             for first in range(0, len(whole.source), size)
         )  # fmt: skip
     for piece in pieces:
+        piece = cropped(piece, options.crop_source, pair.source.eos)
         corpus = _within_positions(piece, pair, model, skip=options.skip_invalid, may_be_empty=True)
         yield replace(corpus, notes=(note, *corpus.notes) if note and not piece.first else corpus.notes)
 
@@ -218,16 +225,16 @@ def _marian_pair(
 ) -> tuple[LanguagePair, str | None]:
     if not model.marian and model.source_symbols is not None:
         raise UsageError("data: --vocabs are Marian's: this model has fairseq's dictionaries in --data-bin DIR")
-    source, target = (MarianVocabulary.read(path) for path in paths)
-    check_size(source, model.source_symbols, "source")
-    check_size(target, model.target_symbols, "target")
+    source = MarianVocabulary.read(paths[0], model.source_symbols, "source")
+    target = MarianVocabulary.read(paths[1], model.target_symbols, "target")
     languages = Languages(options.source_lang or "source", options.target_lang or "target")
     codec, note = build_codec(options, languages, {"source": source, "target": target})
-    sides = zip(("source", "target"), paths, strict=True)
-    own = {side: SentencePieceSegmenter(path) for side, path in sides if path.suffix == SENTENCEPIECE}
-    return LanguagePair(
-        languages, source, target, replace(codec, own_segmenters=own, strips=False)
-    ), None if own else note
+    notes = [*source.remarks, *(target.remarks if paths[0] != paths[1] else ())]
+    if target.sentencepiece is None and note:
+        notes.append(note)
+    return LanguagePair(languages, source, target, marian_codec(codec, options, source, target)), "; ".join(
+        notes
+    ) or None
 
 
 def _within_positions(

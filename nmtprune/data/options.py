@@ -37,6 +37,7 @@ class DataOptions:
         lowercase_source: lower-case raw source text, behind the tokenizer.
         lowercase_target: lower-case raw references before they become token ids.
         skip_invalid: leave out sentences that are longer than the model's positions instead of refusing them.
+        crop_source: tokens that longer sources are cut to, the end-of-sentence symbol included.
         join_shards: SUBSET, SUBSET1, SUBSET2, ... are one set, as fairseq-train takes its training set.
     """
 
@@ -60,6 +61,7 @@ class DataOptions:
     lowercase_source: bool = False
     lowercase_target: bool = False
     skip_invalid: bool = False
+    crop_source: int | None = None
     join_shards: bool = False
 
     def __post_init__(self) -> None:

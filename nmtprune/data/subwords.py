@@ -69,8 +69,21 @@ class Segmenter(Protocol):
         """Blank-separated symbols of a sentence."""
 
 
+class Joiner(Protocol):
+    """Joins subword symbols into text."""
+
+    def decode(self, symbols: str) -> str:
+        """Text of blank-separated symbols."""
+
+
 class SentencePieceSegmenter:
-    """A SentencePiece model; `encode` is that of fairseq's ``--bpe sentencepiece``."""
+    """A SentencePiece model; `encode` is that of fairseq's ``--bpe sentencepiece``.
+
+    Attributes:
+        path: the file.
+        sha256: of the file.
+        processor: SentencePiece itself.
+    """
 
     def __init__(self, path: Path) -> None:
         """Read the model.
@@ -86,9 +99,9 @@ class SentencePieceSegmenter:
             raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
         self.path = path
         self.sha256 = hashlib.sha256(stored).hexdigest()
-        self._processor = sentencepiece.SentencePieceProcessor()
+        self.processor = sentencepiece.SentencePieceProcessor()
         try:
-            loaded = bool(stored) and self._processor.LoadFromSerializedProto(stored)
+            loaded = bool(stored) and self.processor.LoadFromSerializedProto(stored)
         except RuntimeError as error:
             reason = what_it_is(path, stored, "--sentencepiece") or "that file usually ends in .model"
             raise DataError(f"{path}: no SentencePiece model: {reason}") from error
@@ -98,12 +111,12 @@ class SentencePieceSegmenter:
     @property
     def pieces(self) -> tuple[str, ...]:
         """All pieces by id."""
-        count = self._processor.GetPieceSize()
-        return tuple(self._processor.IdToPiece(number) for number in range(count))
+        count = self.processor.GetPieceSize()
+        return tuple(self.processor.IdToPiece(number) for number in range(count))
 
     def encode(self, text: str) -> str:
         """Blank-separated pieces of a sentence."""
-        return " ".join(self._processor.EncodeAsPieces(text))
+        return " ".join(self.processor.EncodeAsPieces(text))
 
 
 class BpeSegmenter:
@@ -181,6 +194,7 @@ class TextCodec:
         own_segmenters: by side, those that take the place of `segmenters` there.
         tags: tokens in front of source sentences that no segmenter may tear.
         strips: white space at both ends of a line goes, as fairseq-interactive has it.
+        joiner: joins the target's symbols where `post_process` is ``sentencepiece``; None joins strings, as fairseq.
     """
 
     post_process: str
@@ -191,6 +205,7 @@ class TextCodec:
     own_segmenters: Mapping[str, Segmenter] = field(default_factory=dict)
     tags: LanguageTags = field(default_factory=LanguageTags)
     strips: bool = True
+    joiner: Joiner | None = None
 
     def encode(self, text: str, side: str) -> str:
         """Symbols of a sentence of side ``source`` or ``target``, as fairseq-interactive makes them."""
@@ -224,5 +239,6 @@ class TextCodec:
 
     def decode(self, symbols: str) -> str:
         """Text of the target side from its symbols, as fairseq-generate scores it."""
-        text = post_process(symbols, self.post_process)
+        joins = self.joiner is not None and self.post_process == "sentencepiece"
+        text = self.joiner.decode(symbols) if self.joiner and joins else post_process(symbols, self.post_process)
         return self.detokenizer.decode(text) if self.detokenizer else text

@@ -1,7 +1,6 @@
 """Marian itself as an engine: pymarian, or the programs of a Marian that is installed, on full and masked models."""
 
 import importlib.util
-import json
 import shutil
 import sys
 import tempfile
@@ -13,15 +12,15 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from nmtprune.data.sentences import Sentences
 from nmtprune.engines import toolkit
 from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, batches_note, masked
+from nmtprune.engines.marian_names import PIECES, Names, names_of
 from nmtprune.errors import EngineError
 from nmtprune.model.search.options import Hypothesis, MarianSearchOptions
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
-    from nmtprune.data.vocabulary import Vocabulary
+    from nmtprune.data.marian_vocabulary import MarianVocabulary
     from nmtprune.formats.base import Checkpoint
     from nmtprune.formats.marian import MarianCheckpoint
 
@@ -92,8 +91,8 @@ class MarianEngine(Engine):
 class MarianAblation(Ablation):
     """Sentences and vocabularies in a temporary folder, and a run of Marian on them for every system.
 
-    Marian gets the symbols of the sentences and vocabularies that list them, so that it reads the very ids that other
-    engines read, whatever splits text into symbols.
+    Marian gets names of token ids and vocabularies that list them, so that it reads the very ids that other engines
+    read, whatever splits text into symbols, and gives back ids.
     """
 
     def __init__(self, corpus: "Corpus", settings: EngineSettings, engine: MarianEngine) -> None:
@@ -106,10 +105,16 @@ class MarianAblation(Ablation):
         self._order = np.concatenate(batches) if batches else np.zeros(0, dtype=np.int64)
         self._folder = Path(tempfile.mkdtemp(prefix="nmtprune-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        sides = (("source", corpus.source_vocabulary), ("target", corpus.target_vocabulary))
-        self._vocabularies = [_write_vocabulary(vocabulary, self._folder / f"{side}.yml") for side, vocabulary in sides]
-        source, vocabulary = corpus.source.select(self._order), corpus.source_vocabulary
-        self._source = _write_sentences(source, vocabulary, self._folder / "source")
+        search, vocabularies = (
+            cast(MarianSearchOptions, settings.search),
+            (corpus.source_vocabulary, corpus.target_vocabulary),
+        )
+        source, self._target = (
+            names_of(cast("MarianVocabulary", vocabulary), self._folder, side, allow_special=search.allow_special)
+            for side, vocabulary in zip(("source", "target"), vocabularies, strict=True)
+        )
+        self._source_names = source
+        self._source = source.write(corpus.source.select(self._order), self._folder / "source")
 
     def best(self, systems: Sequence[Kept]) -> list[list[Tokens]]:
         """The best translations under each of several systems."""
@@ -127,12 +132,15 @@ class MarianAblation(Ablation):
         found = [[Hypothesis((vocabulary.eos,), 0.0)] for _ in range(len(self._corpus))]
         search = _search(cast(MarianSearchOptions, self._settings.search))
         files = ("--input", str(self._source), "--n-best", *search, *self._batches(alone=self._settings.one_by_one))
+        if self._target.pieces:
+            files = (*files, *PIECES)
         by_line: dict[int, list[Hypothesis]] = {}
-        for line in self._run("marian-decoder", self._engine.program.decoder, kept, files).splitlines():
+        names = (self._source_names, self._target)
+        # Pieces may hold characters at which str.splitlines ends lines.
+        for line in self._run("marian-decoder", self._engine.program.decoder, kept, names, files).split("\n")[:-1]:
             number, _, rest = line.partition(_FIELDS)
             text, _, score = rest.rsplit(_FIELDS, 2)
-            tokens = (*vocabulary.encode(text, append_eos=False).tolist(), vocabulary.eos)
-            by_line.setdefault(int(number), []).append(Hypothesis(tokens, float(score)))
+            by_line.setdefault(int(number), []).append(Hypothesis(self._target.read(text), float(score)))
         self._check_complete("marian-decoder", len(by_line))
         for line_number, place in enumerate(self._order.tolist()):
             if self._corpus.source.sizes[place] > 1:  # older versions translate empty lines into something
@@ -149,41 +157,48 @@ class MarianAblation(Ablation):
         target = self._corpus.target
         if target is None:
             raise ValueError(f"{self._corpus.name} has no references as token ids")
-        texts = [
-            _write_sentences(sentences, vocabulary, self._folder / name)
-            for name, sentences, vocabulary in (
-                ("all-source", self._corpus.source, self._corpus.source_vocabulary),
-                ("all-target", target, self._corpus.target_vocabulary),
-            )
-        ]
+        references = Names.listed(cast("MarianVocabulary", self._corpus.target_vocabulary), self._folder, "references")
+        texts = (
+            self._source_names.write(self._corpus.source, self._folder / "all-source"),
+            references.write(target, self._folder / "all-target"),
+        )
+        names = (self._source_names, references)
         files = ("--train-sets", *map(str, texts), *self._batches(alone=False))
         found = []
         for kept in systems:
-            scores = self._run("marian-scorer", self._engine.program.scorer, kept, files).split()
+            scores = self._run("marian-scorer", self._engine.program.scorer, kept, names, files).split()
             self._check_complete("marian-scorer", len(scores), len(self._corpus))
             found.append([-float(score) for score in scores])
         return found
 
-    def _run(self, name: str, program: Sequence[str], kept: Kept, files: Sequence[str]) -> str:
+    def _run(
+        self, name: str, program: Sequence[str], kept: Kept, names: tuple[Names, Names], files: Sequence[str]
+    ) -> str:
         """What a command prints for the model with only these heads left."""
         engine = self._engine
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             path = Path(folder) / "model.npz"
             masked(engine.checkpoint, kept).save(path)
-            command = (*program, "--models" if program == engine.program.decoder else "--model", str(path), *files)
+            model = ("--models" if program == engine.program.decoder else "--model", str(path))
+            vocabularies = ("--vocabs", *(str(side.file) for side in names))
             try:
-                return toolkit.run(name, (*command, *self._machine()), self._settings)
+                return toolkit.run(name, (*program, *model, *vocabularies, *files, *self._machine()), self._settings)
             except EngineError as error:
                 raise EngineError(f"{engine.checkpoint.path}: {error}") from error
 
     def _machine(self) -> Iterator[str]:
         """Options that both commands take."""
         settings = self._settings
-        yield from ("--vocabs", *map(str, self._vocabularies), "--workspace", str(_WORKSPACE_MB), "--quiet")
+        yield from ("--workspace", str(_WORKSPACE_MB), "--quiet", "--max-length", str(self._longest()))
         if settings.device.type == "cpu":
             yield from ("--cpu-threads", str(settings.threads or 1))
         else:
             yield from ("--devices", "0")
+
+    def _longest(self) -> int:
+        """Tokens that a sentence may have: Marian leaves out those of more than 1000 unless it is told otherwise."""
+        sides = (self._corpus.source, self._corpus.target)
+        return max(1000, *(int(side.sizes.max()) for side in sides if side is not None and len(side)))
 
     def _batches(self, *, alone: bool) -> Iterator[str]:
         """Size of batches; Marian takes lines as they come."""
@@ -224,25 +239,8 @@ def _corpus_faults(corpus: "Corpus", search: MarianSearchOptions) -> Iterator[st
     if not corpus.model.marian:
         yield f"{corpus.source_vocabulary.path} is no vocabulary of Marian's"
         return
-    sides = (corpus.source_vocabulary, corpus.target_vocabulary)
-    for vocabulary in {side.path: side for side in sides}.values():
-        blanks = [symbol for symbol in vocabulary.symbols if symbol.split() != [symbol]]
-        if blanks:
-            yield f"{vocabulary.path}: symbols with blanks ({blanks[0]!r})"
-    if corpus.target_vocabulary.control and not search.allow_special:
-        # They are known to Marian only from SentencePiece models, in whose place it gets lists of symbols.
-        yield f"{corpus.target_vocabulary.path}: control characters, which may be chosen here: give --allow-special"
-
-
-def _write_vocabulary(vocabulary: "Vocabulary", path: Path) -> Path:
-    entries = (f"{json.dumps(symbol, ensure_ascii=False)}: {id}\n" for id, symbol in enumerate(vocabulary.symbols))
-    path.write_text("".join(entries), encoding="utf-8")
-    return path
-
-
-def _write_sentences(sentences: Sentences, vocabulary: "Vocabulary", path: Path) -> Path:
-    with path.open("w", encoding="utf-8") as file:
-        for place in range(len(sentences)):
-            own = (vocabulary.symbols[token] for token in sentences[place].tolist() if token != vocabulary.eos)
-            file.write(" ".join(own) + "\n")
-    return path
+    target = cast("MarianVocabulary", corpus.target_vocabulary)
+    model = target.sentencepiece
+    if model is not None and target.control and not search.allow_special and model.relabelled:
+        # Marian knows control characters from the SentencePiece model alone, and prints its pieces as they are.
+        yield f"{target.path}: pieces with blanks, and control characters that may be chosen: give --allow-special"

@@ -1,6 +1,9 @@
-"""What Marian writes beside a model for its decoder, ``MODEL.npz.decoder.yml``: vocabularies, options of the search."""
+"""Settings beside a model of Marian's: vocabularies, options of the search, subword models of a release."""
 
-from collections.abc import Mapping
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,12 +11,18 @@ from typing import Any
 import yaml
 
 from nmtprune.errors import CheckpointError
+from nmtprune.formats.marian.decoder_keys import FLAGS, INTEGERS, NUMBERS, ignored
 
 ENDING = ".decoder.yml"
 
-_NUMBERS = {"beam-size": "beam", "normalize": "normalize", "word-penalty": "word_penalty"}
-_NUMBERS |= {"max-length-factor": "max_length_factor"}
-_FLAGS = {"allow-unk": "allow_unk", "allow-special": "allow_special"}
+IN_FOLDER = ("decoder.yml", "config.yml")
+"""Names of settings in the folder of a model, which count where their ``models`` name it."""
+
+_SUBWORDS = ("source.spm", "target.spm")
+_DEFAULT_MAX_LENGTH = 1000
+_TRUE, _FALSE = ("true", "yes", "on", "y"), ("false", "no", "off", "n")
+_FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 @dataclass(frozen=True)
@@ -21,50 +30,153 @@ class DecoderSettings:
     """Settings of Marian's decoder for a model.
 
     Attributes:
+        file: where they stand; None where there are none.
         vocabs: source and target vocabulary; None where they are not named.
         search: options of the search that are set, by the names of the native search.
+        crop: tokens that longer sources are cut to, the end-of-sentence symbol included; None cuts nothing.
+        subwords: SentencePiece models of source and target that lie in the folder and split text for vocabularies that
+            are lists of symbols, as OPUS-MT releases them; None for those that are not there.
+        notes: what is ignored, and what else a user should know.
     """
 
+    file: Path | None = None
     vocabs: tuple[Path, Path] | None = None
     search: Mapping[str, Any] = field(default_factory=dict)
+    crop: int | None = None
+    subwords: tuple[Path | None, Path | None] = (None, None)
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def beside(cls, model: Path) -> "DecoderSettings":
-        """Read the file beside a model; nothing is set where there is none.
+        """Read the settings beside a model: MODEL.decoder.yml, else a file of its folder that names the model.
+
+        Raises:
+            CheckpointError: they cannot be read, or hold something else; all reasons.
+        """
+        own = model.with_name(model.name + ENDING)
+        if own.is_file():
+            return cls.read(own, model)
+        for name in IN_FOLDER:
+            path = model.with_name(name)
+            if path.is_file() and _names(path, model):
+                return cls.read(path, model)
+        return cls()
+
+    @classmethod
+    def read(cls, path: Path, model: Path) -> "DecoderSettings":
+        """Read a settings file for a model.
 
         Raises:
             CheckpointError: it cannot be read, or holds something else; all reasons.
         """
-        path = model.with_name(model.name + ENDING)
-        if not path.is_file():
-            return cls()
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            values = _values(path)
         except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             raise CheckpointError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
-        if not isinstance(values, dict):
-            raise CheckpointError(f"{path}: holds no settings of a decoder")
-        faults = [
-            *(f"{name} is {values[name]!r}, no number" for name in _NUMBERS if not _is_number(values.get(name, 0))),
-            *(f"{name} is {values[name]!r}, not true or false" for name in _FLAGS if not _is_flag(values.get(name))),
-        ]
-        vocabs = values.get("vocabs") or []
-        if not isinstance(vocabs, list) or len(vocabs) not in (0, 2) or not all(isinstance(v, str) for v in vocabs):
-            faults.append(f"vocabs are {vocabs!r}, not a source and a target vocabulary")
+        faults: list[str] = []
+        search = {
+            option: value
+            for keys, parse, what in _FORMS
+            for option, value in _parsed(values, keys, parse, what, faults)
+        }
+        relative, variables, crops = (
+            next((value for _, value in _parsed(values, {key: key}, _flag, _FLAG, faults)), False)
+            for key in ("relative-paths", "interpolate-env-vars", "max-length-crop")
+        )
+        lengths = dict(_parsed(values, {"max-length": "max"}, _whole, _WHOLE, faults))
+        vocabs, models = (_paths(values, key, faults, variables=bool(variables)) for key in ("vocabs", "models"))
+        if vocabs and len(vocabs) != 2:
+            faults.append(f"vocabs are {len(vocabs)} files, not a source and a target vocabulary")
         if faults:
             raise CheckpointError.of_faults(str(path), faults)
-        named = {**_NUMBERS, **_FLAGS}
-        search = {named[name]: value for name, value in values.items() if name in named and value is not None}
-        found = [_found(path.parent, name, relative=bool(values.get("relative-paths"))) for name in vocabs]
-        return cls((found[0], found[1]) if found else None, search)
+        found = [_found(path.parent, name, relative=bool(relative)) for name in vocabs]
+        notes = (*_model_notes(path, model, models), *_ignored_note(path, values))
+        crop = max(1, lengths.get("max", _DEFAULT_MAX_LENGTH)) if crops else None
+        pair = (found[0], found[1]) if found else None
+        return cls(path, pair, search, crop, _subwords(path.parent, pair), notes)
 
 
-def _is_number(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+def _values(path: Path) -> dict[str, Any]:
+    """Keys and values, scalars as they are written.
+
+    Raises:
+        CheckpointError: no mapping, or a key that stands twice.
+    """
+    node = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
+    if not isinstance(node, yaml.MappingNode):
+        raise CheckpointError(f"{path}: holds no settings of a decoder ('KEY: VALUE' in every line)")
+    keys = [str(key.value) for key, _ in node.value]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise CheckpointError.of_faults(str(path), [f"{key} stands twice" for key in twice])
+    return {key: _value(value) for key, (_, value) in zip(keys, node.value, strict=True)}
 
 
-def _is_flag(value: Any) -> bool:
-    return value is None or isinstance(value, bool)
+def _value(node: yaml.Node) -> Any:
+    """A scalar as text, None for one that is left empty, a list of them, or what it is called."""
+    if isinstance(node, yaml.ScalarNode):
+        return None if node.style is None and node.value in ("", "~", "null", "Null", "NULL") else node.value
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(child) for child in node.value]
+    return {"a mapping": None}
+
+
+def _number(value: Any) -> float | int | None:
+    if value in _TRUE or value in _FALSE:
+        return int(value in _TRUE)
+    if not isinstance(value, str) or not _FLOAT.fullmatch(value) or not math.isfinite(float(value)):
+        return None
+    return int(value) if re.fullmatch(r"[+-]?\d+", value) else float(value)
+
+
+def _whole(value: Any) -> int | None:
+    number = None if value in _TRUE or value in _FALSE else _number(value)
+    return int(number) if number is not None and number == int(number) and number > 0 else None
+
+
+def _flag(value: Any) -> bool | None:
+    if value in ("1", *_TRUE, *(word.capitalize() for word in _TRUE)):
+        return True
+    return False if value in ("0", *_FALSE, *(word.capitalize() for word in _FALSE)) else None
+
+
+_NUMBER, _WHOLE, _FLAG = "no number", "no whole number from 1 on", "not true or false"
+_FORMS: tuple[tuple[Mapping[str, str], Callable[[Any], Any], str], ...] = (
+    (NUMBERS, _number, _NUMBER),
+    (INTEGERS, _whole, _WHOLE),
+    (FLAGS, _flag, _FLAG),
+)
+
+
+def _parsed(
+    values: Mapping[str, Any], keys: Mapping[str, str], parse: Callable[[Any], Any], what: str, faults: list[str]
+) -> Iterator[tuple[str, Any]]:
+    """Options and their values; a fault for each value of another type."""
+    for key, option in keys.items():
+        if key in values:
+            value = parse(values[key])
+            if value is None:
+                faults.append(f"{key} is {_shown(values[key])}, {what}")
+            else:
+                yield option, value
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "empty"
+    return f"'{value}'" if isinstance(value, str) else "a mapping" if isinstance(value, dict) else "a list"
+
+
+def _paths(values: Mapping[str, Any], key: str, faults: list[str], *, variables: bool) -> list[str]:
+    value = values.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+        faults.append(f"{key} is {_shown(value)}, not a list of files ('{key}: [FILE, FILE]')")
+        return []
+    if not variables:
+        return value
+    missing = {name for text in value for name in _VARIABLE.findall(text) if name not in os.environ}
+    faults.extend(f"{key} name the environment variable {name}, which is not set" for name in sorted(missing))
+    return [_VARIABLE.sub(lambda match: os.environ.get(match[1], ""), text) for text in value]
 
 
 def _found(folder: Path, name: str, *, relative: bool) -> Path:
@@ -72,3 +184,34 @@ def _found(folder: Path, name: str, *, relative: bool) -> Path:
     named = folder / name if relative else Path(name)
     moved = folder / Path(name).name
     return moved if not named.exists() and moved.exists() else named
+
+
+def _names(path: Path, model: Path) -> bool:
+    """Whether settings in the folder of a model are its own; what cannot be read is not."""
+    try:
+        models = _values(path).get("models")
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError, CheckpointError):
+        return False
+    return isinstance(models, list) and model.name in [Path(name).name for name in models if isinstance(name, str)]
+
+
+def _subwords(folder: Path, vocabs: tuple[Path, Path] | None) -> tuple[Path | None, Path | None]:
+    if vocabs is None:
+        return None, None
+    named = ((vocab, folder / name) for vocab, name in zip(vocabs, _SUBWORDS, strict=True))
+    source, target = (model if vocab.suffix != ".spm" and model.is_file() else None for vocab, model in named)
+    return source, target
+
+
+def _model_notes(path: Path, model: Path, models: list[str]) -> Iterator[str]:
+    names = [Path(name).name for name in models]
+    if len(names) > 1:
+        yield f"{path}: settings of an ensemble of {len(names)} models: {model.name} is run alone"
+    elif names and model.name not in names:
+        yield f"{path}: settings of another model, {names[0]}"
+
+
+def _ignored_note(path: Path, values: Mapping[str, Any]) -> Iterator[str]:
+    groups = list(ignored(values))
+    if groups:
+        yield f"{path}: ignored: {'; '.join(groups)}"

@@ -1,0 +1,40 @@
+"""The settings of Marian's decoder that a command uses: named, or found beside the model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nmtprune.cli.options import model_of, say
+
+if TYPE_CHECKING:
+    from nmtprune.formats.marian.decoder import DecoderSettings
+
+_READ = "nmtprune.decoder_settings"
+
+decoder_config_option = click.option(
+    "--decoder-config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    show_default="MODEL.decoder.yml, else decoder.yml or config.yml in its folder that name the model",
+    help="Marian models: settings of its decoder, the FILE of marian-decoder -c: vocabularies, search, cropping.",
+)
+
+
+def decoder_settings(values: Mapping[str, Any]) -> "DecoderSettings | None":
+    """Settings for the model among the values of a command's parameters, read once; what they ignore is said.
+
+    Raises:
+        UsageError, CheckpointError: as for `settings_of`.
+    """
+    context = click.get_current_context()
+    if _READ not in context.meta:
+        from nmtprune.runs.model_settings import settings_of
+
+        settings = settings_of(model_of(values), context.params.get("decoder_config"))
+        context.meta[_READ] = settings
+        for note in settings.notes if settings else ():
+            say(note)
+    found: DecoderSettings | None = context.meta[_READ]
+    return found
