@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nmtprune.data.options import ModelProfile
 from nmtprune.errors import CheckpointError
+from nmtprune.formats.fairseq.values import truth
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
     from nmtprune.formats.fairseq import FairseqCheckpoint
-
-_FALSE = ("false", "0", "none", "")
 
 
 def profile(checkpoint: "Checkpoint") -> ModelProfile:
@@ -23,10 +22,7 @@ def profile(checkpoint: "Checkpoint") -> ModelProfile:
 
 
 def _fairseq(checkpoint: "Checkpoint") -> ModelProfile:
-    """From the tensors, and the settings of the task that the model was trained for.
-
-    Legacy checkpoints hold truth values as the text of the command line.
-    """
+    """From the tensors, and the settings of the task that the model was trained for."""
     task: Mapping[str, Any] = cast("FairseqCheckpoint", checkpoint).section("task")
     if not checkpoint.architecture.of_kind("encoder") and not checkpoint.architecture.of_kind("cross"):
         raise CheckpointError(f"{checkpoint.path}: a language model: it has no source sentence to translate")
@@ -39,8 +35,8 @@ def _fairseq(checkpoint: "Checkpoint") -> ModelProfile:
         target_lang=task.get("target_lang") or None,
         max_source_positions=positions[0],
         max_target_positions=positions[1],
-        left_pad_source=_truth(task.get("left_pad_source", True)),
-        left_pad_target=_truth(task.get("left_pad_target", False)),
+        left_pad_source=truth(task.get("left_pad_source"), True),
+        left_pad_target=truth(task.get("left_pad_target"), False),
     )
 
 
@@ -57,10 +53,6 @@ def _positions(checkpoint: "Checkpoint") -> tuple[int | None, int | None]:
     except CheckpointError:
         return None, None
     return network.encoder.max_positions if network.encoder else None, network.decoder.max_positions
-
-
-def _truth(value: object) -> bool:
-    return str(value).strip().lower() not in _FALSE
 
 
 def _marian(checkpoint: "Checkpoint") -> ModelProfile:

@@ -226,9 +226,10 @@ def _check_subsets(run: LotteryRun, args: "Namespace") -> None:
 def _corpora(run: LotteryRun, args: "Namespace") -> dict[str, "Corpus"]:
     """DATA and TEST DATA, read before there is a model: the data alone say what is wrong with them."""
     from nmtprune.data.corpus import load_corpus
+    from nmtprune.formats.fairseq.values import truth
 
     languages = {"source_lang": args.source_lang, "target_lang": args.target_lang}
-    asked = ModelProfile(**languages, left_pad_source=str(getattr(args, "left_pad_source", "True")) == "True")
+    asked = ModelProfile(**languages, left_pad_source=truth(getattr(args, "left_pad_source", None), True))
     needs_text = run.max_drop is not None or (run.test_data is None and bool(run.converge or run.converge_iterations))
     targets = not run.meters.translates
     found = {folder.DATA: load_corpus(run.data, asked, references=needs_text, targets=targets)}

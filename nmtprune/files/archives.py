@@ -1,0 +1,60 @@
+"""Names of the files in an archive, those first that may be models."""
+
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+_MODELS = (".pt", ".npz", ".pth", ".bin", ".safetensors")
+"""Endings of files that hold models, the likeliest first."""
+
+_MOST_BYTES = 1 << 28
+"""How far a compressed archive is unpacked for its names."""
+
+_MOST_NAMES = 10_000
+_SHOWN = 3
+
+
+def in_zip(path: Path) -> list[str]:
+    """Names of the files in a zip archive.
+
+    Raises:
+        OSError, ValueError, zipfile.BadZipFile, NotImplementedError: it is damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        return [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+
+
+def in_tar(path: Path, *, compressed: bool) -> list[str] | None:
+    """Names of the files in a tar archive; None for something else.
+
+    Args:
+        path: the archive.
+        compressed: its names lie behind data that must be unpacked to get there: the first ones do.
+    """
+    found: list[str] | None = None
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            found = []
+            while len(found) < _MOST_NAMES and (member := archive.next()) is not None:
+                if member.isfile():
+                    found.append(member.name)
+                if compressed and member.offset_data + member.size > _MOST_BYTES:
+                    break
+    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error):
+        pass
+    return found
+
+
+def listed(names: list[str]) -> str:
+    """The models in an archive as a message names them; other files where there is none."""
+    models = sorted(
+        (name for name in names if name.endswith(_MODELS)),
+        key=lambda name: (_MODELS.index(next(ending for ending in _MODELS if name.endswith(ending))), name),
+    )
+    if not names:
+        return " with nothing in it"
+    if not models:
+        return " without a model that nmtprune knows in it"
+    more = f" and {len(models) - _SHOWN} more" if len(models) > _SHOWN else ""
+    return f" that holds {', '.join(models[:_SHOWN])}{more}"
