@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nmtprune.data.sentences import Ids, Sentences
 from nmtprune.errors import DataError
+from nmtprune.files.kinds import text_of_another_kind
 
 _MMAP_MAGIC = b"MMIDIDX\0\0"
 _LEGACY_MAGIC = b"TNTIDX\0\0"
@@ -24,6 +25,7 @@ _LEGACY_HEADER = struct.Struct("<8sQQQQQ")
 _INTEGERS = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2", 9: "<u4", 10: "<u8"}
 _FLOATS = (6, 7)
 _CHUNK_TOKENS = 1 << 24
+_HEAD = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +61,9 @@ def read_sentences(prefix: Path, symbols: int | None = None) -> Sentences:
     data = _map(data_path(prefix))
     needed = int(index.sizes.sum()) * index.dtype.itemsize
     if len(data) != needed:
+        instead = text_of_another_kind(data[:_HEAD].tobytes())
+        if instead:
+            raise DataError(f"{data_path(prefix)}: {instead}")
         state = "truncated" if len(data) < needed else "not the one of this index"
         described = f"{len(data)} bytes, but {index_path(prefix).name} describes {needed}"
         raise DataError(f"{data_path(prefix)}: {state}: {described}; binarize the data again")
@@ -91,6 +96,9 @@ def _read_index(path: Path) -> _Index:
         raise DataError(f"{path}: Huffman-coded data is not supported: binarize with fairseq's --dataset-impl mmap")
     if _MMAP_MAGIC.startswith(head) or _LEGACY_MAGIC.startswith(head):
         raise DataError(f"{path}: truncated: {len(content)} bytes do not hold a header; binarize the data again")
+    instead = text_of_another_kind(content[:_HEAD].tobytes())
+    if instead:
+        raise DataError(f"{path}: {instead}")
     raise DataError(f"{path}: not an index of fairseq's binarized data (it starts with {head!r})")
 
 

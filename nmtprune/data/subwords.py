@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from nmtprune.data.text import first_of, read_text
 from nmtprune.data.vocabulary import Vocabulary
 from nmtprune.errors import DataError, UsageError
+from nmtprune.files.kinds import SENTENCEPIECE, describe
 
 POST_PROCESSES = (
     "sentencepiece", "subword_nmt", "@@ ", "@@", "wordpiece", "letter", "silence", "_EOW", "none"
@@ -87,7 +88,9 @@ class SentencePieceSegmenter:
         try:
             loaded = bool(stored) and self._processor.LoadFromSerializedProto(stored)
         except RuntimeError as error:
-            raise DataError(f"{path}: no SentencePiece model: that file usually ends in .model") from error
+            instead = describe(path) or "no SentencePiece model: that file usually ends in .model"
+            damaged = "a SentencePiece model that is damaged or truncated"
+            raise DataError(f"{path}: {damaged if SENTENCEPIECE in instead else instead}") from error
         if not loaded:
             raise DataError(f"{path}: no SentencePiece model: the file is empty")
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nmtprune.data.options import ModelProfile
 from nmtprune.errors import CheckpointError
-from nmtprune.formats.fairseq.values import truth
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
@@ -23,6 +22,8 @@ def profile(checkpoint: "Checkpoint") -> ModelProfile:
 
 def _fairseq(checkpoint: "Checkpoint") -> ModelProfile:
     """From the tensors, and the settings of the task that the model was trained for."""
+    from nmtprune.formats.fairseq.values import truth
+
     task: Mapping[str, Any] = cast("FairseqCheckpoint", checkpoint).section("task")
     if not checkpoint.architecture.of_kind("encoder") and not checkpoint.architecture.of_kind("cross"):
         raise CheckpointError(f"{checkpoint.path}: a language model: it has no source sentence to translate")
@@ -37,6 +38,8 @@ def _fairseq(checkpoint: "Checkpoint") -> ModelProfile:
         max_target_positions=positions[1],
         left_pad_source=truth(task.get("left_pad_source"), True),
         left_pad_target=truth(task.get("left_pad_target"), False),
+        truncate_source=_truncation(task, positions[0]) if truth(task.get("truncate_source"), False) else None,
+        notes=tuple(f"{checkpoint.path}: {note}" for note in checkpoint.notes),
     )
 
 
@@ -53,6 +56,12 @@ def _positions(checkpoint: "Checkpoint") -> tuple[int | None, int | None]:
     except CheckpointError:
         return None, None
     return network.encoder.max_positions if network.encoder else None, network.decoder.max_positions
+
+
+def _truncation(task: Mapping[str, Any], positions: int | None) -> int | None:
+    """Tokens that longer sources are cut to: the limit of the task, which may be below that of the model."""
+    limits = [limit for limit in (task.get("max_source_positions"), positions) if isinstance(limit, int)]
+    return min(limits, default=None)
 
 
 def _marian(checkpoint: "Checkpoint") -> ModelProfile:

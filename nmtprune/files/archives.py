@@ -47,14 +47,12 @@ def in_tar(path: Path, *, compressed: bool) -> list[str] | None:
 
 
 def listed(names: list[str]) -> str:
-    """The models in an archive as a message names them; other files where there is none."""
+    """The models in an archive, as a message goes on behind "is an archive", and what to do."""
     models = sorted(
         (name for name in names if name.endswith(_MODELS)),
         key=lambda name: (_MODELS.index(next(ending for ending in _MODELS if name.endswith(ending))), name),
     )
-    if not names:
-        return " with nothing in it"
     if not models:
-        return " without a model that nmtprune knows in it"
+        return ", without a model that nmtprune knows in it"
     more = f" and {len(models) - _SHOWN} more" if len(models) > _SHOWN else ""
-    return f" that holds {', '.join(models[:_SHOWN])}{more}"
+    return f" that holds {', '.join(models[:_SHOWN])}{more}: unpack it and name the file in it"

@@ -13,13 +13,19 @@ from pathlib import Path
 
 from nmtprune.files.archives import in_tar, in_zip, listed
 
+SENTENCEPIECE = "a SentencePiece model"
+"""What `describe` calls such a file, for readers of one who must say that it is damaged."""
+
 _HEAD = 4096
 _POINTER_BYTES = 1024
 """Git LFS writes no larger pointers."""
 
 _GIT_LFS = re.compile(rb"version https://(git-lfs|hawser)\.github\.com/spec/v\d+\n")
 _SIZE = re.compile(rb"^size (\d+)$", re.MULTILINE)
-_PAGE = re.compile(rb"\s*<(!doctype html|html|head|body)", re.IGNORECASE)
+_PAGE = re.compile(rb"\s*<(!doctype html|html[ >].*<(head|body|title))", re.IGNORECASE | re.DOTALL)
+_TEST_SET = re.compile(
+    rb"\s*(<\?xml[^>]*>\s*)?(<!DOCTYPE mteval|<(srcset|refset|tstset|mteval|dataset)\b)", re.IGNORECASE
+)
 
 _COMPRESSED = {
     b"\x1f\x8b": ("gzip", "gunzip"),
@@ -64,8 +70,13 @@ def describe(path: Path) -> str | None:
 
 
 def text_of_another_kind(head: bytes) -> str | None:
-    """What a text is that stands in place of another file: a pointer, or a page that says why a download failed."""
-    return _pointer(head, Path()) or _web_page(head, Path())
+    """What stands in place of text or data: a pointer, a page that says why a download failed, markup of a test set.
+
+    Args:
+        head: the first 4096 bytes of the file, or all of a shorter one.
+    """
+    here = Path()
+    return _pointer(head, here) or _test_set(head, here) or _web_page(head, here)
 
 
 def _pointer(head: bytes, _path: Path) -> str | None:
@@ -87,6 +98,12 @@ def _web_page(head: bytes, _path: Path) -> str | None:
     return None
 
 
+def _test_set(head: bytes, _path: Path) -> str | None:
+    if not _TEST_SET.match(head.removeprefix(b"\xef\xbb\xbf")):
+        return None
+    return "is a test set with its markup (SGML or XML): take the sentences out of it, as sacrebleu --echo does"
+
+
 def _magic(head: bytes, _path: Path) -> str | None:
     return next((what for magic, what in _MAGIC.items() if head.startswith(magic)), None)
 
@@ -96,14 +113,14 @@ def _compressed(head: bytes, path: Path) -> str | None:
         if head.startswith(magic):
             inside = in_tar(path, compressed=True)
             if inside is not None:
-                return f"is a tar archive compressed by {name}{listed(inside)}: unpack it and name the file in it"
+                return f"is a tar archive compressed by {name}{listed(inside)}"
             return f"is compressed by {name}: unpack it first ({program} {path.name})"
     return None
 
 
 def _tar(head: bytes, path: Path) -> str | None:
     inside = in_tar(path, compressed=False) if head[257:262] == b"ustar" else None
-    return None if inside is None else f"is a tar archive{listed(inside)}: unpack it and name the file in it"
+    return None if inside is None else f"is a tar archive{listed(inside)}"
 
 
 def _zip(head: bytes, path: Path) -> str | None:
@@ -116,7 +133,7 @@ def _zip(head: bytes, path: Path) -> str | None:
         return None
     if not inside or any(name.endswith((".npy", "/data.pkl")) for name in inside):
         return None
-    return f"is a zip archive{listed(inside)}: unpack it and name the file in it"
+    return f"is a zip archive{listed(inside)}"
 
 
 def _marian_binary(head: bytes, _path: Path) -> str | None:
@@ -173,7 +190,7 @@ def _sentencepiece(head: bytes, _path: Path) -> str | None:
     """A SentencePiece model: a protocol buffer of pieces, each with its length, text and score."""
     if len(head) < 8 or head[0] != 0x0A or head[2] != 0x0A or len(head) <= 4 + head[3] or head[4 + head[3]] != 0x15:
         return None
-    return "is a SentencePiece model: it splits text (--sentencepiece, --vocabs) and is no translation model"
+    return f"is {SENTENCEPIECE}: it splits text (--sentencepiece, --vocabs) and is no translation model"
 
 
 def _json(head: bytes, path: Path) -> str | None:

@@ -178,9 +178,13 @@ def _rates(checkpoint: "FairseqCheckpoint") -> list[float]:
 
 
 def _task(task: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    from nmtprune.formats.fairseq.values import truth
+
     for name in ("source_lang", "target_lang"):
         if isinstance(task.get(name), str):
             yield f"--{name.replace('_', '-')}", task[name]
+    if truth(task.get("truncate_source"), False):
+        yield ("--truncate-source",)
 
 
 def _optimizer(optimizer: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

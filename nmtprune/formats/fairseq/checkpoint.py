@@ -150,8 +150,8 @@ class FairseqCheckpoint(Checkpoint):
         if unknown:
             more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
             found.append(
-                f"settings that stock fairseq does not have and ignores: {', '.join(unknown[:_SHOWN])}{more}; code that "
-                "reads them would compute something else"
+                f"settings that stock fairseq does not have and ignores: {', '.join(unknown[:_SHOWN])}{more}; code "
+                "that reads them would compute something else"
             )
         return tuple(note for note in found if note)
 

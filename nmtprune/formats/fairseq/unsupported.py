@@ -54,7 +54,7 @@ _OTHER_CLASSES = ("megatron", "pipeline", "from_pretrained", "ulm", "monotonic",
 
 _PARALLEL = {
     "pipeline_model_parallel": "pipeline_model_parallel (a model in stages)",
-    "use_sharded_state": "use_sharded_state (FSDP: one of several shards; without --use-sharded-state models are saved whole)",
+    "use_sharded_state": "use_sharded_state (FSDP: one of several shards; without this option models are saved whole)",
 }
 
 
