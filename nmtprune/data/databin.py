@@ -78,8 +78,8 @@ class DataBin:
         if missing:
             listed = ", ".join(f"'{name}'" for name in missing)
             instead = describe_subset(self.folder, missing[0], self._names())
-            reason = f"; {instead}" if instead else ""
-            raise DataError(f"{self.folder}: no subset {listed}; {_listing(self.folder, sorted(there))}{reason}")
+            others = [_listing(self.folder, sorted(there))] if there or not instead else []
+            raise DataError("; ".join([f"{self.folder}: no subset {listed}", *others, *filter(None, [instead])]))
 
     def dictionary(self, language: str) -> FairseqVocabulary:
         """The vocabulary of a language.

@@ -1,4 +1,4 @@
-"""Why a data folder lacks what is wanted: several folders in one path, text that nobody binarized, one language only."""
+"""Why a data folder lacks what is wanted: several folders in one path, text that nobody binarized, one language."""
 
 import re
 from pathlib import Path
@@ -13,8 +13,8 @@ def describe_folder(folder: Path) -> str | None:
     several = parts(folder)
     if several:
         return (
-            f"{' and '.join(several)} are several folders (fairseq-train takes them in turns): name one; valid and test "
-            "are those of the first"
+            f"{' and '.join(several)} are several folders (fairseq-train takes them in turns): name one; valid and "
+            "test are those of the first"
         )
     if folder.is_file():
         return f"is a file: name the folder that it lies in ({folder.parent})"
@@ -43,9 +43,9 @@ def describe_subset(folder: Path, subset: str, names: list[str]) -> str:
     pairs = [name for name in own if re.fullmatch(r"[^.]+-[^.]+\.[^.]+", name.removeprefix(f"{subset}."))]
     pairs = [name for name in pairs if not name.endswith((".bin", ".idx"))]
     if pairs:
-        return f"{some(pairs)} is text (--dataset-impl raw): run fairseq-preprocess with --dataset-impl mmap"
+        return f"{some(pairs)} are text (--dataset-impl raw): run fairseq-preprocess with --dataset-impl mmap"
     if own:
-        return f"{some(own)} is not binarized: run fairseq-preprocess ({pref} {folder / subset})"
+        return f"{some(own)} are not binarized: run fairseq-preprocess ({pref} {folder / subset})"
     if subset == _TRAIN:
-        return f"what is trained or measured on the training data needs it: binarize it (fairseq-preprocess {pref})"
+        return f"what trains, and importance, need it: binarize it (fairseq-preprocess {pref})"
     return ""

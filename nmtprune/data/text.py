@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from nmtprune.errors import DataError
-from nmtprune.files.kinds import describe, text_of_another_kind
+from nmtprune.files.kinds import HEAD, describe, text_of_another_kind
 from nmtprune.files.places import parts
 
 STDIN = Path("-")
-_HEAD = 4096
 _GZIP_MAGIC = b"\x1f\x8b"
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -69,7 +68,7 @@ def stream_lines(path: Path, stdin: BinaryIO | None = None) -> Iterator[str]:
     name = _name(path)
     try:
         with _opened(path, stdin) as stored:
-            _check_kind(path, stored.peek(_HEAD)[:_HEAD] if path != STDIN else b"")
+            _check_kind(path, stored.peek(HEAD)[:HEAD] if path != STDIN else b"")
             lines = gzip.GzipFile(fileobj=stored) if stored.peek(2).startswith(_GZIP_MAGIC) else stored
             for number, line in enumerate(lines, 1):
                 content = line.removeprefix(_UTF8_MARK) if number == 1 else line
@@ -121,7 +120,7 @@ def _unreadable(path: Path, error: OSError) -> str:
 
 def _check_kind(path: Path, stored: bytes) -> None:
     """Refuse a file that only stands in place of a text; whatever comes by standard input is text."""
-    instead = None if path == STDIN else text_of_another_kind(stored[:_HEAD])
+    instead = None if path == STDIN else text_of_another_kind(stored[:HEAD])
     if instead:
         raise DataError(f"{path}: {instead}")
 

@@ -5,8 +5,8 @@ import zipfile
 import zlib
 from pathlib import Path
 
-_MODELS = (".pt", ".npz", ".pth", ".bin", ".safetensors")
-"""Endings of files that hold models, the likeliest first."""
+_MODELS = ((".pt", ".npz"), (".pth", ".bin", ".safetensors"))
+"""Endings of the models that nmtprune reads, and of others."""
 
 _MOST_BYTES = 1 << 28
 """How far a compressed archive is unpacked for its names."""
@@ -48,10 +48,9 @@ def in_tar(path: Path, *, compressed: bool) -> list[str] | None:
 
 def listed(names: list[str]) -> str:
     """The models in an archive, as a message goes on behind "is an archive", and what to do."""
-    models = sorted(
-        (name for name in names if name.endswith(_MODELS)),
-        key=lambda name: (_MODELS.index(next(ending for ending in _MODELS if name.endswith(ending))), name),
-    )
+    models = [name for endings in _MODELS for name in sorted(names) if name.endswith(endings)]
+    likely = [name for name in models if name.endswith(_MODELS[0])]
+    models = likely or models
     if not models:
         return ", without a model that nmtprune knows in it"
     more = f" and {len(models) - _SHOWN} more" if len(models) > _SHOWN else ""

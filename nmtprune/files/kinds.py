@@ -1,22 +1,28 @@
 """What a file is, by its content: one phrase that says what somebody named instead of a model, and what to do.
 
 Only the beginning of a file is read, and of an archive the names in it. Files that nmtprune itself may be able to read
-(torch's and NumPy's archives, text) are no matter of this module: `describe` says None of them.
+(torch's and NumPy's archives) are no matter of this module: `describe` says None of them.
 """
 
 import json
 import re
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from nmtprune.files.archives import in_tar, in_zip, listed
 
+Recogniser = Callable[[bytes, Path], str | None]
+"""From the beginning of a file and its path to what it is."""
+
 SENTENCEPIECE = "a SentencePiece model"
 """What `describe` calls such a file, for readers of one who must say that it is damaged."""
 
-_HEAD = 4096
+HEAD = 4096
+"""Bytes at the beginning of a file that tell what it is."""
+
+_SHOWN = 30
 _POINTER_BYTES = 1024
 """Git LFS writes no larger pointers."""
 
@@ -44,12 +50,13 @@ _MAGIC = {
     b"GGUF": f"is a GGUF model (llama.cpp): {_ORIGINAL}",
     b"\x93NUMPY": "is a single NumPy array (.npy), no archive of a model's parameters",
     b"%PDF": "is a PDF document",
+    b"\xf5\x17\x34\x01\xd5\x48\x1a\xf1": "is a lexical shortlist of Marian's, which goes beside a model",
     b"MMIDIDX\0": "is an index of fairseq-preprocess: it belongs to a data folder (--data-bin)",
     b"TNTIDX\0": "is an index of fairseq-preprocess: it belongs to a data folder (--data-bin)",
 }
 
 _MARIAN_VERSION = 1
-_MARIAN_HEADER = struct.Struct("<QQQQ")
+_MARIANHEADER = struct.Struct("<QQQQ")
 _MARIAN_MOST = 100_000
 _MARIAN_CLASSES = {0x100: "int", 0x200: "uint", 0x400: "float", 0x800: "packed", 0x4100: "intgemm"}
 _MARIAN_CPU = 0x3000
@@ -57,16 +64,16 @@ _MARIAN_CPU = 0x3000
 
 
 def describe(path: Path) -> str | None:
-    """What a file is, beginning with "is", and what to do; None for a file that nothing is known of.
+    """What a file is, beginning with "is", and what to do; None for text, and for what nothing is known of.
 
     Returns None where the file cannot be read: who reads it says why.
     """
-    try:
-        with open(path, "rb") as file:
-            head = file.read(_HEAD)
-    except OSError:
-        return None
-    return next((found for found in (recognise(head, path) for recognise in _RECOGNISERS) if found), None)
+    return _first(_RECOGNISERS, path)
+
+
+def no_model(path: Path) -> str | None:
+    """What a file is that was named as a model, text included; None for what may be one."""
+    return _first((*_RECOGNISERS, _json, _text), path)
 
 
 def text_of_another_kind(head: bytes) -> str | None:
@@ -138,15 +145,15 @@ def _zip(head: bytes, path: Path) -> str | None:
 
 def _marian_binary(head: bytes, _path: Path) -> str | None:
     """Marian's ``.bin``: version, number of headers, and of each header length of name, type, dimensions, bytes."""
-    if len(head) < 16 + _MARIAN_HEADER.size:
+    if len(head) < 16 + _MARIANHEADER.size:
         return None
     version, count = struct.unpack_from("<QQ", head)
     if version != _MARIAN_VERSION or not 0 < count < _MARIAN_MOST:
         return None
-    within = min(count, (len(head) - 16) // _MARIAN_HEADER.size)
-    headers = [_MARIAN_HEADER.unpack_from(head, 16 + number * _MARIAN_HEADER.size) for number in range(within)]
+    within = min(count, (len(head) - 16) // _MARIANHEADER.size)
+    headers = [_MARIANHEADER.unpack_from(head, 16 + number * _MARIANHEADER.size) for number in range(within)]
     names = [_marian_type(code) for _, code, _, _ in headers]
-    if not all(names) or any(not 0 < length < _HEAD or axes > 8 for length, _, axes, _ in headers):
+    if not all(names) or any(not 0 < length < HEAD or axes > 8 for length, _, axes, _ in headers):
         return None
     quantized = sorted({str(name) for name in names if str(name).startswith(("packed", "intgemm"))})
     weights = f" with quantized weights ({', '.join(quantized)})" if quantized else ""
@@ -190,7 +197,7 @@ def _sentencepiece(head: bytes, _path: Path) -> str | None:
     """A SentencePiece model: a protocol buffer of pieces, each with its length, text and score."""
     if len(head) < 8 or head[0] != 0x0A or head[2] != 0x0A or len(head) <= 4 + head[3] or head[4 + head[3]] != 0x15:
         return None
-    return f"is {SENTENCEPIECE}: it splits text (--sentencepiece, --vocabs) and is no translation model"
+    return f"is {SENTENCEPIECE}: it goes with --sentencepiece or, Marian's, with --vocabs"
 
 
 def _json(head: bytes, path: Path) -> str | None:
@@ -201,12 +208,22 @@ def _json(head: bytes, path: Path) -> str | None:
     if own:
         return f"is a file of nmtprune's ({own[1].decode()}), no checkpoint"
     try:
-        if path.stat().st_size <= _HEAD:
+        if path.stat().st_size <= HEAD:
             json.loads(head)
             return "is a JSON file, no checkpoint"
     except (ValueError, RecursionError):
         pass
     return None
+
+
+def _text(head: bytes, _path: Path) -> str | None:
+    """Text: characters of UTF-8 without control characters; what is cut off at the end of the head is no fault."""
+    text = head.decode("utf-8", errors="ignore")
+    whole = len(text.encode()) >= len(head) - 3
+    if not head or not whole or any(ord(char) < 32 and char not in "\t\n\r\f" for char in text):
+        return None
+    begins = text.strip().split("\n")[0][:_SHOWN]
+    return f"is a text file (it begins with {ascii(begins)}), no checkpoint"
 
 
 def _tensorflow(_head: bytes, path: Path) -> str | None:
@@ -215,7 +232,16 @@ def _tensorflow(_head: bytes, path: Path) -> str | None:
     return None
 
 
-_RECOGNISERS: tuple[Callable[[bytes, Path], str | None], ...] = (
+_RECOGNISERS: tuple[Recogniser, ...] = (
     _pointer, _web_page, _magic, _compressed, _tar, _zip, _marian_binary, _ctranslate2, _safetensors, _sentencepiece,
-    _onnx, _json, _tensorflow,
+    _onnx, _tensorflow,
 )  # fmt: skip
+
+
+def _first(recognisers: Iterable[Recogniser], path: Path) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD)
+    except OSError:
+        return None
+    return next((found for found in (recognise(head, path) for recognise in recognisers) if found), None)

@@ -58,6 +58,6 @@ def _read(path: Path) -> "Checkpoint":
 
 
 def _check_kind(path: Path) -> None:
-    found = kinds.describe(path)
+    found = kinds.no_model(path)
     if found:
         raise CheckpointError(f"{path}: {found}")

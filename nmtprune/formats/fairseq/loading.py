@@ -80,7 +80,9 @@ def _sniff_zip(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
-        raise CheckpointError(f"{path}: damaged or truncated (incomplete zip archive)") from None
+        raise CheckpointError(
+            f"{path}: damaged or truncated (incomplete zip archive): copy or download it again"
+        ) from None
     names = [entry.filename for entry in entries]
     if not any(name.endswith("/data.pkl") for name in names):
         what = "an .npz archive of NumPy" if any(name.endswith(".npy") for name in names) else "a zip archive"
