@@ -115,7 +115,7 @@ def _unreadable(path: Path, error: OSError) -> str:
     several = parts(path)
     if several:
         return f"{' and '.join(several)} are several files: name one"
-    return f"cannot be read: {error.strerror or error}{' (a folder: name the file in it)' if path.is_dir() else ''}"
+    return "is a folder: name the file in it" if path.is_dir() else f"cannot be read: {error.strerror or error}"
 
 
 def _check_kind(path: Path, stored: bytes) -> None:

@@ -23,6 +23,7 @@ HEAD = 4096
 """Bytes at the beginning of a file that tell what it is."""
 
 _SHOWN = 30
+_ZIP = b"PK\x03\x04"
 _POINTER_BYTES = 1024
 """Git LFS writes no larger pointers."""
 
@@ -132,7 +133,7 @@ def _tar(head: bytes, path: Path) -> str | None:
 
 def _zip(head: bytes, path: Path) -> str | None:
     """A zip archive that is neither torch's nor NumPy's own."""
-    if not head.startswith(b"PK\x03\x04"):
+    if not head.startswith(_ZIP):
         return None
     try:
         inside = in_zip(path)
@@ -143,7 +144,7 @@ def _zip(head: bytes, path: Path) -> str | None:
     return f"is a zip archive{listed(inside)}"
 
 
-def _marian_binary(head: bytes, _path: Path) -> str | None:
+def _marian_binary(head: bytes, path: Path) -> str | None:
     """Marian's ``.bin``: version, number of headers, and of each header length of name, type, dimensions, bytes."""
     if len(head) < 16 + _MARIANHEADER.size:
         return None
@@ -156,11 +157,11 @@ def _marian_binary(head: bytes, _path: Path) -> str | None:
     if not all(names) or any(not 0 < length < HEAD or axes > 8 for length, _, axes, _ in headers):
         return None
     quantized = sorted({str(name) for name in names if str(name).startswith(("packed", "intgemm"))})
-    weights = f" with quantized weights ({', '.join(quantized)})" if quantized else ""
-    return (
-        f"is a model in Marian's binary form (.bin){weights}, which nmtprune does not read: name the .npz that "
-        "marian-conv made it from"
-    )
+    if quantized:
+        what = f"with quantized weights ({', '.join(quantized)}): name the .npz that it was made from"
+    else:
+        what = f": name the .npz that it was made from, or make one: marian-conv -f {path.name} -t MODEL.npz"
+    return f"is a model in Marian's binary form {what}".replace(" :", ":")
 
 
 def _marian_type(code: int) -> str | None:
@@ -218,9 +219,13 @@ def _json(head: bytes, path: Path) -> str | None:
 
 def _text(head: bytes, _path: Path) -> str | None:
     """Text: characters of UTF-8 without control characters; what is cut off at the end of the head is no fault."""
-    text = head.decode("utf-8", errors="ignore")
-    whole = len(text.encode()) >= len(head) - 3
-    if not head or not whole or any(ord(char) < 32 and char not in "\t\n\r\f" for char in text):
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if len(head) < HEAD or error.start < len(head) - 3:
+            return None
+        text = head[: error.start].decode("utf-8")
+    if _ZIP.startswith(head) or any(ord(char) < 32 and char not in "\t\n\r\f" for char in text):
         return None
     begins = text.strip().split("\n")[0][:_SHOWN]
     return f"is a text file (it begins with {ascii(begins)}), no checkpoint"
