@@ -217,7 +217,7 @@ def _json(head: bytes, path: Path) -> str | None:
     return None
 
 
-def _text(head: bytes, _path: Path) -> str | None:
+def _text(head: bytes, path: Path) -> str | None:
     """Text: characters of UTF-8 without control characters; what is cut off at the end of the head is no fault."""
     try:
         text = head.decode("utf-8")
@@ -227,6 +227,8 @@ def _text(head: bytes, _path: Path) -> str | None:
         text = head[: error.start].decode("utf-8")
     if _ZIP.startswith(head) or any(ord(char) < 32 and char not in "\t\n\r\f" for char in text):
         return None
+    if path.suffix in (".yml", ".yaml"):
+        return "is a file of settings (YAML), no model: name the model that it goes with"
     begins = text.strip().split("\n")[0][:_SHOWN]
     return f"is a text file (it begins with {ascii(begins)}), no checkpoint"
 

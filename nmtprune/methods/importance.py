@@ -94,13 +94,12 @@ def check_loss(checkpoint: "Checkpoint") -> None:
     """
     from nmtprune.formats.fairseq import FairseqCheckpoint
 
-    left_out = (
-        checkpoint.section("criterion").get("ignore_prefix_size") if isinstance(checkpoint, FairseqCheckpoint) else 0
-    )
+    criterion = checkpoint.section("criterion") if isinstance(checkpoint, FairseqCheckpoint) else {}
+    left_out = criterion.get("ignore_prefix_size")
     if left_out:
         raise CheckpointError(
-            f"{checkpoint.path}: ignore_prefix_size {left_out!r}: its loss leaves out the first words of every reference, "
-            "which nmtprune counts: use BLEU or chrF"
+            f"{checkpoint.path}: ignore_prefix_size {left_out!r}: its loss leaves out the first words of every "
+            "reference, which nmtprune counts: use BLEU or chrF"
         )
 
 
