@@ -26,16 +26,15 @@ def in_zip(path: Path) -> list[str]:
 
 
 def in_tar(path: Path, *, compressed: bool) -> list[str] | None:
-    """Names of the files in a tar archive; None for something else.
+    """Names of the files in a tar archive; None for something else, or with nothing in it.
 
     Args:
         path: the archive.
         compressed: its names lie behind data that must be unpacked to get there: the first ones do.
     """
-    found: list[str] | None = None
+    found: list[str] = []
     try:
         with tarfile.open(path, "r:*") as archive:
-            found = []
             while len(found) < _MOST_NAMES and (member := archive.next()) is not None:
                 if member.isfile():
                     found.append(member.name)
@@ -43,7 +42,7 @@ def in_tar(path: Path, *, compressed: bool) -> list[str] | None:
                     break
     except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error):
         pass
-    return found
+    return found or None
 
 
 def listed(names: list[str]) -> str:
