@@ -93,6 +93,13 @@ TRAINING_ONLY: Mapping[str, str] = {
     "alignment_heads": "which attention a translation's alignment is read from, and training",
     "alignment_layer": "likewise",
     "full_context_alignment": "likewise",
+    **dict.fromkeys(
+        (
+            *("gate", "gate_init", "gate_temperature", "gate_stretch", "gate_lr_scale", "gate_freeze_updates"),
+            *("l0_kinds", "l0_weight", "l0_warmup_updates", "output_scaling", "test_gate", "target_heads"),
+        ),
+        "options of a training of gates: what counts is in nmtprune_gates",
+    ),
 }
 
 MUST_BE_OFF: Mapping[str, str] = {

@@ -86,8 +86,7 @@ def of_everything_else() -> set[str]:
     for kind in registry.REGISTRIES.values():
         for name, entry in kind["registry"].items():
             found |= set(options_of(entry, kind["dataclass_registry"].get(name)))
-    # Those of nmtprune's own plug-in, which other tests have registered by now.
-    return {name for name in found if not name.startswith(("_", "l0_"))}
+    return {name for name in found if not name.startswith("_")}
 
 
 def test_every_field_of_fairseqs_is_in_one_list() -> None:
