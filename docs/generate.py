@@ -1,4 +1,4 @@
-"""Write the pages that come from code: one per command, one per recipe, and the JSON schemas of the file formats.
+"""Write the pages that come from code: commands, recipes, JSON schemas of the file formats, fields of fairseq's.
 
 They are not under version control: `make docs` writes them anew each time.
 """
@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 from nmtprune.cli.main import COMMANDS
+from nmtprune.formats.fairseq import fields, tasks
 from nmtprune.runs.schemas import FILES
 
 DOCS = Path(__file__).parent
@@ -18,9 +19,27 @@ RECIPES = DOCS.parent / "recipes"
 _LINK = re.compile(r"\[([^\]]+)\]\(([^)#]+)\)")
 
 
+_ABOUT_FAIRSEQ = """# Fields of fairseq checkpoints
+
+A checkpoint of fairseq carries its settings in `cfg`, older ones in `args`. Every field of `cfg.model` and `cfg.task`
+of fairseq 0.12's transformers and language models, and of their tasks, is in one of three lists. A field that is in
+none of them and that stock fairseq does not have either is ignored, as stock fairseq ignores it: `inspect` and every
+command that reads sentences name it. The tests are in `tests/formats/fairseq/test_fields.py`.
+"""
+_ABOUT_TASKS = (
+    "Names that begin like one of these are the same task. A task that fairseq does not have is taken for "
+    "`translation`, and named."
+)
+
+
 def main() -> None:
-    """Replace the folders commands, recipes and schemas."""
-    for name, write in (("commands", write_commands), ("recipes", write_recipes), ("schemas", write_schemas)):
+    """Replace the folders commands, recipes, schemas and fairseq."""
+    for name, write in (
+        ("commands", write_commands),
+        ("recipes", write_recipes),
+        ("schemas", write_schemas),
+        ("fairseq", write_fairseq),
+    ):
         folder = DOCS / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -59,6 +78,23 @@ def write_schemas(folder: Path) -> None:
         path.write_text(json.dumps(schema, indent=2) + "\n", encoding="utf-8")
         parts.append(f"## {name}\n\n```{{literalinclude}} {path.name}\n:language: json\n```\n")
     (folder / "index.md").write_text("\n".join(parts))
+
+
+def write_fairseq(folder: Path) -> None:
+    """The fields of fairseq's model and task, list by list, and its tasks."""
+    about = {
+        fields.SUPPORTED: "Models of each are compared with fairseq's: `tests/model/test_transformer.py`.",
+        fields.WITHOUT_EFFECT: "The model computes what fairseq's does: `test_fields_without_effect`.",
+        fields.REFUSED: "Unless off, by name and value: `test_what_is_not_computed_is_refused_with_its_value`.",
+    }
+    parts = [_ABOUT_FAIRSEQ]
+    for title, held in about.items():
+        rows = "".join(f"| `{name}` | {meaning} |\n" for name, own, meaning in fields.table() if own == title)
+        parts.append(f"## {title.capitalize()}\n\n{held}\n\n| field | meaning |\n|---|---|\n{rows}")
+    rows = "".join(f"| `{name}` | supported | {meaning} |\n" for name, meaning in tasks.SUPPORTED.items())
+    rows += "".join(f"| `{name}` | refused | {reason} |\n" for name, reason in tasks.REFUSED.items())
+    parts.append(f"## Tasks\n\n{_ABOUT_TASKS}\n\n| task | list | meaning |\n|---|---|---|\n{rows}")
+    (folder / "fields.md").write_text("\n".join(parts), encoding="utf-8")
 
 
 def toctree(names: "list[str] | dict[str, str]") -> str:

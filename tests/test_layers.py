@@ -17,7 +17,7 @@ ALLOWED = {
     "architecture": set(),
     "files": set(),
     "network": set(),
-    "strictjson": set(),
+    "strictjson": {"files"},
     "plan": {"architecture", "files", "strictjson"},
     "budget": {"architecture", "plan"},
     "scores": {"architecture", "plan", "budget", "files", "strictjson"},

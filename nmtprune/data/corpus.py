@@ -152,7 +152,7 @@ def load_corpus(
         raise DataError(f"{content.name}: empty: it holds no sentences")
     content = cropped(content, options.crop_source, pair.source.eos)
     corpus = _within_positions(content, pair, model, skip=options.skip_invalid)
-    notes = (*([note] if note else ()), *corpus.notes, *_remarks(corpus))
+    notes = (*model.notes, *([note] if note else ()), *corpus.notes, *_remarks(corpus))
     shuffle = options.subsets != (_UNSHUFFLED_SUBSET,)
     return replace(corpus, notes=notes, shuffle=shuffle, crop_source=options.crop_source)
 
@@ -177,7 +177,8 @@ def stream_corpus(options: DataOptions, model: ModelProfile, size: int) -> Itera
     for piece in pieces:
         piece = cropped(piece, options.crop_source, pair.source.eos)
         corpus = _within_positions(piece, pair, model, skip=options.skip_invalid, may_be_empty=True)
-        yield replace(corpus, notes=(note, *corpus.notes) if note and not piece.first else corpus.notes)
+        first = () if piece.first else (*model.notes, *([note] if note else ()))
+        yield replace(corpus, notes=(*first, *corpus.notes))
 
 
 def random_corpus(options: DataOptions, model: ModelProfile, count: int, seed: int = 1) -> Corpus:
@@ -241,6 +242,7 @@ def _within_positions(
     content: Content, pair: LanguagePair, model: ModelProfile, *, skip: bool, may_be_empty: bool = False
 ) -> Corpus:
     """The sentences that the model has positions for; others are refused or left out, as fairseq-generate does."""
+    content = _truncated(content, pair.source.eos, model.truncate_source)
     source_sizes = content.source.sizes
     too_long = np.zeros(len(source_sizes), dtype=bool)
     if model.max_source_positions is not None:
@@ -271,6 +273,16 @@ def _within_positions(
         inputs={**_vocabulary_inputs(pair), **content.inputs},
         notes=notes,
     )
+
+
+def _truncated(content: Content, eos: int, limit: int | None) -> Content:
+    """Source sentences cut to a number of tokens, the end symbol included, as fairseq's ``--truncate-source`` does."""
+    longer = 0 if limit is None else int((content.source.sizes > limit).sum())
+    if limit is None or not longer:
+        return content
+    cut = (np.append(ids[: limit - 1], eos) if len(ids) > limit else ids for ids in content.source)
+    note = f"truncate_source: {longer} of {len(content.source)} sources are cut to {limit} tokens, as in training"
+    return replace(content, source=Sentences.of(cut), notes=(*content.notes, note))
 
 
 def _too_long(content: Content, first: int, counts: str, limits: str) -> str:

@@ -172,7 +172,9 @@ class ModelProfile:
         max_target_positions: tokens that the decoder takes.
         left_pad_source: padding goes before source sentences, fairseq's default.
         left_pad_target: padding goes before target sentences.
+        truncate_source: tokens that longer source sentences are cut to, as the model was trained; None: none is cut.
         marian: the vocabularies are Marian's.
+        notes: remarks on the model.
     """
 
     source_symbols: int | None = None
@@ -183,4 +185,6 @@ class ModelProfile:
     max_target_positions: int | None = None
     left_pad_source: bool = True
     left_pad_target: bool = False
+    truncate_source: int | None = None
     marian: bool = False
+    notes: tuple[str, ...] = ()

@@ -200,8 +200,11 @@ def measure(checkpoint: "Checkpoint", sets: Mapping[str, DataOptions], settings:
     from nmtprune.data.corpus import load_corpus
     from nmtprune.engines import open_engine
     from nmtprune.engines.profile import profile
+    from nmtprune.methods.importance import check_loss
 
     loss = settings.metric == LOSS
+    if loss:
+        check_loss(checkpoint)
     asked = profile(checkpoint)
     engine = open_engine(settings.engine, checkpoint, settings.for_engine())
     corpora = {name: load_corpus(data, asked, references=not loss, targets=loss) for name, data in sets.items()}

@@ -167,8 +167,10 @@ def importance_meter(
     """
     from nmtprune.data.corpus import load_corpus
     from nmtprune.engines.profile import profile
+    from nmtprune.methods.importance import check_loss
     from nmtprune.methods.measuring import drawn
 
+    check_loss(checkpoint)
     corpus = load_corpus(data, profile(checkpoint), references=False, targets=True)
     if settings.importance_sentences is not None:
         corpus = drawn(corpus, settings.importance_sentences, seed)

@@ -164,7 +164,7 @@ def test_damaged_sentencepiece_models(tmp_path: Path, sentencepiece_model: Path)
     path.write_bytes(b"")
     assert _error(SentencePieceSegmenter, path) == f"{path}: no SentencePiece model: the file is empty"
     path.write_bytes(sentencepiece_model.read_bytes()[:-50])
-    assert _error(SentencePieceSegmenter, path) == f"{path}: no SentencePiece model: that file usually ends in .model"
+    assert _error(SentencePieceSegmenter, path) == f"{path}: a SentencePiece model that is damaged or truncated"
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_damaged_sentencepiece_models(tmp_path: Path, sentencepiece_model: Path)
         (b'{"a": 0}', "it is JSON"),
         (b'"a": 0\n"b": 1\n', "it is a vocabulary"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n",
-         "it is a pointer of Git LFS, not the file itself: run git lfs pull"),
+         "it is a Git LFS pointer, not the file of 12345 bytes itself: run git lfs pull, or download the file"),
     ],
 )  # fmt: skip
 def test_files_that_are_no_sentencepiece_model(tmp_path: Path, content: bytes, reason: str) -> None:

@@ -64,6 +64,8 @@ class MarianCheckpoint(Checkpoint):
         Raises:
             CheckpointError: not supported, or parameters that do not fit the options; all reasons.
         """
+        if ENTRY not in arrays and any(name.startswith("adam_") for name in arrays):
+            raise CheckpointError(f"{path}: is the state of Marian's optimizer: name the model that it lies beside")
         if ENTRY not in arrays:
             raise CheckpointError(
                 f"{path}: has no {ENTRY}: no Marian model, or one without its options (write it with a Marian that "

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmtprune.architecture import parse_kinds
-from nmtprune.data.options import DataOptions
+from nmtprune.data.databin import DataBin
+from nmtprune.data.options import TRAINING_SUBSET, DataOptions
 from nmtprune.errors import CheckpointError, UsageError
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.runs import run_folder
@@ -16,7 +17,7 @@ from nmtprune.runs.l0 import results
 from nmtprune.runs.measure import Measure, MeasureSettings, check_metric_options, measure
 from nmtprune.runs.steps import program
 from nmtprune.runs.training import Training
-from nmtprune.runs.training_options import ARCH, Options, as_trained, check_given, with_defaults
+from nmtprune.runs.training_options import ARCH, Options, as_trained, check_given, value_of, with_defaults
 
 if TYPE_CHECKING:
     from nmtprune.formats.fairseq import FairseqCheckpoint
@@ -111,6 +112,8 @@ def prepare(run: L0Run) -> Job:
     kinds = base.architecture.kinds if run.kinds is None else parse_kinds(run.kinds, base.architecture)
     if not base.architecture.head_ids(kinds):
         raise UsageError(f"{run.checkpoint}: there is no head to put a gate on ({', '.join(kinds) or 'no attention'})")
+    trained = value_of(run.given, "--train-subset") or TRAINING_SUBSET
+    DataBin(run.data.data_bin or Path()).check_subsets((trained,))
     own = measure(base, {results.DATA: run.data}, run.measure)[results.DATA]
     trainings = {weight: _training(run, base, kinds, weight) for weight in run.weights}
     program("fairseq-train")  # what is not installed shall not show after the first measurement

@@ -28,6 +28,7 @@ from nmtprune.runs.lottery.setup import Job, prepare
 from nmtprune.runs.lottery.stages import Stages
 from nmtprune.runs.measure import metric_of
 from nmtprune.runs.state import Interrupted, State, pack
+from nmtprune.runs.training import load_trained
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
@@ -160,7 +161,7 @@ class _Lottery:
         differences = [None, *self._run.significance.compare(scored[0], scored[1:])]
         names = [ticket.name for ticket, _ in trained]
         paths = [folder.converged(self._run.output, ticket) / folder.MODEL for ticket, _ in trained]
-        models = [_load(path) for path in paths]
+        models = [load_trained(path) for path in paths]
         rates = self._rates(names, models)
         found = []
         for (ticket, plan), path, model, quality, difference, rate in zip(
@@ -238,12 +239,6 @@ class _Lottery:
         if corpus.references is not None:
             quality = {"signature": metric_of(corpus, run.measure).signature}
         return {**quality, **corpus.describe(), **run.measure.facts(), "heads": self._job.schedule.of_all}
-
-
-def _load(path: Any) -> "Checkpoint":
-    from nmtprune.formats import load
-
-    return load(path)
 
 
 def _corpus(data: DataOptions, model: "Checkpoint") -> Any:

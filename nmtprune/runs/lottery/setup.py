@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from nmtprune.architecture import Architecture, parse_kinds
 from nmtprune.budget import Limits
 from nmtprune.data.options import ModelProfile
-from nmtprune.errors import CheckpointError, DataError, UsageError
+from nmtprune.errors import CheckpointError, UsageError
 from nmtprune.runs import run_folder
 from nmtprune.runs.drop import DropRule
 from nmtprune.runs.fairseq_options import parsed
@@ -147,6 +147,11 @@ def check_can_go_on(checkpoint: "FairseqCheckpoint", *, reset: bool) -> None:
             f"{checkpoint.path}: has no optimizer state, so its training cannot go on at its update: save it without "
             "--no-save-optimizer-state"
         )
+    if checkpoint.copies_not_finite and not reset:
+        raise CheckpointError(
+            f"{checkpoint.path}: {checkpoint.copies_not_finite}, so its training cannot go on: --reset-optimizer "
+            "empties the optimizer state"
+        )
     if checkpoint.optimizer.problem and not reset:
         raise CheckpointError(
             f"{checkpoint.path}: the optimizer state {checkpoint.optimizer.problem}, so it cannot be cut with the "
@@ -213,22 +218,16 @@ def _check_subsets(run: LotteryRun, args: "Namespace") -> None:
     """Check now for what fairseq would miss only after it has built everything."""
     from nmtprune.data.databin import DataBin
 
-    there = DataBin(run.data_bin).subsets()
-    needed = (args.train_subset, *args.valid_subset.split(","))
-    missing = [name for name in needed if name not in there]
-    if missing:
-        raise DataError(
-            f"{run.data_bin}: no binarized {' and '.join(missing)} to train with; there are "
-            f"{', '.join(sorted(there)) or 'none'}"
-        )
+    DataBin(run.data_bin).check_subsets((args.train_subset, *args.valid_subset.split(",")))
 
 
 def _corpora(run: LotteryRun, args: "Namespace") -> dict[str, "Corpus"]:
     """DATA and TEST DATA, read before there is a model: the data alone say what is wrong with them."""
     from nmtprune.data.corpus import load_corpus
+    from nmtprune.formats.fairseq.values import truth
 
     languages = {"source_lang": args.source_lang, "target_lang": args.target_lang}
-    asked = ModelProfile(**languages, left_pad_source=str(getattr(args, "left_pad_source", "True")) == "True")
+    asked = ModelProfile(**languages, left_pad_source=truth(getattr(args, "left_pad_source", None), True))
     needs_text = run.max_drop is not None or (run.test_data is None and bool(run.converge or run.converge_iterations))
     targets = not run.meters.translates
     found = {folder.DATA: load_corpus(run.data, asked, references=needs_text, targets=targets)}

@@ -29,7 +29,7 @@ from nmtprune.runs.measure import measure, metric_of
 from nmtprune.runs.meters import CONFIDENCE, confidence_meter
 from nmtprune.runs.progress import Progress
 from nmtprune.runs.state import State, pack
-from nmtprune.runs.training import Training
+from nmtprune.runs.training import Training, load_trained
 from nmtprune.runs.training_bar import TrainingBar
 from nmtprune.scores import HeadScore, Scores
 
@@ -244,9 +244,7 @@ class Stages:
         return Scored(metric_of(corpus, self._run.measure), self._state[key][STATISTICS])
 
     def _read(self, path: Path) -> "FairseqCheckpoint":
-        from nmtprune.formats.fairseq import FairseqCheckpoint
-
-        return FairseqCheckpoint.load(path)
+        return cast("FairseqCheckpoint", load_trained(path))
 
     def _provenance(self, **facts: Any) -> dict[str, Any]:
         late = {"late_reset": {"sha256": self.late_reset.base.sha256, "updates": self._job.schedule.late_reset}}
