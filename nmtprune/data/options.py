@@ -111,6 +111,7 @@ class ModelProfile:
         left_pad_source: padding goes before source sentences, fairseq's default.
         left_pad_target: padding goes before target sentences.
         marian: the vocabularies are Marian's.
+        right_to_left: the words of source and target sentences come last one first.
     """
 
     source_symbols: int | None = None
@@ -122,3 +123,4 @@ class ModelProfile:
     left_pad_source: bool = True
     left_pad_target: bool = False
     marian: bool = False
+    right_to_left: bool = False

@@ -108,7 +108,7 @@ class MarianAblation(Ablation):
         sides = (("source", corpus.source_vocabulary), ("target", corpus.target_vocabulary))
         self._vocabularies = [_write_vocabulary(vocabulary, self._folder / f"{side}.yml") for side, vocabulary in sides]
         source, vocabulary = corpus.source.select(self._order), corpus.source_vocabulary
-        self._source = _write_sentences(source, vocabulary, self._folder / "source")
+        self._source = _write_sentences(self._as_text(source), vocabulary, self._folder / "source")
 
     def best(self, systems: Sequence[Kept]) -> list[list[Tokens]]:
         """The best translations under each of several systems."""
@@ -129,7 +129,8 @@ class MarianAblation(Ablation):
         for line in self._run("marian-decoder", self._engine.program.decoder, kept, files).splitlines():
             number, _, rest = line.partition(_FIELDS)
             text, _, score = rest.rsplit(_FIELDS, 2)
-            tokens = (*vocabulary.encode(text, append_eos=False).tolist(), vocabulary.eos)
+            words = vocabulary.encode(text, append_eos=False).tolist()
+            tokens = (*(reversed(words) if self._corpus.model.right_to_left else words), vocabulary.eos)
             by_line.setdefault(int(number), []).append(Hypothesis(tokens, float(score)))
         self._check_complete("marian-decoder", len(by_line))
         for line_number, place in enumerate(self._order.tolist()):
@@ -148,7 +149,7 @@ class MarianAblation(Ablation):
         if target is None:
             raise ValueError(f"{self._corpus.name} has no references as token ids")
         texts = [
-            _write_sentences(sentences, vocabulary, self._folder / name)
+            _write_sentences(self._as_text(sentences), vocabulary, self._folder / name)
             for name, sentences, vocabulary in (
                 ("all-source", self._corpus.source, self._corpus.source_vocabulary),
                 ("all-target", target, self._corpus.target_vocabulary),
@@ -161,6 +162,10 @@ class MarianAblation(Ablation):
             self._check_complete("marian-scorer", len(scores), len(self._corpus))
             found.append([-float(score) for score in scores])
         return found
+
+    def _as_text(self, sentences: Sentences) -> Sentences:
+        """Sentences as they are written: Marian itself turns those of a model that reads from right to left."""
+        return sentences.backwards() if self._corpus.model.right_to_left else sentences
 
     def _run(self, name: str, program: Sequence[str], kept: Kept, files: Sequence[str]) -> str:
         """What a command prints for the model with only these heads left."""
