@@ -1,4 +1,4 @@
-"""Write the pages that come from code: one per command, one per recipe, and the JSON schemas of the file formats.
+"""Write the pages that come from code: commands, recipes, JSON schemas of the file formats, options of Marian models.
 
 They are not under version control: `make docs` writes them anew each time.
 """
@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 from nmtprune.cli.main import COMMANDS
+from nmtprune.formats.marian.option_lists import OF_COMMANDS, REFUSED, SUPPORTED, WITHOUT_EFFECT, Supported
 from nmtprune.runs.schemas import FILES
 
 DOCS = Path(__file__).parent
@@ -17,10 +18,23 @@ RECIPES = DOCS.parent / "recipes"
 
 _LINK = re.compile(r"\[([^\]]+)\]\(([^)#]+)\)")
 
+_ABOUT_MARIAN = """# Options of Marian models
+
+A Marian model carries its options in `special:model.yml`. Every option that Marian knows is in one of three lists, and
+an option in none of them is refused by its name (exit code 3). Where an option is missing, nmtprune takes what Marian
+takes then. The tests are in `tests/formats/marian/test_options.py`: Marian itself trains a model for every value, and
+texts and losses of nmtprune's own engine must be equal to Marian's.
+"""
+
 
 def main() -> None:
-    """Replace the folders commands, recipes and schemas."""
-    for name, write in (("commands", write_commands), ("recipes", write_recipes), ("schemas", write_schemas)):
+    """Replace the folders commands, recipes, schemas and marian."""
+    for name, write in (
+        ("commands", write_commands),
+        ("recipes", write_recipes),
+        ("schemas", write_schemas),
+        ("marian", write_marian),
+    ):
         folder = DOCS / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -59,6 +73,33 @@ def write_schemas(folder: Path) -> None:
         path.write_text(json.dumps(schema, indent=2) + "\n", encoding="utf-8")
         parts.append(f"## {name}\n\n```{{literalinclude}} {path.name}\n:language: json\n```\n")
     (folder / "index.md").write_text("\n".join(parts))
+
+
+def write_marian(folder: Path) -> None:
+    """The options of a Marian model, list by list."""
+    supported = [(name, _values(option), option.meaning, "test_supported") for name, option in SUPPORTED.items()]
+    inert = [(name, "any", reason, "test_without_effect") for name, reason in WITHOUT_EFFECT.items()]
+    named = "test_refused_by_name"
+    refused = [(name, f"`{json.dumps(option.neutral)}`", option.reason, named) for name, option in REFUSED.items()]
+    commands = "test_options_of_commands_are_refused"
+    refused += [(name, "none", "an option of Marian's commands", commands) for name in sorted(OF_COMMANDS)]
+    parts = [_ABOUT_MARIAN]
+    for title, what, rows in (
+        ("Supported", "Other values are refused.", supported),
+        ("Without effect on transformers", "A translation model does not read these.", inert),
+        ("Refused", "With any other value than this one, which changes nothing.", refused),
+    ):
+        table = "".join(f"| `{name}` | {values} | {meaning} | `{test}` |\n" for name, values, meaning, test in rows)
+        parts.append(f"## {title}\n\n{what}\n\n| option | values | meaning | test |\n|---|---|---|---|\n{table}")
+    (folder / "options.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def _values(option: Supported) -> str:
+    """What an option takes, for a table."""
+    named = ", ".join(f"`{choice}`" if choice else "empty" for choice in option.choices)
+    kinds = {"flag": "true, false", "count": "from 1 on", "size": "from 0 on", "numbers": "list of whole numbers"}
+    forms = {"choice": named, "operations": f"letters among {named}", "types": f"list of {named}"}
+    return {**kinds, **forms}[option.kind] + (" (SSRU decoders only)" if option.recurrent else "")
 
 
 def toctree(names: "list[str] | dict[str, str]") -> str:

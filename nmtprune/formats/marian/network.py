@@ -66,15 +66,17 @@ def _faults(options: Options) -> Iterator[str]:
 
 
 def _stack(options: Options, layers: int) -> Stack:
+    positions = not options.flag("transformer-disable-position-embeddings")
     return Stack(
         layers=layers,
         preprocess=options.sequence("transformer-preprocess"),
         postprocess=options.sequence("transformer-postprocess"),
         final_norm=options.sequence("transformer-postprocess-top") == "n",
-        embedding_scale=math.sqrt(options.width),
+        # Marian scales embeddings where it adds positions to them, and nowhere else.
+        embedding_scale=math.sqrt(options.width) if positions else 1.0,
         max_positions=_MAX_POSITIONS,
         embedding_norm="n" in options.sequence("transformer-postprocess-emb"),
-        positions=None if options.flag("transformer-disable-position-embeddings") else Positions(False, 0),
+        positions=Positions(False, 0) if positions else None,
     )
 
 

@@ -130,7 +130,7 @@ WITHOUT_EFFECT: dict[str, str] = {
     **dict.fromkeys(("char-stride", "char-highway", "char-conv-filters-num", "char-conv-filters-widths"), _CHARACTERS),
     **dict.fromkeys(("comet-final-sigmoid", "comet-stop-grad", "comet-mix", "comet-mix-norm", "comet-pool"), _COMET),
     **dict.fromkeys(("comet-mix-transformation", "comet-dropout", "comet-mixup", "comet-mixup-reg"), _COMET),
-    **dict.fromkeys(("comet-augment-bad", "comet-pooler-ffn", "comet-prepend-zero", "comet-use-separator"), _COMET),
+    **dict.fromkeys(("comet-augment-bad", "comet-pooler-ffn", "comet-use-separator"), _COMET),
 }
 
 REFUSED: dict[str, Refused] = {
@@ -142,6 +142,7 @@ REFUSED: dict[str, Refused] = {
     "lemma-dependency": Refused("", "factored embeddings"),
     "input-reorder": Refused([], "inputs in another order"),
     "input-join-fields": Refused(False, "inputs that are joined"),
+    "comet-prepend-zero": Refused(False, "a symbol before every sentence"),
     HEAD_FILE: Refused(False, f"heads counted beside the model: write {', '.join(HEAD_LISTS.values())} into it"),
 }
 
