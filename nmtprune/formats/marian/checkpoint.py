@@ -98,8 +98,9 @@ class MarianCheckpoint(Checkpoint):
 
     @property
     def architecture_name(self) -> str:
-        """``transformer``, with what its decoder is made of where that is not self-attention."""
-        return "transformer" if self.options.autoregression == "self-attention" else "transformer with SSRU decoder"
+        """``transformer``, with what is unlike the usual: an SSRU in the decoder, sentences from right to left."""
+        decoder = "" if self.options.autoregression == "self-attention" else " with SSRU decoder"
+        return f"transformer{decoder}{', right to left' if self.right_to_left else ''}"
 
     @property
     def right_to_left(self) -> bool:

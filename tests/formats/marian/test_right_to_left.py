@@ -106,6 +106,10 @@ def test_scores_are_those_of_the_twin_on_texts_backwards(
     assert found[0] == pytest.approx(found[1], abs=1e-6) and len({*found[0].values()}) > 1
 
 
+def test_inspect_says_so(model: Path) -> None:
+    assert nmtprune("inspect", model).stdout.startswith("marian transformer, right to left: 24 heads\n")
+
+
 def test_slim_models_stay_right_to_left(model: Path, texts: Texts, tmp_path: Path) -> None:
     plan, masked, cut = tmp_path / "plan.json", tmp_path / "masked.npz", tmp_path / "cut.npz"
     assert nmtprune("plan", model, "--random", "50%", "-o", plan).code == 0
