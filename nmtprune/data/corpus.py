@@ -29,8 +29,8 @@ class Corpus:
     Attributes:
         name: ``valid.en-de`` or the path of the source text, for messages.
         languages: source and target.
-        source: source sentences, the end-of-sentence symbol included.
-        target: reference translations as token ids, as many; None where there are none.
+        source: source sentences as the model reads them, the end-of-sentence symbol included.
+        target: reference translations as token ids, likewise, as many; None where there are none.
         references: reference translations as text, as many; None where there are none.
         numbers: place of each sentence in the input, counted from 0; has gaps where sentences were left out.
         total: sentences of the input.
@@ -71,7 +71,8 @@ class Corpus:
             ids: token ids; the end-of-sentence symbol may be among them.
             escape_unk: write unknown words as ``<<unk>>``, for references.
         """
-        return self.codec.decode(self.target_vocabulary.string(ids, escape_unk=escape_unk))
+        written = reversed(list(ids)) if self.model.right_to_left else ids
+        return self.codec.decode(self.target_vocabulary.string(written, escape_unk=escape_unk))
 
     def batches(self, limits: BatchLimits, seed: int = 1) -> list[Ids]:
         """Positions of sentences batch by batch, short sentences first, as fairseq-generate batches them.
@@ -258,11 +259,14 @@ def _within_positions(
         notes = (*notes, f"left out, longer than the model's positions ({limits}): {counts} sentences")
     kept = np.flatnonzero(~too_long)
     references = content.references
+    source, target = content.source.select(kept), None if content.target is None else content.target.select(kept)
+    if model.right_to_left:
+        source, target = source.backwards(), None if target is None else target.backwards()
     return Corpus(
         name=content.name,
         languages=pair.languages,
-        source=content.source.select(kept),
-        target=None if content.target is None else content.target.select(kept),
+        source=source,
+        target=target,
         references=None if references is None else tuple(references[index] for index in kept.tolist()),
         numbers=kept,
         total=len(content.source),

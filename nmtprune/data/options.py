@@ -175,6 +175,7 @@ class ModelProfile:
         truncate_source: tokens that longer source sentences are cut to, as the model was trained; None: none is cut.
         marian: the vocabularies are Marian's.
         notes: remarks on the model.
+        right_to_left: the words of source and target sentences come last one first.
     """
 
     source_symbols: int | None = None
@@ -188,3 +189,4 @@ class ModelProfile:
     truncate_source: int | None = None
     marian: bool = False
     notes: tuple[str, ...] = ()
+    right_to_left: bool = False

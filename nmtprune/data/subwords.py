@@ -14,7 +14,7 @@ from nmtprune.data.subword_files import is_byte_level, is_count, what_it_is
 from nmtprune.data.text import TextFile, first_of, read_text
 from nmtprune.data.vocabulary import Vocabulary
 from nmtprune.errors import DataError, UsageError
-from nmtprune.files.kinds import SENTENCEPIECE, describe
+from nmtprune.files.kinds import SENTENCEPIECE
 
 POST_PROCESSES = (
     "sentencepiece", "subword_nmt", "@@ ", "@@", "wordpiece", "letter", "silence", "_EOW", "none"

@@ -69,7 +69,13 @@ def _marian(checkpoint: "Checkpoint") -> ModelProfile:
     tables = checkpoint.model_tensors
     source, target = (tables.get(f"{side}_Wemb", tables.get("Wemb")) for side in ("encoder", "decoder"))
     sizes = [None if table is None else int(table.shape[0]) for table in (source, target)]
-    return ModelProfile(source_symbols=sizes[0], target_symbols=sizes[1], left_pad_source=False, marian=True)
+    return ModelProfile(
+        source_symbols=sizes[0],
+        target_symbols=sizes[1],
+        left_pad_source=False,
+        marian=True,
+        right_to_left=checkpoint.right_to_left,
+    )
 
 
 _PROFILES: Mapping[str, Callable[["Checkpoint"], ModelProfile]] = {"fairseq": _fairseq, "marian": _marian}

@@ -66,6 +66,11 @@ class Checkpoint(ABC):
         return None
 
     @property
+    def right_to_left(self) -> bool:
+        """The model reads and writes the words of a sentence from the last one to the first."""
+        return False
+
+    @property
     @abstractmethod
     def model_tensors(self) -> Mapping[str, "Tensor"]:
         """The model's own tensors under the names of the file: no moving averages, no optimizer state."""
