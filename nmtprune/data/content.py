@@ -1,7 +1,7 @@
 """The two forms of DATA, binarized and raw, read into the same shape before any sentence is left out."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class Content:
         name: of the data, for messages.
         source: source sentences.
         target: target sentences, as many, or None.
-        references: reference texts, as many, or None.
+        references: reference texts, as many in each stream, or None.
         inputs: SHA-256 by path of the files read.
         notes: remarks on how they were read.
         raw: sentences are lines of a text file.
@@ -59,7 +59,7 @@ class Content:
     name: str
     source: Sentences
     target: Sentences | None
-    references: tuple[str, ...] | None
+    references: tuple[tuple[str, ...], ...] | None
     inputs: Mapping[str, str]
     notes: tuple[str, ...] = ()
     raw: bool = False
@@ -98,7 +98,7 @@ def read_raw(options: DataOptions, source: Path, pair: LanguagePair, *, referenc
 
     Raises:
         DataError: a file cannot be read, is not UTF-8, or has another number of lines.
-        UsageError: a reference is needed and none is named.
+        UsageError: a reference is needed and none is named, or several are where one becomes token ids.
     """
     text = read_text(source)
     content = Content(
@@ -113,14 +113,18 @@ def read_raw(options: DataOptions, source: Path, pair: LanguagePair, *, referenc
     content = replace(content, notes=_unknown_source(content, pair))
     if not (references or targets):
         return content
-    if options.reference is None:
+    if not options.reference:
         raise UsageError("data: --source needs --reference FILE here")
-    reference = _reference(options.reference, content)
+    if targets and len(options.reference) > 1:
+        raise UsageError(
+            f"data: {len(options.reference)} files of references: losses, importance and confidence are measured on one "
+            "reference per sentence: give one --reference FILE"
+        )
+    streams = _references(options.reference, content)
     if targets:
-        encoded = (pair.target.encode(pair.codec.encode(line, "target")) for line in reference.lines)
+        encoded = (pair.target.encode(pair.codec.encode(line, "target")) for line in streams[0].lines)
         content = replace(content, target=Sentences.of(encoded))
-    inputs = {**content.inputs, reference.name: reference.sha256}
-    return replace(content, references=reference.lines if references else None, inputs=inputs)
+    return _with_references(content, streams) if references else replace(content, inputs=_inputs(content, streams))
 
 
 def stream_raw(source: Path, pair: LanguagePair, size: int) -> Iterator[Content]:
@@ -154,15 +158,13 @@ def read_binarized(
     bitext = joined(parts)
     inputs = {str(path): sha256_file(path) for path in bitext.files}
     content = Content(bitext.name, bitext.source, bitext.target, None, inputs)
-    if bitext.target is None and (targets or (references and options.reference is None)):
+    if bitext.target is None and (targets or (references and not options.reference)):
         remedy = "" if targets else ": give --reference FILE"
         raise DataError(f"{bitext.name} in {folder.folder}: no target side{remedy}")
     if not references:
         return content
-    if options.reference is not None:
-        reference = _reference(options.reference, content)
-        inputs = {**inputs, reference.name: reference.sha256}
-        return replace(content, references=reference.lines, inputs=inputs)
+    if options.reference:
+        return _with_references(content, _references(options.reference, content))
     return _with_decoded_references(content, pair)
 
 
@@ -172,15 +174,29 @@ def _with_decoded_references(content: Content, pair: LanguagePair) -> Content:
     unknown = sum(pair.target.unk in sentence for sentence in target)
     note = f"references with unknown words: {unknown} of {len(target)} (--reference FILE takes the raw text instead)"
     lines = tuple(pair.codec.decode(line) for line in symbols)
-    return replace(content, references=lines, notes=(*content.notes, note) if unknown else content.notes)
+    return replace(content, references=(lines,), notes=(*content.notes, note) if unknown else content.notes)
 
 
-def _reference(path: Path, content: Content) -> TextFile:
-    text = read_text(path)
-    if len(text.lines) != len(content.source):
-        counts = f"{len(text.lines)} lines, but {content.name} has {len(content.source)} sentences"
-        raise DataError(f"{text.name}: {counts}: the reference must have one line per sentence")
-    return text
+def _references(paths: Iterable[Path], content: Content) -> list[TextFile]:
+    """Files of references, each with one line per sentence; every file that has another number is a fault."""
+    streams = [read_text(path) for path in paths]
+    faults = [
+        f"{text.name}: {len(text.lines)} lines, but {content.name} has {len(content.source)} sentences"
+        for text in streams
+        if len(text.lines) != len(content.source)
+    ]
+    if faults:
+        raise DataError(f"{'; '.join(faults)}: the reference must have one line per sentence", faults)
+    return streams
+
+
+def _with_references(content: Content, streams: list[TextFile]) -> Content:
+    lines = tuple(stream.lines for stream in streams)
+    return replace(content, references=lines, inputs=_inputs(content, streams))
+
+
+def _inputs(content: Content, streams: list[TextFile]) -> dict[str, str]:
+    return {**content.inputs, **{stream.name: stream.sha256 for stream in streams}}
 
 
 def _unknown_source(content: Content, pair: LanguagePair) -> tuple[str, ...]:

@@ -20,7 +20,8 @@ class DataOptions:
         subset: name of a subset in `data_bin`, ``valid`` where neither it nor `source` is given; several, separated by
             commas, are joined.
         source: raw text, one sentence per line, plain or gzip; ``-`` is standard input.
-        reference: raw reference translations of `source` or of the subset.
+        reference: files of raw reference translations of `source` or of the subset; several give each sentence several
+            references.
         sentencepiece: SentencePiece model that splits raw text.
         bpe_codes: codes of subword-nmt or fastBPE that split raw text.
         source_lang: source language, where the folder or the checkpoint leaves it open.
@@ -35,7 +36,7 @@ class DataOptions:
     data_bin: Path | None = None
     subset: str | None = None
     source: Path | None = None
-    reference: Path | None = None
+    reference: tuple[Path, ...] = ()
     sentencepiece: Path | None = None
     bpe_codes: Path | None = None
     vocabs: tuple[Path, Path] | None = None
@@ -63,6 +64,11 @@ class DataOptions:
             return ()
         return tuple(name.strip() for name in (self.subset or DEFAULT_SUBSET).split(","))
 
+    @property
+    def texts(self) -> tuple[Path, ...]:
+        """Files of raw text."""
+        return (*([] if self.source is None else [self.source]), *self.reference)
+
     def _form_faults(self) -> list[str]:
         faults = []
         if self.data_bin is not None and self.vocabs is not None:
@@ -80,8 +86,8 @@ class DataOptions:
                 "--source needs --sentencepiece MODEL or --bpe-codes FILE "
                 "(or --post-process none, for text whose words are the dictionary's symbols)"
             )
-        if self.source == STDIN and self.reference == STDIN:
-            faults.append("--source and --reference cannot both be standard input")
+        if self.texts.count(STDIN) > 1:
+            faults.append("only one of --source and --reference can be standard input")
         return faults
 
     def _value_faults(self) -> list[str]:

@@ -82,7 +82,7 @@ class ScoreRun:
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
         sets = [self.data] if self.test_data is None else [self.data, self.test_data]
-        return [self.checkpoint, *(path for data in sets for path in (data.source, data.reference) if path)]
+        return [self.checkpoint, *(path for data in sets for path in data.texts)]
 
 
 @dataclass(frozen=True)

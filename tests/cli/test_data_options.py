@@ -41,7 +41,7 @@ def test_every_option_arrives() -> None:
         "--post-process @@ --tokenizer moses --skip-invalid-size-inputs-valid-test --test-subset test"
     )
     data = DataOptions(
-        data_bin=Path("bin"), source=Path("a.gz"), reference=Path("-"), bpe_codes=Path("codes"), source_lang="en",
+        data_bin=Path("bin"), source=Path("a.gz"), reference=(Path("-"),), bpe_codes=Path("codes"), source_lang="en",
         target_lang="de", post_process="@@", tokenizer="moses", skip_invalid=True,
     )  # fmt: skip
     test_data = DataOptions(
@@ -54,7 +54,7 @@ def test_every_option_arrives() -> None:
 def test_raw_test_data() -> None:
     output = _run(score, "m --data-bin bin --sentencepiece spm --test-source a --test-reference b")
     data = DataOptions(data_bin=Path("bin"), sentencepiece=Path("spm"))
-    test_data = DataOptions(data_bin=Path("bin"), sentencepiece=Path("spm"), source=Path("a"), reference=Path("b"))
+    test_data = DataOptions(data_bin=Path("bin"), sentencepiece=Path("spm"), source=Path("a"), reference=(Path("b"),))
     assert output == repr(("m", data, test_data))
 
 

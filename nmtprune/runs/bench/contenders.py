@@ -101,7 +101,7 @@ def open_contenders(paths: Sequence[Path], data: DataOptions) -> list[Contender]
                 faults.append(f"{path} has another {what} than {paths[0]}")
     if faults:
         raise DataError.of_faults("models that do not do the same work", faults)
-    corpus = load_corpus(data, first, references=data.reference is not None)
+    corpus = load_corpus(data, first, references=bool(data.reference))
     if corpus.references is None and corpus.target is not None:
         corpus = load_corpus(data, first)  # binarized references, which not every subset has
     return [Contender(str(path), path, checkpoint, corpus) for path, checkpoint in zip(paths, checkpoints, strict=True)]

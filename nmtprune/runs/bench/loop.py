@@ -69,7 +69,7 @@ class BenchRun:
     @property
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
-        return [*self.checkpoints, *(path for path in (self.data.source, self.data.reference) if path)]
+        return [*self.checkpoints, *self.data.texts]
 
     def settings(self, batch_size: int) -> "EngineSettings":
         """What an engine must know."""
