@@ -119,7 +119,11 @@ def with_test_data(command: F) -> F:
         click.option("--test-subset", metavar="NAME[,NAME...]", help="Binarized subset to report on."),
         click.option("--test-source", type=_PATH_OR_STDIN, metavar="FILE", help="Raw text to report on instead."),
         click.option(
-            "--test-reference", type=_REFERENCES, multiple=True, metavar="FILE", help="Its references; repeat it likewise."
+            "--test-reference",
+            type=_REFERENCES,
+            multiple=True,
+            metavar="FILE",
+            help="Its references; repeat it likewise.",
         ),
     )
     decorated: F = _add(wrapper, options)

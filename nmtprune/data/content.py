@@ -117,8 +117,8 @@ def read_raw(options: DataOptions, source: Path, pair: LanguagePair, *, referenc
         raise UsageError("data: --source needs --reference FILE here")
     if targets and len(options.reference) > 1:
         raise UsageError(
-            f"data: {len(options.reference)} files of references: losses, importance and confidence are measured on one "
-            "reference per sentence: give one --reference FILE"
+            f"data: {len(options.reference)} files of references: losses, importance and confidence are measured on "
+            "one reference per sentence: give one --reference FILE"
         )
     streams = _references(options.reference, content)
     if targets:

@@ -194,6 +194,9 @@ def _work(job: _Job, own: Processes, state: State | None, progress: "Progress") 
         return
     baseline = {name: part.baseline().statistics for name, part in job.measures.items()}
     if state is not None:
+        for part in job.measures.values():
+            for remark in part.check_baseline(f"the baseline {job.run.checkpoint}"):
+                progress.note(remark)
         state.keep_same(_BASELINE, baseline)
     _stage(job, own, state, left, progress)
     if _TEST in job.measures:

@@ -64,6 +64,16 @@ def test_environment_variables() -> None:
     assert _run(score, "m", env) == repr(("m", expected, None))
 
 
+def test_several_references_and_one_of_the_environment() -> None:
+    """A colon separates nothing: the variable holds one path."""
+    expected = DataOptions(data_bin=Path("bin"), reference=(Path("a"), Path("b")))
+    assert _run(score, "m --data-bin bin --reference a --reference b") == repr(("m", expected, None))
+    one = DataOptions(data_bin=Path("bin"), reference=(Path("a:b"),))
+    assert _run(score, "m --data-bin bin", {"NMTPRUNE_SCORE_REFERENCE": "a:b"}) == repr(("m", one, None))
+    line = "m --data-bin bin --sentencepiece s --test-source c --test-reference d --test-reference e"
+    assert "reference=(PosixPath('d'), PosixPath('e'))" in _run(score, line)
+
+
 def test_translation_reads_standard_input_unless_told_otherwise() -> None:
     line = "--data-bin bin --sentencepiece spm"
     piped = DataOptions(data_bin=Path("bin"), source=Path("-"), sentencepiece=Path("spm"))
