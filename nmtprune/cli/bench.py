@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nmtprune.cli.data_options import data_options
-from nmtprune.cli.measure_options import bleu_options, repeat_option, single_test
+from nmtprune.cli.measure_options import bleu_options, quality_settings, repeat_option, single_test
 from nmtprune.cli.options import (
     force_option,
     format_option,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+_OF_QUALITY = ("bleu_tokenize", "lowercase", "resamples", "alpha", "seed")
 _SYNTHETIC = ("keep", "random", "source_length", "target_length", "sentences")
 
 
@@ -117,13 +118,14 @@ def bench(output_format: str, **flags: Any) -> None:
     from nmtprune.runs.bench.loop import BenchRun
     from nmtprune.runs.bench.loop import bench as run_bench
 
-    test = single_test(flags)
+    only = [spelled(name) for name in given(_OF_QUALITY) if name != "seed" or flags["synthetic"] is None]
+    test, quality = single_test(flags), quality_settings(flags, "bleu")
     made = _synthetic(flags, test.seed)
     with contextlib.ExitStack() as stack:
         if made is not None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nmtprune-")))
             flags |= _made_up(made, folder, flags)
-        run = BenchRun(significance=test, **flags)
+        run = BenchRun(significance=test, quality=quality, given=only, **flags)
         found = run_bench(run, stack.enter_context(progress()))
     if output_format == "json":
         emit_json(found.as_json())

@@ -33,6 +33,7 @@ MASKING = ("bleu", "chrf", "loss")
 
 _MASKING_NAMES = (
     "all_but_one", "test_subset", "test_source", "test_reference", "resamples", "correction", "alpha", "resume",
+    "allow_few_sentences",
 )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ class Corpus:
         languages: source and target.
         source: source sentences as the model reads them, the end-of-sentence symbol included.
         target: reference translations as token ids, likewise, as many; None where there are none.
-        references: reference translations as text, as many; None where there are none.
+        references: reference translations as text, streams of as many, one for each file; None where there are none.
         numbers: place of each sentence in the input, counted from 0; has gaps where sentences were left out.
         total: sentences of the input.
         source_vocabulary: of the source side.
@@ -48,7 +48,7 @@ class Corpus:
     languages: Languages
     source: Sentences
     target: Sentences | None
-    references: tuple[str, ...] | None
+    references: tuple[tuple[str, ...], ...] | None
     numbers: Ids
     total: int
     source_vocabulary: Vocabulary
@@ -267,7 +267,7 @@ def _within_positions(
         languages=pair.languages,
         source=source,
         target=target,
-        references=None if references is None else tuple(references[index] for index in kept.tolist()),
+        references=None if references is None else tuple(_chosen(stream, kept) for stream in references),
         numbers=kept,
         total=len(content.source),
         source_vocabulary=pair.source,
@@ -289,6 +289,10 @@ def _truncated(content: Content, eos: int, limit: int | None) -> Content:
     return replace(content, source=Sentences.of(cut), notes=(*content.notes, note))
 
 
+def _chosen(lines: tuple[str, ...], places: Ids) -> tuple[str, ...]:
+    return tuple(lines[place] for place in places.tolist())
+
+
 def _too_long(content: Content, first: int, counts: str, limits: str) -> str:
     sizes = f"{content.source.sizes[first]} source"
     if content.target is not None:
@@ -308,7 +312,7 @@ def _remarks(corpus: Corpus) -> list[str]:
     empty_sources = int((corpus.source.sizes <= 1).sum())
     if empty_sources:
         remarks.append(f"empty source sentences: {empty_sources} of {len(corpus)}")
-    empty_references = sum(not reference.strip() for reference in corpus.references or ())
+    empty_references = sum(not any(map(str.strip, own)) for own in zip(*(corpus.references or ()), strict=True))
     if empty_references:
         remarks.append(f"empty references: {empty_references} of {len(corpus)}")
     return remarks

@@ -20,7 +20,8 @@ class DataOptions:
         subset: name of a subset in `data_bin`, ``valid`` where neither it nor `source` is given; several, separated by
             commas, are joined.
         source: raw text, one sentence per line, plain or gzip; ``-`` is standard input.
-        reference: raw reference translations of `source` or of the subset.
+        reference: files of raw reference translations of `source` or of the subset; several give each sentence several
+            references.
         sentencepiece: SentencePiece model that splits raw text of both sides.
         bpe_codes: codes of subword-nmt or fastBPE that split raw text of both sides.
         source_sentencepiece: SentencePiece model of the source side alone.
@@ -44,7 +45,7 @@ class DataOptions:
     data_bin: Path | None = None
     subset: str | None = None
     source: Path | None = None
-    reference: Path | None = None
+    reference: tuple[Path, ...] = ()
     sentencepiece: Path | None = None
     bpe_codes: Path | None = None
     source_sentencepiece: Path | None = None
@@ -98,6 +99,11 @@ class DataOptions:
         joined = self.post_process not in (None, "none")
         return joined and self.subword_model(side) is None and not self.splits_itself(side)
 
+    @property
+    def texts(self) -> tuple[Path, ...]:
+        """Files of raw text."""
+        return (*([] if self.source is None else [self.source]), *self.reference)
+
     def _form_faults(self) -> list[str]:
         faults = []
         if self.data_bin is not None and self.vocabs is not None:
@@ -116,8 +122,8 @@ class DataOptions:
                 "(--source-sentencepiece, ...); text that is segmented already needs --post-process METHOD, and "
                 "--post-process none where its words are the dictionary's symbols"
             )
-        if self.source == STDIN and self.reference == STDIN:
-            faults.append("--source and --reference cannot both be standard input")
+        if self.texts.count(STDIN) > 1:
+            faults.append("only one of --source and --reference can be standard input")
         return faults
 
     def _value_faults(self) -> list[str]:

@@ -72,7 +72,7 @@ def label_smoothing_of(checkpoint: "Checkpoint") -> float:
     from nmtprune.formats.fairseq import FairseqCheckpoint
 
     criterion: Mapping[str, Any] = checkpoint.section("criterion") if isinstance(checkpoint, FairseqCheckpoint) else {}
-    check_loss(checkpoint)
+    check_criterion(checkpoint)
     # A legacy file has one set of settings for all parts: what the criterion did not ask for may be there all the same.
     found = None if criterion.get("_name") in _UNSMOOTHED else criterion.get("label_smoothing")
     try:
@@ -86,7 +86,7 @@ def label_smoothing_of(checkpoint: "Checkpoint") -> float:
     return value
 
 
-def check_loss(checkpoint: "Checkpoint") -> None:
+def check_criterion(checkpoint: "Checkpoint") -> None:
     """Check that a checkpoint was trained with the loss of whole references, which is what nmtprune computes.
 
     Raises:

@@ -55,7 +55,7 @@ class MeterRun:
     @property
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
-        return [self.checkpoint, *(path for path in (self.data.source, self.data.reference) if path)]
+        return [self.checkpoint, *self.data.texts]
 
 
 def score(run: MeterRun, progress: "Progress") -> Scores | None:

@@ -82,7 +82,7 @@ class ScoreRun:
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
         sets = [self.data] if self.test_data is None else [self.data, self.test_data]
-        return [self.checkpoint, *(path for data in sets for path in (data.source, data.reference) if path)]
+        return [self.checkpoint, *(path for data in sets for path in data.texts)]
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,9 @@ def _work(job: _Job, own: Processes, state: State | None, progress: "Progress") 
         return
     baseline = {name: part.baseline().statistics for name, part in job.measures.items()}
     if state is not None:
+        for part in job.measures.values():
+            for remark in part.check_baseline(f"the baseline {job.run.checkpoint}"):
+                progress.note(remark)
         state.keep_same(_BASELINE, baseline)
     _stage(job, own, state, left, progress)
     if _TEST in job.measures:

@@ -26,8 +26,12 @@ def slim(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _data(tiny: Path, *options: Any) -> tuple[Any, ...]:
+    return (*_searched(tiny), "--repeat", 2, *options)
+
+
+def _searched(tiny: Path, *options: Any) -> tuple[Any, ...]:
     data = ("--data-bin", tiny.parent / "data-bin", "--subset", "test", "--device", "cpu", "--threads", 1)
-    return (*data, "--beam", 2, "--max-len-b", 8, "--repeat", 2, *options)
+    return (*data, "--beam", 2, "--max-len-b", 8, *options)
 
 
 @pytest.mark.parametrize("engine", ["native", "ctranslate2"])
@@ -76,7 +80,7 @@ def test_a_marian_model_without_references(tmp_path: Path) -> None:
 def test_what_bench_refuses(tiny: Path, tmp_path: Path) -> None:
     code, line = refused("bench", tiny, *_data(tiny, "--batch-size", "8,5000"))
     assert code == 2 and line.startswith("--batch-size 5000: test.xx-yy has only ")
-    assert refused("bench", tiny, *_data(tiny), "--repeat", 0)[0] == 2
+    assert refused("bench", tiny, *_searched(tiny), "--repeat", 0)[0] == 2
     assert refused("bench", tiny, *_data(tiny), "--batch-size", "1,x")[0] == 2
     marian = marian_model(tmp_path / "model.npz")
     code, line = refused("bench", tiny, marian, *_data(tiny))
@@ -96,19 +100,19 @@ def test_what_bench_refuses(tiny: Path, tmp_path: Path) -> None:
 
 def test_each_condition_passes_and_fails(tiny: Path, slim: Path) -> None:
     share = 100 * model_bytes(load(slim)) / model_bytes(load(tiny))
-    base = ("--baseline", tiny, *_data(tiny, "--batch-size", 8, "--resamples", 200))
+    base = ("--baseline", tiny, *_searched(tiny, "--batch-size", 8))
     for given, passes in (
         (("--max-size", share + 0.1), True),
         (("--max-size", share - 0.1), False),
-        (("--max-drop", 100), True),
-        (("--min-speedup", 0.0001), True),
-        (("--min-speedup", 1000), False),
+        (("--max-drop", 100, "--resamples", 200), True),
+        (("--min-speedup", 0.0001, "--repeat", 2), True),
+        (("--min-speedup", 1000, "--repeat", 2), False),
     ):
         result = nmtprune("check", slim, *base, *given)
         assert result.code == (0 if passes else 7), result.stderr
         assert result.stdout.startswith(f"{'passed' if passes else 'FAILED'} {given[0]}: ")
         assert result.stdout.count("\n") == 1
-    unmet = ("--max-size", 1, "--min-speedup", 1000, "--max-drop", 100)
+    unmet = ("--max-size", 1, "--min-speedup", 1000, "--repeat", 2, "--max-drop", 100, "--resamples", 200)
     result = nmtprune("check", slim, *base, *unmet, "--format", "json")
     assert result.code == 7 and f"Error: {slim}: not met: --min-speedup, --max-size" in result.stderr
     found = documented(result.stdout)
@@ -120,7 +124,7 @@ def test_each_condition_passes_and_fails(tiny: Path, slim: Path) -> None:
 
 def test_non_inferiority_is_harder_than_the_change(tiny: Path, slim: Path) -> None:
     """The lower end of the interval must be above the margin, which few sentences do not show."""
-    base = ("--baseline", tiny, *_data(tiny, "--resamples", 200), "--metric", "chrf", "--format", "json")
+    base = ("--baseline", tiny, *_searched(tiny, "--resamples", 200), "--metric", "chrf", "--format", "json")
     result = documented(nmtprune("check", slim, *base, "--max-drop", 0).stdout)
     (plain,) = result["conditions"]
     low, high = plain["interval"]
@@ -131,7 +135,7 @@ def test_non_inferiority_is_harder_than_the_change(tiny: Path, slim: Path) -> No
 
 
 def test_what_check_refuses(tiny: Path, slim: Path) -> None:
-    base = (slim, "--baseline", tiny, *_data(tiny))
+    base = (slim, "--baseline", tiny, *_searched(tiny))
     assert refused("check", *base) == (
         2, "check: name at least one condition: --max-drop, --min-speedup or --max-size"
     )  # fmt: skip

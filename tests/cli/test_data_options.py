@@ -41,7 +41,7 @@ def test_every_option_arrives() -> None:
         "--post-process @@ --tokenizer moses --skip-invalid-size-inputs-valid-test --test-subset test"
     )
     data = DataOptions(
-        data_bin=Path("bin"), source=Path("a.gz"), reference=Path("-"), bpe_codes=Path("codes"), source_lang="en",
+        data_bin=Path("bin"), source=Path("a.gz"), reference=(Path("-"),), bpe_codes=Path("codes"), source_lang="en",
         target_lang="de", post_process="@@", tokenizer="moses", skip_invalid=True,
     )  # fmt: skip
     test_data = DataOptions(
@@ -71,7 +71,7 @@ def test_a_subword_model_for_each_side_and_options_of_moses() -> None:
 def test_raw_test_data() -> None:
     output = _run(score, "m --data-bin bin --sentencepiece spm --test-source a --test-reference b")
     data = DataOptions(data_bin=Path("bin"), sentencepiece=Path("spm"))
-    test_data = DataOptions(data_bin=Path("bin"), sentencepiece=Path("spm"), source=Path("a"), reference=Path("b"))
+    test_data = DataOptions(data_bin=Path("bin"), sentencepiece=Path("spm"), source=Path("a"), reference=(Path("b"),))
     assert output == repr(("m", data, test_data))
 
 
@@ -79,6 +79,16 @@ def test_environment_variables() -> None:
     env = {"NMTPRUNE_SCORE_DATA_BIN": "bin", "NMTPRUNE_SCORE_SUBSET": "test", "NMTPRUNE_SCORE_TOKENIZER": "moses"}
     expected = DataOptions(data_bin=Path("bin"), subset="test", tokenizer="moses")
     assert _run(score, "m", env) == repr(("m", expected, None))
+
+
+def test_several_references_and_one_of_the_environment() -> None:
+    """A colon separates nothing: the variable holds one path."""
+    expected = DataOptions(data_bin=Path("bin"), reference=(Path("a"), Path("b")))
+    assert _run(score, "m --data-bin bin --reference a --reference b") == repr(("m", expected, None))
+    one = DataOptions(data_bin=Path("bin"), reference=(Path("a:b"),))
+    assert _run(score, "m --data-bin bin", {"NMTPRUNE_SCORE_REFERENCE": "a:b"}) == repr(("m", one, None))
+    line = "m --data-bin bin --sentencepiece s --test-source c --test-reference d --test-reference e"
+    assert "reference=(PosixPath('d'), PosixPath('e'))" in _run(score, line)
 
 
 def test_translation_reads_standard_input_unless_told_otherwise() -> None:

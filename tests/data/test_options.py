@@ -52,8 +52,8 @@ BIN, TEXT, MODEL = Path("bin"), Path("text"), Path("spm.model")
             "--lowercase-source: with --post-process @@  and no subword model text is segmented already",
         ),
         (
-            {"data_bin": BIN, "source": Path("-"), "reference": Path("-"), "sentencepiece": MODEL},
-            "--source and --reference cannot both be standard input",
+            {"data_bin": BIN, "source": Path("-"), "reference": (Path("-"),), "sentencepiece": MODEL},
+            "only one of --source and --reference can be standard input",
         ),
         ({"data_bin": BIN, "subset": "valid,"}, "--subset 'valid,' holds an empty name"),
         (

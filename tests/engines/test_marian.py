@@ -42,7 +42,7 @@ def _corpus(checkpoint: MarianCheckpoint, folder: Path, empty: bool = True) -> C
         source.write_text("\n" + source.read_text())
         target.write_text("w3\n" + target.read_text())
     vocabulary = vocabulary_file(folder)
-    options = DataOptions(source=source, reference=target, vocabs=(vocabulary, vocabulary), post_process="none")
+    options = DataOptions(source=source, reference=(target,), vocabs=(vocabulary, vocabulary), post_process="none")
     return load_corpus(options, profile(checkpoint), references=False, targets=True)
 
 

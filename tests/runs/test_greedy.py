@@ -41,7 +41,10 @@ METERS = MeterSettings("sentence", "layer", 10, None, "references", False)
 
 
 def _run(checkpoint: Path, output: Path, **changes: Any) -> GreedyRun:
-    settings = MeasureSettings("bleu", "native", "cpu", 1, SEARCH, BatchLimits.of(60), "13a", False)
+    settings = MeasureSettings(
+        metric="bleu", engine="native", device="cpu", threads=1, search=SEARCH, limits=BatchLimits.of(60),
+        allow_bad_baseline=True,
+    )  # fmt: skip
     values: dict[str, Any] = {
         "checkpoints": (checkpoint,),
         "data": DataOptions(data_bin=checkpoint.parent / "data-bin", subset="valid"),

@@ -27,7 +27,10 @@ FAST = ("--max-update", "6", "--lr", "0.03", "--warmup-updates", "0", "--log-int
 
 
 def _run(checkpoint: Path, output: Path, **changes: Any) -> L0Run:
-    measure = MeasureSettings("bleu", "native", "cpu", 1, SEARCH, BatchLimits.of(60), "13a", False)
+    measure = MeasureSettings(
+        metric="bleu", engine="native", device="cpu", threads=1, search=SEARCH, limits=BatchLimits.of(60),
+        allow_bad_baseline=True,
+    )  # fmt: skip
     values: dict[str, Any] = {
         "data": DataOptions(data_bin=checkpoint.parent / "data-bin", subset="valid"),
         "weights": (0.5,),

@@ -37,7 +37,7 @@ class Model:
         timings: by batch size.
         latency_ms: for one sentence alone; None where the engine is a process.
         bleu: None without references.
-        difference: from the first model; None for that one, and without references.
+        difference: from the first model; None for that one, without references, and on too few sentences to test it.
     """
 
     name: str
@@ -97,7 +97,8 @@ class Benched:
 
     def to_json(self, provenance: Mapping[str, Any]) -> str:
         """The same as text, with where it comes from."""
-        return json.dumps({**self.as_json(), "provenance": provenance}, indent=1, ensure_ascii=False) + "\n"
+        found = {**self.as_json(), "provenance": provenance}
+        return json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def bars(self) -> list[SpeedBar]:
         """What the picture shows."""

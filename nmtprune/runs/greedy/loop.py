@@ -16,7 +16,7 @@ from nmtprune.runs.device import choose_device
 from nmtprune.runs.greedy import curve, folder
 from nmtprune.runs.greedy.curve import Swept
 from nmtprune.runs.greedy.setup import GreedyRun, Job, prepare
-from nmtprune.runs.greedy.sweeper import Sweeper
+from nmtprune.runs.greedy.sweeper import Sweeper, checkpoint_name, unpruned_key
 from nmtprune.runs.processes import processes
 from nmtprune.runs.state import Interrupted, State
 
@@ -63,8 +63,9 @@ def _greedy(run: GreedyRun, progress: "Progress") -> GreedyResult:
     started = time.monotonic()
     job = prepare(run, progress)
     state = State.open(run_folder.state_path(run.output), job.settings, resume=run.resume)
-    run_folder.create(run.output)
     try:
+        _check_baselines(job, state, progress)
+        run_folder.create(run.output)
         swept = _sweep(job, state, progress)
         return _finish(job, swept, started)
     except KeyboardInterrupt:
@@ -74,6 +75,20 @@ def _greedy(run: GreedyRun, progress: "Progress") -> GreedyResult:
         ) from None
 
 
+def _check_baselines(job: Job, state: State, progress: "Progress") -> None:
+    """Translate with every full model before anything is pruned or written: what means nothing shows at once.
+
+    Raises:
+        DataError: nothing can be compared with one of them.
+    """
+    # Last of all the first one, which then is open when the sweep begins.
+    for number, path in reversed([*enumerate(job.run.checkpoints)]):
+        if unpruned_key(checkpoint_name(number)) in state:
+            continue
+        for remark in job.subjects.open(number).measure.check_baseline(f"the baseline {path}"):
+            progress.note(remark)
+
+
 def _sweep(job: Job, state: State, progress: "Progress") -> tuple[Swept, ...]:
     progress.begin("steps", sum(len(job.numbers[each.kinds]) for each in job.curves))
     found: list[Swept] = []
@@ -81,7 +96,7 @@ def _sweep(job: Job, state: State, progress: "Progress") -> tuple[Swept, ...]:
     for each in job.curves:
         if each.checkpoint not in sweepers:
             subject = job.subjects.open(each.checkpoint)
-            sweepers = {each.checkpoint: Sweeper(f"checkpoint {each.checkpoint + 1}", subject, state, progress)}
+            sweepers = {each.checkpoint: Sweeper(checkpoint_name(each.checkpoint), subject, state, progress)}
         numbers, limits = job.numbers[each.kinds], job.limits[each.kinds]
         steps = sweepers[each.checkpoint].steps(each, numbers, limits, job.run.significance, job.rule)
         found.append(Swept(each, str(job.run.checkpoints[each.checkpoint]), steps))

@@ -81,7 +81,7 @@ class GreedyRun:
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
         files = [Path(name) for name in self.orders if name not in orders.MEASURED]
-        texts = [path for data in (self.data, self.importance_data) for path in (data.source, data.reference) if path]
+        texts = [*self.data.texts, *self.importance_data.texts]
         return [*self.checkpoints, *files, *texts]
 
 

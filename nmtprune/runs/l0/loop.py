@@ -72,8 +72,10 @@ def l0(run: L0Run, progress: "Progress") -> L0Result:
         for note in job.measure.corpus.notes:
             progress.note(f"{job.measure.corpus.name}: {note}")
         state = State.open(run_folder.state_path(run.output), job.settings, resume=run.resume)
-        run_folder.create(run.output)
         try:
+            for remark in job.measure.check_baseline(f"the baseline {run.checkpoint}"):
+                progress.note(remark)
+            run_folder.create(run.output)
             state.keep_same(_UNPRUNED, {_STATISTICS: job.measure.baseline().statistics})
             outcomes = tuple(_Lambda(job, weight, state, progress).outcome() for weight in run.weights)
         except KeyboardInterrupt:

@@ -64,7 +64,7 @@ class L0Run:
     @property
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
-        return [self.checkpoint, *(path for path in (self.data.source, self.data.reference) if path)]
+        return [self.checkpoint, *self.data.texts]
 
     def folder(self, weight: float) -> Path:
         """Where the results of a weight lie: the run folder itself where there is only one."""

@@ -26,7 +26,8 @@ from nmtprune.runs.lottery.results import Converged, Iteration
 from nmtprune.runs.lottery.schedule import Schedule, Ticket, tickets
 from nmtprune.runs.lottery.setup import Job, prepare
 from nmtprune.runs.lottery.stages import Stages
-from nmtprune.runs.measure import metric_of
+from nmtprune.runs.measure import measure
+from nmtprune.runs.quality import metric_of
 from nmtprune.runs.state import Interrupted, State, pack
 from nmtprune.runs.training import load_trained
 
@@ -88,6 +89,8 @@ def lottery(run: LotteryRun, progress: "Progress") -> LotteryResult:
             for note in corpus.notes:
                 progress.note(f"{corpus.name}: {note}")
         state = State.open(run_folder.state_path(run.output), job.settings, resume=run.resume)
+        if _BEGUN not in state:
+            _check_late_reset(job, progress)
         run_folder.create(run.output)
         if _BEGUN not in state:
             if run.force:
@@ -101,6 +104,25 @@ def lottery(run: LotteryRun, progress: "Progress") -> LotteryResult:
                 f"interrupted: what was trained and measured is kept in {run.output}; the same command with --resume "
                 "goes on"
             ) from None
+
+
+def _check_late_reset(job: Job, progress: "Progress") -> None:
+    """Translate with the late-resetting checkpoint, before anything is trained, on what is measured later.
+
+    Raises:
+        DataError: its translations mean nothing, and those of the models that are trained from it probably neither.
+    """
+    run = job.run
+    sets = {folder.DATA: run.data} if job.rule is not None else {}
+    if job.schedule.tickets and (run.test_data is not None or not sets):
+        sets[folder.TEST] = run.evaluated
+    if run.late_reset is None or not sets:
+        return
+    from nmtprune.formats import load
+
+    for part in measure(load(run.late_reset), sets, run.measure).values():
+        for remark in part.check_baseline(f"the late-resetting checkpoint {run.late_reset}"):
+            progress.note(remark)
 
 
 class _Lottery:
@@ -122,9 +144,15 @@ class _Lottery:
         if left_out:
             self._progress.note(f"--max-drop ended the loop: no iteration {', '.join(map(str, left_out))} to converge")
         asked = tickets(accepted, last=run.converge, chosen=chosen, controls=run.controls if accepted else ())
-        with_plans = [(ticket, self._stages.converged(ticket, plans[ticket.iteration])) for ticket in asked]
-        converged = self._compared(with_plans)
+        converged = self._compared([(ticket, self._converged(ticket, plans[ticket.iteration])) for ticket in asked])
         return self._finish(plans[accepted], iterations, converged, started)
+
+    def _converged(self, ticket: Ticket, plan: Plan) -> Plan:
+        """Train a model to convergence; measure the unpruned one at once: what means nothing ends the run there."""
+        found = self._stages.converged(ticket, plan)
+        if not ticket.iteration:
+            self._stages.quality(ticket)
+        return found
 
     def _iterations(self, plans: list[Plan]) -> Iterator[Iteration]:
         """Grow the list of plans, each with fewer heads, until the end or until one has dropped too far, which goes."""

@@ -9,6 +9,7 @@ from nmtprune.budget import Limits
 from nmtprune.data.options import ModelProfile
 from nmtprune.errors import CheckpointError, UsageError
 from nmtprune.runs import run_folder
+from nmtprune.runs.baseline import with_remarks
 from nmtprune.runs.drop import DropRule
 from nmtprune.runs.fairseq_options import parsed
 from nmtprune.runs.lottery import folder
@@ -231,8 +232,10 @@ def _corpora(run: LotteryRun, args: "Namespace") -> dict[str, "Corpus"]:
     needs_text = run.max_drop is not None or (run.test_data is None and bool(run.converge or run.converge_iterations))
     targets = not run.meters.translates
     found = {folder.DATA: load_corpus(run.data, asked, references=needs_text, targets=targets)}
+    if needs_text:
+        found[folder.DATA] = with_remarks(found[folder.DATA], run.measure)
     if run.test_data is not None:
-        found[folder.TEST] = load_corpus(run.test_data, asked, references=True, targets=False)
+        found[folder.TEST] = with_remarks(load_corpus(run.test_data, asked, targets=False), run.measure)
     return found
 
 

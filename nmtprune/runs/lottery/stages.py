@@ -25,9 +25,10 @@ from nmtprune.runs.lottery import folder, results, trainings
 from nmtprune.runs.lottery.schedule import LOTTERY, RANDOM, REINIT, Ticket, iteration_name
 from nmtprune.runs.lottery.setup import Job, check_can_go_on
 from nmtprune.runs.lottery.trainer import Patience, Target, Trainer
-from nmtprune.runs.measure import measure, metric_of
+from nmtprune.runs.measure import measure
 from nmtprune.runs.meters import CONFIDENCE, confidence_meter
 from nmtprune.runs.progress import Progress
+from nmtprune.runs.quality import metric_of
 from nmtprune.runs.state import State, pack
 from nmtprune.runs.training import Training, load_trained
 from nmtprune.runs.training_bar import TrainingBar
@@ -76,7 +77,7 @@ class Stages:
             self._state.add(f"{name}/trained", pack(_numbers(validation=validation, other=other, **vars(spent))))
         quality = None
         if self._job.rule is not None:
-            quality = self._measured(f"{name}/quality", training.last, folder.DATA)
+            quality = self._measured(f"{name}/quality", training.last, folder.DATA, baseline=number == 1)
         left = plan
         if heads is not None:
             confidence = self._confidence(name, training, plan)
@@ -111,7 +112,7 @@ class Stages:
     def quality(self, ticket: Ticket) -> Scored:
         """The metric of a converged model on TEST DATA, or DATA where there are none."""
         model = folder.converged(self._folder, ticket) / folder.MODEL
-        return self._measured(f"converge-{ticket.name}/quality", model, folder.TEST)
+        return self._measured(f"converge-{ticket.name}/quality", model, folder.TEST, baseline=not ticket.iteration)
 
     def write_ticket(self, plan: Plan) -> None:
         """Write the plan that was found and the late-resetting checkpoint's weights and moments that it keeps."""
@@ -232,12 +233,19 @@ class Stages:
         made = self._provenance(iteration=number)
         left.with_provenance(made).write(own / folder.PLAN, force=True, inputs=inputs)
 
-    def _measured(self, key: str, path: Path, name: str) -> Scored:
-        """The metric of a model, from the state where it is there."""
+    def _measured(self, key: str, path: Path, name: str, *, baseline: bool) -> Scored:
+        """The metric of a model, from the state where it is there; what others are compared with must mean something.
+
+        Raises:
+            DataError: nothing can be compared with it; the state is kept.
+        """
         data = self._run.data if name == folder.DATA else self._run.evaluated
-        own = measure(self._read(path), {name: data}, self._run.measure)[name] if key not in self._state else None
-        if own is not None:
-            self._progress.begin(f"{own.name} of {key.rpartition('/')[0]}", 1)
+        if key not in self._state:
+            own = measure(self._read(path), {name: data}, self._run.measure)[name]
+            model = key.rpartition("/")[0]
+            self._progress.begin(f"{own.name} of {model}", 1)
+            for remark in own.check_baseline(f"the baseline {model}") if baseline else ():
+                self._progress.note(remark)
             self._state.add(key, pack({STATISTICS: own.baseline().statistics}))
             self._progress.advance(own.name)
         corpus = self._job.corpora.get(name, self._job.corpora[folder.DATA])
