@@ -33,6 +33,7 @@ from nmtprune.runs.progress import Silent
 from nmtprune.runs.score import score
 from nmtprune.runs.state import Interrupted, State
 from tests.conftest import Build
+from tests.marian_builders import marian_model
 from tests.methods.support import corpus
 from tests.runs.test_score import SEARCH, _Oracle
 from tests.runs.test_score import _run as score_run
@@ -403,6 +404,16 @@ def test_what_cannot_be(tiny: Path, build: Build, tmp_path: Path) -> None:
         UsageError,
         f"checkpoints of one training run have the same heads as {tiny}: {wider}: encoder heads 2, 2, not 4, 4",
         checkpoints=(tiny, wider),
+    )
+    early, late = (
+        marian_model(tmp_path / f"{name}.npz", dec_depth=3, transformer_tied_layers=tied)
+        for name, tied in (("early", [1, 1, 3]), ("late", [1, 2, 2]))
+    )
+    refused(
+        UsageError,
+        f"checkpoints of one training run have the same heads as {early}: {late}: decoder layers are tied in another "
+        f"way; {late}: cross layers are tied in another way",
+        checkpoints=(early, late),
     )
     refused(
         BudgetError,

@@ -18,7 +18,7 @@ from nmtprune.architecture import KINDS
 from nmtprune.plan import Plan
 from nmtprune.runs import run_folder
 from nmtprune.runs.collect import termination_as_interrupt
-from nmtprune.runs.device import choose_device
+from nmtprune.runs.device import choose_device, training_environment
 from nmtprune.runs.l0 import results
 from nmtprune.runs.l0.gated import chosen_checkpoint, load_gated
 from nmtprune.runs.l0.results import Baseline, Outcome
@@ -125,8 +125,10 @@ class _Lambda:
         log = self._training.next_log()
         bar = TrainingBar(self._progress, self._training.title)
         bar.call()
+        measured = self._job.run.measure
+        environment = training_environment(measured.device, measured.threads)
         try:
-            run_step(self._training.step(_WATCHED), log, bar)
+            run_step(self._training.step(_WATCHED), log, bar, environment)
         except StepFailed as failed:
             raise type(failed.reason)(f"{failed.reason}; all that it said is in {log}") from None
         self._state.add(f"{self._name}/trained", pack({"updates": np.array(0)}))

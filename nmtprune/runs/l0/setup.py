@@ -120,6 +120,7 @@ def prepare(run: L0Run) -> Job:
         **run.measure.as_settings(),
         **own.identity(),
         "fairseq-train": words,
+        "--threads": run.measure.threads if choose_device(run.measure.device).type == "cpu" else None,
         **{"--best": run.best, "--resamples": run.significance.resamples, "--alpha": run.significance.alpha},
         "--seed": run.significance.seed,
     }

@@ -21,6 +21,7 @@ from nmtprune.methods.chance import same_counts
 from nmtprune.methods.sweep import next_plan
 from nmtprune.plan import Plan
 from nmtprune.runs import run_folder
+from nmtprune.runs.device import training_environment
 from nmtprune.runs.lottery import folder, results, trainings
 from nmtprune.runs.lottery.schedule import LOTTERY, RANDOM, REINIT, Ticket, iteration_name
 from nmtprune.runs.lottery.setup import Job, check_can_go_on
@@ -47,7 +48,8 @@ class Stages:
         """Take what is done from the state; the late-resetting checkpoint is made or read first of all."""
         self._job, self._state, self._progress = job, state, progress
         self._run, self._folder = job.run, job.run.output
-        self._trainer = Trainer(progress, job.run.measure.threads if job.run.on_cpu else None)
+        environment = training_environment(job.run.measure.device, job.run.measure.threads)
+        self._trainer = Trainer(progress, environment)
         progress.begin_all("lottery", sum(self._weights()))
         self.late_reset = self._late_reset()
 
