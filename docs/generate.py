@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 
 from nmtprune.cli.main import COMMANDS
-from nmtprune.runs.schemas import FILES
+from nmtprune.runs.report import FILES
 
 DOCS = Path(__file__).parent
 RECIPES = DOCS.parent / "recipes"

@@ -101,8 +101,8 @@ def test_every_point_is_a_search_of_its_own(tiny: Path, swept: tuple[Path, Greed
             values.add(step["bleu"])
         assert curve["steps"][0]["p"] == 1 and curve["steps"][0]["ci"] == [curve["steps"][0]["bleu"]] * 2
     assert len(values) > 6
-    assert (folder / "curve.json").read_text() == result.json
-    assert (folder / "curve.tsv").read_text() == result.tsv
+    assert (folder / "curve.json").read_text() == result.report.json
+    assert (folder / "curve.tsv").read_text() == result.report.tsv
 
 
 def test_files(swept: tuple[Path, GreedyResult]) -> None:

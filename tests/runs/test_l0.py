@@ -67,7 +67,7 @@ def test_what_is_evaluated_is_what_is_cut(tiny: Path, several: tuple[Path, L0Res
         assert slim.architecture.count() == plan.count_kept() == 18
         assert run["slim"]["parameters"] == sum(tensor.numel() for tensor in slim.parameters.values())
         plan.check(load(own / "checkpoints" / "checkpoint_last.pt").base)
-    assert (folder / "l0.json").read_text() == result.json
+    assert (folder / "l0.json").read_text() == result.report.json
     header, *rows = [line.split("\t") for line in (folder / "l0.tsv").read_text().splitlines()]
     assert header[:5] == ["l0_weight", "kept", "encoder", "decoder", "cross"] and len(rows) == 2
     assert (folder / "l0.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")

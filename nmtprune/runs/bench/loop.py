@@ -10,9 +10,9 @@ from nmtprune import files, plots, provenance
 from nmtprune.data.options import DataOptions
 from nmtprune.runs.bench import contenders as models
 from nmtprune.runs.bench import results
-from nmtprune.runs.bench.results import Benched
 from nmtprune.runs.collect import termination_as_interrupt
 from nmtprune.runs.device import choose_device
+from nmtprune.runs.report import BenchFile, Report, ReportFiles, tsv
 
 if TYPE_CHECKING:
     from nmtprune.engines import EngineSettings
@@ -62,9 +62,9 @@ class BenchRun:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def outputs(self) -> tuple[Path, ...]:
+    def outputs(self) -> ReportFiles | None:
         """The files that are written."""
-        return () if self.output is None else tuple(self.output.with_suffix(end) for end in (".json", ".tsv", ".png"))
+        return None if self.output is None else ReportFiles.beside(self.output.with_suffix(".json"))
 
     @property
     def inputs(self) -> list[Path]:
@@ -76,14 +76,14 @@ class BenchRun:
         return models.engine_settings(self.search, batch_size, self.device, self.threads)
 
 
-def bench(run: BenchRun, progress: "Progress") -> Benched:
+def bench(run: BenchRun, progress: "Progress") -> BenchFile:
     """Measure all models, and write the files that were asked for.
 
     Raises:
         NmtpruneError: bad options, checkpoints or data; an engine that cannot run a model.
     """
     started = time.monotonic()
-    for path in run.outputs:
+    for path in run.outputs or ():
         files.check_output(path, force=run.force, inputs=run.inputs)
     opened = models.open_contenders(run.checkpoints, run.data)
     if run.names:
@@ -97,19 +97,20 @@ def bench(run: BenchRun, progress: "Progress") -> Benched:
         latencies = models.latencies(opened, run.engine, run.settings(1))
         progress.advance("latency")
     quality = _quality(run, opened, translated)
-    found = results.benched(run, opened, timings, latencies, quality)
-    if run.output is not None:
+    found = results.bench_file(run, opened, timings, latencies, quality)
+    if run.outputs is not None:
         made = provenance.collect(
             seed=run.significance.seed,
             inputs=run.inputs,
             seconds=round(time.monotonic() - started, 3),
             device=str(choose_device(run.device)),
         )
-        json, tsv, png = run.outputs
-        files.write_text(json, found.to_json(made), force=run.force, inputs=run.inputs)
-        files.write_text(tsv, found.to_tsv(), force=run.force, inputs=run.inputs)
-        with files.atomic_output(png, force=run.force, inputs=run.inputs) as file:
-            file.write(plots.speeds_png(found.bars()))
+        report = Report(
+            json=found.model_copy(update={"provenance": made}).to_json(),
+            tsv=tsv(results.COLUMNS, results.rows(found)),
+            png=plots.speeds_png(results.bars(found)),
+        )
+        report.write(run.outputs, force=run.force, inputs=run.inputs)
     return found
 
 

@@ -14,6 +14,7 @@ from nmtprune.runs import run_folder
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.l0 import results
 from nmtprune.runs.measure import Measure, MeasureSettings, check_metric_options, measure
+from nmtprune.runs.report import ReportFiles
 from nmtprune.runs.steps import program
 from nmtprune.runs.training import Training
 from nmtprune.runs.training_options import ARCH, Options, as_trained, check_given, with_defaults
@@ -101,7 +102,7 @@ def prepare(run: L0Run) -> Job:
     _check_options(run)
     check_metric_options(run.measure)
     run.significance.resamples_for(1)
-    names = [results.JSON, results.TSV, results.PNG, results.PLAN, results.SLIM]
+    names = [*(path.name for path in ReportFiles.beside(run.output / results.JSON)), results.PLAN, results.SLIM]
     run_folder.check(run.output, names, resume=run.resume, force=run.force, inputs=run.inputs)
     base = load(run.checkpoint)
     if not isinstance(base, FairseqCheckpoint):

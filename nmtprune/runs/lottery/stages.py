@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtprune import files, plots, provenance, slim
+from nmtprune import plots, provenance, slim
 from nmtprune.architecture import HeadId
 from nmtprune.evaluate.metric import Scored
 from nmtprune.methods.chance import same_counts
@@ -29,6 +29,7 @@ from nmtprune.runs.lottery.trainer import Patience, Target, Trainer
 from nmtprune.runs.measure import measure, metric_of
 from nmtprune.runs.meters import CONFIDENCE, confidence_meter
 from nmtprune.runs.progress import Progress
+from nmtprune.runs.report import Report, ReportFiles
 from nmtprune.runs.state import State, pack
 from nmtprune.runs.training import Training
 from nmtprune.runs.training_bar import TrainingBar
@@ -227,10 +228,12 @@ class Stages:
             base=left.base,
             provenance=self._provenance(iteration=number),
         )
-        files.write_text(own / f"{folder.CONFIDENCE}.tsv", results.confidence_tsv(confidence, removed), force=True)
-        with files.atomic_output(own / f"{folder.CONFIDENCE}.png", force=True, inputs=inputs) as file:
-            file.write(plots.scores_png(scores, alpha=0.0, removed=removed))
-        scores.write(own / f"{folder.CONFIDENCE}.json", force=True, inputs=inputs)
+        report = Report(
+            json=scores.to_json(),
+            tsv=results.confidence_tsv(confidence, removed),
+            png=plots.scores_png(scores, alpha=0.0, removed=removed),
+        )
+        report.write(ReportFiles.beside(own / f"{folder.CONFIDENCE}.json"), force=True, inputs=inputs)
         made = self._provenance(iteration=number)
         left.with_provenance(made).write(own / folder.PLAN, force=True, inputs=inputs)
 
