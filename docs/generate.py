@@ -12,7 +12,7 @@ from pathlib import Path
 from nmtprune.cli.main import COMMANDS
 from nmtprune.formats.fairseq import fields, tasks
 from nmtprune.formats.marian.option_lists import OF_COMMANDS, REFUSED, SUPPORTED, WITHOUT_EFFECT, Supported
-from nmtprune.runs.schemas import FILES
+from nmtprune.runs.report import FILES
 
 DOCS = Path(__file__).parent
 RECIPES = DOCS.parent / "recipes"

@@ -42,7 +42,7 @@ def refused(*arguments: Any, stdin: str | bytes | None = None) -> tuple[int, str
 
 def documented(text: str) -> Any:
     """The JSON of a command's file or answer, which must fit the schema that the manual has of it."""
-    from nmtprune.runs.schemas import FILES
+    from nmtprune.runs.report import FILES
 
     content = json.loads(text)
     FILES[content["format"].removeprefix("nmtprune-")].model_validate(content)

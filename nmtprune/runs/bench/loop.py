@@ -13,10 +13,10 @@ from nmtprune.errors import UsageError
 from nmtprune.runs.baseline import carries_tests, check_translations, with_remarks
 from nmtprune.runs.bench import contenders as models
 from nmtprune.runs.bench import results
-from nmtprune.runs.bench.results import Benched
 from nmtprune.runs.collect import termination_as_interrupt
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.quality import QualitySettings, text_metric, texts_of
+from nmtprune.runs.report import BenchFile, Report, ReportFiles, tsv
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
@@ -68,9 +68,9 @@ class BenchRun:
     given: Sequence[str] = ()
 
     @property
-    def outputs(self) -> tuple[Path, ...]:
+    def outputs(self) -> ReportFiles | None:
         """The files that are written."""
-        return () if self.output is None else tuple(self.output.with_suffix(end) for end in (".json", ".tsv", ".png"))
+        return None if self.output is None else ReportFiles.beside(self.output.with_suffix(".json"))
 
     @property
     def inputs(self) -> list[Path]:
@@ -82,14 +82,14 @@ class BenchRun:
         return models.engine_settings(self.search, batch_size, self.device, self.threads)
 
 
-def bench(run: BenchRun, progress: "Progress") -> Benched:
+def bench(run: BenchRun, progress: "Progress") -> BenchFile:
     """Measure all models, and write the files that were asked for.
 
     Raises:
         NmtpruneError: bad options, checkpoints or data; an engine that cannot run a model.
     """
     started = time.monotonic()
-    for path in run.outputs:
+    for path in run.outputs or ():
         files.check_output(path, force=run.force, inputs=run.inputs)
     opened = models.open_contenders(run.checkpoints, run.data)
     if run.names:
@@ -107,8 +107,8 @@ def bench(run: BenchRun, progress: "Progress") -> Benched:
         latencies = models.latencies(opened, run.engine, run.settings(1))
         progress.advance("latency")
     quality = None if metric is None else _quality(run, corpus, metric, translated)
-    found = results.benched(run, opened, timings, latencies, quality)
-    if run.output is not None:
+    found = results.bench_file(run, opened, timings, latencies, quality)
+    if run.outputs is not None:
         made = provenance.collect(
             seed=run.significance.seed,
             inputs=[path for path in run.inputs if path != STDIN],
@@ -116,18 +116,13 @@ def bench(run: BenchRun, progress: "Progress") -> Benched:
             seconds=round(time.monotonic() - started, 3),
             device=str(choose_device(run.device)),
         )
-        _write(run, found, made)
+        report = Report(
+            json=found.model_copy(update={"provenance": made}).to_json(),
+            tsv=tsv(results.COLUMNS, results.rows(found)),
+            png=plots.speeds_png(results.bars(found)),
+        )
+        report.write(run.outputs, force=run.force, inputs=run.inputs)
     return found
-
-
-def _write(run: BenchRun, found: Benched, made: Mapping[str, Any]) -> None:
-    """Write the JSON file last, so that it stands for all three."""
-    json, tsv, png = run.outputs
-    text = found.to_json(made)
-    files.write_text(tsv, found.to_tsv(), force=run.force, inputs=run.inputs)
-    with files.atomic_output(png, force=run.force, inputs=run.inputs) as file:
-        file.write(plots.speeds_png(found.bars()))
-    files.write_text(json, text, force=run.force, inputs=run.inputs)
 
 
 def _metric(run: BenchRun, corpus: "Corpus") -> "TextMetric | None":

@@ -18,6 +18,7 @@ from nmtprune.runs.greedy.curve import Swept
 from nmtprune.runs.greedy.setup import GreedyRun, Job, prepare
 from nmtprune.runs.greedy.sweeper import Sweeper, checkpoint_name, unpruned_key
 from nmtprune.runs.processes import processes
+from nmtprune.runs.report import Report, tsv
 from nmtprune.runs.state import Interrupted, State
 
 if TYPE_CHECKING:
@@ -31,16 +32,14 @@ class GreedyResult:
     Attributes:
         swept: the curves.
         base: the heads that the first checkpoint has; the others have as many.
-        json: text of ``curve.json``.
-        tsv: text of ``curve.tsv``.
+        report: ``curve.json``, its table and its picture.
         facts: on what and how quality was measured.
         seconds: how long it took.
     """
 
     swept: tuple[Swept, ...]
     base: Base
-    json: str
-    tsv: str
+    report: Report
     facts: Mapping[str, Any]
     seconds: float
 
@@ -117,9 +116,11 @@ def _finish(job: Job, swept: tuple[Swept, ...], started: float) -> GreedyResult:
         device=str(choose_device(run.measure.device)),
     )
     metric, heads = run.measure.metric, sum(base.modules.values())
-    json = curve.as_json(metric, swept, {"heads": heads, **job.facts}, made)
-    tsv = curve.tsv(metric, swept)
-    png = plots.curves_png(curve.lines(swept), metric=metric, heads=heads)
+    report = Report(
+        json=curve.curve_file(metric, swept, {"heads": heads, **job.facts}, made).to_json(),
+        tsv=tsv(curve.columns(metric), curve.rows(swept)),
+        png=plots.curves_png(curve.lines(swept), metric=metric, heads=heads),
+    )
     of_plans = {name: value for name, value in made.items() if name not in ("checkpoints", "data")}
-    folder.write(run.output, swept, (json, tsv, png), of_plans, run.inputs)
-    return GreedyResult(swept, base, json, tsv, job.facts, seconds)
+    folder.write(run.output, swept, report, of_plans, run.inputs)
+    return GreedyResult(swept, base, report, job.facts, seconds)

@@ -202,11 +202,13 @@ def _bases(run: GreedyRun, subjects: Subjects) -> tuple[Base, ...]:
 
 
 def _shape_faults(first: Base, other: Base) -> list[str]:
-    return [
-        f"{kind} heads {', '.join(map(str, heads))}, not {', '.join(map(str, first.heads[kind]))}"
-        for kind, heads in other.heads.items()
-        if heads != first.heads[kind]
-    ]
+    faults = []
+    for kind, heads in other.heads.items():
+        if heads != first.heads[kind]:
+            faults.append(f"{kind} heads {', '.join(map(str, heads))}, not {', '.join(map(str, first.heads[kind]))}")
+        elif other.layers.get(kind) != first.layers.get(kind):
+            faults.append(f"{kind} layers are tied in another way")
+    return faults
 
 
 def _check_score_files(

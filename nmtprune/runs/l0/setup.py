@@ -15,6 +15,7 @@ from nmtprune.runs import run_folder
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.l0 import results
 from nmtprune.runs.measure import Measure, MeasureSettings, check_metric_options, measure
+from nmtprune.runs.report import ReportFiles
 from nmtprune.runs.steps import program
 from nmtprune.runs.training import Training
 from nmtprune.runs.training_options import ARCH, Options, as_trained, check_given, value_of, with_defaults
@@ -102,7 +103,7 @@ def prepare(run: L0Run) -> Job:
     _check_options(run)
     check_metric_options(run.measure)
     run.significance.resamples_for(1)
-    names = [results.JSON, results.TSV, results.PNG, results.PLAN, results.SLIM]
+    names = [*(path.name for path in ReportFiles.beside(run.output / results.JSON)), results.PLAN, results.SLIM]
     run_folder.check(run.output, names, resume=run.resume, force=run.force, inputs=run.inputs)
     base = load(run.checkpoint)
     if not isinstance(base, FairseqCheckpoint):
@@ -123,6 +124,7 @@ def prepare(run: L0Run) -> Job:
         **run.measure.as_settings(),
         **own.identity(),
         "fairseq-train": words,
+        "--threads": run.measure.threads if choose_device(run.measure.device).type == "cpu" else None,
         **{"--best": run.best, "--resamples": run.significance.resamples, "--alpha": run.significance.alpha},
         "--seed": run.significance.seed,
     }

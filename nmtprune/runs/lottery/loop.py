@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nmtprune import files, plots, provenance
+from nmtprune import plots, provenance
 from nmtprune.data.options import DataOptions
 from nmtprune.evaluate.metric import Scored
 from nmtprune.evaluate.speed import words_per_second
@@ -28,6 +28,7 @@ from nmtprune.runs.lottery.setup import Job, prepare
 from nmtprune.runs.lottery.stages import Stages
 from nmtprune.runs.measure import measure
 from nmtprune.runs.quality import metric_of
+from nmtprune.runs.report import Report, tsv
 from nmtprune.runs.state import Interrupted, State, pack
 from nmtprune.runs.training import load_trained
 
@@ -48,8 +49,8 @@ class LotteryResult:
         kinds: whose heads were removed.
         iterations: in order.
         converged: the unpruned model first; empty where none was asked for.
-        json: text of ``lottery.json``.
-        tsv: text of ``lottery.tsv``: converged models, or iterations where there are none.
+        report: ``lottery.json``, its tables and its picture.
+        times: seconds of each iteration by what they went into.
         facts: on what and how it was measured.
         seconds: how long it took.
     """
@@ -58,10 +59,15 @@ class LotteryResult:
     kinds: tuple[str, ...]
     iterations: tuple[Iteration, ...]
     converged: tuple[Converged, ...]
-    json: str
-    tsv: str
+    report: Report
+    times: Mapping[str, Mapping[str, float]]
     facts: Mapping[str, Any]
     seconds: float
+
+    @property
+    def table(self) -> str:
+        """Converged models as tab-separated values, or iterations where there are none."""
+        return self.report.tsv or self.report.tables[folder.ITERATIONS]
 
 
 def schedule_of(run: LotteryRun) -> Schedule:
@@ -232,10 +238,11 @@ class _Lottery:
         """Write the files."""
         run, job = self._run, self._job
         seconds = round(time.monotonic() - started, 3)
+        times = self._stages.times(len(iterations))
         made = {
             "file_bytes": {each.ticket.name: each.file_bytes for each in converged},
             "words_per_second": {each.ticket.name: each.words_per_second for each in converged},
-            "times": self._stages.times(len(iterations)),
+            "times": times,
             "provenance": provenance.collect(
                 seed=run.significance.seed,
                 late_reset={"sha256": self._stages.late_reset.base.sha256, "updates": job.schedule.late_reset},
@@ -246,18 +253,19 @@ class _Lottery:
             ),
         }
         metric, facts = run.measure.metric, self._facts()
-        json = results.as_json(metric, iterations, converged, facts, made)
-        of_iterations = results.iterations_tsv(iterations, metric, job.limits.kinds)
-        tsv = results.tsv(converged, metric) if converged else of_iterations
-        files.write_text(run.output / folder.ITERATIONS_TSV, of_iterations, force=True, inputs=run.inputs)
+        table = tsv(results.columns(converged, metric), results.rows(converged)) if converged else None
+        picture = None
         if converged:
-            files.write_text(run.output / folder.TSV, tsv, force=True, inputs=run.inputs)
             heads = job.schedule.of_all
-            png = plots.curves_png(results.lines(converged), metric=metric, heads=heads, from_zero=False)
-            with files.atomic_output(run.output / folder.PNG, force=True, inputs=run.inputs) as file:
-                file.write(png)
-        files.write_text(run.output / folder.JSON, json, force=True, inputs=run.inputs)
-        return LotteryResult(plan, job.limits.kinds, iterations, converged, json, tsv, facts, seconds)
+            picture = plots.curves_png(results.lines(converged), metric=metric, heads=heads, from_zero=False)
+        report = Report(
+            json=results.lottery_file(metric, iterations, converged, facts, made).to_json(),
+            tsv=table,
+            png=picture,
+            tables={folder.ITERATIONS: results.iterations_tsv(iterations, metric, job.limits.kinds)},
+        )
+        report.write(folder.report_files(run.output), force=True, inputs=run.inputs)
+        return LotteryResult(plan, job.limits.kinds, iterations, converged, report, times, facts, seconds)
 
     def _facts(self) -> dict[str, Any]:
         run = self._run

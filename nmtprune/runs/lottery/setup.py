@@ -73,7 +73,8 @@ def prepare(run: LotteryRun) -> Job:
     rule = None if run.max_drop is None else DropRule.parse(run.max_drop)
     check_metric_options(run.measure)
     run.significance.resamples_for(1)
-    run_folder.check(run.output, folder.FILES, resume=run.resume, force=run.force, inputs=run.inputs)
+    written = [path.name for path in folder.outputs(run.output)]
+    run_folder.check(run.output, written, resume=run.resume, force=run.force, inputs=run.inputs)
     program("fairseq-train")
     checkpoint = _late_reset(run)
     given = run.given

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtprune import files, plots, provenance, slim
+from nmtprune import plots, provenance, slim
 from nmtprune.architecture import HeadId
 from nmtprune.evaluate.metric import Scored
 from nmtprune.methods.chance import same_counts
 from nmtprune.methods.sweep import next_plan
 from nmtprune.plan import Plan
 from nmtprune.runs import run_folder
+from nmtprune.runs.device import training_environment
 from nmtprune.runs.lottery import folder, results, trainings
 from nmtprune.runs.lottery.schedule import LOTTERY, RANDOM, REINIT, Ticket, iteration_name
 from nmtprune.runs.lottery.setup import Job, check_can_go_on
@@ -29,6 +30,7 @@ from nmtprune.runs.measure import measure
 from nmtprune.runs.meters import CONFIDENCE, confidence_meter
 from nmtprune.runs.progress import Progress
 from nmtprune.runs.quality import metric_of
+from nmtprune.runs.report import Report, ReportFiles
 from nmtprune.runs.state import State, pack
 from nmtprune.runs.training import Training, load_trained
 from nmtprune.runs.training_bar import TrainingBar
@@ -48,7 +50,8 @@ class Stages:
         """Take what is done from the state; the late-resetting checkpoint is made or read first of all."""
         self._job, self._state, self._progress = job, state, progress
         self._run, self._folder = job.run, job.run.output
-        self._trainer = Trainer(progress, job.run.measure.threads if job.run.on_cpu else None)
+        environment = training_environment(job.run.measure.device, job.run.measure.threads)
+        self._trainer = Trainer(progress, environment)
         progress.begin_all("lottery", sum(self._weights()))
         self.late_reset = self._late_reset()
 
@@ -226,10 +229,12 @@ class Stages:
             base=left.base,
             provenance=self._provenance(iteration=number),
         )
-        files.write_text(own / f"{folder.CONFIDENCE}.tsv", results.confidence_tsv(confidence, removed), force=True)
-        with files.atomic_output(own / f"{folder.CONFIDENCE}.png", force=True, inputs=inputs) as file:
-            file.write(plots.scores_png(scores, alpha=0.0, removed=removed))
-        scores.write(own / f"{folder.CONFIDENCE}.json", force=True, inputs=inputs)
+        report = Report(
+            json=scores.to_json(),
+            tsv=results.confidence_tsv(confidence, removed),
+            png=plots.scores_png(scores, alpha=0.0, removed=removed),
+        )
+        report.write(ReportFiles.beside(own / f"{folder.CONFIDENCE}.json"), force=True, inputs=inputs)
         made = self._provenance(iteration=number)
         left.with_provenance(made).write(own / folder.PLAN, force=True, inputs=inputs)
 
