@@ -34,14 +34,20 @@ _LINE = re.compile(
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL)
 _ESCAPES = {
     "0": "\0", "a": "\a", "b": "\b", "t": "\t", "\t": "\t", "n": "\n", "v": "\v", "f": "\f", "r": "\r", "e": "\x1b",
-    " ": " ", '"': '"', "'": "'", "\\": "\\", "/": "/", "N": "\x85", "_": "\xa0", "L": "\u2028", "P": "\u2029",
+    " ": " ", '"': '"', "'": "'", "\\": "\\", "/": "/", "N": "\udc85", "_": "\udca0", "L": "\u2028", "P": "\u2029",
 }  # fmt: skip
+"""Those of yaml-cpp, which makes single bytes, no UTF-8, of two of them."""
+
 _HALF_PAIR = re.compile(r"(?<!\\)(?:\\\\)*\\u[dD][89A-Fa-f]")
 
 # PyYAML ends lines at some of these and refuses the others; to yaml-cpp all are characters like any other.
 _ORDINARY = re.compile(
-    "\r(?!\n)|[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]"
+    "\r(?!\n)|[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufdd0\ufdd1\ufeff\ufffe\uffff]"
 )  # fmt: skip
+
+
+# PyYAML takes no tabs before a value.
+_TABS = re.compile(r":[ \t]*\t[ \t]*(?=\d+[ \t]*$)", re.MULTILINE)
 
 
 class Entry(NamedTuple):
@@ -173,17 +179,21 @@ def _number(text: str) -> int | None:
     return None if value >= _ID_END else -value % _ID_END if sign == "-" else value
 
 
-class _Loader(yaml.BaseLoader):
-    """PyYAML with the escapes of yaml-cpp."""
+_BYTES = {"N": "\ufdd0", "_": "\ufdd1"}
 
-    ESCAPE_REPLACEMENTS = {**yaml.BaseLoader.ESCAPE_REPLACEMENTS, "'": "'"}  # type: ignore[misc]  # noqa: RUF012
+
+class _Loader(yaml.BaseLoader):
+    """PyYAML with the escapes of yaml-cpp; characters that are none stand for single bytes."""
+
+    ESCAPE_REPLACEMENTS = {**yaml.BaseLoader.ESCAPE_REPLACEMENTS, "'": "'", **_BYTES}  # type: ignore[misc]  # noqa: RUF012
 
 
 def _parsed(path: Path, text: str) -> list[Entry]:
     """Entries of any YAML: comments, flow style, several lines, anchors, quotes, explicit keys."""
     stand_ins = _stand_ins(text)
     back = {ord(other): char for char, other in stand_ins.items()}
-    loader = _Loader(_ORDINARY.sub(lambda match: stand_ins[match[0]], text))
+    back |= {ord(other): _ESCAPES[name] for name, other in _BYTES.items()}
+    loader = _Loader(_TABS.sub(": ", _ORDINARY.sub(lambda match: stand_ins[match[0]], text)))
     try:
         node = loader.get_node() if loader.check_node() else None
     except yaml.YAMLError as error:

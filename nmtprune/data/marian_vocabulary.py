@@ -102,9 +102,10 @@ class MarianVocabulary(SymbolTable):
         index = {symbol: id for symbol, id in first.items() if rows is None or id < rows}
         if not index:
             raise DataError(f"{path}: no vocabulary of Marian's: it holds no symbols")
+        last = max(first.values())
+        if last > len(first) + _MOST_GAPS:
+            raise DataError(f"{path}: no vocabulary of Marian's: ids up to {last} for {len(first)} symbols")
         size = max(index.values()) + 1
-        if size > len(index) + _MOST_GAPS:
-            raise DataError(f"{path}: no vocabulary of Marian's: ids up to {size - 1} for {len(index)} symbols")
         # Where several symbols have the same id Marian writes the last one in the order of bytes.
         named = {index[symbol]: symbol for symbol in sorted(index, key=_as_bytes)}
         special = [_required(symbol, index, named, size, yaml=is_yaml(path)) for symbol in (_EOS, _UNK)]

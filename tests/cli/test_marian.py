@@ -85,15 +85,45 @@ def test_settings_of_a_model_that_was_moved(model: Path, tmp_path: Path, monkeyp
     [
         ("vocabs: [a", "cannot be read: "),
         ("- 1\n", "holds no settings of a decoder"),
-        ("vocabs: [a]\nbeam-size: many\nallow-unk: 3\n",
-         "beam-size is 'many', no number; allow-unk is 3, not true or false; "
-         "vocabs are ['a'], not a source and a target vocabulary"),
+        ("vocabs: [a]\nbeam-size: 2.5\nallow-unk: 3\n",
+         "beam-size is '2.5', no whole number from 1 on; allow-unk is '3', not true or false; "
+         "vocabs are 1 files, not a source and a target vocabulary"),
     ],
 )  # fmt: skip
 def test_damaged_settings(model: Path, text: str, reason: str) -> None:
     settings = _settings(model, text)
     code, line = refused("translate", model, "--source", model.with_name("source"))
     assert code == 3 and line.startswith(f"{settings}: ") and reason in line
+
+
+def test_settings_that_are_named(model: Path, tiny: Path) -> None:
+    """A file of another name: cropping as Marian does it, and everything that is not used in one note."""
+    source, vocabulary, settings = model.with_name("source"), model.with_name("vocab.yml"), model.with_name("my.yml")
+    text = "relative-paths: true\nmodels: [model.npz]\nvocabs: [vocab.yml, vocab.yml]\nbeam-size: 3\nmax-length: 4\n"
+    settings.write_text(f"{text}max-length-crop: true\nskip-cost: true\nquiet: true\n")
+    raw = ("--source", source, "--post-process", "none", "--threads", 1, "--decoder-config", settings)
+    found = nmtprune("translate", model, *raw)
+    assert (found.code, found.stderr.splitlines()[0]) == (
+        0,
+        f"{settings}: ignored: skip-cost (Marian may translate otherwise with them); quiet (without effect on texts)",
+    )
+    cropped = sum(len(line.split()) > 3 for line in source.read_text().splitlines())
+    assert f"max-length-crop: {cropped} of 12 sources are cut to 4 tokens" in found.stderr
+    options = ("--beam-size", 3, "--max-length", 4, "--max-length-crop")
+    theirs = marian_translations(model, vocabulary, source, *options)
+    assert found.stdout.splitlines() == [own[0].text for own in theirs]
+    assert nmtprune("translate", model, *raw, "--engine", "marian").stdout == found.stdout
+    settings.write_text("vocabs: [/nowhere/a.yml, vocab.yml]\n")
+    assert refused("translate", model, *raw) == (
+        5, f"/nowhere/a.yml: no such file ({settings} names it): name the vocabularies with --vocabs A B",
+    )  # fmt: skip
+    settings.write_text("beam-size: 3\n")
+    code, line = refused("translate", model, *raw)
+    assert code == 2 and line.endswith(f"name its vocabularies with --vocabs A B ({settings} names none)")
+    data_bin = ("--data-bin", tiny.parent / "data-bin")
+    assert refused("translate", tiny, *raw, *data_bin) == (
+        2, "--decoder-config goes with models of Marian: this is none",
+    )  # fmt: skip
 
 
 def test_options_of_the_other_toolkit(model: Path, tiny: Path) -> None:

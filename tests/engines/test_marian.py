@@ -1,10 +1,10 @@
 """Marian as an engine: the same translations and losses as the native engine, masks, programs and failures."""
 
 import importlib.util
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
@@ -21,8 +21,9 @@ from nmtprune.errors import EngineError
 from nmtprune.formats import load
 from nmtprune.formats.marian import MarianCheckpoint
 from nmtprune.model.search import MarianSearchOptions
+from tests.data.test_sentencepiece_text import KINDS, TEXT, trained
 from tests.formats.marian.test_checkpoint import VARIANTS, random_plan
-from tests.marian_builders import marian_model
+from tests.marian_builders import marian_arrays, marian_model, write
 from tests.marian_program import random_texts, vocabulary_file
 
 SEARCH = MarianSearchOptions(beam=3, normalize=1.0, word_penalty=0.1, max_length_factor=2.0)
@@ -116,17 +117,57 @@ def test_what_marian_says_of_its_failures(ssru: MarianCheckpoint, tmp_path: Path
     assert line.startswith(f"{ssru.path}: marian-decoder failed: ") and "no-such-option" in line and "\n" not in line
 
 
-def test_what_only_sentencepiece_models_tell_marian(ssru: MarianCheckpoint, tmp_path: Path) -> None:
-    """Control characters cannot be barred by a list of symbols: they are allowed, or the engine refuses."""
-    corpus = _corpus(ssru, tmp_path, empty=False)
-    vocabulary = replace(cast(MarianVocabulary, corpus.target_vocabulary), control=(5,))
-    with_control = replace(corpus, target_vocabulary=vocabulary)
-    with pytest.raises(EngineError, match="control characters, which may be chosen here: give --allow-special"):
-        open_engine("marian", ssru, _settings()).translate(with_control, {})
-    allowed = _settings(replace(SEARCH, allow_special=True))
-    found = [open_engine(name, ssru, allowed).translate(with_control, {}) for name in ("native", "marian")]
-    texts = [[corpus.decode(own[0].tokens) for own in each] for each in found]
-    assert texts[0] == texts[1]
+def _text_corpus(checkpoint: MarianCheckpoint, vocabulary: Path, lines: list[str]) -> Corpus:
+    source, target = vocabulary.with_name("in"), vocabulary.with_name("ref")
+    source.write_text("".join(f"{line}\n" for line in lines))
+    target.write_text("".join(f"{line}\n" for line in reversed(lines)))
+    options = DataOptions(source=source, reference=target, vocabs=(vocabulary, vocabulary), post_process="none")
+    if vocabulary.suffix == ".spm":
+        options = replace(options, post_process=None)
+    return load_corpus(options, profile(checkpoint), references=False, targets=True)
+
+
+def _compare(checkpoint: MarianCheckpoint, corpus: Corpus, search: MarianSearchOptions) -> list[list[int]]:
+    """Both engines find the same ids, scores and losses; the ids of the best translations."""
+    native, marian = (open_engine(name, checkpoint, _settings(search)) for name in ("native", "marian"))
+    own, theirs = native.translate(corpus, {}), marian.translate(corpus, {})
+    eos = corpus.target_vocabulary.eos
+    for mine, marians in zip(own, theirs, strict=True):
+        assert [[id for id in each.tokens if id != eos] for each in mine] == [
+            list(each.tokens[:-1]) for each in marians
+        ]
+        assert [each.score for each in mine] == pytest.approx([each.score for each in marians], abs=2e-4)
+    losses = [engine.ablation(corpus).losses([{}])[0] for engine in (native, marian)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    return [list(found[0].tokens) for found in theirs]
+
+
+def test_control_characters_of_a_sentencepiece_model(tmp_path: Path) -> None:
+    """Pieces go in and come out, since Marian knows control characters from the SentencePiece model alone."""
+    vocabulary = trained(tmp_path, **KINDS["byte fallback"])
+    rows = len(MarianVocabulary.read(vocabulary)) + 2
+    arrays = marian_arrays(words=rows, seed=4)
+    control = MarianVocabulary.read(vocabulary).control
+    arrays["decoder_ff_logit_out_b"][0, list(control)] += 2
+    arrays["decoder_ff_logit_out_b"][0, rows - 2 :] -= 9  # the engine gets pieces, and rows behind have none
+    checkpoint = MarianCheckpoint.load(write(tmp_path / "model.npz", arrays))
+    corpus = _text_corpus(checkpoint, vocabulary, [*TEXT, "x\u2028y \xdc\u0085"])
+    barred = _compare(checkpoint, corpus, SEARCH)
+    allowed = _compare(checkpoint, corpus, replace(SEARCH, allow_special=True, allow_unk=True))
+    assert not any(id in control for ids in barred for id in ids)
+    assert all(any(id in control for id in ids) for ids in allowed)
+
+
+def test_symbols_that_no_text_can_hold_and_ids_without_any(tmp_path: Path) -> None:
+    vocabulary = tmp_path / "vocab.yml"
+    odd = ["</s>", "<unk>", "a b", "", "x\u2028y", "c\x85", "\xa0", "d|||", "|||", "e"]
+    vocabulary.write_text("".join(f"{json.dumps(symbol)}: {id}\n" for id, symbol in enumerate(odd)) + "far: 20\n")
+    checkpoint = MarianCheckpoint.load(marian_model(tmp_path / "model.npz", words=24, seed=3))
+    corpus = _text_corpus(
+        checkpoint, vocabulary, ["x\u2028y </s> e <unk> ||| d|||", "\xa0 c\x85 far", "e </s>", "\xa0"]
+    )
+    assert [ids.tolist() for ids in corpus.source] == [[4, 0, 9, 1, 8, 7, 0], [6, 5, 20, 0], [9, 0, 0], [6, 0]]
+    _compare(checkpoint, corpus, replace(SEARCH, beam=6))
 
 
 def test_pre_norm_decoders_are_named(tmp_path: Path) -> None:

@@ -72,7 +72,8 @@ class DecoderSettings:
         try:
             values = _values(path)
         except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-            raise CheckpointError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise CheckpointError(f"{path}: cannot be read: {reason}") from None
         faults: list[str] = []
         search = {
             option: value
