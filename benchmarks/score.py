@@ -110,7 +110,7 @@ class Ours:
         data = DataOptions(data_bin=options.data_bin, subset=options.subset)
         self.corpus = load_corpus(data, profile(checkpoint))
         self._ablation = open_engine("native", checkpoint, settings).ablation(self.corpus)
-        self._metric = Bleu([self.corpus.references or ()])
+        self._metric = Bleu(self.corpus.references or ())
         self.baseline = self._metric.scored(self.texts([{}])[0])
 
     def texts(self, systems: Sequence[Kept]) -> list[list[str]]:

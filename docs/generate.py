@@ -1,4 +1,4 @@
-"""Write the pages that come from code: one per command, one per recipe, and the JSON schemas of the file formats.
+"""Write the pages that come from code: commands, recipes, JSON schemas, fields of fairseq's, options of Marian models.
 
 They are not under version control: `make docs` writes them anew each time.
 """
@@ -10,17 +10,46 @@ import warnings
 from pathlib import Path
 
 from nmtprune.cli.main import COMMANDS
-from nmtprune.runs.schemas import FILES
+from nmtprune.formats.fairseq import fields, tasks
+from nmtprune.formats.marian.option_lists import OF_COMMANDS, REFUSED, SUPPORTED, WITHOUT_EFFECT, Supported
+from nmtprune.runs.report import FILES
 
 DOCS = Path(__file__).parent
 RECIPES = DOCS.parent / "recipes"
 
 _LINK = re.compile(r"\[([^\]]+)\]\(([^)#]+)\)")
 
+_ABOUT_MARIAN = """# Options of Marian models
+
+A Marian model carries its options in `special:model.yml`. Every option that Marian knows is in one of three lists, and
+an option in none of them is refused by its name (exit code 3). Where an option is missing, nmtprune takes what Marian
+takes then. The tests are in `tests/formats/marian/test_options.py`: Marian itself trains a model for every value, and
+texts and losses of nmtprune's own engine must be equal to Marian's.
+"""
+
+
+_ABOUT_FAIRSEQ = """# Fields of fairseq checkpoints
+
+A checkpoint of fairseq carries its settings in `cfg`, older ones in `args`. Every field of `cfg.model` and `cfg.task`
+of fairseq 0.12's transformers and language models, and of their tasks, is in one of three lists. A field that is in
+none of them and that stock fairseq does not have either is ignored, as stock fairseq ignores it: `inspect` and every
+command that reads sentences name it. The tests are in `tests/formats/fairseq/test_fields.py`.
+"""
+_ABOUT_TASKS = (
+    "Names that begin like one of these are the same task. A task that fairseq does not have is taken for "
+    "`translation`, and named."
+)
+
 
 def main() -> None:
-    """Replace the folders commands, recipes and schemas."""
-    for name, write in (("commands", write_commands), ("recipes", write_recipes), ("schemas", write_schemas)):
+    """Replace the folders commands, recipes, schemas, fairseq and marian."""
+    for name, write in (
+        ("commands", write_commands),
+        ("recipes", write_recipes),
+        ("schemas", write_schemas),
+        ("fairseq", write_fairseq),
+        ("marian", write_marian),
+    ):
         folder = DOCS / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -59,6 +88,50 @@ def write_schemas(folder: Path) -> None:
         path.write_text(json.dumps(schema, indent=2) + "\n", encoding="utf-8")
         parts.append(f"## {name}\n\n```{{literalinclude}} {path.name}\n:language: json\n```\n")
     (folder / "index.md").write_text("\n".join(parts))
+
+
+def write_fairseq(folder: Path) -> None:
+    """The fields of fairseq's model and task, list by list, and its tasks."""
+    about = {
+        fields.SUPPORTED: "Models of each are compared with fairseq's: `tests/model/test_transformer.py`.",
+        fields.WITHOUT_EFFECT: "The model computes what fairseq's does: `test_fields_without_effect`.",
+        fields.REFUSED: "Unless off, by name and value: `test_what_is_not_computed_is_refused_with_its_value`.",
+    }
+    parts = [_ABOUT_FAIRSEQ]
+    for title, held in about.items():
+        rows = "".join(f"| `{name}` | {meaning} |\n" for name, own, meaning in fields.table() if own == title)
+        parts.append(f"## {title.capitalize()}\n\n{held}\n\n| field | meaning |\n|---|---|\n{rows}")
+    rows = "".join(f"| `{name}` | supported | {meaning} |\n" for name, meaning in tasks.SUPPORTED.items())
+    rows += "".join(f"| `{name}` | refused | {reason} |\n" for name, reason in tasks.REFUSED.items())
+    parts.append(f"## Tasks\n\n{_ABOUT_TASKS}\n\n| task | list | meaning |\n|---|---|---|\n{rows}")
+    (folder / "fields.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def write_marian(folder: Path) -> None:
+    """The options of a Marian model, list by list."""
+    supported = [(name, _values(option), option.meaning, "test_supported") for name, option in SUPPORTED.items()]
+    inert = [(name, "any", reason, "test_without_effect") for name, reason in WITHOUT_EFFECT.items()]
+    named = "test_refused_by_name"
+    refused = [(name, f"`{json.dumps(option.neutral)}`", option.reason, named) for name, option in REFUSED.items()]
+    commands = "test_options_of_commands_are_refused"
+    refused += [(name, "none", "an option of Marian's commands", commands) for name in sorted(OF_COMMANDS)]
+    parts = [_ABOUT_MARIAN]
+    for title, what, rows in (
+        ("Supported", "Other values are refused.", supported),
+        ("Without effect on transformers", "A translation model does not read these.", inert),
+        ("Refused", "With any other value than this one, which changes nothing.", refused),
+    ):
+        table = "".join(f"| `{name}` | {values} | {meaning} | `{test}` |\n" for name, values, meaning, test in rows)
+        parts.append(f"## {title}\n\n{what}\n\n| option | values | meaning | test |\n|---|---|---|---|\n{table}")
+    (folder / "options.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def _values(option: Supported) -> str:
+    """What an option takes, for a table."""
+    named = ", ".join(f"`{choice}`" if choice else "empty" for choice in option.choices)
+    kinds = {"flag": "true, false", "count": "from 1 on", "size": "from 0 on", "numbers": "list of whole numbers"}
+    forms = {"choice": named, "operations": f"letters among {named}", "types": f"list of {named}"}
+    return {**kinds, **forms}[option.kind] + (" (SSRU decoders only)" if option.recurrent else "")
 
 
 def toctree(names: "list[str] | dict[str, str]") -> str:

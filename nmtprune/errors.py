@@ -36,6 +36,10 @@ class CheckpointError(NmtpruneError):
     exit_code = 3
 
 
+class NotFiniteError(CheckpointError):
+    """A model with weights that are NaN or infinite."""
+
+
 class PlanError(NmtpruneError):
     """A plan that is malformed or made for another model."""
 

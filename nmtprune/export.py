@@ -91,6 +91,8 @@ def _stacks(checkpoint: Checkpoint) -> tuple[list[AttentionModule], list[Attenti
 
 def _faults(network: Network, checkpoint: Checkpoint) -> Iterator[str]:
     """Why CTranslate2 cannot run a network."""
+    if checkpoint.right_to_left:
+        yield "sentences from right to left (right-left)"
     if network.encoder is None:
         yield "a language model (translation models are exported)"
         return

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-ACTIVATIONS = ("relu", "relu_squared", "gelu", "gelu_tanh", "tanh", "linear", "swish")
+ACTIVATIONS = ("relu", "relu_squared", "gelu", "gelu_tanh", "tanh", "sigmoid", "linear", "swish")
 """Feed-forward activations: gelu is the exact one, gelu_tanh its approximation, swish is x * sigmoid(x)."""
 
 
@@ -40,7 +40,9 @@ class Stack:
         feed_forward_norm: the feed-forward layer normalizes what its activation gives (NormFormer).
         residual_scale: the feed-forward sublayer's input is scaled by a vector where it is added (NormFormer).
         max_positions: longest sequence, in tokens, that the model takes.
-        recurrent: a recurrence (SSRU) takes the place of self-attention; only in decoders, like the next.
+        recurrent: a recurrence (SSRU) takes the place of self-attention; only in decoders, like the next three.
+        recurrence_norm: the recurrence normalizes what its matrices give.
+        recurrence_projection: a linear layer follows the recurrence.
         tied: for every layer the number, from 0, of the layer whose parameters it has; empty where each has its own.
     """
 
@@ -58,6 +60,8 @@ class Stack:
     feed_forward_norm: bool = False
     residual_scale: bool = False
     recurrent: bool = False
+    recurrence_norm: bool = False
+    recurrence_projection: bool = False
     tied: tuple[int, ...] = ()
 
 

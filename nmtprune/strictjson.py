@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nmtprune.errors import NmtpruneError
+from nmtprune.files.kinds import HEAD, text_of_another_kind
 
 MAX_BYTES = 64 * 1024 * 1024
 """Size beyond which a file is no plan or score file; refusing it early keeps a wrong argument from filling memory."""
@@ -61,6 +62,9 @@ def loads(text: str, where: str, error: type[NmtpruneError]) -> Any:
     try:
         value = json.loads(text, object_pairs_hook=notes.unique, parse_float=notes.finite, parse_constant=notes.finite)
     except json.JSONDecodeError as broken:
+        instead = text_of_another_kind(text[:HEAD].encode())
+        if instead:
+            raise error(f"{where}: {instead}") from None
         raise error(f"{where}: broken JSON at line {broken.lineno} column {broken.colno}: {broken.msg}") from None
     except RecursionError:
         raise error(f"{where}: nested deeper than {MAX_DEPTH} levels") from None

@@ -49,6 +49,8 @@ class Summary:
         model_bytes: bytes of these parameters.
         file_bytes: size of the file.
         other_bytes: bytes of tensors that move with the weights: optimizer moments, moving averages.
+        not_finite: which weights are NaN or infinite; None for a model that can be run.
+        notes: what else a user should know of the file, one line each.
     """
 
     format: str
@@ -60,6 +62,8 @@ class Summary:
     model_bytes: int
     file_bytes: int
     other_bytes: int
+    not_finite: str | None
+    notes: tuple[str, ...]
 
     @property
     def heads(self) -> int:
@@ -101,6 +105,8 @@ class Summary:
             "modules": [_module_json(entry) for entry in self.modules],
             "parameters": {**self.parameters, "total": self.total_parameters},
             "bytes": {"model": self.model_bytes, "file": self.file_bytes, "optimizer_and_averages": self.other_bytes},
+            "not_finite": self.not_finite,
+            "notes": list(self.notes),
         }
 
 
@@ -119,7 +125,15 @@ def summarize(checkpoint: Checkpoint) -> Summary:
         model_bytes=model_bytes(checkpoint),
         file_bytes=checkpoint.path.stat().st_size,
         other_bytes=other_bytes(checkpoint),
+        not_finite=checkpoint.not_finite,
+        notes=(*checkpoint.notes, *state_notes(checkpoint)),
     )
+
+
+def state_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """A remark on optimizer state and averages that no training can go on with."""
+    found = checkpoint.copies_not_finite
+    return (f"{found}: no training can go on from here (slim --drop-optimizer leaves such state out)",) if found else ()
 
 
 def model_bytes(checkpoint: Checkpoint) -> int:

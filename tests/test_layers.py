@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 import nmtprune
+from nmtprune.cli.main import COMMANDS
 
 PACKAGE = Path(nmtprune.__file__).parent
-PURE = ["errors", "architecture", "budget", "plan", "scores"]
 ALLOWED = {
     "errors": set(),
     "architecture": set(),
     "files": set(),
     "network": set(),
-    "strictjson": set(),
+    "strictjson": {"files"},
     "plan": {"architecture", "files", "strictjson"},
     "budget": {"architecture", "plan"},
     "scores": {"architecture", "plan", "budget", "files", "strictjson"},
@@ -37,6 +37,9 @@ ALLOWED = {
     "plots": {"architecture", "plan", "scores", "files"},
 }
 EVERYTHING_BUT_CLI = {"runs", "demo"}
+COMMAND_MODULES = {target.partition(":")[0].removeprefix("nmtprune.") for target in COMMANDS.values()}
+PURE = {"errors", "architecture", "budget", "plan", "scores"}
+"""What needs the standard library, numpy and pydantic alone."""
 
 
 def _imports(path: Path) -> Iterator[str]:
@@ -61,6 +64,8 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init_
 def test_imports_follow_the_layers(path: Path) -> None:
     part = path.relative_to(PACKAGE).with_suffix("").parts[0]
     if part == "cli":
+        commands = set(_imports(path)) & COMMAND_MODULES
+        assert not commands, "a command imports another command: what both need belongs to neither"
         return
     assert part in ALLOWED or part in EVERYTHING_BUT_CLI, f"{part} has no import rule"
     for name in _imports(path):
@@ -72,18 +77,33 @@ def test_imports_follow_the_layers(path: Path) -> None:
             assert own in allowed or any(name.startswith(rule) for rule in allowed if "." in rule), f"imports {name}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_the_command_line_knows_click_and_rich(path: Path) -> None:
-    part = path.relative_to(PACKAGE).parts[0]
-    if part in ("cli", "demo"):
-        return
-    names = {
+def _packages(path: Path) -> set[str]:
+    """Top-level packages that a module imports anywhere."""
+    return {
         alias.name.split(".")[0]
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Import | ast.ImportFrom)
         for alias in ([ast.alias(node.module or "")] if isinstance(node, ast.ImportFrom) else node.names)
     }
-    assert not names & {"click", "rich"}
+
+
+def _part(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+BELOW_THE_COMMAND_LINE = [path for path in MODULES if _part(path) not in ("cli", "demo")]
+
+
+@pytest.mark.parametrize("path", BELOW_THE_COMMAND_LINE, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_command_line_knows_click_and_rich(path: Path) -> None:
+    assert not _packages(path) & {"click", "rich"}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if _part(path) in PURE], ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_plans_budgets_and_scores_need_no_torch(path: Path) -> None:
+    assert _packages(path) <= sys.stdlib_module_names | {"nmtprune", "numpy", "pydantic"}
 
 
 def test_help_imports_neither_torch_nor_fairseq() -> None:

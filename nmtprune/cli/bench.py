@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nmtprune.cli.data_options import data_options
-from nmtprune.cli.measure_options import bleu_options, repeat_option, single_test
+from nmtprune.cli.measure_options import bleu_options, quality_settings, repeat_option, single_test
 from nmtprune.cli.options import (
     force_option,
     format_option,
@@ -23,17 +23,18 @@ from nmtprune.cli.options import (
     verbosity_options,
 )
 from nmtprune.cli.progress import progress
-from nmtprune.cli.render import emit_json, emit_table
+from nmtprune.cli.render import emit_json, emit_table, emit_tsv
 from nmtprune.cli.search_options import beam_options, engine_options
 from nmtprune.errors import UsageError
 
 if TYPE_CHECKING:
-    from nmtprune.runs.bench.results import Benched
     from nmtprune.runs.bench.synthetic import Synthetic
+    from nmtprune.runs.report import BenchFile
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+_OF_QUALITY = ("bleu_tokenize", "lowercase", "resamples", "alpha", "seed")
 _SYNTHETIC = ("keep", "random", "source_length", "target_length", "sentences")
 
 
@@ -116,22 +117,24 @@ def bench(output_format: str, **flags: Any) -> None:
     """
     from nmtprune.runs.bench.loop import BenchRun
     from nmtprune.runs.bench.loop import bench as run_bench
+    from nmtprune.runs.bench.results import COLUMNS, rows
 
-    test = single_test(flags)
+    only = [spelled(name) for name in given(_OF_QUALITY) if name != "seed" or flags["synthetic"] is None]
+    test, quality = single_test(flags), quality_settings(flags, "bleu")
     made = _synthetic(flags, test.seed)
     with contextlib.ExitStack() as stack:
         if made is not None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nmtprune-")))
             flags |= _made_up(made, folder, flags)
-        run = BenchRun(significance=test, **flags)
+        run = BenchRun(significance=test, quality=quality, given=only, **flags)
         found = run_bench(run, stack.enter_context(progress()))
     if output_format == "json":
         emit_json(found.as_json())
     elif output_format == "tsv":
-        click.echo(found.to_tsv(), nl=False)
+        emit_tsv(COLUMNS, rows(found))
     else:
         emit_text(found)
-    if run.output is not None:
+    if run.outputs is not None:
         say("wrote " + ", ".join(map(str, run.outputs)))
 
 
@@ -165,14 +168,13 @@ def _made_up(made: "Synthetic", folder: Path, flags: dict[str, Any]) -> dict[str
     return {"checkpoints": (full, cut), "data": data, "search": search, "names": ("full", "cut"), "facts": facts}
 
 
-def emit_text(found: "Benched") -> None:
+def emit_text(found: "BenchFile") -> None:
     """Two tables, of the models and of their speed, and what noise leaves open."""
-    facts = found.facts
-    threads = f", {facts['threads']} threads" if facts["threads"] else ""
-    click.echo(f"{facts['data']}: {facts['sentences']} sentences, engine {facts['engine']}{threads}")
-    if "signature" in facts:
-        click.echo(facts["signature"])
-    quality = ("BLEU", "change", "95% interval", "p") if "signature" in facts else ()
+    threads = f", {found.threads} threads" if found.threads else ""
+    click.echo(f"{found.data}: {found.sentences} sentences, engine {found.engine}{threads}")
+    if found.signature is not None:
+        click.echo(found.signature)
+    quality = ("BLEU", "change", "95% interval", "p") if found.signature is not None else ()
     emit_table(("model", "heads", "parameters", "tensors MB", "file MB", "latency ms", *quality), _models(found))
     emit_table(
         ("model", "batch", "sentences/s", "words/s", "ratio", "interval", "predicted", "arrives", "peak MB"),
@@ -180,10 +182,10 @@ def emit_text(found: "Benched") -> None:
     )
     noisy = [f"{model.name} at {timing.batch_size}" for model in found.models[1:] for timing in model.noisy]
     if noisy:
-        click.echo(f"too noisy to tell from 1 with {facts['repeat']} rounds: {', '.join(noisy)} (--repeat takes more)")
+        click.echo(f"too noisy to tell from 1 with {found.repeat} rounds: {', '.join(noisy)} (--repeat takes more)")
 
 
-def _models(found: "Benched") -> Iterator[tuple[str | int | None, ...]]:
+def _models(found: "BenchFile") -> Iterator[tuple[str | int | None, ...]]:
     for model in found.models:
         latency = f"{model.latency_ms.median:.1f}" if model.latency_ms else ""
         sizes = f"{model.model_bytes / 1e6:.2f}", f"{model.file_bytes / 1e6:.2f}"
@@ -197,7 +199,7 @@ def _models(found: "Benched") -> Iterator[tuple[str | int | None, ...]]:
         yield (model.name, model.heads, model.parameters, *sizes, latency, *cells)
 
 
-def _speeds(found: "Benched") -> Iterator[tuple[str | int | None, ...]]:
+def _speeds(found: "BenchFile") -> Iterator[tuple[str | int | None, ...]]:
     for model in found.models:
         for timing in model.timings:
             ratio, gain = timing.ratio, timing.predicted - 1

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmtprune.cli.data_options import data_options
-from nmtprune.cli.measure_options import bleu_options, quality_option, repeat_option, single_test
+from nmtprune.cli.measure_options import bleu_options, quality_option, quality_settings, repeat_option, single_test
 from nmtprune.cli.options import (
     checkpoint_argument,
     format_option,
+    given,
+    resamples_option,
     seed_option,
-    significance_options,
+    spelled,
     verbosity_options,
 )
 from nmtprune.cli.progress import progress
@@ -21,6 +23,9 @@ from nmtprune.errors import QualityGateError
 
 if TYPE_CHECKING:
     from nmtprune.runs.check import Verdict
+
+_OF_QUALITY = ("metric", "bleu_tokenize", "lowercase", "resamples", "seed")
+_OF_SPEED = ("repeat",)
 
 
 @click.command(
@@ -49,7 +54,7 @@ if TYPE_CHECKING:
 @quality_option
 @engine_options
 @bleu_options
-@significance_options
+@resamples_option
 @seed_option
 @format_option
 @verbosity_options
@@ -61,8 +66,9 @@ def check(output_format: str, **flags: Any) -> None:
     from nmtprune.runs.check import CheckRun
     from nmtprune.runs.check import check as run_check
 
-    test = single_test(flags)
-    run = CheckRun(significance=test, **flags)
+    only = tuple([spelled(name) for name in given(names)] for names in (_OF_QUALITY, _OF_SPEED))
+    test, quality = single_test(flags), quality_settings(flags, flags.pop("metric"))
+    run = CheckRun(significance=test, quality=quality, given=(only[0], only[1]), **flags)
     with progress() as watcher:
         verdict = run_check(run, watcher)
     _report(verdict, output_format)

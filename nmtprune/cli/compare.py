@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nmtprune.cli.measure_options import few_sentences_option
 from nmtprune.cli.options import force_option, format_option, say, verbosity_options
 from nmtprune.cli.render import emit_json, emit_tsv
 
 if TYPE_CHECKING:
     from nmtprune.evaluate.correlation import Correlation
+    from nmtprune.scores import Scores
 
 
 @click.command(
@@ -20,10 +22,13 @@ if TYPE_CHECKING:
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw the heads as a scatter plot (PNG).")
+@few_sentences_option
 @force_option
 @format_option
 @verbosity_options
-def compare(first: Path, second: Path, plot: Path | None, force: bool, output_format: str) -> None:
+def compare(
+    first: Path, second: Path, plot: Path | None, allow_few_sentences: bool, force: bool, output_format: str
+) -> None:
     """Correlate the scores of FIRST and SECOND over heads: Pearson's r, Spearman's rho and their p-values.
 
     Both must score the same heads in the same mode; the metric and the data may differ. Heads that matter on one
@@ -38,6 +43,8 @@ def compare(first: Path, second: Path, plot: Path | None, force: bool, output_fo
     names = str(first), str(second)
     scores = Scores.read(first), Scores.read(second)
     refuse_mix(scores, names)
+    for name, own in zip(names, scores, strict=True):
+        _check_sentences(name, own, allowed=allow_few_sentences)
     correlation = correlate(scores[0].scores_by_head(), scores[1].scores_by_head(), names)
     if plot is not None:
         from nmtprune.plots import comparison_png
@@ -47,6 +54,16 @@ def compare(first: Path, second: Path, plot: Path | None, force: bool, output_fo
     _report(correlation, names, output_format)
     if plot is not None:
         say(f"wrote {plot}")
+
+
+def _check_sentences(name: str, scores: "Scores", *, allowed: bool) -> None:
+    """Say where scores come from few sentences; files that do not tell how many are taken as they are."""
+    from nmtprune.runs.baseline import check_sentences
+
+    sentences = scores.baseline.get("sentences")
+    if isinstance(sentences, int):
+        for remark in check_sentences(name, sentences, allowed=allowed):
+            say(f"{name}: {remark}")
 
 
 def _report(correlation: "Correlation", names: tuple[str, str], output_format: str) -> None:

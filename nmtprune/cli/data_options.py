@@ -20,6 +20,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 # Existence is not checked here: a missing file is bad data (exit code 5), not bad usage (2).
 _PATH = click.Path(path_type=Path)
 _PATH_OR_STDIN = click.Path(path_type=Path, allow_dash=True)
+
+
+class _OneOfSeveral(click.Path):
+    """A path of an option that may be repeated; its environment variable holds one path, colons and all."""
+
+    def split_envvar_value(self, rv: str) -> tuple[str, ...]:
+        """The whole value."""
+        return (rv,)
+
+
+_REFERENCES = _OneOfSeveral(path_type=Path, allow_dash=True)
 _FIELDS = tuple(field.name for field in fields(DataOptions))
 
 _DATA_BIN = click.option(
@@ -32,7 +43,12 @@ _SOURCE = click.option(
     "--source", type=_PATH_OR_STDIN, metavar="FILE", help="Raw text instead of a subset: a sentence per line, also .gz."
 )
 _REFERENCE = click.option(
-    "--reference", type=_PATH_OR_STDIN, metavar="FILE", help="Raw reference translations, one per sentence."
+    "--reference",
+    type=_REFERENCES,
+    multiple=True,
+    metavar="FILE",
+    help="Raw reference translations, one per sentence. Repeat it for several references of each sentence, which BLEU "
+    "and chrF then count as sacrebleu does.",
 )
 _VOCABS = click.option(
     "--vocabs",
@@ -47,8 +63,8 @@ _LANGUAGES = (
     click.option("-t", "--target-lang", metavar="LANG", help="Target language, likewise."),
 )
 _SUBWORDS = (
-    click.option("--sentencepiece", type=_PATH, metavar="MODEL", help="SentencePiece model that splits raw text."),
-    click.option("--bpe-codes", type=_PATH, metavar="FILE", help="subword-nmt or fastBPE codes that split raw text."),
+    click.option("--sentencepiece", type=_PATH, metavar="MODEL", help="SentencePiece model of both languages."),
+    click.option("--bpe-codes", type=_PATH, metavar="FILE", help="subword-nmt or fastBPE codes of both languages."),
     click.option(
         "--source-sentencepiece",
         type=_PATH,
@@ -90,11 +106,6 @@ _TEXT = (
         "--lowercase-source", is_flag=True, help="Lower-case raw source text, for models of lower-cased text."
     ),
     click.option(
-        "--lowercase-target",
-        is_flag=True,
-        help="Lower-case raw references where they become token ids (losses, importance, confidence).",
-    ),
-    click.option(
         "--skip-invalid-size-inputs-valid-test",
         "skip_invalid",
         is_flag=True,
@@ -102,10 +113,19 @@ _TEXT = (
     ),
 )
 
+_LOWERCASE_TARGET = click.option(
+    "--lowercase-target",
+    is_flag=True,
+    help="Lower-case raw references where they become token ids (losses, importance, confidence).",
+)
+
 
 def data_options(command: F) -> F:
     """DATA for commands that score: the command receives ``data``, a `DataOptions`."""
-    options = (_DATA_BIN, _SUBSET, _SOURCE, _REFERENCE, _VOCABS, decoder_config_option, *_LANGUAGES, *_SUBWORDS, *_TEXT)
+    options = (
+        *(_DATA_BIN, _SUBSET, _SOURCE, _REFERENCE, _VOCABS, decoder_config_option),
+        *(*_LANGUAGES, *_SUBWORDS, *_TEXT, _LOWERCASE_TARGET),
+    )
     decorated: F = _add(_collecting(command), options)
     return decorated
 
@@ -139,7 +159,13 @@ def with_test_data(command: F) -> F:
     options = (
         click.option("--test-subset", metavar="NAME[,NAME...]", help="Binarized subset to report on."),
         click.option("--test-source", type=_PATH_OR_STDIN, metavar="FILE", help="Raw text to report on instead."),
-        click.option("--test-reference", type=_PATH_OR_STDIN, metavar="FILE", help="Its reference translations."),
+        click.option(
+            "--test-reference",
+            type=_REFERENCES,
+            multiple=True,
+            metavar="FILE",
+            help="Its references; repeat it likewise.",
+        ),
     )
     decorated: F = _add(wrapper, options)
     return decorated
@@ -179,8 +205,8 @@ def _importance_data_of(
         raise UsageError("importance: --importance-subset and --importance-source exclude each other")
     if (source is None) != (reference is None):
         raise UsageError("importance: --importance-source FILE and --importance-reference FILE go together")
-    if source is not None:
-        return replace(data, subset=None, source=source, reference=reference, skip_invalid=True)
+    if source is not None and reference is not None:
+        return replace(data, subset=None, source=source, reference=(reference,), skip_invalid=True)
     if data.vocabs is not None and subset is not None:
         raise UsageError("importance: --importance-subset names binarized data, which goes with --data-bin DIR")
     if data.vocabs is not None:
@@ -189,7 +215,7 @@ def _importance_data_of(
         raise UsageError("importance: --importance-subset and --importance-source need --data-bin DIR")
     subset = subset or TRAINING_SUBSET
     joined = subset == TRAINING_SUBSET
-    return replace(data, subset=subset, source=None, reference=None, join_shards=joined, skip_invalid=True)
+    return replace(data, subset=subset, source=None, reference=(), join_shards=joined, skip_invalid=True)
 
 
 def _collecting(command: F, default_source: Path | None = None) -> Callable[..., Any]:
@@ -216,14 +242,14 @@ def _collecting(command: F, default_source: Path | None = None) -> Callable[...,
 
 
 def _test_data_of(
-    data: DataOptions, subset: str | None, source: Path | None, reference: Path | None
+    data: DataOptions, subset: str | None, source: Path | None, reference: tuple[Path, ...]
 ) -> DataOptions | None:
     if subset is not None and source is not None:
         raise UsageError("test data: --test-subset and --test-source exclude each other")
-    if source is not None and reference is None:
+    if source is not None and not reference:
         raise UsageError("test data: --test-source needs --test-reference FILE")
     if subset is None and source is None:
-        if reference is not None:
+        if reference:
             raise UsageError("test data: --test-reference needs --test-source FILE or --test-subset NAME")
         return None
     return replace(data, subset=subset, source=source, reference=reference)

@@ -132,9 +132,9 @@ def _run(flags: dict[str, Any]) -> Any:
 
 def _report(result: "GreedyResult", metric: str, output_format: str) -> None:
     if output_format == "json":
-        click.echo(result.json, nl=False)
+        click.echo(result.report.json, nl=False)
     elif output_format == "tsv":
-        click.echo(result.tsv, nl=False)
+        click.echo(result.report.tsv or "", nl=False)
     else:
         _emit_text(result, metric)
 

@@ -24,12 +24,13 @@ def inspect(checkpoint: Path, output_format: str) -> None:
     """Show the attention modules of CHECKPOINT, the heads that each has, and its parameters by part.
 
     Heads are listed with their ids in the root checkpoint, from which a slim one was cut, and with what one head
-    costs in parameters.
+    costs in parameters. A model with weights that are NaN or infinite is shown too, and the line says so; every other
+    command refuses it.
     """
     from nmtprune.formats import load
     from nmtprune.summary import summarize
 
-    summary = summarize(load(checkpoint))
+    summary = summarize(load(checkpoint, finite=False))
     if output_format == "json":
         emit_json(summary.as_json())
     elif output_format == "tsv":
@@ -65,6 +66,10 @@ def _emit_text(summary: "Summary") -> None:
     emit_table(("part", "parameters", "share"), _parameter_rows(summary))
     click.echo(f"model {_megabytes(summary.model_bytes)}, file {_megabytes(summary.file_bytes)}", nl=False)
     click.echo(f", optimizer state and averages {_megabytes(summary.other_bytes)}")
+    if summary.not_finite:
+        click.echo(f"not finite: {summary.not_finite}; every other command refuses this model")
+    for note in summary.notes:
+        click.echo(f"note: {note}")
 
 
 def _heads_line(summary: "Summary") -> str:

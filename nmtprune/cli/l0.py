@@ -129,9 +129,9 @@ def _gates(flags: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 def _report(result: "L0Result", metric: str, output_format: str) -> None:
     if output_format == "json":
-        click.echo(result.json, nl=False)
+        click.echo(result.report.json, nl=False)
     elif output_format == "tsv":
-        click.echo(result.tsv, nl=False)
+        click.echo(result.report.tsv or "", nl=False)
     else:
         _emit_text(result, metric)
 

@@ -1,6 +1,5 @@
 """`nmtprune lottery`: rewind and prune in a loop, then train what is left to convergence."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,7 +133,7 @@ def lottery(output_format: str, dry_run: bool, **flags: Any) -> None:
     if output_format == "text":
         _emit_text(result, run.measure.metric)
     else:
-        click.echo(result.json if output_format == "json" else result.tsv, nl=False)
+        click.echo(result.report.json if output_format == "json" else result.table, nl=False)
     say(f"wrote {run.output}: plan.json, ticket.pt" + "".join(f", {each.model}" for each in result.converged))
 
 
@@ -191,7 +190,7 @@ def _emit_text(result: "LotteryResult", metric: str) -> None:
 
 
 def _times(result: "LotteryResult") -> str:
-    times = json.loads(result.json)["times"].values()
+    times = result.times.values()
     parts = ("training", "start_up", "confidence", "other")
     return ", ".join(f"{part.replace('_', '-')} {duration(sum(each.get(part, 0) for each in times))}" for part in parts)
 

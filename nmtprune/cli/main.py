@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from nmtprune.cli import options
+from nmtprune.cli.repeats import refuse_repeats
 from nmtprune.errors import NmtpruneError
 
 COMMANDS = {
@@ -49,6 +50,15 @@ class CommandGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         _give_environment_variables(command, cmd_name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command and its arguments, in which no option with one value may be given twice."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not ctx.resilient_parsing:
+            refuse_repeats(ctx, command, rest)
+        return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what it raises becomes one line on stderr and the documented exit code."""

@@ -8,10 +8,12 @@ import click
 if TYPE_CHECKING:
     from nmtprune.evaluate.significance import SignificanceTest
     from nmtprune.runs.measure import MeasureSettings
+    from nmtprune.runs.quality import QualitySettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_MEASURED = ("metric", "engine", "device", "threads", "search", "limits", "bleu_tokenize", "lowercase")
+_QUALITY = ("bleu_tokenize", "lowercase", "allow_bad_baseline", "allow_few_sentences")
+_MEASURED = ("metric", "engine", "device", "threads", "search", "limits", *_QUALITY)
 
 quality_option = click.option(
     "--metric", type=click.Choice(["bleu", "chrf"]), default="bleu", show_default=True, help="Quality."
@@ -28,13 +30,35 @@ repeat_option = click.option(
 )
 
 
+few_sentences_option = click.option(
+    "--allow-few-sentences", is_flag=True, help="Test significance on fewer than 10 sentences too."
+)
+
+
 def bleu_options(command: F) -> F:
-    """How sacrebleu counts: ``bleu_tokenize`` and ``lowercase``."""
+    """How sacrebleu counts (``bleu_tokenize``, ``lowercase``), and what comparisons may rest on (``allow_...``)."""
     tokenize = click.option(
-        "--bleu-tokenize", default="13a", show_default=True, metavar="NAME", help="BLEU tokenizer of sacrebleu."
+        "--bleu-tokenize",
+        show_default="as sacrebleu chooses for the target language",
+        metavar="NAME",
+        help="BLEU tokenizer of sacrebleu.",
     )
     lowercase = click.option("--lowercase", is_flag=True, help="BLEU and chrF ignore case.")
-    return tokenize(lowercase(command))
+    baseline = click.option(
+        "--allow-bad-baseline",
+        is_flag=True,
+        help="Go on where the baseline means nothing: BLEU below 1, chrF below 5, a loss worse than chance, most "
+        "translations empty, copied from the source or cut off, or data in the reverse of the model's direction.",
+    )
+    decorated: F = tokenize(lowercase(baseline(few_sentences_option(command))))
+    return decorated
+
+
+def quality_settings(flags: dict[str, Any], metric: str) -> "QualitySettings":
+    """How quality is computed: takes its options out of those of a command."""
+    from nmtprune.runs.quality import QualitySettings
+
+    return QualitySettings(metric=metric, **{name: flags.pop(name) for name in _QUALITY})
 
 
 def measure_settings(flags: dict[str, Any]) -> "MeasureSettings":
@@ -52,5 +76,5 @@ def single_test(flags: dict[str, Any]) -> "SignificanceTest":
     """
     from nmtprune.evaluate.significance import SignificanceTest
 
-    given = {name: flags.pop(name) for name in ("alpha", "resamples", "seed")}
+    given = {name: flags.pop(name) for name in ("alpha", "resamples", "seed") if name in flags}
     return SignificanceTest(**given, correction="none", threads=flags["threads"])

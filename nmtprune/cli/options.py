@@ -70,18 +70,20 @@ def resamples_value(_context: click.Context, _parameter: click.Parameter, value:
     return int(value)
 
 
+resamples_option = click.option(
+    "--resamples",
+    callback=resamples_value,
+    default="auto",
+    show_default=True,
+    metavar="auto|N",
+    help="Bootstrap resamples. auto: 10000, or more where alpha asks for them.",
+)
+
+
 def significance_options(command: F) -> F:
     """How single differences are tested: ``resamples`` and ``alpha``."""
-    resamples = click.option(
-        "--resamples",
-        callback=resamples_value,
-        default="auto",
-        show_default=True,
-        metavar="auto|N",
-        help="Bootstrap resamples. auto: 10000, or more where alpha asks for them.",
-    )
     alpha = click.option("--alpha", type=float, default=0.01, show_default=True, help="Significant is a p below it.")
-    return resamples(alpha(command))
+    return resamples_option(alpha(command))
 
 
 min_heads_option = click.option(

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from nmtprune.architecture import KINDS
 from nmtprune.cli.options import (
     checkpoint_argument,
     force_option,
     format_option,
+    given,
     min_heads_option,
     output_option,
     say,
@@ -56,10 +56,10 @@ class PlanSettings:
 
     def check(self, seed_given: bool) -> None:
         """Raise UsageError for options that do not go together, all of them."""
-        given = [name for name in FORMS if getattr(self, name) is not None]
+        chosen = [name for name in FORMS if getattr(self, name) is not None]
         faults = []
-        if len(given) != 1:
-            named = " and ".join(map(_option, given)) or "none of them"
+        if len(chosen) != 1:
+            named = " and ".join(map(_option, chosen)) or "none of them"
             faults.append(f"give exactly one of {', '.join(map(_option, FORMS))}; given: {named}")
         if (self.scores is None) != (self.lowest is None):
             faults.append("--scores and --lowest go together")
@@ -68,8 +68,8 @@ class PlanSettings:
             ("--kinds", self.kinds is not None, ("random", "lowest", "empty_layers")),
             ("--seed", seed_given, DRAWN),
         ):
-            if used and given and not set(given) & set(forms):
-                faults.append(f"{option} goes with {' and '.join(map(_option, forms))}, not with {_option(given[0])}")
+            if used and chosen and not set(chosen) & set(forms):
+                faults.append(f"{option} goes with {' and '.join(map(_option, forms))}, not with {_option(chosen[0])}")
         if self.uniform and self.per not in (None, "model"):
             faults.append("--uniform divides AMOUNT among stacks: it goes with --per model only")
         if faults:
@@ -127,8 +127,7 @@ def plan(checkpoint: Path, output: Path, force: bool, output_format: str, **flag
     from nmtprune.formats import load
 
     settings = PlanSettings(**flags)
-    seed_source = click.get_current_context().get_parameter_source("seed")
-    settings.check(seed_given=seed_source is ParameterSource.COMMANDLINE)
+    settings.check(seed_given=bool(given(["seed"])))
     to_stdout = str(output) == "-"
     if to_stdout and output_format != "text":
         raise UsageError(f"with -o - the plan itself goes to stdout: leave out --format {output_format}")
@@ -200,14 +199,14 @@ def _scores(path: Path, checkpoint: "Checkpoint", limits: "Limits") -> "Scores":
 def _with_provenance(plan: "Plan", checkpoint: Path, settings: PlanSettings) -> "Plan":
     from nmtprune.provenance import collect
 
-    given = {name: value for name, value in asdict(settings).items() if value is not None and name != "seed"}
+    chosen = {name: value for name, value in asdict(settings).items() if value is not None and name != "seed"}
     drawn = settings.form in DRAWN
     return plan.with_provenance(
         collect(
             seed=settings.seed if drawn else None,
             inputs=[settings.scores] if settings.scores else [],
             checkpoint=str(checkpoint),
-            options=given | ({"scores": str(settings.scores)} if settings.scores else {}),
+            options=chosen | ({"scores": str(settings.scores)} if settings.scores else {}),
         )
     )
 

@@ -16,9 +16,10 @@ def emit_json(value: Any) -> None:
 
 
 def emit_tsv(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    """Print a header line and one line per row, fields separated by tabs; an empty field for None."""
-    for row in (columns, *rows):
-        click.echo("\t".join("" if cell is None else str(cell) for cell in row))
+    """Print tab-separated values as files of results have them."""
+    from nmtprune.runs.report import tsv
+
+    click.echo(tsv(columns, rows), nl=False)
 
 
 def emit_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, title: str | None = None) -> None:

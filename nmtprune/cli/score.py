@@ -33,6 +33,7 @@ MASKING = ("bleu", "chrf", "loss")
 
 _MASKING_NAMES = (
     "all_but_one", "test_subset", "test_source", "test_reference", "resamples", "correction", "alpha", "resume",
+    "allow_few_sentences",
 )  # fmt: skip
 
 
@@ -106,7 +107,7 @@ def score(checkpoint: Path, output_format: str, **flags: Any) -> None:
         click.get_current_context().exit(ended.exit_code)
     if scores is not None:
         _report(scores, output_format)
-        say("wrote " + ", ".join(str(path) for path in run.outputs.values()))
+        say("wrote " + ", ".join(str(path) for path in run.outputs))
 
 
 def _check_options(metric: str, translates: bool) -> None:
@@ -147,12 +148,13 @@ def _meter_run(checkpoint: Path, flags: dict[str, Any]) -> Any:
 
 def _report(scores: "Scores", output_format: str) -> None:
     from nmtprune.cli.score_tables import emit_scores
-    from nmtprune.runs.results import tsv
+    from nmtprune.runs.report import tsv
+    from nmtprune.runs.results import TSV_COLUMNS, rows
 
     if output_format == "json":
         click.echo(scores.to_json(), nl=False)
     elif output_format == "tsv":
-        click.echo(tsv(scores), nl=False)
+        click.echo(tsv(TSV_COLUMNS, rows(scores)), nl=False)
     else:
         emit_scores(scores)
         click.echo(f"time {duration(scores.provenance['seconds'])}")

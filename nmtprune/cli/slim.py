@@ -75,6 +75,7 @@ def slim(checkpoint: Path, plan_path: Path, output: Path, force: bool, output_fo
     from nmtprune.formats import load
     from nmtprune.plan import Plan
     from nmtprune.provenance import collect
+    from nmtprune.summary import state_notes
 
     settings = SlimSettings(**flags)
     if settings.reinit and settings.mode != "cut":
@@ -87,6 +88,8 @@ def slim(checkpoint: Path, plan_path: Path, output: Path, force: bool, output_fo
     record = collect(seed=settings.seed if settings.reinit else None, inputs=(plan_path,))
     result.save(output, force=force, provenance={**record, "mode": settings.mode, "plan": plan.as_json()})
     _report(_figures(base, result, output, verification), output_format)
+    for note in state_notes(result):
+        say(f"{output}: {note}")
     say(f"{output} {result.engines(settings.mode)}")
 
 

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from nmtprune.data.sentences import Ids, Sentences
 from nmtprune.errors import DataError
+from nmtprune.files.kinds import HEAD, text_of_another_kind
 
 _MMAP_MAGIC = b"MMIDIDX\0\0"
 _LEGACY_MAGIC = b"TNTIDX\0\0"
 _HUFFMAN_MAGIC = b"HUFFIDX\0\0"
-_MMAP_HEADER = struct.Struct("<9sQBQ")
-_LEGACY_HEADER = struct.Struct("<8sQQQQQ")
+_MMAPHEADER = struct.Struct("<9sQBQ")
+_LEGACYHEADER = struct.Struct("<8sQQQQQ")
 _INTEGERS = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2", 9: "<u4", 10: "<u8"}
 _FLOATS = (6, 7)
 _CHUNK_TOKENS = 1 << 24
@@ -59,6 +60,9 @@ def read_sentences(prefix: Path, symbols: int | None = None) -> Sentences:
     data = _map(data_path(prefix))
     needed = int(index.sizes.sum()) * index.dtype.itemsize
     if len(data) != needed:
+        instead = text_of_another_kind(data[:HEAD].tobytes())
+        if instead:
+            raise DataError(f"{data_path(prefix)}: {instead}")
         state = "truncated" if len(data) < needed else "not the one of this index"
         described = f"{len(data)} bytes, but {index_path(prefix).name} describes {needed}"
         raise DataError(f"{data_path(prefix)}: {state}: {described}; binarize the data again")
@@ -91,30 +95,33 @@ def _read_index(path: Path) -> _Index:
         raise DataError(f"{path}: Huffman-coded data is not supported: binarize with fairseq's --dataset-impl mmap")
     if _MMAP_MAGIC.startswith(head) or _LEGACY_MAGIC.startswith(head):
         raise DataError(f"{path}: truncated: {len(content)} bytes do not hold a header; binarize the data again")
+    instead = text_of_another_kind(content[:HEAD].tobytes())
+    if instead:
+        raise DataError(f"{path}: {instead}")
     raise DataError(f"{path}: not an index of fairseq's binarized data (it starts with {head!r})")
 
 
 def _read_mmap_index(path: Path, content: NDArray[np.uint8]) -> _Index:
     """MMIDIDX, version 1: int32 sizes, then int64 positions in bytes."""
-    _, version, code, count = _unpack(_MMAP_HEADER, path, content)
+    _, version, code, count = _unpack(_MMAPHEADER, path, content)
     dtype = _token_type(path, version, code)
-    _check_length(path, content, _MMAP_HEADER.size + count * 12)
-    sizes = _numbers(content, _MMAP_HEADER.size, count, "<i4")
-    positions = _numbers(content, _MMAP_HEADER.size + 4 * count, count, "<i8")
+    _check_length(path, content, _MMAPHEADER.size + count * 12)
+    sizes = _numbers(content, _MMAPHEADER.size, count, "<i4")
+    positions = _numbers(content, _MMAPHEADER.size + 4 * count, count, "<i8")
     _check_layout(path, sizes, positions, dtype.itemsize)
     return _Index(dtype, sizes, 0)
 
 
 def _read_legacy_index(path: Path, content: NDArray[np.uint8]) -> _Index:
     """TNTIDX, version 1: int64 first dimension of each item, position of each item in elements, and dimensions."""
-    _, version, code, width, count, dimensions = _unpack(_LEGACY_HEADER, path, content)
+    _, version, code, width, count, dimensions = _unpack(_LEGACYHEADER, path, content)
     dtype = _token_type(path, version, code)
     if width != dtype.itemsize:
         raise DataError(f"{path}: damaged: tokens of {width} bytes, but of a type that has {dtype.itemsize}")
-    _check_length(path, content, _LEGACY_HEADER.size + 8 * (2 * (count + 1) + dimensions))
-    first = _numbers(content, _LEGACY_HEADER.size, count + 1, "<i8")
-    positions = _numbers(content, _LEGACY_HEADER.size + 8 * (count + 1), count + 1, "<i8")
-    sizes = _numbers(content, _LEGACY_HEADER.size + 16 * (count + 1), dimensions, "<i8")
+    _check_length(path, content, _LEGACYHEADER.size + 8 * (2 * (count + 1) + dimensions))
+    first = _numbers(content, _LEGACYHEADER.size, count + 1, "<i8")
+    positions = _numbers(content, _LEGACYHEADER.size + 8 * (count + 1), count + 1, "<i8")
+    sizes = _numbers(content, _LEGACYHEADER.size + 16 * (count + 1), dimensions, "<i8")
     if dimensions != count or not np.array_equal(first, np.arange(count + 1)):
         raise DataError(f"{path}: not sentences: its items do not have one dimension each")
     _check_layout(path, sizes, positions[:-1], 1)

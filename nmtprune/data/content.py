@@ -1,7 +1,7 @@
 """The two forms of DATA, binarized and raw, read into the same shape before any sentence is left out."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class Content:
         name: of the data, for messages.
         source: source sentences.
         target: target sentences, as many, or None.
-        references: reference texts, as many, or None.
+        references: reference texts, as many in each stream, or None.
         inputs: SHA-256 by path of the files read.
         notes: remarks on how they were read.
         raw: sentences are lines of a text file.
@@ -51,7 +51,7 @@ class Content:
     name: str
     source: Sentences
     target: Sentences | None
-    references: tuple[str, ...] | None
+    references: tuple[tuple[str, ...], ...] | None
     inputs: Mapping[str, str]
     notes: tuple[str, ...] = ()
     raw: bool = False
@@ -68,23 +68,27 @@ def read_raw(options: DataOptions, source: Path, pair: LanguagePair, *, referenc
 
     Raises:
         DataError: a file cannot be read, is not UTF-8, or has another number of lines.
-        UsageError: a reference is needed and none is named.
+        UsageError: a reference is needed and none is named, or several are where one becomes token ids.
     """
-    if (references or targets) and options.reference is None:
+    if (references or targets) and not options.reference:
         raise UsageError("data: --source needs --reference FILE here")
+    if targets and len(options.reference) > 1:
+        raise UsageError(
+            f"data: {len(options.reference)} files of references: losses, importance and confidence are measured on "
+            "one reference per sentence: give one --reference FILE"
+        )
     text = read_text(source)
     side = _read_side(text.name, text.lines, "source", pair)
     remarks = side.remarks(measured=references or targets)
     content = Content(text.name, side.sentences, None, None, {text.name: text.sha256}, tuple(remarks), raw=True)
-    if options.reference is None or not (references or targets):
+    if not (references or targets):
         return content
-    reference = _reference(options.reference, content)
+    streams = _references(options.reference, content)
     if targets:
-        side = _read_side(reference.name, reference.lines, "target", pair)
+        side = _read_side(streams[0].name, streams[0].lines, "target", pair)
         notes = (*content.notes, *side.remarks(measured=True))
         content = replace(content, target=side.sentences, notes=notes)
-    inputs = {**content.inputs, reference.name: reference.sha256}
-    return replace(content, references=reference.lines if references else None, inputs=inputs)
+    return _with_references(content, streams) if references else replace(content, inputs=_inputs(content, streams))
 
 
 def stream_raw(source: Path, pair: LanguagePair, size: int) -> Iterator[Content]:
@@ -122,15 +126,13 @@ def read_binarized(
     if targets and bitext.target is not None:
         notes += unknown_words("reference", bitext.target, pair.target)
     content = Content(bitext.name, bitext.source, bitext.target, None, inputs, tuple(notes))
-    if bitext.target is None and (targets or (references and options.reference is None)):
+    if bitext.target is None and (targets or (references and not options.reference)):
         remedy = "" if targets else ": give --reference FILE"
         raise DataError(f"{bitext.name} in {folder.folder}: no target side{remedy}")
     if not references:
         return content
-    if options.reference is not None:
-        reference = _reference(options.reference, content)
-        inputs = {**inputs, reference.name: reference.sha256}
-        return replace(content, references=reference.lines, inputs=inputs)
+    if options.reference:
+        return _with_references(content, _references(options.reference, content))
     return _with_decoded_references(content, pair)
 
 
@@ -140,15 +142,40 @@ def _with_decoded_references(content: Content, pair: LanguagePair) -> Content:
     unknown = sum(pair.target.unk in sentence for sentence in target)
     note = f"references with unknown words: {unknown} of {len(target)} (--reference FILE takes the raw text instead)"
     lines = tuple(pair.codec.decode(line) for line in symbols)
-    return replace(content, references=lines, notes=(*content.notes, note) if unknown else content.notes)
+    return replace(content, references=(lines,), notes=(*content.notes, note) if unknown else content.notes)
 
 
-def _reference(path: Path, content: Content) -> TextFile:
-    text = read_text(path)
-    if len(text.lines) != len(content.source):
-        counts = f"{len(text.lines)} lines, but {content.name} has {len(content.source)} sentences"
-        raise DataError(f"{text.name}: {counts}: the reference must have one line per sentence")
-    return text
+def _references(paths: Iterable[Path], content: Content) -> list[TextFile]:
+    """Files of references, each with one line per sentence; every file that has another number is a fault."""
+    streams = [read_text(path) for path in paths]
+    faults = [
+        f"{text.name}: {len(text.lines)} lines, but {content.name} has {len(content.source)} sentences"
+        f"{_other_ends(text, len(content.source))}"
+        for text in streams
+        if len(text.lines) != len(content.source)
+    ]
+    if faults:
+        raise DataError(f"{'; '.join(faults)}: the reference must have one line per sentence", faults)
+    return streams
+
+
+def _with_references(content: Content, streams: list[TextFile]) -> Content:
+    lines = tuple(stream.lines for stream in streams)
+    return replace(content, references=lines, inputs=_inputs(content, streams))
+
+
+def _inputs(content: Content, streams: list[TextFile]) -> dict[str, str]:
+    return {**content.inputs, **{stream.name: stream.sha256 for stream in streams}}
+
+
+def _other_ends(text: TextFile, wanted: int) -> str:
+    """Why a file may have another number of lines than its author thought."""
+    filled = len("\n".join(text.lines).rstrip().split("\n"))
+    if filled < len(text.lines):
+        return f" (the last {len(text.lines) - filled} of its lines are empty)"
+    if sum(len(line.splitlines()) or 1 for line in text.lines) == wanted:
+        return " (it has characters inside of lines, such as U+2028 or a carriage return, that ended lines elsewhere)"
+    return ""
 
 
 def _read_side(name: str, lines: Sequence[str], side: str, pair: LanguagePair) -> TextSide:

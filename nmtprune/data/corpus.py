@@ -29,9 +29,9 @@ class Corpus:
     Attributes:
         name: ``valid.en-de`` or the path of the source text, for messages.
         languages: source and target.
-        source: source sentences, the end-of-sentence symbol included.
-        target: reference translations as token ids, as many; None where there are none.
-        references: reference translations as text, as many; None where there are none.
+        source: source sentences as the model reads them, the end-of-sentence symbol included.
+        target: reference translations as token ids, likewise, as many; None where there are none.
+        references: reference translations as text, streams of as many, one for each file; None where there are none.
         numbers: place of each sentence in the input, counted from 0; has gaps where sentences were left out.
         total: sentences of the input.
         source_vocabulary: of the source side.
@@ -48,7 +48,7 @@ class Corpus:
     languages: Languages
     source: Sentences
     target: Sentences | None
-    references: tuple[str, ...] | None
+    references: tuple[tuple[str, ...], ...] | None
     numbers: Ids
     total: int
     source_vocabulary: Vocabulary
@@ -71,7 +71,8 @@ class Corpus:
             ids: token ids; the end-of-sentence symbol may be among them.
             escape_unk: write unknown words as ``<<unk>>``, for references.
         """
-        return self.codec.decode(self.target_vocabulary.string(ids, escape_unk=escape_unk))
+        written = reversed(list(ids)) if self.model.right_to_left else ids
+        return self.codec.decode(self.target_vocabulary.string(written, escape_unk=escape_unk))
 
     def batches(self, limits: BatchLimits, seed: int = 1) -> list[Ids]:
         """Positions of sentences batch by batch, short sentences first, as fairseq-generate batches them.
@@ -152,7 +153,7 @@ def load_corpus(
         raise DataError(f"{content.name}: empty: it holds no sentences")
     content = cropped(content, options.crop_source, pair.source.eos)
     corpus = _within_positions(content, pair, model, skip=options.skip_invalid)
-    notes = (*([note] if note else ()), *corpus.notes, *_remarks(corpus))
+    notes = (*model.notes, *([note] if note else ()), *corpus.notes, *_remarks(corpus))
     shuffle = options.subsets != (_UNSHUFFLED_SUBSET,)
     return replace(corpus, notes=notes, shuffle=shuffle, crop_source=options.crop_source)
 
@@ -177,7 +178,8 @@ def stream_corpus(options: DataOptions, model: ModelProfile, size: int) -> Itera
     for piece in pieces:
         piece = cropped(piece, options.crop_source, pair.source.eos)
         corpus = _within_positions(piece, pair, model, skip=options.skip_invalid, may_be_empty=True)
-        yield replace(corpus, notes=(note, *corpus.notes) if note and not piece.first else corpus.notes)
+        first = () if piece.first else (*model.notes, *([note] if note else ()))
+        yield replace(corpus, notes=(*first, *corpus.notes))
 
 
 def random_corpus(options: DataOptions, model: ModelProfile, count: int, seed: int = 1) -> Corpus:
@@ -241,6 +243,7 @@ def _within_positions(
     content: Content, pair: LanguagePair, model: ModelProfile, *, skip: bool, may_be_empty: bool = False
 ) -> Corpus:
     """The sentences that the model has positions for; others are refused or left out, as fairseq-generate does."""
+    content = _truncated(content, pair.source.eos, model.truncate_source)
     source_sizes = content.source.sizes
     too_long = np.zeros(len(source_sizes), dtype=bool)
     if model.max_source_positions is not None:
@@ -256,12 +259,15 @@ def _within_positions(
         notes = (*notes, f"left out, longer than the model's positions ({limits}): {counts} sentences")
     kept = np.flatnonzero(~too_long)
     references = content.references
+    source, target = content.source.select(kept), None if content.target is None else content.target.select(kept)
+    if model.right_to_left:
+        source, target = source.backwards(), None if target is None else target.backwards()
     return Corpus(
         name=content.name,
         languages=pair.languages,
-        source=content.source.select(kept),
-        target=None if content.target is None else content.target.select(kept),
-        references=None if references is None else tuple(references[index] for index in kept.tolist()),
+        source=source,
+        target=target,
+        references=None if references is None else tuple(_chosen(stream, kept) for stream in references),
         numbers=kept,
         total=len(content.source),
         source_vocabulary=pair.source,
@@ -271,6 +277,20 @@ def _within_positions(
         inputs={**_vocabulary_inputs(pair), **content.inputs},
         notes=notes,
     )
+
+
+def _truncated(content: Content, eos: int, limit: int | None) -> Content:
+    """Source sentences cut to a number of tokens, the end symbol included, as fairseq's ``--truncate-source`` does."""
+    longer = 0 if limit is None else int((content.source.sizes > limit).sum())
+    if limit is None or not longer:
+        return content
+    cut = (np.append(ids[: limit - 1], eos) if len(ids) > limit else ids for ids in content.source)
+    note = f"truncate_source: {longer} of {len(content.source)} sources are cut to {limit} tokens, as in training"
+    return replace(content, source=Sentences.of(cut), notes=(*content.notes, note))
+
+
+def _chosen(lines: tuple[str, ...], places: Ids) -> tuple[str, ...]:
+    return tuple(lines[place] for place in places.tolist())
 
 
 def _too_long(content: Content, first: int, counts: str, limits: str) -> str:
@@ -292,7 +312,7 @@ def _remarks(corpus: Corpus) -> list[str]:
     empty_sources = int((corpus.source.sizes <= 1).sum())
     if empty_sources:
         remarks.append(f"empty source sentences: {empty_sources} of {len(corpus)}")
-    empty_references = sum(not reference.strip() for reference in corpus.references or ())
+    empty_references = sum(not any(map(str.strip, own)) for own in zip(*(corpus.references or ()), strict=True))
     if empty_references:
         remarks.append(f"empty references: {empty_references} of {len(corpus)}")
     return remarks

@@ -1,12 +1,14 @@
 """A folder that fairseq-preprocess wrote: which subsets and language pairs it holds, and the sentences of them."""
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from nmtprune.data.binarized import data_path, index_path, read_sentences
+from nmtprune.data.missing import describe_folder, describe_subset
 from nmtprune.data.sentences import Sentences
 from nmtprune.data.vocabulary import FairseqVocabulary
 from nmtprune.errors import DataError
@@ -59,15 +61,25 @@ class DataBin:
             DataError: there is no such folder, or it cannot be read.
         """
         found: dict[str, set[Languages]] = {}
-        try:
-            names = [path.name for path in self.folder.iterdir()]
-        except OSError as error:
-            raise DataError(f"{self.folder}: no readable data folder: {error.strerror or error}") from error
-        for name in names:
+        for name in self._names():
             parsed = _parse(name)
             if parsed:
                 found.setdefault(parsed[0], set()).add(parsed[1])
         return found
+
+    def check_subsets(self, names: Iterable[str]) -> None:
+        """Check that subsets are there, of any languages.
+
+        Raises:
+            DataError: some are missing: those that are there are named, and what may be there in their place.
+        """
+        there = self.subsets()
+        missing = [name for name in names if name not in there]
+        if missing:
+            listed = ", ".join(f"'{name}'" for name in missing)
+            instead = describe_subset(self.folder, missing[0], self._names())
+            others = [_listing(self.folder, sorted(there))] if there or not instead else []
+            raise DataError("; ".join([f"{self.folder}: no subset {listed}", *others, *filter(None, [instead])]))
 
     def dictionary(self, language: str) -> FairseqVocabulary:
         """The vocabulary of a language.
@@ -94,11 +106,8 @@ class DataBin:
         Raises:
             DataError: a subset is missing (those that are there are named), or more than one pair is left.
         """
+        self.check_subsets(subsets)
         there = self.subsets()
-        missing = [name for name in subsets if name not in there]
-        if missing:
-            names = ", ".join(f"'{name}'" for name in missing)
-            raise DataError(f"{self.folder}: no subset {names}; {_listing(self.folder, sorted(there))}")
         if wanted[0] and wanted[1]:
             return Languages(wanted[0], wanted[1])
         pairs = set.intersection(*(there[name] for name in subsets)) if subsets else set().union(*there.values())
@@ -137,6 +146,13 @@ class DataBin:
                 break
             parts.append(_read_pair(shard, languages, symbols))
         return joined(parts)
+
+    def _names(self) -> list[str]:
+        try:
+            return [path.name for path in self.folder.iterdir()]
+        except OSError as error:
+            reason = describe_folder(self.folder) or f"no readable data folder: {error.strerror or error}"
+            raise DataError(f"{self.folder}: {reason}") from error
 
     def _prefix(self, subset: str, languages: Languages) -> Path | None:
         for pair in (languages, languages.reversed):

@@ -22,7 +22,8 @@ _SPECIAL = re.compile(r"[<\[](?:s|pad|unk|mask|eos|bos|sep|cls|eow|sil|0x[0-9a-f
 # `>>deu<<` ends by itself; every other tag is a word of its own.
 _FIRST = re.compile(rf"\s*(>>{_NAME}<<|\S+)\s*")
 
-_ALWAYS_IN_FRONT = (">>", "<")
+_ALWAYS_IN_FRONT = (">>", "<2")
+"""What only language tokens start with, which models that have them need in front of every sentence."""
 _SHOWN = 3
 
 
@@ -85,7 +86,7 @@ class LanguageTags:
             for token, number in sorted(unknown.items())[:_SHOWN]
             if form_of(token) == ">>" or form_of(token) in forms
         ]
-        expected = sorted(symbol for symbol in self.symbols if form_of(symbol) in _ALWAYS_IN_FRONT)
+        expected = sorted(symbol for symbol in self.symbols if symbol.startswith(_ALWAYS_IN_FRONT))
         if expected and firsts and not looks:
             some = ", ".join(expected[:_SHOWN])
             found.append(f"no sentence starts with one of the language tokens that the source vocabulary has ({some})")

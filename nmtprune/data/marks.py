@@ -35,6 +35,7 @@ MARKS = (
 
 # A vocabulary of 32,000 subwords leaves most words whole, so that only some of the lines show a mark.
 _SEGMENTED = 0.1
+_SEGMENTED_IF_UNSURE = 0.5
 _CONTRAST = 4
 
 
@@ -61,9 +62,12 @@ def subwords_against_words(hypotheses: Sequence[str], references: Sequence[str])
     Returns:
         A sentence for an error, or None where both sides are of a kind.
     """
+    if not all(any(line.strip() for line in lines) for lines in (hypotheses, references)):
+        return None
     for mark in MARKS:
         ours, theirs = share_of_marked(hypotheses, mark), share_of_marked(references, mark)
-        if max(ours, theirs) < _SEGMENTED or min(ours, theirs) * _CONTRAST > max(ours, theirs):
+        enough = _SEGMENTED if mark.sure else _SEGMENTED_IF_UNSURE
+        if max(ours, theirs) < enough or min(ours, theirs) * _CONTRAST > max(ours, theirs):
             continue
         marked = f"{ours:.0%} of the translations carry the mark {mark.name}, and {theirs:.0%} of the references"
         joining = f"join subwords with --post-process {mark.method}" if mark.method else "no --post-process joins these"

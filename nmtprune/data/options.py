@@ -20,7 +20,8 @@ class DataOptions:
         subset: name of a subset in `data_bin`, ``valid`` where neither it nor `source` is given; several, separated by
             commas, are joined.
         source: raw text, one sentence per line, plain or gzip; ``-`` is standard input.
-        reference: raw reference translations of `source` or of the subset.
+        reference: files of raw reference translations of `source` or of the subset; several give each sentence several
+            references.
         sentencepiece: SentencePiece model that splits raw text of both sides.
         bpe_codes: codes of subword-nmt or fastBPE that split raw text of both sides.
         source_sentencepiece: SentencePiece model of the source side alone.
@@ -44,7 +45,7 @@ class DataOptions:
     data_bin: Path | None = None
     subset: str | None = None
     source: Path | None = None
-    reference: Path | None = None
+    reference: tuple[Path, ...] = ()
     sentencepiece: Path | None = None
     bpe_codes: Path | None = None
     source_sentencepiece: Path | None = None
@@ -98,6 +99,11 @@ class DataOptions:
         joined = self.post_process not in (None, "none")
         return joined and self.subword_model(side) is None and not self.splits_itself(side)
 
+    @property
+    def texts(self) -> tuple[Path, ...]:
+        """Files of raw text."""
+        return (*([] if self.source is None else [self.source]), *self.reference)
+
     def _form_faults(self) -> list[str]:
         faults = []
         if self.data_bin is not None and self.vocabs is not None:
@@ -112,12 +118,12 @@ class DataOptions:
         models = (self.subword_model(side) for side in ("source", "target"))
         if not (any(models) or self.splits_itself("source") or self.post_process):
             faults.append(
-                "--source needs --sentencepiece MODEL or --bpe-codes FILE (or --source-sentencepiece and "
-                "--target-sentencepiece, one for each side; or --post-process METHOD, for text that is segmented "
-                "already; or --post-process none, for text whose words are the dictionary's symbols)"
+                "--source needs --sentencepiece MODEL or --bpe-codes FILE, for one side or both "
+                "(--source-sentencepiece, ...); text that is segmented already needs --post-process METHOD, and "
+                "--post-process none where its words are the dictionary's symbols"
             )
-        if self.source == STDIN and self.reference == STDIN:
-            faults.append("--source and --reference cannot both be standard input")
+        if self.texts.count(STDIN) > 1:
+            faults.append("only one of --source and --reference can be standard input")
         return faults
 
     def _value_faults(self) -> list[str]:
@@ -172,7 +178,10 @@ class ModelProfile:
         max_target_positions: tokens that the decoder takes.
         left_pad_source: padding goes before source sentences, fairseq's default.
         left_pad_target: padding goes before target sentences.
+        truncate_source: tokens that longer source sentences are cut to, as the model was trained; None: none is cut.
         marian: the vocabularies are Marian's.
+        notes: remarks on the model.
+        right_to_left: the words of source and target sentences come last one first.
     """
 
     source_symbols: int | None = None
@@ -183,4 +192,7 @@ class ModelProfile:
     max_target_positions: int | None = None
     left_pad_source: bool = True
     left_pad_target: bool = False
+    truncate_source: int | None = None
     marian: bool = False
+    notes: tuple[str, ...] = ()
+    right_to_left: bool = False

@@ -1,5 +1,6 @@
 """What is probably wrong with raw text: tokens that a vocabulary does not have, words that another segmenter tore."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,10 +14,15 @@ SAMPLE = 1000
 """Lines by which it is told what is wrong; shares of unknown tokens are of all lines."""
 
 _MANY_UNKNOWN = 0.02
-_MOST_UNKNOWN = 0.5
-_MANY_TORN = 0.1
+# SentencePiece writes a word of unknown letters as two symbols, of which only one is unknown.
+_MOST_UNKNOWN = 0.3
+_MANY_TORN, _MOST_TORN = 0.1, 0.5
+_MUCH_TORN = 0.2
+_MANY_CASED = 0.1
 _FEW_WORDS = 20
 _WORD_START, _WORD_GOES_ON = "▁", "@@"
+_MANY_TOKENIZED = 0.1
+_MOSES = re.compile(r"&(?:apos|quot|#91|#93|#124);|@-@")
 _MOSES_ESCAPES = frozenset({"&apos;", "&quot;", "@-@", "&amp;", "&#91;"})
 
 
@@ -93,13 +99,14 @@ class TextSide:
             measured: figures are computed on these sentences, so that nearly unknown text is an error.
 
         Raises:
-            DataError: text that is segmented already is segmented once more, or most of the tokens of text that is
-                measured are unknown.
+            DataError: text that is segmented already is segmented once more; or most tokens of text that is measured
+                are unknown, or most of its words torn.
         """
         self._refuse_segmented()
         found = self._unknown(measured=measured)
         if not found:
-            found = self._torn()
+            found = self._torn(measured=measured) or self._cased()
+        found += self._tokenized()
         if self.side == "source" and self.side not in self.codec.own_segmenters:
             found += self.codec.tags.remarks(self.lines, lambda line: self.codec.encode(line, self.side))
         return found
@@ -112,6 +119,16 @@ class TextSide:
                 f"{self.name}: the text is segmented already (it carries the mark {mark.name}) and would be once "
                 "more: leave the subword model and the tokenizer of that side out, or give text of words"
             )
+
+    def _tokenized(self) -> list[str]:
+        """A remark where Moses tokenizes what it has tokenized before: it would escape its own escapes."""
+        if self.side not in self.codec.tokenizers:
+            return []
+        tokenized = sum(_MOSES.search(line) is not None for line in self.lines)
+        if tokenized <= _MANY_TOKENIZED * len(self.lines):
+            return []
+        lines = f"{tokenized} of {len(self.lines)} lines have marks such as &apos; or @-@"
+        return [f"the {self.text} looks tokenized by Moses already ({lines}): leave --tokenizer moses out"]
 
     def _unknown(self, *, measured: bool) -> list[str]:
         unknown = UnknownTokens.of(self.sentences, self.vocabulary)
@@ -140,21 +157,41 @@ class TextSide:
             return "its symbols are of text that Moses tokenized: give --tokenizer moses, or text that is tokenized"
         return f"are subword model, tokenization, casing and language those of the model's {self.side} side?"
 
-    def _torn(self) -> list[str]:
-        """A remark where words that the vocabulary has were cut into smaller symbols, as no segmenter of it does."""
+    def _torn(self, *, measured: bool) -> list[str]:
+        """Words that the vocabulary has whole and that were cut all the same, as no segmenter of its own does."""
         segmenter = self.codec.segmenters.get(self.side)
         if segmenter is None:
             return []
         known = set(self.vocabulary.symbols)
-        words = [word for line in self.symbols for word in _words(line.split()) if "".join(word) in known]
-        torn = sum(len(word) > 1 for word in words)
-        if len(words) < _FEW_WORDS or torn <= _MANY_TORN * len(words):
+        words = [word for line in self.symbols for word in _words(line.split())]
+        whole = [word for word in words if "".join(word) in known]
+        torn = [word for word in whole if len(word) > 1]
+        # A text of another script has a few names that only the other side's model has whole: they say nothing.
+        much = sum(map(len, torn)) > _MUCH_TORN * sum(map(len, words))
+        if len(whole) < _FEW_WORDS or not much or len(torn) <= _MANY_TORN * len(whole):
             return []
-        return [
-            f"{segmenter.path} cuts {torn} of {len(words)} {self.text} words that {self.vocabulary.path} has whole: "
-            f"is it the subword model of the {self.side} side? (--source-sentencepiece and --target-sentencepiece, or "
-            "--source-bpe-codes and --target-bpe-codes, name one for each)"
-        ]
+        reason = (
+            f"{segmenter.path} cuts {len(torn)} of {len(whole)} {self.text} words that {self.vocabulary.path} has "
+            f"whole: is it the subword model of the {self.side} side? (--source-sentencepiece and "
+            "--target-sentencepiece, or --source-bpe-codes and --target-bpe-codes, name one for each)"
+        )
+        if measured and len(torn) > _MOST_TORN * len(whole):
+            raise DataError(f"{self.name}: {reason}")
+        return [reason]
+
+    def _cased(self) -> list[str]:
+        """A remark where words were cut that the vocabulary has whole in another case."""
+        known = set(self.vocabulary.symbols)
+        folded = {symbol.lower() for symbol in known}
+        words = [word for line in self.symbols for word in _words(line.split())]
+        torn = ["".join(word) for word in words if len(word) > 1]
+        cased = [word for word in torn if word not in known and word.lower() in folded]
+        if len(words) < _FEW_WORDS or len(cased) <= _MANY_CASED * len(words):
+            return []
+        share = f"{len(cased)} of {len(words)} {self.text} words are cut that {self.vocabulary.path} has whole in"
+        if 2 * sum(word.lower() in known for word in cased) > len(cased):
+            return [f"{share} lower case: --lowercase-{self.side} lower-cases the text"]
+        return [f"{share} another case: was the text lower-cased?"]
 
 
 def _words(symbols: Sequence[str]) -> list[list[str]]:

@@ -45,6 +45,10 @@ class Sentences:
         """The sentences at these positions, in this order; the tokens are shared, not copied."""
         return Sentences(self.tokens, self.starts[indices], self.sizes[indices], self.shift)
 
+    def backwards(self) -> "Sentences":
+        """The sentences with their words in the opposite order; the end-of-sentence symbol stays at the end."""
+        return Sentences.of(np.append(sentence[-2::-1], sentence[-1:]) for sentence in self)
+
     @classmethod
     def of(cls, sentences: Iterable[Ids]) -> "Sentences":
         """Sentences held in memory."""

@@ -3,8 +3,9 @@
 import re
 from pathlib import Path
 
+from nmtprune.files.kinds import SENTENCEPIECE, describe
+
 _SHOWN = 200
-_LFS = "version https://git-lfs"
 _MERGE = r"\S+ \S+( \d+)?"
 _BYTE_LEVEL = "Ġ"
 _MOSTLY_BYTE_LEVEL = 0.2
@@ -13,13 +14,20 @@ _MOSTLY_BYTE_LEVEL = 0.2
 def what_it_is(path: Path, stored: bytes, option: str) -> str | None:
     """The kind of a file by its content, and what to do with it; None where it is nothing known.
 
+    SENTENCEPIECE alone for what begins as such a model, and cannot be loaded.
+
     Args:
         path: its name.
         stored: its bytes.
         option: that named it, for which it is not the right file.
     """
+    other = describe(path)
+    if other is not None and SENTENCEPIECE not in other:
+        return f"it {other}"
     found = _kind(path, stored)
-    return None if found is None or found.endswith(option) else found
+    if found is not None and not found.endswith(option):
+        return found
+    return None if other is None else SENTENCEPIECE
 
 
 def _kind(path: Path, stored: bytes) -> str | None:
@@ -27,8 +35,6 @@ def _kind(path: Path, stored: bytes) -> str | None:
         lines = stored.decode("utf-8-sig").splitlines()[:_SHOWN]
     except UnicodeDecodeError:
         return "it is a SentencePiece model: name it with --sentencepiece" if is_sentencepiece(stored) else None
-    if stored.startswith(_LFS.encode()):
-        return "it is a pointer of Git LFS, not the file itself: run git lfs pull"
     if stored.startswith((b"{", b"[")):
         return "it is JSON"
     if not lines:
@@ -36,7 +42,7 @@ def _kind(path: Path, stored: bytes) -> str | None:
     pieces = f"it is a list of SentencePiece's pieces: name the model, {path.with_suffix('.model').name}"
     words = "it is a list of words with their counts, such as fairseq's dictionaries"
     codes = "it holds BPE codes: name it with --bpe-codes"
-    forms = {r".*\t-?[\d.e+-]+": pieces, r"\S+ \d+\s*": words, r".+: \d+": "it is a vocabulary", _MERGE: codes}
+    forms = {r".*\t-?[\d.e+-]+": pieces, r".+: \d+": "it is a vocabulary", r"\S+ \d+\s*": words, _MERGE: codes}
     if lines[0].startswith("#version:"):
         return codes
     return next((kind for form, kind in forms.items() if all(re.fullmatch(form, line) for line in lines)), None)

@@ -14,6 +14,7 @@ from nmtprune.data.subword_files import is_byte_level, is_count, what_it_is
 from nmtprune.data.text import TextFile, first_of, read_text
 from nmtprune.data.vocabulary import Vocabulary
 from nmtprune.errors import DataError, UsageError
+from nmtprune.files.kinds import SENTENCEPIECE
 
 POST_PROCESSES = (
     "sentencepiece", "subword_nmt", "@@ ", "@@", "wordpiece", "letter", "silence", "_EOW", "none"
@@ -104,6 +105,8 @@ class SentencePieceSegmenter:
             loaded = bool(stored) and self.processor.LoadFromSerializedProto(stored)
         except RuntimeError as error:
             reason = what_it_is(path, stored, "--sentencepiece") or "that file usually ends in .model"
+            if reason == SENTENCEPIECE:
+                raise DataError(f"{path}: a SentencePiece model that is damaged or truncated") from error
             raise DataError(f"{path}: no SentencePiece model: {reason}") from error
         if not loaded:
             raise DataError(f"{path}: no SentencePiece model: the file is empty")

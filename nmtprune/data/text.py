@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from nmtprune.errors import DataError
+from nmtprune.files.kinds import HEAD, describe, text_of_another_kind
+from nmtprune.files.places import parts
 
 STDIN = Path("-")
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -48,9 +50,10 @@ def read_text(path: Path, stdin: BinaryIO | None = None) -> TextFile:
     try:
         stored = (stdin or sys.stdin.buffer).read() if path == STDIN else path.read_bytes()
     except OSError as error:
-        raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{name}: {_unreadable(path, error)}") from error
+    _check_kind(path, stored)
     content = _decompressed(name, stored).removeprefix(_UTF8_MARK)
-    lines = _decoded(name, content).split("\n")
+    lines = _decoded(name, content, path).split("\n")
     if not lines[-1]:
         lines.pop()
     return TextFile(name, tuple(line.removesuffix("\r") for line in lines), hashlib.sha256(stored).hexdigest())
@@ -65,16 +68,17 @@ def stream_lines(path: Path, stdin: BinaryIO | None = None) -> Iterator[str]:
     name = _name(path)
     try:
         with _opened(path, stdin) as stored:
+            _check_kind(path, stored.peek(HEAD)[:HEAD] if path != STDIN else b"")
             lines = gzip.GzipFile(fileobj=stored) if stored.peek(2).startswith(_GZIP_MAGIC) else stored
             for number, line in enumerate(lines, 1):
                 content = line.removeprefix(_UTF8_MARK) if number == 1 else line
                 if not content:
                     continue
-                yield _decoded(name, content, number).removesuffix("\n").removesuffix("\r")
+                yield _decoded(name, content, path, number).removesuffix("\n").removesuffix("\r")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{name}: damaged gzip file: {error}") from error
     except OSError as error:
-        raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{name}: {_unreadable(path, error)}") from error
 
 
 def first_of(faults: list[str], shown: int = 5) -> list[str]:
@@ -107,11 +111,28 @@ def _opened(path: Path, stdin: BinaryIO | None) -> Iterator[io.BufferedReader]:
     yield cast(io.BufferedReader, stream) if hasattr(stream, "peek") else io.BufferedReader(cast(io.RawIOBase, stream))
 
 
-def _decoded(name: str, content: bytes, first: int = 1) -> str:
+def _unreadable(path: Path, error: OSError) -> str:
+    several = parts(path)
+    if several:
+        return f"{' and '.join(several)} are several files: name one"
+    return "is a folder: name the file in it" if path.is_dir() else f"cannot be read: {error.strerror or error}"
+
+
+def _check_kind(path: Path, stored: bytes) -> None:
+    """Refuse a file that only stands in place of a text; whatever comes by standard input is text."""
+    instead = None if path == STDIN else text_of_another_kind(stored[:HEAD])
+    if instead:
+        raise DataError(f"{path}: {instead}")
+
+
+def _decoded(name: str, content: bytes, path: Path, first: int = 1) -> str:
     """Text of lines from number `first` on."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
+        instead = None if path == STDIN else describe(path)
+        if instead:
+            raise DataError(f"{name}: {instead}") from error
         line = content.count(b"\n", 0, error.start) + first
         hint = " (the file starts like UTF-16)" if content.startswith(_UTF16_MARKS) else ""
         found = f"byte 0x{content[error.start]:02x}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from nmtprune.data.sentences import Sentences
 from nmtprune.engines import toolkit
 from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, batches_note, masked
 from nmtprune.engines.marian_names import PIECES, Names, names_of
@@ -114,7 +115,7 @@ class MarianAblation(Ablation):
             for side, vocabulary in zip(("source", "target"), vocabularies, strict=True)
         )
         self._source_names = source
-        self._source = source.write(corpus.source.select(self._order), self._folder / "source")
+        self._source = source.write(self._as_text(corpus.source.select(self._order)), self._folder / "source")
 
     def best(self, systems: Sequence[Kept]) -> list[list[Tokens]]:
         """The best translations under each of several systems."""
@@ -140,7 +141,9 @@ class MarianAblation(Ablation):
         for line in self._run("marian-decoder", self._engine.program.decoder, kept, names, files).split("\n")[:-1]:
             number, _, rest = line.partition(_FIELDS)
             text, _, score = rest.rsplit(_FIELDS, 2)
-            by_line.setdefault(int(number), []).append(Hypothesis(self._target.read(text), float(score)))
+            *words, eos = self._target.read(text)
+            tokens = (*(reversed(words) if self._corpus.model.right_to_left else words), eos)
+            by_line.setdefault(int(number), []).append(Hypothesis(tokens, float(score)))
         self._check_complete("marian-decoder", len(by_line))
         for line_number, place in enumerate(self._order.tolist()):
             if self._corpus.source.sizes[place] > 1:  # older versions translate empty lines into something
@@ -159,8 +162,8 @@ class MarianAblation(Ablation):
             raise ValueError(f"{self._corpus.name} has no references as token ids")
         references = Names.listed(cast("MarianVocabulary", self._corpus.target_vocabulary), self._folder, "references")
         texts = (
-            self._source_names.write(self._corpus.source, self._folder / "all-source"),
-            references.write(target, self._folder / "all-target"),
+            self._source_names.write(self._as_text(self._corpus.source), self._folder / "all-source"),
+            references.write(self._as_text(target), self._folder / "all-target"),
         )
         names = (self._source_names, references)
         files = ("--train-sets", *map(str, texts), *self._batches(alone=False))
@@ -170,6 +173,10 @@ class MarianAblation(Ablation):
             self._check_complete("marian-scorer", len(scores), len(self._corpus))
             found.append([-float(score) for score in scores])
         return found
+
+    def _as_text(self, sentences: Sentences) -> Sentences:
+        """Sentences as they are written: Marian itself turns those of a model that reads from right to left."""
+        return sentences.backwards() if self._corpus.model.right_to_left else sentences
 
     def _run(
         self, name: str, program: Sequence[str], kept: Kept, names: tuple[Names, Names], files: Sequence[str]

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
     from nmtprune.formats.fairseq import FairseqCheckpoint
 
-_FALSE = ("false", "0", "none", "")
-
 
 def profile(checkpoint: "Checkpoint") -> ModelProfile:
     """Sizes of the vocabularies, longest sentences, languages and padding of a translation model.
@@ -23,10 +21,9 @@ def profile(checkpoint: "Checkpoint") -> ModelProfile:
 
 
 def _fairseq(checkpoint: "Checkpoint") -> ModelProfile:
-    """From the tensors, and the settings of the task that the model was trained for.
+    """From the tensors, and the settings of the task that the model was trained for."""
+    from nmtprune.formats.fairseq.values import truth
 
-    Legacy checkpoints hold truth values as the text of the command line.
-    """
     task: Mapping[str, Any] = cast("FairseqCheckpoint", checkpoint).section("task")
     if not checkpoint.architecture.of_kind("encoder") and not checkpoint.architecture.of_kind("cross"):
         raise CheckpointError(f"{checkpoint.path}: a language model: it has no source sentence to translate")
@@ -39,8 +36,10 @@ def _fairseq(checkpoint: "Checkpoint") -> ModelProfile:
         target_lang=task.get("target_lang") or None,
         max_source_positions=positions[0],
         max_target_positions=positions[1],
-        left_pad_source=_truth(task.get("left_pad_source", True)),
-        left_pad_target=_truth(task.get("left_pad_target", False)),
+        left_pad_source=truth(task.get("left_pad_source"), True),
+        left_pad_target=truth(task.get("left_pad_target"), False),
+        truncate_source=_truncation(task, positions[0]) if truth(task.get("truncate_source"), False) else None,
+        notes=tuple(f"{checkpoint.path}: {note}" for note in checkpoint.notes),
     )
 
 
@@ -59,8 +58,10 @@ def _positions(checkpoint: "Checkpoint") -> tuple[int | None, int | None]:
     return network.encoder.max_positions if network.encoder else None, network.decoder.max_positions
 
 
-def _truth(value: object) -> bool:
-    return str(value).strip().lower() not in _FALSE
+def _truncation(task: Mapping[str, Any], positions: int | None) -> int | None:
+    """Tokens that longer sources are cut to: the limit of the task, which may be below that of the model."""
+    limits = [limit for limit in (task.get("max_source_positions"), positions) if isinstance(limit, int)]
+    return min(limits, default=None)
 
 
 def _marian(checkpoint: "Checkpoint") -> ModelProfile:
@@ -68,7 +69,13 @@ def _marian(checkpoint: "Checkpoint") -> ModelProfile:
     tables = checkpoint.model_tensors
     source, target = (tables.get(f"{side}_Wemb", tables.get("Wemb")) for side in ("encoder", "decoder"))
     sizes = [None if table is None else int(table.shape[0]) for table in (source, target)]
-    return ModelProfile(source_symbols=sizes[0], target_symbols=sizes[1], left_pad_source=False, marian=True)
+    return ModelProfile(
+        source_symbols=sizes[0],
+        target_symbols=sizes[1],
+        left_pad_source=False,
+        marian=True,
+        right_to_left=checkpoint.right_to_left,
+    )
 
 
 _PROFILES: Mapping[str, Callable[["Checkpoint"], ModelProfile]] = {"fairseq": _fairseq, "marian": _marian}

@@ -30,7 +30,7 @@ def run(name: str, command: Sequence[str], settings: EngineSettings) -> str:
         capture_output=True,
         encoding="utf-8",
         errors="replace",
-        env=_environment(settings),
+        env=child_environment(settings.device.index or 0 if settings.device.type == "cuda" else None, settings.threads),
         check=False,
     )
     if done.returncode:
@@ -38,15 +38,19 @@ def run(name: str, command: Sequence[str], settings: EngineSettings) -> str:
     return done.stdout
 
 
-def _environment(settings: EngineSettings) -> dict[str, str]:
-    """Environment of the process: its number of threads and its GPU."""
+def child_environment(gpu: int | None, threads: int | None) -> dict[str, str]:
+    """Environment of a process of another toolkit.
+
+    Args:
+        gpu: the only GPU that it sees, as torch numbers them in this process; None leaves it those of this process.
+        threads: CPU threads; None leaves the number to the toolkit.
+    """
     found = dict(os.environ)
-    if settings.threads is not None:
-        found["OMP_NUM_THREADS"] = str(settings.threads)
-    if settings.device.type == "cuda":
+    if threads is not None:
+        found["OMP_NUM_THREADS"] = str(threads)
+    if gpu is not None:
         visible = [name for name in found.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-        number = settings.device.index or 0
-        found["CUDA_VISIBLE_DEVICES"] = visible[number] if number < len(visible) else str(number)
+        found["CUDA_VISIBLE_DEVICES"] = visible[gpu] if gpu < len(visible) else str(gpu)
     return found
 
 

@@ -47,7 +47,8 @@ def _add_decoder_layer(
     """Add a layer's: `lengths` are source tokens, steps, words seen by steps, source tokens seen by steps."""
     source, steps, so_far, crossed = lengths
     if isinstance(layer, RecurrentDecoderLayer):
-        found["recurrence"] += 2 * layer.recurrence.weight.numel() * steps
+        matrices = 2 + (layer.recurrence.output_weight is not None)
+        found["recurrence"] += matrices * layer.recurrence.weight.numel() * steps
     else:
         attention = layer.self_attention
         weights = attention.input_weight.numel() + attention.output_weight.numel()

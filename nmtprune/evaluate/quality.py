@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from nmtprune.errors import DataError, EngineError, NmtpruneError, UsageError
 from nmtprune.evaluate.metric import Floats, Metric, Scored, Statistics, TokenLoss
+from nmtprune.evaluate.tokenizers import sacrebleu_tokenizer
 
-__all__ = ["Bleu", "Chrf", "Metric", "Scored", "TokenLoss"]
+__all__ = ["Bleu", "Chrf", "Metric", "Scored", "TextMetric", "TokenLoss"]
 
 _log = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ TOKENIZED_LINES = 100
 """Hypotheses that end in a separate full stop from which on a warning says that the text looks tokenized."""
 
 
-class _SacrebleuMetric(Metric):
+class TextMetric(Metric):
     """A metric of sacrebleu with fixed references; statistics of a (sentence, hypothesis) pair are computed once."""
 
     def __init__(self, metric: Any, references: Sequence[Sequence[str | None]]) -> None:
@@ -31,6 +32,7 @@ class _SacrebleuMetric(Metric):
 
     @property
     def signature(self) -> str:
+        """That of sacrebleu."""
         return str(self._metric.get_signature())
 
     @property
@@ -51,6 +53,7 @@ class _SacrebleuMetric(Metric):
         return Scored(self, np.array(rows, dtype=np.int64))
 
     def corpus_score(self, statistics: Statistics) -> float:
+        """Score of the whole corpus, by sacrebleu."""
         return float(self._metric._compute_score_from_stats(statistics.sum(axis=0).tolist()).score)
 
     def _statistics_of(self, sentence: int, hypothesis: str) -> tuple[int, ...]:
@@ -68,7 +71,7 @@ class _SacrebleuMetric(Metric):
         _log.warning(message, TOKENIZED_LINES, self.name)
 
 
-class Bleu(_SacrebleuMetric):
+class Bleu(TextMetric):
     """Corpus BLEU (Papineni et al. 2002) with sacrebleu's defaults: up to 4-grams, exponential smoothing.
 
     Statistics of a sentence: hypothesis length, closest reference length, 4 matches, 4 totals.
@@ -79,13 +82,19 @@ class Bleu(_SacrebleuMetric):
     sacrebleu_error = 2e-12
 
     def __init__(
-        self, references: Sequence[Sequence[str | None]], *, tokenize: str = "13a", lowercase: bool = False
+        self,
+        references: Sequence[Sequence[str | None]],
+        *,
+        tokenize: str | None = None,
+        language: str | None = None,
+        lowercase: bool = False,
     ) -> None:
         """Prepare references.
 
         Args:
             references: one or several reference streams of one line per sentence; None where a stream has no reference.
-            tokenize: a tokenizer of sacrebleu, `--bleu-tokenize`.
+            tokenize: a tokenizer of sacrebleu, `--bleu-tokenize`; None: the one that it takes for the language.
+            language: of the references, in any spelling.
             lowercase: ignore case.
 
         Raises:
@@ -93,7 +102,7 @@ class Bleu(_SacrebleuMetric):
             EngineError: the packages or the model of that tokenizer are not there.
             DataError: no sentences, streams of different lengths, a sentence without reference.
         """
-        super().__init__(_sacrebleu_bleu(tokenize, lowercase), references)
+        super().__init__(_sacrebleu_bleu(tokenize or sacrebleu_tokenizer(language), lowercase), references)
 
     def scores(self, sums: Floats) -> Floats:
         """Scores [...], float64, of sums [10, ...]; the precisions have the precision of the sums."""
@@ -130,7 +139,7 @@ def _precisions(sums: Floats) -> Floats:
     return np.where((total > 0) & correct.any(axis=0), 100 * credit / np.maximum(total, 1), 0)
 
 
-class Chrf(_SacrebleuMetric):
+class Chrf(TextMetric):
     """Corpus chrF2 (Popović 2015), chrF2++ with `word_order` 2, with sacrebleu's defaults: character 6-grams.
 
     Statistics of a sentence: n-grams of the hypothesis, of the reference, matches; for every order.
@@ -197,7 +206,8 @@ def _sacrebleu_bleu(tokenize: str, lowercase: bool) -> Any:
 def _tokenizer_error(tokenize: str, error: BaseException) -> NmtpruneError:
     extra = {"ja-mecab": "ja", "ko-mecab": "ko"}.get(tokenize)
     if extra and isinstance(error, RuntimeError):
-        return EngineError(f'BLEU tokenizer {tokenize}: its packages are missing: pip install "sacrebleu[{extra}]"')
+        remedy = f'pip install "sacrebleu[{extra}]", or choose another one (--bleu-tokenize char)'
+        return EngineError(f"BLEU tokenizer {tokenize}: its packages are missing: {remedy}")
     reason = " ".join(str(error).split()) or type(error).__name__
     if extra:
         return EngineError(f'BLEU tokenizer {tokenize}: {reason}: pip install --force-reinstall "sacrebleu[{extra}]"')

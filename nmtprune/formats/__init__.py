@@ -3,24 +3,51 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmtprune.errors import CheckpointError
+from nmtprune.errors import CheckpointError, NotFiniteError
+from nmtprune.files import kinds
+from nmtprune.files.places import describe_folder, describe_missing
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
 
 
-def load(path: Path | str) -> "Checkpoint":
+def load(path: Path | str, *, finite: bool = True) -> "Checkpoint":
     """Read a checkpoint; what it is follows from its content, not from its name.
+
+    Args:
+        path: the file.
+        finite: refuse a model with weights that are no finite numbers, which computes nothing.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, no checkpoint, or one that is not supported; all reasons.
+        NotFiniteError: weights that are NaN or infinite.
     """
     path = Path(path)
+    checkpoint = _read(path)
+    if finite and checkpoint.not_finite:
+        raise NotFiniteError(f"{path}: {checkpoint.not_finite}: no model can be run or pruned with such weights")
+    return checkpoint
+
+
+def is_marian(path: Path) -> bool:
+    """Whether a file is, or was meant to be, a Marian model.
+
+    Raises:
+        CheckpointError: it is something else that no toolkit takes for a model, such as a pointer or a web page.
+    """
+    from nmtprune.formats.marian import archive
+
+    if path.is_file():
+        _check_kind(path)
+    return archive.looks_like(path)
+
+
+def _read(path: Path) -> "Checkpoint":
     if not path.exists():
-        raise CheckpointError(f"{path}: there is no such file")
+        raise CheckpointError(f"{path}: {describe_missing(path)}")
     if not path.is_file():
-        what = "a folder; name the checkpoint file in it" if path.is_dir() else "no regular file"
-        raise CheckpointError(f"{path}: is {what}")
+        what = describe_folder(path) if path.is_dir() else "is no regular file"
+        raise CheckpointError(f"{path}: {what}")
     if is_marian(path):
         from nmtprune.formats.marian import MarianCheckpoint
 
@@ -30,8 +57,7 @@ def load(path: Path | str) -> "Checkpoint":
     return FairseqCheckpoint.load(path)
 
 
-def is_marian(path: Path) -> bool:
-    """Whether a file is, or was meant to be, a Marian model."""
-    from nmtprune.formats.marian import archive
-
-    return archive.looks_like(path)
+def _check_kind(path: Path) -> None:
+    found = kinds.no_model(path)
+    if found:
+        raise CheckpointError(f"{path}: {found}")

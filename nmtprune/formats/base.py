@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nmtprune.architecture import Architecture, ModuleId
+from nmtprune.formats import finite
 from nmtprune.plan import Base, Lineage
 
 if TYPE_CHECKING:
@@ -65,6 +66,11 @@ class Checkpoint(ABC):
         return None
 
     @property
+    def right_to_left(self) -> bool:
+        """The model reads and writes the words of a sentence from the last one to the first."""
+        return False
+
+    @property
     @abstractmethod
     def model_tensors(self) -> Mapping[str, "Tensor"]:
         """The model's own tensors under the names of the file: no moving averages, no optimizer state."""
@@ -73,6 +79,22 @@ class Checkpoint(ABC):
     @abstractmethod
     def parameters(self) -> Mapping[str, "Tensor"]:
         """The model's trainable tensors, each shared table once under its first name; no buffers."""
+
+    @cached_property
+    def not_finite(self) -> str | None:
+        """Which of the model's parameters are NaN or infinite, as a message says it; None where all are numbers."""
+        return finite.described(self.parameters)
+
+    @cached_property
+    def copies_not_finite(self) -> str | None:
+        """The same of what changes with the weights: moving averages and optimizer moments."""
+        model = self.model_tensors
+        return finite.described({name: tensor for name, tensor in self.tensors.items() if name not in model})
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of this file, one line each: settings that mean nothing to nmtprune, and the like."""
+        return ()
 
     @property
     @abstractmethod

@@ -72,6 +72,7 @@ def label_smoothing_of(checkpoint: "Checkpoint") -> float:
     from nmtprune.formats.fairseq import FairseqCheckpoint
 
     criterion: Mapping[str, Any] = checkpoint.section("criterion") if isinstance(checkpoint, FairseqCheckpoint) else {}
+    check_criterion(checkpoint)
     # A legacy file has one set of settings for all parts: what the criterion did not ask for may be there all the same.
     found = None if criterion.get("_name") in _UNSMOOTHED else criterion.get("label_smoothing")
     try:
@@ -83,6 +84,23 @@ def label_smoothing_of(checkpoint: "Checkpoint") -> float:
             f"{checkpoint.path}: label_smoothing is {found!r}, not a number from 0 to below 1: give --label-smoothing"
         )
     return value
+
+
+def check_criterion(checkpoint: "Checkpoint") -> None:
+    """Check that a checkpoint was trained with the loss of whole references, which is what nmtprune computes.
+
+    Raises:
+        CheckpointError: the loss of the first words of every reference was left out.
+    """
+    from nmtprune.formats.fairseq import FairseqCheckpoint
+
+    criterion = checkpoint.section("criterion") if isinstance(checkpoint, FairseqCheckpoint) else {}
+    left_out = criterion.get("ignore_prefix_size")
+    if left_out:
+        raise CheckpointError(
+            f"{checkpoint.path}: ignore_prefix_size {left_out!r}: its loss leaves out the first words of every "
+            "reference, which nmtprune counts: use BLEU or chrF"
+        )
 
 
 def importance(

@@ -37,9 +37,13 @@ def drawn(corpus: Corpus, sentences: int, seed: int) -> Corpus:
         corpus,
         source=corpus.source.select(chosen),
         target=None if corpus.target is None else corpus.target.select(chosen),
-        references=None if references is None else tuple(references[place] for place in chosen.tolist()),
+        references=None if references is None else tuple(_at(chosen.tolist(), lines) for lines in references),
         numbers=corpus.numbers[chosen],
     )
+
+
+def _at(places: Sequence[int], lines: Sequence[str]) -> tuple[str, ...]:
+    return tuple(lines[place] for place in places)
 
 
 def on_translations(corpus: Corpus, translations: Sequence[Sequence[int]]) -> Corpus:

@@ -35,6 +35,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": _gelu_tanh,
     "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
     "linear": _linear,
     "swish": F.silu,
 }
@@ -242,7 +243,7 @@ class RecurrentDecoderLayer(DecoderLayer):
 
     def _build_first(self, blueprint: Blueprint, prefix: str) -> None:
         network, weights, width = blueprint.network, blueprint.weights, blueprint.decoder_width
-        self.recurrence = Recurrence(weights, f"{prefix}.recurrence", width)
+        self.recurrence = Recurrence(network.decoder, weights, f"{prefix}.recurrence", width)
         self.around_self = Residual(
             network.decoder, weights, f"{prefix}.recurrence", width, network.layer_norm_epsilon
         )  # fmt: skip

@@ -8,27 +8,42 @@ from torch import Tensor, nn
 
 from nmtprune.model.kernels import linear
 from nmtprune.model.weights import Weights
+from nmtprune.network import Stack
+
+_EPSILON = 1e-9
 
 
 class Recurrence(nn.Module):
     """Simpler simple recurrent unit, SSRU (Kim et al. 2019, section 3.2).
 
-    f_t = sigmoid(W_f x_t + b_f), c_t = f_t * c_{t-1} + (1 - f_t) * W x_t, output relu(c_t), c_0 = 0.
+    f_t = sigmoid(W_f x_t + b_f), c_t = f_t * c_{t-1} + (1 - f_t) * W x_t, output relu(c_t), c_0 = 0. Marian may
+    normalize W x_t and W_f x_t (the former without a bias), and project the output.
     """
 
-    def __init__(self, weights: Weights, prefix: str, width: int) -> None:
+    def __init__(self, stack: Stack, weights: Weights, prefix: str, width: int) -> None:
         super().__init__()
         self.weight = weights.take(f"{prefix}.input.weight", width, width)
         self.gate_weight, self.gate_bias = weights.linear(f"{prefix}.gate", width, width)
+        self.output_weight: nn.Parameter | None = None
+        if stack.recurrence_projection:
+            self.output_weight, self.output_bias = weights.linear(f"{prefix}.output", width, width)
+        norms = ("input_norm", "gate_norm") if stack.recurrence_norm else ()
+        self.norms = nn.ParameterList(weights.take(f"{prefix}.{norm}.weight", width) for norm in norms)
 
     def project(self, x: Tensor) -> "Update":
         """What inputs [B, T, D] do to the cell."""
-        gate = linear(x, self.gate_weight, self.gate_bias).sigmoid()
-        return Update(gate, (1 - gate) * linear(x, self.weight))
+        if self.norms:
+            added = F.layer_norm(linear(x, self.weight), self.weight.shape[:1], self.norms[0], None, _EPSILON)
+            scale, bias = self.norms[1], self.gate_bias
+            gate = F.layer_norm(linear(x, self.gate_weight), self.weight.shape[:1], scale, bias, _EPSILON).sigmoid()
+        else:
+            added, gate = linear(x, self.weight), linear(x, self.gate_weight, self.gate_bias).sigmoid()
+        return Update(gate, (1 - gate) * added)
 
     def output(self, cells: Tensor) -> Tensor:
         """Outputs [B, T, D] for cells [B, T, D]."""
-        return F.relu(cells)
+        output = F.relu(cells)
+        return output if self.output_weight is None else linear(output, self.output_weight, self.output_bias)
 
 
 @dataclass(frozen=True)

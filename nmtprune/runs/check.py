@@ -1,17 +1,22 @@
 """`check`: the verdict on a slim model, for pipelines: quality, speed and size against a baseline."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
+from nmtprune.runs import quality
+from nmtprune.runs.baseline import carries_tests, check_translations, with_remarks
 from nmtprune.runs.bench import contenders as models
 from nmtprune.runs.collect import termination_as_interrupt
+from nmtprune.runs.quality import QualitySettings
 
 if TYPE_CHECKING:
+    from nmtprune.data.corpus import Corpus
     from nmtprune.engines import EngineSettings
+    from nmtprune.evaluate.quality import TextMetric
     from nmtprune.evaluate.significance import SignificanceTest
     from nmtprune.model.search.options import Hypothesis, Search
     from nmtprune.runs.bench.contenders import Contender
@@ -26,7 +31,7 @@ class CheckRun:
         checkpoint: the model in question.
         baseline: what it is compared with.
         data: sentences, with references where quality is asked for.
-        metric: ``bleu`` or ``chrf``.
+        quality: the metric, and on how weak grounds there is a verdict.
         max_drop: so many points of the metric it may be worse; None: not asked for.
         significant: the drop must be smaller with confidence, not only on these sentences.
         min_speedup: so many times as fast it must be; None: not asked for.
@@ -38,14 +43,13 @@ class CheckRun:
         threads: CPU threads; None leaves the number to the engine.
         repeat: rounds of timing that are counted.
         significance: resamples and seed of the interval.
-        bleu_tokenize: sacrebleu's tokenizer.
-        lowercase: ignore case.
+        given: options that only `max_drop` (first) or `min_speedup` (second) has a use for, as the user gave them.
     """
 
     checkpoint: Path
     baseline: Path
     data: DataOptions
-    metric: str
+    quality: QualitySettings
     max_drop: float | None
     significant: bool
     min_speedup: float | None
@@ -57,8 +61,7 @@ class CheckRun:
     threads: int | None
     repeat: int
     significance: "SignificanceTest"
-    bleu_tokenize: str
-    lowercase: bool
+    given: tuple[Sequence[str], Sequence[str]] = ((), ())
 
     def settings(self) -> "EngineSettings":
         """What an engine must know."""
@@ -120,8 +123,13 @@ def check(run: CheckRun, progress: "Progress") -> Verdict:
     _check_options(run)
     opened = models.open_contenders([run.baseline, run.checkpoint], run.data)
     corpus = opened[0].corpus
-    if run.max_drop is not None and corpus.references is None:
-        raise UsageError("--max-drop needs references: name --reference FILE")
+    metric = None
+    if run.max_drop is not None:
+        if corpus.references is None:
+            raise UsageError("--max-drop needs references: name --reference FILE")
+        metric = quality.text_metric(corpus, run.quality)
+        corpus = with_remarks(corpus, run.quality, tests=run.significant)
+        progress.note(metric.signature)
     if run.min_speedup is not None:
         models.check_batches(corpus, [run.batch_size], run.engine, run.search)
     for note in corpus.notes:
@@ -129,14 +137,17 @@ def check(run: CheckRun, progress: "Progress") -> Verdict:
     conditions: list[Condition] = []
     with termination_as_interrupt():
         translated: list[list[list[Hypothesis]]] = []
+        check_first = _baseline_check(run, corpus, metric, progress)
         if run.min_speedup is not None:
-            timings, translated = models.timings(opened, run.engine, run.settings(), run.repeat, progress)
+            timings, translated = models.timings(opened, run.engine, run.settings(), run.repeat, progress, check_first)
             conditions.append(_speed(run, run.min_speedup, timings[1]))
-        if run.max_drop is not None:
-            conditions.insert(0, _quality(run, run.max_drop, opened, translated or _translated(run, opened, progress)))
+        if metric is not None and run.max_drop is not None:
+            translated = translated or _translated(run, opened, progress, check_first)
+            conditions.insert(0, _quality(run, run.max_drop, corpus, metric, translated))
     if run.max_size is not None:
         conditions.append(_size(run.max_size, opened))
     facts = {"checkpoint": str(run.checkpoint), "baseline": str(run.baseline), **corpus.describe()}
+    facts |= {} if metric is None else {"signature": metric.signature}
     return Verdict(tuple(conditions), {**facts, "engine": run.engine, "search": asdict(run.search)})
 
 
@@ -151,47 +162,68 @@ def _check_options(run: CheckRun) -> None:
             faults.append(f"{option} {value:g} is not a number from 0 on")
     if run.max_size is not None and not 0 < run.max_size < float("inf"):
         faults.append(f"--max-size {run.max_size:g} is not a positive number of percent")
+    for option, value, names in zip(
+        ("--max-drop", "--min-speedup"), (run.max_drop, run.min_speedup), run.given, strict=True
+    ):
+        faults += [f"{name} goes with {option}" for name in names if value is None]
+    faults += run.quality.faults()
     if faults:
         raise UsageError.of_faults("check", faults)
 
 
-def _translated(run: CheckRun, opened: "Sequence[Contender]", progress: "Progress") -> "list[list[list[Hypothesis]]]":
+def _baseline_check(
+    run: CheckRun, corpus: "Corpus", metric: "TextMetric | None", progress: "Progress"
+) -> "Callable[[list[list[Hypothesis]]], None]":
+    """What looks at the baseline's translations before anything else is done."""
+
+    def look(found: "list[list[Hypothesis]]") -> None:
+        for remark in check_translations(
+            corpus, metric, models.best(found), run.search, run.quality, f"the baseline {run.baseline}"
+        ):
+            progress.note(remark)
+
+    return look
+
+
+def _translated(
+    run: CheckRun,
+    opened: "Sequence[Contender]",
+    progress: "Progress",
+    first: "Callable[[list[list[Hypothesis]]], None]",
+) -> "list[list[list[Hypothesis]]]":
     from nmtprune.engines import open_engine
 
     progress.begin("translate", len(opened))
     found = []
     for own in opened:
         found.append(open_engine(run.engine, own.checkpoint, run.settings()).translate(own.corpus, {}))
+        if len(found) == 1:
+            first(found[0])
         progress.advance(str(own.path))
     return found
 
 
 def _quality(
-    run: CheckRun, limit: float, opened: "Sequence[Contender]", translated: "list[list[list[Hypothesis]]]"
+    run: CheckRun,
+    limit: float,
+    corpus: "Corpus",
+    metric: "TextMetric",
+    translated: "list[list[list[Hypothesis]]]",
 ) -> Condition:
     """Not worse than by the limit; with `significant` a test of non-inferiority."""
-    from nmtprune.evaluate.comparable import check_words
-    from nmtprune.evaluate.quality import Bleu, Chrf
-
-    corpus = opened[0].corpus
-    references = [corpus.references or ()]
-    metric = (
-        Bleu(references, tokenize=run.bleu_tokenize, lowercase=run.lowercase)
-        if run.metric == "bleu"
-        else Chrf(references, lowercase=run.lowercase)
-    )
-    texts = [[corpus.decode(best[0].tokens) if best else "" for best in found] for found in translated]
-    check_words(corpus.name, texts[0], references[0])
-    scored = [metric.scored(own) for own in texts]
+    scored = [metric.scored(quality.texts_of(corpus, models.best(found))) for found in translated]
     (difference,) = run.significance.compare(scored[0], scored[1:])
     low, high = difference.ci
     held = low if run.significant else difference.delta
     passed = held > -limit if run.significant else held >= -limit
-    values = f"{run.metric} {scored[0].score:.2f} -> {scored[1].score:.2f}, change {difference.delta:+.2f}"
     against = f"lower end {low:+.2f} of the 95 % interval" if run.significant else "the change"
     must = f"must be {'above' if run.significant else 'at least'} {-limit:g}"
-    says = f"{values} ({low:+.2f} to {high:+.2f}); {against} {must}"
-    return Condition("--max-drop", limit, held, (low, high), passed, says)
+    values = f"{metric.name} {scored[0].score:.2f} -> {scored[1].score:.2f}, change {difference.delta:+.2f}"
+    if carries_tests(len(corpus), run.quality):
+        return Condition(
+            "--max-drop", limit, held, (low, high), passed, f"{values} ({low:+.2f} to {high:+.2f}); {against} {must}"
+        )
+    return Condition("--max-drop", limit, held, None, passed, f"{values}; {against} {must}")
 
 
 def _speed(run: CheckRun, limit: float, timing: "models.Timing") -> Condition:

@@ -1,6 +1,7 @@
 """Where a run computes: what `--device` and `--threads` mean on this machine."""
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from nmtprune.errors import UsageError
@@ -8,6 +9,8 @@ from nmtprune.runs.processes import local_rank
 
 if TYPE_CHECKING:
     import torch
+
+_NAME = re.compile(r"auto|cpu|cuda(?::([0-9]+))?")
 
 
 def choose_device(name: str) -> "torch.device":
@@ -20,7 +23,7 @@ def choose_device(name: str) -> "torch.device":
     """
     import torch
 
-    match = re.fullmatch(r"auto|cpu|cuda(?::([0-9]+))?", name)
+    match = _NAME.fullmatch(name)
     if match is None:
         raise UsageError(f"--device '{name}': choose auto, cpu, cuda or cuda:N")
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -32,3 +35,18 @@ def choose_device(name: str) -> "torch.device":
     if number >= there:
         raise UsageError(f"--device {name}: there is no such GPU (there are {there}, numbered from 0)")
     return torch.device("cuda", number)
+
+
+def training_environment(name: str, threads: int | None) -> Mapping[str, str]:
+    """Environment of fairseq-train under `--device` and `--threads`.
+
+    A GPU that is named by its number is the only one that fairseq-train sees; otherwise it trains on all there are.
+    Threads are for the training that has no GPU.
+
+    Raises:
+        UsageError: as for `choose_device`.
+    """
+    from nmtprune.engines.toolkit import child_environment
+
+    device = choose_device(name)
+    return child_environment(device.index if ":" in name else None, threads if device.type == "cpu" else None)

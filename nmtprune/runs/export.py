@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nmtprune import files, provenance
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import EngineError, OutputError
+from nmtprune.runs.collect import termination_as_interrupt
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
@@ -103,7 +104,7 @@ def export(run: ExportRun, progress: "Progress") -> Exported:
     for note in corpus.notes:
         progress.note(f"{corpus.name}: {note}")
     vocabularies = corpus.source_vocabulary, corpus.target_vocabulary
-    with _folder_beside(run.output) as folder:
+    with termination_as_interrupt(), _folder_beside(run.output) as folder:
         ctranslate2.write(checkpoint, vocabularies, folder, run.quantization)
         compared, differences = _compared(run, checkpoint, corpus, folder) if run.verify else (0, ())
         _write_note(run, checkpoint, folder)
@@ -215,18 +216,21 @@ def _folder_beside(output: Path) -> Iterator[Path]:
 
 
 def _put_in_place(folder: Path, output: Path) -> None:
-    """Give the folder the name of the output; an exported model that is there lives until then."""
+    """Give the folder the name of the output; an exported model that is there stays where that fails."""
+    old = folder.with_name(folder.name + ".old")
     try:
         folder.chmod(0o777 & ~_umask())
         if output.exists():
-            old = folder.with_name(folder.name + ".old")
             os.replace(output, old)
+        try:
             os.replace(folder, output)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(folder, output)
+        except BaseException:
+            if old.exists():
+                os.replace(old, output)
+            raise
     except OSError as error:
         raise OutputError(f"{output}: cannot be written: {error.strerror}") from error
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _umask() -> int:

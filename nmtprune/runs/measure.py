@@ -4,51 +4,44 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from nmtprune.architecture import Architecture, ModuleId
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
-from nmtprune.evaluate.comparable import check_words
 from nmtprune.evaluate.metric import Metric, Scored, Statistics, TokenLoss
-from nmtprune.evaluate.quality import Bleu, Chrf
+from nmtprune.runs.baseline import check_loss, check_translations, with_remarks
 from nmtprune.runs.device import choose_device
+from nmtprune.runs.quality import LOSS, QualitySettings, metric_of, texts_of
 from nmtprune.runs.units import Unit, heads_together
 
 if TYPE_CHECKING:
     from nmtprune.data.batching import BatchLimits
     from nmtprune.data.corpus import Corpus
     from nmtprune.engines.base import Ablation, EngineSettings, Kept, Tokens
+    from nmtprune.evaluate.quality import TextMetric
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.search.options import Search
 
-LOSS = "loss"
-DEFAULT_TOKENIZER = "13a"
 
-
-@dataclass(frozen=True)
-class MeasureSettings:
+@dataclass(frozen=True, kw_only=True)
+class MeasureSettings(QualitySettings):
     """What is measured, and by which search.
 
     Attributes:
-        metric: ``bleu``, ``chrf`` or ``loss``.
         engine: what runs the model.
         device: as `--device` names it.
         threads: CPU threads; None leaves the number to torch.
         search: how translations are searched; nothing is for a loss.
         limits: size of batches.
-        bleu_tokenize: sacrebleu's tokenizer.
-        lowercase: ignore case.
     """
 
-    metric: str
     engine: str
     device: str
     threads: int | None
     search: "Search"
     limits: "BatchLimits"
-    bleu_tokenize: str
-    lowercase: bool
 
     def for_engine(self) -> "EngineSettings":
         """What the engine must know."""
@@ -83,9 +76,17 @@ class Measure(ABC):
     def __init__(self, corpus: "Corpus", metric: Metric, ablation: "Ablation", settings: MeasureSettings) -> None:
         self.corpus, self._metric, self._ablation, self._settings = corpus, metric, ablation, settings
 
+    @abstractmethod
     def baseline(self) -> Scored:
-        """The full model; comes before what is masked."""
-        return self.systems([{}])[0]
+        """The full model; comes before what is masked, and is computed once."""
+
+    @abstractmethod
+    def check_baseline(self, model: str) -> list[str]:
+        """Remarks on the full model as the baseline of a comparison; `model` is what a message calls it.
+
+        Raises:
+            DataError: it means nothing, and nobody asked to go on.
+        """
 
     def masked(self, module: ModuleId, kept: Sequence[Sequence[int]]) -> list[Scored]:
         """The model with only these heads left in a module, for each of several choices."""
@@ -138,9 +139,16 @@ class _Translations(Measure):
     """BLEU or chrF."""
 
     def baseline(self) -> Scored:
+        return self._full[1]
+
+    def check_baseline(self, model: str) -> list[str]:
+        metric, settings = cast("TextMetric", self._metric), self._settings
+        return check_translations(self.corpus, metric, self._full[0], settings.search, settings, model)
+
+    @cached_property
+    def _full(self) -> "tuple[list[Tokens], Scored]":
         (found,) = self._ablation.best([{}])
-        check_words(self.corpus.name, self._texts(found), self.corpus.references or ())
-        return self._score(found)
+        return found, self._score(found)
 
     def systems(self, kept: "Sequence[Kept]") -> list[Scored]:
         return [self._score(found) for found in self._ablation.best(kept)]
@@ -149,14 +157,22 @@ class _Translations(Measure):
         return int(self.corpus.source.sizes.sum()) * (1 + self._settings.search.beam)
 
     def _score(self, translations: "Sequence[Tokens]") -> Scored:
-        return cast("Bleu | Chrf", self._metric).scored(self._texts(translations))
-
-    def _texts(self, translations: "Sequence[Tokens]") -> list[str]:
-        return [self.corpus.decode(tokens) if tokens else "" for tokens in translations]
+        metric = cast("TextMetric", self._metric)
+        return metric.scored(texts_of(self.corpus, translations))
 
 
 class _Losses(Measure):
     """Loss per target token."""
+
+    def baseline(self) -> Scored:
+        return self._full
+
+    def check_baseline(self, model: str) -> list[str]:
+        return check_loss(self.corpus, self.baseline(), self._settings, model)
+
+    @cached_property
+    def _full(self) -> Scored:
+        return self.systems([{}])[0]
 
     def systems(self, kept: "Sequence[Kept]") -> list[Scored]:
         return [self._score(losses) for losses in self._ablation.losses(kept)]
@@ -181,42 +197,35 @@ def check_metric_options(settings: MeasureSettings) -> None:
     Raises:
         UsageError: options that mean nothing for the metric, or a device that is not there.
     """
-    faults = []
-    if settings.metric != "bleu" and settings.bleu_tokenize != DEFAULT_TOKENIZER:
-        faults.append("--bleu-tokenize goes with --metric bleu")
-    if settings.metric not in ("bleu", "chrf") and settings.lowercase:
-        faults.append("--lowercase goes with --metric bleu or chrf")
-    if faults:
-        raise UsageError("; ".join(faults), faults)
+    settings.check()
     choose_device(settings.device)
 
 
 def measure(checkpoint: "Checkpoint", sets: Mapping[str, DataOptions], settings: MeasureSettings) -> dict[str, Measure]:
-    """Measures of one model on several sets of sentences.
+    """Measures of one model on several sets of sentences, with remarks on what can be measured there.
 
     Raises:
+        UsageError: files of references for a loss on binarized data, which have their own.
         NmtpruneError: bad data, a tokenizer that is not there, an engine that cannot run the model.
     """
     from nmtprune.data.corpus import load_corpus
     from nmtprune.engines import open_engine
     from nmtprune.engines.profile import profile
+    from nmtprune.methods.importance import check_criterion
 
     loss = settings.metric == LOSS
+    if loss:
+        check_criterion(checkpoint)
+    if loss and any(data.reference and data.source is None for data in sets.values()):
+        raise UsageError("--reference goes with raw text or a search: a loss is that of the binarized target side")
     asked = profile(checkpoint)
     engine = open_engine(settings.engine, checkpoint, settings.for_engine())
-    corpora = {name: load_corpus(data, asked, references=not loss, targets=loss) for name, data in sets.items()}
+    corpora = {
+        name: with_remarks(load_corpus(data, asked, references=not loss, targets=loss), settings)
+        for name, data in sets.items()
+    }
     first = next(iter(corpora))
     corpora[first] = replace(corpora[first], notes=(*corpora[first].notes, *(() if loss else engine.notes)))
     metrics = {name: metric_of(corpus, settings) for name, corpus in corpora.items()}
     kind = _Losses if loss else _Translations
     return {name: kind(corpus, metrics[name], engine.ablation(corpus), settings) for name, corpus in corpora.items()}
-
-
-def metric_of(corpus: "Corpus", settings: MeasureSettings) -> Metric:
-    """The metric on the references of a corpus; a loss needs none."""
-    references = [corpus.references or ()]
-    if settings.metric == "bleu":
-        return Bleu(references, tokenize=settings.bleu_tokenize, lowercase=settings.lowercase)
-    if settings.metric == "chrf":
-        return Chrf(references, lowercase=settings.lowercase)
-    return TokenLoss()

@@ -9,12 +9,13 @@ from nmtprune import files, provenance
 from nmtprune.architecture import HeadId, parse_kinds
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
+from nmtprune.runs import results
 from nmtprune.runs.collect import termination_as_interrupt
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.measure import MeasureSettings, check_metric_options
 from nmtprune.runs.meters import IMPORTANCE, Meter, MeterSettings, check_native, confidence_meter, importance_meter
 from nmtprune.runs.processes import processes
-from nmtprune.runs.results import score_outputs, write_scores
+from nmtprune.runs.report import ReportFiles
 from nmtprune.runs.state import check_state
 from nmtprune.scores import HeadScore, Scores
 
@@ -48,14 +49,14 @@ class MeterRun:
     force: bool
 
     @property
-    def outputs(self) -> dict[str, Path]:
-        """The files that are written, by their kind."""
-        return score_outputs(self.output)
+    def outputs(self) -> ReportFiles:
+        """The files that are written."""
+        return ReportFiles.beside(self.output)
 
     @property
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
-        return [self.checkpoint, *(path for path in (self.data.source, self.data.reference) if path)]
+        return [self.checkpoint, *self.data.texts]
 
 
 def score(run: MeterRun, progress: "Progress") -> Scores | None:
@@ -80,7 +81,7 @@ def _prepare(run: MeterRun, progress: "Progress") -> tuple[Meter, tuple[HeadId, 
     check_native(name, run.measure, run.meters)
     if str(run.output) == "-":
         raise UsageError("-o -: a table and a picture go beside the output: name a file (--format json prints it too)")
-    for output in run.outputs.values():
+    for output in run.outputs:
         files.check_output(output, force=run.force, inputs=run.inputs)
     check_state(run.output, resume=False, force=run.force)
     choose_device(run.measure.device)
@@ -115,7 +116,7 @@ def _score(run: MeterRun, progress: "Progress") -> Scores:
             device=str(choose_device(run.measure.device)),
         ),
     )
-    write_scores(run.outputs, scores, force=run.force, inputs=run.inputs)
+    results.report(scores).write(run.outputs, force=run.force, inputs=run.inputs)
     return scores
 
 

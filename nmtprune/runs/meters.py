@@ -1,13 +1,14 @@
 """Importance and confidence of heads, on the native model: what `score` and `greedy` measure without masking heads."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from nmtprune.architecture import HeadId
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import EngineError
+from nmtprune.runs.baseline import check_direction
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.measure import MeasureSettings
 
@@ -167,9 +168,12 @@ def importance_meter(
     """
     from nmtprune.data.corpus import load_corpus
     from nmtprune.engines.profile import profile
+    from nmtprune.methods.importance import check_criterion
     from nmtprune.methods.measuring import drawn
 
+    check_criterion(checkpoint)
     corpus = load_corpus(data, profile(checkpoint), references=False, targets=True)
+    corpus = replace(corpus, notes=(*corpus.notes, *check_direction(corpus, allowed=run.allow_bad_baseline)))
     if settings.importance_sentences is not None:
         corpus = drawn(corpus, settings.importance_sentences, seed)
     meter = Meter(checkpoint, corpus, settings, run)
@@ -189,6 +193,7 @@ def confidence_meter(
     from nmtprune.engines.profile import profile
 
     corpus = load_corpus(data, profile(checkpoint), references=False, targets=not settings.translates)
+    corpus = replace(corpus, notes=(*corpus.notes, *check_direction(corpus, allowed=run.allow_bad_baseline)))
     meter = Meter(checkpoint, corpus, settings, run)
     _ = meter.model
     return meter

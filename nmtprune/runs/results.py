@@ -1,14 +1,14 @@
 """From the statistics of ablated models to scores with their significance, and to rows of a table."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from nmtprune import files, plots
+from nmtprune import plots
 from nmtprune.architecture import HeadId, ModuleId
 from nmtprune.evaluate.metric import Scored
 from nmtprune.evaluate.significance import SignificanceTest
+from nmtprune.runs.report import Cell, Report, tsv
 from nmtprune.scores import HeadScore, Scores
 
 Mode = Literal["ablate", "all-but-one"]
@@ -91,7 +91,7 @@ def best_heads(scores: Scores) -> dict[ModuleId, HeadScore]:
     return best
 
 
-def rows(scores: Scores) -> Iterator[tuple[str | int | float | None, ...]]:
+def rows(scores: Scores) -> Iterator[tuple[Cell, ...]]:
     """One row of TSV_COLUMNS per head, in full precision; those of the test data last."""
     parts = [(scores.baseline, scores.heads)]
     if scores.test is not None:
@@ -107,27 +107,7 @@ def rows(scores: Scores) -> Iterator[tuple[str | int | float | None, ...]]:
             )  # fmt: skip
 
 
-def tsv(scores: Scores) -> str:
-    """The scores as tab-separated values under a header line."""
-    lines = [TSV_COLUMNS, *rows(scores)]
-    return "".join("\t".join("" if cell is None else str(cell) for cell in line) + "\n" for line in lines)
-
-
-def score_outputs(output: Path) -> dict[str, Path]:
-    """The files of a score file by their kind: itself, the table and the picture beside it."""
-    name = output.name.removesuffix(".json")
-    return {"json": output} | {kind: output.with_name(f"{name}.{kind}") for kind in ("tsv", "png")}
-
-
-def write_scores(outputs: Mapping[str, Path], scores: Scores, *, force: bool, inputs: Iterable[Path]) -> None:
-    """Write the score file last, so that it stands for all three.
-
-    Raises:
-        OutputError: one of them cannot be written.
-    """
-    listed = list(inputs)
+def report(scores: Scores) -> Report:
+    """The score file, its table and its picture."""
     alpha = scores.baseline.get("significance", {}).get("alpha", 0.0)
-    files.write_text(outputs["tsv"], tsv(scores), force=force, inputs=listed)
-    with files.atomic_output(outputs["png"], force=force, inputs=listed) as file:
-        file.write(plots.scores_png(scores, alpha=alpha))
-    scores.write(outputs["json"], force=force, inputs=listed)
+    return Report(json=scores.to_json(), tsv=tsv(TSV_COLUMNS, rows(scores)), png=plots.scores_png(scores, alpha=alpha))

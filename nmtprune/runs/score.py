@@ -26,6 +26,7 @@ from nmtprune.runs.collect import Collector, termination_as_interrupt
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.measure import Measure, MeasureSettings, check_metric_options, measure
 from nmtprune.runs.processes import Processes, processes
+from nmtprune.runs.report import ReportFiles
 from nmtprune.runs.results import ABLATE, ALL_BUT_ONE, Measured, Mode, best_head
 from nmtprune.runs.state import Interrupted, State, check_state, pack, state_path
 from nmtprune.runs.units import Unit, of_best_heads, units
@@ -74,15 +75,15 @@ class ScoreRun:
         return ALL_BUT_ONE if self.all_but_one else ABLATE
 
     @property
-    def outputs(self) -> dict[str, Path]:
-        """The files that are written, by their kind."""
-        return results.score_outputs(self.output)
+    def outputs(self) -> ReportFiles:
+        """The files that are written."""
+        return ReportFiles.beside(self.output)
 
     @property
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
         sets = [self.data] if self.test_data is None else [self.data, self.test_data]
-        return [self.checkpoint, *(path for data in sets for path in (data.source, data.reference) if path)]
+        return [self.checkpoint, *(path for data in sets for path in data.texts)]
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def score(run: ScoreRun, progress: "Progress") -> Scores | None:
                 own.finish()
                 return None
             scores = _assemble(job, state, time.monotonic() - started, progress)
-            results.write_scores(run.outputs, scores, force=run.force, inputs=run.inputs)
+            results.report(scores).write(run.outputs, force=run.force, inputs=run.inputs)
         except KeyboardInterrupt:
             raise _interrupted(job, state) from None
         state.remove()
@@ -137,7 +138,7 @@ def _prepare(run: ScoreRun, progress: "Progress") -> _Job:
     from nmtprune.formats import load
 
     _check_options(run)
-    for output in run.outputs.values():
+    for output in run.outputs:
         files.check_output(output, force=run.force, inputs=run.inputs)
     check_state(run.output, resume=run.resume, force=run.force)
     checkpoint = load(run.checkpoint)
@@ -194,6 +195,9 @@ def _work(job: _Job, own: Processes, state: State | None, progress: "Progress") 
         return
     baseline = {name: part.baseline().statistics for name, part in job.measures.items()}
     if state is not None:
+        for part in job.measures.values():
+            for remark in part.check_baseline(f"the baseline {job.run.checkpoint}"):
+                progress.note(remark)
         state.keep_same(_BASELINE, baseline)
     _stage(job, own, state, left, progress)
     if _TEST in job.measures:

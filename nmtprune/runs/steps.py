@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +122,9 @@ def shown(path: Path) -> str:
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
 
 
-def run_step(step: Step, log: Path, display: Display | None = None, environment: dict[str, str] | None = None) -> None:
+def run_step(
+    step: Step, log: Path, display: Display | None = None, environment: Mapping[str, str] | None = None
+) -> None:
     """Run a command to its end, its output in `log`.
 
     Raises:
@@ -140,7 +142,7 @@ def run_step(step: Step, log: Path, display: Display | None = None, environment:
                 display.update(update)
 
 
-def _lines(step: Step, stdout: int | None, environment: dict[str, str] | None, log: Path) -> Iterator[str]:
+def _lines(step: Step, stdout: int | None, environment: Mapping[str, str] | None, log: Path) -> Iterator[str]:
     """Lines of the running command; StepFailed at the end if its status is not 0."""
     try:
         child = subprocess.Popen(

@@ -5,11 +5,15 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nmtprune import files
-from nmtprune.errors import CheckpointError, TrainingError
+from nmtprune.errors import CheckpointError, NotFiniteError, TrainingError
 from nmtprune.runs.steps import Step, program, shown
 from nmtprune.runs.training_options import Options, value_of
+
+if TYPE_CHECKING:
+    from nmtprune.formats.base import Checkpoint
 from nmtprune.runs.watch import TrainingWatcher
 from nmtprune.user_dir import USER_DIR
 
@@ -109,11 +113,26 @@ class Training:
         return "--arch", "nmtprune", *restored
 
 
+def load_trained(path: Path) -> "Checkpoint":
+    """A checkpoint that a training of ours wrote.
+
+    Raises:
+        TrainingError: weights that are NaN or infinite: the training diverged.
+        CheckpointError: it cannot be read.
+    """
+    from nmtprune.formats import load
+
+    try:
+        return load(path)
+    except NotFiniteError as error:
+        raise TrainingError(f"training diverged: {error}; start over with a lower --lr or --clip-norm") from None
+
+
 def _whole(path: Path) -> bool:
     from nmtprune.formats import load
 
     try:
-        load(path)
+        load(path, finite=False)
     except CheckpointError:
         return False
     return True

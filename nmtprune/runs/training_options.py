@@ -33,7 +33,7 @@ _SCHEDULES = {
 
 _SETTINGS_OF = {
     "--optimizer": {"--adam-betas", "--adam-eps", "--weight-decay"},
-    "--criterion": {"--label-smoothing"},
+    "--criterion": {"--label-smoothing", "--ignore-prefix-size"},
     "--lr-scheduler": {f"--{name.replace('_', '-')}" for names in _SCHEDULES.values() for name in names},
 }
 """Options that only mean something beside another one."""
@@ -143,6 +143,8 @@ def as_it_goes_on(checkpoint: "FairseqCheckpoint", given: Sequence[str]) -> Opti
         found.append(("--criterion", str(criterion)))
     if criterion == _CRITERIA[1]:
         found += [("--label-smoothing", repr(value)) for value in _of(checkpoint, "criterion", "label_smoothing")]
+        left_out = [int(value) for value in _of(checkpoint, "criterion", "ignore_prefix_size")]
+        found += [("--ignore-prefix-size", str(count)) for count in left_out if count]
     if schedule in _SCHEDULES:
         found.append(("--lr-scheduler", str(schedule)))
         found += [
@@ -178,9 +180,13 @@ def _rates(checkpoint: "FairseqCheckpoint") -> list[float]:
 
 
 def _task(task: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    from nmtprune.formats.fairseq.values import truth
+
     for name in ("source_lang", "target_lang"):
         if isinstance(task.get(name), str):
             yield f"--{name.replace('_', '-')}", task[name]
+    if truth(task.get("truncate_source"), False):
+        yield ("--truncate-source",)
 
 
 def _optimizer(optimizer: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

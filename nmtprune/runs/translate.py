@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
 from nmtprune.plan import Plan
+from nmtprune.runs.baseline import check_direction
 from nmtprune.runs.collect import termination_as_interrupt
 from nmtprune.runs.device import choose_device
 
@@ -78,7 +79,7 @@ def translate(run: TranslateRun, progress: "Progress") -> Iterator[tuple[Transla
         progress.note(f"{checkpoint.path}: {note}")
     left_out = total = 0
     for corpus in stream_corpus(run.data, profile(checkpoint), run.buffer_size):
-        for note in corpus.notes:
+        for note in (*corpus.notes, *(() if total else check_direction(corpus))):
             progress.note(f"{corpus.name}: {note}")
         total, left_out = total + corpus.total, left_out + corpus.total - len(corpus)
         yield from _piece(run, engine, corpus, kept)

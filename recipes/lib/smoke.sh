@@ -11,3 +11,5 @@ BEAM=2 TRANSLATE_OPTIONS='--max-len-a 0 --max-len-b 12'
 BENCH_OPTIONS='--batch-size 32 --repeat 2'
 DISK_GB=1 DISK_WHY='a generated corpus and tiny models'
 export OMP_NUM_THREADS=1
+# Models of a smoke have hardly learned anything, which commands that compare would refuse.
+for command in BENCH SCORE GREEDY L0 LOTTERY; do export "NMTPRUNE_${command}_ALLOW_BAD_BASELINE=1"; done

@@ -26,8 +26,12 @@ def slim(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _data(tiny: Path, *options: Any) -> tuple[Any, ...]:
+    return (*_searched(tiny), "--repeat", 2, *options)
+
+
+def _searched(tiny: Path, *options: Any) -> tuple[Any, ...]:
     data = ("--data-bin", tiny.parent / "data-bin", "--subset", "test", "--device", "cpu", "--threads", 1)
-    return (*data, "--beam", 2, "--max-len-b", 8, "--repeat", 2, *options)
+    return (*data, "--beam", 2, "--max-len-b", 8, *options)
 
 
 @pytest.mark.parametrize("engine", ["native", "ctranslate2"])
@@ -65,9 +69,9 @@ def test_a_marian_model_without_references(tmp_path: Path) -> None:
     model, vocabulary = marian_model(tmp_path / "model.npz"), vocabulary_file(tmp_path)
     source, _ = random_texts(tmp_path)
     data = ("--source", source, "--vocabs", vocabulary, vocabulary, "--post-process", "none", "--threads", 1)
-    for engine in ("native", "marian"):
+    for engine, own in (("native", ()), ("marian", ("--marian-batch-length-limit",))):
         result = nmtprune(
-            "bench", model, model, *data, "--engine", engine, "--beam", 2, "--batch-size", 4, "--repeat", 1
+            "bench", model, model, *data, "--engine", engine, "--beam", 2, "--batch-size", 4, "--repeat", 1, *own
         )
         assert result.code == 0, result.stderr
         assert "BLEU" not in result.stdout and f"engine {engine}, 1 threads" in result.stdout
@@ -76,7 +80,7 @@ def test_a_marian_model_without_references(tmp_path: Path) -> None:
 def test_what_bench_refuses(tiny: Path, tmp_path: Path) -> None:
     code, line = refused("bench", tiny, *_data(tiny, "--batch-size", "8,5000"))
     assert code == 2 and line.startswith("--batch-size 5000: test.xx-yy has only ")
-    assert refused("bench", tiny, *_data(tiny), "--repeat", 0)[0] == 2
+    assert refused("bench", tiny, *_searched(tiny), "--repeat", 0)[0] == 2
     assert refused("bench", tiny, *_data(tiny), "--batch-size", "1,x")[0] == 2
     marian = marian_model(tmp_path / "model.npz")
     code, line = refused("bench", tiny, marian, *_data(tiny))
@@ -84,23 +88,31 @@ def test_what_bench_refuses(tiny: Path, tmp_path: Path) -> None:
     assert f"{marian} has another toolkit than {tiny}" in line
     code, line = refused("bench", tiny, *_data(tiny, "--batch-size", 8, "--engine", "marian"))
     assert code == 6
+    one_by_one = ("--engine", "fairseq", "--max-len-a", 1, "--batch-size", "1,8")
+    refusal = (
+        "--batch-size 8: --engine fairseq translates sentences one by one, since it limits the length of translations "
+        "by the longest source of a batch: give --fairseq-batch-length-limit, or --batch-size 1"
+    )
+    assert refused("bench", tiny, *_data(tiny, *one_by_one)) == (2, refusal)
+    given = ("--baseline", tiny, *_data(tiny, *one_by_one[:-1], 8), "--min-speedup", 1)
+    assert refused("check", tiny, *given) == (2, refusal)
 
 
 def test_each_condition_passes_and_fails(tiny: Path, slim: Path) -> None:
     share = 100 * model_bytes(load(slim)) / model_bytes(load(tiny))
-    base = ("--baseline", tiny, *_data(tiny, "--batch-size", 8, "--resamples", 200))
+    base = ("--baseline", tiny, *_searched(tiny, "--batch-size", 8))
     for given, passes in (
         (("--max-size", share + 0.1), True),
         (("--max-size", share - 0.1), False),
-        (("--max-drop", 100), True),
-        (("--min-speedup", 0.0001), True),
-        (("--min-speedup", 1000), False),
+        (("--max-drop", 100, "--resamples", 200), True),
+        (("--min-speedup", 0.0001, "--repeat", 2), True),
+        (("--min-speedup", 1000, "--repeat", 2), False),
     ):
         result = nmtprune("check", slim, *base, *given)
         assert result.code == (0 if passes else 7), result.stderr
         assert result.stdout.startswith(f"{'passed' if passes else 'FAILED'} {given[0]}: ")
         assert result.stdout.count("\n") == 1
-    unmet = ("--max-size", 1, "--min-speedup", 1000, "--max-drop", 100)
+    unmet = ("--max-size", 1, "--min-speedup", 1000, "--repeat", 2, "--max-drop", 100, "--resamples", 200)
     result = nmtprune("check", slim, *base, *unmet, "--format", "json")
     assert result.code == 7 and f"Error: {slim}: not met: --min-speedup, --max-size" in result.stderr
     found = documented(result.stdout)
@@ -112,7 +124,7 @@ def test_each_condition_passes_and_fails(tiny: Path, slim: Path) -> None:
 
 def test_non_inferiority_is_harder_than_the_change(tiny: Path, slim: Path) -> None:
     """The lower end of the interval must be above the margin, which few sentences do not show."""
-    base = ("--baseline", tiny, *_data(tiny, "--resamples", 200), "--metric", "chrf", "--format", "json")
+    base = ("--baseline", tiny, *_searched(tiny, "--resamples", 200), "--metric", "chrf", "--format", "json")
     result = documented(nmtprune("check", slim, *base, "--max-drop", 0).stdout)
     (plain,) = result["conditions"]
     low, high = plain["interval"]
@@ -123,7 +135,7 @@ def test_non_inferiority_is_harder_than_the_change(tiny: Path, slim: Path) -> No
 
 
 def test_what_check_refuses(tiny: Path, slim: Path) -> None:
-    base = (slim, "--baseline", tiny, *_data(tiny))
+    base = (slim, "--baseline", tiny, *_searched(tiny))
     assert refused("check", *base) == (
         2, "check: name at least one condition: --max-drop, --min-speedup or --max-size"
     )  # fmt: skip

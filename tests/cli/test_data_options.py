@@ -41,7 +41,7 @@ def test_every_option_arrives() -> None:
         "--post-process @@ --tokenizer moses --skip-invalid-size-inputs-valid-test --test-subset test"
     )
     data = DataOptions(
-        data_bin=Path("bin"), source=Path("a.gz"), reference=Path("-"), bpe_codes=Path("codes"), source_lang="en",
+        data_bin=Path("bin"), source=Path("a.gz"), reference=(Path("-"),), bpe_codes=Path("codes"), source_lang="en",
         target_lang="de", post_process="@@", tokenizer="moses", skip_invalid=True,
     )  # fmt: skip
     test_data = DataOptions(
@@ -51,10 +51,27 @@ def test_every_option_arrives() -> None:
     assert _run(score, line) == repr(("model.pt", data, test_data))
 
 
+def test_a_subword_model_for_each_side_and_options_of_moses() -> None:
+    line = (
+        "model.pt --data-bin bin --source a --source-sentencepiece s --target-bpe-codes t --tokenizer moses "
+        "--moses-no-dash-splits --moses-no-escape --lowercase-source --lowercase-target"
+    )
+    data = DataOptions(
+        data_bin=Path("bin"), source=Path("a"), source_sentencepiece=Path("s"), target_bpe_codes=Path("t"),
+        tokenizer="moses", moses_no_dash_splits=True, moses_no_escape=True, lowercase_source=True,
+        lowercase_target=True,
+    )  # fmt: skip
+    assert _run(score, line) == repr(("model.pt", data, None))
+    other = "model.pt --data-bin bin --source a --source-bpe-codes s --target-sentencepiece t"
+    sides = {"source_bpe_codes": Path("s"), "target_sentencepiece": Path("t")}
+    expected = DataOptions(data_bin=Path("bin"), source=Path("a"), **sides)
+    assert _run(score, other) == repr(("model.pt", expected, None))
+
+
 def test_raw_test_data() -> None:
     output = _run(score, "m --data-bin bin --sentencepiece spm --test-source a --test-reference b")
     data = DataOptions(data_bin=Path("bin"), sentencepiece=Path("spm"))
-    test_data = DataOptions(data_bin=Path("bin"), sentencepiece=Path("spm"), source=Path("a"), reference=Path("b"))
+    test_data = DataOptions(data_bin=Path("bin"), sentencepiece=Path("spm"), source=Path("a"), reference=(Path("b"),))
     assert output == repr(("m", data, test_data))
 
 
@@ -62,6 +79,16 @@ def test_environment_variables() -> None:
     env = {"NMTPRUNE_SCORE_DATA_BIN": "bin", "NMTPRUNE_SCORE_SUBSET": "test", "NMTPRUNE_SCORE_TOKENIZER": "moses"}
     expected = DataOptions(data_bin=Path("bin"), subset="test", tokenizer="moses")
     assert _run(score, "m", env) == repr(("m", expected, None))
+
+
+def test_several_references_and_one_of_the_environment() -> None:
+    """A colon separates nothing: the variable holds one path."""
+    expected = DataOptions(data_bin=Path("bin"), reference=(Path("a"), Path("b")))
+    assert _run(score, "m --data-bin bin --reference a --reference b") == repr(("m", expected, None))
+    one = DataOptions(data_bin=Path("bin"), reference=(Path("a:b"),))
+    assert _run(score, "m --data-bin bin", {"NMTPRUNE_SCORE_REFERENCE": "a:b"}) == repr(("m", one, None))
+    line = "m --data-bin bin --sentencepiece s --test-source c --test-reference d --test-reference e"
+    assert "reference=(PosixPath('d'), PosixPath('e'))" in _run(score, line)
 
 
 def test_translation_reads_standard_input_unless_told_otherwise() -> None:
@@ -79,8 +106,9 @@ def test_translation_reads_standard_input_unless_told_otherwise() -> None:
         ("m", "data: none given: name --data-bin DIR or --source FILE"),
         (
             "m --data-bin bin --source a",
-            "data: --source needs --sentencepiece MODEL or --bpe-codes FILE "
-            "(or --post-process none, for text whose words are the dictionary's symbols)",
+            "data: --source needs --sentencepiece MODEL or --bpe-codes FILE, for one side or both "
+            "(--source-sentencepiece, ...); text that is segmented already needs --post-process METHOD, and "
+            "--post-process none where its words are the dictionary's symbols",
         ),
         (
             "m --data-bin bin --subset x --source a --sentencepiece s",
@@ -109,6 +137,11 @@ def test_help_names_every_option() -> None:
                  "--post-process", "--tokenizer", "-s, --source-lang", "--skip-invalid-size-inputs-valid-test",
                  "--test-subset", "[default: (valid)]"):  # fmt: skip
         assert name in text
+
+
+def test_references_have_no_options_where_there_are_none() -> None:
+    result = CliRunner().invoke(translate, ["--data-bin", "bin", "--sentencepiece", "s", "--lowercase-target"])
+    assert result.exit_code == 2 and "No such option" in result.output
 
 
 def test_unknown_methods_are_usage_errors() -> None:

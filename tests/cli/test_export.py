@@ -1,7 +1,10 @@
 """`nmtprune export` as a user meets it."""
 
 import json
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,3 +65,32 @@ def test_what_is_refused(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     code, line = refused("export", tiny, *_data(tiny), "-o", tmp_path / "served", "--sentences", 3)
     assert code == 6 and "nothing was written" in line
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_run_that_is_ended_leaves_nothing(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs_export, "_compared", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert nmtprune("export", tiny, *_data(tiny), "-o", tmp_path / "served").code == 130
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_exported_model_stays_where_the_new_one_cannot_take_its_place(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "served"
+    assert nmtprune("export", tiny, *_data(tiny), "-o", output, "--no-verify").code == 0
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    really = os.replace
+
+    def replace(source: Any, target: Any) -> None:
+        if Path(target) == output and not str(source).endswith(".old"):
+            raise OSError(28, "No space left on device")
+        really(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    forced = ("-o", output, "--no-verify", "--quantization", "int8", "--force")
+    assert refused("export", tiny, *_data(tiny), *forced) == (
+        8,
+        f"{output}: cannot be written: No space left on device",
+    )
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [output]

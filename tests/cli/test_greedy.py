@@ -77,6 +77,7 @@ def test_other_formats_are_the_files(tiny: Path, tmp_path: Path, form: str) -> N
 def test_ctrl_c_keeps_the_state(tiny: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     options = ["--data-bin", tiny.parent / "data-bin", "-o", folder, "--order", "random", "--step", 1, *FAST]
+    options.append("--allow-bad-baseline")
     command = [sys.executable, "-m", "nmtprune.cli.main", "greedy", str(tiny), *map(str, options)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120

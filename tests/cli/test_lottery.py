@@ -94,7 +94,8 @@ def test_dry_run(tiny: Path, tmp_path: Path) -> None:
 
 def test_exit_codes(tiny: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    base = ("lottery", "--data-bin", tiny.parent / "data-bin", "--late-reset", tiny, "-o", folder, "--until", "25%")
+    start = ("lottery", "--data-bin", tiny.parent / "data-bin", "-o", folder, "--until", "25%")
+    base = (*start, "--late-reset", tiny)
     assert refused(*base)[0] == 2
     base = (*base, "--prune-updates", 2)
     assert refused(*base, "--converge-iterations", "1,x")[0] == 2
@@ -107,7 +108,7 @@ def test_exit_codes(tiny: Path, tmp_path: Path) -> None:
         2, "options of fairseq-train: --restore-file: set by the command itself"
     )  # fmt: skip
     missing = tmp_path / "none.pt"
-    assert refused(*base, "--late-reset", missing) == (3, f"{missing}: there is no such file")
+    assert refused(*start, "--prune-updates", 2, "--late-reset", missing) == (3, f"{missing}: there is no such file")
     folder.mkdir()
     (folder / "mine").write_text("")
     assert refused(*base) == (8, f"{folder}: is not empty (--force writes into it)")

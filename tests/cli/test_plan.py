@@ -170,7 +170,8 @@ def test_provenance(tiny: Path, output: Path, scores: Path) -> None:
 def test_options_from_the_environment(tiny: Path, output: Path) -> None:
     env = {"NMTPRUNE_PLAN_RANDOM": "25%", "NMTPRUNE_PLAN_SEED": "5"}
     assert made(output, tiny, env=env).keep == made(output, tiny, "--random", "25%", "--seed", "5").keep
-    made(output, tiny, "--remove", "encoder.0", env={"NMTPRUNE_PLAN_SEED": "5"})
+    unused = run(tiny, "--remove", "encoder.0", "-o", output, "--force", env={"NMTPRUNE_PLAN_SEED": "5"})
+    assert (unused.exit_code, unused.stderr) == (2, "Error: --seed goes with --keep and --random, not with --remove\n")
 
 
 def test_a_plan_for_a_slim_checkpoint(tiny: Path, tmp_path: Path, output: Path) -> None:

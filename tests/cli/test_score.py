@@ -18,6 +18,7 @@ from tests.data.builders import write_dictionary
 from tests.fairseq_plugin import commands
 
 FAST = ("--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--kinds", "cross", "--resamples", 2000)
+FAST_ON_FEW = (*(option for option in FAST if option not in ("--device", "cpu")), "--allow-few-sentences")
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +77,7 @@ def test_files(scored: tuple[Path, str, str]) -> None:
         "engine": "native",
         "search": {
             "beam": 1, "lenpen": 1.0, "max_len_a": 0.0, "max_len_b": 6, "min_len": 1, "unkpen": 0.0,
-            "unnormalized": False,
+            "unnormalized": False, "fairseq_batch_length_limit": False,
         },
         "batches": {"max_tokens": 12000, "batch_size": None},
         "significance": {"method": "bootstrap", "resamples": 2000, "seed": 1, "alpha": 0.01, "correction": "holm"},
@@ -294,7 +295,17 @@ def test_colour_only_on_a_terminal(tiny: Path, tmp_path: Path, monkeypatch: pyte
 
 def test_ctrl_c_keeps_the_state(tiny: Path, tmp_path: Path) -> None:
     output, state = tmp_path / "scores.json", tmp_path / "scores.json.state"
-    options = ["--data-bin", tiny.parent / "data-bin", "-o", output, "--device", "cpu", "--beam", 4]
+    options = [
+        "--data-bin",
+        tiny.parent / "data-bin",
+        "-o",
+        output,
+        "--device",
+        "cpu",
+        "--beam",
+        4,
+        "--allow-bad-baseline",
+    ]
     command = [sys.executable, "-m", "nmtprune.cli.main", "score", str(tiny), *map(str, options)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -370,7 +381,7 @@ def test_empty_lines_are_counted(base: tuple[Any, ...], raw: Any) -> None:
     source, reference, options = raw
     source.write_text("w1 w2\n\nw4 w5 w6\nw7\n")
     reference.write_text("w1\n\n\nw7\n")
-    result = nmtprune(*base, *options, *FAST)
+    result = nmtprune(*base, *options, *FAST_ON_FEW)
     assert result.code == 0, result.stderr
     assert f"{source}: empty source sentences: 1 of 4\n" in result.stderr
     assert f"{source}: empty references: 2 of 4\n" in result.stderr
@@ -384,7 +395,7 @@ def test_sentences_beyond_the_positions(base: tuple[Any, ...], raw: Any, tmp_pat
         5,
         f"{where}, first line 3 with 41 source tokens: --skip-invalid-size-inputs-valid-test leaves such sentences out",
     )
-    result = nmtprune(*base, *options, *FAST, "--skip-invalid-size-inputs-valid-test")
+    result = nmtprune(*base, *options, *FAST_ON_FEW, "--skip-invalid-size-inputs-valid-test")
     assert result.code == 0, result.stderr
     positions = "the model's positions (40 source, 40 target tokens)"
     assert f"{source}: left out, longer than {positions}: 1 of 4 sentences\n" in result.stderr

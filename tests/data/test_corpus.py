@@ -91,11 +91,29 @@ def test_sentences_and_references_equal_fairseq(folder: Path) -> None:
     for number, sample in enumerate(task.dataset("valid")):
         assert corpus.source[number].tolist() == sample["source"].tolist()
         assert corpus.target[number].tolist() == sample["target"].tolist()
-    assert corpus.references == tuple(
-        task.tgt_dict.string(sample["target"], None, escape_unk=True) for sample in task.dataset("valid")
-    )
+    decoded = tuple(task.tgt_dict.string(sample["target"], None, escape_unk=True) for sample in task.dataset("valid"))
+    assert corpus.references == (decoded,)
     assert (len(corpus), corpus.total, corpus.name, corpus.notes) == (83, 83, "valid.en-de", ())
     assert corpus.numbers.tolist() == list(range(83))
+
+
+def test_several_references(folder: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for name, path in (("a", first), ("b", second)):
+        path.write_text("".join(f"{name} {number}\n" for number in range(83)))
+    corpus = load_corpus(DataOptions(data_bin=folder, reference=(first, second)))
+    assert corpus.references == tuple(tuple(f"{name} {number}" for number in range(83)) for name in "ab")
+    assert {str(first), str(second)} < set(corpus.inputs)
+    assert corpus.notes == ()
+    for path in (first, second):
+        path.write_text("one line\n")
+    source = tmp_path / "source"
+    source.write_text("h1 h2\nh3\n")
+    raw = DataOptions(data_bin=folder, source=source, reference=(first, second), post_process="none")
+    faults = "; ".join(f"{path}: 1 lines, but {source} has 2 sentences" for path in (first, second))
+    assert _error(raw) == f"{faults}: the reference must have one line per sentence"
+    code = "data: 2 files of references: losses, importance and confidence are measured on one reference per sentence"
+    assert _error(raw, references=False, targets=True) == f"{code}: give one --reference FILE"
 
 
 def test_real_data_equals_fairseq(test_models: Path) -> None:
@@ -104,9 +122,9 @@ def test_real_data_equals_fairseq(test_models: Path) -> None:
         corpus = load_corpus(DataOptions(data_bin=folder, subset=subset), ModelProfile(6000, 6000, "en", "de"))
         task = fairseq_task(folder)
         task.load_dataset(subset)
-        assert corpus.references == tuple(
-            task.tgt_dict.string(sample["target"], "sentencepiece", escape_unk=True) for sample in task.dataset(subset)
-        )
+        samples = task.dataset(subset)
+        decoded = (task.tgt_dict.string(sample["target"], "sentencepiece", escape_unk=True) for sample in samples)
+        assert corpus.references == (tuple(decoded),)
         whole = _fairseq_batches(folder, subset, max_tokens=4000, required_batch_size_multiple=1)
         _assert_same_batches(corpus, BatchLimits(4000, None, 1), whole)
 
@@ -125,11 +143,11 @@ def test_inputs_are_fingerprinted(folder: Path) -> None:
 def test_raw_references_beside_binarized_data(folder: Path, tmp_path: Path) -> None:
     reference = tmp_path / "ref.de.gz"
     reference.write_bytes(gzip.compress("".join(f"Zeile\u2028 {n}\r\n" for n in range(83)).encode()))
-    corpus = load_corpus(DataOptions(data_bin=folder, reference=reference))
-    assert corpus.references == tuple(f"Zeile\u2028 {n}" for n in range(83))
+    corpus = load_corpus(DataOptions(data_bin=folder, reference=(reference,)))
+    assert corpus.references == (tuple(f"Zeile\u2028 {n}" for n in range(83)),)
     assert corpus.inputs[str(reference)] == hashlib.sha256(reference.read_bytes()).hexdigest()
     reference.write_bytes(b"a\n" * 82)
-    assert _error(DataOptions(data_bin=folder, reference=reference)) == (
+    assert _error(DataOptions(data_bin=folder, reference=(reference,))) == (
         f"{reference}: 82 lines, but valid.en-de has 83 sentences: the reference must have one line per sentence"
     )
 
@@ -143,15 +161,18 @@ def test_joined_subsets(folder: Path) -> None:
 
 def test_raw_text(folder: Path, text: Path, tmp_path: Path) -> None:
     reference = tmp_path / "text.de"
-    reference.write_text("T1 t2.\n\nt3\nt4\n", encoding="utf-8")
-    options = DataOptions(data_bin=folder, source=text, reference=reference, post_process="none")
+    reference.write_text("T1 t2.\n\nt3 t3 t3\nt4 t4\n", encoding="utf-8")
+    options = DataOptions(data_bin=folder, source=text, reference=(reference,), post_process="none")
     corpus = load_corpus(options, PROFILE, targets=True)
     assert [ids.tolist() for ids in corpus.source] == [[5, 6, 7, 2], [8, 2], [2], [5, 3, 6, 2]]
-    assert corpus.references == ("T1 t2.", "", "t3", "t4")
+    assert corpus.references == (("T1 t2.", "", "t3 t3 t3", "t4 t4"),)
     assert corpus.target is not None
-    assert [ids.tolist() for ids in corpus.target] == [[3, 3, 2], [2], [7, 2], [8, 2]]
+    assert [ids.tolist() for ids in corpus.target] == [[3, 3, 2], [2], [7, 7, 7, 2], [8, 8, 2]]
     assert corpus.notes == (
-        f"{text}: 1 of 7 tokens (14%) are not in {folder}/dict.en.txt: is this the model's subword model?",
+        f"1 of 7 source tokens (14%) are not in {folder}/dict.en.txt: are subword model, tokenization, casing and "
+        "language those of the model's source side?",
+        f"2 of 7 reference tokens (29%) are not in {folder}/dict.de.txt: are subword model, tokenization, casing and "
+        "language those of the model's target side?",
         "empty source sentences: 1 of 4",
         "empty references: 1 of 4",
     )
@@ -193,14 +214,14 @@ def test_subwords_are_joined_and_unknown_words_escaped(tmp_path: Path) -> None:
     write_dataset(folder / "valid.en-de.en", [[4, 2], [4, 2]])
     write_dataset(folder / "valid.en-de.de", [[4, 5, 6, 8, 2], [7, 3, 4, 2]])
     corpus = load_corpus(DataOptions(data_bin=folder))
-    assert corpus.references == ("der Hund.", "<<unk>> der")
+    assert corpus.references == (("der Hund.", "<<unk>> der"),)
     assert corpus.notes == (
         "joining subwords as --post-process sentencepiece, which the symbols of dict.de.txt suggest",
         "references with unknown words: 1 of 2 (--reference FILE takes the raw text instead)",
     )
     assert corpus.decode([5, 6, 3, 2]) == "Hund<unk>"
     plain = load_corpus(DataOptions(data_bin=folder, post_process="none"))
-    assert plain.references == ("▁der ▁Hu nd .", "▁ <<unk>> ▁der")
+    assert plain.references == (("▁der ▁Hu nd .", "▁ <<unk>> ▁der"),)
 
 
 def test_subword_models_decide_how_symbols_are_joined(folder: Path, tmp_path: Path, text: Path) -> None:
@@ -221,7 +242,7 @@ def test_moses_detokenizes_references(tmp_path: Path) -> None:
         write_dictionary(folder / f"dict.{language}.txt", ["Er", "sagt", ":", "&quot;", "gut", "."])
     for language in ("en", "de"):
         write_dataset(folder / f"valid.en-de.{language}", [[4, 5, 6, 7, 8, 9, 7, 2]])
-    assert load_corpus(DataOptions(data_bin=folder, tokenizer="moses")).references == ('Er sagt: "gut."',)
+    assert load_corpus(DataOptions(data_bin=folder, tokenizer="moses")).references == (('Er sagt: "gut."',),)
 
 
 def _error(options: DataOptions, model: ModelProfile | None = None, **needs: bool) -> str:
@@ -255,7 +276,7 @@ def test_sentences_over_the_positions_are_refused_or_left_out_as_by_fairseq(fold
         f"left out, longer than the model's positions (9 source, 10 target tokens): {len(ignored)} of 83 sentences",
     )
     assert whole.references is not None
-    assert corpus.references == tuple(whole.references[number] for number in kept)
+    assert corpus.references == (tuple(whole.references[0][number] for number in kept),)
     assert (corpus.total, corpus.describe()["left_out"]) == (83, len(ignored))
     theirs = fairseq_task(folder)
     theirs.load_dataset("valid")
@@ -302,13 +323,13 @@ def test_what_is_needed_and_missing(folder: Path, text: Path, tmp_path: Path) ->
     assert (corpus.target, corpus.references) == (None, None)
     reference = tmp_path / "ref"
     reference.write_text("a\nb\nc\n")
-    assert load_corpus(DataOptions(data_bin=one_sided, reference=reference)).references == ("a", "b", "c")
+    assert load_corpus(DataOptions(data_bin=one_sided, reference=(reference,))).references == (("a", "b", "c"),)
 
 
 def test_empty_data(folder: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.touch()
-    raw = DataOptions(data_bin=folder, source=empty, reference=empty, post_process="none")
+    raw = DataOptions(data_bin=folder, source=empty, reference=(empty,), post_process="none")
     assert _error(raw) == f"{empty}: empty: it holds no sentences"
     nothing = write_data_bin(tmp_path / "bin", {"valid": 0})
     assert _error(DataOptions(data_bin=nothing)) == "valid.en-de: empty: it holds no sentences"

@@ -23,16 +23,37 @@ BIN, TEXT, MODEL = Path("bin"), Path("text"), Path("spm.model")
         ),
         (
             {"data_bin": BIN, "source": TEXT},
-            "--source needs --sentencepiece MODEL or --bpe-codes FILE "
-            "(or --post-process none, for text whose words are the dictionary's symbols)",
+            "--source needs --sentencepiece MODEL or --bpe-codes FILE, for one side or both "
+            "(--source-sentencepiece, ...); text that is segmented already needs --post-process METHOD, and "
+            "--post-process none where its words are the dictionary's symbols",
         ),
         (
             {"data_bin": BIN, "sentencepiece": MODEL, "bpe_codes": MODEL},
             "--sentencepiece and --bpe-codes exclude each other",
         ),
         (
-            {"data_bin": BIN, "source": Path("-"), "reference": Path("-"), "sentencepiece": MODEL},
-            "--source and --reference cannot both be standard input",
+            {"data_bin": BIN, "sentencepiece": MODEL, "target_bpe_codes": MODEL, "source_sentencepiece": MODEL},
+            "--sentencepiece is for both sides and excludes --source-sentencepiece, --target-bpe-codes",
+        ),
+        (
+            {"data_bin": BIN, "source_sentencepiece": MODEL, "source_bpe_codes": MODEL},
+            "--source-sentencepiece and --source-bpe-codes exclude each other",
+        ),
+        (
+            {"vocabs": (Path("a.spm"), Path("b.yml")), "source": TEXT, "source_bpe_codes": MODEL},
+            "a.spm splits the source side itself: spm.model goes with a .yml vocabulary",
+        ),
+        (
+            {"data_bin": BIN, "tokenizer": None, "moses_no_escape": True},
+            "--moses-no-escape needs --tokenizer moses",
+        ),
+        (
+            {"data_bin": BIN, "source": TEXT, "post_process": "@@ ", "lowercase_source": True},
+            "--lowercase-source: with --post-process @@  and no subword model text is segmented already",
+        ),
+        (
+            {"data_bin": BIN, "source": Path("-"), "reference": (Path("-"),), "sentencepiece": MODEL},
+            "only one of --source and --reference can be standard input",
         ),
         ({"data_bin": BIN, "subset": "valid,"}, "--subset 'valid,' holds an empty name"),
         (
@@ -57,3 +78,23 @@ def test_subsets() -> None:
     assert DataOptions(data_bin=BIN).subsets == ("valid",)
     assert DataOptions(data_bin=BIN, subset="test, test1").subsets == ("test", "test1")
     assert DataOptions(data_bin=BIN, source=TEXT, post_process="none").subsets == ()
+
+
+def test_the_subword_model_of_a_side() -> None:
+    one = DataOptions(data_bin=BIN, sentencepiece=MODEL)
+    assert one.subword_model("source") == one.subword_model("target") == ("sentencepiece", MODEL)
+    mixed = DataOptions(data_bin=BIN, source=TEXT, source_sentencepiece=MODEL, target_bpe_codes=TEXT)
+    assert (mixed.subword_model("source"), mixed.subword_model("target")) == (
+        ("sentencepiece", MODEL), ("subword_nmt", TEXT),
+    )  # fmt: skip
+    alone = DataOptions(data_bin=BIN, source=TEXT, target_sentencepiece=MODEL)
+    assert alone.subword_model("source") is None
+
+
+def test_text_that_is_segmented_already() -> None:
+    joined = DataOptions(data_bin=BIN, source=TEXT, post_process="sentencepiece")
+    assert joined.segmented("source") and joined.segmented("target")
+    words = DataOptions(data_bin=BIN, source=TEXT, post_process="none")
+    assert not words.segmented("source")
+    split = DataOptions(source=TEXT, vocabs=(Path("a.spm"), Path("b.yml")), post_process="sentencepiece")
+    assert (split.segmented("source"), split.segmented("target")) == (False, True)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nmtprune.data.moses import MosesTokenizer
 from nmtprune.data.subwords import (
     POST_PROCESSES,
     BpeSegmenter,
-    MosesTokenizer,
     SentencePieceSegmenter,
     TextCodec,
     guess_post_process,
@@ -113,22 +113,9 @@ def test_codes_without_a_version_are_those_of_subword_nmt_0_1(tmp_path: Path) ->
     assert BpeSegmenter(path).encode("lower low") == theirs.process_line("lower low")
 
 
-@pytest.mark.parametrize("language", ["en", "de", "fr", "zh", "cs", "src", "de_DE"])
-def test_moses_equals_fairseq(language: str) -> None:
-    from fairseq.data.encoders.moses_tokenizer import MosesTokenizer as Theirs
-
-    theirs = Theirs(
-        SimpleNamespace(source_lang=language, target_lang=language, moses_no_dash_splits=False, moses_no_escape=False)
-    )
-    ours = MosesTokenizer(language)
-    for text in SENTENCES:
-        assert ours.encode(text) == theirs.encode(text)
-        assert ours.decode(theirs.encode(text)) == theirs.decode(theirs.encode(text))
-
-
 def test_codec_goes_both_ways(bpe_codes: Path) -> None:
     tokenizers = {"source": MosesTokenizer("en"), "target": MosesTokenizer("de")}
-    codec = TextCodec("subword_nmt", BpeSegmenter(bpe_codes), tokenizers)
+    codec = TextCodec("subword_nmt", {"source": BpeSegmenter(bpe_codes)}, tokenizers, tokenizers["target"])
     symbols = codec.encode(' The "lowest" well-known cat, <&>. \n', "source")
     assert "@@" in symbols
     assert codec.decode(symbols) == 'The "lowest" well-known cat, < & >.'
@@ -176,8 +163,42 @@ def test_damaged_sentencepiece_models(tmp_path: Path, sentencepiece_model: Path)
     assert _error(SentencePieceSegmenter, path) == f"{path}: cannot be read: No such file or directory"
     path.write_bytes(b"")
     assert _error(SentencePieceSegmenter, path) == f"{path}: no SentencePiece model: the file is empty"
-    for content in (b"the 5\nof 3\n", sentencepiece_model.read_bytes()[:-50]):
-        path.write_bytes(content)
-        assert _error(SentencePieceSegmenter, path) == (
-            f"{path}: no SentencePiece model: that file usually ends in .model"
-        )
+    path.write_bytes(sentencepiece_model.read_bytes()[:-50])
+    assert _error(SentencePieceSegmenter, path) == f"{path}: a SentencePiece model that is damaged or truncated"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"the 5\nof 3\n", "it is a list of words with their counts, such as fairseq's dictionaries"),
+        (b"#version: 0.2\na b\n", "it holds BPE codes: name it with --bpe-codes"),
+        (b"a b 7\nab c 5\n", "it holds BPE codes: name it with --bpe-codes"),
+        ("<unk>\t0\n▁the\t-3.2\n".encode(), "it is a list of SentencePiece's pieces: name the model, spm.model"),
+        (b'{"a": 0}', "it is JSON"),
+        (b'"a": 0\n"b": 1\n', "it is a vocabulary"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n",
+         "it is a Git LFS pointer, not the file of 12345 bytes itself: run git lfs pull, or download the file"),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_sentencepiece_model(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "spm.vocab"
+    path.write_bytes(content)
+    assert _error(SentencePieceSegmenter, path) == f"{path}: no SentencePiece model: {reason}"
+
+
+def test_files_that_are_no_codes(tmp_path: Path, sentencepiece_model: Path) -> None:
+    assert _error(BpeSegmenter, sentencepiece_model) == (
+        f"{sentencepiece_model}: no BPE codes: it is a SentencePiece model: name it with --sentencepiece"
+    )
+    path = tmp_path / "codes"
+    path.write_text("the 12\nof 7\n")
+    words = "it is a list of words with their counts, such as fairseq's dictionaries"
+    assert _error(BpeSegmenter, path) == f"{path}: no BPE codes: {words}"
+    path.write_text("<unk>\t0\n▁the\t-3.2\n")
+    assert _error(BpeSegmenter, path) == (
+        f"{path}: no BPE codes: it is a list of SentencePiece's pieces: name the model, codes.model"
+    )
+    path.write_text("#version: 0.2\nĠ t\nĠ a\nh e\n")
+    assert _error(BpeSegmenter, path) == (
+        f"{path}: no BPE codes of subword-nmt or fastBPE: they are of byte-level BPE (GPT-2's)"
+    )

@@ -90,7 +90,7 @@ def test_missing_files(tmp_path: Path) -> None:
         list(stream_lines(tmp_path / "none"))
     with pytest.raises(DataError) as caught:
         read_text(tmp_path)
-    assert str(caught.value) == f"{tmp_path}: cannot be read: Is a directory"
+    assert str(caught.value) == f"{tmp_path}: is a folder: name the file in it"
 
 
 def test_lines_are_read_when_they_are_asked_for() -> None:

@@ -3,7 +3,7 @@
 import gc
 import importlib.util
 import subprocess
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -93,6 +93,7 @@ def test_batches_are_those_of_the_corpus(
 @pytest.mark.parametrize(
     "search",
     [SEARCH, SearchOptions(beam=1, max_len_b=9), SearchOptions(beam=2, lenpen=0.3, max_len_a=0.7, max_len_b=2),
+     SearchOptions(beam=2, max_len_a=0.7, max_len_b=2, fairseq_batch_length_limit=True),
      SearchOptions(beam=4, min_len=5, max_len_b=9, unkpen=-3.5),
      SearchOptions(beam=30, max_len_b=4, unnormalized=True)],
     ids=lambda search: ",".join(map(str, asdict(search).values())),
@@ -188,12 +189,12 @@ def test_reasons() -> None:
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert toolkit._environment(replace(_settings(), threads=None))["OMP_NUM_THREADS"] == "7"
-    assert toolkit._environment(replace(_settings(), threads=3))["OMP_NUM_THREADS"] == "3"
-    assert "CUDA_VISIBLE_DEVICES" not in toolkit._environment(replace(_settings(), threads=3))
-    assert toolkit._environment(replace(_settings(), device=torch.device("cuda", 1)))["CUDA_VISIBLE_DEVICES"] == "1"
+    assert toolkit.child_environment(gpu=None, threads=None)["OMP_NUM_THREADS"] == "7"
+    assert toolkit.child_environment(gpu=None, threads=3)["OMP_NUM_THREADS"] == "3"
+    assert "CUDA_VISIBLE_DEVICES" not in toolkit.child_environment(gpu=None, threads=3)
+    assert toolkit.child_environment(gpu=1, threads=None)["CUDA_VISIBLE_DEVICES"] == "1"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-5")
-    assert toolkit._environment(replace(_settings(), device=torch.device("cuda", 1)))["CUDA_VISIBLE_DEVICES"] == "GPU-5"
+    assert toolkit.child_environment(gpu=1, threads=None)["CUDA_VISIBLE_DEVICES"] == "GPU-5"
 
 
 def test_models_that_it_cannot_run(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,13 +34,16 @@ def _settings(search: MarianSearchOptions = SEARCH) -> EngineSettings:
     return EngineSettings(search, BatchLimits.of(None, 4), torch.device("cpu"), 1)
 
 
+ALONE = EngineSettings(SEARCH, BatchLimits.of(None, 1), torch.device("cpu"), 1)
+
+
 def _corpus(checkpoint: MarianCheckpoint, folder: Path, empty: bool = True) -> Corpus:
     source, target = random_texts(folder)
     if empty:
         source.write_text("\n" + source.read_text())
         target.write_text("w3\n" + target.read_text())
     vocabulary = vocabulary_file(folder)
-    options = DataOptions(source=source, reference=target, vocabs=(vocabulary, vocabulary), post_process="none")
+    options = DataOptions(source=source, reference=(target,), vocabs=(vocabulary, vocabulary), post_process="none")
     return load_corpus(options, profile(checkpoint), references=False, targets=True)
 
 
@@ -54,9 +57,11 @@ def ssru(tmp_path: Path) -> MarianCheckpoint:
     return MarianCheckpoint.load(marian_model(tmp_path / "model.npz", **SSRU))
 
 
-def test_both_engines_translate_and_score_alike(ssru: MarianCheckpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_batch", [False, True], ids=["one by one", "in batches"])
+def test_both_engines_translate_and_score_alike(ssru: MarianCheckpoint, tmp_path: Path, by_batch: bool) -> None:
     corpus = _corpus(ssru, tmp_path)
-    native, marian = (open_engine(name, ssru, _settings()) for name in ("native", "marian"))
+    settings = _settings(replace(SEARCH, marian_batch_length_limit=by_batch))
+    native, marian = (open_engine(name, ssru, settings) for name in ("native", "marian"))
     systems: list[Kept] = [{}, _some_kept(ssru)]
     for kept in systems:
         own, theirs = native.translate(corpus, kept), marian.translate(corpus, kept)
@@ -167,6 +172,18 @@ def test_symbols_that_no_text_can_hold_and_ids_without_any(tmp_path: Path) -> No
 
 def test_pre_norm_decoders_are_named(tmp_path: Path) -> None:
     pre_norm = load(marian_model(tmp_path / "pre.npz", **VARIANTS["pre-norm with norms at both ends"]))
-    (note,) = open_engine("marian", pre_norm, _settings()).notes
+    (note,) = open_engine("marian", pre_norm, ALONE).notes
     assert note.startswith("pre-norm decoder: Marian up to 1.12 does not normalize")
-    assert open_engine("marian", load(marian_model(tmp_path / "post.npz")), _settings()).notes == ()
+    assert open_engine("marian", load(marian_model(tmp_path / "post.npz")), ALONE).notes == ()
+
+
+def test_batches_that_marian_does_not_get_are_named(ssru: MarianCheckpoint) -> None:
+    (note,) = open_engine("marian", ssru, _settings()).notes
+    assert note == (
+        "--engine marian translates sentences one by one, since it limits the length of translations by the longest "
+        "source of a batch (--marian-batch-length-limit: in batches, with that limit)"
+    )
+    by_batch = _settings(replace(SEARCH, marian_batch_length_limit=True))
+    not_asked_for = EngineSettings(SEARCH, BatchLimits.of(), torch.device("cpu"), 1)
+    for settings in (by_batch, not_asked_for, ALONE):
+        assert open_engine("marian", ssru, settings).notes == ()

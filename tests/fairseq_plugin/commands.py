@@ -62,10 +62,11 @@ def train(data: Path, save_dir: Path, *options: Any) -> list[float]:
     return losses
 
 
-def validate(path: Path, data: Path) -> list[float]:
+def validate(path: Path, data: Path, *options: Any) -> list[float]:
     """Run fairseq-validate; the sum of the losses of every batch."""
+    fixed = ("--task", "translation", "--max-tokens", 60, "--cpu", "--num-workers", 0)
     with _losses("valid_step") as losses:
-        run("validate", data, "--path", path, "--task", "translation", "--max-tokens", 60, "--cpu", "--num-workers", 0)
+        run("validate", data, "--path", path, *fixed, *options)
     return losses
 
 

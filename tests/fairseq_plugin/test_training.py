@@ -81,12 +81,9 @@ def test_fine_tuning_starts_at_the_masked_models_loss(files: Files, tmp_path: Pa
     expected = train(files.data, tmp_path / "b", "--arch", "transformer", *stock, option, files.masked, *options)
     assert found[0] == pytest.approx(expected[0], rel=1e-6)
     assert lineage_of(tmp_path / "a" / "checkpoint_last.pt") == lineage_of(files.cut)
-    resumed = (
-        train(files.data, tmp_path / "a", "--arch", "nmtprune", option, files.cut, *ADAM, "--max-epoch", 3)
-        if option == "--finetune-from-model"
-        else [0.0]
-    )
-    assert len(resumed) == 1
+    if option == "--finetune-from-model":  # which goes on where its folder has a checkpoint
+        resumed = train(files.data, tmp_path / "a", "--arch", "nmtprune", option, files.cut, *ADAM, "--max-epoch", 3)
+        assert len(resumed) == 1
 
 
 def test_training_from_a_stock_checkpoint(files: Files, tmp_path: Path) -> None:

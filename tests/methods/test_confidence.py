@@ -108,7 +108,7 @@ def test_tokens_count_alike_whatever_the_length_of_their_sentence(plain: Example
 def test_translations_take_the_place_of_references(plain: Example) -> None:
     assert plain.corpus.target is not None
     translations = [(5 + place, *sentence.tolist()[1:]) for place, sentence in enumerate(plain.corpus.target)]
-    translated = replace(plain.corpus, references=tuple("" for _ in translations))
+    translated = replace(plain.corpus, references=(tuple("" for _ in translations),))
     corpus = on_translations(translated, translations)
     assert [tuple(sentence.tolist()) for sentence in corpus.target or ()] == translations
     assert corpus.references is None

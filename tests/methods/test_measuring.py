@@ -17,14 +17,14 @@ def plain(build: Build) -> Example:
 
 
 def test_sentences_are_drawn_by_the_seed(plain: Example) -> None:
-    corpus = replace(plain.corpus, references=tuple(map(str, range(len(plain.corpus)))))
+    corpus = replace(plain.corpus, references=(tuple(map(str, range(len(plain.corpus)))),))
     draws = {seed: drawn(corpus, 6, seed) for seed in (0, 1, 2)}
     chosen = {seed: draw.numbers.tolist() for seed, draw in draws.items()}
     assert chosen[0] == drawn(corpus, 6, 0).numbers.tolist()
     assert len({tuple(numbers) for numbers in chosen.values()}) == 3
     for seed, draw in draws.items():
         assert len(draw) == len(set(chosen[seed])) == 6 and chosen[seed] == sorted(chosen[seed])
-        assert draw.references == tuple(map(str, chosen[seed]))
+        assert draw.references == (tuple(map(str, chosen[seed])),)
         assert draw.target is not None and corpus.target is not None
         for place, number in enumerate(chosen[seed]):
             assert draw.source[place].tolist() == corpus.source[number].tolist()

@@ -33,6 +33,7 @@ from nmtprune.runs.progress import Silent
 from nmtprune.runs.score import score
 from nmtprune.runs.state import Interrupted, State
 from tests.conftest import Build
+from tests.marian_builders import marian_model
 from tests.methods.support import corpus
 from tests.runs.test_score import SEARCH, _Oracle
 from tests.runs.test_score import _run as score_run
@@ -41,7 +42,10 @@ METERS = MeterSettings("sentence", "layer", 10, None, "references", False)
 
 
 def _run(checkpoint: Path, output: Path, **changes: Any) -> GreedyRun:
-    settings = MeasureSettings("bleu", "native", "cpu", 1, SEARCH, BatchLimits.of(60), "13a", False)
+    settings = MeasureSettings(
+        metric="bleu", engine="native", device="cpu", threads=1, search=SEARCH, limits=BatchLimits.of(60),
+        allow_bad_baseline=True,
+    )  # fmt: skip
     values: dict[str, Any] = {
         "checkpoints": (checkpoint,),
         "data": DataOptions(data_bin=checkpoint.parent / "data-bin", subset="valid"),
@@ -100,8 +104,8 @@ def test_every_point_is_a_search_of_its_own(tiny: Path, swept: tuple[Path, Greed
             values.add(step["bleu"])
         assert curve["steps"][0]["p"] == 1 and curve["steps"][0]["ci"] == [curve["steps"][0]["bleu"]] * 2
     assert len(values) > 6
-    assert (folder / "curve.json").read_text() == result.json
-    assert (folder / "curve.tsv").read_text() == result.tsv
+    assert (folder / "curve.json").read_text() == result.report.json
+    assert (folder / "curve.tsv").read_text() == result.report.tsv
 
 
 def test_files(swept: tuple[Path, GreedyResult]) -> None:
@@ -403,6 +407,16 @@ def test_what_cannot_be(tiny: Path, build: Build, tmp_path: Path) -> None:
         UsageError,
         f"checkpoints of one training run have the same heads as {tiny}: {wider}: encoder heads 2, 2, not 4, 4",
         checkpoints=(tiny, wider),
+    )
+    early, late = (
+        marian_model(tmp_path / f"{name}.npz", dec_depth=3, transformer_tied_layers=tied)
+        for name, tied in (("early", [1, 1, 3]), ("late", [1, 2, 2]))
+    )
+    refused(
+        UsageError,
+        f"checkpoints of one training run have the same heads as {early}: {late}: decoder layers are tied in another "
+        f"way; {late}: cross layers are tied in another way",
+        checkpoints=(early, late),
     )
     refused(
         BudgetError,

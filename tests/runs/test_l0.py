@@ -1,9 +1,10 @@
 """Runs of `l0` with real fairseq-train: what they leave, that what is evaluated is what is cut, resuming, refusals."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -14,12 +15,14 @@ from nmtprune.errors import CheckpointError, OutputError, TrainingError, UsageEr
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.formats import load
 from nmtprune.plan import Plan
+from nmtprune.runs.l0 import loop
 from nmtprune.runs.l0.gated import chosen_checkpoint, load_gated
 from nmtprune.runs.l0.loop import L0Result, l0
 from nmtprune.runs.l0.setup import L0Run
 from nmtprune.runs.measure import MeasureSettings
 from nmtprune.runs.progress import Silent
 from nmtprune.runs.state import Interrupted, State
+from nmtprune.runs.steps import Display, Step, StepFailed
 from tests.cli.running import nmtprune
 from tests.runs.test_score import SEARCH
 
@@ -27,7 +30,10 @@ FAST = ("--max-update", "6", "--lr", "0.03", "--warmup-updates", "0", "--log-int
 
 
 def _run(checkpoint: Path, output: Path, **changes: Any) -> L0Run:
-    measure = MeasureSettings("bleu", "native", "cpu", 1, SEARCH, BatchLimits.of(60), "13a", False)
+    measure = MeasureSettings(
+        metric="bleu", engine="native", device="cpu", threads=1, search=SEARCH, limits=BatchLimits.of(60),
+        allow_bad_baseline=True,
+    )  # fmt: skip
     values: dict[str, Any] = {
         "data": DataOptions(data_bin=checkpoint.parent / "data-bin", subset="valid"),
         "weights": (0.5,),
@@ -64,7 +70,7 @@ def test_what_is_evaluated_is_what_is_cut(tiny: Path, several: tuple[Path, L0Res
         assert slim.architecture.count() == plan.count_kept() == 18
         assert run["slim"]["parameters"] == sum(tensor.numel() for tensor in slim.parameters.values())
         plan.check(load(own / "checkpoints" / "checkpoint_last.pt").base)
-    assert (folder / "l0.json").read_text() == result.json
+    assert (folder / "l0.json").read_text() == result.report.json
     header, *rows = [line.split("\t") for line in (folder / "l0.tsv").read_text().splitlines()]
     assert header[:5] == ["l0_weight", "kept", "encoder", "decoder", "cross"] and len(rows) == 2
     assert (folder / "l0.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
@@ -185,3 +191,18 @@ def test_weights_of_the_slim_model_are_the_trained_ones(several: tuple[Path, L0R
     gated, slim = load(own / "checkpoints" / "checkpoint_last.pt"), load(own / "slim.pt")
     name = "encoder.layers.0.fc1.weight"
     assert torch.equal(gated.model_tensors[name], slim.model_tensors[name])
+
+
+def test_threads_are_those_of_fairseq_train(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, str] = {}
+
+    def started(step: Step, log: Path, _display: Display, environment: Mapping[str, str]) -> NoReturn:
+        seen.update(environment)
+        raise StepFailed(TrainingError("seen enough"), step, log)
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    monkeypatch.setattr(loop, "run_step", started)
+    run = _run(tiny, tmp_path / "run")
+    with pytest.raises(TrainingError, match="seen enough"):
+        l0(replace(run, measure=replace(run.measure, threads=2)), Silent())
+    assert seen["OMP_NUM_THREADS"] == "2"

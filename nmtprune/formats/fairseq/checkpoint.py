@@ -14,6 +14,7 @@ from nmtprune.formats.base import Checkpoint, HeadAxis, fingerprint
 from nmtprune.formats.fairseq import (
     averages,
     containers,
+    fields,
     fresh,
     gated,
     inert,
@@ -22,6 +23,7 @@ from nmtprune.formats.fairseq import (
     optimizer,
     settings,
     storage,
+    tasks,
     training,
 )
 from nmtprune.formats.fairseq.containers import State
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nmtprune.network import Network
+
+_SHOWN = 5
+"""Unknown settings that a remark names."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -135,6 +140,20 @@ class FairseqCheckpoint(Checkpoint):
     def open_heads(self) -> Mapping[ModuleId, tuple[int, ...]] | None:
         """By module with gates, the heads that are open at test time; None for a model without gates."""
         return self.gates.open if self.gates else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks on a task and on settings that stock fairseq does not know: it ignores them, and so does nmtprune."""
+        task = self.section("task")
+        found = [tasks.note(task)]
+        unknown = fields.unknown(self.section("model"), task)
+        if unknown:
+            more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+            found.append(
+                f"settings that stock fairseq does not have and ignores: {', '.join(unknown[:_SHOWN])}{more}; code "
+                "that reads them would compute something else"
+            )
+        return tuple(note for note in found if note)
 
     def section(self, name: str) -> dict[str, Any]:
         """Settings of another part of fairseq: ``task``, ``criterion``, ``optimizer``, ..."""

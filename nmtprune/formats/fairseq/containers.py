@@ -1,6 +1,7 @@
 """The settings inside a checkpoint, whatever holds them: OmegaConf, a dict or a Namespace, under `cfg` or `args`."""
 
 import copy
+import re
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -30,7 +31,18 @@ def section(state: State, name: str) -> dict[str, Any]:
         found = fields(state["args"]) or {}
         key = {"model": "arch"}.get(name, name)
         return {**found, "_name": found.get(key, found.get("_name") if name == "model" else None)}
-    return fields((fields(state.get("cfg")) or {}).get(name)) or {}
+    cfg = fields(state.get("cfg")) or {}
+    return {key: _resolved(value, cfg) for key, value in (fields(cfg.get(name)) or {}).items()}
+
+
+def _resolved(value: Any, cfg: dict[str, Any]) -> Any:
+    """What a reference to another field stands for: ``${task.tokens_per_sample}``; flat names serve for groups too."""
+    reference = re.fullmatch(r"\$\{(\w+)\.([\w.]+)\}", value) if isinstance(value, str) else None
+    if reference is None:
+        return value
+    there = fields(cfg.get(reference[1])) or {}
+    found = there.get(reference[2].replace(".", "_"), value)
+    return value if isinstance(found, str) and found.startswith("${") else found
 
 
 def walk(container: Any) -> Iterator[tuple[str, Any]]:

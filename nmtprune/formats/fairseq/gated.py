@@ -4,15 +4,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nmtprune.architecture import ModuleId
-from nmtprune.errors import CheckpointError
+from nmtprune.errors import CheckpointError, NotFiniteError
 from nmtprune.formats.fairseq import containers, optimizer
 from nmtprune.formats.fairseq.containers import State
 from nmtprune.formats.fairseq.layout import attention_prefix
 from nmtprune.formats.fairseq.settings import Description
+from nmtprune.formats.finite import described
 from nmtprune.gates import PARAMETER, SETTING, GateSettings, factors_at_test, open_masks
 
 
@@ -68,7 +68,7 @@ def _log_alphas(
         theta, heads = tensors.get(name), description.architecture[module].stored_heads
         if theta is None or not isinstance(theta, Tensor):
             faults.append(f"{name} is missing")
-        elif tuple(theta.shape) != (heads,) or not bool(torch.isfinite(theta).all()):
+        elif tuple(theta.shape) != (heads,):
             faults.append(f"{name} is no list of {heads} finite numbers")
         else:
             found[module] = settings.log_alpha(theta)
@@ -79,6 +79,9 @@ def _log_alphas(
         faults.append(f"{settings.target_heads} heads shall stay open, {gated} have gates")
     if faults:
         raise CheckpointError.of_faults(f"{where}: gates", faults)
+    broken = described({name: tensors[name] for name in wanted})
+    if broken:
+        raise NotFiniteError(f"{where}: gates: {broken}")
     return found
 
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from torch import Tensor
 
 from nmtprune.errors import CheckpointError
-from nmtprune.formats.fairseq import inert
+from nmtprune.formats.fairseq import forms, inert
 
 OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How files of `torch.save` before torch 1.6 begin: its magic number as a pickle."""
@@ -26,6 +25,8 @@ _CHUNK = 1 << 20
 _WORKERS = 4
 _SHOWN = 120
 _REFUSED = re.compile(r"GLOBAL (\S+)")
+_MODEL = re.compile(r"(fairseq\.(models|modules)|torch\.nn|transformers)\.")
+"""Classes of which a file names one where a whole model was pickled, not its tensors."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -79,13 +80,17 @@ def _sniff_zip(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
-        raise CheckpointError(f"{path}: damaged or truncated (incomplete zip archive)") from None
+        raise CheckpointError(
+            f"{path}: damaged or truncated (incomplete zip archive): copy or download it again"
+        ) from None
     names = [entry.filename for entry in entries]
     if not any(name.endswith("/data.pkl") for name in names):
         what = "an .npz archive of NumPy" if any(name.endswith(".npy") for name in names) else "a zip archive"
         raise CheckpointError(f"{path}: not a fairseq checkpoint ({what} without a torch file in it)")
     if any(name.endswith("/constants.pkl") for name in names):
-        raise CheckpointError(f"{path}: not a fairseq checkpoint (a TorchScript archive)")
+        raise CheckpointError(
+            f"{path}: not a fairseq checkpoint (a TorchScript archive: name the checkpoint that it was exported from)"
+        )
     _check_sums(path, entries)
     return all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
 
@@ -123,7 +128,9 @@ def _explain(error: Exception) -> str:
     text = str(error)
     named = _REFUSED.search(text)
     if named:
-        return f"refused: it names {named[1]}, and no code that a file names is run"
+        refused = f"refused: it names {named[1]}, and no code that a file names is run"
+        whole = ": a whole model was pickled; save its tensors as fairseq-train does" if _MODEL.match(named[1]) else ""
+        return refused + whole
     if isinstance(error, MemoryError):
         return "needs more memory than there is"
     text = text.rpartition("WeightsUnpickler error:")[2].partition("Check the documentation")[0]
@@ -133,28 +140,11 @@ def _explain(error: Exception) -> str:
 
 def _checked(state: Any, path: Path) -> dict[str, Any]:
     """The state, after a look at its outer form."""
-    reason = _form_fault(state)
+    reason = forms.fault(state)
     if reason:
         raise CheckpointError(f"{path}: not a fairseq checkpoint ({reason})")
-    unfit = [name for name, tensor in state["model"].items() if not _is_plain(tensor)]
+    unfit = [name for name, tensor in state["model"].items() if not forms.is_plain(tensor)]
     if unfit:
         raise CheckpointError(f"{path}: not a fairseq checkpoint (model entry '{unfit[0]}' is no plain tensor)")
     found: dict[str, Any] = state
     return found
-
-
-def _form_fault(state: Any) -> str:
-    if not isinstance(state, dict):
-        return f"it holds a {type(state).__name__}, not a dict"
-    if not isinstance(state.get("model"), dict) or not state["model"]:
-        tensors = any(isinstance(value, Tensor) for value in state.values())
-        return "a bare state dict, without 'model' and 'cfg'" if tensors else "it has no 'model'"
-    if not all(isinstance(name, str) for name in state["model"]):
-        return "a name in 'model' is no text"
-    if state.get("cfg") is None and state.get("args") is None:
-        return "it has no settings: neither 'cfg' nor 'args'"
-    return ""
-
-
-def _is_plain(tensor: Any) -> bool:
-    return isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_quantized

@@ -11,7 +11,8 @@ from nmtprune.errors import CheckpointError
 from nmtprune.formats.fairseq import adaptive
 from nmtprune.formats.fairseq.architectures import LANGUAGE_MODELS, complete
 from nmtprune.formats.fairseq.containers import State, section
-from nmtprune.formats.fairseq.unsupported import SLIM, architecture_of, show, unsupported
+from nmtprune.formats.fairseq.unsupported import SLIM, architecture_of, unsupported
+from nmtprune.formats.fairseq.values import show
 from nmtprune.plan import Lineage
 
 _STACK_OF = {kind: stack for stack, kinds in STACKS.items() for kind in kinds}
@@ -118,7 +119,8 @@ def _as_built(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, An
 
 
 def _size_faults(settings: Mapping[str, Any], stacks: tuple[str, ...]) -> list[str]:
-    names = [f"{stack}_{size}" for stack in stacks for size in _SIZES] + ["decoder_output_dim"]
+    names = [f"{stack}_{size}" for stack in stacks for size in _SIZES] + ["decoder_output_dim", "max_target_positions"]
+    names += ["max_source_positions"] if "encoder" in stacks else []
     names += [] if "encoder" in stacks else ["decoder_input_dim"]
     least = {name: 0 if name.endswith("_layers") else 1 for name in names}
     return [

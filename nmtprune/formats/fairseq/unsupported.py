@@ -4,8 +4,10 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
+from nmtprune.formats.fairseq import fields, tasks
 from nmtprune.formats.fairseq.architectures import LANGUAGE_MODELS, TRANSLATION
 from nmtprune.formats.fairseq.containers import State, section, walk
+from nmtprune.formats.fairseq.values import show
 
 SLIM = {"nmtprune": TRANSLATION, "nmtprune_lm": LANGUAGE_MODELS}
 """Architectures of slim checkpoints -> the architectures that they can be cut from."""
@@ -47,29 +49,13 @@ EVALUATED = frozenset(
 )
 """Settings that fairseq, for one architecture or another, passes to `eval` where they are strings."""
 
-_MODEL = {
-    "scale_heads": "scale_heads (a learned factor per head)",
-    "char_inputs": "char_inputs (character embeddings)",
-    "character_embeddings": "character_embeddings",
-    "base_layers": "base_layers (mixture of experts)",
-    "quant_noise_pq": "quant_noise_pq (quantization noise)",
-    "quant_noise_scalar": "quant_noise_scalar (quantization noise)",
-    "encoder_xformers_att_config": "encoder_xformers_att_config (xformers attention)",
-    "decoder_xformers_att_config": "decoder_xformers_att_config (xformers attention)",
-}
-"""Model settings that must be off, and what a message calls them."""
+_OTHER_CLASSES = ("megatron", "pipeline", "from_pretrained", "ulm", "monotonic", "_ctc", "_nat", "modular", "_aug")
+"""Parts of names of fairseq's architectures that are no settings of its transformer but models of their own."""
 
 _PARALLEL = {
     "pipeline_model_parallel": "pipeline_model_parallel (a model in stages)",
-    "use_sharded_state": "use_sharded_state (FSDP: one of several shards)",
+    "use_sharded_state": "use_sharded_state (FSDP: one of several shards; without this option models are saved whole)",
 }
-_MULTILINGUAL = (
-    "multilingual",
-    "translation_multi_simple_epoch",
-    "semisupervised_translation",
-    "online_backtranslation",
-)
-_SHOWN = 60
 
 
 def architecture_of(given: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -83,13 +69,9 @@ def architecture_of(given: Mapping[str, Any]) -> tuple[Any, Any]:
 def unsupported(state: State) -> list[str]:
     """Every reason why a checkpoint cannot be handled; an empty list where there is none."""
     given = section(state, "model")
-    faults = _architecture_faults(given)
-    faults += [text for name, text in _MODEL.items() if given.get(name)]
-    faults += _parallel_faults(state)
-    task = section(state, "task").get("_name")
-    if isinstance(task, str) and task.startswith(_MULTILINGUAL):
-        faults.append(f"task '{task}' (multilingual or with several models)")
-    return faults + _code_faults(state)
+    task = section(state, "task")
+    faults = _architecture_faults(given) + fields.model_faults(given) + _parallel_faults(state)
+    return faults + tasks.faults(task) + _code_faults(state)
 
 
 def is_literal(text: str) -> bool:
@@ -101,12 +83,6 @@ def is_literal(text: str) -> bool:
     return True
 
 
-def show(value: Any) -> str:
-    """A value as a message shows it: on one line, not too long."""
-    text = ascii(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
 def _architecture_faults(given: Mapping[str, Any]) -> list[str]:
     name, base = architecture_of(given)
     if isinstance(name, str) and name in SLIM:
@@ -115,6 +91,12 @@ def _architecture_faults(given: Mapping[str, Any]) -> list[str]:
         return [f"nmtprune_base_arch is {show(base)}, no architecture that a model of '{name}' can be cut from"]
     if isinstance(name, str) and (name in TRANSLATION or name in LANGUAGE_MODELS):
         return []
+    if isinstance(name, str) and name.startswith("transformer") and not any(part in name for part in _OTHER_CLASSES):
+        like = next(iter(LANGUAGE_MODELS if name.startswith("transformer_lm") else TRANSLATION))
+        return [
+            f"architecture {show(name)} is not fairseq's own: if it only gives fairseq's transformer other sizes, set "
+            f"arch and _name in the file's cfg.model to '{like}' (see 'Architectures of other names' in the footguns)"
+        ]
     return [f"architecture {show(name)} (fairseq's transformer and transformer_lm architectures are supported)"]
 
 
@@ -123,7 +105,7 @@ def _parallel_faults(state: State) -> list[str]:
     faults = [text for name, text in _PARALLEL.items() if distributed.get(name) is True]
     flat = any("flat_param" in str(name) for name in state["model"])
     if flat or "fsdp_metadata" in state or "shard_metadata" in state:
-        faults.append("FSDP (fully sharded data parallel) state")
+        faults.append("FSDP (fully sharded data parallel) state, a part of a model")
     shards = section(state, "checkpoint").get("checkpoint_shard_count")
     if isinstance(shards, int) and shards > 1:
         faults.append(f"checkpoint_shard_count {shards} (one of several shards)")

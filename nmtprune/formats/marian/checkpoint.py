@@ -64,6 +64,8 @@ class MarianCheckpoint(Checkpoint):
         Raises:
             CheckpointError: not supported, or parameters that do not fit the options; all reasons.
         """
+        if ENTRY not in arrays and any(name.startswith("adam_") for name in arrays):
+            raise CheckpointError(f"{path}: is the state of Marian's optimizer: name the model that it lies beside")
         if ENTRY not in arrays:
             raise CheckpointError(
                 f"{path}: has no {ENTRY}: no Marian model, or one without its options (write it with a Marian that "
@@ -98,8 +100,14 @@ class MarianCheckpoint(Checkpoint):
 
     @property
     def architecture_name(self) -> str:
-        """``transformer``, with what its decoder is made of where that is not self-attention."""
-        return "transformer" if self.options.autoregression == "self-attention" else "transformer with SSRU decoder"
+        """``transformer``, with what is unlike the usual: an SSRU in the decoder, sentences from right to left."""
+        decoder = "" if self.options.autoregression == "self-attention" else " with SSRU decoder"
+        return f"transformer{decoder}{', right to left' if self.right_to_left else ''}"
+
+    @property
+    def right_to_left(self) -> bool:
+        """As ``right-left`` says."""
+        return self.options.flag("right-left")
 
     def part_of(self, name: str) -> str:
         """The part of the model that a parameter belongs to."""
@@ -132,7 +140,7 @@ class MarianCheckpoint(Checkpoint):
         if mode == "masked":
             return "runs in every Marian (pymarian, marian-decoder), as fast as before"
         unknown = "transformer-decoder-dim-ffn"
-        but = f"; that branch does not know {unknown}" if self.options.values.get(unknown) else ""
+        but = f"; that branch does not know {unknown}" if self.options.settings[unknown] else ""
         return (
             "runs in marian-decoder of the branch pruned_final of Behnke's Marian, with --mini-batch 1 (larger batches "
             f"may take stale keys from its cache){but}; the official Marian runs --mode masked only"

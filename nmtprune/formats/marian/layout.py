@@ -99,15 +99,13 @@ def parameters(options: Options, architecture: Architecture, names: set[str]) ->
         architecture: its attention modules.
         names: those that are there, which decide how an output layer of its own is stored.
     """
-    width = options.width
-    found: dict[str, Parameter] = {}
-    for table in _tables(options):
-        found[table] = Parameter((None, width), "embeddings")
+    width, words = options.width, options.rows[1]
+    found = {table: Parameter((rows, width), "embeddings") for table, rows in _tables(options).items()}
     if not options.flag("tied-embeddings") and not options.flag("tied-embeddings-all"):
         transposed = OUTPUT[0] in names or OUTPUT[1] not in names
-        found[OUTPUT[not transposed]] = Parameter((None, width) if transposed else (width, None), "output")
+        found[OUTPUT[not transposed]] = Parameter((words, width) if transposed else (width, words), "output")
     if not options.flag("output-omit-bias"):
-        found[OUTPUT_BIAS] = Parameter((1, None), "output")
+        found[OUTPUT_BIAS] = Parameter((1, words), "output")
     for stack in ("encoder", "decoder"):
         found |= _norm(options, f"{stack}_emb", "transformer-postprocess-emb", "_pre")
         found |= _norm(options, f"{stack}_top", "transformer-postprocess-top", "")
@@ -120,10 +118,12 @@ def parameters(options: Options, architecture: Architecture, names: set[str]) ->
     return found
 
 
-def _tables(options: Options) -> tuple[str, ...]:
+def _tables(options: Options) -> dict[str, int | None]:
+    """Tables of embeddings with their rows, as far as the options tell."""
+    source, target = options.rows
     if options.flag("tied-embeddings-all") or options.flag("tied-embeddings-src"):
-        return TABLES[:1]
-    return TABLES[1:]
+        return {TABLES[0]: source or target}
+    return dict(zip(TABLES[1:], (source, target), strict=True))
 
 
 def _attention(options: Options, module: AttentionModule) -> dict[str, Parameter]:
@@ -153,6 +153,10 @@ def _recurrence(options: Options, layer: int) -> dict[str, Parameter]:
     """Of the SSRU (Kim et al. 2019), which stands where self-attention would."""
     own, width = f"decoder_l{layer}_rnn", options.width
     shapes: dict[str, Shape] = {"W": (width, width), "Wf": (width, width), "bf": (1, width)}
+    if options.flag("layer-normalization"):
+        shapes |= {"gamma": (1, width), "gammaf": (1, width)}
+    if options.flag("transformer-rnn-projection"):
+        shapes |= {"Wo": (width, width), "bo": (1, width)}
     found = {f"{own}_{name}": Parameter(shape, "recurrence") for name, shape in shapes.items()}
     before = _norm(options, own, "transformer-preprocess", "_pre")
     return found | before | _norm(options, f"{own}_ffn", "transformer-postprocess", "")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nmtprune.architecture import Architecture
+from nmtprune.architecture import Architecture, ModuleId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.marian import layout
 from nmtprune.formats.marian.options import Options
@@ -19,15 +19,11 @@ EOS = 0
 
 _EPSILON = 1e-6
 _MAX_POSITIONS = 100_000
-_ACTIVATIONS = {"relu": "relu", "swish": "swish", "gelu": "gelu"}
-_RECURRENCE = {"W": "input.weight", "Wf": "gate.weight", "bf": "gate.bias"}
-_KNOWN_SEQUENCES = {
-    "transformer-preprocess": ("", "n"),
-    "transformer-postprocess": ("a", "an", "na", "n", ""),
-    "transformer-postprocess-emb": ("", "n"),
-    "transformer-postprocess-top": ("", "n"),
-}
-"""What stands around sublayers, dropout left out."""
+_NO_ACTIVATION = "linear"
+_RECURRENCE = {"W": "input.weight", "Wf": "gate.weight", "bf": "gate.bias", "Wo": "output.weight", "bo": "output.bias"}
+_RECURRENCE |= {"gamma": "input_norm.weight", "gammaf": "gate_norm.weight"}
+_ONE_NORM = ("transformer-preprocess", "transformer-postprocess-emb", "transformer-postprocess-top")
+"""Where the native model has room for a layer norm, and for nothing else."""
 _LINEAR = {"q": "query", "k": "key", "v": "value", "o": "output", "1": "input", "2": "output"}
 _SUBLAYERS = {"self": "self_attention", "context": "cross_attention", "rnn": "recurrence"}
 
@@ -46,9 +42,11 @@ def describe(options: Options) -> Network:
         decoder=replace(
             _stack(options, options.depths[1]),
             recurrent=options.autoregression == "ssru",
+            recurrence_norm=options.flag("layer-normalization"),
+            recurrence_projection=options.flag("transformer-rnn-projection"),
             tied=tuple(number - 1 for number in options.tied),
         ),
-        activation=_ACTIVATIONS[str(options.values.get("transformer-ffn-activation", "swish"))],
+        activation=options.settings["transformer-ffn-activation"] or _NO_ACTIVATION,
         padding=-1,
         eos=EOS,
         layer_norm_epsilon=_EPSILON,
@@ -57,28 +55,28 @@ def describe(options: Options) -> Network:
 
 
 def _faults(options: Options) -> Iterator[str]:
-    if not options.projection:
-        yield "attention without projections (transformer-no-projection)"
-    activation = options.values.get("transformer-ffn-activation", "swish")
-    if activation not in _ACTIVATIONS:
-        yield f"activation {activation} (known: {', '.join(_ACTIVATIONS)})"
     depths = {stack: options.feed_forward(stack)[1] for stack in ("encoder", "decoder")}
-    yield from (f"{depth} linear layers in the {stack}'s feed-forward" for stack, depth in depths.items() if depth != 2)
-    for name, known in _KNOWN_SEQUENCES.items():
-        if options.sequence(name) not in known:
-            yield f"{name}: {options.values[name]}"
+    for stack, depth in depths.items():
+        if depth != 2:
+            name = "transformer-decoder-ffn-depth" if stack == "decoder" else "transformer-ffn-depth"
+            yield f"{depth} linear layers in the {stack}'s feed-forward ({name})"
+    for name in _ONE_NORM:
+        if options.sequence(name) not in ("", "n"):
+            yield f"{name}: {options.settings[name]}"
 
 
 def _stack(options: Options, layers: int) -> Stack:
+    positions = not options.flag("transformer-disable-position-embeddings")
     return Stack(
         layers=layers,
         preprocess=options.sequence("transformer-preprocess"),
         postprocess=options.sequence("transformer-postprocess"),
         final_norm=options.sequence("transformer-postprocess-top") == "n",
-        embedding_scale=math.sqrt(options.width),
+        # Marian scales embeddings where it adds positions to them, and nowhere else.
+        embedding_scale=math.sqrt(options.width) if positions else 1.0,
         max_positions=_MAX_POSITIONS,
         embedding_norm="n" in options.sequence("transformer-postprocess-emb"),
-        positions=None if options.flag("transformer-disable-position-embeddings") else Positions(False, 0),
+        positions=Positions(False, 0) if positions else None,
     )
 
 
@@ -93,7 +91,16 @@ def native_tensors(
     for name, tensor in tensors.items():
         for native, value in _translated(name, tensor, options):
             found[native] = value
+    if not options.projection:
+        for module in architecture:
+            found |= _identity(module.id, tensors[f"{layout.prefix(module.id)}_bv"][0])
     return found
+
+
+def _identity(id: ModuleId, like: "Tensor") -> "dict[str, Tensor]":
+    """W_O of a module whose heads are joined as they are."""
+    own = _native_name(*f"{layout.prefix(id)}_Wo".split("_", 1)).removesuffix("weight")
+    return {f"{own}weight": like.new_ones(len(like)).diag(), f"{own}bias": like.new_zeros(len(like))}
 
 
 def _translated(name: str, tensor: "Tensor", options: Options) -> "Iterator[tuple[str, Tensor]]":

@@ -1,5 +1,6 @@
 """The options that a Marian model carries in ``special:model.yml``, and what of them is not supported."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,167 +8,188 @@ from typing import Any
 import yaml
 
 from nmtprune.errors import CheckpointError
+from nmtprune.formats.marian.option_lists import (
+    HEAD_DIM,
+    HEAD_FILE,
+    HEAD_LISTS,
+    OF_COMMANDS,
+    REFUSED,
+    SUPPORTED,
+    WITHOUT_EFFECT,
+)
+from nmtprune.formats.marian.option_values import converted
 
 ENTRY = "special:model.yml"
-HEAD_LISTS = {
-    "encoder": "transformer-encoder-heads",
-    "decoder": "transformer-decoder-heads",
-    "cross": "transformer-context-heads",
-}
-"""Where the branch ``pruned_final`` of Behnke's Marian reads head counts layer by layer."""
-HEAD_DIM, HEAD_FILE = "transformer-head-dim", "transformer-head-file"
-
-_OPERATIONS = "dan"
-_SEQUENCES = (
-    "transformer-preprocess",
-    "transformer-postprocess",
-    "transformer-postprocess-emb",
-    "transformer-postprocess-top",
-)
-_REFUSED = {
-    "transformer-pool": "pooled attention",
-    "ulr": "universal language representations",
-    "factors-dim-emb": "factored embeddings",
-    "lemma-dim-emb": "factored embeddings",
-    "lemma-dependency": "factored embeddings",
-    "transformer-no-affine": "norms without scale and bias",
-    "transformer-no-bias": "layers without bias",
-    "transformer-train-position-embeddings": "trained positions",
-    "transformer-rnn-projection": "a projection of the SSRU's output",
-    "layer-normalization": "layer normalization inside recurrent cells",
-    "transformer-alibi-trainable": "trained ALiBi slopes",
-}
-"""Options that change the network where they are set."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is needed of a transformer's options.
+    """A transformer's options.
 
     Attributes:
         values: all of them, as the file has them.
-        depths: encoder and decoder layers.
-        width: D.
-        heads: of every module that has no count of its own.
-        tied: for each decoder layer the number, from 1, of the layer whose parameters it has.
-        autoregression: of the decoder, ``self-attention`` or ``ssru``.
-        projection: heads are joined by W_O.
+        settings: those that are supported, in one form and with Marian's value where they are missing.
     """
 
     values: Mapping[str, Any]
-    depths: tuple[int, int]
-    width: int
-    heads: int
-    tied: tuple[int, ...]
-    autoregression: str
-    projection: bool
+    settings: Mapping[str, Any]
+
+    @property
+    def depths(self) -> tuple[int, int]:
+        """Encoder and decoder layers."""
+        return self.settings["enc-depth"], self.settings["dec-depth"]
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return int(self.settings["dim-emb"])
+
+    @property
+    def heads(self) -> int:
+        """Heads of every module that has no count of its own."""
+        return int(self.settings["transformer-heads"])
 
     @property
     def head_dim(self) -> int:
         """K."""
-        given = self.values.get(HEAD_DIM)
-        return int(given) if given else self.width // self.heads
+        return self.settings[HEAD_DIM] or self.width // self.heads
+
+    @property
+    def tied(self) -> tuple[int, ...]:
+        """For each decoder layer the number, from 1, of the layer whose parameters it has."""
+        return self.settings["transformer-tied-layers"] or tuple(range(1, self.depths[1] + 1))
+
+    @property
+    def autoregression(self) -> str:
+        """Of the decoder, ``self-attention`` or ``ssru``."""
+        return "ssru" if self.settings["transformer-decoder-autoreg"] == "rnn" else "self-attention"
+
+    @property
+    def projection(self) -> bool:
+        """Heads are joined by W_O."""
+        return not self.flag("transformer-no-projection")
+
+    @property
+    def rows(self) -> tuple[int | None, int | None]:
+        """Rows of the source and of the target table, as far as the options tell."""
+        told = [size or None for size in self.settings["dim-vocabs"][:2]]
+        source, target = (*told, None, None)[:2]
+        return source, target
 
     def stored_layers(self, stack: str) -> tuple[int, ...]:
         """Numbers, from 1, of the layers that have parameters, in order."""
-        return tuple(range(1, self.depths[0] + 1)) if stack == "encoder" else tuple(dict.fromkeys(self.tied))
+        return tuple(range(1, self.depths[0] + 1)) if stack == "encoder" else tuple(sorted({*self.tied}))
 
     def sequence(self, name: str) -> str:
         """What is done before or after a sublayer, without dropout."""
-        return str(self.values.get(name) or "").replace("d", "")
+        return str(self.settings[name]).replace("d", "")
 
     def feed_forward(self, stack: str) -> tuple[int, int]:
         """Inner width and number of linear layers."""
-        width, depth = (int(self.values.get(f"transformer-{name}") or 0) for name in ("dim-ffn", "ffn-depth"))
+        width, depth = self.settings["transformer-dim-ffn"], self.settings["transformer-ffn-depth"]
         if stack == "decoder":
-            width = int(self.values.get("transformer-decoder-dim-ffn") or 0) or width
-            depth = int(self.values.get("transformer-decoder-ffn-depth") or 0) or depth
-        return width, depth or 2
+            width = self.settings["transformer-decoder-dim-ffn"] or width
+            depth = self.settings["transformer-decoder-ffn-depth"] or depth
+        return width, depth
 
     def flag(self, name: str) -> bool:
-        """Whether an option is set."""
-        return bool(self.values.get(name))
+        """Whether an option is set; one that only an SSRU reads is not set without one."""
+        return bool(self.settings[name]) and (self.autoregression == "ssru" or not SUPPORTED[name].recurrent)
 
 
 def parse(content: bytes, where: str) -> Options:
     """The options of a model from the bytes of its entry, padded with NULs.
 
     Raises:
-        CheckpointError: no YAML, options that are missing, or that nmtprune does not support; all reasons.
+        CheckpointError: no YAML, no options, or some that nmtprune does not support; all reasons.
     """
+    values = _read(content, where)
+    settings, faults = _settings(values)
+    if SUPPORTED["type"].choices != (settings.get("type"),):
+        faults = [f"type {values.get('type', SUPPORTED['type'].default)!r} (transformer is supported)"]
+    else:
+        faults += [*_refusals(values), *_unknown(values)]
+        faults = faults or [*_disagreements(settings)]
+    if faults:
+        raise CheckpointError.of_faults(f"{where}: unsupported", faults)
+    return Options(values, settings)
+
+
+def _read(content: bytes, where: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(content.rstrip(b"\0").decode())
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        text = content.rstrip(b"\0").decode()
+        values, names = yaml.safe_load(text), _names(text)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         line = str(error).splitlines()[0]
         raise CheckpointError(f"{where}: {ENTRY} is no YAML: {line}") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise CheckpointError(f"{where}: {ENTRY} holds no options")
-    faults = [*_type_faults(values)] or [*_faults(values)]
-    if faults:
-        raise CheckpointError.of_faults(f"{where}: unsupported", faults)
-    depths = int(values["enc-depth"]), int(values["dec-depth"])
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise CheckpointError(f"{where}: {ENTRY} holds {', '.join(twice)} more than once")
+    return values
+
+
+def _names(text: str) -> list[str]:
+    """Keys as often as they stand there: of two, YAML's readers take another one than Marian."""
+    node = yaml.compose(text, yaml.SafeLoader)
+    return [str(key.value) for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+
+
+def _settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Supported options that can be read, and what is wrong with the others."""
+    found, faults = {}, []
     recurrent = values.get("transformer-decoder-autoreg") == "rnn"
-    return Options(
-        values=values,
-        depths=depths,
-        width=int(values["dim-emb"]),
-        heads=int(values["transformer-heads"]),
-        tied=tuple(values.get("transformer-tied-layers") or range(1, depths[1] + 1)),
-        autoregression="ssru" if recurrent else "self-attention",
-        projection=not values.get("transformer-no-projection"),
-    )
+    for name, option in SUPPORTED.items():
+        found[name] = option.default
+        if option.recurrent and not recurrent:
+            continue
+        if name in values or option.kind == "choice":
+            value = values.get(name, option.default)
+            try:
+                found[name] = converted(option, value)
+            except ValueError as error:
+                faults.append(f"{name}: {_shown(value)} ({error})")
+    return found, faults
 
 
-def _type_faults(values: Mapping[str, Any]) -> Iterator[str]:
-    if values.get("type") != "transformer":
-        yield f"type {values.get('type')!r} (transformer is supported)"
+def _refusals(values: Mapping[str, Any]) -> Iterator[str]:
+    for name, option in REFUSED.items():
+        if name in values and not _same(values[name], option.neutral):
+            yield f"{name}: {_shown(values[name])} ({option.reason})"
 
 
-def _faults(values: Mapping[str, Any]) -> Iterator[str]:
-    for name in ("enc-depth", "dec-depth", "dim-emb", "transformer-heads", "transformer-dim-ffn"):
-        if not _is_count(values.get(name)):
-            yield f"{name} is {values.get(name)!r}, not a number from 1 on"
-    for name, what in _REFUSED.items():
-        if values.get(name):
-            yield f"{what} ({name}: {values[name]})"
-    if values.get("transformer-attention-mask", "default") != "default":
-        yield f"attention masks (transformer-attention-mask: {values['transformer-attention-mask']})"
-    inputs = values.get("input-types") or []
-    if isinstance(inputs, list) and any(kind != "sequence" for kind in inputs):
-        yield f"inputs other than sequences (input-types: {', '.join(map(str, inputs))})"
-    for name in _SEQUENCES:
-        unknown = sorted(set(str(values.get(name) or "")) - set(_OPERATIONS))
-        if unknown:
-            yield f"operation {', '.join(unknown)} in {name}: {values[name]} (known: d, a, n)"
-    yield from _decoder_faults(values)
-    yield from _head_faults(values)
+def _same(value: Any, neutral: Any) -> bool:
+    if isinstance(neutral, bool):
+        return value is neutral or str(value).lower() == str(neutral).lower()
+    return type(value) is type(neutral) and bool(value == neutral)
 
 
-def _head_faults(values: Mapping[str, Any]) -> Iterator[str]:
-    heads, width = values.get("transformer-heads"), values.get("dim-emb")
-    divides = not (_is_count(heads) and _is_count(width)) or int(str(width)) % int(str(heads)) == 0
-    if not values.get(HEAD_DIM) and not divides:
+def _shown(value: Any) -> str:
+    """A value as YAML has it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _unknown(values: Mapping[str, Any]) -> Iterator[str]:
+    known = {*SUPPORTED, *WITHOUT_EFFECT, *REFUSED}
+    for name in values:
+        if name in OF_COMMANDS:
+            yield f"{name}, which is an option of Marian's commands and not of a model: remove it from {ENTRY}"
+        elif name not in known:
+            yield f"{name}, which is no option of a model that nmtprune knows"
+
+
+def _disagreements(settings: Mapping[str, Any]) -> Iterator[str]:
+    heads, width = settings["transformer-heads"], settings["dim-emb"]
+    if not settings[HEAD_DIM] and width % heads:
         yield f"transformer-heads: {heads} does not divide dim-emb: {width}"
-    if values.get(HEAD_FILE):
-        yield f"{HEAD_FILE}: true (heads are counted beside the model: write {', '.join(HEAD_LISTS.values())} into it)"
-
-
-def _decoder_faults(values: Mapping[str, Any]) -> Iterator[str]:
-    kind = values.get("transformer-decoder-autoreg", "self-attention")
-    if kind == "rnn":
-        if values.get("dec-cell") != "ssru":
-            yield f"decoder cell {values.get('dec-cell')!r} (dec-cell: ssru is supported)"
-    elif kind != "self-attention":
-        yield f"decoder of kind {kind!r} (transformer-decoder-autoreg: self-attention and rnn are supported)"
-    tied, depth = values.get("transformer-tied-layers") or [], values.get("dec-depth")
-    if not isinstance(tied, list) or not all(_is_count(number) for number in tied):
-        yield f"transformer-tied-layers: {tied!r} is no list of layers"
-    elif tied and (len(tied) != depth or any(number > place for place, number in enumerate(tied, start=1))):
-        yield f"transformer-tied-layers: {tied} for {depth} layers"
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    tied, depth = settings["transformer-tied-layers"], settings["dec-depth"]
+    if tied and (len(tied) != depth or not all(1 <= number <= depth for number in tied)):
+        yield f"transformer-tied-layers: {list(tied)} for {depth} layers"
+    rows = [size for size in settings["dim-vocabs"][:2] if size]
+    shared = settings["tied-embeddings-all"] or settings["tied-embeddings-src"]
+    if shared and len({*rows}) > 1:
+        yield f"dim-vocabs: {list(settings['dim-vocabs'])} for one table"
 
 
 def head_counts(options: Options, kind: str) -> dict[int, int] | None:
@@ -177,16 +199,16 @@ def head_counts(options: Options, kind: str) -> dict[int, int] | None:
         ValueError: a list that does not fit.
     """
     name = HEAD_LISTS[kind]
-    counts = options.values.get(name)
+    counts = options.settings[name]
     if counts is None:
         return None
     layers: Sequence[int] = range(1, options.depths[0] + 1) if kind == "encoder" else options.tied
-    if not isinstance(counts, list) or len(counts) != len(layers) or not all(_is_count(count) for count in counts):
-        raise ValueError(f"{name}: {counts!r} is no list of {len(layers)} numbers of heads")
+    if len(counts) != len(layers) or not all(counts):
+        raise ValueError(f"{name}: {list(counts)} is no list of {len(layers)} numbers of heads")
     found: dict[int, int] = {}
     for layer, count in zip(layers, counts, strict=True):
         if found.setdefault(layer, count) != count:
-            raise ValueError(f"{name}: {counts!r} gives tied layers other numbers of heads")
+            raise ValueError(f"{name}: {list(counts)} gives tied layers other numbers of heads")
     return found
 
 

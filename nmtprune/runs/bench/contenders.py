@@ -92,6 +92,7 @@ def open_contenders(paths: Sequence[Path], data: DataOptions) -> list[Contender]
     for path, own in zip(paths[1:], profiles[1:], strict=True):
         for what, mine, firsts in (
             ("toolkit", own.marian, first.marian),
+            ("direction of reading (right-left)", own.right_to_left, first.right_to_left),
             ("source vocabulary", own.source_symbols, first.source_symbols),
             ("target vocabulary", own.target_symbols, first.target_symbols),
             ("source language", own.source_lang, first.source_lang),
@@ -101,7 +102,7 @@ def open_contenders(paths: Sequence[Path], data: DataOptions) -> list[Contender]
                 faults.append(f"{path} has another {what} than {paths[0]}")
     if faults:
         raise DataError.of_faults("models that do not do the same work", faults)
-    corpus = load_corpus(data, first, references=data.reference is not None)
+    corpus = load_corpus(data, first, references=bool(data.reference))
     if corpus.references is None and corpus.target is not None:
         corpus = load_corpus(data, first)  # binarized references, which not every subset has
     return [Contender(str(path), path, checkpoint, corpus) for path, checkpoint in zip(paths, checkpoints, strict=True)]
@@ -129,7 +130,12 @@ def check_batches(corpus: "Corpus", batch_sizes: Sequence[int], engine: str, sea
 
 
 def timings(
-    contenders: Sequence[Contender], engine: str, settings: "EngineSettings", rounds: int, progress: "Progress"
+    contenders: Sequence[Contender],
+    engine: str,
+    settings: "EngineSettings",
+    rounds: int,
+    progress: "Progress",
+    first: "Callable[[list[list[Hypothesis]]], None] | None" = None,
 ) -> "tuple[list[Timing], list[list[list[Hypothesis]]]]":
     """Speed of every model at one batch size, measured in turns; and what they translate.
 
@@ -139,6 +145,7 @@ def timings(
         settings: with a batch size as their limit.
         rounds: how often, after a warm-up.
         progress: is told of every run.
+        first: is given what the first model translates, as soon as it is there.
 
     Raises:
         EngineError: an engine cannot run a model.
@@ -149,24 +156,15 @@ def timings(
     corpus = contenders[0].corpus
     engines = [open_engine(engine, own.checkpoint, settings) for own in contenders]
     progress.begin(f"batches of {batch_size}", (rounds + 1) * len(engines))
-    jobs = [_translating(own, corpus) for own in engines]
     peaks: list[int | None] = []
+    jobs = [_watched(_translating(own, corpus), len(engines), peaks, settings, first) for own in engines]
 
     def after(job: int, seconds: float) -> None:
         progress.advance(f"{contenders[job].name} {seconds:.2f} s")
 
-    def measured(job: "Callable[[], list[list[Hypothesis]]]") -> "Callable[[], list[list[Hypothesis]]]":
-        def run() -> "list[list[Hypothesis]]":
-            if len(peaks) == len(jobs):
-                return job()
-            with peak_memory(settings.device) as peak:
-                found = job()
-            peaks.append(peak.bytes if engine in IN_PROCESS else None)
-            return found
-
-        return run
-
-    seconds, translated = in_turns([measured(job) for job in jobs], rounds, after)
+    seconds, translated = in_turns(jobs, rounds, after)
+    if engine not in IN_PROCESS:
+        peaks = [None] * len(peaks)
     words = [sum(len(corpus.decode(best[0].tokens).split()) for best in found if best) for found in translated]
     work = [_work(own, found, settings) for own, found in zip(contenders, translated, strict=True)]
     found = [
@@ -182,6 +180,33 @@ def timings(
         for own, count, macs, peak in zip(seconds, words, work, peaks, strict=True)
     ]
     return found, translated
+
+
+def _watched(
+    job: "Callable[[], list[list[Hypothesis]]]",
+    jobs: int,
+    peaks: list[int | None],
+    settings: "EngineSettings",
+    first: "Callable[[list[list[Hypothesis]]], None] | None",
+) -> "Callable[[], list[list[Hypothesis]]]":
+    """A job that adds its peak of memory in its first run, the warm-up; the first of all shows what it translates."""
+
+    def run() -> "list[list[Hypothesis]]":
+        if len(peaks) == jobs:
+            return job()
+        with peak_memory(settings.device) as peak:
+            found = job()
+        if first is not None and not peaks:
+            first(found)
+        peaks.append(peak.bytes)
+        return found
+
+    return run
+
+
+def best(translated: "list[list[Hypothesis]]") -> list[tuple[int, ...]]:
+    """Token ids of the best translation of each sentence; none where there is none."""
+    return [found[0].tokens if found else () for found in translated]
 
 
 def latencies(contenders: Sequence[Contender], engine: str, settings: "EngineSettings") -> list[Spread | None]:

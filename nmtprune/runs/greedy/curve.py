@@ -1,6 +1,5 @@
 """What a sweep gives: quality against heads removed, when it dropped too far, and the files that say so."""
 
-import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from nmtprune.evaluate.significance import Difference
 from nmtprune.plan import Plan
 from nmtprune.plots import Line
 from nmtprune.runs.greedy.orders import Curve, kinds_name
+from nmtprune.runs.report import Cell, CurveFile, CurveOf, CurveStep, MeanOf, MeanStep, quality_of
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def columns(metric: str) -> tuple[str, ...]:
     return ("checkpoint", "order", "sample", "kinds", "removed", "kept", metric, *between)
 
 
-def rows(swept: Sequence[Swept]) -> Iterator[tuple[str | int | float | None, ...]]:
+def rows(swept: Sequence[Swept]) -> Iterator[tuple[Cell, ...]]:
     """A row of `columns` for every step, in full precision."""
     for each in swept:
         curve = each.curve
@@ -122,52 +122,52 @@ def rows(swept: Sequence[Swept]) -> Iterator[tuple[str | int | float | None, ...
             )  # fmt: skip
 
 
-def tsv(metric: str, swept: Sequence[Swept]) -> str:
-    """The table as tab-separated values under a header line."""
-    lines = [columns(metric), *rows(swept)]
-    return "".join("\t".join("" if cell is None else str(cell) for cell in line) + "\n" for line in lines)
-
-
-def as_json(metric: str, swept: Sequence[Swept], facts: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
-    """The curves as JSON text in full precision."""
-    found = {
-        "format": "nmtprune-curve",
-        "version": 1,
-        "metric": metric,
+def curve_file(
+    metric: str, swept: Sequence[Swept], facts: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> CurveFile:
+    """The curves as ``curve.json`` has them."""
+    return CurveFile(
+        format="nmtprune-curve",
+        version=1,
+        metric=metric,
         **facts,
-        "curves": [_curve_json(metric, each) for each in swept],
-        "means": [_mean_json(metric, mean) for mean in means(swept)],
-        "provenance": provenance,
-    }
-    return json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        curves=[_curve(metric, each) for each in swept],
+        means=[_mean_of(metric, mean) for mean in means(swept)],
+        provenance=dict(provenance),
+    )
 
 
-def _curve_json(metric: str, each: Swept) -> dict[str, Any]:
+def _curve(metric: str, each: Swept) -> CurveOf:
     curve = each.curve
     steps = [
-        {
-            "removed": step.removed,
-            "kept": step.kept,
-            metric: step.value,
-            "ci": list(step.ci),
-            "p": step.difference.p,
-            "relative": step.relative,
-            "within_max_drop": not step.broken,
-            "plan": f"plans/{curve.name}/{step.file}",
-        }
+        CurveStep(
+            removed=step.removed,
+            kept=step.kept,
+            ci=step.ci,
+            p=step.difference.p,
+            relative=step.relative,
+            within_max_drop=not step.broken,
+            plan=f"plans/{curve.name}/{step.file}",
+            **quality_of(metric, step.value),
+        )
         for step in each.steps
     ]
-    names = {"name": curve.name, "checkpoint": each.checkpoint, "order": curve.order.name, "sample": curve.sample}
-    return {**names, "kinds": list(curve.kinds), "steps": steps}
+    return CurveOf(
+        name=curve.name,
+        checkpoint=each.checkpoint,
+        order=curve.order.name,
+        sample=curve.sample,
+        kinds=list(curve.kinds),
+        steps=steps,
+    )
 
 
-def _mean_json(metric: str, mean: Mean) -> dict[str, Any]:
+def _mean_of(metric: str, mean: Mean) -> MeanOf:
     steps = [
-        {"removed": removed, metric: value, "sd": deviation}
+        MeanStep(removed=removed, sd=deviation, **quality_of(metric, value))
         for removed, value, deviation in zip(mean.removed, mean.means, mean.deviations, strict=True)
     ]
-    shared = {"checkpoint": mean.checkpoint, "order": "random", "kinds": list(mean.kinds), "samples": mean.samples}
-    return {**shared, "steps": steps}
+    return MeanOf(checkpoint=mean.checkpoint, order="random", kinds=list(mean.kinds), samples=mean.samples, steps=steps)
 
 
 def lines(swept: Sequence[Swept]) -> list[Line]:

@@ -7,18 +7,19 @@ from typing import Any
 from nmtprune import files
 from nmtprune.runs import run_folder
 from nmtprune.runs.greedy.curve import Swept
+from nmtprune.runs.report import Report, ReportFiles
 
 PLAN = "plan.json"
-CURVE_JSON, CURVE_TSV, CURVE_PNG = "curve.json", "curve.tsv", "curve.png"
+CURVE_JSON = "curve.json"
 PLANS = "plans"
-FILES = (PLAN, CURVE_JSON, CURVE_TSV, CURVE_PNG)
+FILES = (PLAN, CURVE_JSON, "curve.tsv", "curve.png")
 """What a run writes beside its plans."""
 
 
 def write(
     folder: Path,
     swept: Sequence[Swept],
-    curve: tuple[str, str, bytes],
+    report: Report,
     facts: Mapping[str, Any],
     inputs: Sequence[Path],
 ) -> None:
@@ -27,7 +28,7 @@ def write(
     Args:
         folder: of the run.
         swept: its curves.
-        curve: text of ``curve.json`` and of ``curve.tsv``, and the picture.
+        report: curve, table and picture.
         facts: provenance of plans.
         inputs: files that must not be overwritten.
 
@@ -45,11 +46,7 @@ def write(
     chosen = swept[0].chosen
     provenance = {**facts, **_facts(swept[0]), "plan": f"{PLANS}/{swept[0].curve.name}/{chosen.file}"}
     chosen.plan.with_provenance(provenance).write(folder / PLAN, force=True, inputs=inputs)
-    json, tsv, png = curve
-    files.write_text(folder / CURVE_TSV, tsv, force=True, inputs=inputs)
-    with files.atomic_output(folder / CURVE_PNG, force=True, inputs=inputs) as file:
-        file.write(png)
-    files.write_text(folder / CURVE_JSON, json, force=True, inputs=inputs)
+    report.write(ReportFiles.beside(folder / CURVE_JSON), force=True, inputs=inputs)
 
 
 def _plans(folder: Path, each: Swept, facts: Mapping[str, Any]) -> Iterable[tuple[Path, str]]:

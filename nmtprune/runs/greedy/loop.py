@@ -16,8 +16,9 @@ from nmtprune.runs.device import choose_device
 from nmtprune.runs.greedy import curve, folder
 from nmtprune.runs.greedy.curve import Swept
 from nmtprune.runs.greedy.setup import GreedyRun, Job, prepare
-from nmtprune.runs.greedy.sweeper import Sweeper
+from nmtprune.runs.greedy.sweeper import Sweeper, checkpoint_name, unpruned_key
 from nmtprune.runs.processes import processes
+from nmtprune.runs.report import Report, tsv
 from nmtprune.runs.state import Interrupted, State
 
 if TYPE_CHECKING:
@@ -31,16 +32,14 @@ class GreedyResult:
     Attributes:
         swept: the curves.
         base: the heads that the first checkpoint has; the others have as many.
-        json: text of ``curve.json``.
-        tsv: text of ``curve.tsv``.
+        report: ``curve.json``, its table and its picture.
         facts: on what and how quality was measured.
         seconds: how long it took.
     """
 
     swept: tuple[Swept, ...]
     base: Base
-    json: str
-    tsv: str
+    report: Report
     facts: Mapping[str, Any]
     seconds: float
 
@@ -63,8 +62,9 @@ def _greedy(run: GreedyRun, progress: "Progress") -> GreedyResult:
     started = time.monotonic()
     job = prepare(run, progress)
     state = State.open(run_folder.state_path(run.output), job.settings, resume=run.resume)
-    run_folder.create(run.output)
     try:
+        _check_baselines(job, state, progress)
+        run_folder.create(run.output)
         swept = _sweep(job, state, progress)
         return _finish(job, swept, started)
     except KeyboardInterrupt:
@@ -74,6 +74,20 @@ def _greedy(run: GreedyRun, progress: "Progress") -> GreedyResult:
         ) from None
 
 
+def _check_baselines(job: Job, state: State, progress: "Progress") -> None:
+    """Translate with every full model before anything is pruned or written: what means nothing shows at once.
+
+    Raises:
+        DataError: nothing can be compared with one of them.
+    """
+    # Last of all the first one, which then is open when the sweep begins.
+    for number, path in reversed([*enumerate(job.run.checkpoints)]):
+        if unpruned_key(checkpoint_name(number)) in state:
+            continue
+        for remark in job.subjects.open(number).measure.check_baseline(f"the baseline {path}"):
+            progress.note(remark)
+
+
 def _sweep(job: Job, state: State, progress: "Progress") -> tuple[Swept, ...]:
     progress.begin("steps", sum(len(job.numbers[each.kinds]) for each in job.curves))
     found: list[Swept] = []
@@ -81,7 +95,7 @@ def _sweep(job: Job, state: State, progress: "Progress") -> tuple[Swept, ...]:
     for each in job.curves:
         if each.checkpoint not in sweepers:
             subject = job.subjects.open(each.checkpoint)
-            sweepers = {each.checkpoint: Sweeper(f"checkpoint {each.checkpoint + 1}", subject, state, progress)}
+            sweepers = {each.checkpoint: Sweeper(checkpoint_name(each.checkpoint), subject, state, progress)}
         numbers, limits = job.numbers[each.kinds], job.limits[each.kinds]
         steps = sweepers[each.checkpoint].steps(each, numbers, limits, job.run.significance, job.rule)
         found.append(Swept(each, str(job.run.checkpoints[each.checkpoint]), steps))
@@ -102,9 +116,11 @@ def _finish(job: Job, swept: tuple[Swept, ...], started: float) -> GreedyResult:
         device=str(choose_device(run.measure.device)),
     )
     metric, heads = run.measure.metric, sum(base.modules.values())
-    json = curve.as_json(metric, swept, {"heads": heads, **job.facts}, made)
-    tsv = curve.tsv(metric, swept)
-    png = plots.curves_png(curve.lines(swept), metric=metric, heads=heads)
+    report = Report(
+        json=curve.curve_file(metric, swept, {"heads": heads, **job.facts}, made).to_json(),
+        tsv=tsv(curve.columns(metric), curve.rows(swept)),
+        png=plots.curves_png(curve.lines(swept), metric=metric, heads=heads),
+    )
     of_plans = {name: value for name, value in made.items() if name not in ("checkpoints", "data")}
-    folder.write(run.output, swept, (json, tsv, png), of_plans, run.inputs)
-    return GreedyResult(swept, base, json, tsv, job.facts, seconds)
+    folder.write(run.output, swept, report, of_plans, run.inputs)
+    return GreedyResult(swept, base, report, job.facts, seconds)

@@ -81,7 +81,7 @@ class GreedyRun:
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
         files = [Path(name) for name in self.orders if name not in orders.MEASURED]
-        texts = [path for data in (self.data, self.importance_data) for path in (data.source, data.reference) if path]
+        texts = [*self.data.texts, *self.importance_data.texts]
         return [*self.checkpoints, *files, *texts]
 
 
@@ -202,11 +202,13 @@ def _bases(run: GreedyRun, subjects: Subjects) -> tuple[Base, ...]:
 
 
 def _shape_faults(first: Base, other: Base) -> list[str]:
-    return [
-        f"{kind} heads {', '.join(map(str, heads))}, not {', '.join(map(str, first.heads[kind]))}"
-        for kind, heads in other.heads.items()
-        if heads != first.heads[kind]
-    ]
+    faults = []
+    for kind, heads in other.heads.items():
+        if heads != first.heads[kind]:
+            faults.append(f"{kind} heads {', '.join(map(str, heads))}, not {', '.join(map(str, first.heads[kind]))}")
+        elif other.layers.get(kind) != first.layers.get(kind):
+            faults.append(f"{kind} layers are tied in another way")
+    return faults
 
 
 def _check_score_files(

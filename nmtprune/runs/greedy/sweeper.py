@@ -48,6 +48,16 @@ class Subject:
     confidence: Meter | None
 
 
+def checkpoint_name(number: int) -> str:
+    """What keys of the state call a checkpoint."""
+    return f"checkpoint {number + 1}"
+
+
+def unpruned_key(name: str) -> str:
+    """Where the state keeps what a full model gives."""
+    return f"{name}/unpruned"
+
+
 class Sweeper:
     """Sweeps one checkpoint; whatever the state holds is taken from there, and what is computed goes there."""
 
@@ -89,7 +99,7 @@ class Sweeper:
         return tuple(found)
 
     def _unpruned(self) -> Scored:
-        key = f"{self._name}/unpruned"
+        key = unpruned_key(self._name)
         if key not in self._state:
             self._compute_baseline()
         return self._subject.measure.scored(self._state[key][_STATISTICS])
@@ -163,7 +173,7 @@ class Sweeper:
     def _compute_baseline(self) -> None:
         """Translate with the full model before anything else: it fixes the drafts that masked models start from."""
         if not self._computes:
-            self._state.keep_same(f"{self._name}/unpruned", {_STATISTICS: self._subject.measure.baseline().statistics})
+            self._state.keep_same(unpruned_key(self._name), {_STATISTICS: self._subject.measure.baseline().statistics})
             self._computes = True
 
 

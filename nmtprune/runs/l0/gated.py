@@ -6,9 +6,9 @@ from typing import Any
 
 from nmtprune.architecture import HeadId
 from nmtprune.errors import CheckpointError
-from nmtprune.formats import load
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.plan import Plan
+from nmtprune.runs.training import load_trained
 
 
 def load_gated(path: Path) -> tuple[FairseqCheckpoint, Plan]:
@@ -16,8 +16,9 @@ def load_gated(path: Path) -> tuple[FairseqCheckpoint, Plan]:
 
     Raises:
         CheckpointError: it cannot be read, or has no gates.
+        TrainingError: its training diverged.
     """
-    checkpoint = load(path)
+    checkpoint = load_trained(path)
     if not isinstance(checkpoint, FairseqCheckpoint) or checkpoint.gates is None:
         raise CheckpointError(f"{path}: there are no gates in it")
     closed = [

@@ -18,12 +18,13 @@ from nmtprune.architecture import KINDS
 from nmtprune.plan import Plan
 from nmtprune.runs import run_folder
 from nmtprune.runs.collect import termination_as_interrupt
-from nmtprune.runs.device import choose_device
+from nmtprune.runs.device import choose_device, training_environment
 from nmtprune.runs.l0 import results
 from nmtprune.runs.l0.gated import chosen_checkpoint, load_gated
 from nmtprune.runs.l0.results import Baseline, Outcome
 from nmtprune.runs.l0.setup import Job, L0Run, prepare
 from nmtprune.runs.measure import measure
+from nmtprune.runs.report import Report, ReportFiles, tsv
 from nmtprune.runs.state import Interrupted, State, pack
 from nmtprune.runs.steps import StepFailed, run_step
 from nmtprune.runs.training_bar import TrainingBar
@@ -44,16 +45,14 @@ class L0Result:
     Attributes:
         base: the unpruned model.
         outcomes: one for each lambda.
-        json: text of ``l0.json``.
-        tsv: text of ``l0.tsv``.
+        report: ``l0.json``, its table and its picture.
         facts: on what and how quality was measured.
         seconds: how long it took.
     """
 
     base: Baseline
     outcomes: tuple[Outcome, ...]
-    json: str
-    tsv: str
+    report: Report
     facts: Mapping[str, Any]
     seconds: float
 
@@ -72,8 +71,10 @@ def l0(run: L0Run, progress: "Progress") -> L0Result:
         for note in job.measure.corpus.notes:
             progress.note(f"{job.measure.corpus.name}: {note}")
         state = State.open(run_folder.state_path(run.output), job.settings, resume=run.resume)
-        run_folder.create(run.output)
         try:
+            for remark in job.measure.check_baseline(f"the baseline {run.checkpoint}"):
+                progress.note(remark)
+            run_folder.create(run.output)
             state.keep_same(_UNPRUNED, {_STATISTICS: job.measure.baseline().statistics})
             outcomes = tuple(_Lambda(job, weight, state, progress).outcome() for weight in run.weights)
         except KeyboardInterrupt:
@@ -125,8 +126,10 @@ class _Lambda:
         log = self._training.next_log()
         bar = TrainingBar(self._progress, self._training.title)
         bar.call()
+        measured = self._job.run.measure
+        environment = training_environment(measured.device, measured.threads)
         try:
-            run_step(self._training.step(_WATCHED), log, bar)
+            run_step(self._training.step(_WATCHED), log, bar, environment)
         except StepFailed as failed:
             raise type(failed.reason)(f"{failed.reason}; all that it said is in {log}") from None
         self._state.add(f"{self._name}/trained", pack({"updates": np.array(0)}))
@@ -168,11 +171,10 @@ def _finish(job: Job, state: State, outcomes: tuple[Outcome, ...], started: floa
     parameters = sum(tensor.numel() for tensor in job.base.parameters.values())
     base = Baseline(job.base.architecture, parameters, unpruned.score)
     metric, facts = run.measure.metric, {"signature": job.measure.signature, **job.measure.facts()}
-    json = results.as_json(metric, base, outcomes, facts, made)
-    tsv = results.tsv(metric, base, outcomes)
-    png = plots.pruned_png(results.points(base, outcomes), metric=metric, unpruned=base.value)
-    files.write_text(run.output / results.TSV, tsv, force=True, inputs=run.inputs)
-    with files.atomic_output(run.output / results.PNG, force=True, inputs=run.inputs) as file:
-        file.write(png)
-    files.write_text(run.output / results.JSON, json, force=True, inputs=run.inputs)
-    return L0Result(base, outcomes, json, tsv, facts, seconds)
+    report = Report(
+        json=results.l0_file(metric, base, outcomes, facts, made).to_json(),
+        tsv=tsv(results.columns(metric, base), results.rows(base, outcomes)),
+        png=plots.pruned_png(results.points(base, outcomes), metric=metric, unpruned=base.value),
+    )
+    report.write(ReportFiles.beside(run.output / results.JSON), force=True, inputs=run.inputs)
+    return L0Result(base, outcomes, report, facts, seconds)

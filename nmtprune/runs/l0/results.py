@@ -1,6 +1,5 @@
 """What comes out of `l0`: the pruned model of every lambda, its quality, and the files that say so."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +8,10 @@ from nmtprune.architecture import Architecture
 from nmtprune.evaluate.significance import Difference
 from nmtprune.plan import Plan
 from nmtprune.plots import Pruned
+from nmtprune.runs.report import Cell, GatesOf, L0File, QualityOf, SlimOf, Unpruned, quality_of
 
 DATA = "data"
-JSON, TSV, PNG = "l0.json", "l0.tsv", "l0.png"
+JSON = "l0.json"
 PLAN, SLIM, CHECKPOINTS = "plan.json", "slim.pt", "checkpoints"
 
 
@@ -59,7 +59,7 @@ def columns(metric: str, base: Baseline) -> tuple[str, ...]:
     return ("l0_weight", "kept", *base.architecture.kinds, *between)
 
 
-def rows(base: Baseline, outcomes: Sequence[Outcome]) -> Iterator[tuple[str | int | float | None, ...]]:
+def rows(base: Baseline, outcomes: Sequence[Outcome]) -> Iterator[tuple[Cell, ...]]:
     """A row of `columns` for every lambda, in full precision."""
     for each in outcomes:
         yield (
@@ -68,41 +68,35 @@ def rows(base: Baseline, outcomes: Sequence[Outcome]) -> Iterator[tuple[str | in
         )  # fmt: skip
 
 
-def tsv(metric: str, base: Baseline, outcomes: Sequence[Outcome]) -> str:
-    """The table as tab-separated values under a header line."""
-    lines = [columns(metric, base), *rows(base, outcomes)]
-    return "".join("\t".join("" if cell is None else str(cell) for cell in line) + "\n" for line in lines)
-
-
-def as_json(
+def l0_file(
     metric: str, base: Baseline, outcomes: Sequence[Outcome], facts: Mapping[str, Any], provenance: Mapping[str, Any]
-) -> str:
-    """The table as JSON text in full precision."""
-    found = {
-        "format": "nmtprune-l0",
-        "version": 1,
-        "metric": metric,
+) -> L0File:
+    """The table as ``l0.json`` has it."""
+    unpruned = Unpruned(heads=base.architecture.count(), parameters=base.parameters, **quality_of(metric, base.value))
+    return L0File(
+        format="nmtprune-l0",
+        version=1,
+        metric=metric,
         **facts,
-        "unpruned": {"heads": base.architecture.count(), "parameters": base.parameters, metric: base.value},
-        "runs": [_outcome_json(metric, base, each) for each in outcomes],
-        "provenance": provenance,
-    }
-    return json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        unpruned=unpruned,
+        runs=[_gates(metric, base, each) for each in outcomes],
+        provenance=dict(provenance),
+    )
 
 
-def _outcome_json(metric: str, base: Baseline, each: Outcome) -> dict[str, Any]:
-    return {
-        "l0_weight": each.weight,
-        "folder": each.folder,
-        "checkpoint": each.checkpoint,
-        "kept": each.plan.count_kept(),
-        "kept_per_kind": each.kept(base.architecture),
-        "gated": {metric: each.gated},
-        "slim": {metric: each.slim, "parameters": each.parameters},
-        "delta": each.difference.delta,
-        "ci": list(each.difference.ci),
-        "p": each.difference.p,
-    }
+def _gates(metric: str, base: Baseline, each: Outcome) -> GatesOf:
+    return GatesOf(
+        l0_weight=each.weight,
+        folder=each.folder,
+        checkpoint=each.checkpoint,
+        kept=each.plan.count_kept(),
+        kept_per_kind=each.kept(base.architecture),
+        gated=QualityOf(**quality_of(metric, each.gated)),
+        slim=SlimOf(parameters=each.parameters, **quality_of(metric, each.slim)),
+        delta=each.difference.delta,
+        ci=each.difference.ci,
+        p=each.difference.p,
+    )
 
 
 def points(base: Baseline, outcomes: Sequence[Outcome]) -> list[Pruned]:

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmtprune.architecture import parse_kinds
-from nmtprune.data.options import DataOptions
+from nmtprune.data.databin import DataBin
+from nmtprune.data.options import TRAINING_SUBSET, DataOptions
 from nmtprune.errors import CheckpointError, UsageError
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.runs import run_folder
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.l0 import results
 from nmtprune.runs.measure import Measure, MeasureSettings, check_metric_options, measure
+from nmtprune.runs.report import ReportFiles
 from nmtprune.runs.steps import program
 from nmtprune.runs.training import Training
-from nmtprune.runs.training_options import ARCH, Options, as_trained, check_given, with_defaults
+from nmtprune.runs.training_options import ARCH, Options, as_trained, check_given, value_of, with_defaults
 
 if TYPE_CHECKING:
     from nmtprune.formats.fairseq import FairseqCheckpoint
@@ -63,7 +65,7 @@ class L0Run:
     @property
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
-        return [self.checkpoint, *(path for path in (self.data.source, self.data.reference) if path)]
+        return [self.checkpoint, *self.data.texts]
 
     def folder(self, weight: float) -> Path:
         """Where the results of a weight lie: the run folder itself where there is only one."""
@@ -101,7 +103,7 @@ def prepare(run: L0Run) -> Job:
     _check_options(run)
     check_metric_options(run.measure)
     run.significance.resamples_for(1)
-    names = [results.JSON, results.TSV, results.PNG, results.PLAN, results.SLIM]
+    names = [*(path.name for path in ReportFiles.beside(run.output / results.JSON)), results.PLAN, results.SLIM]
     run_folder.check(run.output, names, resume=run.resume, force=run.force, inputs=run.inputs)
     base = load(run.checkpoint)
     if not isinstance(base, FairseqCheckpoint):
@@ -111,6 +113,8 @@ def prepare(run: L0Run) -> Job:
     kinds = base.architecture.kinds if run.kinds is None else parse_kinds(run.kinds, base.architecture)
     if not base.architecture.head_ids(kinds):
         raise UsageError(f"{run.checkpoint}: there is no head to put a gate on ({', '.join(kinds) or 'no attention'})")
+    trained = value_of(run.given, "--train-subset") or TRAINING_SUBSET
+    DataBin(run.data.data_bin or Path()).check_subsets((trained,))
     own = measure(base, {results.DATA: run.data}, run.measure)[results.DATA]
     trainings = {weight: _training(run, base, kinds, weight) for weight in run.weights}
     program("fairseq-train")  # what is not installed shall not show after the first measurement
@@ -120,6 +124,7 @@ def prepare(run: L0Run) -> Job:
         **run.measure.as_settings(),
         **own.identity(),
         "fairseq-train": words,
+        "--threads": run.measure.threads if choose_device(run.measure.device).type == "cpu" else None,
         **{"--best": run.best, "--resamples": run.significance.resamples, "--alpha": run.significance.alpha},
         "--seed": run.significance.seed,
     }

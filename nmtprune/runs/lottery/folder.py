@@ -2,34 +2,43 @@
 
 import shutil
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmtprune.errors import OutputError
 from nmtprune.runs.fairseq_options import count_parameters
 from nmtprune.runs.lottery.schedule import Schedule, Ticket, iteration_name
+from nmtprune.runs.report import ReportFiles
 
 if TYPE_CHECKING:
     from nmtprune.formats.fairseq import FairseqCheckpoint
 
 DATA, TEST = "data", "test data"
 
-JSON, TSV, PNG = "lottery.json", "lottery.tsv", "lottery.png"
-ITERATIONS_TSV = "iterations.tsv"
+ITERATIONS = "iterations"
 PLAN, TICKET, LATE_RESET = "plan.json", "ticket.pt", "late-reset.pt"
-FILES = (JSON, TSV, PNG, ITERATIONS_TSV, PLAN, TICKET, LATE_RESET)
-"""What a run writes beside its state and its folders."""
 
 START, MODEL, CHECKPOINTS = "start.pt", "model.pt", "checkpoints"
 CONFIDENCE = "confidence"
 
-_PRETRAINING, _ITERATIONS, _CONVERGED = "pretraining", "iterations", "converged"
+_PRETRAINING, _CONVERGED = "pretraining", "converged"
 _FP32_BYTES = 4
 _COPIES = 3
 """Of every weight in a checkpoint: itself and two moments of Adam."""
 _AT_ONCE = 6
 """Checkpoints with moments that lie in a run folder at the same time: the late-resetting one, the start of a training,
 its last, its best, one inside an epoch, and one that is being written."""
+
+
+def report_files(run: Path) -> ReportFiles:
+    """Result, tables and picture."""
+    return replace(ReportFiles.beside(run / "lottery.json"), tables={ITERATIONS: run / f"{ITERATIONS}.tsv"})
+
+
+def outputs(run: Path) -> list[Path]:
+    """What a run writes beside its state and its folders."""
+    return [*report_files(run), *(run / name for name in (PLAN, TICKET, LATE_RESET))]
 
 
 def pretraining(run: Path) -> Path:
@@ -39,7 +48,7 @@ def pretraining(run: Path) -> Path:
 
 def iteration(run: Path, number: int) -> Path:
     """Of an iteration."""
-    return run / _ITERATIONS / iteration_name(number)
+    return run / ITERATIONS / iteration_name(number)
 
 
 def converged(run: Path, ticket: Ticket) -> Path:
@@ -49,10 +58,10 @@ def converged(run: Path, ticket: Ticket) -> Path:
 
 def start_over(run: Path) -> None:
     """Remove what an earlier run left: fairseq would go on from its checkpoints."""
-    for name in (_PRETRAINING, _ITERATIONS, _CONVERGED):
+    for name in (_PRETRAINING, ITERATIONS, _CONVERGED):
         shutil.rmtree(run / name, ignore_errors=True)
-    for name in FILES:
-        (run / name).unlink(missing_ok=True)
+    for path in outputs(run):
+        path.unlink(missing_ok=True)
 
 
 def drop_checkpoints(stage: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nmtprune import files, plots, provenance
+from nmtprune import plots, provenance
 from nmtprune.data.options import DataOptions
 from nmtprune.evaluate.metric import Scored
 from nmtprune.evaluate.speed import words_per_second
@@ -26,8 +26,11 @@ from nmtprune.runs.lottery.results import Converged, Iteration
 from nmtprune.runs.lottery.schedule import Schedule, Ticket, tickets
 from nmtprune.runs.lottery.setup import Job, prepare
 from nmtprune.runs.lottery.stages import Stages
-from nmtprune.runs.measure import metric_of
+from nmtprune.runs.measure import measure
+from nmtprune.runs.quality import metric_of
+from nmtprune.runs.report import Report, tsv
 from nmtprune.runs.state import Interrupted, State, pack
+from nmtprune.runs.training import load_trained
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
@@ -46,8 +49,8 @@ class LotteryResult:
         kinds: whose heads were removed.
         iterations: in order.
         converged: the unpruned model first; empty where none was asked for.
-        json: text of ``lottery.json``.
-        tsv: text of ``lottery.tsv``: converged models, or iterations where there are none.
+        report: ``lottery.json``, its tables and its picture.
+        times: seconds of each iteration by what they went into.
         facts: on what and how it was measured.
         seconds: how long it took.
     """
@@ -56,10 +59,15 @@ class LotteryResult:
     kinds: tuple[str, ...]
     iterations: tuple[Iteration, ...]
     converged: tuple[Converged, ...]
-    json: str
-    tsv: str
+    report: Report
+    times: Mapping[str, Mapping[str, float]]
     facts: Mapping[str, Any]
     seconds: float
+
+    @property
+    def table(self) -> str:
+        """Converged models as tab-separated values, or iterations where there are none."""
+        return self.report.tsv or self.report.tables[folder.ITERATIONS]
 
 
 def schedule_of(run: LotteryRun) -> Schedule:
@@ -87,6 +95,8 @@ def lottery(run: LotteryRun, progress: "Progress") -> LotteryResult:
             for note in corpus.notes:
                 progress.note(f"{corpus.name}: {note}")
         state = State.open(run_folder.state_path(run.output), job.settings, resume=run.resume)
+        if _BEGUN not in state:
+            _check_late_reset(job, progress)
         run_folder.create(run.output)
         if _BEGUN not in state:
             if run.force:
@@ -100,6 +110,25 @@ def lottery(run: LotteryRun, progress: "Progress") -> LotteryResult:
                 f"interrupted: what was trained and measured is kept in {run.output}; the same command with --resume "
                 "goes on"
             ) from None
+
+
+def _check_late_reset(job: Job, progress: "Progress") -> None:
+    """Translate with the late-resetting checkpoint, before anything is trained, on what is measured later.
+
+    Raises:
+        DataError: its translations mean nothing, and those of the models that are trained from it probably neither.
+    """
+    run = job.run
+    sets = {folder.DATA: run.data} if job.rule is not None else {}
+    if job.schedule.tickets and (run.test_data is not None or not sets):
+        sets[folder.TEST] = run.evaluated
+    if run.late_reset is None or not sets:
+        return
+    from nmtprune.formats import load
+
+    for part in measure(load(run.late_reset), sets, run.measure).values():
+        for remark in part.check_baseline(f"the late-resetting checkpoint {run.late_reset}"):
+            progress.note(remark)
 
 
 class _Lottery:
@@ -121,9 +150,15 @@ class _Lottery:
         if left_out:
             self._progress.note(f"--max-drop ended the loop: no iteration {', '.join(map(str, left_out))} to converge")
         asked = tickets(accepted, last=run.converge, chosen=chosen, controls=run.controls if accepted else ())
-        with_plans = [(ticket, self._stages.converged(ticket, plans[ticket.iteration])) for ticket in asked]
-        converged = self._compared(with_plans)
+        converged = self._compared([(ticket, self._converged(ticket, plans[ticket.iteration])) for ticket in asked])
         return self._finish(plans[accepted], iterations, converged, started)
+
+    def _converged(self, ticket: Ticket, plan: Plan) -> Plan:
+        """Train a model to convergence; measure the unpruned one at once: what means nothing ends the run there."""
+        found = self._stages.converged(ticket, plan)
+        if not ticket.iteration:
+            self._stages.quality(ticket)
+        return found
 
     def _iterations(self, plans: list[Plan]) -> Iterator[Iteration]:
         """Grow the list of plans, each with fewer heads, until the end or until one has dropped too far, which goes."""
@@ -160,7 +195,7 @@ class _Lottery:
         differences = [None, *self._run.significance.compare(scored[0], scored[1:])]
         names = [ticket.name for ticket, _ in trained]
         paths = [folder.converged(self._run.output, ticket) / folder.MODEL for ticket, _ in trained]
-        models = [_load(path) for path in paths]
+        models = [load_trained(path) for path in paths]
         rates = self._rates(names, models)
         found = []
         for (ticket, plan), path, model, quality, difference, rate in zip(
@@ -203,10 +238,11 @@ class _Lottery:
         """Write the files."""
         run, job = self._run, self._job
         seconds = round(time.monotonic() - started, 3)
+        times = self._stages.times(len(iterations))
         made = {
             "file_bytes": {each.ticket.name: each.file_bytes for each in converged},
             "words_per_second": {each.ticket.name: each.words_per_second for each in converged},
-            "times": self._stages.times(len(iterations)),
+            "times": times,
             "provenance": provenance.collect(
                 seed=run.significance.seed,
                 late_reset={"sha256": self._stages.late_reset.base.sha256, "updates": job.schedule.late_reset},
@@ -217,18 +253,19 @@ class _Lottery:
             ),
         }
         metric, facts = run.measure.metric, self._facts()
-        json = results.as_json(metric, iterations, converged, facts, made)
-        of_iterations = results.iterations_tsv(iterations, metric, job.limits.kinds)
-        tsv = results.tsv(converged, metric) if converged else of_iterations
-        files.write_text(run.output / folder.ITERATIONS_TSV, of_iterations, force=True, inputs=run.inputs)
+        table = tsv(results.columns(converged, metric), results.rows(converged)) if converged else None
+        picture = None
         if converged:
-            files.write_text(run.output / folder.TSV, tsv, force=True, inputs=run.inputs)
             heads = job.schedule.of_all
-            png = plots.curves_png(results.lines(converged), metric=metric, heads=heads, from_zero=False)
-            with files.atomic_output(run.output / folder.PNG, force=True, inputs=run.inputs) as file:
-                file.write(png)
-        files.write_text(run.output / folder.JSON, json, force=True, inputs=run.inputs)
-        return LotteryResult(plan, job.limits.kinds, iterations, converged, json, tsv, facts, seconds)
+            picture = plots.curves_png(results.lines(converged), metric=metric, heads=heads, from_zero=False)
+        report = Report(
+            json=results.lottery_file(metric, iterations, converged, facts, made).to_json(),
+            tsv=table,
+            png=picture,
+            tables={folder.ITERATIONS: results.iterations_tsv(iterations, metric, job.limits.kinds)},
+        )
+        report.write(folder.report_files(run.output), force=True, inputs=run.inputs)
+        return LotteryResult(plan, job.limits.kinds, iterations, converged, report, times, facts, seconds)
 
     def _facts(self) -> dict[str, Any]:
         run = self._run
@@ -238,12 +275,6 @@ class _Lottery:
         if corpus.references is not None:
             quality = {"signature": metric_of(corpus, run.measure).signature}
         return {**quality, **corpus.describe(), **run.measure.facts(), "heads": self._job.schedule.of_all}
-
-
-def _load(path: Any) -> "Checkpoint":
-    from nmtprune.formats import load
-
-    return load(path)
 
 
 def _corpus(data: DataOptions, model: "Checkpoint") -> Any:

@@ -83,7 +83,7 @@ class LotteryRun:
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
         sets = [self.data, *([self.test_data] if self.test_data else [])]
-        texts = [path for data in sets for path in (data.source, data.reference) if path]
+        texts = [path for data in sets for path in data.texts]
         return [*([self.late_reset] if self.late_reset else []), *texts]
 
     @property

@@ -1,6 +1,5 @@
 """What comes out of `lottery`: what each iteration removed, the converged models, and the files that say so."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from nmtprune.evaluate.significance import Difference
 from nmtprune.plan import Plan
 from nmtprune.plots import Line
 from nmtprune.runs.lottery.schedule import LOTTERY, Ticket, iteration_name
+from nmtprune.runs.report import Cell, ConvergedModel, IterationOf, LotteryFile, quality_of, tsv
 
 CONFIDENCE_COLUMNS = ("head", "kind", "layer", "index", "confidence", "removed")
 
@@ -86,7 +86,7 @@ def confidence_tsv(confidence: Mapping[HeadId, float], removed: Sequence[HeadId]
         (str(head), head.module.kind, head.module.layer, head.head, value, int(head in gone))
         for head, value in sorted(confidence.items(), key=lambda item: (item[1], item[0]))
     )
-    return _tsv(CONFIDENCE_COLUMNS, rows)
+    return tsv(CONFIDENCE_COLUMNS, rows)
 
 
 def iterations_tsv(iterations: Sequence[Iteration], metric: str, kinds: Sequence[str]) -> str:
@@ -99,10 +99,10 @@ def iterations_tsv(iterations: Sequence[Iteration], metric: str, kinds: Sequence
     """
     shares = ("removed", "removed_of_kinds", "removed_of_all", "kept")
     columns = ("iteration", "trained_heads", "validation", metric, *shares, *per_layer(iterations[0].plan))
-    return _tsv(columns, _iteration_rows(iterations, kinds))
+    return tsv(columns, _iteration_rows(iterations, kinds))
 
 
-def _iteration_rows(iterations: Sequence[Iteration], kinds: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+def _iteration_rows(iterations: Sequence[Iteration], kinds: Sequence[str]) -> Iterator[tuple[Cell, ...]]:
     for each in iterations:
         plan, removed = each.plan, len(each.plan.removed())
         yield (
@@ -121,7 +121,7 @@ def columns(converged: Sequence[Converged], metric: str) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def rows(converged: Sequence[Converged]) -> Iterator[tuple[str | int | float | None, ...]]:
+def rows(converged: Sequence[Converged]) -> Iterator[tuple[Cell, ...]]:
     """A row of `columns` for every converged model, in full precision."""
     for each in converged:
         removed, test = len(each.plan.removed()), each.difference
@@ -133,19 +133,14 @@ def rows(converged: Sequence[Converged]) -> Iterator[tuple[str | int | float | N
         )  # fmt: skip
 
 
-def tsv(converged: Sequence[Converged], metric: str) -> str:
-    """The table of converged models as tab-separated values under a header line."""
-    return _tsv(columns(converged, metric), rows(converged))
-
-
-def as_json(
+def lottery_file(
     metric: str,
     iterations: Sequence[Iteration],
     converged: Sequence[Converged],
     facts: Mapping[str, Any],
     made: Mapping[str, Any],
-) -> str:
-    """Everything as JSON text in full precision.
+) -> LotteryFile:
+    """Everything as ``lottery.json`` has it.
 
     Args:
         metric: name of the metric.
@@ -154,16 +149,15 @@ def as_json(
         facts: on what and how it was measured.
         made: sizes of files, times and provenance, which another run of the same settings need not have.
     """
-    found = {
-        "format": "nmtprune-lottery",
-        "version": 1,
-        "metric": metric,
+    return LotteryFile(
+        format="nmtprune-lottery",
+        version=1,
+        metric=metric,
         **facts,
-        "iterations": [_iteration_json(metric, each) for each in iterations],
-        "converged": [_converged_json(metric, each) for each in converged],
+        iterations=[_iteration(metric, each) for each in iterations],
+        converged=[_converged(metric, each) for each in converged],
         **made,
-    }
-    return json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    )
 
 
 def lines(converged: Sequence[Converged]) -> list[Line]:
@@ -188,41 +182,36 @@ def lines(converged: Sequence[Converged]) -> list[Line]:
     return found
 
 
-def _iteration_json(metric: str, each: Iteration) -> dict[str, Any]:
-    value = {} if each.value is None else {metric: each.value}
-    return {
-        "iteration": each.number,
-        "trained_heads": each.trained.count_kept(),
-        "validation": each.validation,
-        **value,
-        **({"beyond_max_drop": True} if each.broken else {}),
-        "removed": len(each.plan.removed()),
-        "kept": each.plan.count_kept(),
-        "kept_per_layer": kept_counts(each.plan),
-        "folder": f"iterations/{iteration_name(each.number)}",
-    }
+def _iteration(metric: str, each: Iteration) -> IterationOf:
+    found = IterationOf(
+        iteration=each.number,
+        trained_heads=each.trained.count_kept(),
+        validation=each.validation,
+        removed=len(each.plan.removed()),
+        kept=each.plan.count_kept(),
+        kept_per_layer=kept_counts(each.plan),
+        folder=f"iterations/{iteration_name(each.number)}",
+        **quality_of(metric, each.value),
+    )
+    return found.model_copy(update={"beyond_max_drop": True}) if each.broken else found
 
 
-def _converged_json(metric: str, each: Converged) -> dict[str, Any]:
+def _converged(metric: str, each: Converged) -> ConvergedModel:
     test = each.difference
-    compared = {} if test is None else {"delta": test.delta, "ci": list(test.ci), "p": test.p}
     removed = len(each.plan.removed())
-    return {
-        "model": each.model,
-        "iteration": each.ticket.iteration,
-        "variant": each.ticket.variant,
-        "removed": removed,
-        "sparsity": removed / each.plan.count_base(),
-        "kept_per_layer": kept_counts(each.plan),
-        metric: each.value,
-        **compared,
-        "parameters": each.parameters,
-        "updates": each.updates,
-        "last_update": each.last_update,
-        "validation": each.validation,
-    }
-
-
-def _tsv(columns: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> str:
-    lines = [columns, *rows]
-    return "".join("\t".join("" if cell is None else str(cell) for cell in line) + "\n" for line in lines)
+    found = ConvergedModel(
+        model=each.model,
+        iteration=each.ticket.iteration,
+        variant=each.ticket.variant,
+        removed=removed,
+        sparsity=removed / each.plan.count_base(),
+        kept_per_layer=kept_counts(each.plan),
+        parameters=each.parameters,
+        updates=each.updates,
+        last_update=each.last_update,
+        validation=each.validation,
+        **quality_of(metric, each.value),
+    )
+    if test is None:
+        return found
+    return found.model_copy(update={"delta": test.delta, "ci": test.ci, "p": test.p})

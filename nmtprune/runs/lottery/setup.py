@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from nmtprune.architecture import Architecture, parse_kinds
 from nmtprune.budget import Limits
 from nmtprune.data.options import ModelProfile
-from nmtprune.errors import CheckpointError, DataError, UsageError
+from nmtprune.errors import CheckpointError, UsageError
 from nmtprune.runs import run_folder
+from nmtprune.runs.baseline import with_remarks
 from nmtprune.runs.drop import DropRule
 from nmtprune.runs.fairseq_options import parsed
 from nmtprune.runs.lottery import folder
@@ -72,7 +73,8 @@ def prepare(run: LotteryRun) -> Job:
     rule = None if run.max_drop is None else DropRule.parse(run.max_drop)
     check_metric_options(run.measure)
     run.significance.resamples_for(1)
-    run_folder.check(run.output, folder.FILES, resume=run.resume, force=run.force, inputs=run.inputs)
+    written = [path.name for path in folder.outputs(run.output)]
+    run_folder.check(run.output, written, resume=run.resume, force=run.force, inputs=run.inputs)
     program("fairseq-train")
     checkpoint = _late_reset(run)
     given = run.given
@@ -147,6 +149,11 @@ def check_can_go_on(checkpoint: "FairseqCheckpoint", *, reset: bool) -> None:
             f"{checkpoint.path}: has no optimizer state, so its training cannot go on at its update: save it without "
             "--no-save-optimizer-state"
         )
+    if checkpoint.copies_not_finite and not reset:
+        raise CheckpointError(
+            f"{checkpoint.path}: {checkpoint.copies_not_finite}, so its training cannot go on: --reset-optimizer "
+            "empties the optimizer state"
+        )
     if checkpoint.optimizer.problem and not reset:
         raise CheckpointError(
             f"{checkpoint.path}: the optimizer state {checkpoint.optimizer.problem}, so it cannot be cut with the "
@@ -213,27 +220,23 @@ def _check_subsets(run: LotteryRun, args: "Namespace") -> None:
     """Check now for what fairseq would miss only after it has built everything."""
     from nmtprune.data.databin import DataBin
 
-    there = DataBin(run.data_bin).subsets()
-    needed = (args.train_subset, *args.valid_subset.split(","))
-    missing = [name for name in needed if name not in there]
-    if missing:
-        raise DataError(
-            f"{run.data_bin}: no binarized {' and '.join(missing)} to train with; there are "
-            f"{', '.join(sorted(there)) or 'none'}"
-        )
+    DataBin(run.data_bin).check_subsets((args.train_subset, *args.valid_subset.split(",")))
 
 
 def _corpora(run: LotteryRun, args: "Namespace") -> dict[str, "Corpus"]:
     """DATA and TEST DATA, read before there is a model: the data alone say what is wrong with them."""
     from nmtprune.data.corpus import load_corpus
+    from nmtprune.formats.fairseq.values import truth
 
     languages = {"source_lang": args.source_lang, "target_lang": args.target_lang}
-    asked = ModelProfile(**languages, left_pad_source=str(getattr(args, "left_pad_source", "True")) == "True")
+    asked = ModelProfile(**languages, left_pad_source=truth(getattr(args, "left_pad_source", None), True))
     needs_text = run.max_drop is not None or (run.test_data is None and bool(run.converge or run.converge_iterations))
     targets = not run.meters.translates
     found = {folder.DATA: load_corpus(run.data, asked, references=needs_text, targets=targets)}
+    if needs_text:
+        found[folder.DATA] = with_remarks(found[folder.DATA], run.measure)
     if run.test_data is not None:
-        found[folder.TEST] = load_corpus(run.test_data, asked, references=True, targets=False)
+        found[folder.TEST] = with_remarks(load_corpus(run.test_data, asked, targets=False), run.measure)
     return found
 
 

@@ -14,22 +14,25 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtprune import files, plots, provenance, slim
+from nmtprune import plots, provenance, slim
 from nmtprune.architecture import HeadId
 from nmtprune.evaluate.metric import Scored
 from nmtprune.methods.chance import same_counts
 from nmtprune.methods.sweep import next_plan
 from nmtprune.plan import Plan
 from nmtprune.runs import run_folder
+from nmtprune.runs.device import training_environment
 from nmtprune.runs.lottery import folder, results, trainings
 from nmtprune.runs.lottery.schedule import LOTTERY, RANDOM, REINIT, Ticket, iteration_name
 from nmtprune.runs.lottery.setup import Job, check_can_go_on
 from nmtprune.runs.lottery.trainer import Patience, Target, Trainer
-from nmtprune.runs.measure import measure, metric_of
+from nmtprune.runs.measure import measure
 from nmtprune.runs.meters import CONFIDENCE, confidence_meter
 from nmtprune.runs.progress import Progress
+from nmtprune.runs.quality import metric_of
+from nmtprune.runs.report import Report, ReportFiles
 from nmtprune.runs.state import State, pack
-from nmtprune.runs.training import Training
+from nmtprune.runs.training import Training, load_trained
 from nmtprune.runs.training_bar import TrainingBar
 from nmtprune.scores import HeadScore, Scores
 
@@ -47,7 +50,8 @@ class Stages:
         """Take what is done from the state; the late-resetting checkpoint is made or read first of all."""
         self._job, self._state, self._progress = job, state, progress
         self._run, self._folder = job.run, job.run.output
-        self._trainer = Trainer(progress, job.run.measure.threads if job.run.on_cpu else None)
+        environment = training_environment(job.run.measure.device, job.run.measure.threads)
+        self._trainer = Trainer(progress, environment)
         progress.begin_all("lottery", sum(self._weights()))
         self.late_reset = self._late_reset()
 
@@ -76,7 +80,7 @@ class Stages:
             self._state.add(f"{name}/trained", pack(_numbers(validation=validation, other=other, **vars(spent))))
         quality = None
         if self._job.rule is not None:
-            quality = self._measured(f"{name}/quality", training.last, folder.DATA)
+            quality = self._measured(f"{name}/quality", training.last, folder.DATA, baseline=number == 1)
         left = plan
         if heads is not None:
             confidence = self._confidence(name, training, plan)
@@ -111,7 +115,7 @@ class Stages:
     def quality(self, ticket: Ticket) -> Scored:
         """The metric of a converged model on TEST DATA, or DATA where there are none."""
         model = folder.converged(self._folder, ticket) / folder.MODEL
-        return self._measured(f"converge-{ticket.name}/quality", model, folder.TEST)
+        return self._measured(f"converge-{ticket.name}/quality", model, folder.TEST, baseline=not ticket.iteration)
 
     def write_ticket(self, plan: Plan) -> None:
         """Write the plan that was found and the late-resetting checkpoint's weights and moments that it keeps."""
@@ -225,28 +229,35 @@ class Stages:
             base=left.base,
             provenance=self._provenance(iteration=number),
         )
-        files.write_text(own / f"{folder.CONFIDENCE}.tsv", results.confidence_tsv(confidence, removed), force=True)
-        with files.atomic_output(own / f"{folder.CONFIDENCE}.png", force=True, inputs=inputs) as file:
-            file.write(plots.scores_png(scores, alpha=0.0, removed=removed))
-        scores.write(own / f"{folder.CONFIDENCE}.json", force=True, inputs=inputs)
+        report = Report(
+            json=scores.to_json(),
+            tsv=results.confidence_tsv(confidence, removed),
+            png=plots.scores_png(scores, alpha=0.0, removed=removed),
+        )
+        report.write(ReportFiles.beside(own / f"{folder.CONFIDENCE}.json"), force=True, inputs=inputs)
         made = self._provenance(iteration=number)
         left.with_provenance(made).write(own / folder.PLAN, force=True, inputs=inputs)
 
-    def _measured(self, key: str, path: Path, name: str) -> Scored:
-        """The metric of a model, from the state where it is there."""
+    def _measured(self, key: str, path: Path, name: str, *, baseline: bool) -> Scored:
+        """The metric of a model, from the state where it is there; what others are compared with must mean something.
+
+        Raises:
+            DataError: nothing can be compared with it; the state is kept.
+        """
         data = self._run.data if name == folder.DATA else self._run.evaluated
-        own = measure(self._read(path), {name: data}, self._run.measure)[name] if key not in self._state else None
-        if own is not None:
-            self._progress.begin(f"{own.name} of {key.rpartition('/')[0]}", 1)
+        if key not in self._state:
+            own = measure(self._read(path), {name: data}, self._run.measure)[name]
+            model = key.rpartition("/")[0]
+            self._progress.begin(f"{own.name} of {model}", 1)
+            for remark in own.check_baseline(f"the baseline {model}") if baseline else ():
+                self._progress.note(remark)
             self._state.add(key, pack({STATISTICS: own.baseline().statistics}))
             self._progress.advance(own.name)
         corpus = self._job.corpora.get(name, self._job.corpora[folder.DATA])
         return Scored(metric_of(corpus, self._run.measure), self._state[key][STATISTICS])
 
     def _read(self, path: Path) -> "FairseqCheckpoint":
-        from nmtprune.formats.fairseq import FairseqCheckpoint
-
-        return FairseqCheckpoint.load(path)
+        return cast("FairseqCheckpoint", load_trained(path))
 
     def _provenance(self, **facts: Any) -> dict[str, Any]:
         late = {"late_reset": {"sha256": self.late_reset.base.sha256, "updates": self._job.schedule.late_reset}}

@@ -6,9 +6,9 @@ there was a better validation on the way.
 """
 
 import math
-import os
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,10 +111,9 @@ class Stopwatch:
 class Trainer:
     """Calls fairseq-train until a training is where it must be."""
 
-    def __init__(self, progress: Progress, threads: int | None) -> None:
-        """Show trainings in `progress`; `threads` of the CPU are for those that have no GPU."""
-        self._progress = progress
-        self._environment = None if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    def __init__(self, progress: Progress, environment: Mapping[str, str]) -> None:
+        """Show trainings in `progress`; `environment` is that of fairseq-train."""
+        self._progress, self._environment = progress, environment
 
     def reach(self, training: Training, updates: int, weight: float) -> Stopwatch:
         """Train to an update; nothing is done where the last checkpoint is there already.

@@ -138,7 +138,8 @@ def test_damaged_gates(tiny: Path) -> None:
     assert refused(GateSettings(), {}, first) == f"{tiny}: gates: {first} is missing"
     expected = f"{tiny}: gates: {first} is no list of 4 finite numbers"
     assert refused(GateSettings(), {first: torch.zeros(3)}) == expected
-    assert refused(GateSettings(), {first: torch.full((4,), torch.nan)}) == expected
+    nan = refused(GateSettings(), {first: torch.full((4,), torch.nan)})
+    assert nan == f"{tiny}: gates: {first} holds NaN (4 of 4 numbers)"
     cross = GateSettings(kinds=("cross",))
     assert refused(cross, {first: torch.zeros(4)}) == f"{tiny}: gates: {first} belongs to no module with gates"
     many = GateSettings(target_heads=25)

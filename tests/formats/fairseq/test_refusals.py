@@ -21,6 +21,9 @@ from tests import builders
 from tests.conftest import Build
 
 State = dict[str, Any]
+WROTE = "; fairseq's checkpoints hold the settings too: name the file that fairseq-train wrote"
+PAIR = ": models of the task 'translation' are supported, for one language pair"
+NO_SETTINGS = f"it has no settings: neither 'cfg' nor 'args'{WROTE}"
 
 
 def message(path: Path) -> str:
@@ -47,7 +50,7 @@ def model_setting(**changes: Any) -> Callable[[State], None]:
 
 def test_no_file_a_folder_and_an_empty_file(tmp_path: Path) -> None:
     assert message(tmp_path / "none.pt") == "there is no such file"
-    assert message(tmp_path) == "is a folder; name the checkpoint file in it"
+    assert message(tmp_path) == "is a folder without a checkpoint in it (fairseq's .pt or Marian's .npz)"
     (tmp_path / "empty.pt").touch()
     assert message(tmp_path / "empty.pt") == "is empty"
     os.mkfifo(tmp_path / "pipe.pt")
@@ -64,30 +67,34 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
 def test_files_of_another_kind(tmp_path: Path) -> None:
     path = tmp_path / "file.pt"
     path.write_text("# Heads\n")
+    assert message(path) == "is a text file (it begins with '# Heads'), no checkpoint"
+    path.write_bytes(b"\1\2\3")
     assert message(path) == "not a fairseq checkpoint (neither a zip nor a torch file)"
     path.write_bytes(pickle.dumps({"model": {}}))
     assert message(path) == "not a fairseq checkpoint (a pickle that torch.save did not write)"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
-    assert message(path) == "not a fairseq checkpoint (a zip archive without a torch file in it)"
+    assert message(path) == "is a zip archive, without a model that nmtprune knows in it"
     with open(path, "wb") as file:
         np.savez(file, weights=np.zeros(3))
     assert message(path).startswith("has no special:model.yml: no Marian model, or one without its options")
     with pytest.raises(CheckpointError, match=r"not a fairseq checkpoint \(an \.npz archive of NumPy without a torch"):
         FairseqCheckpoint.load(path)
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
-    assert message(path) == "not a fairseq checkpoint (a TorchScript archive)"
+    assert message(path) == (
+        "not a fairseq checkpoint (a TorchScript archive: name the checkpoint that it was exported from)"
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         ([1, 2], "it holds a list, not a dict"),
-        ({"encoder.weight": torch.zeros(2)}, "a bare state dict, without 'model' and 'cfg'"),
-        ({"state": 1}, "it has no 'model'"),
-        ({"model": {}, "cfg": {}}, "it has no 'model'"),
-        ({"model": {"a": torch.zeros(1)}}, "it has no settings: neither 'cfg' nor 'args'"),
-        ({"model": {"a": torch.zeros(1)}, "cfg": None, "args": None}, "it has no settings: neither 'cfg' nor 'args'"),
+        ({"encoder.weight": torch.zeros(2)}, f"a bare state dict, without 'model' and 'cfg'{WROTE}"),
+        ({"state": 1}, f"it has no 'model'{WROTE}"),
+        ({"model": {}, "cfg": {}}, f"it has no 'model'{WROTE}"),
+        ({"model": {"a": torch.zeros(1)}}, NO_SETTINGS),
+        ({"model": {"a": torch.zeros(1)}, "cfg": None, "args": None}, NO_SETTINGS),
         ({"model": {"a": [1]}, "cfg": {"model": {}}}, "model entry 'a' is no plain tensor"),
         ({"model": {"a": torch.eye(2).to_sparse()}, "cfg": {"model": {}}}, "model entry 'a' is no plain tensor"),
         ({"model": {1: torch.zeros(1)}, "cfg": {"model": {}}}, "a name in 'model' is no text"),
@@ -210,13 +217,13 @@ def test_bare_payloads_do_not_run(tmp_path: Path) -> None:
     path.write_bytes(raw)
     assert message(path) == "not a fairseq checkpoint (a pickle that torch.save did not write)"
     path.write_bytes(pickle.dumps(Payload(os.system, f"touch {mark}"), protocol=0))
-    assert message(path) == "not a fairseq checkpoint (neither a zip nor a torch file)"
+    assert message(path) == "is a text file (it begins with 'cposix'), no checkpoint"
     with tarfile.open(path, "w") as archive:
         for name in ("storages", "tensors", "pickle"):
             member = tarfile.TarInfo(name)
             member.size = len(raw)
             archive.addfile(member, io.BytesIO(raw))
-    assert message(path) == "not a fairseq checkpoint (neither a zip nor a torch file)"
+    assert message(path) == "is a tar archive, without a model that nmtprune knows in it"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("checkpoint/data.pkl", raw)
         archive.writestr("checkpoint/version", "3")
@@ -271,30 +278,30 @@ UNSUPPORTED = {
         model_setting(_name="transformer_lm_megatron"),
     "architecture None (fairseq's transformer and transformer_lm architectures are supported)":
         model_setting(_name=None, arch=None),
-    "scale_heads (a learned factor per head)": model_setting(scale_heads=True),
-    "char_inputs (character embeddings)": model_setting(char_inputs=True),
-    "character_embeddings": model_setting(character_embeddings=True),
-    "base_layers (mixture of experts)": model_setting(base_layers=1),
-    "quant_noise_pq (quantization noise)": model_setting(quant_noise_pq=0.05),
-    "quant_noise_scalar (quantization noise)": model_setting(quant_noise_scalar=0.5),
-    "decoder_xformers_att_config (xformers attention)": model_setting(decoder_xformers_att_config="{'name': 'x'}"),
+    "scale_heads True (a learned factor per head)": model_setting(scale_heads=True),
+    "char_inputs True (character embeddings)": model_setting(char_inputs=True),
+    "character_embeddings True (character embeddings)": model_setting(character_embeddings=True),
+    "base_layers 1 (mixture of experts)": model_setting(base_layers=1),
+    "quant_noise_pq 0.05 (quantization noise)": model_setting(quant_noise_pq=0.05),
+    "quant_noise_scalar 0.5 (quantization noise)": model_setting(quant_noise_scalar=0.5),
+    "decoder_xformers_att_config 'x' (xformers attention)": model_setting(decoder_xformers_att_config="x"),
     "pipeline_model_parallel (a model in stages)":
         lambda state: state["cfg"]["distributed_training"].update(pipeline_model_parallel=True),
-    "use_sharded_state (FSDP: one of several shards)":
+    "use_sharded_state (FSDP: one of several shards; without this option models are saved whole)":
         lambda state: state["cfg"]["distributed_training"].update(use_sharded_state=True),
-    "FSDP (fully sharded data parallel) state": lambda state: state.update(fsdp_metadata={}),
+    "FSDP (fully sharded data parallel) state, a part of a model": lambda state: state.update(fsdp_metadata={}),
     "checkpoint_shard_count 4 (one of several shards)":
         lambda state: state["cfg"]["checkpoint"].update(checkpoint_shard_count=4),
     "model_parallel_size 2 (Megatron, one of several parts)":
         lambda state: state["cfg"]["common"].update(model_parallel_size=2),
     "quantization_config_path (quantized weights)":
         lambda state: state["cfg"]["common"].update(quantization_config_path="x.yaml"),
-    "task 'translation_multi_simple_epoch' (multilingual or with several models)":
+    f"task 'translation_multi_simple_epoch' (multilingual or with several models){PAIR}":
         lambda state: state["cfg"]["task"].update(_name="translation_multi_simple_epoch"),
     "architecture 'fconv' (fairseq's transformer and transformer_lm architectures are supported); "
-    "scale_heads (a learned factor per head); quant_noise_pq (quantization noise); "
-    "pipeline_model_parallel (a model in stages); FSDP (fully sharded data parallel) state; "
-    "task 'multilingual_translation' (multilingual or with several models); "
+    "scale_heads True (a learned factor per head); quant_noise_pq 0.1 (quantization noise); "
+    "pipeline_model_parallel (a model in stages); FSDP (fully sharded data parallel) state, a part of a model; "
+    f"task 'multilingual_translation' (multilingual or with several models){PAIR}; "
     "adam_betas is \"__import__('os').system('true')\", no plain literal: fairseq would run it as code":
         everything_at_once,
 }  # fmt: skip
@@ -317,7 +324,7 @@ def test_a_legacy_checkpoint_goes_by_arch_and_task(tiny: Path, tmp_path: Path) -
 
     assert message(saved(tmp_path / "args.pt", tiny, in_args)) == (
         "unsupported: architecture 'lstm' (fairseq's transformer and transformer_lm architectures are supported); "
-        "task 'multilingual_translation' (multilingual or with several models)"
+        f"task 'multilingual_translation' (multilingual or with several models){PAIR}"
     )
 
 
@@ -376,15 +383,15 @@ def test_of_many_misfits_the_first_are_named(tiny: Path, tmp_path: Path) -> None
     assert text.endswith("encoder.layers.1.fc2.weight has shape [16, 24], not [16, 8]; and 6 more such faults")
 
 
-def test_not_a_number_is_a_number(tiny: Path, tmp_path: Path) -> None:
+def test_shared_tables_that_hold_nan_are_equal(tiny: Path, tmp_path: Path) -> None:
     def poison(state: State) -> None:
         for tensor in state["model"].values():
             tensor.fill_(float("nan")) if tensor.numel() > 1 else None
 
     path = saved(tmp_path / "nan.pt", tiny, poison)
-    assert load(path).architecture.count() == 24
+    assert FairseqCheckpoint.load(path).architecture.count() == 24
     builders.store_as(path, path, cloned=True)
-    assert load(path).architecture.count() == 24
+    assert FairseqCheckpoint.load(path).architecture.count() == 24
 
 
 def test_settings_that_contain_themselves_and_code(tiny: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_activations_are_those_of_marian(tmp_path: Path, activation: str) -> Non
     for name in [name for name in arrays if name.endswith("ffn_W1")]:
         arrays[name] *= 10
     path, vocabulary, texts = write(tmp_path / "model.npz", arrays), vocabulary_file(tmp_path), random_texts(tmp_path)
-    options = DataOptions(source=texts[0], reference=texts[1], vocabs=(vocabulary, vocabulary), post_process="none")
+    options = DataOptions(source=texts[0], reference=(texts[1],), vocabs=(vocabulary, vocabulary), post_process="none")
     checkpoint = MarianCheckpoint.load(path)
     corpus = load_corpus(options, profile(checkpoint), targets=True)
     settings = EngineSettings(MarianSearchOptions(), BatchLimits.of(None, 4), torch.device("cpu"), 1)
@@ -152,7 +152,7 @@ def test_each_side_has_its_own_sentencepiece_model(tmp_path: Path) -> None:
             bos_id=-1, minloglevel=3, hard_vocab_limit=False,
         )  # fmt: skip
         paths.append((tmp_path / f"{side}-model.model").rename(tmp_path / f"{side}.spm"))
-    options = DataOptions(source=tmp_path / "source", reference=tmp_path / "target", vocabs=(paths[0], paths[1]))
+    options = DataOptions(source=tmp_path / "source", reference=(tmp_path / "target",), vocabs=(paths[0], paths[1]))
     corpus = load_corpus(options, ModelProfile(marian=True), targets=True)
     for path, sentences, text in zip(paths, (corpus.source, corpus.target), texts.values(), strict=True):
         pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))

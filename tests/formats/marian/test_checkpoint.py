@@ -143,33 +143,6 @@ def test_without_projections_heads_can_be_masked_only(tmp_path: Path) -> None:
         slim.apply(plan, base)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"type": "amun"}, "type 'amun' (transformer is supported)"),
-        ({"dec_cell": "gru", "transformer_decoder_autoreg": "rnn"}, "decoder cell 'gru' (dec-cell: ssru is supported)"),
-        ({"transformer_decoder_autoreg": "average-attention"}, "decoder of kind 'average-attention'"),
-        ({"transformer_attention_mask": "alibi", "ulr": True}, "universal language representations (ulr: True); "
-         "attention masks (transformer-attention-mask: alibi)"),
-        ({"input_types": ["sequence", "class"]}, "inputs other than sequences (input-types: sequence, class)"),
-        ({"transformer_postprocess": "dhr"}, "operation h, r in transformer-postprocess: dhr (known: d, a, n)"),
-        ({"transformer_heads": 5}, "transformer-heads: 5 does not divide dim-emb: 16"),
-        ({"transformer_tied_layers": [2, 1]}, "transformer-tied-layers: [2, 1] for 2 layers"),
-        ({"enc_depth": "six"}, "enc-depth is 'six', not a number from 1 on"),
-        ({"transformer_head_file": True}, "transformer-head-file: true (heads are counted beside the model"),
-    ],
-)  # fmt: skip
-def test_options_that_are_not_supported(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    arrays = marian_arrays()
-    options = yaml.safe_load(arrays["special:model.yml"].tobytes().rstrip(b"\0"))
-    options |= {name.replace("_", "-"): value for name, value in changes.items()}
-    arrays["special:model.yml"] = np.frombuffer(yaml.safe_dump(options).encode(), dtype=np.int8)
-    path = write(tmp_path / "model.npz", arrays)
-    with pytest.raises(CheckpointError) as raised:
-        load(path)
-    assert str(raised.value).startswith(f"{path}: unsupported: {message}")
-
-
 def test_parameters_that_do_not_fit(tmp_path: Path) -> None:
     arrays = marian_arrays()
     del arrays["encoder_l1_self_bq"]

@@ -40,7 +40,8 @@ def test_files_say_what_the_run_found(tiny: Path, whole: tuple[Path, LotteryResu
     folder, result = whole
     found = json.loads((folder / "lottery.json").read_text())
     assert (found["format"], found["version"], found["metric"], found["heads"]) == ("nmtprune-lottery", 1, "bleu", 24)
-    assert (folder / "lottery.json").read_text() == result.json and (folder / "lottery.tsv").read_text() == result.tsv
+    assert (folder / "lottery.json").read_text() == result.report.json
+    assert (folder / "lottery.tsv").read_text() == result.report.tsv == result.table
     assert [(each["trained_heads"], each["removed"]) for each in found["iterations"]] == [(24, 3), (21, 6)]
     names = ["iteration-00", "iteration-02", "iteration-02-random", "iteration-02-reinit"]
     assert [each["model"] for each in found["converged"]] == [f"converged/{name}/model.pt" for name in names]
@@ -62,7 +63,7 @@ def test_files_say_what_the_run_found(tiny: Path, whole: tuple[Path, LotteryResu
             assert each["delta"] == pytest.approx(each["bleu"] - found["converged"][0]["bleu"])
     assert Plan.read(folder / "converged/iteration-02-reinit/plan.json").keep == lottery_ticket.keep
     assert Plan.read(folder / "converged/iteration-02-random/plan.json").keep != lottery_ticket.keep
-    rows = [line.split("\t") for line in result.tsv.splitlines()]
+    rows = [line.split("\t") for line in result.table.splitlines()]
     assert rows[0][:3] == ["model", "iteration", "variant"] and [row[0] for row in rows[1:]] == names
     assert set(found["words_per_second"]) == set(names) and all(
         value > 0 for value in found["words_per_second"].values()

@@ -1,29 +1,126 @@
-"""The JSON files and answers of commands as models: what the manual's JSON schemas are made of.
+"""The result files of commands: their JSON as pydantic models, and the one way to write them with table and picture.
 
-The files are written elsewhere, by plain dictionaries; tests hold that what commands write fits these models, and that
-nothing is in a file which its model does not have. Plans and score files have models of their own.
+The manual's JSON schemas are made of these models. Plans and score files have models of their own.
 """
 
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nmtprune import files
+from nmtprune.evaluate.significance import Difference
+from nmtprune.evaluate.speed import Spread
 from nmtprune.plan import Base, Lineage, Plan
+from nmtprune.runs.bench.contenders import Timing
 from nmtprune.scores import Scores
 
+Cell = str | int | float | None
 Interval = tuple[float, float]
 PerLayer = dict[str, list[int]]
 
 
+def tsv(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """Tab-separated values under a header line, in full precision; an empty field for None.
+
+    A field that holds a tab, a line break or a quotation mark is quoted as in CSV.
+    """
+    text = io.StringIO()
+    csv.writer(text, dialect="excel-tab", lineterminator="\n").writerows([columns, *rows])
+    return text.getvalue()
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Where a report goes.
+
+    Attributes:
+        json: the result.
+        tsv: its table.
+        png: its picture.
+        tables: paths of further tables, by their names in the report.
+    """
+
+    json: Path
+    tsv: Path
+    png: Path
+    tables: Mapping[str, Path] = field(default_factory=dict)
+
+    @classmethod
+    def beside(cls, json: Path) -> "ReportFiles":
+        """Table and picture beside the result, under its name."""
+        name = json.name.removesuffix(".json")
+        return cls(json, json.with_name(f"{name}.tsv"), json.with_name(f"{name}.png"))
+
+    def __iter__(self) -> Iterator[Path]:
+        """Every path, the result first."""
+        return iter((self.json, self.tsv, self.png, *self.tables.values()))
+
+
+@dataclass(frozen=True)
+class Report:
+    """A result as the texts of its files.
+
+    Attributes:
+        json: the result in full precision.
+        tsv: the table; None where there is none yet.
+        png: the picture, likewise.
+        tables: further tables by name.
+    """
+
+    json: str
+    tsv: str | None
+    png: bytes | None
+    tables: Mapping[str, str] = field(default_factory=dict)
+
+    def write(self, places: ReportFiles, *, force: bool, inputs: Iterable[Path]) -> None:
+        """Write tables and picture, then the result: where that is, all of it is.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        listed = list(inputs)
+        for name, text in self.tables.items():
+            files.write_text(places.tables[name], text, force=force, inputs=listed)
+        if self.tsv is not None:
+            files.write_text(places.tsv, self.tsv, force=force, inputs=listed)
+        if self.png is not None:
+            with files.atomic_output(places.png, force=force, inputs=listed) as file:
+                file.write(self.png)
+        files.write_text(places.json, self.json, force=force, inputs=listed)
+
+
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON object, with the fields that were given."""
+        return self.model_dump(exclude_unset=True)
+
+    def to_json(self) -> str:
+        """The file, in full precision.
+
+        Raises:
+            ValueError: a number is not finite.
+        """
+        return json.dumps(self.as_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-class _Quality(_Model):
+class QualityOf(_Model):
     """The metric of a model, under the name that ``metric`` says."""
 
     bleu: float | None = Field(None, description="BLEU of sacrebleu, 0 to 100")
     chrf: float | None = Field(None, description="chrF of sacrebleu, 0 to 100")
+
+
+def quality_of(metric: str, value: float | None) -> dict[str, Any]:
+    """The field of a `QualityOf`; none without a value."""
+    return {} if value is None else {metric: value}
 
 
 class _Facts(_Model):
@@ -48,11 +145,11 @@ class _Facts(_Model):
 
 class _File(_Facts):
     version: Literal[1]
-    metric: Literal["bleu", "chrf"]
+    metric: str = Field(pattern="^(bleu|chrf)$")
     provenance: dict[str, Any] = Field(description="command, time, seed, inputs with their SHA-256, versions")
 
 
-class CurveStep(_Quality):
+class CurveStep(QualityOf):
     """A point of a curve of `greedy`."""
 
     removed: int = Field(description="heads of the curve's kinds that are gone")
@@ -75,7 +172,7 @@ class CurveOf(_Model):
     steps: list[CurveStep]
 
 
-class MeanStep(_Quality):
+class MeanStep(QualityOf):
     """A point of the mean of random orders."""
 
     removed: int
@@ -103,14 +200,14 @@ class CurveFile(_File):
     means: list[MeanOf]
 
 
-class Unpruned(_Quality):
+class Unpruned(QualityOf):
     """The model that gates were trained on."""
 
     heads: int
     parameters: int
 
 
-class SlimOf(_Quality):
+class SlimOf(QualityOf):
     """The slim model of a lambda."""
 
     parameters: int
@@ -124,7 +221,7 @@ class GatesOf(_Model):
     checkpoint: str
     kept: int
     kept_per_kind: dict[str, int]
-    gated: _Quality
+    gated: QualityOf
     slim: SlimOf
     delta: float = Field(description="slim model minus unpruned model")
     ci: Interval
@@ -139,12 +236,12 @@ class L0File(_File):
     runs: list[GatesOf]
 
 
-class IterationOf(_Quality):
+class IterationOf(QualityOf):
     """An iteration of the lottery."""
 
     iteration: int
     trained_heads: int
-    validation: float = Field(description="fairseq-train's validation loss at the end of the iteration")
+    validation: float | None = Field(description="fairseq-train's validation loss at the end of the iteration")
     beyond_max_drop: bool = False
     removed: int = Field(description="heads gone after it, in all")
     kept: int
@@ -152,12 +249,12 @@ class IterationOf(_Quality):
     folder: str
 
 
-class ConvergedModel(_Quality):
+class ConvergedModel(QualityOf):
     """A model that was trained to convergence."""
 
     model: str
     iteration: int
-    variant: Literal["lottery", "random", "reinit"]
+    variant: str = Field(pattern="^(lottery|random|reinit)$")
     removed: int
     sparsity: float
     kept_per_layer: PerLayer
@@ -183,39 +280,6 @@ class LotteryFile(_File):
     times: dict[str, dict[str, float]] = Field(description="seconds of each iteration by what they went into")
 
 
-class SpreadOf(_Model):
-    """The median of rounds and the ends of its interval."""
-
-    median: float
-    low: float
-    high: float
-
-
-class DifferenceOf(_Model):
-    """A change from the first model, and its test."""
-
-    delta: float
-    ci: Interval
-    p: float
-    p_corrected: float
-    p_sacrebleu: float | None
-    significant: bool
-    better: float = Field(description="share of the resamples in which the model beats the first")
-    worse: float
-
-
-class TimingOf(_Model):
-    """A model at a batch size."""
-
-    batch_size: int
-    seconds: list[float] = Field(description="for all sentences, by round")
-    sentences_per_second: SpreadOf
-    words_per_second: SpreadOf
-    ratio: SpreadOf = Field(description="how many times as fast as the first model, round by round")
-    predicted: float = Field(description="the same by multiply-accumulates")
-    peak_bytes: int | None = Field(description="memory beyond what the loaded models take")
-
-
 class BenchedModel(_Model):
     """All that was measured of a model."""
 
@@ -224,10 +288,17 @@ class BenchedModel(_Model):
     parameters: int
     model_bytes: int
     file_bytes: int
-    timings: list[TimingOf]
-    latency_ms: SpreadOf | None = Field(description="for one sentence alone")
-    bleu: float | None
-    difference: DifferenceOf | None
+    timings: tuple[Timing, ...] = Field(description="by batch size")
+    latency_ms: Spread | None = Field(description="for one sentence alone; null where the engine is a process")
+    bleu: float | None = Field(description="null without references")
+    difference: Difference | None = Field(
+        description="from the first model; null for that one, without references, and on too few sentences"
+    )
+
+    @property
+    def noisy(self) -> list[Timing]:
+        """Timings whose difference from the first model may be noise."""
+        return [timing for timing in self.timings if not timing.ratio.certain]
 
 
 class BenchFile(_Facts):
@@ -238,7 +309,7 @@ class BenchFile(_Facts):
     threads: int | None = None
     repeat: int
     synthetic: dict[str, Any] | None = Field(None, description="shape and sentences that --synthetic made up")
-    models: list[BenchedModel] = Field(description="the first is what the others are compared with")
+    models: tuple[BenchedModel, ...] = Field(description="the first is what the others are compared with")
     provenance: dict[str, Any] | None = None
 
 

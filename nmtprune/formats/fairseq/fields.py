@@ -1,0 +1,230 @@
+"""Every field of fairseq's `cfg.model` and `cfg.task` (or of the legacy `args`) that may change what is computed.
+
+Three lists, as data: what nmtprune reads, what has no effect on what a trained model computes, and what must be off. A
+field that stands in none of them and that stock fairseq does not have either is named by `inspect` and in remarks.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nmtprune.formats.fairseq.stock_options import OLD_OPTIONS, OTHER_OPTIONS
+from nmtprune.formats.fairseq.values import is_off, is_truth_value, show
+
+SUPPORTED, WITHOUT_EFFECT, REFUSED = "supported", "without effect", "refused"
+
+_STACKS = ("encoder", "decoder")
+
+
+def _of_stacks(meanings: Mapping[str, str]) -> dict[str, str]:
+    return {f"{stack}_{name}": text.format(stack) for stack in _STACKS for name, text in meanings.items()}
+
+
+READ_FLAGS: Mapping[str, str] = {
+    **_of_stacks({
+        "normalize_before": "{} layers normalize before each block, not after it",
+        "learned_pos": "learned positions in the {}",
+    }),
+    "share_decoder_input_output_embed": "the output layer is the decoder's table of embeddings",
+    "share_all_embeddings": "one table for source, target and output",
+    "merge_src_tgt_embed": "likewise, of a merged dictionary",
+    "no_token_positional_embeddings": "no positions",
+    "no_scale_embedding": "embeddings are not multiplied by the root of their width",
+    "layernorm_embedding": "a norm behind the embeddings",
+    "no_decoder_final_norm": "no norm behind the last layer of a pre-norm decoder",
+    "no_cross_attention": "decoder layers without cross-attention",
+    "cross_self_attention": "decoder self-attention sees the encoder's states too (Peitz et al. 2019)",
+    "adaptive_input": "a language model's input in bands, the rarer the words the narrower",
+    "tie_adaptive_weights": "adaptive input and softmax share their tables",
+    "tie_adaptive_proj": "adaptive input and softmax share their projections",
+    "scale_attn": "NormFormer's norm behind self-attention, where its tensors are in the file",
+    "scale_fc": "NormFormer's norm inside the feed-forward layers, likewise",
+    "scale_resids": "NormFormer's factor of residual connections, likewise",
+}  # fmt: skip
+"""Fields that are on or off."""
+
+READ: Mapping[str, str] = {
+    "arch": "architecture, whose defaults count for what the file does not say",
+    **_of_stacks({
+        "embed_dim": "width of the {}",
+        "ffn_embed_dim": "width inside its feed-forward layers",
+        "layers": "number of its layers",
+        "attention_heads": "heads of its modules",
+        "layers_to_keep": "the layers of the file that are used, renumbered",
+    }),
+    "decoder_input_dim": "width of the embeddings of a language model",
+    "decoder_output_dim": "width in front of the output layer",
+    "activation_fn": "function of feed-forward layers: relu, gelu, gelu_accurate, gelu_fast, tanh, linear",
+    "adaptive_softmax_cutoff": "ends of the bands of an adaptive softmax",
+    "adaptive_softmax_factor": "how much narrower a band is than the one before",
+    "adaptive_input_cutoff": "ends of the bands of an adaptive input",
+    "adaptive_input_factor": "how much narrower a band is than the one before",
+    "max_source_positions": "longest source, in tokens",
+    "max_target_positions": "longest translation, in tokens",
+    "tokens_per_sample": "longest text of a language model where max_target_positions is not set",
+    "decoder_final_norm": "old language models: whether a norm follows the last layer",
+    "no_tie_adaptive_proj": "old language models: the opposite of tie_adaptive_proj",
+    "nmtprune_base_arch": "slim checkpoints: architecture before the cut",
+    "nmtprune_heads": "slim checkpoints: stored heads per module",
+    "nmtprune_lineage": "slim checkpoints: which heads of which model they are",
+    "nmtprune_gates": "checkpoints with gates: how the gates work",
+    "encoder_head_dim": "slim checkpoints: width of an encoder head",
+    "decoder_head_dim": "slim checkpoints: width of a decoder head",
+}  # fmt: skip
+
+TRAINING_ONLY: Mapping[str, str] = {
+    "dropout": "training only",
+    "attention_dropout": "training only",
+    "activation_dropout": "training only",
+    "relu_dropout": "training only",
+    "adaptive_softmax_dropout": "training only",
+    **_of_stacks({"layerdrop": "training only", "embed_path": "initial embeddings: those of the file count"}),
+    "checkpoint_activations": "memory of training",
+    "offload_activations": "memory of training",
+    "min_params_to_wrap": "memory of training",
+    "quant_noise_pq_block_size": "means nothing without quant_noise_pq",
+    "base_sublayers": "means nothing without base_layers",
+    "base_shuffle": "means nothing without base_layers",
+    "character_filters": "means nothing without character_embeddings",
+    "character_embedding_dim": "means nothing without character_embeddings",
+    "char_embedder_highway_layers": "means nothing without character_embeddings",
+    "export": "which implementation of the norms is used",
+    "tpu": "which device",
+    "alignment_heads": "which attention a translation's alignment is read from, and training",
+    "alignment_layer": "likewise",
+    "full_context_alignment": "likewise",
+    **dict.fromkeys(
+        (
+            *("gate", "gate_init", "gate_temperature", "gate_stretch", "gate_lr_scale", "gate_freeze_updates"),
+            *("l0_kinds", "l0_weight", "l0_warmup_updates", "output_scaling", "test_gate", "target_heads"),
+        ),
+        "options of a training of gates: what counts is in nmtprune_gates",
+    ),
+}
+
+MUST_BE_OFF: Mapping[str, str] = {
+    "scale_heads": "a learned factor per head",
+    "char_inputs": "character embeddings",
+    "character_embeddings": "character embeddings",
+    "base_layers": "mixture of experts",
+    "quant_noise_pq": "quantization noise",
+    "quant_noise_scalar": "quantization noise",
+    "encoder_xformers_att_config": "xformers attention",
+    "decoder_xformers_att_config": "xformers attention",
+}
+"""Model fields that make something that nmtprune does not compute, and what that is."""
+
+_UNPREFIXED = (
+    "embed_dim", "ffn_embed_dim", "layers", "attention_heads", "normalize_before", "learned_pos", "layers_to_keep",
+    "xformers_att_config", "input_dim", "output_dim", "pq", "scalar", "encoder", "decoder", "quant_noise",
+)  # fmt: skip
+"""Names that fairseq takes for those of both stacks, or for a group of fields, over what the others say."""
+
+TASK_READ: Mapping[str, str] = {
+    "source_lang": "source language",
+    "target_lang": "target language",
+    "left_pad_source": "padding goes before the source (no effect but on rounding)",
+    "left_pad_target": "padding goes before the target (no effect but on rounding)",
+    "truncate_source": "longer sources are cut to max_source_positions, as in training",
+}
+
+TASK_WITHOUT_EFFECT: Mapping[str, str] = {
+    "data": "where the data were",
+    "load_alignments": "training only",
+    "upsample_primary": "training only",
+    "num_batch_buckets": "padding of batches",
+    "required_seq_len_multiple": "padding of batches",
+    "train_subset": "name of the training set",
+    "dataset_impl": "the format of data is recognized",
+    **dict.fromkeys(
+        (
+            *("eval_bleu", "eval_bleu_args", "eval_bleu_detok", "eval_bleu_detok_args", "eval_tokenized_bleu"),
+            *("eval_bleu_remove_bpe", "eval_bleu_print_samples"),
+        ),
+        "what training reports",
+    ),
+    "freeze": "training of gates only",
+    **dict.fromkeys(
+        (
+            *("sample_break_mode", "output_dictionary_size", "self_target", "future_target", "past_target"),
+            *("add_bos_token", "shorten_method", "shorten_data_split_list", "pad_to_fixed_length", "pad_to_fixed_bsz"),
+        ),
+        "texts of a language model, to which nmtprune gives none",
+    ),
+}
+
+TASK_MUST_BE_OFF: Mapping[str, str] = {
+    "prepend_bos": "a symbol before every sentence",
+    "prepend_bos_src": "a symbol before every source",
+    "append_source_id": "a language token behind every sentence",
+    "langs": "a language token in every sentence",
+    "lang_pairs": "several language pairs",
+    "encoder_langtok": "a language token in every source",
+    "decoder_langtok": "a language token in every target",
+}
+"""Task fields under which sentences look otherwise than those of the task `translation`."""
+
+
+def table() -> Iterator[tuple[str, str, str]]:
+    """Every field with its list and what it means, for the manual."""
+    lists = (
+        (SUPPORTED, {**READ, **READ_FLAGS}), (SUPPORTED, TASK_READ), (WITHOUT_EFFECT, TRAINING_ONLY),
+        (WITHOUT_EFFECT, TASK_WITHOUT_EFFECT), (REFUSED, MUST_BE_OFF), (REFUSED, TASK_MUST_BE_OFF),
+        (REFUSED, dict.fromkeys(_UNPREFIXED, "fairseq would take it for the field of both stacks")),
+    )  # fmt: skip
+    for name, fields in lists:
+        yield from ((field, name, meaning) for field, meaning in fields.items())
+
+
+@dataclass(frozen=True)
+class _Known:
+    names: frozenset[str]
+
+    def unknown(self, given: Mapping[str, Any]) -> list[str]:
+        return [f"{name} = {show(value)}" for name, value in given.items() if self.is_unknown(name, value)]
+
+    def is_unknown(self, name: str, value: Any) -> bool:
+        return name not in self.names and not name.startswith(("_", "nmtprune_")) and not is_off(value)
+
+
+_KNOWN = _Known(frozenset(field for field, _, _ in table()) | OTHER_OPTIONS | OLD_OPTIONS)
+
+
+def model_faults(given: Mapping[str, Any]) -> list[str]:
+    """Fields of the model that nmtprune does not compute with, or whose values mean nothing."""
+    faults = _that_are_on(MUST_BE_OFF, given)
+    faults += [
+        f"{name} {show(given[name])} (without encoder_ or decoder_ in front: fairseq takes it for both)"
+        for name in _UNPREFIXED
+        if given.get(name) is not None and not _says_the_same(name, given)
+    ]
+    return faults + [
+        f"{name} is {show(given[name])}, neither True nor False"
+        for name in READ_FLAGS
+        if not is_truth_value(given.get(name), text=False)
+    ]
+
+
+def task_faults(given: Mapping[str, Any]) -> list[str]:
+    """Fields of the task under which sentences are not those of plain translation, or whose values mean nothing."""
+    faults = _that_are_on(TASK_MUST_BE_OFF, given)
+    flags = ("left_pad_source", "left_pad_target", "truncate_source")
+    return faults + [
+        f"{name} is {show(given[name])}, neither True nor False"
+        for name in flags
+        if not is_truth_value(given.get(name), text=True)
+    ]
+
+
+def unknown(*sections: Mapping[str, Any]) -> list[str]:
+    """Fields that are set and that neither nmtprune nor stock fairseq knows, each once, with their values."""
+    return list(dict.fromkeys(field for given in sections for field in _KNOWN.unknown(given)))
+
+
+def _that_are_on(names: Mapping[str, str], given: Mapping[str, Any]) -> list[str]:
+    return [f"{name} {show(given[name])} ({what})" for name, what in names.items() if not is_off(given.get(name))]
+
+
+def _says_the_same(name: str, given: Mapping[str, Any]) -> bool:
+    names = [f"{stack}_{name}" for stack in _STACKS if f"{stack}_{name}" in given]
+    return bool(names) and all(given[own] == given[name] for own in names)
