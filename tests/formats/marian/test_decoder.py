@@ -71,15 +71,16 @@ def test_subword_models_of_a_release(tmp_path: Path) -> None:
 def test_everything_else_is_named(tmp_path: Path) -> None:
     text = (
         "shortlist: [lex.gz, 50, 50]\nskip-cost: true\noutput-sampling: []\nfp16: false\n"
-        "gemm-precision: int8shiftAlphaAll\nmax-length-break: 128\nssplit-mode: paragraph\ncpu-threads: 4\nworkspace: 128\nquiet: true\nn-best: true\n"
+        "gemm-precision: int8shiftAlphaAll\nmax-length-break: 128\nssplit-mode: paragraph\ncpu-threads: 4\n"
+        "workspace: 128\nquiet: true\nn-best: true\n"
         "type: transformer\ndim-emb: 16\nmax-length: 80\nbeam_size: 2\n"
     )  # fmt: skip
     found = _read(tmp_path, text)
     assert found.crop is None
     assert found.notes == (
         f"{found.file}: ignored: shortlist, skip-cost, gemm-precision, max-length-break, ssplit-mode, max-length "
-        "(Marian may translate otherwise with them); type, dim-emb (the options in the model's own file count); cpu-threads, "
-        "workspace, quiet, n-best (without effect on texts); beam_size (no options of Marian's decoder)",
+        "(Marian may translate otherwise with them); type, dim-emb (the options in the model's own file count); "
+        "cpu-threads, workspace, quiet, n-best (without effect on texts); beam_size (no options of Marian's decoder)",
     )
 
 
