@@ -35,7 +35,13 @@ class Sides:
 
     def corpus(self, data_bin: Path, **options: Any) -> Corpus:
         """Both sides read, for losses."""
-        given = {"source": self.english, "reference": self.german, "source_lang": "en", "target_lang": "de", **options}
+        given = {
+            "source": self.english,
+            "reference": (self.german,),
+            "source_lang": "en",
+            "target_lang": "de",
+            **options,
+        }
         return load_corpus(DataOptions(data_bin=data_bin, **given), ModelProfile(), references=False, targets=True)
 
 
@@ -86,7 +92,7 @@ def _both() -> list[tuple[str, list[str]]]:
 def test_text_that_is_segmented_already_is_joined(sides: Sides, tmp_path: Path) -> None:
     source, target = pieces(sides.spm["en"], ENGLISH), pieces(sides.spm["de"], GERMAN)
     data_bin = sides.data_bin("segmented", source, target)
-    segmented = {"source": written(tmp_path / "en", source), "reference": written(tmp_path / "de", target)}
+    segmented = {"source": written(tmp_path / "en", source), "reference": (written(tmp_path / "de", target),)}
     corpus = sides.corpus(data_bin, **segmented, post_process="sentencepiece", tokenizer="moses")
     assert _ids(corpus) == _theirs(data_bin, source, target)
     assert [corpus.decode(ids) for ids in corpus.target or ()] == GERMAN
@@ -110,7 +116,7 @@ def test_iwslt14(sides: Sides, tmp_path: Path) -> None:
         data_bin = sides.data_bin(f"iwslt-{escape}", *texts)
         options = {
             "source": english,
-            "reference": german,
+            "reference": (german,),
             "bpe_codes": sides.codes["en"],
             "tokenizer": "moses",
             **moses,
@@ -228,7 +234,7 @@ def test_text_of_another_kind(sides: Sides, tmp_path: Path) -> None:
     )
     segmented = written(tmp_path / "segmented", german)
     assert _refused(sides, data_bin, reference=(segmented,), **models).startswith(f"{segmented}: the text is segmented")
-    exchanged = {"source": sides.german, "reference": sides.english}
+    exchanged = {"source": sides.german, "reference": (sides.english,)}
     swapped = {"source_sentencepiece": sides.spm["de"], "target_sentencepiece": sides.spm["en"]}
     assert "the vocabulary of the other side knows them: are the two languages exchanged?" in str(
         _notes_or_error(sides, data_bin, **exchanged, **swapped)
@@ -271,7 +277,7 @@ def test_another_model_of_a_side_is_another_state(sides: Sides) -> None:
         {"sentencepiece": en, "tokenizer": "moses"},
         {"sentencepiece": en, "tokenizer": "moses", "moses_no_escape": True},
     ]
-    text = {"source": sides.english, "reference": sides.english}
+    text = {"source": sides.english, "reference": (sides.english,)}
     corpora = [sides.corpus(data_bin, **text, **choice) for choice in choices]
     keys = [(tuple(sorted(corpus.describe().items())), contents(corpus)) for corpus in corpora]
     assert len(set(keys)) == len(choices)

@@ -82,7 +82,18 @@ def test_engines_agree_under_masks(model: Path, texts: Texts) -> None:
 
 def test_loss_of_heads(model: Path, verdict: Verdict, texts: Texts, tmp_path: Path) -> None:
     path = tmp_path / "scores.json"
-    options = ("--metric", "loss", "--kinds", "cross", "--resamples", 200, "--correction", "none", "-q")
+    options = (
+        "--metric",
+        "loss",
+        "--kinds",
+        "cross",
+        "--resamples",
+        200,
+        "--correction",
+        "none",
+        "-q",
+        "--allow-few-sentences",
+    )
     result = nmtprune("score", model, *_data(texts), "--reference", texts.target, *options, "-o", path)
     assert result.code == 0, result.stderr
     words = sum(len(line.split()) + 1 for line in texts.target.read_text().splitlines())
