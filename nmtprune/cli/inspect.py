@@ -66,8 +66,6 @@ def _emit_text(summary: "Summary") -> None:
     emit_table(("part", "parameters", "share"), _parameter_rows(summary))
     click.echo(f"model {_megabytes(summary.model_bytes)}, file {_megabytes(summary.file_bytes)}", nl=False)
     click.echo(f", optimizer state and averages {_megabytes(summary.other_bytes)}")
-    if summary.not_finite:
-        click.echo(f"not finite: {summary.not_finite}; every other command refuses this model")
     for note in summary.notes:
         click.echo(f"note: {note}")
 
@@ -81,6 +79,8 @@ def _heads_line(summary: "Summary") -> str:
         line += f", with gates: {summary.heads - summary.closed_heads} open, {summary.closed_heads} closed"
     elif summary.masked_heads:
         line += f", {summary.masked_heads} of them masked: do not train on this file, they would grow back"
+    if summary.not_finite:
+        line += f"; not finite: {summary.not_finite}: every other command refuses this model"
     return line
 
 

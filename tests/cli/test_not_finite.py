@@ -73,8 +73,8 @@ def test_every_command_names_the_tensor(tiny: Path, nan: Path, tmp_path: Path, n
 def test_inspect_shows_it(tiny: Path, nan: Path) -> None:
     result = nmtprune("inspect", nan)
     assert (result.code, result.stderr) == (0, "")
-    assert result.stdout.startswith("fairseq transformer: 24 heads\n")
-    assert f"not finite: {LINE}; every other command refuses this model\n" in result.stdout
+    refusal = "every other command refuses this model"
+    assert result.stdout.startswith(f"fairseq transformer: 24 heads; not finite: {LINE}: {refusal}\n")
     assert json.loads(nmtprune("inspect", nan, "--format", "json").stdout)["not_finite"] == LINE
     good = json.loads(nmtprune("inspect", tiny, "--format", "json").stdout)
     assert (good["not_finite"], good["notes"]) == (None, [])
