@@ -121,7 +121,7 @@ def _text_corpus(checkpoint: MarianCheckpoint, vocabulary: Path, lines: list[str
     source, target = vocabulary.with_name("in"), vocabulary.with_name("ref")
     source.write_text("".join(f"{line}\n" for line in lines))
     target.write_text("".join(f"{line}\n" for line in reversed(lines)))
-    options = DataOptions(source=source, reference=target, vocabs=(vocabulary, vocabulary), post_process="none")
+    options = DataOptions(source=source, reference=(target,), vocabs=(vocabulary, vocabulary), post_process="none")
     if vocabulary.suffix == ".spm":
         options = replace(options, post_process=None)
     return load_corpus(options, profile(checkpoint), references=False, targets=True)
