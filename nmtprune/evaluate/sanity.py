@@ -76,7 +76,7 @@ def of_score(baseline: Scored, output: Output) -> Findings:
 
 def of_kind(output: Output) -> Findings:
     """Look whether translations and references are text of one kind: words, or subwords."""
-    reason = subwords_against_words(output.texts, output.references[0])
+    reason = subwords_against_words(output.texts, [line for stream in output.references for line in stream])
     return Findings() if reason is None else Findings((reason,))
 
 

@@ -178,6 +178,6 @@ def test_no_remark_on_text_of_the_right_kind(test_models: Path, tmp_path: Path) 
     source.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode()))
     reference = written(tmp_path / "reference", binarized.references or ())
     raw = DataOptions(
-        data_bin=folder / "data-bin", source=source, reference=reference, sentencepiece=folder / "spm.model"
+        data_bin=folder / "data-bin", source=source, reference=(reference,), sentencepiece=folder / "spm.model"
     )
     assert load_corpus(raw, ModelProfile(6000, 6000, "en", "de"), targets=True).notes == ()

@@ -108,7 +108,7 @@ def test_several_references(folder: Path, tmp_path: Path) -> None:
     for path in (first, second):
         path.write_text("one line\n")
     source = tmp_path / "source"
-    source.write_text("h1 h2\nh3\n")
+    source.write_text("s1 s2\ns3\n")
     raw = DataOptions(data_bin=folder, source=source, reference=(first, second), post_process="none")
     faults = "; ".join(f"{path}: 1 lines, but {source} has 2 sentences" for path in (first, second))
     assert _error(raw) == f"{faults}: the reference must have one line per sentence"

@@ -139,11 +139,11 @@ def test_language_tokens_are_put_before_what_is_segmented(sides: Sides, tmp_path
     source = written(tmp_path / "source", [*(f"{tag} {line}" for line in ENGLISH), inside, tag])
     reference = written(tmp_path / "reference", [*GERMAN, "ein", "die"])
     options = {f"source_{kind}": models["en"], f"target_{kind}": models["de"]}
-    corpus = sides.corpus(data_bin, source=source, reference=reference, **options)
+    corpus = sides.corpus(data_bin, source=source, reference=(reference,), **options)
     expected = [*(f"{tag} {line}" for line in english[:-1]), english[-1], tag]
     assert _ids(corpus)[0] == _theirs(data_bin, expected, [])[0]
     assert corpus.notes == ()
-    moses = sides.corpus(data_bin, source=source, reference=reference, tokenizer="moses", **options)
+    moses = sides.corpus(data_bin, source=source, reference=(reference,), tokenizer="moses", **options)
     assert _ids(moses)[0][: len(ENGLISH)] == _ids(corpus)[0][: len(ENGLISH)]
 
 
@@ -200,7 +200,7 @@ def test_names_in_a_text_of_another_script_are_torn_by_right(sides: Sides, tmp_p
     data_bin = sides.data_bin("script", pieces(sides.spm["en"], ENGLISH), [*symbols, "▁man ▁grass ▁hat"])
     reference = written(tmp_path / "zh", chinese)
     own = {"source_sentencepiece": sides.spm["en"], "target_sentencepiece": model}
-    assert sides.corpus(data_bin, reference=reference, **own).notes == ()
+    assert sides.corpus(data_bin, reference=(reference,), **own).notes == ()
 
 
 def _refused(sides: Sides, data_bin: Path, **options: Any) -> str:
@@ -227,7 +227,7 @@ def test_text_of_another_kind(sides: Sides, tmp_path: Path) -> None:
         "more: leave the subword model and the tokenizer of that side out, or give text of words"
     )
     segmented = written(tmp_path / "segmented", german)
-    assert _refused(sides, data_bin, reference=segmented, **models).startswith(f"{segmented}: the text is segmented")
+    assert _refused(sides, data_bin, reference=(segmented,), **models).startswith(f"{segmented}: the text is segmented")
     exchanged = {"source": sides.german, "reference": sides.english}
     swapped = {"source_sentencepiece": sides.spm["de"], "target_sentencepiece": sides.spm["en"]}
     assert "the vocabulary of the other side knows them: are the two languages exchanged?" in str(

@@ -200,7 +200,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
      " of heads; decoder_head_dim is 0, not a width of heads"),
     ({"nmtprune_base_arch": "fconv"}, "settings of the model: unsupported: nmtprune_base_arch is 'fconv', no"
      " architecture that a model of 'nmtprune' can be cut from"),
-    ({"quant_noise_pq": 0.1}, "settings of the model: unsupported: quant_noise_pq (quantization noise)"),
+    ({"quant_noise_pq": 0.1}, "settings of the model: unsupported: quant_noise_pq 0.1 (quantization noise)"),
 ]  # fmt: skip
 
 

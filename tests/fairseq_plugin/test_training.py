@@ -295,7 +295,7 @@ FROM_SCRATCH = [
      " --decoder-attention-heads 0: at least one"),
     (("--encoder-head-dim", 0), "--arch nmtprune: --encoder-head-dim 0: at least 1"),
     (("--quant-noise-pq", 0.1, "--ddp-backend", "fully_sharded"),
-     "--arch nmtprune: unsupported: quant_noise_pq (quantization noise); --ddp-backend fully_sharded (FSDP)"),
+     "--arch nmtprune: unsupported: quant_noise_pq 0.1 (quantization noise); --ddp-backend fully_sharded (FSDP)"),
 ]  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def verdicts(models: dict[str, Path], texts: Texts) -> dict[str, Verdict]:
 
 def corpus_of(checkpoint: MarianCheckpoint, texts: Texts) -> Corpus:
     vocabs = (texts.vocabulary, texts.vocabulary)
-    options = DataOptions(source=texts.source, reference=texts.target, vocabs=vocabs, post_process="none")
+    options = DataOptions(source=texts.source, reference=(texts.target,), vocabs=vocabs, post_process="none")
     return load_corpus(options, profile(checkpoint), targets=True)
 
 

@@ -67,7 +67,7 @@ def test_translations_are_those_of_marian(engine: str, model: Path, verdict: Ver
 def test_engines_agree_under_masks(model: Path, texts: Texts) -> None:
     checkpoint = MarianCheckpoint.load(model)
     vocabs = (texts.vocabulary, texts.vocabulary)
-    options = DataOptions(source=texts.source, reference=texts.target, vocabs=vocabs, post_process="none")
+    options = DataOptions(source=texts.source, reference=(texts.target,), vocabs=vocabs, post_process="none")
     corpus = load_corpus(options, profile(checkpoint), targets=True)
     settings = EngineSettings(SEARCH, BatchLimits.of(None, 1), torch.device("cpu"), 1)
     plan = Plan.removing(checkpoint.base, checkpoint.architecture.head_ids()[::3])

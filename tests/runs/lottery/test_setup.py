@@ -99,7 +99,7 @@ def test_data(tiny: Path, tmp_path: Path) -> None:
     data = DataOptions(data_bin=data_bin, subset="test")
     error = _refused(tiny, folder, data=data)
     assert isinstance(error, DataError)
-    assert str(error) == f"{data_bin}: no binarized valid to train with; there are test, train"
+    assert str(error) == f"{data_bin}: no subset 'valid'; there are test, train"
     assert (
         prepare(lottery_run(tiny, folder, data=data, given=(*FAST, "--valid-subset", "test"))).schedule.iterations == 2
     )
