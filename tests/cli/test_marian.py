@@ -7,6 +7,7 @@ import pytest
 
 from nmtprune.scores import Scores
 from tests.cli.running import nmtprune, refused
+from tests.data.test_sentencepiece_text import TEXT, trained
 from tests.formats.marian.test_checkpoint import VARIANTS
 from tests.marian_builders import marian_model
 from tests.marian_program import marian_translations, random_texts, vocabulary_file
@@ -124,6 +125,35 @@ def test_settings_that_are_named(model: Path, tiny: Path) -> None:
     assert refused("translate", tiny, *raw, *data_bin) == (
         2, "--decoder-config goes with models of Marian: this is none",
     )  # fmt: skip
+
+
+def test_a_release_with_a_subword_model_per_side(tmp_path: Path) -> None:
+    """A folder as OPUS-MT releases it: raw text and its token in front go in, Marian's pieces come out joined."""
+    import sentencepiece
+
+    model = tmp_path / "opus.spm32k-spm32k.transformer-align.model1.npz.best-perplexity.npz"
+    spm = trained(tmp_path, vocab_size=75).rename(tmp_path / "source.spm")
+    (tmp_path / "target.spm").write_bytes(spm.read_bytes())
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(spm))
+    pieces = [processor.IdToPiece(id) for id in range(processor.GetPieceSize())]
+    symbols = [*pieces, ">>deu<<", "\u2581nur", "quelle"]
+    lines = "".join(f"{json.dumps(symbol)}: {id}\n" for id, symbol in enumerate(symbols))
+    vocabulary = tmp_path / "opus.spm32k-spm32k.vocab.yml"
+    vocabulary.write_text(lines)
+    marian_model(model, words=len(symbols), seed=6)
+    (tmp_path / "decoder.yml").write_text(
+        f"relative-paths: true\nmodels: [{model.name}]\nvocabs: [{vocabulary.name}, {vocabulary.name}]\nbeam-size: 4\n"
+    )
+    source, segmented = tmp_path / "in", tmp_path / "segmented"
+    source.write_text("".join(f">>deu<< {line}\n" for line in TEXT))
+    segmented.write_text("".join(f">>deu<< {' '.join(processor.EncodeAsPieces(line))}\n" for line in TEXT))
+    found = nmtprune("translate", model, "--source", source, "--threads", 1)
+    used = f"{tmp_path / 'decoder.yml'}: text is split by {spm} and {tmp_path / 'target.spm'} beside it"
+    assert found.code == 0 and found.stderr.splitlines() == [used]
+    theirs = [own[0].text for own in marian_translations(model, vocabulary, segmented, "--beam-size", 4)]
+    assert found.stdout.splitlines() == [line.replace(" ", "").replace("\u2581", " ").strip() for line in theirs]
+    joined = nmtprune("translate", model, "--source", segmented, "--post-process", "sentencepiece", "--threads", 1)
+    assert joined.stdout == found.stdout
 
 
 def test_options_of_the_other_toolkit(model: Path, tiny: Path) -> None:
