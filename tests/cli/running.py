@@ -13,6 +13,9 @@ _UNTRAINED = {
 }
 """Most models of the tests have learned nothing, which commands that compare would refuse."""
 
+JUDGED = dict.fromkeys(_UNTRAINED, "")
+"""Environment of a command that looks at its baseline as it does for any user."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -30,9 +33,9 @@ def nmtprune(*arguments: Any, stdin: str | bytes | None = None, env: dict[str, s
     return Result(result.exit_code, result.stdout, result.stderr)
 
 
-def refused(*arguments: Any, stdin: str | bytes | None = None) -> tuple[int, str]:
+def refused(*arguments: Any, stdin: str | bytes | None = None, env: dict[str, str] | None = None) -> tuple[int, str]:
     """Exit code and the one line of a command that fails; it must print nothing else on stdout."""
-    result = nmtprune(*arguments, stdin=stdin)
+    result = nmtprune(*arguments, stdin=stdin, env=env)
     assert result.stdout == ""
     *before, line = result.stderr.splitlines()
     assert line.startswith("Error: "), result.stderr

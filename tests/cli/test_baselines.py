@@ -13,12 +13,9 @@ import pytest
 
 from nmtprune.formats import load
 from nmtprune.plan import Plan
-from tests.cli.running import documented, nmtprune, refused
+from tests.cli.running import JUDGED, documented, nmtprune, refused
 from tests.conftest import Build
 
-STRICT = {
-    f"NMTPRUNE_{command}_ALLOW_BAD_BASELINE": "" for command in ("BENCH", "CHECK", "SCORE", "GREEDY", "L0", "LOTTERY")
-}
 MACHINE = ("--device", "cpu", "--threads", 1)
 FAST = (*MACHINE, "--beam", 1)
 CALLS = ("check", "score", "greedy", "l0", "bench", "lottery")
@@ -81,7 +78,7 @@ def learned(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Learned:
 
 
 def _strictly(*arguments: Any) -> tuple[int, str, str]:
-    result = nmtprune(*arguments, env=STRICT)
+    result = nmtprune(*arguments, env=JUDGED)
     return result.code, result.stdout, result.stderr.splitlines()[-1] if result.stderr else ""
 
 
@@ -129,7 +126,7 @@ def test_a_baseline_that_means_nothing_is_refused_by_every_command(
 @pytest.mark.parametrize("command", ["check", "greedy"])
 def test_a_bad_baseline_may_be_asked_for(command: str, learned: Learned, tmp_path: Path) -> None:
     call = learned.call(command, tmp_path / "out.json", (*learned.chinese, "--bleu-tokenize", "13a"))
-    result = nmtprune(*call, "--allow-bad-baseline", env=STRICT)
+    result = nmtprune(*call, "--allow-bad-baseline", env=JUDGED)
     assert result.code == 0, result.stderr
     assert f"train.xx-zh: the baseline {learned.model}: bleu 0.00 is below 1" in result.stderr
     assert "train.xx-zh: the references are mostly Chinese" in result.stderr
@@ -159,7 +156,7 @@ def test_importance_and_translate_know_the_direction_too(learned: Learned, tmp_p
 def test_translations_that_are_cut_off(learned: Learned, tmp_path: Path) -> None:
     code, _, line = _strictly(*learned.call("score", tmp_path / "s.json", (*learned.plain, "--max-len-b", 2)))
     assert code == 5 and "of 16 translations" in line and "end at the limit of length" in line
-    result = nmtprune(*learned.call("score", tmp_path / "s.json", learned.plain), env=STRICT)
+    result = nmtprune(*learned.call("score", tmp_path / "s.json", learned.plain), env=JUDGED)
     assert result.code == 0 and "end at the limit" not in result.stderr
 
 
@@ -177,7 +174,7 @@ def test_few_sentences_carry_no_verdict(learned: Learned, tmp_path: Path) -> Non
         said = f"Error: {source}: 9 sentences: no difference can be called significant on fewer than 10: take more"
         assert line == f"{said} sentences (--allow-few-sentences tests all the same)"
         assert list(output.parent.iterdir()) == []
-    result = nmtprune(*learned.call("score", output, raw), "--allow-few-sentences", env=STRICT)
+    result = nmtprune(*learned.call("score", output, raw), "--allow-few-sentences", env=JUDGED)
     assert result.code == 0, result.stderr
     assert f"{source}: 9 sentences: p-values and intervals from fewer than 100 say little\n" in result.stderr
     assert refused("compare", output, output)[0] == 5
@@ -190,14 +187,14 @@ def test_no_p_where_it_means_nothing(learned: Learned, tmp_path: Path) -> None:
         path.write_text("".join(f"{line}\n" for line in (learned.data / name).read_text().splitlines()[:9]))
     raw = ("--data-bin", learned.data, "--source", source, "--reference", reference, "--post-process", "none")
     bench = ("bench", learned.model, learned.almost, *raw, *FAST, "--batch-size", 4, "--repeat", 1, "--format", "json")
-    found = documented(nmtprune(*bench, env=STRICT).stdout)
+    found = documented(nmtprune(*bench, env=JUDGED).stdout)
     assert [model["difference"] for model in found["models"]] == [None, None]
     assert all(model["bleu"] > 1 for model in found["models"])
-    asked = documented(nmtprune(*bench, "--allow-few-sentences", env=STRICT).stdout)
+    asked = documented(nmtprune(*bench, "--allow-few-sentences", env=JUDGED).stdout)
     assert asked["models"][1]["difference"]["p"] > 0
     check = ("check", learned.almost, "--baseline", learned.model, *raw, *FAST, "--max-drop", 100, "--format", "json")
-    assert documented(nmtprune(*check, env=STRICT).stdout)["conditions"][0]["interval"] is None
-    asked = documented(nmtprune(*check, "--allow-few-sentences", env=STRICT).stdout)
+    assert documented(nmtprune(*check, env=JUDGED).stdout)["conditions"][0]["interval"] is None
+    asked = documented(nmtprune(*check, "--allow-few-sentences", env=JUDGED).stdout)
     assert asked["conditions"][0]["interval"] is not None
 
 
