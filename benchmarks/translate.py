@@ -47,7 +47,12 @@ def main() -> None:
         corpus = drawn(corpus, options.sentences, 1)
     print(f"{len(corpus)} sentences, batches of {options.batch_size}, {options.threads} threads")
     for beam in options.beam:
-        search = SearchOptions(beam=beam, max_len_a=options.max_len_a, max_len_b=options.max_len_b)
+        search = SearchOptions(
+            beam=beam,
+            max_len_a=options.max_len_a,
+            max_len_b=options.max_len_b,
+            fairseq_batch_length_limit=options.max_len_a > 0,
+        )
         limits = BatchLimits.of(None, options.batch_size)
         settings = EngineSettings(search, limits, torch.device("cpu"), options.threads)
         with tempfile.TemporaryDirectory() as folder:

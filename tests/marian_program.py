@@ -46,7 +46,7 @@ def marian_scores(model: Path, vocabulary: Path, source: Path, target: Path) -> 
 
 
 def marian_translations(model: Path, vocabulary: Path, source: Path, *options: object) -> list[list[Best]]:
-    """N-best lists, sentence by sentence: the longest of a batch says where Marian cuts translations off."""
+    """N-best lists, sentence by sentence, so that the source of each says where Marian cuts its translations off."""
     batches = ("--mini-batch", 1, "--maxi-batch", 1)
     files = ("-m", model, "-v", vocabulary, vocabulary, "-i", source, "--n-best", "--quiet-translation")
     found: list[list[Best]] = [[] for _ in source.read_text().splitlines()]

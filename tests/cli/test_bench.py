@@ -65,9 +65,9 @@ def test_a_marian_model_without_references(tmp_path: Path) -> None:
     model, vocabulary = marian_model(tmp_path / "model.npz"), vocabulary_file(tmp_path)
     source, _ = random_texts(tmp_path)
     data = ("--source", source, "--vocabs", vocabulary, vocabulary, "--post-process", "none", "--threads", 1)
-    for engine in ("native", "marian"):
+    for engine, own in (("native", ()), ("marian", ("--marian-batch-length-limit",))):
         result = nmtprune(
-            "bench", model, model, *data, "--engine", engine, "--beam", 2, "--batch-size", 4, "--repeat", 1
+            "bench", model, model, *data, "--engine", engine, "--beam", 2, "--batch-size", 4, "--repeat", 1, *own
         )
         assert result.code == 0, result.stderr
         assert "BLEU" not in result.stdout and f"engine {engine}, 1 threads" in result.stdout
@@ -84,6 +84,14 @@ def test_what_bench_refuses(tiny: Path, tmp_path: Path) -> None:
     assert f"{marian} has another toolkit than {tiny}" in line
     code, line = refused("bench", tiny, *_data(tiny, "--batch-size", 8, "--engine", "marian"))
     assert code == 6
+    one_by_one = ("--engine", "fairseq", "--max-len-a", 1, "--batch-size", "1,8")
+    refusal = (
+        "--batch-size 8: --engine fairseq translates sentences one by one, since it limits the length of translations "
+        "by the longest source of a batch: give --fairseq-batch-length-limit, or --batch-size 1"
+    )
+    assert refused("bench", tiny, *_data(tiny, *one_by_one)) == (2, refusal)
+    given = ("--baseline", tiny, *_data(tiny, *one_by_one[:-1], 8), "--min-speedup", 1)
+    assert refused("check", tiny, *given) == (2, refusal)
 
 
 def test_each_condition_passes_and_fails(tiny: Path, slim: Path) -> None:

@@ -49,6 +49,21 @@ def test_settings_beside_the_model_are_its_defaults(model: Path) -> None:
     assert found.stdout.splitlines() == [own[0].text for own in theirs]
 
 
+def test_the_size_of_batches_does_not_matter(model: Path) -> None:
+    """Other batches give the same file, and so does a line alone; limits of whole batches are asked for."""
+    source, vocabulary = model.with_name("source"), model.with_name("vocab.yml")
+    raw = ("--post-process", "none", "--threads", 1, "--beam", 2, "--vocabs", vocabulary, vocabulary)
+    raw = (*raw, "--max-length-factor", 1.5)
+    found = [nmtprune("translate", model, "--source", source, *raw, "--batch-size", size).stdout for size in (1, 5, 12)]
+    assert found[0] == found[1] == found[2]
+    by_batch = nmtprune("translate", model, "--source", source, *raw, "--marian-batch-length-limit").stdout
+    assert by_batch != found[0]
+    engine = ("--engine", "marian", "--marian-batch-length-limit", "--batch-size", 5)
+    five = nmtprune("translate", model, "--source", source, *raw, *engine[2:]).stdout
+    assert five == nmtprune("translate", model, "--source", source, *raw, *engine).stdout
+    assert five not in (by_batch, found[0])
+
+
 def test_settings_of_a_model_that_was_moved(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without relative paths files are those of the current folder; where they are gone, those beside the model."""
     raw = ("--source", model.with_name("source"), "--post-process", "none", "--threads", 1, "--beam", 2)
@@ -92,6 +107,12 @@ def test_options_of_the_other_toolkit(model: Path, tiny: Path) -> None:
     assert refused("translate", tiny, *source, *data_bin, "--normalize", 1) == (
         2, "search: --normalize goes with models of Marian: this is a checkpoint of fairseq"
     )  # fmt: skip
+    assert refused("translate", model, *source, "--fairseq-batch-length-limit")[1] == (
+        "search: --fairseq-batch-length-limit goes with models of fairseq: this is a Marian model"
+    )
+    assert refused("translate", tiny, *source, *data_bin, "--marian-batch-length-limit")[1] == (
+        "search: --marian-batch-length-limit goes with models of Marian: this is a checkpoint of fairseq"
+    )
     assert refused("translate", model, *source, "--max-length-factor", 0)[1] == (
         "search: --max-length-factor 0.0 is not a positive number"
     )

@@ -76,7 +76,7 @@ def test_files(scored: tuple[Path, str, str]) -> None:
         "engine": "native",
         "search": {
             "beam": 1, "lenpen": 1.0, "max_len_a": 0.0, "max_len_b": 6, "min_len": 1, "unkpen": 0.0,
-            "unnormalized": False,
+            "unnormalized": False, "fairseq_batch_length_limit": False,
         },
         "batches": {"max_tokens": 12000, "batch_size": None},
         "significance": {"method": "bootstrap", "resamples": 2000, "seed": 1, "alpha": 0.01, "correction": "holm"},

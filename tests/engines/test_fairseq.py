@@ -93,6 +93,7 @@ def test_batches_are_those_of_the_corpus(
 @pytest.mark.parametrize(
     "search",
     [SEARCH, SearchOptions(beam=1, max_len_b=9), SearchOptions(beam=2, lenpen=0.3, max_len_a=0.7, max_len_b=2),
+     SearchOptions(beam=2, max_len_a=0.7, max_len_b=2, fairseq_batch_length_limit=True),
      SearchOptions(beam=4, min_len=5, max_len_b=9, unkpen=-3.5),
      SearchOptions(beam=30, max_len_b=4, unnormalized=True)],
     ids=lambda search: ",".join(map(str, asdict(search).values())),

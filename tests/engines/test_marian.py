@@ -33,6 +33,9 @@ def _settings(search: MarianSearchOptions = SEARCH) -> EngineSettings:
     return EngineSettings(search, BatchLimits.of(None, 4), torch.device("cpu"), 1)
 
 
+ALONE = EngineSettings(SEARCH, BatchLimits.of(None, 1), torch.device("cpu"), 1)
+
+
 def _corpus(checkpoint: MarianCheckpoint, folder: Path, empty: bool = True) -> Corpus:
     source, target = random_texts(folder)
     if empty:
@@ -53,9 +56,11 @@ def ssru(tmp_path: Path) -> MarianCheckpoint:
     return MarianCheckpoint.load(marian_model(tmp_path / "model.npz", **SSRU))
 
 
-def test_both_engines_translate_and_score_alike(ssru: MarianCheckpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_batch", [False, True], ids=["one by one", "in batches"])
+def test_both_engines_translate_and_score_alike(ssru: MarianCheckpoint, tmp_path: Path, by_batch: bool) -> None:
     corpus = _corpus(ssru, tmp_path)
-    native, marian = (open_engine(name, ssru, _settings()) for name in ("native", "marian"))
+    settings = _settings(replace(SEARCH, marian_batch_length_limit=by_batch))
+    native, marian = (open_engine(name, ssru, settings) for name in ("native", "marian"))
     systems: list[Kept] = [{}, _some_kept(ssru)]
     for kept in systems:
         own, theirs = native.translate(corpus, kept), marian.translate(corpus, kept)
@@ -126,6 +131,18 @@ def test_what_only_sentencepiece_models_tell_marian(ssru: MarianCheckpoint, tmp_
 
 def test_pre_norm_decoders_are_named(tmp_path: Path) -> None:
     pre_norm = load(marian_model(tmp_path / "pre.npz", **VARIANTS["pre-norm with norms at both ends"]))
-    (note,) = open_engine("marian", pre_norm, _settings()).notes
+    (note,) = open_engine("marian", pre_norm, ALONE).notes
     assert note.startswith("pre-norm decoder: Marian up to 1.12 does not normalize")
-    assert open_engine("marian", load(marian_model(tmp_path / "post.npz")), _settings()).notes == ()
+    assert open_engine("marian", load(marian_model(tmp_path / "post.npz")), ALONE).notes == ()
+
+
+def test_batches_that_marian_does_not_get_are_named(ssru: MarianCheckpoint) -> None:
+    (note,) = open_engine("marian", ssru, _settings()).notes
+    assert note == (
+        "--engine marian translates sentences one by one, since it limits the length of translations by the longest "
+        "source of a batch (--marian-batch-length-limit: in batches, with that limit)"
+    )
+    by_batch = _settings(replace(SEARCH, marian_batch_length_limit=True))
+    not_asked_for = EngineSettings(SEARCH, BatchLimits.of(), torch.device("cpu"), 1)
+    for settings in (by_batch, not_asked_for, ALONE):
+        assert open_engine("marian", ssru, settings).notes == ()

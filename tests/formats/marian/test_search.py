@@ -57,7 +57,8 @@ def _options(search: MarianSearchOptions) -> tuple[object, ...]:
 
 
 def _engine(checkpoint: MarianCheckpoint, search: MarianSearchOptions) -> NativeEngine:
-    return NativeEngine(checkpoint, EngineSettings(search, BatchLimits.of(None, 1), torch.device("cpu"), 1))
+    """With batches, where Marian gets sentences one by one."""
+    return NativeEngine(checkpoint, EngineSettings(search, BatchLimits.of(None, 5), torch.device("cpu"), 1))
 
 
 def _corpus(checkpoint: MarianCheckpoint, vocabulary: Path, source: Path) -> Corpus:
