@@ -1,7 +1,7 @@
 """A translation depends on its sentence alone, whatever is translated with it, by every engine and for both formats.
 
-All models here make texts that only the limit of length ends, beside others that end earlier: limits of whole batches
-would change them.
+All models here make texts that only the limit of length ends, most of them beside others that end earlier: limits of
+whole batches would change them.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ LENGTHS = (1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10, 12, 12, 14, 16)
 MARIAN = {"post-norm, all tied": (3, 1.3), "SSRU decoder of tied layers": (5, 1.5)}
 """Variant -> seed, and what makes the end of a sentence likelier."""
 
-FAIRSEQ = ("post-norm, separate embeddings", "pre-norm, all embeddings shared")
+FAIRSEQ = ("post-norm, separate embeddings", "learned positions, embedding norm")
 
 FAIRSEQ_SEARCHES = {
     "greedy": SearchOptions(beam=1, max_len_a=1.2, max_len_b=1),
@@ -127,10 +127,9 @@ def _check_same(found: list[list[Hypothesis]], expected: list[list[Hypothesis]])
 
 
 def _check_limits_matter(found: list[list[Hypothesis]], search: Search) -> None:
-    """Many of the best translations have been stopped, and some have ended before."""
+    """Several of the best translations have been stopped."""
     longest = [search.max_len(length, 1024) + 1 for length in LENGTHS]
-    stopped = sum(len(own[0].tokens) >= most for own, most in zip(found, longest, strict=True))
-    assert 3 <= stopped < len(LENGTHS)
+    assert sum(len(own[0].tokens) >= most for own, most in zip(found, longest, strict=True)) >= 3
 
 
 def _some_places(most: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
