@@ -60,16 +60,17 @@ def marian_codec(
 ) -> TextCodec:
     """The codec of a Marian model: vocabularies that are SentencePiece models split and join text themselves.
 
-    A target side whose vocabulary is a list of symbols is joined by its SentencePiece model, if it has one.
+    A side whose vocabulary is a list of symbols is joined by its SentencePiece model, if it has one.
     """
-    own = {
-        side: model for side, model in zip(SIDES, (source.sentencepiece, target.sentencepiece), strict=True) if model
+    models = zip(SIDES, (source.sentencepiece, target.sentencepiece), strict=True)
+    own = {side: model for side, model in models if model is not None}
+    by_model = {
+        side: SentencePieceJoiner(segmenter)
+        for side, segmenter in codec.segmenters.items()
+        if isinstance(segmenter, SentencePieceSegmenter)
     }
-    segmenter = codec.segmenters.get("target")
-    by_model = SentencePieceJoiner(segmenter) if isinstance(segmenter, SentencePieceSegmenter) else None
     post_process = options.post_process or ("sentencepiece" if target.sentencepiece else codec.post_process)
-    joiner = target.sentencepiece or by_model
-    return replace(codec, own_segmenters=own, strips=False, joiner=joiner, post_process=post_process)
+    return replace(codec, own_segmenters=own, strips=False, joiners={**by_model, **own}, post_process=post_process)
 
 
 def _segmenters(options: DataOptions) -> dict[str, Segmenter]:

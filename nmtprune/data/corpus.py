@@ -19,6 +19,7 @@ from nmtprune.data.vocabulary import Vocabulary, check_size
 from nmtprune.errors import DataError, UsageError
 
 _UNSHUFFLED_SUBSET = "test"
+_CROP = "max-length-crop"
 _SKIP_OPTION = "--skip-invalid-size-inputs-valid-test"
 
 
@@ -73,6 +74,13 @@ class Corpus:
         """
         written = reversed(list(ids)) if self.model.right_to_left else ids
         return self.codec.decode(self.target_vocabulary.string(written, escape_unk=escape_unk))
+
+    def source_text(self, index: int) -> str:
+        """Text of a source sentence from its token ids, as `decode` makes that of a translation."""
+        ids = self.source[index]
+        return self.codec.decode(
+            self.source_vocabulary.string(ids[::-1] if self.model.right_to_left else ids), "source"
+        )
 
     def batches(self, limits: BatchLimits, seed: int = 1) -> list[Ids]:
         """Positions of sentences batch by batch, short sentences first, as fairseq-generate batches them.
@@ -151,7 +159,7 @@ def load_corpus(
         content = read_binarized(options, folder, pair, references=references, targets=targets)
     if not len(content.source):
         raise DataError(f"{content.name}: empty: it holds no sentences")
-    content = cropped(content, options.crop_source, pair.source.eos)
+    content = cropped(content, options.crop_source, pair.source.eos, _CROP)
     corpus = _within_positions(content, pair, model, skip=options.skip_invalid)
     notes = (*model.notes, *([note] if note else ()), *corpus.notes, *_remarks(corpus))
     shuffle = options.subsets != (_UNSHUFFLED_SUBSET,)
@@ -176,7 +184,7 @@ def stream_corpus(options: DataOptions, model: ModelProfile, size: int) -> Itera
             for first in range(0, len(whole.source), size)
         )  # fmt: skip
     for piece in pieces:
-        piece = cropped(piece, options.crop_source, pair.source.eos)
+        piece = cropped(piece, options.crop_source, pair.source.eos, _CROP)
         corpus = _within_positions(piece, pair, model, skip=options.skip_invalid, may_be_empty=True)
         first = () if piece.first else (*model.notes, *([note] if note else ()))
         yield replace(corpus, notes=(*first, *corpus.notes))
@@ -243,7 +251,7 @@ def _within_positions(
     content: Content, pair: LanguagePair, model: ModelProfile, *, skip: bool, may_be_empty: bool = False
 ) -> Corpus:
     """The sentences that the model has positions for; others are refused or left out, as fairseq-generate does."""
-    content = _truncated(content, pair.source.eos, model.truncate_source)
+    content = cropped(content, model.truncate_source, pair.source.eos, "truncate_source")
     source_sizes = content.source.sizes
     too_long = np.zeros(len(source_sizes), dtype=bool)
     if model.max_source_positions is not None:
@@ -277,16 +285,6 @@ def _within_positions(
         inputs={**_vocabulary_inputs(pair), **content.inputs},
         notes=notes,
     )
-
-
-def _truncated(content: Content, eos: int, limit: int | None) -> Content:
-    """Source sentences cut to a number of tokens, the end symbol included, as fairseq's ``--truncate-source`` does."""
-    longer = 0 if limit is None else int((content.source.sizes > limit).sum())
-    if limit is None or not longer:
-        return content
-    cut = (np.append(ids[: limit - 1], eos) if len(ids) > limit else ids for ids in content.source)
-    note = f"truncate_source: {longer} of {len(content.source)} sources are cut to {limit} tokens, as in training"
-    return replace(content, source=Sentences.of(cut), notes=(*content.notes, note))
 
 
 def _chosen(lines: tuple[str, ...], places: Ids) -> tuple[str, ...]:

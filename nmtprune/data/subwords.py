@@ -197,7 +197,8 @@ class TextCodec:
         own_segmenters: by side, those that take the place of `segmenters` there.
         tags: tokens in front of source sentences that no segmenter may tear.
         strips: white space at both ends of a line goes, as fairseq-interactive has it.
-        joiner: joins the target's symbols where `post_process` is ``sentencepiece``; None joins strings, as fairseq.
+        joiners: by side, what joins symbols where `post_process` is ``sentencepiece``; without one strings are joined,
+            as fairseq does.
     """
 
     post_process: str
@@ -208,7 +209,7 @@ class TextCodec:
     own_segmenters: Mapping[str, Segmenter] = field(default_factory=dict)
     tags: LanguageTags = field(default_factory=LanguageTags)
     strips: bool = True
-    joiner: Joiner | None = None
+    joiners: Mapping[str, Joiner] = field(default_factory=dict)
 
     def encode(self, text: str, side: str) -> str:
         """Symbols of a sentence of side ``source`` or ``target``, as fairseq-interactive makes them."""
@@ -240,8 +241,8 @@ class TextCodec:
         named = {"post_process": self.post_process, "tokenizer": "moses" if tokenizer else "none"}
         return {**named, **options, **lowercased, **models}
 
-    def decode(self, symbols: str) -> str:
-        """Text of the target side from its symbols, as fairseq-generate scores it."""
-        joins = self.joiner is not None and self.post_process == "sentencepiece"
-        text = self.joiner.decode(symbols) if self.joiner and joins else post_process(symbols, self.post_process)
+    def decode(self, symbols: str, side: str = "target") -> str:
+        """Text of a side from its symbols, as fairseq-generate scores it; Marian's own joiners do as Marian does."""
+        joiner = self.joiners.get(side) if self.post_process == "sentencepiece" else None
+        text = joiner.decode(symbols) if joiner else post_process(symbols, self.post_process)
         return self.detokenizer.decode(text) if self.detokenizer else text

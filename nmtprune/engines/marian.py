@@ -106,13 +106,11 @@ class MarianAblation(Ablation):
         self._order = np.concatenate(batches) if batches else np.zeros(0, dtype=np.int64)
         self._folder = Path(tempfile.mkdtemp(prefix="nmtprune-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        search, vocabularies = (
-            cast(MarianSearchOptions, settings.search),
-            (corpus.source_vocabulary, corpus.target_vocabulary),
-        )
+        special = cast(MarianSearchOptions, settings.search).allow_special
+        sides = (("source", corpus.source_vocabulary), ("target", corpus.target_vocabulary))
         source, self._target = (
-            names_of(cast("MarianVocabulary", vocabulary), self._folder, side, allow_special=search.allow_special)
-            for side, vocabulary in zip(("source", "target"), vocabularies, strict=True)
+            names_of(cast("MarianVocabulary", vocabulary), self._folder, side, allow_special=special)
+            for side, vocabulary in sides
         )
         self._source_names = source
         self._source = source.write(self._as_text(corpus.source.select(self._order)), self._folder / "source")

@@ -139,10 +139,9 @@ def _settled(corpus: "Corpus", found: Findings, model: str, *, allowed: bool) ->
 
 def _output(corpus: "Corpus", translations: "Sequence[Tokens]", search: "Search") -> Output:
     """Translations of a corpus as text, next to sources and references."""
-    symbols = (corpus.source_vocabulary.string(corpus.source[place]) for place in range(len(corpus)))
     return Output(
         texts=texts_of(corpus, translations),
-        sources=[corpus.codec.decode(own) for own in symbols],
+        sources=[corpus.source_text(place) for place in range(len(corpus))],
         references=corpus.references or (),
         cut=[_reached_limit(corpus, search, place, tokens) for place, tokens in enumerate(translations)],
     )

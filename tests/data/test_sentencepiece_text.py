@@ -132,3 +132,18 @@ def test_translations_are_joined_by_the_model_of_the_target(tmp_path: Path) -> N
     corpus = load_corpus(options, ModelProfile(8, 8, marian=True), references=False)
     assert corpus.source[0].tolist()[0] == 7
     assert corpus.decode([2, 3, 4, 5, 6, 1, 2, 0]) == "foxä nur-Quelles ⁇  fox"
+
+
+def test_sources_are_joined_by_the_model_of_the_source(tmp_path: Path) -> None:
+    """Every side has its own pieces, and models that read from right to left have their words turned round."""
+    paths = []
+    for side, kind in (("source", "byte fallback"), ("target", "characters")):
+        (tmp_path / side).mkdir()
+        paths.append(trained(tmp_path / side, **KINDS[kind]))
+    source = tmp_path / "in"
+    source.write_text(f"{TEXT[1]}\nw\u4e00!\n")
+    options = DataOptions(source=source, vocabs=(paths[0], paths[1]))
+    for right_to_left in (False, True):
+        profile = ModelProfile(400, 400, marian=True, right_to_left=right_to_left)
+        corpus = load_corpus(options, profile, references=False)
+        assert [corpus.source_text(place) for place in (0, 1)] == [TEXT[1], "w\u4e00!"]
