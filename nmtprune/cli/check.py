@@ -22,7 +22,7 @@ from nmtprune.cli.search_options import beam_options, engine_options
 from nmtprune.errors import QualityGateError
 
 if TYPE_CHECKING:
-    from nmtprune.runs.check import Verdict
+    from nmtprune.runs.report import CheckAnswer
 
 _OF_QUALITY = ("metric", "bleu_tokenize", "lowercase", "resamples", "seed")
 _OF_SPEED = ("repeat",)
@@ -77,7 +77,7 @@ def check(output_format: str, **flags: Any) -> None:
         raise QualityGateError(f"{run.checkpoint}: not met: {', '.join(missed)}")
 
 
-def _report(verdict: "Verdict", output_format: str) -> None:
+def _report(verdict: "CheckAnswer", output_format: str) -> None:
     if output_format == "json":
         emit_json(verdict.as_json())
         return

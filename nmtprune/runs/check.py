@@ -12,6 +12,7 @@ from nmtprune.runs.baseline import carries_tests, check_translations, with_remar
 from nmtprune.runs.bench import contenders as models
 from nmtprune.runs.collect import termination_as_interrupt
 from nmtprune.runs.quality import QualitySettings
+from nmtprune.runs.report import CheckAnswer, Condition
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
@@ -68,52 +69,7 @@ class CheckRun:
         return models.engine_settings(self.search, self.batch_size, self.device, self.threads)
 
 
-@dataclass(frozen=True)
-class Condition:
-    """One condition and what came of it.
-
-    Attributes:
-        option: that asked for it.
-        limit: what it allows.
-        value: the figure that is held against the limit.
-        interval: of the figure; None for one that is exact.
-        passed: the verdict.
-        says: the figure and the limit in words.
-    """
-
-    option: str
-    limit: float
-    value: float
-    interval: tuple[float, float] | None
-    passed: bool
-    says: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """All conditions that were asked for."""
-
-    conditions: tuple[Condition, ...]
-    facts: dict[str, Any]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every one is met."""
-        return all(condition.passed for condition in self.conditions)
-
-    def as_json(self) -> dict[str, Any]:
-        """Everything in full precision."""
-        conditions = [asdict(condition) for condition in self.conditions]
-        return {
-            "format": "nmtprune-check",
-            "version": 1,
-            "passed": self.passed,
-            "conditions": conditions,
-            **self.facts,
-        }
-
-
-def check(run: CheckRun, progress: "Progress") -> Verdict:
+def check(run: CheckRun, progress: "Progress") -> CheckAnswer:
     """Evaluate every condition.
 
     Raises:
@@ -146,9 +102,17 @@ def check(run: CheckRun, progress: "Progress") -> Verdict:
             conditions.insert(0, _quality(run, run.max_drop, corpus, metric, translated))
     if run.max_size is not None:
         conditions.append(_size(run.max_size, opened))
-    facts = {"checkpoint": str(run.checkpoint), "baseline": str(run.baseline), **corpus.describe()}
+    facts: dict[str, Any] = {"checkpoint": str(run.checkpoint), "baseline": str(run.baseline), **corpus.describe()}
     facts |= {} if metric is None else {"signature": metric.signature}
-    return Verdict(tuple(conditions), {**facts, "engine": run.engine, "search": asdict(run.search)})
+    return CheckAnswer(
+        format="nmtprune-check",
+        version=1,
+        passed=all(condition.passed for condition in conditions),
+        conditions=tuple(conditions),
+        **facts,
+        engine=run.engine,
+        search=asdict(run.search),
+    )
 
 
 def _check_options(run: CheckRun) -> None:
@@ -219,11 +183,11 @@ def _quality(
     against = f"lower end {low:+.2f} of the 95 % interval" if run.significant else "the change"
     must = f"must be {'above' if run.significant else 'at least'} {-limit:g}"
     values = f"{metric.name} {scored[0].score:.2f} -> {scored[1].score:.2f}, change {difference.delta:+.2f}"
-    if carries_tests(len(corpus), run.quality):
-        return Condition(
-            "--max-drop", limit, held, (low, high), passed, f"{values} ({low:+.2f} to {high:+.2f}); {against} {must}"
-        )
-    return Condition("--max-drop", limit, held, None, passed, f"{values}; {against} {must}")
+    interval = difference.ci if carries_tests(len(corpus), run.quality) else None
+    if interval is not None:
+        values = f"{values} ({low:+.2f} to {high:+.2f})"
+    says = f"{values}; {against} {must}"
+    return Condition(option="--max-drop", limit=limit, value=held, interval=interval, passed=passed, says=says)
 
 
 def _speed(run: CheckRun, limit: float, timing: "models.Timing") -> Condition:
@@ -236,7 +200,14 @@ def _speed(run: CheckRun, limit: float, timing: "models.Timing") -> Condition:
     )
     if not passed and ratio.high >= limit:
         says += "; the machine is too noisy to tell (--repeat takes more rounds)"
-    return Condition("--min-speedup", limit, ratio.median, (ratio.low, ratio.high), passed, says)
+    return Condition(
+        option="--min-speedup",
+        limit=limit,
+        value=ratio.median,
+        interval=(ratio.low, ratio.high),
+        passed=passed,
+        says=says,
+    )
 
 
 def _size(limit: float, opened: "Sequence[Contender]") -> Condition:
@@ -246,4 +217,4 @@ def _size(limit: float, opened: "Sequence[Contender]") -> Condition:
     before, after = (model_bytes(own.checkpoint) for own in opened)
     share = 100 * after / before
     says = f"{after:,} of {before:,} bytes of tensors, {share:.1f} %; may be {limit:g} %"
-    return Condition("--max-size", limit, share, None, share <= limit, says)
+    return Condition(option="--max-size", limit=limit, value=share, interval=None, passed=share <= limit, says=says)

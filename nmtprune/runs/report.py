@@ -313,13 +313,13 @@ class BenchFile(_Facts):
     provenance: dict[str, Any] | None = None
 
 
-class ConditionOf(_Model):
-    """One condition of `check`."""
+class Condition(_Model):
+    """One condition of `check`, and what came of it."""
 
-    option: str
-    limit: float
-    value: float
-    interval: Interval | None
+    option: str = Field(description="that asks for it")
+    limit: float = Field(description="what it allows")
+    value: float = Field(description="the figure that is compared with the limit")
+    interval: Interval | None = Field(description="of the figure; null for one that is exact")
     passed: bool
     says: str = Field(description="the line that is printed")
 
@@ -330,7 +330,7 @@ class CheckAnswer(_Facts):
     format: Literal["nmtprune-check"]
     version: Literal[1]
     passed: bool
-    conditions: list[ConditionOf]
+    conditions: tuple[Condition, ...]
     checkpoint: str
     baseline: str
 
