@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nmtprune.network import Network
+    from nmtprune.profile import ModelProfile
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,30 @@ class Checkpoint(ABC):
         Raises:
             CheckpointError: the native model cannot run this checkpoint; all reasons.
         """
+
+    @abstractmethod
+    def profile(self) -> "ModelProfile":
+        """Sizes of the vocabularies, longest sentences, languages and padding of a translation model.
+
+        Raises:
+            CheckpointError: a language model: it has no source side.
+        """
+
+    def check_loss(self) -> None:
+        """Check that the model was trained with the loss of whole references, which is what nmtprune computes.
+
+        Raises:
+            CheckpointError: the loss of the first words of every reference was left out.
+        """
+        return
+
+    def label_smoothing(self) -> float:
+        """Label smoothing that the model was trained with; 0 for a loss without, or where the file does not tell.
+
+        Raises:
+            CheckpointError: what the file says is no number from 0 to below 1; as for `check_loss`.
+        """
+        return 0.0
 
     @abstractmethod
     def native_tensors(self) -> Mapping[str, "Tensor"]:

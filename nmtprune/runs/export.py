@@ -93,14 +93,13 @@ def export(run: ExportRun, progress: "Progress") -> Exported:
         NmtpruneError: bad checkpoint or data.
     """
     from nmtprune import export as ctranslate2
-    from nmtprune.engines.profile import profile
     from nmtprune.formats import load
     from nmtprune.summary import model_bytes
 
     _check_output(run)
     checkpoint = load(run.checkpoint)
     ctranslate2.check(checkpoint)
-    corpus = _corpus(run, profile(checkpoint))
+    corpus = _corpus(run, checkpoint.profile())
     for note in corpus.notes:
         progress.note(f"{corpus.name}: {note}")
     vocabularies = corpus.source_vocabulary, corpus.target_vocabulary

@@ -18,7 +18,6 @@ from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus, stream_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import EngineSettings, Kept, fairseq, generate, open_engine, toolkit
-from nmtprune.engines.profile import profile
 from nmtprune.errors import EngineError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
@@ -45,8 +44,8 @@ def _corpus(checkpoint: Checkpoint, folder: Path, subset: str = "valid", **optio
     targets = options.pop("targets", True)
     data = DataOptions(data_bin=folder / "data-bin", subset=subset, **options)
     if targets:
-        return load_corpus(data, profile(checkpoint), references=False, targets=True)
-    return next(stream_corpus(data, profile(checkpoint), 1000))
+        return load_corpus(data, checkpoint.profile(), references=False, targets=True)
+    return next(stream_corpus(data, checkpoint.profile(), 1000))
 
 
 def _same_translations(checkpoint: Checkpoint, corpus: Corpus, settings: EngineSettings, kept: Kept) -> None:
@@ -132,7 +131,7 @@ def test_sentences_that_are_left_out(tiny: Path, in_this_process: None, tmp_path
     text = tmp_path / "text"
     text.write_text("w1 w2\n" + "w3 " * 40 + "\n\nw4 unknown w5\n" + "w6\n" * 9)
     data = DataOptions(data_bin=tiny.parent / "data-bin", source=text, post_process="none", skip_invalid=True)
-    (corpus,) = stream_corpus(data, profile(checkpoint), 100)
+    (corpus,) = stream_corpus(data, checkpoint.profile(), 100)
     assert (len(corpus), corpus.total) == (12, 13)
     _same_translations(checkpoint, corpus, _settings(), {})
 

@@ -14,6 +14,7 @@ from nmtprune.formats.base import Checkpoint, HeadAxis, fingerprint
 from nmtprune.formats.fairseq import (
     averages,
     containers,
+    criterion,
     fields,
     fresh,
     gated,
@@ -21,6 +22,7 @@ from nmtprune.formats.fairseq import (
     layout,
     loading,
     optimizer,
+    profile,
     settings,
     storage,
     tasks,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nmtprune.network import Network
+    from nmtprune.profile import ModelProfile
 
 _SHOWN = 5
 """Unknown settings that a remark names."""
@@ -250,6 +253,19 @@ class FairseqCheckpoint(Checkpoint):
         model = containers.with_entries(self.state["model"], weights)
         return FairseqCheckpoint.of_state(self.path, training.at_start({**self.state, "model": model}))
 
+    def profile(self) -> "ModelProfile":
+        """From the tensors, and the settings of the task that the model was trained for."""
+        return profile.describe(self, self.section("task"))
+
+    def check_loss(self) -> None:
+        """As the settings of the criterion say."""
+        criterion.check(self.section("criterion"), self.path)
+
+    def label_smoothing(self) -> float:
+        """As the settings of the criterion say."""
+        self.check_loss()
+        return criterion.label_smoothing(self.section("criterion"), self.path)
+
     def network(self) -> "Network":
         """What the native model must know beside tensors and head counts."""
         from nmtprune.formats.fairseq import network
@@ -293,8 +309,8 @@ def _criterion_shapes(state: State) -> dict[str, tuple[int, ...]]:
     """Shapes of a criterion's own parameters, which are trained with the model's."""
     from torch import Tensor
 
-    criterion = state.get("criterion")
-    found = criterion if isinstance(criterion, dict) else {}
+    own = state.get("criterion")
+    found = own if isinstance(own, dict) else {}
     return {str(name): tuple(tensor.shape) for name, tensor in found.items() if isinstance(tensor, Tensor)}
 
 

@@ -18,6 +18,7 @@ from nmtprune.formats.marian import archive, layout
 from nmtprune.formats.marian.archive import Arrays
 from nmtprune.formats.marian.options import ENTRY, Options, encode, parse, with_heads
 from nmtprune.plan import Lineage
+from nmtprune.profile import ModelProfile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -170,6 +171,18 @@ class MarianCheckpoint(Checkpoint):
         raise CheckpointError(
             f"{self.path}: fresh weights (seed {seed}) are drawn for fairseq's models only: a Marian that knows head "
             "counts trains this shape from scratch"
+        )
+
+    def profile(self) -> ModelProfile:
+        """From the tables alone: a Marian model knows neither its vocabularies nor a longest sentence."""
+        tables = (self.tensors.get(f"{side}_Wemb", self.tensors.get("Wemb")) for side in ("encoder", "decoder"))
+        source, target = (None if table is None else int(table.shape[0]) for table in tables)
+        return ModelProfile(
+            source_symbols=source,
+            target_symbols=target,
+            left_pad_source=False,
+            marian=True,
+            right_to_left=self.right_to_left,
         )
 
     def network(self) -> "Network":

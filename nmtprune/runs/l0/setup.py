@@ -145,9 +145,7 @@ def _check_options(run: L0Run) -> None:
 
 
 def _training(run: L0Run, base: "FairseqCheckpoint", kinds: Sequence[str], weight: float) -> Training:
-    from nmtprune.methods.importance import label_smoothing_of
-
-    smoothing = label_smoothing_of(base)
+    smoothing = base.label_smoothing()
     # A run with --best chooses among the checkpoints of all epochs.
     saved: Options = () if run.best else (("--no-epoch-checkpoints",),)
     defaults = (

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from nmtprune.architecture import Architecture, parse_kinds
 from nmtprune.budget import Limits
-from nmtprune.data.options import ModelProfile
 from nmtprune.errors import CheckpointError, UsageError
+from nmtprune.profile import ModelProfile
 from nmtprune.runs import run_folder
 from nmtprune.runs.baseline import with_remarks
 from nmtprune.runs.drop import DropRule
