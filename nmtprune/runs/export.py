@@ -181,9 +181,8 @@ def _greedy(run: ExportRun, checkpoint: "Checkpoint") -> "EngineSettings":
 
     from nmtprune.data.batching import BatchLimits
     from nmtprune.engines import EngineSettings
-    from nmtprune.model.search.options import MarianSearchOptions, SearchOptions
 
-    search = MarianSearchOptions(beam=1) if checkpoint.format == "marian" else SearchOptions(beam=1)
+    search = checkpoint.search_options()(beam=1)
     return EngineSettings(search, BatchLimits.of(None, 32), torch.device("cpu"), run.threads)
 
 

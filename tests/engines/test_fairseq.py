@@ -25,6 +25,7 @@ from nmtprune.model.search import SearchOptions
 from nmtprune.plan import Plan
 from tests.conftest import Build
 from tests.fairseq_plugin import commands
+from tests.marian_builders import marian_model
 from tests.model import support
 
 SEARCH = SearchOptions(beam=3, max_len_b=12)
@@ -196,7 +197,7 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert toolkit.child_environment(gpu=1, threads=None)["CUDA_VISIBLE_DEVICES"] == "GPU-5"
 
 
-def test_models_that_it_cannot_run(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_it_cannot_run(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = load(tiny)
     monkeypatch.setattr(type(checkpoint), "section", lambda self, name: {"_name": "translation_lev"})
     with pytest.raises(EngineError) as raised:
@@ -205,9 +206,8 @@ def test_models_that_it_cannot_run(tiny: Path, monkeypatch: pytest.MonkeyPatch) 
         f"{tiny}: the engine fairseq cannot run this model: trained for the task 'translation_lev', only 'translation' "
         "is supported"
     )
-    other = mock.create_autospec(Checkpoint, instance=True)
-    other.path, other.format = Path("model.npz"), "marian"
-    with pytest.raises(EngineError, match=r"^model\.npz: the engine .* this model: a checkpoint of format marian$"):
+    other = load(marian_model(tmp_path / "model.npz"))
+    with pytest.raises(EngineError, match=r"model\.npz: the engine .* this model: a checkpoint of format marian$"):
         open_engine("fairseq", other, _settings())
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EngineError) as raised:

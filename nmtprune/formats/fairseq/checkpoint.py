@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from nmtprune import files
 from nmtprune.architecture import Architecture, ModuleId
 from nmtprune.errors import CheckpointError
-from nmtprune.formats.base import Checkpoint, HeadAxis, fingerprint
+from nmtprune.formats.base import HeadAxis, fingerprint
 from nmtprune.formats.fairseq import (
     averages,
     containers,
@@ -33,20 +33,23 @@ from nmtprune.formats.fairseq.gated import Gates
 from nmtprune.formats.fairseq.optimizer import Optimizer
 from nmtprune.formats.fairseq.settings import Description
 from nmtprune.formats.fairseq.slots import Slot
+from nmtprune.formats.trainable import Progress, TrainableCheckpoint
 from nmtprune.plan import Lineage
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nmtprune.model.search.options import Search
     from nmtprune.network import Network
     from nmtprune.profile import ModelProfile
 
+_TASK = "translation"
 _SHOWN = 5
 """Unknown settings that a remark names."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FairseqCheckpoint(Checkpoint):
+class FairseqCheckpoint(TrainableCheckpoint):
     """A checkpoint of fairseq's transformer or transformer language model, stock or slim.
 
     Tensors of a mapped file are read from disk when they are used, and never copied unless they change.
@@ -69,6 +72,8 @@ class FairseqCheckpoint(Checkpoint):
     gates: Gates | None = None
 
     format: ClassVar[str] = "fairseq"
+    toolkit: ClassVar[str] = "fairseq"
+    a_model: ClassVar[str] = "a checkpoint of fairseq"
 
     @classmethod
     def load(cls, path: Path) -> "FairseqCheckpoint":
@@ -123,6 +128,13 @@ class FairseqCheckpoint(Checkpoint):
             gates=gates,
         )
 
+    @classmethod
+    def search_options(cls) -> "type[Search]":
+        """As fairseq-generate names them."""
+        from nmtprune.model.search.options import SearchOptions
+
+        return SearchOptions
+
     @property
     def settings(self) -> Mapping[str, Any]:
         """The model's settings, flat and complete, as fairseq builds the model."""
@@ -157,6 +169,10 @@ class FairseqCheckpoint(Checkpoint):
                 "that reads them would compute something else"
             )
         return tuple(note for note in found if note)
+
+    def trainable(self, refusal: str = "") -> "FairseqCheckpoint":
+        """The checkpoint itself."""
+        return self
 
     def section(self, name: str) -> dict[str, Any]:
         """Settings of another part of fairseq: ``task``, ``criterion``, ``optimizer``, ..."""
@@ -215,6 +231,15 @@ class FairseqCheckpoint(Checkpoint):
             return "runs in every stock engine, as fast as before"
         return "runs in nmtprune, and in stock fairseq with --user-dir $(nmtprune user-dir)"
 
+    def toolkit_faults(self, format: str) -> Iterator[str]:
+        """fairseq-generate runs models of its plain translation task."""
+        if format != self.format:
+            yield self.a_model
+            return
+        task = self.section("task").get("_name") or _TASK
+        if task != _TASK:
+            yield f"trained for the task '{task}', only '{_TASK}' is supported"
+
     def save(self, path: Path, *, force: bool = False, provenance: Mapping[str, Any] | None = None) -> None:
         """Write the checkpoint atomically; `provenance` goes to the key ``nmtprune``, which fairseq does not read."""
         note = {} if provenance is None else {"nmtprune": json.dumps(provenance)}
@@ -237,9 +262,19 @@ class FairseqCheckpoint(Checkpoint):
         return FairseqCheckpoint.of_state(self.path, optimizer.emptied(self.state))
 
     @property
-    def progress(self) -> training.Progress:
+    def progress(self) -> Progress:
         """How far its training is."""
         return training.progress(self.state)
+
+    @property
+    def last_rate(self) -> float | None:
+        """Learning rate of the last update; None where the file has no optimizer state."""
+        return training.last_rate(self.state)
+
+    @property
+    def optimizer_problem(self) -> str:
+        """Why the optimizer state cannot be cut with the weights; empty where it can, or where there is none."""
+        return self.optimizer.problem
 
     def reinitialized(self, seed: int) -> "FairseqCheckpoint":
         """The same shape with weights as fairseq draws them for a new model, at update 0; the criterion stays."""
