@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HeadAxis:
-    """An axis of a named tensor along which the heads of one module lie, ``head_dim`` entries each.
+    """An axis of a named tensor along which the heads of one module lie, one after the other.
 
     Attributes:
         tensor: name in `Checkpoint.tensors`.
         axis: 0 for rows, 1 for columns.
+        width: entries of a head along the axis, in each block.
         blocks: how often the heads repeat along the axis: 3 for a packed query-key-value matrix.
         output: the tensor is an output projection W_O (of the model or of its moving average): zero these entries and
             the head's contribution is gone.
@@ -38,6 +39,7 @@ class HeadAxis:
 
     tensor: str
     axis: int
+    width: int
     blocks: int = 1
     output: bool = False
 

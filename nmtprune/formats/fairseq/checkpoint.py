@@ -282,7 +282,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
         for module in self.architecture:
             for axis in self.head_axes[module.id] if module.padding_heads else ():
                 if axis.tensor in weights:
-                    size = (axis.blocks, module.stored_heads, module.head_dim)
+                    size = (axis.blocks, module.stored_heads, axis.width)
                     blocks = weights[axis.tensor].unflatten(axis.axis, size)
                     blocks.narrow(axis.axis + 1, module.heads, module.padding_heads).zero_()
         model = containers.with_entries(self.state["model"], weights)
@@ -357,7 +357,7 @@ def _head_axes(own: Mapping[ModuleId, tuple[HeadAxis, ...]], copies: list[str]) 
 
     def of_copy(copy: str, axis: HeadAxis) -> HeadAxis:
         is_average = copy.split("/")[0] in averages.KEYS
-        return HeadAxis(copy, axis.axis, axis.blocks, output=axis.output and is_average)
+        return replace(axis, tensor=copy, output=axis.output and is_average)
 
     return {
         module: (*axes, *(of_copy(copy, axis) for axis in axes for copy in by_name.get(axis.tensor, ())))
