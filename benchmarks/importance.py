@@ -25,7 +25,7 @@ from torch import Tensor
 from nmtprune.architecture import Architecture, AttentionModule, ModuleId
 from nmtprune.data.batching import Batch, BatchLimits, collate, shift_right
 from nmtprune.methods.gradients import label_smoothed_loss
-from nmtprune.methods.importance import UNITS, ImportanceSettings, importance, label_smoothing_of
+from nmtprune.methods.importance import UNITS, ImportanceSettings, importance
 from nmtprune.methods.measuring import MAX_TOKENS, batches, drawn
 from nmtprune.model import Transformer
 from nmtprune.network import Network, Positions, Stack
@@ -86,14 +86,13 @@ def _real(options: argparse.Namespace) -> tuple[Transformer, list[Batch], float]
     from nmtprune.data.corpus import load_corpus
     from nmtprune.data.options import DataOptions
     from nmtprune.engines.native import load as build
-    from nmtprune.engines.profile import profile
     from nmtprune.formats import load
 
     checkpoint = load(options.model)
     data = DataOptions(data_bin=options.data_bin, subset=options.subset)
-    corpus = drawn(load_corpus(data, profile(checkpoint), references=False, targets=True), options.sentences, seed=1)
+    corpus = drawn(load_corpus(data, checkpoint.profile(), references=False, targets=True), options.sentences, seed=1)
     texts = list(batches(corpus, BatchLimits(options.max_tokens)))
-    return build(checkpoint, options.device, torch.float32), texts, label_smoothing_of(checkpoint)
+    return build(checkpoint, options.device, torch.float32), texts, checkpoint.label_smoothing()
 
 
 def _random(options: argparse.Namespace) -> tuple[Transformer, list[Batch], float]:

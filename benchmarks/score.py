@@ -30,7 +30,6 @@ from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import EngineSettings, open_engine
 from nmtprune.engines.base import Kept
-from nmtprune.engines.profile import profile
 from nmtprune.evaluate.metric import Scored
 from nmtprune.evaluate.quality import Bleu
 from nmtprune.evaluate.significance import SignificanceTest
@@ -108,7 +107,7 @@ class Ours:
         search, limits = SearchOptions(beam=options.beam), BatchLimits.of(options.max_tokens)
         settings = EngineSettings(search, limits, torch.device(options.device), options.threads)
         data = DataOptions(data_bin=options.data_bin, subset=options.subset)
-        self.corpus = load_corpus(data, profile(checkpoint))
+        self.corpus = load_corpus(data, checkpoint.profile())
         self._ablation = open_engine("native", checkpoint, settings).ablation(self.corpus)
         self._metric = Bleu(self.corpus.references or ())
         self.baseline = self._metric.scored(self.texts([{}])[0])

@@ -25,7 +25,6 @@ from nmtprune.data.databin import Languages
 from nmtprune.data.options import DataOptions
 from nmtprune.data.writing import NumberedData, read_numbers
 from nmtprune.engines import EngineSettings, open_engine
-from nmtprune.engines.profile import profile
 from nmtprune.evaluate.speed import Spread, ratio
 from nmtprune.formats import load
 from nmtprune.methods.measuring import drawn
@@ -42,7 +41,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     checkpoint = load(options.checkpoint)
     data = DataOptions(data_bin=options.data_bin, subset=options.subset)
-    corpus = load_corpus(data, profile(checkpoint), references=False)
+    corpus = load_corpus(data, checkpoint.profile(), references=False)
     if options.sentences:
         corpus = drawn(corpus, options.sentences, 1)
     print(f"{len(corpus)} sentences, batches of {options.batch_size}, {options.threads} threads")

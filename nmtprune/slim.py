@@ -103,8 +103,8 @@ def _resized(tensor: "Tensor", axis: HeadAxis, module: AttentionModule, kept: Se
 
 
 def _by_head(tensor: "Tensor", axis: HeadAxis, module: AttentionModule) -> "Tensor":
-    """View with the axis split into blocks, heads and the K entries of a head."""
-    shape = (axis.blocks, module.stored_heads, module.head_dim)
+    """View with the axis split into blocks, heads and the entries of a head."""
+    shape = (axis.blocks, module.stored_heads, axis.width)
     view: Tensor = tensor.unflatten(axis.axis, shape)
     return view
 

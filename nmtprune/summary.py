@@ -158,24 +158,24 @@ def _module_summary(module: AttentionModule, checkpoint: Checkpoint) -> ModuleSu
         for axis in checkpoint.head_axes[module.id]
         if axis.tensor in checkpoint.parameters
     ]
-    per_head = [(_entries_of_a_head(tensor, axis, module), tensor.element_size()) for tensor, axis in sliced]
+    per_head = [(_entries_of_a_head(tensor, axis), tensor.element_size()) for tensor, axis in sliced]
     root_heads, root_count = _root_heads(module, checkpoint)
     opened = None if checkpoint.open_heads is None else checkpoint.open_heads.get(module.id)
     return ModuleSummary(
         module=module,
         root_heads=root_heads,
         root_count=root_count,
-        masked_heads=_masked_heads(module, [(tensor, axis.axis) for tensor, axis in sliced if axis.output]),
+        masked_heads=_masked_heads(module, [(tensor, axis) for tensor, axis in sliced if axis.output]),
         open_heads=opened,
         head_parameters=sum(count for count, _ in per_head),
         head_bytes=sum(count * size for count, size in per_head),
     )
 
 
-def _entries_of_a_head(tensor: "Tensor", axis: HeadAxis, module: AttentionModule) -> int:
+def _entries_of_a_head(tensor: "Tensor", axis: HeadAxis) -> int:
     """Entries that one head has in a tensor; also known where no head is left."""
     others = [size for position, size in enumerate(tensor.shape) if position != axis.axis]
-    return axis.blocks * module.head_dim * math.prod(others)
+    return axis.blocks * axis.width * math.prod(others)
 
 
 def _root_heads(module: AttentionModule, checkpoint: Checkpoint) -> tuple[tuple[int, ...], int]:
@@ -186,10 +186,10 @@ def _root_heads(module: AttentionModule, checkpoint: Checkpoint) -> tuple[tuple[
     return tuple(checkpoint.lineage.keep[str(module.id)]), counts[layers.index(module.id.layer)]
 
 
-def _masked_heads(module: AttentionModule, outputs: list[tuple["Tensor", int]]) -> tuple[int, ...]:
+def _masked_heads(module: AttentionModule, outputs: list[tuple["Tensor", HeadAxis]]) -> tuple[int, ...]:
     masked: set[int] = set(range(module.heads)) if outputs else set()
     for tensor, axis in outputs:
-        by_head = tensor.movedim(axis, 0).reshape(module.stored_heads, module.head_dim * tensor.shape[1 - axis])
+        by_head = tensor.movedim(axis.axis, 0).unflatten(0, (module.stored_heads, axis.width)).flatten(1)
         masked &= {head for head in range(module.heads) if not by_head[head].any()}
     return tuple(sorted(masked))
 

@@ -15,7 +15,6 @@ from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import EngineSettings, open_engine
 from nmtprune.engines.ctranslate2 import opened, translations
-from nmtprune.engines.profile import profile
 from nmtprune.errors import EngineError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
@@ -68,7 +67,7 @@ def test_marian_models_full_and_slim(tmp_path: Path, variant: str) -> None:
     source, _ = random_texts(tmp_path)
     vocabulary = vocabulary_file(tmp_path)
     options = DataOptions(source=source, vocabs=(vocabulary, vocabulary), post_process="none")
-    corpus = load_corpus(options, profile(base), references=False)
+    corpus = load_corpus(options, base.profile(), references=False)
     for number, share in enumerate((0.0, 0.5, 1.0)):
         own = _cut(base, share)
         _check_equal(own, corpus, tmp_path / f"served{number}", MarianSearchOptions(beam=1))
@@ -79,7 +78,7 @@ def test_fairseq_models_full_and_slim(build: Build, tmp_path: Path, variant: str
     path = build(**FAIRSEQ[variant])
     base = load(path)
     data = DataOptions(data_bin=path.parent / "data-bin")
-    corpus = random_corpus(data, profile(base), 12)
+    corpus = random_corpus(data, base.profile(), 12)
     for number, share in enumerate((0.0, 0.5, 1.0)):
         own = _cut(base, share)
         _check_equal(own, corpus, tmp_path / f"served{number}", SearchOptions(beam=1, max_len_b=15))
@@ -113,7 +112,7 @@ def test_control_characters_are_never_chosen(tmp_path: Path) -> None:
     source, _ = random_texts(tmp_path)
     vocabulary = vocabulary_file(tmp_path)
     options = DataOptions(source=source, vocabs=(vocabulary, vocabulary), post_process="none")
-    corpus = load_corpus(options, profile(base), references=False)
+    corpus = load_corpus(options, base.profile(), references=False)
     corpus = replace(corpus, target_vocabulary=replace(cast(MarianVocabulary, corpus.target_vocabulary), control=(5,)))
     for allowed in (False, True):
         settings = _settings(MarianSearchOptions(beam=1, allow_special=allowed))

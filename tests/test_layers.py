@@ -1,4 +1,4 @@
-"""The import rules of docs/architecture.md, held against the code, and what the command line may import at start."""
+"""The rules of docs/architecture.md, held against the code: who imports what, and who may tell formats apart."""
 
 import ast
 import subprocess
@@ -10,6 +10,8 @@ import pytest
 
 import nmtprune
 from nmtprune.cli.main import COMMANDS
+from nmtprune.formats import classes
+from nmtprune.formats.base import Checkpoint
 
 PACKAGE = Path(nmtprune.__file__).parent
 ALLOWED = {
@@ -17,17 +19,18 @@ ALLOWED = {
     "architecture": set(),
     "files": set(),
     "network": set(),
+    "profile": set(),
     "strictjson": {"files"},
     "plan": {"architecture", "files", "strictjson"},
     "budget": {"architecture", "plan"},
     "scores": {"architecture", "plan", "budget", "files", "strictjson"},
     "provenance": {"files"},
     "gates": {"architecture"},
-    "formats": {"architecture", "gates", "network", "plan", "files", "provenance"},
+    "formats": {"architecture", "gates", "network", "profile", "plan", "files", "provenance", "model.search.options"},
     "slim": {"architecture", "plan", "formats.base"},
     "summary": {"architecture", "formats", "slim", "plan"},
     "model": {"architecture", "network"},
-    "data": {"files"},
+    "data": {"files", "profile"},
     "export": {"architecture", "network", "formats", "model", "data"},
     "engines": {"architecture", "network", "formats", "model", "data", "plan", "slim", "export", "user_dir"},
     "evaluate": {"architecture", "plan", "formats", "model", "data", "engines", "scores"},
@@ -104,6 +107,112 @@ def test_only_the_command_line_knows_click_and_rich(path: Path) -> None:
 )
 def test_plans_budgets_and_scores_need_no_torch(path: Path) -> None:
     assert _packages(path) <= sys.stdlib_module_names | {"nmtprune", "numpy", "pydantic"}
+
+
+OUTSIDE_FORMATS = [path for path in MODULES if _part(path) != "formats"]
+FORMATS = {each.format for each in classes()}
+_KINDS = {base for each in classes() for base in each.__mro__ if issubclass(base, Checkpoint)}
+CLASSES = {kind.__name__ for kind in _KINDS - {Checkpoint}}
+TESTS_OF_TYPE = {"isinstance": 1, "issubclass": 1, "cast": 0}
+"""Functions that say of which class something is, and the place of the class among their arguments."""
+
+MAY_IMPORT = "fairseq_plugin"
+"""fairseq's own plug-in reads fairseq's own files."""
+
+IS_A_PACKAGE = "error.name != 'fairseq'"
+"""The name of the package that is missing, which is that of the format by chance."""
+
+
+def _told_apart(code: str) -> Iterator[str]:
+    """Where code asks for the format of a checkpoint."""
+    for node in ast.walk(ast.parse(code)):
+        if any(_is_told_apart(node)):
+            yield f"line {getattr(node, 'lineno', '?')}: {ast.unparse(node)}"
+
+
+def _is_told_apart(node: ast.AST) -> Iterator[bool]:
+    match node:
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=args) if name in TESTS_OF_TYPE:
+            yield from (_words(arg) & CLASSES != set() for arg in args[TESTS_OF_TYPE[name] :][:1])
+        case ast.Compare(left=left, comparators=others) if ast.unparse(node) != IS_A_PACKAGE:
+            yield from (bool(_constants(side) & FORMATS or _names(side) & CLASSES) for side in (left, *others))
+        case ast.MatchValue(value=value):
+            yield bool(_constants(value) & FORMATS)
+        case ast.MatchClass(cls=cls):
+            yield bool(_names(cls) & CLASSES)
+        case ast.Subscript(slice=ast.Attribute(attr="format")):
+            yield True
+        case ast.Call(func=ast.Attribute(attr="get"), args=[ast.Attribute(attr="format"), *_]):
+            yield True
+
+
+def _words(node: ast.AST) -> set[str]:
+    """Names in an expression and in the strings that stand for types in it."""
+    texts = {each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str)}
+    return _names(node) | {name for text in texts for name in _names(ast.parse(text, mode="eval"))}
+
+
+def _names(node: ast.AST) -> set[str]:
+    names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+    return names | {each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)}
+
+
+def _constants(node: ast.expr) -> set[object]:
+    """A constant, or those of a tuple, list or set."""
+    values = node.elts if isinstance(node, ast.Tuple | ast.List | ast.Set) else [node]
+    return {value.value for value in values if isinstance(value, ast.Constant)}
+
+
+def _imported(code: str) -> set[str]:
+    """Classes of formats that code imports, for the types alone or not."""
+    nodes = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
+    return {alias.name for node in nodes for alias in node.names} & {each.__name__ for each in classes()}
+
+
+@pytest.mark.parametrize("path", OUTSIDE_FORMATS, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_formats_tells_formats_apart(path: Path) -> None:
+    code = path.read_text(encoding="utf-8")
+    assert list(_told_apart(code)) == []
+    assert not _imported(code) or _part(path) == MAY_IMPORT
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "isinstance(checkpoint, FairseqCheckpoint)",
+        "isinstance(checkpoint, (int, marian.MarianCheckpoint))",
+        "isinstance(checkpoint, FairseqCheckpoint | None)",
+        "isinstance(checkpoint, TrainableCheckpoint)",
+        "issubclass(kind, FairseqCheckpoint)",
+        "type(checkpoint) is MarianCheckpoint",
+        "cast('FairseqCheckpoint | None', checkpoint).state",
+        "typing.cast(MarianCheckpoint, checkpoint)",
+        "checkpoint.format == 'marian'",
+        "'fairseq' != checkpoint.format",
+        "checkpoint.format in ('fairseq', 'other')",
+        "kind = checkpoint.format\nif kind == 'fairseq':\n    pass",
+        "READERS[checkpoint.format](checkpoint)",
+        "READERS.get(checkpoint.format)",
+        "match checkpoint:\n    case MarianCheckpoint():\n        pass",
+        "match checkpoint.format:\n    case 'marian' | 'other':\n        pass",
+    ],
+)
+def test_what_tells_formats_apart_is_found(code: str) -> None:
+    assert len(list(_told_apart(code))) == 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "before.format != after.format",
+        "open_engine('marian', checkpoint, settings)",
+        "checkpoint.trainable().progress",
+        "isinstance(value, int)",
+        "f'a checkpoint of {checkpoint.format}'",
+    ],
+)
+def test_what_holds_for_every_format_is_not(code: str) -> None:
+    assert list(_told_apart(code)) == []
 
 
 def test_help_imports_neither_torch_nor_fairseq() -> None:

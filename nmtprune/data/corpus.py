@@ -12,11 +12,12 @@ from nmtprune.data.content import Content, LanguagePair, read_binarized, read_ra
 from nmtprune.data.cropping import cropped
 from nmtprune.data.databin import DataBin, Languages
 from nmtprune.data.marian_vocabulary import MarianVocabulary
-from nmtprune.data.options import DataOptions, ModelProfile
+from nmtprune.data.options import DataOptions
 from nmtprune.data.sentences import Ids, Sentences
 from nmtprune.data.subwords import TextCodec
 from nmtprune.data.vocabulary import Vocabulary, check_size
 from nmtprune.errors import DataError, UsageError
+from nmtprune.profile import ModelProfile
 
 _UNSHUFFLED_SUBSET = "test"
 _CROP = "max-length-crop"

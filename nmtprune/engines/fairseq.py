@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,9 +25,6 @@ from nmtprune.model.search.options import Hypothesis, max_lens
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.formats.fairseq import FairseqCheckpoint
-
-_TASK = "translation"
 
 
 class FairseqEngine(Engine):
@@ -38,7 +35,7 @@ class FairseqEngine(Engine):
         super().__init__(checkpoint, settings)
         if importlib.util.find_spec("fairseq") is None:
             raise EngineError("fairseq is not installed: pip install 'nmtprune[fairseq]'")
-        faults = list(_model_faults(checkpoint))
+        faults = list(checkpoint.toolkit_faults("fairseq"))
         if faults:
             raise EngineError.of_faults(f"{checkpoint.path}: the engine fairseq cannot run this model", faults)
         self.plain = checkpoint.without_optimizer()
@@ -136,16 +133,6 @@ class FairseqAblation(Ablation):
         folder = self._folder / name
         folder.mkdir()
         return Generation(self._corpus, order, folder, self._settings, tuple(batching))
-
-
-def _model_faults(checkpoint: "Checkpoint") -> Iterator[str]:
-    """Why fairseq-generate cannot translate with a checkpoint."""
-    if checkpoint.format != "fairseq":
-        yield f"a checkpoint of format {checkpoint.format}"
-        return
-    task = cast("FairseqCheckpoint", checkpoint).section("task").get("_name") or _TASK
-    if task != _TASK:
-        yield f"trained for the task '{task}', only '{_TASK}' is supported"
 
 
 def _corpus_faults(corpus: "Corpus") -> Iterator[str]:

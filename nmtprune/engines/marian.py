@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
     from nmtprune.data.marian_vocabulary import MarianVocabulary
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.formats.marian import MarianCheckpoint
 
 _WORKSPACE_MB = 512
 _SENTENCES = 64
@@ -63,7 +62,7 @@ class MarianEngine(Engine):
             raise EngineError(
                 "Marian is not installed: pip install 'nmtprune[marian]', or have a marian-decoder on the PATH"
             )
-        faults = list(_model_faults(checkpoint, settings))
+        faults = list(checkpoint.toolkit_faults("marian"))
         if faults:
             raise EngineError.of_faults(f"{checkpoint.path}: the engine marian cannot run this model", faults)
         self.program = program
@@ -71,14 +70,7 @@ class MarianEngine(Engine):
     @property
     def notes(self) -> tuple[str, ...]:
         """What Marian does whatever it is told, and whether it gets no batches."""
-        options, batches = cast("MarianCheckpoint", self.checkpoint).options, batches_note("marian", self.settings)
-        if options.autoregression != "self-attention" or "n" not in options.sequence("transformer-preprocess"):
-            return batches
-        return (
-            "pre-norm decoder: Marian up to 1.12 does not normalize keys and values in search, as --unnormalized-keys "
-            "says of the native engine",
-            *batches,
-        )
+        return (*self.checkpoint.toolkit_notes, *batches_note("marian", self.settings))
 
     def translate(self, corpus: "Corpus", kept: Kept) -> list[list[Hypothesis]]:
         """Up to `beam` translations of every sentence."""
@@ -225,18 +217,6 @@ def _search(search: MarianSearchOptions) -> Iterator[str]:
     yield from ("--word-penalty", repr(float(search.word_penalty)), "--quiet-translation")
     yield from ("--max-length-factor", repr(float(search.max_length_factor)))
     yield from ("--allow-unk",) if search.allow_unk else ()
-
-
-def _model_faults(checkpoint: "Checkpoint", settings: EngineSettings) -> Iterator[str]:
-    """Why the official Marian cannot translate with a checkpoint."""
-    if checkpoint.format != "marian":
-        yield f"a checkpoint of {checkpoint.format}"
-        return
-    whole = cast("MarianCheckpoint", checkpoint).options.heads
-    cut = [str(module.id) for module in checkpoint.architecture if module.stored_heads != whole]
-    if cut:
-        shown = ", ".join(cut[:3]) + (f" and {len(cut) - 3} more" if len(cut) > 3 else "")
-        yield f"{shown} with fewer heads than {whole}: the official Marian runs slim models of --mode masked only"
 
 
 def _corpus_faults(corpus: "Corpus", search: MarianSearchOptions) -> Iterator[str]:

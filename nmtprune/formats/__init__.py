@@ -29,17 +29,31 @@ def load(path: Path | str, *, finite: bool = True) -> "Checkpoint":
     return checkpoint
 
 
-def is_marian(path: Path) -> bool:
-    """Whether a file is, or was meant to be, a Marian model.
+def class_of(path: Path | None) -> "type[Checkpoint]":
+    """The format that a file has or was meant to have, whether it is there or not; None: of what fairseq-train writes.
 
     Raises:
         CheckpointError: it is something else that no toolkit takes for a model, such as a pointer or a web page.
     """
     from nmtprune.formats.marian import archive
 
-    if path.is_file():
+    if path is not None and path.is_file():
         _check_kind(path)
-    return archive.looks_like(path)
+    if path is not None and archive.looks_like(path):
+        from nmtprune.formats.marian import MarianCheckpoint
+
+        return MarianCheckpoint
+    from nmtprune.formats.fairseq import FairseqCheckpoint
+
+    return FairseqCheckpoint
+
+
+def classes() -> "tuple[type[Checkpoint], ...]":
+    """All formats."""
+    from nmtprune.formats.fairseq import FairseqCheckpoint
+    from nmtprune.formats.marian import MarianCheckpoint
+
+    return FairseqCheckpoint, MarianCheckpoint
 
 
 def _read(path: Path) -> "Checkpoint":
@@ -48,13 +62,7 @@ def _read(path: Path) -> "Checkpoint":
     if not path.is_file():
         what = describe_folder(path) if path.is_dir() else "is no regular file"
         raise CheckpointError(f"{path}: {what}")
-    if is_marian(path):
-        from nmtprune.formats.marian import MarianCheckpoint
-
-        return MarianCheckpoint.load(path)
-    from nmtprune.formats.fairseq import FairseqCheckpoint
-
-    return FairseqCheckpoint.load(path)
+    return class_of(path).load(path)
 
 
 def _check_kind(path: Path) -> None:

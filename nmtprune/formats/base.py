@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,22 +10,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nmtprune.architecture import Architecture, ModuleId
+from nmtprune.errors import CheckpointError
 from nmtprune.formats import finite
 from nmtprune.plan import Base, Lineage
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nmtprune.formats.marian.decoder import DecoderSettings
+    from nmtprune.formats.trainable import TrainableCheckpoint
+    from nmtprune.model.search.options import Search
     from nmtprune.network import Network
+    from nmtprune.profile import ModelProfile
 
 
 @dataclass(frozen=True)
 class HeadAxis:
-    """An axis of a named tensor along which the heads of one module lie, ``head_dim`` entries each.
+    """An axis of a named tensor along which the heads of one module lie, one after the other.
 
     Attributes:
         tensor: name in `Checkpoint.tensors`.
         axis: 0 for rows, 1 for columns.
+        width: entries of a head along the axis, in each block.
         blocks: how often the heads repeat along the axis: 3 for a packed query-key-value matrix.
         output: the tensor is an output projection W_O (of the model or of its moving average): zero these entries and
             the head's contribution is gone.
@@ -33,6 +39,7 @@ class HeadAxis:
 
     tensor: str
     axis: int
+    width: int
     blocks: int = 1
     output: bool = False
 
@@ -57,8 +64,39 @@ class Checkpoint(ABC):
     lineage: Lineage | None
 
     format: ClassVar[str]
+    toolkit: ClassVar[str]
+    """The toolkit whose format it is, as people write it."""
+    a_model: ClassVar[str]
+    """Such a model, as messages call it: a checkpoint of fairseq."""
     fewest_stored_heads: ClassVar[int] = 0
     """Heads that a module is stored with at least, zero ones where the model has fewer."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, path: Path) -> "Checkpoint":
+        """Read a file of this format and check that its tensors are what its settings say.
+
+        Raises:
+            CheckpointError: the file is damaged, or not supported; all reasons.
+        """
+
+    @classmethod
+    @abstractmethod
+    def search_options(cls) -> "type[Search]":
+        """Options of the toolkit's search, with its defaults."""
+
+    @classmethod
+    def decoder_settings(cls, path: Path, named: Path | None = None) -> "DecoderSettings | None":
+        """Settings of the toolkit's decoder for a model; None for a toolkit whose models have none beside them.
+
+        Args:
+            path: the model, which need not be there.
+            named: settings file that the user names; without it the one beside the model, if there is one.
+
+        Raises:
+            CheckpointError: damaged settings.
+        """
+        return None
 
     @property
     def open_heads(self) -> Mapping[ModuleId, tuple[int, ...]] | None:
@@ -109,6 +147,17 @@ class Checkpoint(ABC):
         ``attention.KIND``, ``recurrence``, ``feed-forward`` and ``norms``.
         """
 
+    def trainable(self, refusal: str = "here: fairseq's can") -> "TrainableCheckpoint":
+        """The same checkpoint as one from which fairseq-train can start.
+
+        Args:
+            refusal: where it is not, the end of the message: what needs one.
+
+        Raises:
+            CheckpointError: a model of another toolkit.
+        """
+        raise CheckpointError(f"{self.path}: {self.format} models cannot be trained {refusal}")
+
     @abstractmethod
     def rewritten(
         self, tensors: Mapping[str, "Tensor"], architecture: Architecture, lineage: Lineage | None
@@ -124,6 +173,15 @@ class Checkpoint(ABC):
     @abstractmethod
     def engines(self, mode: str) -> str:
         """Which engines run what slimming in a mode of `nmtprune.slim.MODES` writes, and how: a line for people."""
+
+    @abstractmethod
+    def toolkit_faults(self, format: str) -> Iterator[str]:
+        """Why the stock commands of a format's toolkit cannot translate with this model; nothing where they can."""
+
+    @property
+    def toolkit_notes(self) -> tuple[str, ...]:
+        """What those commands do with this model whatever they are told, one line each."""
+        return ()
 
     @abstractmethod
     def save(self, path: Path, *, force: bool = False, provenance: Mapping[str, Any] | None = None) -> None:
@@ -148,6 +206,30 @@ class Checkpoint(ABC):
         Raises:
             CheckpointError: the native model cannot run this checkpoint; all reasons.
         """
+
+    @abstractmethod
+    def profile(self) -> "ModelProfile":
+        """Sizes of the vocabularies, longest sentences, languages and padding of a translation model.
+
+        Raises:
+            CheckpointError: a language model: it has no source side.
+        """
+
+    def check_loss(self) -> None:
+        """Check that the model was trained with the loss of whole references, which is what nmtprune computes.
+
+        Raises:
+            CheckpointError: the loss of the first words of every reference was left out.
+        """
+        return
+
+    def label_smoothing(self) -> float:
+        """Label smoothing that the model was trained with; 0 for a loss without, or where the file does not tell.
+
+        Raises:
+            CheckpointError: what the file says is no number from 0 to below 1; as for `check_loss`.
+        """
+        return 0.0
 
     @abstractmethod
     def native_tensors(self) -> Mapping[str, "Tensor"]:

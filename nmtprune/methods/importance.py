@@ -7,17 +7,16 @@ summed over its tokens. By the chain rule that is |Att_h(x)^T dL(x)/dAtt_h(x)|.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nmtprune.architecture import HeadId, ModuleId
 from nmtprune.data.batching import Batch
-from nmtprune.errors import CheckpointError, DataError, UsageError
+from nmtprune.errors import DataError, UsageError
 from nmtprune.methods.measuring import Texts, by_head, heads_left
 
 if TYPE_CHECKING:
     import torch
 
-    from nmtprune.formats.base import Checkpoint
     from nmtprune.model import Masks, Transformer
 
 UNITS = ("sentence", "token")
@@ -27,7 +26,6 @@ one for each head and query position (its authors' code). Without it derivatives
 NORMALIZATIONS = ("layer", "none")
 """Whether scores are divided by the norm of their module, see `normalized`."""
 
-_UNSMOOTHED = ("cross_entropy", "adaptive_loss")
 _AUTOCAST = ("float16", "bfloat16")
 
 
@@ -37,7 +35,7 @@ class ImportanceSettings:
 
     Attributes:
         unit: one of UNITS.
-        label_smoothing: of the training loss, fairseq's ``--label-smoothing``; see `label_smoothing_of`.
+        label_smoothing: of the training loss, fairseq's ``--label-smoothing``; see `Checkpoint.label_smoothing`.
         autocast: compute products in bfloat16 or float16, which is meant for GPUs; derivatives by the factors of heads
             are in single precision all the same. None computes everything in the type of the model.
     """
@@ -61,46 +59,6 @@ class ImportanceSettings:
             faults.append(f"cannot compute in {self.autocast} (choose among {', '.join(_AUTOCAST)})")
         if faults:
             raise UsageError.of_faults("importance", faults)
-
-
-def label_smoothing_of(checkpoint: "Checkpoint") -> float:
-    """Label smoothing that a checkpoint was trained with; 0 for a loss without, or where the file does not tell.
-
-    Raises:
-        CheckpointError: what the file says is no number from 0 to below 1.
-    """
-    from nmtprune.formats.fairseq import FairseqCheckpoint
-
-    criterion: Mapping[str, Any] = checkpoint.section("criterion") if isinstance(checkpoint, FairseqCheckpoint) else {}
-    check_criterion(checkpoint)
-    # A legacy file has one set of settings for all parts: what the criterion did not ask for may be there all the same.
-    found = None if criterion.get("_name") in _UNSMOOTHED else criterion.get("label_smoothing")
-    try:
-        value = 0.0 if found is None else float(found)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not 0 <= value < 1:
-        raise CheckpointError(
-            f"{checkpoint.path}: label_smoothing is {found!r}, not a number from 0 to below 1: give --label-smoothing"
-        )
-    return value
-
-
-def check_criterion(checkpoint: "Checkpoint") -> None:
-    """Check that a checkpoint was trained with the loss of whole references, which is what nmtprune computes.
-
-    Raises:
-        CheckpointError: the loss of the first words of every reference was left out.
-    """
-    from nmtprune.formats.fairseq import FairseqCheckpoint
-
-    criterion = checkpoint.section("criterion") if isinstance(checkpoint, FairseqCheckpoint) else {}
-    left_out = criterion.get("ignore_prefix_size")
-    if left_out:
-        raise CheckpointError(
-            f"{checkpoint.path}: ignore_prefix_size {left_out!r}: its loss leaves out the first words of every "
-            "reference, which nmtprune counts: use BLEU or chrF"
-        )
 
 
 def importance(

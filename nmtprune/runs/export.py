@@ -93,14 +93,13 @@ def export(run: ExportRun, progress: "Progress") -> Exported:
         NmtpruneError: bad checkpoint or data.
     """
     from nmtprune import export as ctranslate2
-    from nmtprune.engines.profile import profile
     from nmtprune.formats import load
     from nmtprune.summary import model_bytes
 
     _check_output(run)
     checkpoint = load(run.checkpoint)
     ctranslate2.check(checkpoint)
-    corpus = _corpus(run, profile(checkpoint))
+    corpus = _corpus(run, checkpoint.profile())
     for note in corpus.notes:
         progress.note(f"{corpus.name}: {note}")
     vocabularies = corpus.source_vocabulary, corpus.target_vocabulary
@@ -182,9 +181,8 @@ def _greedy(run: ExportRun, checkpoint: "Checkpoint") -> "EngineSettings":
 
     from nmtprune.data.batching import BatchLimits
     from nmtprune.engines import EngineSettings
-    from nmtprune.model.search.options import MarianSearchOptions, SearchOptions
 
-    search = MarianSearchOptions(beam=1) if checkpoint.format == "marian" else SearchOptions(beam=1)
+    search = checkpoint.search_options()(beam=1)
     return EngineSettings(search, BatchLimits.of(None, 32), torch.device("cpu"), run.threads)
 
 

@@ -210,15 +210,13 @@ def measure(checkpoint: "Checkpoint", sets: Mapping[str, DataOptions], settings:
     """
     from nmtprune.data.corpus import load_corpus
     from nmtprune.engines import open_engine
-    from nmtprune.engines.profile import profile
-    from nmtprune.methods.importance import check_criterion
 
     loss = settings.metric == LOSS
     if loss:
-        check_criterion(checkpoint)
+        checkpoint.check_loss()
     if loss and any(data.reference and data.source is None for data in sets.values()):
         raise UsageError("--reference goes with raw text or a search: a loss is that of the binarized target side")
-    asked = profile(checkpoint)
+    asked = checkpoint.profile()
     engine = open_engine(settings.engine, checkpoint, settings.for_engine())
     corpora = {
         name: with_remarks(load_corpus(data, asked, references=not loss, targets=loss), settings)

@@ -95,11 +95,11 @@ class Meter:
         """Unit, loss and precision: GPUs compute products in float16, derivatives by heads are in single precision."""
         import torch
 
-        from nmtprune.methods.importance import ImportanceSettings, label_smoothing_of
+        from nmtprune.methods.importance import ImportanceSettings
 
         smoothing = self.settings.label_smoothing
         if smoothing is None:
-            smoothing = label_smoothing_of(self.checkpoint)
+            smoothing = self.checkpoint.label_smoothing()
         autocast = torch.float16 if choose_device(self.run.device).type == "cuda" else None
         return ImportanceSettings(self.settings.importance_unit, smoothing, autocast)
 
@@ -167,12 +167,10 @@ def importance_meter(
         NmtpruneError: bad data, a label smoothing that is none, a model that nmtprune cannot run.
     """
     from nmtprune.data.corpus import load_corpus
-    from nmtprune.engines.profile import profile
-    from nmtprune.methods.importance import check_criterion
     from nmtprune.methods.measuring import drawn
 
-    check_criterion(checkpoint)
-    corpus = load_corpus(data, profile(checkpoint), references=False, targets=True)
+    checkpoint.check_loss()
+    corpus = load_corpus(data, checkpoint.profile(), references=False, targets=True)
     corpus = replace(corpus, notes=(*corpus.notes, *check_direction(corpus, allowed=run.allow_bad_baseline)))
     if settings.importance_sentences is not None:
         corpus = drawn(corpus, settings.importance_sentences, seed)
@@ -190,9 +188,8 @@ def confidence_meter(
         NmtpruneError: bad data, a model that nmtprune cannot run.
     """
     from nmtprune.data.corpus import load_corpus
-    from nmtprune.engines.profile import profile
 
-    corpus = load_corpus(data, profile(checkpoint), references=False, targets=not settings.translates)
+    corpus = load_corpus(data, checkpoint.profile(), references=False, targets=not settings.translates)
     corpus = replace(corpus, notes=(*corpus.notes, *check_direction(corpus, allowed=run.allow_bad_baseline)))
     meter = Meter(checkpoint, corpus, settings, run)
     _ = meter.model

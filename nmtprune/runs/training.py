@@ -13,7 +13,7 @@ from nmtprune.runs.steps import Step, program, shown
 from nmtprune.runs.training_options import Options, value_of
 
 if TYPE_CHECKING:
-    from nmtprune.formats.base import Checkpoint
+    from nmtprune.formats.trainable import TrainableCheckpoint
 from nmtprune.runs.watch import TrainingWatcher
 from nmtprune.user_dir import USER_DIR
 
@@ -113,7 +113,7 @@ class Training:
         return "--arch", "nmtprune", *restored
 
 
-def load_trained(path: Path) -> "Checkpoint":
+def load_trained(path: Path) -> "TrainableCheckpoint":
     """A checkpoint that a training of ours wrote.
 
     Raises:
@@ -123,7 +123,7 @@ def load_trained(path: Path) -> "Checkpoint":
     from nmtprune.formats import load
 
     try:
-        return load(path)
+        return load(path).trainable()
     except NotFiniteError as error:
         raise TrainingError(f"training diverged: {error}; start over with a lower --lr or --clip-norm") from None
 

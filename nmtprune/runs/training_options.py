@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from nmtprune.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from nmtprune.formats.fairseq import FairseqCheckpoint
+    from nmtprune.formats.trainable import TrainableCheckpoint
 
 OWN = ("--save-dir", "--user-dir", "--restore-file", "--finetune-from-model", "--log-format")
 """Options of place and start, which every command sets itself."""
@@ -105,18 +105,18 @@ def without(words: Sequence[str], name: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def as_trained(checkpoint: "FairseqCheckpoint") -> Options:
+def as_trained(checkpoint: "TrainableCheckpoint") -> Options:
     """How a checkpoint was trained, as options: languages, optimizer, size of batches, and its last learning rate.
 
     The learning rate rises quickly to what it was in the end and stays there: a schedule that begins anew would first
     undo what was learned.
     """
-    rate = _last_rate(checkpoint.state) or next(iter(_rates(checkpoint)), None)
+    rate = checkpoint.last_rate or next(iter(_rates(checkpoint)), None)
     schedule = (("--lr-scheduler", "fixed"), ("--warmup-updates", str(_WARMUP)))
     return (*_everything_else(checkpoint), *([("--lr", repr(rate))] if rate else []), *schedule)
 
 
-def as_it_goes_on(checkpoint: "FairseqCheckpoint", given: Sequence[str]) -> Options:
+def as_it_goes_on(checkpoint: "TrainableCheckpoint", given: Sequence[str]) -> Options:
     """How a checkpoint was trained, as options with which its training goes on: the same criterion and schedule too.
 
     Args:
@@ -159,7 +159,7 @@ def as_it_goes_on(checkpoint: "FairseqCheckpoint", given: Sequence[str]) -> Opti
     return with_defaults(tuple(found), given)
 
 
-def _everything_else(checkpoint: "FairseqCheckpoint") -> Options:
+def _everything_else(checkpoint: "TrainableCheckpoint") -> Options:
     """Languages, optimizer and batches of a checkpoint's training."""
     found = [*_task(checkpoint.section("task")), *_optimizer(checkpoint.section("optimizer"))]
     dataset = checkpoint.section("dataset")
@@ -171,11 +171,11 @@ def _everything_else(checkpoint: "FairseqCheckpoint") -> Options:
     return (*found, *(batches or [("--max-tokens", str(_MAX_TOKENS))]))
 
 
-def _of(checkpoint: "FairseqCheckpoint", part: str, name: str) -> list[float]:
+def _of(checkpoint: "TrainableCheckpoint", part: str, name: str) -> list[float]:
     return _numbers(checkpoint.section(part).get(name))
 
 
-def _rates(checkpoint: "FairseqCheckpoint") -> list[float]:
+def _rates(checkpoint: "TrainableCheckpoint") -> list[float]:
     return _of(checkpoint, "optimization", "lr")
 
 
@@ -202,15 +202,6 @@ def _optimizer(optimizer: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     yield "--adam-betas", f"({first!r}, {second!r})"
     for value in _numbers(optimizer.get("adam_eps")):
         yield "--adam-eps", repr(value)
-
-
-def _last_rate(state: Mapping[str, Any]) -> float | None:
-    """Learning rate of the last update; None where the file has no optimizer state."""
-    saved = state.get("last_optimizer_state")
-    groups = saved.get("param_groups") if isinstance(saved, Mapping) else None
-    first = groups[0] if isinstance(groups, Sequence) and groups else None
-    rates = _numbers(first.get("lr")) if isinstance(first, Mapping) else []
-    return rates[0] if rates and rates[0] > 0 else None
 
 
 def _numbers(value: Any) -> list[float]:

@@ -70,7 +70,6 @@ def translate(run: TranslateRun, progress: "Progress") -> Iterator[tuple[Transla
         NmtpruneError: bad options, checkpoint, plan or data.
     """
     from nmtprune.data.corpus import stream_corpus
-    from nmtprune.engines.profile import profile
 
     if run.n_best > run.search.beam:
         raise UsageError(f"--n-best {run.n_best} is more than the --beam of {run.search.beam} hypotheses")
@@ -78,7 +77,7 @@ def translate(run: TranslateRun, progress: "Progress") -> Iterator[tuple[Transla
     for note in engine.notes:
         progress.note(f"{checkpoint.path}: {note}")
     left_out = total = 0
-    for corpus in stream_corpus(run.data, profile(checkpoint), run.buffer_size):
+    for corpus in stream_corpus(run.data, checkpoint.profile(), run.buffer_size):
         for note in (*corpus.notes, *(() if total else check_direction(corpus))):
             progress.note(f"{corpus.name}: {note}")
         total, left_out = total + corpus.total, left_out + corpus.total - len(corpus)

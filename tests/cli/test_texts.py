@@ -165,7 +165,8 @@ def test_a_real_model_in_the_layout_of_a_release(test_models: Path, tmp_path: Pa
 def test_no_remark_on_text_of_the_right_kind(test_models: Path, tmp_path: Path) -> None:
     """The model's own subword model on its own data: words are whole where the vocabulary has them whole."""
     from nmtprune.data.corpus import load_corpus
-    from nmtprune.data.options import DataOptions, ModelProfile
+    from nmtprune.data.options import DataOptions
+    from nmtprune.profile import ModelProfile
 
     folder = test_models / "m30k-ende"
     options = DataOptions(data_bin=folder / "data-bin", subset="test")

@@ -9,8 +9,9 @@ import pytest
 
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus, stream_corpus
-from nmtprune.data.options import DataOptions, ModelProfile
+from nmtprune.data.options import DataOptions
 from nmtprune.errors import DataError, UsageError
+from nmtprune.profile import ModelProfile
 from tests.data.builders import (
     SOURCE_WORDS,
     TARGET_WORDS,

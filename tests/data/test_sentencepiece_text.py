@@ -9,9 +9,10 @@ import pytest
 
 from nmtprune.data.corpus import load_corpus
 from nmtprune.data.marian_vocabulary import MarianVocabulary
-from nmtprune.data.options import DataOptions, ModelProfile
+from nmtprune.data.options import DataOptions
 from nmtprune.data.sentencepiece_text import SentencePieceText
 from nmtprune.errors import DataError
+from nmtprune.profile import ModelProfile
 from tests.marian_vocabularies import marian_ids, marian_texts
 
 TEXT = [

@@ -20,7 +20,6 @@ from nmtprune.data.corpus import Corpus, load_corpus, random_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.data.sentences import Sentences
 from nmtprune.engines import Engine, EngineSettings, Kept, open_engine, toolkit
-from nmtprune.engines.profile import profile
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
 from nmtprune.model.search import Hypothesis, MarianSearchOptions, Search, SearchOptions
@@ -77,7 +76,7 @@ def _settings(search: Search, size: int) -> EngineSettings:
 
 
 def _subject(checkpoint: Checkpoint, data: DataOptions) -> Subject:
-    corpus = random_corpus(data, profile(checkpoint), 1)
+    corpus = random_corpus(data, checkpoint.profile(), 1)
     rng, words = np.random.default_rng(1), len(corpus.source_vocabulary)
     eos = corpus.source_vocabulary.eos
     sentences = Sentences.of([np.append(rng.integers(4, words, length - 1), eos) for length in LENGTHS])
@@ -247,7 +246,7 @@ def test_the_limit_is_computed_in_marians_precision(tmp_path: Path, factor: floa
     source.write_text(" ".join(f"w{word}" for word in range(2, 26)) + "\n")
     data = DataOptions(source=source, vocabs=(vocabulary, vocabulary), post_process="none")
     checkpoint = load(path)
-    corpus = load_corpus(data, profile(checkpoint), references=False)
+    corpus = load_corpus(data, checkpoint.profile(), references=False)
     search = MarianSearchOptions(beam=1, max_length_factor=factor)
     for engine in ("native", "marian"):
         (found,) = open_engine(engine, checkpoint, _settings(search, 4)).translate(corpus, {})

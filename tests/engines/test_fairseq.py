@@ -18,7 +18,6 @@ from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus, stream_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import EngineSettings, Kept, fairseq, generate, open_engine, toolkit
-from nmtprune.engines.profile import profile
 from nmtprune.errors import EngineError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
@@ -26,6 +25,7 @@ from nmtprune.model.search import SearchOptions
 from nmtprune.plan import Plan
 from tests.conftest import Build
 from tests.fairseq_plugin import commands
+from tests.marian_builders import marian_model
 from tests.model import support
 
 SEARCH = SearchOptions(beam=3, max_len_b=12)
@@ -45,8 +45,8 @@ def _corpus(checkpoint: Checkpoint, folder: Path, subset: str = "valid", **optio
     targets = options.pop("targets", True)
     data = DataOptions(data_bin=folder / "data-bin", subset=subset, **options)
     if targets:
-        return load_corpus(data, profile(checkpoint), references=False, targets=True)
-    return next(stream_corpus(data, profile(checkpoint), 1000))
+        return load_corpus(data, checkpoint.profile(), references=False, targets=True)
+    return next(stream_corpus(data, checkpoint.profile(), 1000))
 
 
 def _same_translations(checkpoint: Checkpoint, corpus: Corpus, settings: EngineSettings, kept: Kept) -> None:
@@ -132,7 +132,7 @@ def test_sentences_that_are_left_out(tiny: Path, in_this_process: None, tmp_path
     text = tmp_path / "text"
     text.write_text("w1 w2\n" + "w3 " * 40 + "\n\nw4 unknown w5\n" + "w6\n" * 9)
     data = DataOptions(data_bin=tiny.parent / "data-bin", source=text, post_process="none", skip_invalid=True)
-    (corpus,) = stream_corpus(data, profile(checkpoint), 100)
+    (corpus,) = stream_corpus(data, checkpoint.profile(), 100)
     assert (len(corpus), corpus.total) == (12, 13)
     _same_translations(checkpoint, corpus, _settings(), {})
 
@@ -197,7 +197,7 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert toolkit.child_environment(gpu=1, threads=None)["CUDA_VISIBLE_DEVICES"] == "GPU-5"
 
 
-def test_models_that_it_cannot_run(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_it_cannot_run(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = load(tiny)
     monkeypatch.setattr(type(checkpoint), "section", lambda self, name: {"_name": "translation_lev"})
     with pytest.raises(EngineError) as raised:
@@ -206,9 +206,8 @@ def test_models_that_it_cannot_run(tiny: Path, monkeypatch: pytest.MonkeyPatch) 
         f"{tiny}: the engine fairseq cannot run this model: trained for the task 'translation_lev', only 'translation' "
         "is supported"
     )
-    other = mock.create_autospec(Checkpoint, instance=True)
-    other.path, other.format = Path("model.npz"), "marian"
-    with pytest.raises(EngineError, match=r"^model\.npz: the engine .* this model: a checkpoint of format marian$"):
+    other = load(marian_model(tmp_path / "model.npz"))
+    with pytest.raises(EngineError, match=r"model\.npz: the engine .* this model: a checkpoint of format marian$"):
         open_engine("fairseq", other, _settings())
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EngineError) as raised:

@@ -16,7 +16,6 @@ from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import EngineSettings, Kept, open_engine
 from nmtprune.engines.marian import MarianEngine, Program
-from nmtprune.engines.profile import profile
 from nmtprune.errors import EngineError
 from nmtprune.formats import load
 from nmtprune.formats.marian import MarianCheckpoint
@@ -44,7 +43,7 @@ def _corpus(checkpoint: MarianCheckpoint, folder: Path, empty: bool = True) -> C
         target.write_text("w3\n" + target.read_text())
     vocabulary = vocabulary_file(folder)
     options = DataOptions(source=source, reference=(target,), vocabs=(vocabulary, vocabulary), post_process="none")
-    return load_corpus(options, profile(checkpoint), references=False, targets=True)
+    return load_corpus(options, checkpoint.profile(), references=False, targets=True)
 
 
 def _some_kept(checkpoint: MarianCheckpoint) -> Kept:
@@ -124,7 +123,7 @@ def _text_corpus(checkpoint: MarianCheckpoint, vocabulary: Path, lines: list[str
     options = DataOptions(source=source, reference=(target,), vocabs=(vocabulary, vocabulary), post_process="none")
     if vocabulary.suffix == ".spm":
         options = replace(options, post_process=None)
-    return load_corpus(options, profile(checkpoint), references=False, targets=True)
+    return load_corpus(options, checkpoint.profile(), references=False, targets=True)
 
 
 def _compare(checkpoint: MarianCheckpoint, corpus: Corpus, search: MarianSearchOptions) -> list[list[int]]:

@@ -14,7 +14,6 @@ from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import EngineSettings, Kept, native, open_engine
-from nmtprune.engines.profile import profile
 from nmtprune.errors import CheckpointError, EngineError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
@@ -129,7 +128,7 @@ def _opened(path: Path, settings: EngineSettings = SETTINGS) -> tuple[native.Nat
     engine = open_engine("native", checkpoint, settings)
     assert isinstance(engine, native.NativeEngine)
     data = DataOptions(data_bin=path.parent / "data-bin")
-    return engine, load_corpus(data, profile(checkpoint), references=False, targets=True)
+    return engine, load_corpus(data, checkpoint.profile(), references=False, targets=True)
 
 
 def _masks(engine: native.NativeEngine, kept: Kept) -> dict[ModuleId, Tensor]:
@@ -149,7 +148,7 @@ def test_the_last_of_several_greedy_batches_go_on_together(shared_model: Path) -
     """What waits for other batches is translated, and scored, as it is alone."""
     checkpoint = load(shared_model)
     data = DataOptions(data_bin=shared_model.parent / "data-bin", subset="test")
-    corpus = drawn(load_corpus(data, profile(checkpoint), references=False), 60, 1)
+    corpus = drawn(load_corpus(data, checkpoint.profile(), references=False), 60, 1)
     found = []
     for size in (20, 1):  # a batch of one never waits
         settings = EngineSettings(SearchOptions(beam=1, unkpen=0.3), BatchLimits.of(None, size), torch.device("cpu"), 1)
@@ -280,7 +279,7 @@ def test_a_model_without_any_head_is_searched(tiny: Path) -> None:
     checkpoint = load(tiny)
     cut = apply(Plan.removing(checkpoint.base, checkpoint.architecture.head_ids()), checkpoint)
     data = DataOptions(data_bin=tiny.parent / "data-bin", subset="valid")
-    corpus = load_corpus(data, profile(cut), references=False)
+    corpus = load_corpus(data, cut.profile(), references=False)
     engine = open_engine("native", cut, SETTINGS)
     (found,) = engine.ablation(corpus).best([{}])
     masked = open_engine("native", checkpoint, SETTINGS).ablation(corpus)

@@ -14,7 +14,6 @@ from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import native
-from nmtprune.engines.profile import profile
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
 from nmtprune.model import Transformer
@@ -84,7 +83,7 @@ class Example:
 
 def corpus(folder: Path, checkpoint: Checkpoint, subset: str = "valid") -> Corpus:
     options = DataOptions(data_bin=folder, subset=subset, post_process="none")
-    return load_corpus(options, profile(checkpoint), references=False, targets=True)
+    return load_corpus(options, checkpoint.profile(), references=False, targets=True)
 
 
 def close(found: Mapping[HeadId, float], expected: Mapping[HeadId, float]) -> bool:

@@ -20,7 +20,6 @@ from nmtprune.methods.importance import (
     UNITS,
     ImportanceSettings,
     importance,
-    label_smoothing_of,
     module_norms,
     normalized,
 )
@@ -218,8 +217,8 @@ def test_a_zero_norm_leaves_zeros() -> None:
 @pytest.mark.parametrize("stored", [{}, {"cfg": "omegaconf"}, {"cfg": "dict"}, {"cfg": "args"}], ids=str)
 def test_label_smoothing_is_that_of_the_checkpoint(build: Build, stored: dict[str, str]) -> None:
     smoothed = build(criterion="label_smoothed_cross_entropy", label_smoothing=0.15, stored=stored)
-    assert label_smoothing_of(load(smoothed)) == 0.15
-    assert label_smoothing_of(load(build(stored=stored))) == 0.0
+    assert load(smoothed).label_smoothing() == 0.15
+    assert load(build(stored=stored)).label_smoothing() == 0.0
 
 
 @pytest.mark.parametrize(("criterion", "expected"), [("label_smoothed_cross_entropy", 0.2), ("cross_entropy", 0.0)])
@@ -229,11 +228,11 @@ def test_label_smoothing_counts_for_the_chosen_criterion(
     state = builders.load(build(stored={"cfg": "args"}))
     state["args"].criterion, state["args"].label_smoothing = criterion, "0.2"
     torch.save(state, tmp_path / "old.pt")
-    assert label_smoothing_of(load(tmp_path / "old.pt")) == expected
+    assert load(tmp_path / "old.pt").label_smoothing() == expected
     state["args"].criterion, state["args"].label_smoothing = "label_smoothed_cross_entropy", "much"
     torch.save(state, tmp_path / "bad.pt")
     with pytest.raises(CheckpointError, match="bad.pt: label_smoothing is 'much', not a number from 0 to below 1"):
-        label_smoothing_of(load(tmp_path / "bad.pt"))
+        load(tmp_path / "bad.pt").label_smoothing()
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

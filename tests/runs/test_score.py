@@ -16,7 +16,6 @@ from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import native
-from nmtprune.engines.profile import profile
 from nmtprune.errors import OutputError
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.formats import load
@@ -72,7 +71,7 @@ class _Oracle:
         loaded = load(checkpoint)
         self.model = native.load(loaded)
         options = DataOptions(data_bin=checkpoint.parent / "data-bin", subset=subset)
-        self.corpus = load_corpus(options, profile(loaded))
+        self.corpus = load_corpus(options, loaded.profile())
 
     def masks(self, module: ModuleId, kept: set[int]) -> dict[ModuleId, torch.Tensor]:
         heads = self.model.architecture[module].heads

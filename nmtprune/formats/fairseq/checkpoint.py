@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from nmtprune import files
 from nmtprune.architecture import Architecture, ModuleId
 from nmtprune.errors import CheckpointError
-from nmtprune.formats.base import Checkpoint, HeadAxis, fingerprint
+from nmtprune.formats.base import HeadAxis, fingerprint
 from nmtprune.formats.fairseq import (
     averages,
     containers,
+    criterion,
     fields,
     fresh,
     gated,
@@ -21,6 +22,7 @@ from nmtprune.formats.fairseq import (
     layout,
     loading,
     optimizer,
+    profile,
     settings,
     storage,
     tasks,
@@ -31,19 +33,23 @@ from nmtprune.formats.fairseq.gated import Gates
 from nmtprune.formats.fairseq.optimizer import Optimizer
 from nmtprune.formats.fairseq.settings import Description
 from nmtprune.formats.fairseq.slots import Slot
+from nmtprune.formats.trainable import Progress, TrainableCheckpoint
 from nmtprune.plan import Lineage
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nmtprune.model.search.options import Search
     from nmtprune.network import Network
+    from nmtprune.profile import ModelProfile
 
+_TASK = "translation"
 _SHOWN = 5
 """Unknown settings that a remark names."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FairseqCheckpoint(Checkpoint):
+class FairseqCheckpoint(TrainableCheckpoint):
     """A checkpoint of fairseq's transformer or transformer language model, stock or slim.
 
     Tensors of a mapped file are read from disk when they are used, and never copied unless they change.
@@ -66,6 +72,8 @@ class FairseqCheckpoint(Checkpoint):
     gates: Gates | None = None
 
     format: ClassVar[str] = "fairseq"
+    toolkit: ClassVar[str] = "fairseq"
+    a_model: ClassVar[str] = "a checkpoint of fairseq"
 
     @classmethod
     def load(cls, path: Path) -> "FairseqCheckpoint":
@@ -120,6 +128,13 @@ class FairseqCheckpoint(Checkpoint):
             gates=gates,
         )
 
+    @classmethod
+    def search_options(cls) -> "type[Search]":
+        """As fairseq-generate names them."""
+        from nmtprune.model.search.options import SearchOptions
+
+        return SearchOptions
+
     @property
     def settings(self) -> Mapping[str, Any]:
         """The model's settings, flat and complete, as fairseq builds the model."""
@@ -154,6 +169,10 @@ class FairseqCheckpoint(Checkpoint):
                 "that reads them would compute something else"
             )
         return tuple(note for note in found if note)
+
+    def trainable(self, refusal: str = "") -> "FairseqCheckpoint":
+        """The checkpoint itself."""
+        return self
 
     def section(self, name: str) -> dict[str, Any]:
         """Settings of another part of fairseq: ``task``, ``criterion``, ``optimizer``, ..."""
@@ -212,6 +231,15 @@ class FairseqCheckpoint(Checkpoint):
             return "runs in every stock engine, as fast as before"
         return "runs in nmtprune, and in stock fairseq with --user-dir $(nmtprune user-dir)"
 
+    def toolkit_faults(self, format: str) -> Iterator[str]:
+        """fairseq-generate runs models of its plain translation task."""
+        if format != self.format:
+            yield self.a_model
+            return
+        task = self.section("task").get("_name") or _TASK
+        if task != _TASK:
+            yield f"trained for the task '{task}', only '{_TASK}' is supported"
+
     def save(self, path: Path, *, force: bool = False, provenance: Mapping[str, Any] | None = None) -> None:
         """Write the checkpoint atomically; `provenance` goes to the key ``nmtprune``, which fairseq does not read."""
         note = {} if provenance is None else {"nmtprune": json.dumps(provenance)}
@@ -234,9 +262,19 @@ class FairseqCheckpoint(Checkpoint):
         return FairseqCheckpoint.of_state(self.path, optimizer.emptied(self.state))
 
     @property
-    def progress(self) -> training.Progress:
+    def progress(self) -> Progress:
         """How far its training is."""
         return training.progress(self.state)
+
+    @property
+    def last_rate(self) -> float | None:
+        """Learning rate of the last update; None where the file has no optimizer state."""
+        return training.last_rate(self.state)
+
+    @property
+    def optimizer_problem(self) -> str:
+        """Why the optimizer state cannot be cut with the weights; empty where it can, or where there is none."""
+        return self.optimizer.problem
 
     def reinitialized(self, seed: int) -> "FairseqCheckpoint":
         """The same shape with weights as fairseq draws them for a new model, at update 0; the criterion stays."""
@@ -244,11 +282,24 @@ class FairseqCheckpoint(Checkpoint):
         for module in self.architecture:
             for axis in self.head_axes[module.id] if module.padding_heads else ():
                 if axis.tensor in weights:
-                    size = (axis.blocks, module.stored_heads, module.head_dim)
+                    size = (axis.blocks, module.stored_heads, axis.width)
                     blocks = weights[axis.tensor].unflatten(axis.axis, size)
                     blocks.narrow(axis.axis + 1, module.heads, module.padding_heads).zero_()
         model = containers.with_entries(self.state["model"], weights)
         return FairseqCheckpoint.of_state(self.path, training.at_start({**self.state, "model": model}))
+
+    def profile(self) -> "ModelProfile":
+        """From the tensors, and the settings of the task that the model was trained for."""
+        return profile.describe(self, self.section("task"))
+
+    def check_loss(self) -> None:
+        """As the settings of the criterion say."""
+        criterion.check(self.section("criterion"), self.path)
+
+    def label_smoothing(self) -> float:
+        """As the settings of the criterion say."""
+        self.check_loss()
+        return criterion.label_smoothing(self.section("criterion"), self.path)
 
     def network(self) -> "Network":
         """What the native model must know beside tensors and head counts."""
@@ -293,8 +344,8 @@ def _criterion_shapes(state: State) -> dict[str, tuple[int, ...]]:
     """Shapes of a criterion's own parameters, which are trained with the model's."""
     from torch import Tensor
 
-    criterion = state.get("criterion")
-    found = criterion if isinstance(criterion, dict) else {}
+    own = state.get("criterion")
+    found = own if isinstance(own, dict) else {}
     return {str(name): tuple(tensor.shape) for name, tensor in found.items() if isinstance(tensor, Tensor)}
 
 
@@ -306,7 +357,7 @@ def _head_axes(own: Mapping[ModuleId, tuple[HeadAxis, ...]], copies: list[str]) 
 
     def of_copy(copy: str, axis: HeadAxis) -> HeadAxis:
         is_average = copy.split("/")[0] in averages.KEYS
-        return HeadAxis(copy, axis.axis, axis.blocks, output=axis.output and is_average)
+        return replace(axis, tensor=copy, output=axis.output and is_average)
 
     return {
         module: (*axes, *(of_copy(copy, axis) for axis in axes for copy in by_name.get(axis.tensor, ())))

@@ -44,16 +44,18 @@ def attention_prefix(module: ModuleId, description: Description) -> str:
 def head_axes(description: Description, names: Iterable[str]) -> dict[ModuleId, tuple[HeadAxis, ...]]:
     """Where the heads of every module lie in the model's own tensors."""
     known = set(names)
-    modules = [module.id for module in description.architecture]
-    return {module: tuple(_axes(attention_prefix(module, description), known)) for module in modules}
+    return {
+        module.id: tuple(_axes(attention_prefix(module.id, description), module.head_dim, known))
+        for module in description.architecture
+    }
 
 
-def _axes(prefix: str, names: set[str]) -> Iterator[HeadAxis]:
+def _axes(prefix: str, width: int, names: set[str]) -> Iterator[HeadAxis]:
     if f"{prefix}.in_proj_weight" in names:
-        yield from (HeadAxis(f"{prefix}.in_proj_{part}", 0, blocks=3) for part in ("weight", "bias"))
+        yield from (HeadAxis(f"{prefix}.in_proj_{part}", 0, width, blocks=3) for part in ("weight", "bias"))
     else:
-        yield from (HeadAxis(f"{prefix}.{kind}_proj.{part}", 0) for kind in "kvq" for part in ("weight", "bias"))
-    yield HeadAxis(f"{prefix}.out_proj.weight", 1, output=True)
+        yield from (HeadAxis(f"{prefix}.{kind}_proj.{part}", 0, width) for kind in "kvq" for part in ("weight", "bias"))
+    yield HeadAxis(f"{prefix}.out_proj.weight", 1, width, output=True)
 
 
 def slots(description: Description, tensors: Mapping[str, Tensor]) -> dict[str, Slot]:

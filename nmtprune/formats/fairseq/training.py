@@ -1,30 +1,14 @@
 """What a checkpoint keeps of its training: how far it is; left out where it speaks of another model."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nmtprune.formats.fairseq import optimizer
 from nmtprune.formats.fairseq.containers import State
+from nmtprune.formats.trainable import Progress
 
 _EARLY = ("optimizer", "best_loss", "epoch", "batch_offset", "val_loss")
 """Where the first versions of fairseq kept the progress of training, at top level."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far the training of a checkpoint is.
-
-    Attributes:
-        updates: made so far.
-        epochs: complete.
-        within_epoch: some batches of another epoch are done.
-        validation: what fairseq chose the best checkpoint by, at this one; None where it was not measured.
-    """
-
-    updates: int
-    epochs: int
-    within_epoch: bool
-    validation: float | None
 
 
 def progress(state: State) -> Progress:
@@ -40,6 +24,16 @@ def progress(state: State) -> Progress:
         within_epoch=_count(iterator, "iterations_in_epoch") > 0,
         validation=float(validation) if isinstance(validation, int | float) else None,
     )
+
+
+def last_rate(state: State) -> float | None:
+    """Learning rate of the last update; None where the file has no optimizer state."""
+    saved = state.get("last_optimizer_state")
+    groups = saved.get("param_groups") if isinstance(saved, Mapping) else None
+    first = groups[0] if isinstance(groups, Sequence) and groups else None
+    rate = first.get("lr") if isinstance(first, Mapping) else None
+    rate = rate[0] if isinstance(rate, list | tuple) and rate else rate
+    return rate if isinstance(rate, int | float) and not isinstance(rate, bool) and rate > 0 else None
 
 
 def _count(holder: Any, name: str) -> int:

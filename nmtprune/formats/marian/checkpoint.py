@@ -18,10 +18,13 @@ from nmtprune.formats.marian import archive, layout
 from nmtprune.formats.marian.archive import Arrays
 from nmtprune.formats.marian.options import ENTRY, Options, encode, parse, with_heads
 from nmtprune.plan import Lineage
+from nmtprune.profile import ModelProfile
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nmtprune.formats.marian.decoder import DecoderSettings
+    from nmtprune.model.search.options import Search
     from nmtprune.network import Network
 
 NOTE = f"{layout.SPECIAL}nmtprune.json"
@@ -45,6 +48,8 @@ class MarianCheckpoint(Checkpoint):
     known: Mapping[str, layout.Parameter]
 
     format: ClassVar[str] = "marian"
+    toolkit: ClassVar[str] = "Marian"
+    a_model: ClassVar[str] = "a Marian model"
     fewest_stored_heads: ClassVar[int] = 1
     """The branch of Marian that runs slim models computes modules without heads wrongly: they get a zero head."""
 
@@ -82,6 +87,20 @@ class MarianCheckpoint(Checkpoint):
         tensors = {name: torch.from_numpy(arrays[name]) for name in arrays if name in own}
         axes = layout.head_axes(options, architecture)
         return cls(path, architecture, tensors, axes, note.lineage, arrays, options, known)
+
+    @classmethod
+    def search_options(cls) -> "type[Search]":
+        """As marian-decoder names them."""
+        from nmtprune.model.search.options import MarianSearchOptions
+
+        return MarianSearchOptions
+
+    @classmethod
+    def decoder_settings(cls, path: Path, named: Path | None = None) -> "DecoderSettings":
+        """What marian-decoder reads with ``--config``."""
+        from nmtprune.formats.marian.decoder import DecoderSettings
+
+        return DecoderSettings.beside(path) if named is None else DecoderSettings.read(named, path)
 
     @property
     def model_tensors(self) -> "Mapping[str, Tensor]":
@@ -146,6 +165,28 @@ class MarianCheckpoint(Checkpoint):
             f"may take stale keys from its cache){but}; the official Marian runs --mode masked only"
         )
 
+    def toolkit_faults(self, format: str) -> Iterator[str]:
+        """The official Marian gives every module the same number of heads."""
+        if format != self.format:
+            yield f"a checkpoint of format {self.format}"
+            return
+        whole = self.options.heads
+        cut = [str(module.id) for module in self.architecture if module.stored_heads != whole]
+        if cut:
+            shown = ", ".join(cut[:3]) + (f" and {len(cut) - 3} more" if len(cut) > 3 else "")
+            yield f"{shown} with fewer heads than {whole}: the official Marian runs slim models of --mode masked only"
+
+    @property
+    def toolkit_notes(self) -> tuple[str, ...]:
+        """Where Marian searches otherwise than it trains."""
+        options = self.options
+        if options.autoregression != "self-attention" or "n" not in options.sequence("transformer-preprocess"):
+            return ()
+        return (
+            "pre-norm decoder: Marian up to 1.12 does not normalize keys and values in search, as --unnormalized-keys "
+            "says of the native engine",
+        )
+
     def save(self, path: Path, *, force: bool = False, provenance: Mapping[str, Any] | None = None) -> None:
         """Write the model atomically, in the layout that every Marian reads; unchanged entries byte for byte."""
         arrays = dict(self.arrays)
@@ -170,6 +211,18 @@ class MarianCheckpoint(Checkpoint):
         raise CheckpointError(
             f"{self.path}: fresh weights (seed {seed}) are drawn for fairseq's models only: a Marian that knows head "
             "counts trains this shape from scratch"
+        )
+
+    def profile(self) -> ModelProfile:
+        """From the tables alone: a Marian model knows neither its vocabularies nor a longest sentence."""
+        tables = (self.tensors.get(f"{side}_Wemb", self.tensors.get("Wemb")) for side in ("encoder", "decoder"))
+        source, target = (None if table is None else int(table.shape[0]) for table in tables)
+        return ModelProfile(
+            source_symbols=source,
+            target_symbols=target,
+            left_pad_source=False,
+            marian=True,
+            right_to_left=self.right_to_left,
         )
 
     def network(self) -> "Network":

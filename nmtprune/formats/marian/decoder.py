@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from nmtprune.errors import CheckpointError
+from nmtprune.errors import CheckpointError, DataError, UsageError
 from nmtprune.formats.marian.decoder_keys import FLAGS, INTEGERS, NUMBERS, ignored
 
 ENDING = ".decoder.yml"
@@ -95,6 +95,22 @@ class DecoderSettings:
         crop = max(1, lengths.get("max", _DEFAULT_MAX_LENGTH)) if crops else None
         pair = (found[0], found[1]) if found else None
         return cls(path, pair, search, crop, _subwords(path.parent, pair), notes)
+
+    def needed_vocabs(self, model: Path) -> tuple[Path, Path]:
+        """The vocabularies of a model for which the user names none.
+
+        Raises:
+            UsageError: the settings name none either.
+            DataError: those that they name are not there.
+        """
+        if self.vocabs is None:
+            beside = f"there is no {model.name}{ENDING} beside it that names them"
+            where = beside if self.file is None else f"{self.file} names none"
+            raise UsageError(f"data: a Marian model: name its vocabularies with --vocabs A B ({where})")
+        for path in self.vocabs:
+            if not path.is_file():
+                raise DataError(f"{path}: no such file ({self.file} names it): name the vocabularies with --vocabs A B")
+        return self.vocabs
 
 
 def _values(path: Path) -> dict[str, Any]:

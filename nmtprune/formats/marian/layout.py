@@ -83,11 +83,11 @@ def head_axes(options: Options, architecture: Architecture) -> dict[ModuleId, tu
     for module in architecture:
         own, joined = prefix(module.id), options.projection
         axes = [
-            HeadAxis(f"{own}_{kind}{name}", 1, output=not joined and name == "v")
+            HeadAxis(f"{own}_{kind}{name}", 1, module.head_dim, output=not joined and name == "v")
             for name in _PROJECTIONS
             for kind in ("W", "b")
         ]
-        found[module.id] = (*axes, *([HeadAxis(f"{own}_Wo", 0, output=True)] if joined else []))
+        found[module.id] = (*axes, *([HeadAxis(f"{own}_Wo", 0, module.head_dim, output=True)] if joined else []))
     return found
 
 

@@ -83,11 +83,10 @@ def open_contenders(paths: Sequence[Path], data: DataOptions) -> list[Contender]
         CheckpointError: a bad checkpoint.
     """
     from nmtprune.data.corpus import load_corpus
-    from nmtprune.engines.profile import profile
     from nmtprune.formats import load
 
     checkpoints = [load(path) for path in paths]
-    profiles = [profile(checkpoint) for checkpoint in checkpoints]
+    profiles = [checkpoint.profile() for checkpoint in checkpoints]
     first, faults = profiles[0], []
     for path, own in zip(paths[1:], profiles[1:], strict=True):
         for what, mine, firsts in (

@@ -2,16 +2,15 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 from nmtprune.architecture import HeadId
 from nmtprune.errors import CheckpointError
-from nmtprune.formats.fairseq import FairseqCheckpoint
+from nmtprune.formats.trainable import TrainableCheckpoint
 from nmtprune.plan import Plan
 from nmtprune.runs.training import load_trained
 
 
-def load_gated(path: Path) -> tuple[FairseqCheckpoint, Plan]:
+def load_gated(path: Path) -> tuple[TrainableCheckpoint, Plan]:
     """A checkpoint as the model that its gates make at test time, and the plan that keeps its open heads.
 
     Raises:
@@ -19,11 +18,11 @@ def load_gated(path: Path) -> tuple[FairseqCheckpoint, Plan]:
         TrainingError: its training diverged.
     """
     checkpoint = load_trained(path)
-    if not isinstance(checkpoint, FairseqCheckpoint) or checkpoint.gates is None:
+    if checkpoint.open_heads is None:
         raise CheckpointError(f"{path}: there are no gates in it")
     closed = [
         HeadId(module, head)
-        for module, opened in checkpoint.gates.open.items()
+        for module, opened in checkpoint.open_heads.items()
         for head in range(checkpoint.architecture[module].heads)
         if head not in opened
     ]
@@ -53,7 +52,6 @@ def chosen_checkpoint(last: Path, *, best: bool) -> Path:
     return min(losses, key=lambda path: losses[path])
 
 
-def _validation_loss(checkpoint: FairseqCheckpoint) -> float:
-    extra: Any = checkpoint.state.get("extra_state")
-    value = extra.get("val_loss") if isinstance(extra, dict) else None
-    return float(value) if isinstance(value, int | float) else math.inf
+def _validation_loss(checkpoint: TrainableCheckpoint) -> float:
+    value = checkpoint.progress.validation
+    return math.inf if value is None else value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nmtprune.architecture import parse_kinds
 from nmtprune.data.databin import DataBin
 from nmtprune.data.options import TRAINING_SUBSET, DataOptions
-from nmtprune.errors import CheckpointError, UsageError
+from nmtprune.errors import UsageError
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.runs import run_folder
 from nmtprune.runs.device import choose_device
@@ -21,7 +21,7 @@ from nmtprune.runs.training import Training
 from nmtprune.runs.training_options import ARCH, Options, as_trained, check_given, value_of, with_defaults
 
 if TYPE_CHECKING:
-    from nmtprune.formats.fairseq import FairseqCheckpoint
+    from nmtprune.formats.trainable import TrainableCheckpoint
 
 TASK, CRITERION = "translation_l0", "label_smoothed_cross_entropy_l0"
 DEFAULT_EPOCHS = 10
@@ -85,7 +85,7 @@ class Job:
     """
 
     run: L0Run
-    base: "FairseqCheckpoint"
+    base: "TrainableCheckpoint"
     measure: Measure
     trainings: Mapping[float, Training]
     settings: Mapping[str, Any]
@@ -98,18 +98,13 @@ def prepare(run: L0Run) -> Job:
         NmtpruneError: anything that is wrong with options, outputs, checkpoint or data.
     """
     from nmtprune.formats import load
-    from nmtprune.formats.fairseq import FairseqCheckpoint
 
     _check_options(run)
     check_metric_options(run.measure)
     run.significance.resamples_for(1)
     names = [*(path.name for path in ReportFiles.beside(run.output / results.JSON)), results.PLAN, results.SLIM]
     run_folder.check(run.output, names, resume=run.resume, force=run.force, inputs=run.inputs)
-    base = load(run.checkpoint)
-    if not isinstance(base, FairseqCheckpoint):
-        raise CheckpointError(
-            f"{run.checkpoint}: {base.format} models cannot be trained with gates: l0 needs fairseq's"
-        )
+    base = load(run.checkpoint).trainable("with gates: l0 needs fairseq's")
     kinds = base.architecture.kinds if run.kinds is None else parse_kinds(run.kinds, base.architecture)
     if not base.architecture.head_ids(kinds):
         raise UsageError(f"{run.checkpoint}: there is no head to put a gate on ({', '.join(kinds) or 'no attention'})")
@@ -144,10 +139,8 @@ def _check_options(run: L0Run) -> None:
         raise UsageError(f"--l0-weight {', '.join(f'{weight:g}' for weight in run.weights)}: the same weight twice")
 
 
-def _training(run: L0Run, base: "FairseqCheckpoint", kinds: Sequence[str], weight: float) -> Training:
-    from nmtprune.methods.importance import label_smoothing_of
-
-    smoothing = label_smoothing_of(base)
+def _training(run: L0Run, base: "TrainableCheckpoint", kinds: Sequence[str], weight: float) -> Training:
+    smoothing = base.label_smoothing()
     # A run with --best chooses among the checkpoints of all epochs.
     saved: Options = () if run.best else (("--no-epoch-checkpoints",),)
     defaults = (

@@ -12,7 +12,7 @@ from nmtprune.runs.lottery.schedule import Schedule, Ticket, iteration_name
 from nmtprune.runs.report import ReportFiles
 
 if TYPE_CHECKING:
-    from nmtprune.formats.fairseq import FairseqCheckpoint
+    from nmtprune.formats.trainable import TrainableCheckpoint
 
 DATA, TEST = "data", "test data"
 
@@ -70,7 +70,7 @@ def drop_checkpoints(stage: Path) -> None:
     (stage / START).unlink(missing_ok=True)
 
 
-def bytes_needed(args: Namespace, checkpoint: "FairseqCheckpoint | None", schedule: Schedule) -> int:
+def bytes_needed(args: Namespace, checkpoint: "TrainableCheckpoint | None", schedule: Schedule) -> int:
     """Disk that a run takes at the most, about."""
     if checkpoint is not None:
         weights = sum(tensor.numel() for tensor in checkpoint.parameters.values())

@@ -279,6 +279,5 @@ class _Lottery:
 
 def _corpus(data: DataOptions, model: "Checkpoint") -> Any:
     from nmtprune.data.corpus import load_corpus
-    from nmtprune.engines.profile import profile
 
-    return load_corpus(data, profile(model), references=False)
+    return load_corpus(data, model.profile(), references=False)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from nmtprune.architecture import Architecture, parse_kinds
 from nmtprune.budget import Limits
-from nmtprune.data.options import ModelProfile
 from nmtprune.errors import CheckpointError, UsageError
+from nmtprune.profile import ModelProfile
 from nmtprune.runs import run_folder
 from nmtprune.runs.baseline import with_remarks
 from nmtprune.runs.drop import DropRule
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from nmtprune.data.corpus import Corpus
-    from nmtprune.formats.fairseq import FairseqCheckpoint
+    from nmtprune.formats.trainable import TrainableCheckpoint
 
 _RESERVED = (
     *("--seed", "--max-update", "--max-epoch", "--patience", "--stop-time-hours", "--stop-min-lr"),
@@ -123,22 +123,19 @@ def _check_options(run: LotteryRun) -> None:
     check_given(run.given, _RESERVED)
 
 
-def _late_reset(run: LotteryRun) -> "FairseqCheckpoint | None":
+def _late_reset(run: LotteryRun) -> "TrainableCheckpoint | None":
     from nmtprune.formats import load
-    from nmtprune.formats.fairseq import FairseqCheckpoint
 
     if run.late_reset is None:
         return None
-    checkpoint = load(run.late_reset)
-    if not isinstance(checkpoint, FairseqCheckpoint):
-        raise CheckpointError(f"{run.late_reset}: {checkpoint.format} models cannot be trained here: fairseq's can")
-    if checkpoint.gates is not None:
+    checkpoint = load(run.late_reset).trainable()
+    if checkpoint.open_heads is not None:
         raise CheckpointError(f"{run.late_reset}: has gates: slim it first (nmtprune slim)")
     check_can_go_on(checkpoint, reset=run.reset_optimizer)
     return checkpoint
 
 
-def check_can_go_on(checkpoint: "FairseqCheckpoint", *, reset: bool) -> None:
+def check_can_go_on(checkpoint: "TrainableCheckpoint", *, reset: bool) -> None:
     """Check that a pruned model can be trained from a checkpoint at its update.
 
     Raises:
@@ -154,9 +151,9 @@ def check_can_go_on(checkpoint: "FairseqCheckpoint", *, reset: bool) -> None:
             f"{checkpoint.path}: {checkpoint.copies_not_finite}, so its training cannot go on: --reset-optimizer "
             "empties the optimizer state"
         )
-    if checkpoint.optimizer.problem and not reset:
+    if checkpoint.optimizer_problem and not reset:
         raise CheckpointError(
-            f"{checkpoint.path}: the optimizer state {checkpoint.optimizer.problem}, so it cannot be cut with the "
+            f"{checkpoint.path}: the optimizer state {checkpoint.optimizer_problem}, so it cannot be cut with the "
             "weights: --reset-optimizer empties it"
         )
 
@@ -167,7 +164,7 @@ def _parsed(run: LotteryRun, given: tuple[str, ...]) -> "Namespace":
     return parsed((str(run.data_bin), *start, *given))
 
 
-def _architecture(args: "Namespace", checkpoint: "FairseqCheckpoint | None") -> Architecture:
+def _architecture(args: "Namespace", checkpoint: "TrainableCheckpoint | None") -> Architecture:
     from nmtprune.formats.fairseq.settings import describe
 
     if checkpoint is not None:
@@ -183,7 +180,7 @@ def _architecture(args: "Namespace", checkpoint: "FairseqCheckpoint | None") -> 
 
 
 def _schedule(
-    run: LotteryRun, architecture: Architecture, checkpoint: "FairseqCheckpoint | None", limits: Limits
+    run: LotteryRun, architecture: Architecture, checkpoint: "TrainableCheckpoint | None", limits: Limits
 ) -> Schedule:
     modules = {module.id: module.heads for module in architecture}
     removed = removals(modules, run.heads_per_iteration, run.until, limits)
@@ -244,7 +241,7 @@ def _settings(
     run: LotteryRun,
     schedule: Schedule,
     given: tuple[str, ...],
-    checkpoint: "FairseqCheckpoint | None",
+    checkpoint: "TrainableCheckpoint | None",
     corpora: Mapping[str, "Corpus"],
     subset: str,
 ) -> dict[str, Any]:

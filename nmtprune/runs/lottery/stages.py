@@ -37,7 +37,8 @@ from nmtprune.runs.training_bar import TrainingBar
 from nmtprune.scores import HeadScore, Scores
 
 if TYPE_CHECKING:
-    from nmtprune.formats.fairseq import FairseqCheckpoint
+    from nmtprune.formats.base import Checkpoint
+    from nmtprune.formats.trainable import TrainableCheckpoint
 
 STATISTICS = "statistics"
 _SCORES, _LATE_RESET = "scores", "late-reset"
@@ -152,7 +153,7 @@ class Stages:
         schedule = self._job.schedule
         return schedule.expected(ticket) or schedule.late_reset + schedule.prune_updates
 
-    def _late_reset(self) -> "FairseqCheckpoint":
+    def _late_reset(self) -> "TrainableCheckpoint":
         if self._run.late_reset is not None:
             return self._read(self._run.late_reset)
         path = self._folder / folder.LATE_RESET
@@ -166,10 +167,10 @@ class Stages:
         folder.drop_checkpoints(folder.pretraining(self._folder))
         return self._read(path)
 
-    def _rewound(self, plan: Plan) -> "FairseqCheckpoint":
+    def _rewound(self, plan: Plan) -> "TrainableCheckpoint":
         """The late-resetting checkpoint's weights and moments of the heads that a plan keeps."""
         late = self.late_reset.with_new_moments() if self._run.reset_optimizer else self.late_reset
-        return cast("FairseqCheckpoint", slim.apply(plan, late))
+        return slim.apply(plan, late).trainable()
 
     def _write_start(self, training: Training, plan: Plan, variant: str) -> None:
         """The file from which a training starts, unless it is there or training is under way."""
@@ -177,7 +178,7 @@ class Stages:
         if start is None or start.exists() or training.last.exists():
             return
         run_folder.create(start.parent)
-        checkpoint = self._rewound(plan)
+        checkpoint: Checkpoint = self._rewound(plan)
         if variant == REINIT:
             checkpoint = checkpoint.reinitialized(self._run.significance.seed)
         checkpoint.save(start, force=True, provenance={"plan": plan.as_json()})
@@ -256,8 +257,8 @@ class Stages:
         corpus = self._job.corpora.get(name, self._job.corpora[folder.DATA])
         return Scored(metric_of(corpus, self._run.measure), self._state[key][STATISTICS])
 
-    def _read(self, path: Path) -> "FairseqCheckpoint":
-        return cast("FairseqCheckpoint", load_trained(path))
+    def _read(self, path: Path) -> "TrainableCheckpoint":
+        return load_trained(path)
 
     def _provenance(self, **facts: Any) -> dict[str, Any]:
         late = {"late_reset": {"sha256": self.late_reset.base.sha256, "updates": self._job.schedule.late_reset}}

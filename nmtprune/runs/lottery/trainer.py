@@ -22,7 +22,7 @@ from nmtprune.runs.training_bar import TrainingBar
 from nmtprune.runs.training_options import Options
 
 if TYPE_CHECKING:
-    from nmtprune.formats.fairseq.training import Progress as TrainingProgress
+    from nmtprune.formats.trainable import Progress as TrainingProgress
 
 
 @dataclass(frozen=True)
@@ -176,9 +176,9 @@ class Trainer:
         return self._progress_of(training.last)
 
     def _progress_of(self, path: Path) -> "TrainingProgress | None":
-        from nmtprune.formats.fairseq import FairseqCheckpoint
+        from nmtprune.formats import load
 
-        return FairseqCheckpoint.load(path).progress if path.exists() else None
+        return load(path, finite=False).trainable().progress if path.exists() else None
 
     def _check(self, training: Training, at: "TrainingProgress") -> None:
         if at.validation is not None and not math.isfinite(at.validation):

@@ -15,11 +15,9 @@ from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import EngineSettings, open_engine
-from nmtprune.engines.profile import profile
 from nmtprune.errors import CheckpointError
 from nmtprune.formats import load
 from nmtprune.formats.fairseq import fields, stock_options, tasks
-from nmtprune.methods.importance import label_smoothing_of
 from nmtprune.model.search import SearchOptions
 from nmtprune.runs.training_options import as_it_goes_on
 from tests import builders
@@ -194,7 +192,7 @@ def test_truth_values_of_a_task_are_read_as_fairseq_reads_them(
         expected = bool(convert_namespace_to_omegaconf(builders.load(path)["args"]).task.left_pad_source)
     else:
         expected = value in ("True", "1", 1)
-    found = profile(load(path))
+    found = load(path).profile()
     assert (found.left_pad_source, found.left_pad_target) == (expected, expected)
 
 
@@ -235,7 +233,7 @@ def test_what_stock_fairseq_does_not_know_is_named(tiny: Path, tmp_path: Path) -
     assert settings.startswith(
         "settings that stock fairseq does not have and ignores: relative_positions = True, glossary = 'terms.txt'; code"
     )
-    corpus = load_corpus(DataOptions(data_bin=tiny.parent / "data-bin"), profile(load(path)))
+    corpus = load_corpus(DataOptions(data_bin=tiny.parent / "data-bin"), load(path).profile())
     assert corpus.notes[:2] == (f"{path}: {task}", f"{path}: {settings}")
 
 
@@ -276,7 +274,7 @@ def losses(path: Path, corpus: Corpus) -> float:
 def test_truncated_sources_have_the_losses_of_fairseq_validate(build: Build) -> None:
     path = build(truncate_source=True, max_source_positions=6)
     data = path.parent / "data-bin"
-    corpus = load_corpus(DataOptions(data_bin=data, subset="valid"), profile(load(path)), targets=True)
+    corpus = load_corpus(DataOptions(data_bin=data, subset="valid"), load(path).profile(), targets=True)
     assert corpus.source.sizes.max() == 6
     assert corpus.notes[0].startswith("truncate_source: ")
     with mock.patch.dict("os.environ", TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1"):
@@ -287,7 +285,7 @@ def test_truncated_sources_have_the_losses_of_fairseq_validate(build: Build) -> 
 def test_truncated_sources_are_translated_as_by_fairseq_generate(build: Build) -> None:
     path = build(truncate_source=True, max_source_positions=6)
     data = path.parent / "data-bin"
-    corpus = load_corpus(DataOptions(data_bin=data, subset="test"), profile(load(path)), references=False)
+    corpus = load_corpus(DataOptions(data_bin=data, subset="test"), load(path).profile(), references=False)
     search = SearchOptions(beam=3, max_len_b=20)
     engine = open_engine("native", load(path), EngineSettings(search, BatchLimits.of(400), torch.device("cpu"), 1))
     found = [corpus.target_vocabulary.string(best[0].tokens) for best in engine.translate(corpus, {})]
@@ -301,8 +299,8 @@ def test_truncated_sources_are_translated_as_by_fairseq_generate(build: Build) -
 def test_the_limit_of_the_task_is_where_sources_are_cut(build: Build, tmp_path: Path) -> None:
     path = changed(build(), tmp_path / "x.pt", with_task(truncate_source=True, max_source_positions=4))
     data = build().parent / "data-bin"
-    corpus = load_corpus(DataOptions(data_bin=data, subset="valid"), profile(load(path)), targets=True)
-    plain = load_corpus(DataOptions(data_bin=data, subset="valid"), profile(load(build())), targets=True)
+    corpus = load_corpus(DataOptions(data_bin=data, subset="valid"), load(path).profile(), targets=True)
+    plain = load_corpus(DataOptions(data_bin=data, subset="valid"), load(build()).profile(), targets=True)
     for cut, whole in zip(corpus.source, plain.source, strict=True):
         assert cut.tolist() == (whole.tolist() if len(whole) <= 4 else [*whole[:3].tolist(), 2])
     assert ("--truncate-source",) in as_it_goes_on(load(path), ["--criterion", "cross_entropy"])  # type: ignore[arg-type]
@@ -311,5 +309,5 @@ def test_the_limit_of_the_task_is_where_sources_are_cut(build: Build, tmp_path: 
 def test_losses_that_leave_out_prefixes_are_not_ours(build: Build, tmp_path: Path) -> None:
     path = build(criterion="label_smoothed_cross_entropy", ignore_prefix_size=1, label_smoothing=0.1)
     with pytest.raises(CheckpointError, match="ignore_prefix_size 1: its loss leaves out the first words"):
-        label_smoothing_of(load(path))
+        load(path).label_smoothing()
     assert ("--ignore-prefix-size", "1") in as_it_goes_on(load(path), [])  # type: ignore[arg-type]

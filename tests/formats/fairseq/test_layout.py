@@ -113,11 +113,11 @@ def test_packed_matrices_stay_packed(build: Build, tmp_path: Path) -> None:
     path = build(stored={"packed": True, "without_optimizer": True})
     assert loads_in_fairseq(path)
     checkpoint = read(path)
-    axes = checkpoint.head_axes[ModuleId("cross", 1)]
-    assert [(axis.tensor.rpartition(".")[2], axis.axis, axis.blocks, axis.output) for axis in axes] == [
-        ("in_proj_weight", 0, 3, False),
-        ("in_proj_bias", 0, 3, False),
-        ("weight", 1, 1, True),
+    axes, width = checkpoint.head_axes[ModuleId("cross", 1)], checkpoint.architecture[ModuleId("cross", 1)].head_dim
+    assert [(axis.tensor.rpartition(".")[2], axis.axis, axis.width, axis.blocks, axis.output) for axis in axes] == [
+        ("in_proj_weight", 0, width, 3, False),
+        ("in_proj_bias", 0, width, 3, False),
+        ("weight", 1, width, 1, True),
     ]
     slim.apply(Plan.removing(checkpoint.base, [HeadId.parse("cross.1.2")]), checkpoint).save(tmp_path / "cut.pt")
     before, after = builders.load(path)["model"], builders.load(tmp_path / "cut.pt")["model"]

@@ -11,12 +11,12 @@ from nmtprune import slim
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import load_corpus
 from nmtprune.data.marian_vocabulary import MarianVocabulary
-from nmtprune.data.options import DataOptions, ModelProfile
+from nmtprune.data.options import DataOptions
 from nmtprune.engines import EngineSettings, native, open_engine
-from nmtprune.engines.profile import profile
 from nmtprune.formats.marian import MarianCheckpoint
 from nmtprune.model.search import MarianSearchOptions
 from nmtprune.plan import Plan
+from nmtprune.profile import ModelProfile
 from nmtprune.scores import Scores
 from tests.cli.running import nmtprune, refused
 from tests.formats.marian.test_checkpoint import VARIANTS, random_plan
@@ -57,7 +57,7 @@ def test_activations_are_those_of_marian(tmp_path: Path, activation: str) -> Non
     path, vocabulary, texts = write(tmp_path / "model.npz", arrays), vocabulary_file(tmp_path), random_texts(tmp_path)
     options = DataOptions(source=texts[0], reference=(texts[1],), vocabs=(vocabulary, vocabulary), post_process="none")
     checkpoint = MarianCheckpoint.load(path)
-    corpus = load_corpus(options, profile(checkpoint), targets=True)
+    corpus = load_corpus(options, checkpoint.profile(), targets=True)
     settings = EngineSettings(MarianSearchOptions(), BatchLimits.of(None, 4), torch.device("cpu"), 1)
     losses = open_engine("native", checkpoint, settings).ablation(corpus).losses([{}])[0]
     assert losses == pytest.approx([-score for score in marian_scores(path, vocabulary, *texts)], abs=1e-3)

@@ -14,7 +14,6 @@ from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import EngineSettings, open_engine
-from nmtprune.engines.profile import profile
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.marian import MarianCheckpoint, archive
 from nmtprune.formats.marian.option_lists import HEAD_DIM, HEAD_LISTS, OF_COMMANDS, REFUSED, SUPPORTED, WITHOUT_EFFECT
@@ -80,7 +79,7 @@ def verdicts(models: dict[str, Path], texts: Texts) -> dict[str, Verdict]:
 def corpus_of(checkpoint: MarianCheckpoint, texts: Texts) -> Corpus:
     vocabs = (texts.vocabulary, texts.vocabulary)
     options = DataOptions(source=texts.source, reference=(texts.target,), vocabs=vocabs, post_process="none")
-    return load_corpus(options, profile(checkpoint), targets=True)
+    return load_corpus(options, checkpoint.profile(), targets=True)
 
 
 def assert_equal(path: Path, texts: Texts, expected: Verdict) -> None:

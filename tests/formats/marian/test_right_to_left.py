@@ -12,7 +12,6 @@ from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.data.sentences import Sentences
 from nmtprune.engines import EngineSettings, Kept, open_engine
-from nmtprune.engines.profile import profile
 from nmtprune.formats.marian import MarianCheckpoint, archive
 from nmtprune.plan import Plan
 from nmtprune.scores import Scores
@@ -68,7 +67,7 @@ def test_engines_agree_under_masks(model: Path, texts: Texts) -> None:
     checkpoint = MarianCheckpoint.load(model)
     vocabs = (texts.vocabulary, texts.vocabulary)
     options = DataOptions(source=texts.source, reference=(texts.target,), vocabs=vocabs, post_process="none")
-    corpus = load_corpus(options, profile(checkpoint), targets=True)
+    corpus = load_corpus(options, checkpoint.profile(), targets=True)
     settings = EngineSettings(SEARCH, BatchLimits.of(None, 1), torch.device("cpu"), 1)
     plan = Plan.removing(checkpoint.base, checkpoint.architecture.head_ids()[::3])
     systems: list[Kept] = [{}, {module.id: plan.kept(module.id) for module in checkpoint.architecture}]

@@ -15,7 +15,6 @@ from nmtprune.data.corpus import Corpus, load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.engines.base import EngineSettings, Kept
 from nmtprune.engines.native import NativeEngine
-from nmtprune.engines.profile import profile
 from nmtprune.formats.marian import MarianCheckpoint
 from nmtprune.model.search import MarianSearchOptions
 from tests.formats.marian.test_checkpoint import VARIANTS, random_plan
@@ -63,7 +62,7 @@ def _engine(checkpoint: MarianCheckpoint, search: MarianSearchOptions) -> Native
 
 def _corpus(checkpoint: MarianCheckpoint, vocabulary: Path, source: Path) -> Corpus:
     options = DataOptions(source=source, vocabs=(vocabulary, vocabulary), post_process="none")
-    return load_corpus(options, profile(checkpoint), references=False)
+    return load_corpus(options, checkpoint.profile(), references=False)
 
 
 def _check(engine: NativeEngine, vocabulary: Path, source: Path, model: Path) -> None:

@@ -1,30 +1,26 @@
-"""What a checkpoint asks of the sentences that are fed to it."""
+"""What a fairseq model asks of its sentences, from its tensors and the settings of the task it was trained for."""
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from nmtprune.data.options import ModelProfile
 from nmtprune.errors import CheckpointError
+from nmtprune.formats.fairseq.values import truth
+from nmtprune.profile import ModelProfile
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.formats.fairseq import FairseqCheckpoint
 
 
-def profile(checkpoint: "Checkpoint") -> ModelProfile:
+def describe(checkpoint: "Checkpoint", task: Mapping[str, Any]) -> ModelProfile:
     """Sizes of the vocabularies, longest sentences, languages and padding of a translation model.
+
+    Args:
+        checkpoint: the model.
+        task: settings of its task.
 
     Raises:
         CheckpointError: a language model: it has no source side.
     """
-    return _PROFILES[checkpoint.format](checkpoint)
-
-
-def _fairseq(checkpoint: "Checkpoint") -> ModelProfile:
-    """From the tensors, and the settings of the task that the model was trained for."""
-    from nmtprune.formats.fairseq.values import truth
-
-    task: Mapping[str, Any] = cast("FairseqCheckpoint", checkpoint).section("task")
     if not checkpoint.architecture.of_kind("encoder") and not checkpoint.architecture.of_kind("cross"):
         raise CheckpointError(f"{checkpoint.path}: a language model: it has no source sentence to translate")
     source, target = (_words(checkpoint, side) for side in ("encoder", "decoder"))
@@ -62,20 +58,3 @@ def _truncation(task: Mapping[str, Any], positions: int | None) -> int | None:
     """Tokens that longer sources are cut to: the limit of the task, which may be below that of the model."""
     limits = [limit for limit in (task.get("max_source_positions"), positions) if isinstance(limit, int)]
     return min(limits, default=None)
-
-
-def _marian(checkpoint: "Checkpoint") -> ModelProfile:
-    """From the tables alone: a Marian model knows neither its vocabularies nor a longest sentence."""
-    tables = checkpoint.model_tensors
-    source, target = (tables.get(f"{side}_Wemb", tables.get("Wemb")) for side in ("encoder", "decoder"))
-    sizes = [None if table is None else int(table.shape[0]) for table in (source, target)]
-    return ModelProfile(
-        source_symbols=sizes[0],
-        target_symbols=sizes[1],
-        left_pad_source=False,
-        marian=True,
-        right_to_left=checkpoint.right_to_left,
-    )
-
-
-_PROFILES: Mapping[str, Callable[["Checkpoint"], ModelProfile]] = {"fairseq": _fairseq, "marian": _marian}

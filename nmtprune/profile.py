@@ -1,0 +1,36 @@
+"""What a model asks of the sentences that are fed to it: plain values, any file format."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelProfile:
+    """What a model asks of its data; None where the checkpoint does not tell.
+
+    Attributes:
+        source_symbols: rows of the source embeddings.
+        target_symbols: rows of the target embeddings.
+        source_lang: source language of the training.
+        target_lang: target language of the training.
+        max_source_positions: tokens that the encoder takes, the end-of-sentence symbol included.
+        max_target_positions: tokens that the decoder takes.
+        left_pad_source: padding goes before source sentences, fairseq's default.
+        left_pad_target: padding goes before target sentences.
+        truncate_source: tokens that longer source sentences are cut to, as the model was trained; None: none is cut.
+        marian: the vocabularies are Marian's.
+        notes: remarks on the model.
+        right_to_left: the words of source and target sentences come last one first.
+    """
+
+    source_symbols: int | None = None
+    target_symbols: int | None = None
+    source_lang: str | None = None
+    target_lang: str | None = None
+    max_source_positions: int | None = None
+    max_target_positions: int | None = None
+    left_pad_source: bool = True
+    left_pad_target: bool = False
+    truncate_source: int | None = None
+    marian: bool = False
+    notes: tuple[str, ...] = ()
+    right_to_left: bool = False
