@@ -65,7 +65,7 @@ def compare(
 
 
 def _check_sentences(name: str, scores: "Scores", *, allowed: bool) -> None:
-    """Say where scores come from few sentences; files that do not tell how many are taken as they are."""
+    """Warn of scores from few sentences; files without a number of sentences are accepted."""
     from nmtprune.runs.baseline import check_sentences
 
     sentences = scores.baseline.get("sentences")

@@ -24,7 +24,7 @@ _PATH_OR_STDIN = click.Path(path_type=Path, allow_dash=True)
 
 
 class _OneOfSeveral(click.Path):
-    """A path of an option that may be repeated; its environment variable holds one path, colons and all."""
+    """A path of an option that may be repeated; its environment variable is one path, which may contain colons."""
 
     def split_envvar_value(self, rv: str) -> tuple[str, ...]:
         """The whole value."""

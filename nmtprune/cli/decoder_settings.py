@@ -1,4 +1,4 @@
-"""The settings of Marian's decoder that a command uses: named, or found beside the model."""
+"""The settings of Marian's decoder that a command uses: given by an option, or found next to the model."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +25,7 @@ decoder_config_option = panel_option(
 
 
 def decoder_settings(values: Mapping[str, Any]) -> "DecoderSettings | None":
-    """Settings for the model among the values of a command's parameters, read once; what they ignore is said.
+    """Settings for the model among the values of a command's parameters; read once, with notes on unused settings.
 
     Raises:
         UsageError, CheckpointError: as for `settings_of`.

@@ -1,4 +1,4 @@
-"""`nmtprune inspect`: what a checkpoint consists of."""
+"""`nmtprune inspect`: heads, lineage and parameters of a checkpoint."""
 
 from collections.abc import Iterator
 from pathlib import Path

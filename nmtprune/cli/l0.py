@@ -60,7 +60,7 @@ def _gate_options(command: F) -> F:
         nargs=2,
         type=float,
         metavar="GAMMA ZETA",
-        help="Interval to which hardconcrete gates are stretched.",
+        help="Interval to which hardconcrete gates are stretched before they are clipped to 0 and 1.",
     )
     scaling = panel_option(
         Panel.GATES,

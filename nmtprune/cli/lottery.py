@@ -1,4 +1,4 @@
-"""`nmtprune lottery`: rewind and prune in a loop, then train what is left to convergence."""
+"""`nmtprune lottery`: prune and rewind in a loop, then train the remaining model to convergence."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -64,7 +64,7 @@ class CommandGroup(PanelGroup):
         return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what it raises becomes one line on stderr and the documented exit code."""
+        """Run the command; an exception becomes one line on stderr and the documented exit code."""
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):

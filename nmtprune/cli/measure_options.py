@@ -47,7 +47,7 @@ few_sentences_option = panel_option(
 
 
 def bleu_options(command: F) -> F:
-    """How sacrebleu counts (``bleu_tokenize``, ``lowercase``), and what comparisons may rest on (``allow_...``)."""
+    """How sacrebleu counts (``bleu_tokenize``, ``lowercase``), and which comparisons are allowed (``allow_...``)."""
     tokenize = panel_option(
         Panel.QUALITY,
         "--bleu-tokenize",
@@ -75,7 +75,7 @@ def quality_settings(flags: dict[str, Any], metric: str) -> "QualitySettings":
 
 
 def measure_settings(flags: dict[str, Any]) -> "MeasureSettings":
-    """What is measured, and how: takes its options out of those of a command."""
+    """Settings of the measurement; removes their options from those of a command."""
     from nmtprune.runs.measure import MeasureSettings
 
     return MeasureSettings(**{name: flags.pop(name) for name in _MEASURED})

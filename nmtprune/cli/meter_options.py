@@ -15,7 +15,7 @@ CONFIDENCE_NAMES = ("confidence_on", "exclude_eos")
 
 
 def meter_options(*, sentences: int | None) -> Callable[[F], F]:
-    """The command receives ``meters``, a `MeterSettings`; `sentences` is how many importance takes by default."""
+    """The command receives ``meters``, a `MeterSettings`; `sentences` is the default number for importance."""
     names = (*IMPORTANCE_NAMES, *CONFIDENCE_NAMES)
 
     def decorate(command: F) -> F:

@@ -1,5 +1,6 @@
-"""Help pages whose options stand in panels: every option names its panel where it is defined."""
+"""Help pages that group options in panels: every option names its panel where it is defined."""
 
+import textwrap
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -44,7 +45,7 @@ class PanelOption(click.Option):
         self.panel = panel
 
     def get_help_extra(self, ctx: click.Context) -> "click.types.OptionHelpExtra":
-        """What stands in brackets behind the description; a default in words as it is, not in parentheses."""
+        """The notes in brackets after the description; a default in words is shown without parentheses."""
         extra = super().get_help_extra(ctx)
         if isinstance(self.show_default, str):
             extra["default"] = self.show_default
@@ -59,8 +60,23 @@ def panel_option(panel: Panel, *declarations: str, **attributes: Any) -> Callabl
 class PanelCommand(click.Command):
     """A command whose help page shows its options panel by panel, all descriptions in one column."""
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example without breaking an option at a hyphen."""
+        if self.epilog:
+            formatter.write_paragraph()
+            indent = " " * 2
+            lines = textwrap.wrap(
+                self.epilog,
+                formatter.width,
+                initial_indent=indent,
+                subsequent_indent=indent,
+                break_on_hyphens=False,
+                break_long_words=False,
+            )
+            formatter.write("\n".join(lines) + "\n")
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write a section per panel; ``--help``, which click adds, stands in the last one."""
+        """Write a section per panel; ``--help``, which click adds, is in the last one."""
         write_panels(self, ctx, formatter)
 
 

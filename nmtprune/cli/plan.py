@@ -226,7 +226,7 @@ def _with_provenance(plan: "Plan", checkpoint: Path, settings: PlanSettings) -> 
 
 
 def _report(plan: "Plan", limits: "Limits", output: Path, output_format: str) -> None:
-    """What the plan keeps, on stdout; on stderr where stdout has the plan itself."""
+    """Print which heads the plan keeps, on stdout, or on stderr if the plan itself is on stdout."""
     if output_format == "json":
         emit_json({"output": str(output), **_figures(plan, limits)})
     elif output_format == "tsv":

@@ -1,4 +1,4 @@
-"""`nmtprune score`: what every attention head is worth, measured by masking it."""
+"""`nmtprune score`: how much the model depends on each attention head."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

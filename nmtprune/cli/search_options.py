@@ -1,4 +1,4 @@
-"""Options of searching and of what runs it, shared by every command that translates."""
+"""Options of the search and of the engine that runs it, shared by every command that translates."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ _MARIAN = {
     "word_penalty": (float, "0.0", "Marian models: subtract X * LENGTH from scores."),
     "max_length_factor": (float, "3.0", "Marian models: cut off a translation at X times the length of its source."),
 }
-"""The same as in Marian, for its models; the settings beside a model have other defaults."""
+"""The same for Marian models, named as in Marian; the settings next to a model may set other defaults."""
 
 _FLAGS = {
     "unnormalized": "Do not divide scores by the length.",
@@ -142,7 +142,7 @@ def _search(
 
 
 def engine_options(command: F) -> F:
-    """What runs the model, and where: ``engine``, ``device`` and ``threads``."""
+    """Which engine runs the model, and where: ``engine``, ``device`` and ``threads``."""
     decorated: F = _add(command, [_ENGINE, _DEVICE, _THREADS])
     return decorated
 

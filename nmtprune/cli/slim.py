@@ -65,7 +65,10 @@ class SlimSettings:
 @seed_option
 @panel_option(Panel.MODEL, "--drop-optimizer", is_flag=True, help="Leave out the optimizer state.")
 @panel_option(
-    Panel.MODEL, "--other-weights", is_flag=True, help="Accept a plan made on other weights of the same shape."
+    Panel.MODEL,
+    "--other-weights",
+    is_flag=True,
+    help="Accept a plan made for a model of the same shape with other weights.",
 )
 @panel_option(
     Panel.MODEL,

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     help="Mask the heads that this plan removes; the translations equal those of the slim checkpoint.",
 )
 @panel_option(
-    Panel.MODEL, "--other-weights", is_flag=True, help="Accept a plan made on other weights of the same shape."
+    Panel.MODEL,
+    "--other-weights",
+    is_flag=True,
+    help="Accept a plan made for a model of the same shape with other weights.",
 )
 @search_options
 @panel_option(

@@ -71,6 +71,12 @@ def test_descriptions_are_sentences_in_one_column(name: str) -> None:
     assert len(columns) <= 1, columns
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_line_break_falls_into_a_word_of_the_example(name: str) -> None:
+    shown = " ".join(page(name, 80)).partition("  Example:")[2]
+    assert ["Example:", *shown.split()] == (command(name).epilog or "").split()
+
+
 def test_the_orders_of_greedy_are_those_that_its_help_names() -> None:
     from nmtprune.runs.greedy.orders import parse_orders
 
