@@ -22,6 +22,7 @@ from nmtprune.cli.options import (
     spelled,
     verbosity_options,
 )
+from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress import progress
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
 from nmtprune.cli.search_options import beam_options, engine_options
@@ -39,20 +40,31 @@ _SYNTHETIC = ("keep", "random", "source_length", "target_length", "sentences")
 
 
 def synthetic_options(command: F) -> F:
-    """Models and sentences that are made up, instead of checkpoints and data."""
+    """Generated models and sentences, instead of checkpoints and data."""
     options = [
-        click.option(
+        panel_option(
+            Panel.SYNTHETIC,
             "--synthetic",
             metavar="SHAPE",
-            help="Random weights, full and cut, instead of checkpoints: transformer_base, transformer_big or student, "
-            "with changes as in 'transformer_big heads=8 head_dim=64' (d, ffn, heads, head_dim, encoder_layers, "
-            "decoder_layers, vocab).",
+            help="Compare a full and a cut model with random weights, instead of checkpoints: transformer_base, "
+            "transformer_big or student, with changes such as 'transformer_big heads=8 head_dim=64' (d, ffn, heads, "
+            "head_dim, encoder_layers, decoder_layers, vocab).",
         ),
-        click.option("--keep", metavar="PATTERN", help="Heads that the cut model keeps, as for `plan`."),
-        click.option("--random", metavar="AMOUNT", help="Heads that it loses, as for `plan`."),
-        _count("--source-length", 20, "Words of every sentence."),
-        _count("--target-length", 20, "Words of every translation, forced."),
-        _count("--sentences", 64, "Random sentences."),
+        panel_option(
+            Panel.SYNTHETIC,
+            "--keep",
+            metavar="PATTERN",
+            help="Heads that the cut model keeps, as in `nmtprune plan --keep`.",
+        ),
+        panel_option(
+            Panel.SYNTHETIC,
+            "--random",
+            metavar="AMOUNT",
+            help="Number or share of random heads that the cut model loses, as in `nmtprune plan --random`.",
+        ),
+        _count("--source-length", 20, "Words in each source sentence."),
+        _count("--target-length", 20, "Words in each translation; the length is forced."),
+        _count("--sentences", 64, "Number of random sentences."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -61,45 +73,54 @@ def synthetic_options(command: F) -> F:
 
 def _count(name: str, default: int, what: str) -> Callable[[F], F]:
     help_text = f"With --synthetic: {what[0].lower()}{what[1:]}"
-    return click.option(
-        name, type=click.IntRange(min=1), default=default, show_default=True, metavar="N", help=help_text
+    return panel_option(
+        Panel.SYNTHETIC,
+        name,
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=True,
+        metavar="N",
+        help=help_text,
     )
 
 
 def batch_sizes_value(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """Numbers from 1 on, separated by commas, each once."""
+    """Whole numbers above 0, separated by commas, each once."""
     try:
         sizes = tuple(int(part) for part in value.split(","))
     except ValueError:
         sizes = (0,)
     if min(sizes) < 1:
-        raise click.BadParameter(f"'{value}' is no list of numbers from 1 on, separated by commas")
+        raise click.BadParameter(f"'{value}' is not a list of whole numbers above 0, separated by commas")
     return tuple(dict.fromkeys(sizes))
 
 
 @click.command(
+    cls=PanelCommand,
     epilog="Example: nmtprune bench checkpoint_best.pt slim.pt --data-bin data-bin --subset test --batch-size 1,32",
-    short_help="Speed, size and quality of several models on the same sentences.",
+    short_help="Compare speed, size and quality of several models on the same sentences.",
 )
 @click.argument("checkpoints", nargs=-1, type=click.Path(path_type=Path), metavar="[CHECKPOINT...]")
 @data_options
 @synthetic_options
-@click.option(
+@panel_option(
+    Panel.OUTPUT,
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE.json",
-    help="Write the result, with a table (.tsv) and a picture (.png) beside it.",
+    help="Write the result to FILE.json, and a table (.tsv) and a picture (.png) next to it.",
 )
 @beam_options
-@click.option(
+@panel_option(
+    Panel.ENGINE,
     "--batch-size",
     "batch_sizes",
     default="32",
     show_default=True,
     callback=batch_sizes_value,
     metavar="N[,N...]",
-    help="Sentences per batch.",
+    help="Sentences per batch; several sizes are measured one by one.",
 )
 @repeat_option
 @engine_options
@@ -110,10 +131,11 @@ def batch_sizes_value(_context: click.Context, _parameter: click.Parameter, valu
 @format_option
 @verbosity_options
 def bench(output_format: str, **flags: Any) -> None:
-    """Translate the same sentences with each CHECKPOINT, in turns, and compare with the first.
+    """Translate the same sentences with each CHECKPOINT in turn, and compare speed, size and quality with the first.
 
-    The ratio is of times round by round, above 1 where a model is faster than the first; beside it stands what
-    multiply-accumulates predict from head counts and real lengths. Quality is compared where there are references.
+    The ratio compares times round by round; it is above 1 if a model is faster than the first. Next to it is the
+    speed-up predicted from multiply-accumulates, computed from head counts and real lengths. Quality is compared if
+    there are references.
     """
     from nmtprune.runs.bench.loop import BenchRun
     from nmtprune.runs.bench.loop import bench as run_bench
@@ -139,7 +161,7 @@ def bench(output_format: str, **flags: Any) -> None:
 
 
 def _synthetic(flags: dict[str, Any], seed: int) -> "Synthetic | None":
-    """What is to be made up; takes its options out of those of the command.
+    """The models and sentences to generate; takes their options out of the command's.
 
     Raises:
         UsageError: options that do not go together.
@@ -149,11 +171,11 @@ def _synthetic(flags: dict[str, Any], seed: int) -> "Synthetic | None":
     if shape is None:
         faults = [f"{spelled(name)} goes with --synthetic" for name in given(_SYNTHETIC)]
         if not flags["checkpoints"]:
-            faults.append("name at least one CHECKPOINT, or --synthetic SHAPE")
+            faults.append("name at least one CHECKPOINT, or give --synthetic SHAPE")
         refuse(faults)
         return None
     if flags["checkpoints"] or flags["data"] is not None:
-        raise UsageError("--synthetic makes up models and sentences: name no CHECKPOINT and no data")
+        raise UsageError("--synthetic generates models and sentences: leave out CHECKPOINT and the data options")
     from nmtprune.runs.bench.synthetic import Shape, Synthetic
 
     return Synthetic(Shape.parse(shape), **options, seed=seed)
@@ -169,7 +191,7 @@ def _made_up(made: "Synthetic", folder: Path, flags: dict[str, Any]) -> dict[str
 
 
 def emit_text(found: "BenchFile") -> None:
-    """Two tables, of the models and of their speed, and what noise leaves open."""
+    """Two tables, of the models and of their speed, and the ratios that are within the noise."""
     threads = f", {found.threads} threads" if found.threads else ""
     click.echo(f"{found.data}: {found.sentences} sentences, engine {found.engine}{threads}")
     if found.signature is not None:
@@ -177,12 +199,15 @@ def emit_text(found: "BenchFile") -> None:
     quality = ("BLEU", "change", "95% interval", "p") if found.signature is not None else ()
     emit_table(("model", "heads", "parameters", "tensors MB", "file MB", "latency ms", *quality), _models(found))
     emit_table(
-        ("model", "batch", "sentences/s", "words/s", "ratio", "interval", "predicted", "arrives", "peak MB"),
+        ("model", "batch", "sentences/s", "words/s", "ratio", "interval", "predicted", "achieved", "peak MB"),
         _speeds(found),
     )
     noisy = [f"{model.name} at {timing.batch_size}" for model in found.models[1:] for timing in model.noisy]
     if noisy:
-        click.echo(f"too noisy to tell from 1 with {found.repeat} rounds: {', '.join(noisy)} (--repeat takes more)")
+        click.echo(
+            f"difference from 1 is within the noise of {found.repeat} rounds: {', '.join(noisy)} (use a higher "
+            f"--repeat)"
+        )
 
 
 def _models(found: "BenchFile") -> Iterator[tuple[str | int | None, ...]]:
@@ -203,10 +228,10 @@ def _speeds(found: "BenchFile") -> Iterator[tuple[str | int | None, ...]]:
     for model in found.models:
         for timing in model.timings:
             ratio, gain = timing.ratio, timing.predicted - 1
-            arrives = f"{max(0.0, ratio.median - 1) / gain:.0%}" if model is not found.models[0] and gain > 0 else ""
+            achieved = f"{max(0.0, ratio.median - 1) / gain:.0%}" if model is not found.models[0] and gain > 0 else ""
             yield (
                 model.name, timing.batch_size, f"{timing.sentences_per_second.median:.1f}",
                 f"{timing.words_per_second.median:.0f}", f"{ratio.median:.3f}",
-                f"{ratio.low:.3f} to {ratio.high:.3f}", f"{timing.predicted:.3f}", arrives,
+                f"{ratio.low:.3f} to {ratio.high:.3f}", f"{timing.predicted:.3f}", achieved,
                 "" if timing.peak_bytes is None else f"{timing.peak_bytes / 1e6:.0f}",
             )  # fmt: skip

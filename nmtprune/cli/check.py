@@ -16,6 +16,7 @@ from nmtprune.cli.options import (
     spelled,
     verbosity_options,
 )
+from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress import progress
 from nmtprune.cli.render import emit_json, emit_tsv
 from nmtprune.cli.search_options import beam_options, engine_options
@@ -29,26 +30,52 @@ _OF_SPEED = ("repeat",)
 
 
 @click.command(
+    cls=PanelCommand,
     epilog="Example: nmtprune check slim.pt --baseline checkpoint_best.pt --data-bin data-bin --subset test "
     "--max-drop 0.5 --significant --min-speedup 1.1 --max-size 80",
     short_help="Pass or fail a model against a baseline: quality, speed, size.",
 )
 @checkpoint_argument
-@click.option("--baseline", type=click.Path(path_type=Path), required=True, help="The model that it is compared with.")
+@panel_option(
+    Panel.MODEL,
+    "--baseline",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Model that CHECKPOINT is compared with.",
+)
 @data_options
-@click.option("--max-drop", type=float, metavar="X", help="So many points of the metric it may be worse.")
-@click.option(
+@panel_option(
+    Panel.CONDITIONS, "--max-drop", type=float, metavar="X", help="Largest allowed drop, in points of the metric."
+)
+@panel_option(
+    Panel.CONDITIONS,
     "--significant",
     is_flag=True,
-    help="With --max-drop: a test of non-inferiority: the lower end of the change's 95 % interval must be above -X.",
+    help="With --max-drop X, test non-inferiority: the lower end of the 95 % interval of the change must be above -X.",
 )
-@click.option("--min-speedup", type=float, metavar="X", help="So many times as fast it must be, noise allowed for.")
-@click.option(
-    "--max-size", type=float, metavar="PERCENT", help="Bytes of its tensors, of those of the baseline, at most."
+@panel_option(
+    Panel.CONDITIONS,
+    "--min-speedup",
+    type=float,
+    metavar="X",
+    help="Smallest required speed-up; the whole confidence interval must lie above it.",
+)
+@panel_option(
+    Panel.CONDITIONS,
+    "--max-size",
+    type=float,
+    metavar="PERCENT",
+    help="Largest allowed model size, in percent of the baseline's tensor bytes.",
 )
 @beam_options
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, metavar="N", help="Sentences per batch."
+@panel_option(
+    Panel.ENGINE,
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    metavar="N",
+    help="Sentences per batch.",
 )
 @repeat_option
 @quality_option
@@ -59,9 +86,9 @@ _OF_SPEED = ("repeat",)
 @format_option
 @verbosity_options
 def check(output_format: str, **flags: Any) -> None:
-    """Say whether CHECKPOINT may take the place of the baseline: exit code 0 if every condition is met, else 7.
+    """Check whether CHECKPOINT may replace the baseline: exit code 0 if every condition is met, else 7.
 
-    Only conditions that are given are checked, and all of them before it answers; one line for each.
+    Only the given conditions are checked: all of them, even if the first one fails, with one line of output for each.
     """
     from nmtprune.runs.check import CheckRun
     from nmtprune.runs.check import check as run_check

@@ -8,6 +8,7 @@ import click
 
 from nmtprune.cli.measure_options import few_sentences_option
 from nmtprune.cli.options import force_option, format_option, say, verbosity_options
+from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.render import emit_json, emit_tsv
 
 if TYPE_CHECKING:
@@ -16,12 +17,19 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    cls=PanelCommand,
     epilog="Example: nmtprune compare valid.json test2017.json --plot heads.png",
-    short_help="Correlation of two score files over heads.",
+    short_help="Correlate two score files over heads.",
 )
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
-@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw the heads as a scatter plot (PNG).")
+@panel_option(
+    Panel.OUTPUT,
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a scatter plot of the heads (PNG).",
+)
 @few_sentences_option
 @force_option
 @format_option
@@ -31,8 +39,8 @@ def compare(
 ) -> None:
     """Correlate the scores of FIRST and SECOND over heads: Pearson's r, Spearman's rho and their p-values.
 
-    Both must score the same heads in the same mode; the metric and the data may differ. Heads that matter on one
-    domain mostly matter on another too (Michel et al. 2019, section 3.4, figure 2).
+    Both files must score the same heads in the same mode; the metric and the data may differ. Heads that matter in one
+    domain mostly matter in another, too (Michel et al. 2019, section 3.4, figure 2).
     """
     from nmtprune.evaluate.correlation import correlate
     from nmtprune.files import atomic_output, check_output
@@ -57,7 +65,7 @@ def compare(
 
 
 def _check_sentences(name: str, scores: "Scores", *, allowed: bool) -> None:
-    """Say where scores come from few sentences; files that do not tell how many are taken as they are."""
+    """Warn of scores from few sentences; files without a number of sentences are accepted."""
     from nmtprune.runs.baseline import check_sentences
 
     sentences = scores.baseline.get("sentences")

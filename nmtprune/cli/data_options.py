@@ -10,6 +10,7 @@ import click
 
 from nmtprune.cli.decoder_settings import decoder_config_option, decoder_settings
 from nmtprune.cli.options import model_of, say
+from nmtprune.cli.panels import Panel, panel_option
 from nmtprune.data.options import DEFAULT_SUBSET, TRAINING_SUBSET, DataOptions
 from nmtprune.data.subwords import POST_PROCESSES, TOKENIZERS
 from nmtprune.data.text import STDIN
@@ -23,7 +24,7 @@ _PATH_OR_STDIN = click.Path(path_type=Path, allow_dash=True)
 
 
 class _OneOfSeveral(click.Path):
-    """A path of an option that may be repeated; its environment variable holds one path, colons and all."""
+    """A path of an option that may be repeated; its environment variable is one path, which may contain colons."""
 
     def split_envvar_value(self, rv: str) -> tuple[str, ...]:
         """The whole value."""
@@ -33,90 +34,150 @@ class _OneOfSeveral(click.Path):
 _REFERENCES = _OneOfSeveral(path_type=Path, allow_dash=True)
 _FIELDS = tuple(field.name for field in fields(DataOptions))
 
-_DATA_BIN = click.option(
-    "--data-bin", type=_PATH, metavar="DIR", help="Folder of fairseq-preprocess: dictionaries and binarized subsets."
+_DATA_BIN = panel_option(
+    Panel.DATA,
+    "--data-bin",
+    type=_PATH,
+    metavar="DIR",
+    help="Folder written by fairseq-preprocess: dictionaries and binarized subsets.",
 )
-_SUBSET = click.option(
-    "--subset", metavar="NAME[,NAME...]", show_default=DEFAULT_SUBSET, help="Binarized subset; several are joined."
+_SUBSET = panel_option(
+    Panel.DATA,
+    "--subset",
+    metavar="NAME[,NAME...]",
+    show_default=DEFAULT_SUBSET,
+    help="Binarized subset of --data-bin; several are joined.",
 )
-_SOURCE = click.option(
-    "--source", type=_PATH_OR_STDIN, metavar="FILE", help="Raw text instead of a subset: a sentence per line, also .gz."
+_SOURCE = panel_option(
+    Panel.DATA,
+    "--source",
+    type=_PATH_OR_STDIN,
+    metavar="FILE",
+    help="Raw text instead of a subset, one sentence per line; may be gzipped (.gz).",
 )
-_REFERENCE = click.option(
+_REFERENCE = panel_option(
+    Panel.DATA,
     "--reference",
     type=_REFERENCES,
     multiple=True,
     metavar="FILE",
-    help="Raw reference translations, one per sentence. Repeat it for several references of each sentence, which BLEU "
-    "and chrF then count as sacrebleu does.",
+    help="Raw reference translations, one per line. Repeat the option if sentences have several references; BLEU and "
+    "chrF then use all of them, as sacrebleu does.",
 )
-_VOCABS = click.option(
+_VOCABS = panel_option(
+    Panel.DATA,
     "--vocabs",
     type=(click.Path(path_type=Path), click.Path(path_type=Path)),
     metavar="A B",
-    show_default="those that the file of --decoder-config names",
-    help="Source and target vocabulary of a Marian model (.spm, .yml, .yaml, .json, or text with a symbol per line) "
-    "instead of --data-bin; with raw text.",
+    show_default="those named in --decoder-config",
+    help="Source and target vocabulary of a Marian model (.spm, .yml, .yaml, .json, or text with one symbol per "
+    "line), with raw text instead of --data-bin.",
 )
 _LANGUAGES = (
-    click.option("-s", "--source-lang", metavar="LANG", help="Source language, where the data leaves it open."),
-    click.option("-t", "--target-lang", metavar="LANG", help="Target language, likewise."),
+    panel_option(
+        Panel.DATA,
+        "-s",
+        "--source-lang",
+        metavar="LANG",
+        help="Source language, if it cannot be inferred from the data.",
+    ),
+    panel_option(
+        Panel.DATA,
+        "-t",
+        "--target-lang",
+        metavar="LANG",
+        help="Target language, if it cannot be inferred from the data.",
+    ),
 )
 _SUBWORDS = (
-    click.option("--sentencepiece", type=_PATH, metavar="MODEL", help="SentencePiece model of both languages."),
-    click.option("--bpe-codes", type=_PATH, metavar="FILE", help="subword-nmt or fastBPE codes of both languages."),
-    click.option(
+    panel_option(
+        Panel.TEXT, "--sentencepiece", type=_PATH, metavar="MODEL", help="SentencePiece model for both languages."
+    ),
+    panel_option(
+        Panel.TEXT,
+        "--bpe-codes",
+        type=_PATH,
+        metavar="FILE",
+        help="BPE codes of subword-nmt or fastBPE for both languages.",
+    ),
+    panel_option(
+        Panel.TEXT,
         "--source-sentencepiece",
         type=_PATH,
         metavar="MODEL",
-        help="SentencePiece model of the source language alone, where each language has its own.",
+        help="SentencePiece model for the source language, if each language has its own.",
     ),
-    click.option(
+    panel_option(
+        Panel.TEXT,
         "--target-sentencepiece",
         type=_PATH,
         metavar="MODEL",
-        help="SentencePiece model of the target language alone: splits references and joins translations.",
+        help="SentencePiece model for the target language: splits references and joins translations.",
     ),
-    click.option("--source-bpe-codes", type=_PATH, metavar="FILE", help="BPE codes of the source language alone."),
-    click.option("--target-bpe-codes", type=_PATH, metavar="FILE", help="BPE codes of the target language alone."),
+    panel_option(
+        Panel.TEXT,
+        "--source-bpe-codes",
+        type=_PATH,
+        metavar="FILE",
+        help="BPE codes for the source language, if each language has its own.",
+    ),
+    panel_option(
+        Panel.TEXT,
+        "--target-bpe-codes",
+        type=_PATH,
+        metavar="FILE",
+        help="BPE codes for the target language, if each language has its own.",
+    ),
 )
 _TEXT = (
-    click.option(
+    panel_option(
+        Panel.TEXT,
         "--post-process",
         type=click.Choice(POST_PROCESSES),
         metavar="METHOD",
-        help=f"How subwords become words, as in fairseq: {', '.join(dict.fromkeys(map(str.strip, POST_PROCESSES)))}. "
-        "Without it: as the target's subword model or the dictionary's symbols suggest. With --source and no subword "
-        "model: the text is segmented already.",
+        help=f"How to join subwords into words, as in fairseq: "
+        f"{', '.join(dict.fromkeys(map(str.strip, POST_PROCESSES)))}. Default: inferred from the target's subword "
+        f"model or from the symbols of the dictionary. With --source and no subword model, the text must already be "
+        f"segmented.",
     ),
-    click.option(
-        "--tokenizer", type=click.Choice(TOKENIZERS), help="Tokenize raw source text and detokenize translations."
+    panel_option(
+        Panel.TEXT,
+        "--tokenizer",
+        type=click.Choice(TOKENIZERS),
+        help="Tokenize raw source text and detokenize translations.",
     ),
-    click.option(
+    panel_option(
+        Panel.TEXT,
         "--moses-no-dash-splits",
         is_flag=True,
-        help="Let --tokenizer moses keep hyphenated words whole, as tokenizer.perl does without -a.",
+        help="Make --tokenizer moses keep hyphenated words whole, as tokenizer.perl does without -a.",
     ),
-    click.option(
+    panel_option(
+        Panel.TEXT,
         "--moses-no-escape",
         is_flag=True,
-        help="Let --tokenizer moses write & < > ' \" [ ] | as they are, as tokenizer.perl does with -no-escape.",
+        help="Make --tokenizer moses write & < > ' \" [ ] | unescaped, as tokenizer.perl does with -no-escape.",
     ),
-    click.option(
-        "--lowercase-source", is_flag=True, help="Lower-case raw source text, for models of lower-cased text."
+    panel_option(
+        Panel.TEXT,
+        "--lowercase-source",
+        is_flag=True,
+        help="Lower-case raw source text, for models trained on lower-cased text.",
     ),
-    click.option(
+    panel_option(
+        Panel.DATA,
         "--skip-invalid-size-inputs-valid-test",
         "skip_invalid",
         is_flag=True,
-        help="Leave out sentences that are longer than the model's positions, instead of refusing them.",
+        help="Leave out sentences that are longer than the model allows, instead of stopping with an error.",
     ),
 )
 
-_LOWERCASE_TARGET = click.option(
+_LOWERCASE_TARGET = panel_option(
+    Panel.TEXT,
     "--lowercase-target",
     is_flag=True,
-    help="Lower-case raw references where they become token ids (losses, importance, confidence).",
+    help="Lower-case raw references where they are turned into token ids (losses, importance, confidence).",
 )
 
 
@@ -132,21 +193,24 @@ def data_options(command: F) -> F:
 
 def translation_data_options(command: F) -> F:
     """DATA for commands that translate: no reference; text from standard input unless a file or a subset is named."""
-    source = click.option(
+    source = panel_option(
+        Panel.DATA,
         "--source",
         type=_PATH_OR_STDIN,
         metavar="FILE",
         show_default="standard input",
-        help="Raw text, one sentence per line, also .gz; '-' is standard input.",
+        help="Raw text, one sentence per line; may be gzipped (.gz); '-' is standard input.",
     )
-    subset = click.option("--subset", metavar="NAME[,NAME...]", help="A binarized subset instead of raw text.")
+    subset = panel_option(
+        Panel.DATA, "--subset", metavar="NAME[,NAME...]", help="Binarized subset of --data-bin instead of raw text."
+    )
     options = (_DATA_BIN, source, subset, _VOCABS, decoder_config_option, *_LANGUAGES, *_SUBWORDS, *_TEXT)
     decorated: F = _add(_collecting(command, default_source=STDIN), options)
     return decorated
 
 
 def with_test_data(command: F) -> F:
-    """TEST DATA beside DATA: the command receives ``test_data`` too, a `DataOptions` or None.
+    """TEST DATA in addition to DATA: the command receives ``test_data`` too, a `DataOptions` or None.
 
     Stands below `data_options` in the list of decorators.
     """
@@ -157,14 +221,26 @@ def with_test_data(command: F) -> F:
         return command(*args, **values, test_data=_test_data_of(values["data"], subset, source, reference))
 
     options = (
-        click.option("--test-subset", metavar="NAME[,NAME...]", help="Binarized subset to report on."),
-        click.option("--test-source", type=_PATH_OR_STDIN, metavar="FILE", help="Raw text to report on instead."),
-        click.option(
+        panel_option(
+            Panel.TEST_DATA,
+            "--test-subset",
+            metavar="NAME[,NAME...]",
+            help="Binarized subset of --data-bin for the reported results.",
+        ),
+        panel_option(
+            Panel.TEST_DATA,
+            "--test-source",
+            type=_PATH_OR_STDIN,
+            metavar="FILE",
+            help="Raw text for the reported results, instead of a subset.",
+        ),
+        panel_option(
+            Panel.TEST_DATA,
             "--test-reference",
             type=_REFERENCES,
             multiple=True,
             metavar="FILE",
-            help="Its references; repeat it likewise.",
+            help="References of --test-source. Repeat the option if sentences have several references.",
         ),
     )
     decorated: F = _add(wrapper, options)
@@ -172,7 +248,7 @@ def with_test_data(command: F) -> F:
 
 
 def with_importance_data(command: F) -> F:
-    """Sentences for importance beside DATA: the command receives ``importance_data`` too, a `DataOptions`.
+    """Sentences for importance in addition to DATA: the command receives ``importance_data`` too, a `DataOptions`.
 
     Stands below `data_options` in the list of decorators.
     """
@@ -184,14 +260,27 @@ def with_importance_data(command: F) -> F:
         return command(*args, **values, importance_data=found)
 
     options = (
-        click.option(
+        panel_option(
+            Panel.IMPORTANCE,
             "--importance-subset",
             metavar="NAME",
             show_default=TRAINING_SUBSET,
-            help="Binarized subset in --data-bin on which importance is measured.",
+            help="Binarized subset of --data-bin on which importance is measured.",
         ),
-        click.option("--importance-source", type=_PATH_OR_STDIN, metavar="FILE", help="Raw text instead of a subset."),
-        click.option("--importance-reference", type=_PATH_OR_STDIN, metavar="FILE", help="Its reference translations."),
+        panel_option(
+            Panel.IMPORTANCE,
+            "--importance-source",
+            type=_PATH_OR_STDIN,
+            metavar="FILE",
+            help="Raw text on which importance is measured, instead of a subset.",
+        ),
+        panel_option(
+            Panel.IMPORTANCE,
+            "--importance-reference",
+            type=_PATH_OR_STDIN,
+            metavar="FILE",
+            help="Reference translations of --importance-source.",
+        ),
     )
     decorated: F = _add(wrapper, options)
     return decorated
@@ -202,13 +291,13 @@ def _importance_data_of(
 ) -> DataOptions:
     """A subset of the folder (all shards of a training set, as fairseq joins them) or raw text, less long sentences."""
     if subset is not None and source is not None:
-        raise UsageError("importance: --importance-subset and --importance-source exclude each other")
+        raise UsageError("importance: give --importance-subset or --importance-source, not both")
     if (source is None) != (reference is None):
         raise UsageError("importance: --importance-source FILE and --importance-reference FILE go together")
     if source is not None and reference is not None:
         return replace(data, subset=None, source=source, reference=(reference,), skip_invalid=True)
     if data.vocabs is not None and subset is not None:
-        raise UsageError("importance: --importance-subset names binarized data, which goes with --data-bin DIR")
+        raise UsageError("importance: --importance-subset names binarized data and needs --data-bin DIR")
     if data.vocabs is not None:
         return data  # a Marian model has no training set at hand: the sentences of DATA
     if data.data_bin is None:
@@ -245,7 +334,7 @@ def _test_data_of(
     data: DataOptions, subset: str | None, source: Path | None, reference: tuple[Path, ...]
 ) -> DataOptions | None:
     if subset is not None and source is not None:
-        raise UsageError("test data: --test-subset and --test-source exclude each other")
+        raise UsageError("test data: give --test-subset or --test-source, not both")
     if source is not None and not reference:
         raise UsageError("test data: --test-source needs --test-reference FILE")
     if subset is None and source is None:

@@ -8,6 +8,7 @@ import click
 
 from nmtprune.architecture import KINDS
 from nmtprune.cli.options import format_option, say, verbosity_options
+from nmtprune.cli.panels import PanelCommand
 from nmtprune.cli.render import Cell, emit_json, emit_table, emit_tsv
 
 if TYPE_CHECKING:
@@ -15,26 +16,27 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    cls=PanelCommand,
     epilog="Example: nmtprune drift slim.pt finetuned/checkpoint_last.pt --format tsv",
-    short_help="Weight change per head between two checkpoints.",
+    short_help="Show the weight change of each head between two checkpoints.",
 )
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
 @format_option
 @verbosity_options
 def drift(before: Path, after: Path, output_format: str) -> None:
-    """Mean absolute change of the query, key and value weights of every head from BEFORE to AFTER.
+    """Show the mean absolute change of the query, key and value weights of each head from BEFORE to AFTER.
 
-    Both are checkpoints of the same shape, or slim ones cut from it: heads are matched and named by their ids in the
-    root checkpoint, and a head that one of the two has lost is left out. The table shows the mean over the three
-    matrices, json and tsv each of them.
+    Both are checkpoints of the same shape, or slim ones cut from such a checkpoint. Heads are matched and named by
+    their ids in the root checkpoint; a head that is missing in one of the two is left out. The table shows the mean
+    over the three matrices; json and tsv list each matrix.
     """
     from nmtprune.formats import load
     from nmtprune.methods.drift import drift as compare
 
     found = compare(load(before), load(after))
     if not found.related:
-        say("one of the checkpoints was cut from other weights than the other descends from: only their shapes agree")
+        say("the two checkpoints do not descend from the same weights: only their shapes agree")
     rows = [{**asdict(entry), "head": str(entry.head)} for entry in found.heads]
     if output_format == "json":
         emit_json({"before": str(before), "after": str(after), "heads": rows})

@@ -14,6 +14,7 @@ from nmtprune.cli.options import (
     say,
     verbosity_options,
 )
+from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress import Notes
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
 
@@ -27,41 +28,57 @@ _QUANTIZATIONS = (
 
 
 @click.command(
+    cls=PanelCommand,
     epilog="Example: nmtprune export slim.pt --data-bin data-bin --to ctranslate2 --quantization int8 -o served",
     short_help="Write a full or slim model for CTranslate2, and compare translations.",
 )
 @checkpoint_argument
-@click.option("--to", "target", type=click.Choice(["ctranslate2"]), required=True, help="What the model is for.")
-@output_option("The folder to write.")
+@panel_option(
+    Panel.MODEL,
+    "--to",
+    "target",
+    type=click.Choice(["ctranslate2"]),
+    required=True,
+    help="Toolkit that the model is written for.",
+)
+@output_option("Folder to write.")
 @data_options
-@click.option(
+@panel_option(
+    Panel.MODEL,
     "--quantization",
     type=click.Choice(_QUANTIZATIONS),
     default="float32",
     show_default=True,
     metavar="TYPE",
-    help=f"How weights are stored: {', '.join(_QUANTIZATIONS)}.",
+    help=f"Data type of the stored weights: {', '.join(_QUANTIZATIONS)}.",
 )
-@click.option(
-    "--verify/--no-verify", default=True, show_default=True, help="Compare greedy translations with the native engine."
+@panel_option(
+    Panel.MODEL,
+    "--verify/--no-verify",
+    default=True,
+    show_default=True,
+    help="Compare greedy translations of the exported model with those of the native engine.",
 )
-@click.option(
+@panel_option(
+    Panel.MODEL,
     "--sentences",
     type=click.IntRange(min=1),
     default=200,
     show_default=True,
     metavar="N",
-    help="Sentences to compare: the first of --source or --subset, else of random words.",
+    help="Number of sentences to compare: the first ones of --source or --subset, or else random words.",
 )
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of the comparison.")
+@panel_option(
+    Panel.ENGINE, "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads for the comparison."
+)
 @force_option
 @format_option
 @verbosity_options
 def export(target: str, output_format: str, **flags: Any) -> None:
     """Write CHECKPOINT, full or slim, as a folder that CTranslate2 runs.
 
-    CTranslate2 has one number of heads for all modules of the encoder, and one for those of the decoder: modules with
-    fewer get heads of zeros, which cost time but change nothing.
+    CTranslate2 needs the same number of heads in all modules of the encoder, and in all modules of the decoder. Modules
+    with fewer heads get zero heads, which cost time but do not change translations.
     """
     from nmtprune.runs.export import ExportRun
     from nmtprune.runs.export import export as run_export
@@ -94,7 +111,7 @@ def _report(run: "ExportRun", found: "Exported", output_format: str) -> None:
         click.echo(f"  exported ({difference.exported_score:.4f}): {difference.exported}")
     more = len(found.differences) - _SHOWN
     if more > 0:
-        click.echo(f"and {more} more (--format json lists all)")
+        click.echo(f"and {more} more (see all with --format json)")
 
 
 def _how_to_run(run: "ExportRun") -> str:
@@ -105,4 +122,4 @@ def _how_to_run(run: "ExportRun") -> str:
     tokens = f"list of pieces of {pieces}" if pieces else "list of subwords"
     unknown = ", disable_unk=True" if run.data.vocabs else ""
     call = f"ctranslate2.Translator('{run.output}').translate_batch([TOKENS], beam_size=5{unknown})"
-    return f"run it with {call}, TOKENS a {tokens} without end-of-sentence symbol"
+    return f"run it with {call}, where TOKENS is a {tokens} without the end-of-sentence symbol"

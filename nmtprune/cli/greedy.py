@@ -24,6 +24,7 @@ from nmtprune.cli.options import (
     uniform_option,
     verbosity_options,
 )
+from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress import duration, progress
 from nmtprune.cli.render import emit_table
 from nmtprune.cli.search_options import engine_options, search_options
@@ -37,43 +38,62 @@ _ORDERS = ("importance", "importance-reestimated")
 
 
 @click.command(
+    cls=PanelCommand,
     epilog="Example: nmtprune greedy checkpoint_best.pt --data-bin data-bin --order importance --order random -o run",
-    short_help="Remove heads step by step: curves, and a plan for every step.",
+    short_help="Remove heads step by step; write curves, and a plan for each step.",
 )
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CHECKPOINT...")
 @data_options
 @with_importance_data
 @output_option(
-    "The run folder: curve.json, .tsv and .png, plans/CURVE/HEADS.json, plan.json; it keeps its state there."
+    "Run folder: gets curve.json, .tsv and .png, plans/CURVE/HEADS.json, plan.json, and the state for --resume."
 )
 @quality_option
-@click.option(
+@panel_option(
+    Panel.REMOVAL,
     "--order",
     "orders",
     multiple=True,
     default=("importance",),
     show_default="importance",
-    metavar="importance|ablation|confidence|random|FILE",
-    help="Which heads go first: those of least importance (importance-reestimated: measured again after each step), "
-    "those that masking alone hurts least, the least confident, any, or the lowest of a score file. One curve each; "
-    "repeat it.",
+    metavar="ORDER|FILE",
+    help="Removal order: importance, importance-reestimated (measured again after every step), ablation (smallest drop "
+    "when masked alone), confidence, random, or a score FILE; lowest first. Repeat the option for one curve per order.",
 )
-@click.option("--reestimate", is_flag=True, help="Measure importance again after each step, on the pruned model.")
-@click.option(
-    "--samples", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="Curves of --order random."
+@panel_option(
+    Panel.REMOVAL,
+    "--reestimate",
+    is_flag=True,
+    help="Measure importance again after every step, on the pruned model; the same as --order importance-reestimated.",
 )
-@click.option(
+@panel_option(
+    Panel.REMOVAL,
+    "--samples",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Number of curves for --order random.",
+)
+@panel_option(
+    Panel.REMOVAL,
     "--kinds",
     multiple=True,
     metavar="KINDS",
-    help="Remove heads of these kinds only: encoder,decoder,cross. Default: all there are. One curve each; repeat it.",
+    help="Remove heads of these kinds only: encoder, decoder, cross, separated by commas. Default: all. Repeat the "
+    "option for one curve per KINDS.",
 )
-@click.option("--step", default="10%", show_default=True, metavar="AMOUNT", help="Heads per step.")
-@click.option("--until", default="90%", show_default=True, metavar="AMOUNT", help="Heads removed in the end.")
-@click.option(
+@panel_option(
+    Panel.REMOVAL, "--step", default="10%", show_default=True, metavar="AMOUNT", help="Heads to remove per step."
+)
+@panel_option(
+    Panel.REMOVAL, "--until", default="90%", show_default=True, metavar="AMOUNT", help="Heads to remove in total."
+)
+@panel_option(
+    Panel.REMOVAL,
     "--max-drop",
     metavar="X|significant",
-    help="A curve ends at the first step that is more than X points below the unpruned model, or significantly below.",
+    help="End a curve at the first step that is more than X points, or significantly, worse than the unpruned model.",
 )
 @min_heads_option
 @uniform_option
@@ -88,11 +108,11 @@ _ORDERS = ("importance", "importance-reestimated")
 @format_option
 @verbosity_options
 def greedy(output_format: str, **flags: Any) -> None:
-    """Remove the heads of CHECKPOINT that matter least, step by step, and measure what is left on DATA.
+    """Remove the least important heads of CHECKPOINT step by step, and measure each smaller model on DATA.
 
-    AMOUNT is a percentage of the heads of the selected kinds or a number of heads, met exactly (Michel et al. 2019,
-    section 4). RUN/plan.json is the last plan of the first curve within --max-drop: nmtprune slim applies it. Several
-    CHECKPOINTs, of one training run for example, give one curve each.
+    AMOUNT is a percentage of the heads of the selected kinds, or a number of heads; it is met exactly (Michel et al.
+    2019, section 4). RUN/plan.json is the last plan of the first curve that is within --max-drop; nmtprune slim applies
+    it. Several CHECKPOINTs, for example of one training run, give one curve each.
     """
     from nmtprune.runs.greedy.loop import greedy as run_greedy
     from nmtprune.runs.processes import Ended
@@ -151,14 +171,16 @@ def _emit_text(result: "GreedyResult", metric: str) -> None:
         click.echo(f"\n{each.checkpoint}: {each.curve.name}")
         emit_table(columns, _rows(each, heads))
     for mean in means(result.swept):
-        click.echo(f"\n{mean.checkpoint}: random, {','.join(mean.kinds)}, mean and deviation of {mean.samples}")
+        click.echo(
+            f"\n{mean.checkpoint}: random, {','.join(mean.kinds)}, mean and standard deviation of {mean.samples} curves"
+        )
         values = zip(mean.removed, mean.means, mean.deviations, strict=True)
         emit_table(("removed", metric, "sd"), ((n, f"{value:.2f}", f"{sd:.2f}") for n, value, sd in values))
     first = result.swept[0]
     chosen = first.chosen
     click.echo(
         f"plan.json: {chosen.removed} heads removed, {chosen.removed / heads:.1%} of all, {metric} {chosen.value:.2f} "
-        f"({chosen.difference.delta:+.2f}), of {first.curve.name}"
+        f"({chosen.difference.delta:+.2f}), from curve {first.curve.name}"
     )
     click.echo(f"time {duration(result.seconds)}")
 

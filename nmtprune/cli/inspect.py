@@ -1,4 +1,4 @@
-"""`nmtprune inspect`: what a checkpoint consists of."""
+"""`nmtprune inspect`: heads, lineage and parameters of a checkpoint."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nmtprune.cli.options import checkpoint_argument, format_option, verbosity_options
+from nmtprune.cli.panels import PanelCommand
 from nmtprune.cli.render import Cell, emit_json, emit_table, emit_tsv
 
 if TYPE_CHECKING:
@@ -14,18 +15,19 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    cls=PanelCommand,
     epilog="Example: nmtprune inspect checkpoint_best.pt --format json",
-    short_help="Heads, lineage and parameters of a checkpoint.",
+    short_help="Show the heads, lineage and parameters of a checkpoint.",
 )
 @checkpoint_argument
 @format_option
 @verbosity_options
 def inspect(checkpoint: Path, output_format: str) -> None:
-    """Show the attention modules of CHECKPOINT, the heads that each has, and its parameters by part.
+    """Show the attention modules of CHECKPOINT, the heads of each module, and the number of parameters by part.
 
-    Heads are listed with their ids in the root checkpoint, from which a slim one was cut, and with what one head
-    costs in parameters. A model with weights that are NaN or infinite is shown too, and the line says so; every other
-    command refuses it.
+    Heads are listed with their ids in the root checkpoint (the one that a slim checkpoint was cut from) and with the
+    parameters per head. A model whose weights contain NaN or infinity is shown with a remark; every other command
+    refuses it.
     """
     from nmtprune.formats import load
     from nmtprune.summary import summarize
@@ -78,7 +80,7 @@ def _heads_line(summary: "Summary") -> str:
     if summary.closed_heads is not None:
         line += f", with gates: {summary.heads - summary.closed_heads} open, {summary.closed_heads} closed"
     elif summary.masked_heads:
-        line += f", {summary.masked_heads} of them masked: do not train on this file, they would grow back"
+        line += f", {summary.masked_heads} of them masked: do not train this file further, these heads would grow back"
     if summary.not_finite:
         line += f"; not finite: {summary.not_finite}: every other command refuses this model"
     return line

@@ -19,6 +19,7 @@ from nmtprune.cli.options import (
     spelled,
     verbosity_options,
 )
+from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress import duration, progress
 from nmtprune.cli.render import emit_table
 from nmtprune.cli.search_options import engine_options, search_options
@@ -30,56 +31,86 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _GATES: dict[str, tuple[Any, str]] = {
-    "l0_warmup_updates": (click.IntRange(min=0), "Lambda rises linearly from 0 over N updates."),
+    "l0_warmup_updates": (click.IntRange(min=0), "Raise lambda linearly from 0 over N updates."),
     "gate": (click.Choice(["hardconcrete", "binconcrete"]), "Distribution of the gates."),
-    "gate_init": (float, "Where log alpha starts: 2.0 opens a gate with 94 % (hardconcrete)."),
-    "gate_temperature": (float, "Beta of the concrete distribution."),
-    "gate_lr_scale": (float, "Gates learn so many times faster than weights."),
+    "gate_init": (float, "Initial log alpha; with 2.0, a hardconcrete gate is open with probability 94 %."),
+    "gate_temperature": (float, "Temperature (beta) of the concrete distribution."),
+    "gate_lr_scale": (float, "Learning rate of the gates, as a multiple of that of the weights."),
     "gate_freeze_updates": (
         click.IntRange(min=0),
-        "After N updates the gates are constants, and the weights train on.",
+        "Freeze the gates after N updates; the weights continue to train.",
     ),
-    "test_gate": (click.Choice(["hard", "soft"]), "Gates at test time: open or closed, or their values."),
-    "freeze": (click.Choice(["encoder", "decoder", "encoder,decoder"]), "What does not learn, but for its gates."),
-    "target_heads": (click.IntRange(min=0), "Leave exactly N heads: lambda is steered there."),
+    "test_gate": (
+        click.Choice(["hard", "soft"]),
+        "Gates at test time: fully open or closed (hard), or with their values (soft).",
+    ),
+    "freeze": (
+        click.Choice(["encoder", "decoder", "encoder,decoder"]),
+        "Freeze the weights of this part; its gates still learn.",
+    ),
+    "target_heads": (click.IntRange(min=0), "Keep exactly N heads; lambda is adjusted to reach that number."),
 }
 """Options that fairseq-train's plug-in has too, with its defaults: type and help."""
 
 
 def _gate_options(command: F) -> F:
-    stretch = click.option("--gate-stretch", nargs=2, type=float, metavar="GAMMA ZETA", help="Ends of the stretch.")
-    scaling = click.option("--output-scaling", is_flag=True, help="Open heads make up for closed ones (Shim et al.).")
+    stretch = panel_option(
+        Panel.GATES,
+        "--gate-stretch",
+        nargs=2,
+        type=float,
+        metavar="GAMMA ZETA",
+        help="Interval to which hardconcrete gates are stretched before they are clipped to 0 and 1.",
+    )
+    scaling = panel_option(
+        Panel.GATES,
+        "--output-scaling",
+        is_flag=True,
+        help="Scale the outputs of open heads to make up for closed ones (Shim et al. 2021).",
+    )
     decorated: Any = scaling(stretch(command))
     for name, (kind, help_text) in reversed(_GATES.items()):
-        decorated = click.option(spelled(name), type=kind, help=help_text)(decorated)
+        metavar = None if isinstance(kind, click.Choice) else "X" if kind is float else "N"
+        decorated = panel_option(Panel.GATES, spelled(name), type=kind, metavar=metavar, help=help_text)(decorated)
     found: F = decorated
     return found
 
 
 @click.command(
+    cls=PanelCommand,
     epilog="Example: nmtprune l0 checkpoint_best.pt --data-bin data-bin --l0-weight 0.02 --l0-weight 0.05 -o run "
     "-- --max-epoch 5",
-    short_help="Train gates that close heads, and cut them out.",
+    short_help="Train gates that close heads, and cut out the closed heads.",
 )
 @checkpoint_argument
 @click.argument("given", nargs=-1, type=click.UNPROCESSED, metavar="[-- FAIRSEQ-TRAIN OPTIONS]")
 @data_options
-@output_option("The run folder: plan.json, slim.pt and checkpoints (a folder per lambda), l0.json, .tsv and .png.")
-@click.option(
+@output_option(
+    "Run folder: gets plan.json, slim.pt and checkpoints (in one folder per lambda), l0.json, .tsv and .png."
+)
+@panel_option(
+    Panel.GATES,
     "--l0-weight",
     "weights",
     type=float,
     multiple=True,
     required=True,
     metavar="LAMBDA",
-    help="Weight of the expected number of open heads, beside the mean loss of a token. One run each; repeat it.",
+    help="Weight of the expected number of open heads, added to the mean loss per token. Repeat the option for one "
+    "training per lambda.",
 )
-@click.option("--kinds", metavar="KINDS", help="Gates on heads of encoder,decoder,cross. Default: all there are.")
+@panel_option(
+    Panel.GATES,
+    "--kinds",
+    metavar="KINDS",
+    help="Put gates on heads of these kinds only: encoder, decoder, cross, separated by commas. Default: all.",
+)
 @_gate_options
-@click.option(
+@panel_option(
+    Panel.GATES,
     "--best",
     is_flag=True,
-    help="Take the checkpoint of the lowest validation loss among those with the gates of the last, not the last.",
+    help="Use the checkpoint with the lowest validation loss among those with the same open gates as the last one.",
 )
 @quality_option
 @significance_options
@@ -92,10 +123,11 @@ def _gate_options(command: F) -> F:
 @format_option
 @verbosity_options
 def l0(output_format: str, **flags: Any) -> None:
-    """Train gates on the heads of a converged CHECKPOINT, cut the heads whose gates close, and measure what is left.
+    """Train gates on the heads of a converged CHECKPOINT, cut heads whose gates close, and measure the smaller model.
 
-    fairseq-train trains on --data-bin with the options after --; without them it goes on as the checkpoint was trained,
-    at its last learning rate, for 10 epochs (Voita et al. 2019, section 6; --gate binconcrete: Shim et al. 2021).
+    fairseq-train trains on --data-bin with the options after --. Without them, training continues for 10 epochs with
+    the checkpoint's settings and its last learning rate (Voita et al. 2019, section 6; --gate binconcrete: Shim et al.
+    2021).
     """
     from nmtprune.runs.l0.loop import l0 as run_l0
 

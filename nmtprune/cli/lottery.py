@@ -1,4 +1,4 @@
-"""`nmtprune lottery`: rewind and prune in a loop, then train what is left to convergence."""
+"""`nmtprune lottery`: prune and rewind in a loop, then train the remaining model to convergence."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +25,7 @@ from nmtprune.cli.options import (
     uniform_option,
     verbosity_options,
 )
+from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress import duration, progress
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
 from nmtprune.cli.search_options import engine_options, search_options
@@ -46,65 +47,112 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
 
 
 @click.command(
+    cls=PanelCommand,
     epilog="Example: nmtprune lottery --data-bin data-bin --pretrain-updates 12000 --prune-updates 8000 --until 72% "
     "--converge --control reinit --test-subset test -o run -- --arch transformer --optimizer adam --lr 0.0005 "
     "--lr-scheduler inverse_sqrt --max-tokens 4096",
-    short_help="Rewind and prune by confidence in a loop, train the winner.",
+    short_help="Prune by confidence and rewind in a loop, then train the result.",
 )
 @click.argument("given", nargs=-1, type=click.UNPROCESSED, metavar="[-- FAIRSEQ-TRAIN OPTIONS]")
 @data_options
 @with_test_data
-@output_option("The run folder: plan.json, ticket.pt, iterations/, converged/, lottery.json, .tsv, .png, state.json.")
-@click.option(
-    "--late-reset", type=click.Path(path_type=Path), metavar="CHECKPOINT", help="The late-resetting checkpoint."
+@output_option(
+    "Run folder: gets plan.json, ticket.pt, iterations/, converged/, lottery.json, .tsv and .png, state.json."
 )
-@click.option("--pretrain-updates", type=_COUNT, metavar="N", help="Train it first, from scratch, for N updates.")
-@click.option(
+@panel_option(
+    Panel.TRAINING,
+    "--late-reset",
+    type=click.Path(path_type=Path),
+    metavar="CHECKPOINT",
+    help="Late-resetting checkpoint: the one to rewind to.",
+)
+@panel_option(
+    Panel.TRAINING,
+    "--pretrain-updates",
+    type=_COUNT,
+    metavar="N",
+    help="Train the late-resetting checkpoint first, from scratch, for N updates.",
+)
+@panel_option(
+    Panel.TRAINING,
     "--prune-updates",
     type=_COUNT,
     required=True,
     metavar="N",
-    help="Updates of an iteration, from the late-resetting checkpoint on.",
+    help="Updates per iteration, starting from the late-resetting checkpoint.",
 )
-@click.option(
-    "--heads-per-iteration", type=_COUNT, metavar="K", show_default="modules / 2", help="Heads that each removes."
+@panel_option(
+    Panel.REMOVAL,
+    "--heads-per-iteration",
+    type=_COUNT,
+    metavar="K",
+    show_default="modules / 2",
+    help="Heads to remove per iteration.",
 )
-@click.option("--until", metavar="AMOUNT", help="Heads removed in the end, exactly: 72% or 104.")
-@click.option(
+@panel_option(
+    Panel.REMOVAL, "--until", metavar="AMOUNT", help="Heads to remove in total, met exactly: for example 72% or 104."
+)
+@panel_option(
+    Panel.REMOVAL,
     "--max-drop",
     metavar="X|significant",
-    help="The loop ends before an iteration whose model, after the same updates, is more than X points of the metric "
-    "below the first, or significantly below.",
+    help="End the loop before an iteration whose model, after the same number of updates, is more than X points of the "
+    "metric, or significantly, worse than the first.",
 )
-@click.option("--kinds", metavar="KINDS", help="Remove heads of encoder,decoder,cross only. Default: all there are.")
+@panel_option(
+    Panel.REMOVAL,
+    "--kinds",
+    metavar="KINDS",
+    help="Remove heads of these kinds only: encoder, decoder, cross, separated by commas. Default: all.",
+)
 @min_heads_option
 @uniform_option
-@click.option("--converge", is_flag=True, help="Train the last iteration's model to convergence, and the unpruned one.")
-@click.option("--converge-iterations", callback=_numbers, metavar="I,J,...", help="Those of these iterations too.")
-@click.option(
+@panel_option(
+    Panel.TRAINING,
+    "--converge",
+    is_flag=True,
+    help="Train the last iteration's model and the unpruned model to convergence.",
+)
+@panel_option(
+    Panel.TRAINING,
+    "--converge-iterations",
+    callback=_numbers,
+    metavar="I,J,...",
+    help="Also train the models of these iterations to convergence.",
+)
+@panel_option(
+    Panel.TRAINING,
     "--converge-updates",
     type=_COUNT,
     metavar="N",
-    help="Convergence ends at update N at the latest, those of the pretraining counted.",
+    help="Stop at update N at the latest, counting pretraining updates.",
 )
-@click.option(
+@panel_option(
+    Panel.TRAINING,
     "--patience",
     type=_COUNT,
     default=10,
     show_default=True,
     metavar="N",
-    help="Convergence ends after N validations without a better one: epochs, or --validate-interval-updates after --.",
+    help="Stop after N validations without improvement. fairseq-train validates once per epoch, unless "
+    "--validate-interval-updates follows --.",
 )
-@click.option("--reset-optimizer", is_flag=True, help="Rewound models start with empty optimizer moments.")
-@click.option(
+@panel_option(
+    Panel.TRAINING, "--reset-optimizer", is_flag=True, help="Start rewound models with empty optimizer moments."
+)
+@panel_option(
+    Panel.TRAINING,
     "--control",
     "controls",
     multiple=True,
     type=click.Choice(["reinit", "random"]),
-    help="Beside each converged model: its heads with fresh weights, or as many random heads per module. Repeat it.",
+    help="Train a control with each converged model: the same heads with fresh weights (reinit), or the same number "
+    "of random heads per module (random). Repeat the option for both.",
 )
 @confidence_options
-@click.option("--dry-run", is_flag=True, help="Check everything, print the schedule, and stop.")
+@panel_option(
+    Panel.GENERAL, "--dry-run", is_flag=True, help="Check everything and print the schedule, without training."
+)
 @quality_option
 @significance_options
 @search_options
@@ -118,8 +166,9 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
 def lottery(output_format: str, dry_run: bool, **flags: Any) -> None:
     """Train from a late-resetting checkpoint, remove the least confident heads, rewind the others, and repeat.
 
-    fairseq-train trains on --data-bin with the options after --, or as --late-reset was trained; confidence is that on
-    DATA. Converged models are measured on TEST DATA, on DATA where there are none (Behnke and Heafield 2020).
+    fairseq-train trains on --data-bin with the options after --, or else with the settings of --late-reset. Confidence
+    is measured on DATA. Converged models are measured on TEST DATA, or on DATA if no test data are given (Behnke and
+    Heafield 2020).
     """
     from nmtprune.runs.lottery.loop import lottery as run_lottery
     from nmtprune.runs.lottery.loop import schedule_of
@@ -163,12 +212,12 @@ def _emit_schedule(schedule: "Schedule", output_format: str) -> None:
     pruning = schedule.pruning_trainings * schedule.prune_updates
     click.echo(
         f"updates: pretraining {pretraining:,}, pruning {schedule.prune_updates:,} x {schedule.pruning_trainings} = "
-        f"{pruning:,}, convergence {_at_most(schedule.convergence)}, in all {_at_most(schedule.total)}"
+        f"{pruning:,}, convergence {_at_most(schedule.convergence)}, in total {_at_most(schedule.total)}"
     )
 
 
 def _at_most(updates: int | None) -> str:
-    return "until --patience ends it" if updates is None else f"{updates:,} at the most" if updates else "0"
+    return "until --patience ends it" if updates is None else f"{updates:,} at most" if updates else "0"
 
 
 def _spelled(row: tuple[str | int | float | None, ...]) -> list[str | int | None]:
@@ -186,7 +235,7 @@ def _emit_text(result: "LotteryResult", metric: str) -> None:
         click.echo(f"\n{facts['data']}: {facts['sentences']} sentences\n{facts['signature']}")
         figures = (metric, "change", "95% interval", "p", "parameters", "file MB", "words/s", "updates")
         emit_table(("model", "removed", "of all", *kinds, *figures), _converged_rows(result))
-    click.echo(f"time {duration(result.seconds)}, of the iterations {_times(result)}")
+    click.echo(f"time {duration(result.seconds)}; iterations: {_times(result)}")
 
 
 def _times(result: "LotteryResult") -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from nmtprune.cli import options
+from nmtprune.cli.panels import Panel, PanelGroup, panel_option
 from nmtprune.cli.repeats import refuse_repeats
 from nmtprune.errors import NmtpruneError
 
@@ -35,7 +36,7 @@ USAGE_ERROR = 2
 INTERRUPTED = 130
 
 
-class CommandGroup(click.Group):
+class CommandGroup(PanelGroup):
     """A group that imports a command when it is called, and prints every failure as one line with its exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -43,7 +44,7 @@ class CommandGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of a command; None for a name that there is not."""
+        """Import the module of a command; None for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name].partition(":")
@@ -55,13 +56,15 @@ class CommandGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command and its arguments, in which no option with one value may be given twice."""
+        if args and not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            _refuse_unknown(ctx, args[0])
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None and not ctx.resilient_parsing:
             refuse_repeats(ctx, command, rest)
         return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what it raises becomes one line on stderr and the documented exit code."""
+        """Run the command; an exception becomes one line on stderr and the documented exit code."""
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -95,6 +98,15 @@ class CommandGroup(click.Group):
             sys.exit(INTERRUPTED)
 
 
+def _refuse_unknown(context: click.Context, name: str) -> None:
+    """Raise UsageError for a name that is no command, with the commands of similar names."""
+    from difflib import get_close_matches
+
+    similar = [f"'{found}'" for found in get_close_matches(name, COMMANDS)]
+    hint = f" Did you mean {' or '.join(similar)}?" if similar else ""
+    raise click.UsageError(f"No such command '{name}'.{hint}", context)
+
+
 def _give_environment_variables(command: click.Command, name: str) -> None:
     """``NMTPRUNE_<COMMAND>_<OPTION>`` for every option, by the spelling that a user types."""
     for parameter in command.params:
@@ -126,16 +138,17 @@ def _print_version(context: click.Context, _parameter: click.Parameter, value: b
 @click.group(
     cls=CommandGroup,
     name="nmtprune",
-    epilog="Example: nmtprune inspect checkpoint_best.pt; nmtprune COMMAND --help has one for every command.",
+    epilog="Example: nmtprune inspect checkpoint_best.pt; nmtprune COMMAND --help shows one for each command.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-@click.option(
+@panel_option(
+    Panel.GENERAL,
     "--version",
     is_flag=True,
     is_eager=True,
     expose_value=False,
     callback=_print_version,
-    help="Versions of nmtprune and of what it runs with, and the devices there are.",
+    help="Print the versions of nmtprune and of the packages that it uses, and the available devices.",
 )
 def main() -> None:
     """Remove attention heads from translation models, and prove that nothing else changed.

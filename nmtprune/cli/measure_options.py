@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from nmtprune.cli.panels import Panel, panel_option
+
 if TYPE_CHECKING:
     from nmtprune.evaluate.significance import SignificanceTest
     from nmtprune.runs.measure import MeasureSettings
@@ -15,40 +17,51 @@ F = TypeVar("F", bound=Callable[..., Any])
 _QUALITY = ("bleu_tokenize", "lowercase", "allow_bad_baseline", "allow_few_sentences")
 _MEASURED = ("metric", "engine", "device", "threads", "search", "limits", *_QUALITY)
 
-quality_option = click.option(
-    "--metric", type=click.Choice(["bleu", "chrf"]), default="bleu", show_default=True, help="Quality."
+quality_option = panel_option(
+    Panel.QUALITY,
+    "--metric",
+    type=click.Choice(["bleu", "chrf"]),
+    default="bleu",
+    show_default=True,
+    help="Quality metric.",
 )
 
 
-repeat_option = click.option(
+repeat_option = panel_option(
+    Panel.ENGINE,
     "--repeat",
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
     metavar="N",
-    help="Rounds of timing, after one that is not counted.",
+    help="Timing rounds, after one warm-up round that is not counted.",
 )
 
 
-few_sentences_option = click.option(
-    "--allow-few-sentences", is_flag=True, help="Test significance on fewer than 10 sentences too."
+few_sentences_option = panel_option(
+    Panel.SIGNIFICANCE,
+    "--allow-few-sentences",
+    is_flag=True,
+    help="Allow significance tests on fewer than 10 sentences.",
 )
 
 
 def bleu_options(command: F) -> F:
-    """How sacrebleu counts (``bleu_tokenize``, ``lowercase``), and what comparisons may rest on (``allow_...``)."""
-    tokenize = click.option(
+    """How sacrebleu counts (``bleu_tokenize``, ``lowercase``), and which comparisons are allowed (``allow_...``)."""
+    tokenize = panel_option(
+        Panel.QUALITY,
         "--bleu-tokenize",
-        show_default="as sacrebleu chooses for the target language",
+        show_default="chosen by sacrebleu for the target language",
         metavar="NAME",
-        help="BLEU tokenizer of sacrebleu.",
+        help="Tokenizer of sacrebleu for BLEU.",
     )
-    lowercase = click.option("--lowercase", is_flag=True, help="BLEU and chrF ignore case.")
-    baseline = click.option(
+    lowercase = panel_option(Panel.QUALITY, "--lowercase", is_flag=True, help="Ignore case in BLEU and chrF.")
+    baseline = panel_option(
+        Panel.QUALITY,
         "--allow-bad-baseline",
         is_flag=True,
-        help="Go on where the baseline means nothing: BLEU below 1, chrF below 5, a loss worse than chance, most "
-        "translations empty, copied from the source or cut off, or data in the reverse of the model's direction.",
+        help="Continue even if the baseline is meaningless: BLEU below 1, chrF below 5, a loss worse than chance, most "
+        "translations empty, copied from the source or cut off, or data in the wrong translation direction.",
     )
     decorated: F = tokenize(lowercase(baseline(few_sentences_option(command))))
     return decorated
@@ -62,7 +75,7 @@ def quality_settings(flags: dict[str, Any], metric: str) -> "QualitySettings":
 
 
 def measure_settings(flags: dict[str, Any]) -> "MeasureSettings":
-    """What is measured, and how: takes its options out of those of a command."""
+    """Settings of the measurement; removes their options from those of a command."""
     from nmtprune.runs.measure import MeasureSettings
 
     return MeasureSettings(**{name: flags.pop(name) for name in _MEASURED})

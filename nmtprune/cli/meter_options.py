@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
+from nmtprune.cli.panels import Panel, panel_option
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 IMPORTANCE_NAMES = ("importance_unit", "importance_normalize", "importance_sentences", "label_smoothing")
@@ -13,7 +15,7 @@ CONFIDENCE_NAMES = ("confidence_on", "exclude_eos")
 
 
 def meter_options(*, sentences: int | None) -> Callable[[F], F]:
-    """The command receives ``meters``, a `MeterSettings`; `sentences` is how many importance takes by default."""
+    """The command receives ``meters``, a `MeterSettings`; `sentences` is the default number for importance."""
     names = (*IMPORTANCE_NAMES, *CONFIDENCE_NAMES)
 
     def decorate(command: F) -> F:
@@ -44,47 +46,57 @@ def _collecting(command: F, names: Iterable[str], options: list[Callable[[Any], 
 
 def _importance(sentences: int | None) -> list[Callable[[Any], Any]]:
     return [
-        click.option(
+        panel_option(
+            Panel.IMPORTANCE,
             "--importance-unit",
             type=click.Choice(["sentence", "token"]),
             default="sentence",
             show_default=True,
-            help="What the absolute value is taken of: a derivative per sentence (the paper's formula), or one per "
-            "query token (its authors' code).",
+            help="Take the absolute value of one derivative per sentence (the formula in the paper), or of one per "
+            "query token (the code of its authors).",
         ),
-        click.option(
+        panel_option(
+            Panel.IMPORTANCE,
             "--importance-normalize",
             type=click.Choice(["layer", "none"]),
             default="layer",
             show_default=True,
-            help="Divide importance by its l2 norm per module, or not.",
+            help="Divide importance by its l2 norm within each module (layer), or use it as it is (none).",
         ),
-        click.option(
+        panel_option(
+            Panel.IMPORTANCE,
             "--importance-sentences",
             type=click.IntRange(min=1),
             default=sentences,
             show_default="all" if sentences is None else True,
             metavar="N",
-            help="Measure importance on N sentences, drawn with --seed.",
+            help="Measure importance on N sentences, chosen at random with --seed.",
         ),
-        click.option(
+        panel_option(
+            Panel.IMPORTANCE,
             "--label-smoothing",
             type=float,
             metavar="X",
-            show_default="as the checkpoint was trained",
-            help="Of the loss whose derivatives importance is.",
+            show_default="the value in training",
+            help="Label smoothing of the loss that is differentiated for importance.",
         ),
     ]
 
 
 def _confidence() -> list[Callable[[Any], Any]]:
     return [
-        click.option(
+        panel_option(
+            Panel.CONFIDENCE,
             "--confidence-on",
             type=click.Choice(["references", "translations"]),
             default="references",
             show_default=True,
-            help="What confidence feeds to the decoder.",
+            help="Measure confidence with the references or with the model's own translations as decoder input.",
         ),
-        click.option("--exclude-eos", is_flag=True, help="Confidence leaves out end-of-sentence positions."),
+        panel_option(
+            Panel.CONFIDENCE,
+            "--exclude-eos",
+            is_flag=True,
+            help="Leave out end-of-sentence positions when measuring confidence.",
+        ),
     ]

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from nmtprune.cli.panels import Panel, panel_option
 from nmtprune.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,81 +33,108 @@ def _set_verbosity(level: int) -> Callable[[click.Context, click.Parameter, bool
 
 def verbosity_options(command: F) -> F:
     """-q and -v; read them with `verbosity`."""
-    quiet = click.option(
-        "-q", "--quiet", is_flag=True, expose_value=False, callback=_set_verbosity(-1), help="Only results and errors."
+    quiet = panel_option(
+        Panel.GENERAL,
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=_set_verbosity(-1),
+        help="Print only results and errors.",
     )
-    verbose = click.option(
-        "-v", "--verbose", is_flag=True, expose_value=False, callback=_set_verbosity(1), help="More detail; tracebacks."
+    verbose = panel_option(
+        Panel.GENERAL,
+        "-v",
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=_set_verbosity(1),
+        help="Print more detail, and tracebacks of errors.",
     )
     return quiet(verbose(command))
 
 
 checkpoint_argument = click.argument("checkpoint", type=click.Path(path_type=Path))
 
-format_option = click.option(
+format_option = panel_option(
+    Panel.OUTPUT,
     "--format",
     "output_format",
     type=click.Choice(["text", "json", "tsv"]),
     default="text",
     show_default=True,
-    help="Form of the result on stdout; json and tsv keep full precision.",
+    help="Format of the result on stdout; json and tsv keep full precision.",
 )
 
-resume_option = click.option(
-    "--resume", is_flag=True, help="Go on where an interrupted run with the same settings stopped."
+resume_option = panel_option(
+    Panel.OUTPUT, "--resume", is_flag=True, help="Continue an interrupted run that had the same settings."
 )
 
-force_option = click.option("--force", is_flag=True, help="Replace the output if it exists.")
+force_option = panel_option(Panel.OUTPUT, "--force", is_flag=True, help="Replace the output if it exists.")
 
-seed_option = click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="0 is a seed too.")
+seed_option = panel_option(
+    Panel.GENERAL, "--seed", type=click.IntRange(min=0), default=1, show_default=True, metavar="N", help="Random seed."
+)
 
 
 def resamples_value(_context: click.Context, _parameter: click.Parameter, value: str) -> str | int:
-    """``auto`` or a number from 1 on."""
+    """``auto`` or a whole number above 0."""
     if value == "auto":
         return value
     if not value.isascii() or not value.isdigit() or int(value) < 1:
-        raise click.BadParameter(f"'{value}' is neither auto nor a number from 1 on.")
+        raise click.BadParameter(f"'{value}' is neither auto nor a whole number above 0.")
     return int(value)
 
 
-resamples_option = click.option(
+resamples_option = panel_option(
+    Panel.SIGNIFICANCE,
     "--resamples",
     callback=resamples_value,
     default="auto",
     show_default=True,
     metavar="auto|N",
-    help="Bootstrap resamples. auto: 10000, or more where alpha asks for them.",
+    help="Number of bootstrap resamples; auto: 10000, or more if alpha requires more.",
 )
 
 
 def significance_options(command: F) -> F:
     """How single differences are tested: ``resamples`` and ``alpha``."""
-    alpha = click.option("--alpha", type=float, default=0.01, show_default=True, help="Significant is a p below it.")
+    alpha = panel_option(
+        Panel.SIGNIFICANCE,
+        "--alpha",
+        type=float,
+        default=0.01,
+        show_default=True,
+        metavar="X",
+        help="Significance level.",
+    )
     return resamples_option(alpha(command))
 
 
-min_heads_option = click.option(
+min_heads_option = panel_option(
+    Panel.REMOVAL,
     "--min-heads-per-module",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
     metavar="N",
-    help="Leave at least N heads in every module.",
+    help="Keep at least N heads in every module.",
 )
 
 
-uniform_option = click.option(
+uniform_option = panel_option(
+    Panel.REMOVAL,
     "--uniform",
     is_flag=True,
-    help="All layers of a stack (the encoder; the decoder, self and cross together) keep the same number of heads, at "
-    "least one. A percentage then means the nearest number that can be reached.",
+    help="Keep the same number of heads, at least one, in all layers of a stack (the encoder; the decoder, self- and "
+    "cross-attention together). A percentage then means the nearest possible number of heads.",
 )
 
 
 def output_option(help_text: str, *, default: str | None = None) -> Callable[[F], F]:
     """-o/--output PATH, required where there is no default."""
-    return click.option(
+    return panel_option(
+        Panel.OUTPUT,
         "-o",
         "--output",
         type=click.Path(path_type=Path, allow_dash=True),
@@ -118,7 +146,7 @@ def output_option(help_text: str, *, default: str | None = None) -> Callable[[F]
 
 
 def say(message: str) -> None:
-    """A line for people on stderr, silent after -q."""
+    """Print a line for people on stderr, unless -q is given."""
     if verbosity() >= 0:
         click.echo(message, err=True)
 
@@ -129,7 +157,7 @@ def spelled(name: str) -> str:
 
 
 def given(names: Iterable[str]) -> list[str]:
-    """Those of the parameters that the user gave, in the command line or the environment."""
+    """The parameters, of those named, that the user gave on the command line or in the environment."""
     context = click.get_current_context()
     return [name for name in names if context.get_parameter_source(name) in _GIVEN]
 

@@ -20,6 +20,7 @@ from nmtprune.cli.options import (
     uniform_option,
     verbosity_options,
 )
+from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.render import emit_json, emit_tsv
 from nmtprune.errors import UsageError
 
@@ -35,7 +36,7 @@ DRAWN = ("keep", "random")
 
 @dataclass(frozen=True)
 class PlanSettings:
-    """What the options of `plan` ask for; one of FORMS is given, the others are None."""
+    """Settings of a `plan` run; one of FORMS is given, the others are None."""
 
     keep: str | None
     remove: str | None
@@ -71,57 +72,70 @@ class PlanSettings:
             if used and chosen and not set(chosen) & set(forms):
                 faults.append(f"{option} goes with {' and '.join(map(_option, forms))}, not with {_option(chosen[0])}")
         if self.uniform and self.per not in (None, "model"):
-            faults.append("--uniform divides AMOUNT among stacks: it goes with --per model only")
+            faults.append("--uniform divides AMOUNT among the stacks: it goes with --per model only")
         if faults:
             raise UsageError("; ".join(faults), faults)
 
 
 @click.command(
+    cls=PanelCommand,
     epilog="Example: nmtprune plan checkpoint_best.pt --random 25% -o plan.json",
-    short_help="Decide which heads of a checkpoint stay.",
+    short_help="Decide which heads of a checkpoint to keep.",
 )
 @checkpoint_argument
-@click.option(
+@panel_option(
+    Panel.REMOVAL,
     "--keep",
     metavar="PATTERN",
-    help="Heads to keep: in each layer, 'encoder=777322 cross=12,10,8,8,4,4' (a digit a layer, or numbers with commas; "
-    "kinds that are not named stay full), or in encoder/decoder/cross as a whole, 14/31/30. Which ones is drawn.",
+    help="Number of heads to keep; the heads are chosen at random. Per layer: 'encoder=777322 cross=12,10,8,8,4,4' "
+    "(one digit per layer, or numbers with commas; kinds that are not named keep all heads). In total for "
+    "encoder/decoder/cross: 14/31/30.",
 )
-@click.option(
+@panel_option(
+    Panel.REMOVAL,
     "--remove",
     metavar="HEADS",
-    help="Heads to remove by name: 'encoder.0.3 cross.2.0-3,5', 'encoder.4' for a whole layer, counted from 0, or "
-    "Michel's 'E:1:3,4 A:6:2 D:1:1', counted from 1 (E encoder, A cross, D decoder).",
+    help="Heads to remove by name, counted from 0: 'encoder.0.3 cross.2.0-3,5', or 'encoder.4' for a whole layer. The "
+    "notation of Michel et al. counts from 1: 'E:1:3,4 A:6:2 D:1:1' (E encoder, A cross, D decoder).",
 )
-@click.option("--random", metavar="AMOUNT", help="Remove heads that are drawn.")
-@click.option("--lowest", metavar="AMOUNT", help="Remove the heads that score lowest in the file of --scores.")
-@click.option("--scores", type=click.Path(path_type=Path), metavar="FILE", help="Score file for --lowest.")
-@click.option(
+@panel_option(Panel.REMOVAL, "--random", metavar="AMOUNT", help="Remove randomly chosen heads.")
+@panel_option(
+    Panel.REMOVAL, "--lowest", metavar="AMOUNT", help="Remove the heads with the lowest scores in the file of --scores."
+)
+@panel_option(
+    Panel.REMOVAL, "--scores", type=click.Path(path_type=Path), metavar="FILE", help="Score file for --lowest."
+)
+@panel_option(
+    Panel.REMOVAL,
     "--empty-layers",
     metavar="LAYERS",
-    help="Remove all heads of some layers of every selected kind: top:N (nearest the output), bottom:N, middle:N, even "
-    "or odd (by layer id, counted from 0), or several with commas, 'top:1,bottom:1'.",
+    help="Remove all attention heads of some layers, in every selected kind: top:N (nearest the output), bottom:N, "
+    "middle:N, even or odd (layer ids count from 0), or several with commas, such as 'top:1,bottom:1'.",
 )
-@click.option(
+@panel_option(
+    Panel.REMOVAL,
     "--per",
     type=click.Choice(["model", "kind", "module"]),
-    help="What AMOUNT is of: all selected heads together (default), each kind, or each module.",
+    help="Apply AMOUNT to all selected heads together (model, the default), to each kind, or to each module.",
 )
-@click.option(
-    "--kinds", metavar="KINDS", help="Remove heads of these kinds only: encoder,decoder,cross. Default: all there are."
+@panel_option(
+    Panel.REMOVAL,
+    "--kinds",
+    metavar="KINDS",
+    help="Remove heads of these kinds only: encoder, decoder, cross, separated by commas. Default: all.",
 )
 @uniform_option
 @min_heads_option
 @seed_option
-@output_option("The plan to write; '-' is stdout.")
+@output_option("Plan to write; '-' is stdout.")
 @force_option
 @format_option
 @verbosity_options
 def plan(checkpoint: Path, output: Path, force: bool, output_format: str, **flags: Any) -> None:
-    """Write a plan, which heads of CHECKPOINT stay; `nmtprune slim` applies it.
+    """Write a plan that says which heads of CHECKPOINT to keep; `nmtprune slim` applies it.
 
     Give exactly one of --keep, --remove, --random, --lowest and --empty-layers. AMOUNT is a percentage of the selected
-    heads (30%, 12.5%; half a head rounds up) or a number of heads, and is met exactly.
+    heads (30%, 12.5%; half a head rounds up) or a number of heads; it is met exactly.
     """
     from nmtprune.files import check_output
     from nmtprune.formats import load
@@ -130,7 +144,7 @@ def plan(checkpoint: Path, output: Path, force: bool, output_format: str, **flag
     settings.check(seed_given=bool(given(["seed"])))
     to_stdout = str(output) == "-"
     if to_stdout and output_format != "text":
-        raise UsageError(f"with -o - the plan itself goes to stdout: leave out --format {output_format}")
+        raise UsageError(f"with -o - the plan itself is written to stdout: leave out --format {output_format}")
     inputs = [checkpoint] if settings.scores is None else [checkpoint, settings.scores]
     if not to_stdout:
         check_output(output, force=force, inputs=inputs)
@@ -158,7 +172,7 @@ def _limits(checkpoint: "Checkpoint", settings: PlanSettings) -> "Limits":
 
 
 def _make(checkpoint: "Checkpoint", settings: PlanSettings, limits: "Limits") -> "Plan":
-    """The plan that the given form asks for, without provenance."""
+    """The plan of the given form, without provenance."""
     from nmtprune.methods import patterns
     from nmtprune.methods.chance import random_scores
 
@@ -192,7 +206,7 @@ def _scores(path: Path, checkpoint: "Checkpoint", limits: "Limits") -> "Scores":
     scores = Scores.read(path)
     scores.check(checkpoint.architecture, limits.kinds, str(path))
     if scores.base is not None and scores.base.sha256 != checkpoint.sha256:
-        say(f"{path}: scores of other weights of the same shape")
+        say(f"{path}: these are scores of a model with the same shape but other weights")
     return scores
 
 
@@ -212,7 +226,7 @@ def _with_provenance(plan: "Plan", checkpoint: Path, settings: PlanSettings) -> 
 
 
 def _report(plan: "Plan", limits: "Limits", output: Path, output_format: str) -> None:
-    """What the plan keeps, on stdout; on stderr where stdout has the plan itself."""
+    """Print which heads the plan keeps, on stdout, or on stderr if the plan itself is on stdout."""
     if output_format == "json":
         emit_json({"output": str(output), **_figures(plan, limits)})
     elif output_format == "tsv":

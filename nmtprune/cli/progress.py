@@ -22,7 +22,7 @@ _PASSING_S = 10.0
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """What a long library call is given to report to, until the block ends."""
+    """A receiver of progress reports for a long library call, until the block ends."""
     if verbosity() < 0:
         yield Silent()
     elif sys.stderr.isatty():
@@ -33,7 +33,7 @@ def progress() -> Iterator[Progress]:
 
 
 class Notes(Silent):
-    """Says what the user should read, and nothing of how far things are."""
+    """Prints notes for the user, but no progress."""
 
     def note(self, line: str) -> None:
         """A line on stderr."""

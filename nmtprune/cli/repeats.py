@@ -31,7 +31,7 @@ def refuse_repeats(group: click.Context, command: click.Command, arguments: Sequ
     ]
     contrary = [_spelled(option) for option in given if option.name in _EXCLUDING]
     if len(contrary) > 1:
-        faults.append(f"{' and '.join(contrary)} exclude each other")
+        faults.append(f"give {' or '.join(contrary)}, not both")
     if faults:
         raise click.UsageError("; ".join(faults), context)
 

@@ -1,4 +1,4 @@
-"""`nmtprune score`: what every attention head is worth, measured by masking it."""
+"""`nmtprune score`: how much the model depends on each attention head."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from nmtprune.cli.options import (
     spelled,
     verbosity_options,
 )
+from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress import duration, progress
 from nmtprune.cli.search_options import SEARCH_NAMES, engine_options, search_options
 
@@ -38,45 +39,63 @@ _MASKING_NAMES = (
 
 
 @click.command(
+    cls=PanelCommand,
     epilog="Example: nmtprune score checkpoint_best.pt --data-bin data-bin --subset valid -o scores.json",
-    short_help="Mask every head in turn and test what changes.",
+    short_help="Mask every head in turn and test how quality changes.",
 )
 @checkpoint_argument
 @data_options
 @with_test_data
-@output_option("The score file; a table (.tsv) and a picture (.png) are written beside it.")
-@click.option(
+@output_option("Score file to write; a table (.tsv) and a picture (.png) are written next to it.")
+@panel_option(
+    Panel.SCORING,
     "--metric",
     type=click.Choice([*MASKING, "importance", "confidence"]),
     default="bleu",
     show_default=True,
-    help="bleu and chrf translate without each head; loss is the loss per token of the reference, without a search. "
-    "importance (Michel et al. 2019, section 4) is how much the loss answers to a head's mask, confidence (Behnke and "
-    "Heafield 2020) its mean maximum attention weight: one pass over the sentences each, without a test.",
+    help="bleu, chrf: translate without each head in turn. loss: loss per reference token, without a search. "
+    "importance: sensitivity of the loss to the head's mask (Michel et al. 2019, section 4). confidence: mean "
+    "maximum attention weight of the head (Behnke and Heafield 2020). importance and confidence take one pass over "
+    "the sentences and are not tested for significance.",
 )
-@click.option(
+@panel_option(
+    Panel.SCORING,
     "--all-but-one",
     is_flag=True,
-    help="Mask all heads of a module but one, for each in turn: which modules does one head suffice for? With "
-    "--test-subset or --test-source the head that is best on DATA is tested there.",
+    help="Mask all heads of a module except one, for each head in turn: shows which modules need only one head. With "
+    "--test-subset or --test-source, the head that is best on DATA is tested on the test data.",
 )
-@click.option("--kinds", metavar="KINDS", help="Only these kinds: encoder,decoder,cross. Default: all there are.")
-@click.option(
+@panel_option(
+    Panel.SCORING,
+    "--kinds",
+    metavar="KINDS",
+    help="Score heads of these kinds only: encoder, decoder, cross, separated by commas. Default: all.",
+)
+@panel_option(
+    Panel.SIGNIFICANCE,
     "--resamples",
     callback=resamples_value,
     default="auto",
     show_default=True,
     metavar="auto|N",
-    help="Bootstrap resamples. auto: 10 x tests / alpha with a correction, 10000 without.",
+    help="Number of bootstrap resamples; auto: 10 x tests / alpha with a correction, 10000 without.",
 )
-@click.option(
+@panel_option(
+    Panel.SIGNIFICANCE,
     "--correction",
     type=click.Choice(["holm", "bh", "none"]),
     default="holm",
     show_default=True,
-    help="For many tests: Holm (family-wise error), Benjamini and Hochberg (false discovery rate), or none.",
+    help="Correction for many tests: Holm (family-wise error), Benjamini-Hochberg (false discovery rate), or none.",
 )
-@click.option("--alpha", type=float, default=0.01, show_default=True, help="Significant is a corrected p below it.")
+@panel_option(
+    Panel.SIGNIFICANCE,
+    "--alpha",
+    type=float,
+    default=0.01,
+    show_default=True,
+    help="Significance level, after correction.",
+)
 @search_options
 @bleu_options
 @engine_options
@@ -87,11 +106,11 @@ _MASKING_NAMES = (
 @format_option
 @verbosity_options
 def score(checkpoint: Path, output_format: str, **flags: Any) -> None:
-    """Score every attention head of CHECKPOINT: how much worse is the model on DATA without it?
+    """Score every attention head of CHECKPOINT: how much worse is the model on DATA without that head?
 
     Every head is masked in turn, and the change is tested by paired bootstrap resampling, corrected for the number of
-    heads (Michel et al. 2019, section 3; Koehn 2004). Interrupted runs go on with --resume; under torchrun several
-    processes share the work, with the same result.
+    heads (Michel et al. 2019, section 3; Koehn 2004). --resume continues an interrupted run. Under torchrun,
+    several processes share the work, with the same result.
     """
     from nmtprune.runs import meter_score
     from nmtprune.runs.processes import Ended
@@ -114,7 +133,7 @@ def _check_options(metric: str, translates: bool) -> None:
     """Refuse options that mean nothing for the metric, all of them."""
     faults = []
     if metric == "loss":
-        goes, names = "--metric bleu or chrf: a loss takes no search", SEARCH_NAMES
+        goes, names = "--metric bleu or chrf: the loss needs no search", SEARCH_NAMES
         faults += [f"{spelled(name)} goes with {goes}" for name in given(names)]
     if metric not in MASKING:
         faults += [f"{spelled(name)} goes with --metric {', '.join(MASKING)}" for name in given(_MASKING_NAMES)]

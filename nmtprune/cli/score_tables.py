@@ -39,13 +39,13 @@ def emit_scores(scores: "Scores") -> None:
     else:
         from nmtprune.runs.results import best_heads
 
-        click.echo(f"best delta {scores.metric} with one head left in the module (the head), by layer:")
+        click.echo(f"best delta {scores.metric} with only one head (its number) left in the module, by layer:")
         _emit_best(scores.metric, scores.baseline, best_heads(scores).values())
     _emit_counts(scores.metric, scores.baseline, scores.heads)
     if scores.test is not None:
         click.echo()
         _emit_heading(scores.metric, scores.test.baseline)
-        click.echo(f"delta {scores.metric} there with only that head left in the module, by layer:")
+        click.echo(f"delta {scores.metric} on the test data with only that head left in the module, by layer:")
         _emit_best(scores.metric, scores.test.baseline, scores.test.heads)
         _emit_counts(scores.metric, scores.test.baseline, scores.test.heads)
 

@@ -1,79 +1,100 @@
-"""Options of searching and of what runs it, shared by every command that translates."""
+"""Options of the search and of the engine that runs it, shared by every command that translates."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 
 from nmtprune.cli.decoder_settings import decoder_settings
 from nmtprune.cli.options import given, model_of, spelled
+from nmtprune.cli.panels import Panel, panel_option
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 ENGINES = ("native", "fairseq", "marian", "ctranslate2")
 
-_BEAM = click.option(
+_BEAM = panel_option(
+    Panel.SEARCH,
     "--beam",
     type=click.IntRange(min=1),
     metavar="N",
-    show_default="5; Marian: as --decoder-config says, or 12",
-    help="Hypotheses per sentence; 1 is greedy search.",
+    show_default="5; Marian models: the value in --decoder-config, else 12",
+    help="Beam size: hypotheses per sentence; 1 is greedy search.",
 )
 _FAIRSEQ = {
-    "lenpen": (float, "1.0", "Scores are divided by LENGTH ** lenpen."),
-    "max_len_a": (float, "0.0", "A translation has at most A * LENGTH OF ITS SOURCE + B tokens."),
-    "max_len_b": (int, "200", "B of the same rule."),
-    "min_len": (int, "1", "Tokens that a translation has at least, without the end-of-sentence symbol."),
-    "unkpen": (float, "0.0", "Subtracted from the log-probability of unknown words."),
+    "lenpen": (float, "1.0", "Divide scores by LENGTH ** X."),
+    "max_len_a": (float, "0.0", "Limit a translation to X * SOURCE LENGTH + B tokens, with B from --max-len-b."),
+    "max_len_b": (int, "200", "The B in the limit of --max-len-a."),
+    "min_len": (int, "1", "Smallest number of tokens in a translation, without the end-of-sentence symbol."),
+    "unkpen": (float, "0.0", "Subtract X from the log-probability of unknown words."),
 }
 """Name as in fairseq -> type, default, help; for models of fairseq."""
 
 _MARIAN = {
-    "normalize": (float, "0.0", "Marian models: scores are divided by LENGTH ** normalize."),
-    "word_penalty": (float, "0.0", "Marian models: LENGTH times this is subtracted from scores."),
-    "max_length_factor": (float, "3.0", "Marian models: a translation is cut off at X times the length of its source."),
+    "normalize": (float, "0.0", "Marian models: divide scores by LENGTH ** X."),
+    "word_penalty": (float, "0.0", "Marian models: subtract X * LENGTH from scores."),
+    "max_length_factor": (float, "3.0", "Marian models: cut off a translation at X times the length of its source."),
 }
-"""The same as in Marian, for its models; the settings beside a model have other defaults."""
+"""The same for Marian models, named as in Marian; the settings next to a model may set other defaults."""
 
 _FLAGS = {
     "unnormalized": "Do not divide scores by the length.",
-    "allow_unk": "Marian models: the unknown word may be chosen.",
-    "allow_special": "Marian models: control characters may be chosen.",
-    "unnormalized_keys": "Pre-norm Marian models: search as Marian up to 1.12 does, which normalizes the decoder's own "
-    "keys and values in training and scoring but not in search.",
-    "fairseq_batch_length_limit": "With --max-len-a: limit translations by the longest source of their batch, as "
-    "fairseq-generate does, and not by their own source. A translation then depends on what shares its batch.",
-    "marian_batch_length_limit": "Marian models: limit translations by the longest source of their batch, as "
-    "marian-decoder does, and not by their own source. A translation then depends on what shares its batch.",
+    "fairseq_batch_length_limit": "With --max-len-a: limit each translation by the longest source in its batch, as "
+    "fairseq-generate does, instead of by its own source. A translation then depends on the other sentences of its "
+    "batch.",
 }
-SEARCH_NAMES = ("beam", *_FAIRSEQ, *_MARIAN, *_FLAGS)
+_MARIAN_FLAGS = {
+    "allow_unk": "Marian models: allow unknown words in translations.",
+    "allow_special": "Marian models: allow control symbols in translations.",
+    "unnormalized_keys": "Pre-norm Marian models: search as Marian 1.12 and older do. They normalize the keys and "
+    "values of decoder self-attention in training and scoring, but not in search.",
+    "marian_batch_length_limit": "Marian models: limit each translation by the longest source in its batch, as "
+    "marian-decoder does, instead of by its own source. A translation then depends on the other sentences of its "
+    "batch.",
+}
+_METAVARS = {float: "X", int: "N"}
+SEARCH_NAMES = ("beam", *_FAIRSEQ, *_MARIAN, *_FLAGS, *_MARIAN_FLAGS)
 """Parameters that only a search takes."""
 
-_MAX_TOKENS = click.option(
+_MAX_TOKENS = panel_option(
+    Panel.ENGINE,
     "--max-tokens",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Tokens per batch, padding included. Default: 12000, unless --batch-size is given.",
+    help="Largest number of tokens in a batch, padding included. Default: 12000, unless --batch-size is given.",
 )
-_BATCH_SIZE = click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Sentences per batch.")
-_ENGINE = click.option(
+_BATCH_SIZE = panel_option(
+    Panel.ENGINE,
+    "--batch-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Largest number of sentences in a batch.",
+)
+_ENGINE = panel_option(
+    Panel.ENGINE,
     "--engine",
     type=click.Choice(ENGINES),
     default="native",
     show_default=True,
-    help="native: nmtprune's own, fast. fairseq, marian: the toolkits themselves, as a reference; they need the extras "
-    "of these names (marian: or a marian-decoder). ctranslate2: what `export` makes, with its own search (extra ct2).",
+    help="Program that runs the model. native: nmtprune's own, fast. fairseq, marian: the toolkits themselves, as a "
+    "reference; they need the extra of the same name (for marian, a marian-decoder on the PATH will do). "
+    "ctranslate2: the result of `nmtprune export`, with the search of CTranslate2; needs the extra ct2.",
 )
-_DEVICE = click.option(
+_DEVICE = panel_option(
+    Panel.ENGINE,
     "--device",
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda[:N]",
-    help="Where to compute; auto takes a GPU if there is one. Under torchrun every process takes its own.",
+    help="Device to compute on; auto uses a GPU if there is one. Under torchrun each process uses its own GPU.",
 )
-_THREADS = click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: as many as torch takes."
+_THREADS = panel_option(
+    Panel.ENGINE,
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="CPU threads. Default: as chosen by torch.",
 )
 
 
@@ -102,17 +123,26 @@ def beam_options(command: F) -> F:
             del values[name]
         return command(*args, **values, search=search_of(model_of(values), chosen, decoder_settings(values)))
 
-    options = [
-        click.option(spelled(name), type=kind, metavar="X", show_default=default, help=help_text)
-        for name, (kind, default, help_text) in {**_FAIRSEQ, **_MARIAN}.items()
-    ]
-    flags = [click.option(spelled(name), is_flag=True, help=help_text) for name, help_text in _FLAGS.items()]
-    decorated: F = _add(wrapper, [_BEAM, *options, *flags])
+    decorated: F = _add(
+        wrapper,
+        [_BEAM, *_search(Panel.SEARCH, _FAIRSEQ, _FLAGS), *_search(Panel.MARIAN_SEARCH, _MARIAN, _MARIAN_FLAGS)],
+    )
     return decorated
 
 
+def _search(
+    panel: Panel, values: Mapping[str, tuple[type, str, str]], flags: Mapping[str, str]
+) -> list[Callable[[Any], Any]]:
+    """The options of a panel: those with a value, then flags."""
+    valued = [
+        panel_option(panel, spelled(name), type=kind, metavar=_METAVARS[kind], show_default=default, help=help_text)
+        for name, (kind, default, help_text) in values.items()
+    ]
+    return valued + [panel_option(panel, spelled(name), is_flag=True, help=text) for name, text in flags.items()]
+
+
 def engine_options(command: F) -> F:
-    """What runs the model, and where: ``engine``, ``device`` and ``threads``."""
+    """Which engine runs the model, and where: ``engine``, ``device`` and ``threads``."""
     decorated: F = _add(command, [_ENGINE, _DEVICE, _THREADS])
     return decorated
 

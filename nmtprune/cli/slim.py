@@ -16,6 +16,7 @@ from nmtprune.cli.options import (
     seed_option,
     verbosity_options,
 )
+from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
 from nmtprune.errors import UsageError
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SlimSettings:
-    """What the options of `slim` ask for."""
+    """Settings of a `slim` run."""
 
     mode: str
     reinit: bool
@@ -38,38 +39,52 @@ class SlimSettings:
 
 
 @click.command(
+    cls=PanelCommand,
     epilog="Example: nmtprune slim checkpoint_best.pt --plan plan.json -o slim.pt",
-    short_help="Rewrite a checkpoint with the heads that a plan keeps.",
+    short_help="Rewrite a checkpoint with only the heads that a plan keeps.",
 )
 @checkpoint_argument
-@click.option("--plan", "plan_path", type=click.Path(path_type=Path), required=True, help="The plan to apply.")
-@output_option("The checkpoint to write.")
-@click.option(
+@panel_option(Panel.MODEL, "--plan", "plan_path", type=click.Path(path_type=Path), required=True, help="Plan to apply.")
+@output_option("Checkpoint to write.")
+@panel_option(
+    Panel.MODEL,
     "--mode",
     type=click.Choice(["cut", "masked", "uniform"]),
     default="cut",
     show_default=True,
-    help="cut: rows and columns are removed. masked: same shapes, the heads' columns of W_O are zero; loads in every "
-    "stock engine, gains no speed, must not be trained on. uniform: cut, then zero heads up to the largest module of "
-    "the stack.",
+    help="cut: remove rows and columns. masked: same shapes, with the heads' columns of W_O set to zero; loads in "
+    "every stock engine, is no faster, and must not be trained further. uniform: cut, then fill up with zero heads "
+    "to the largest module of the stack.",
 )
-@click.option(
-    "--reinit", is_flag=True, help="Fresh weights in the cut shape, drawn with --seed: a from-scratch control."
+@panel_option(
+    Panel.MODEL,
+    "--reinit",
+    is_flag=True,
+    help="Fresh random weights in the cut shape, from --seed: a control for training from scratch.",
 )
 @seed_option
-@click.option("--drop-optimizer", is_flag=True, help="Leave out the optimizer state.")
-@click.option("--other-weights", is_flag=True, help="Accept a plan made on other weights of the same shape.")
-@click.option(
-    "--verify/--no-verify", default=True, show_default=True, help="Compare the result with the masked checkpoint."
+@panel_option(Panel.MODEL, "--drop-optimizer", is_flag=True, help="Leave out the optimizer state.")
+@panel_option(
+    Panel.MODEL,
+    "--other-weights",
+    is_flag=True,
+    help="Accept a plan made for a model of the same shape with other weights.",
+)
+@panel_option(
+    Panel.MODEL,
+    "--verify/--no-verify",
+    default=True,
+    show_default=True,
+    help="Compare the result with the masked checkpoint.",
 )
 @force_option
 @format_option
 @verbosity_options
 def slim(checkpoint: Path, plan_path: Path, output: Path, force: bool, output_format: str, **flags: Any) -> None:
-    """Write CHECKPOINT to OUTPUT with the heads that the plan keeps.
+    """Write CHECKPOINT to OUTPUT with only the heads that the plan keeps.
 
-    The result has the same format, names and outputs as CHECKPOINT with the removed heads masked; --verify, on by
-    default, measures that on a padded batch before anything is written.
+    The result has the same format, tensor names and outputs as CHECKPOINT with the removed heads masked. --verify (on
+    by default) checks this on a padded batch before anything is written.
     """
     from nmtprune.files import check_output
     from nmtprune.formats import load
@@ -79,7 +94,7 @@ def slim(checkpoint: Path, plan_path: Path, output: Path, force: bool, output_fo
 
     settings = SlimSettings(**flags)
     if settings.reinit and settings.mode != "cut":
-        raise UsageError(f"--reinit draws fresh weights for every head: it goes with --mode cut, not {settings.mode}")
+        raise UsageError(f"--reinit gives every head fresh weights: it goes with --mode cut, not {settings.mode}")
     check_output(output, force=force, inputs=(checkpoint, plan_path))
     base = load(checkpoint)
     plan = Plan.read(plan_path)

@@ -9,6 +9,7 @@ import click
 
 from nmtprune.cli.data_options import translation_data_options
 from nmtprune.cli.options import checkpoint_argument, verbosity_options
+from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress import Notes
 from nmtprune.cli.search_options import engine_options, search_options
 
@@ -17,47 +18,58 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    cls=PanelCommand,
     epilog="Example: nmtprune translate slim.pt --data-bin data-bin --sentencepiece spm.model < text.en > text.de",
-    short_help="Translate with a full or slim checkpoint, on the fly with a plan.",
+    short_help="Translate with a full or slim checkpoint, or with a plan applied on the fly.",
 )
 @checkpoint_argument
 @translation_data_options
-@click.option(
+@panel_option(
+    Panel.MODEL,
     "-p",
     "--plan",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Mask the heads that this plan removes; translations are those of the slim checkpoint.",
+    help="Mask the heads that this plan removes; the translations equal those of the slim checkpoint.",
 )
-@click.option("--other-weights", is_flag=True, help="Accept a plan made on other weights of the same shape.")
+@panel_option(
+    Panel.MODEL,
+    "--other-weights",
+    is_flag=True,
+    help="Accept a plan made for a model of the same shape with other weights.",
+)
 @search_options
-@click.option(
+@panel_option(
+    Panel.OUTPUT,
     "--n-best",
     type=click.IntRange(min=1),
     metavar="N",
-    help="N translations per sentence, best first, each on a line that begins with the number of the sentence, counted "
+    help="Print N translations per sentence, best first. Each line begins with the number of the sentence, counted "
     "from 0, and a tab.",
 )
-@click.option(
+@panel_option(
+    Panel.OUTPUT,
     "--scores",
     "with_scores",
     is_flag=True,
-    help="Put the score and a tab before each translation: log-probability (natural logarithm) / LENGTH ** lenpen.",
+    help="Print the score and a tab before each translation: log-probability (natural logarithm) / LENGTH ** lenpen.",
 )
-@click.option(
+@panel_option(
+    Panel.ENGINE,
     "--buffer-size",
     type=click.IntRange(min=1),
     default=1024,
     show_default=True,
     metavar="N",
-    help="Sentences that are read, sorted by length and translated together; 1 answers line by line.",
+    help="Number of sentences that are read, sorted by length and translated together; with 1, each line is answered "
+    "at once.",
 )
 @engine_options
 @verbosity_options
 def translate(checkpoint: Path, with_scores: bool, n_best: int | None, **flags: Any) -> None:
     """Translate standard input, a file or a subset with CHECKPOINT, one translation per line in the order of the input.
 
-    Sentences that are left out (--skip-invalid-size-inputs-valid-test) give an empty line and are counted on stderr.
+    Sentences that are left out (--skip-invalid-size-inputs-valid-test) give empty lines; stderr says how many.
     """
     from nmtprune.runs.translate import TranslateRun
     from nmtprune.runs.translate import translate as run_translate

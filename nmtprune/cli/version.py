@@ -1,4 +1,4 @@
-"""What `nmtprune --version` prints: versions and devices, as a report of a fault needs them."""
+"""The output of `nmtprune --version`: versions and devices, for bug reports."""
 
 import os
 import platform
@@ -7,7 +7,7 @@ from nmtprune import provenance
 
 
 def report() -> str:
-    """Lines: nmtprune, the packages that it runs with, the devices."""
+    """Lines: nmtprune, the packages that it uses, the devices."""
     found = provenance.versions()
     packages = [f"{name} {version}" for name, version in found.items() if name not in ("nmtprune", "python")]
     lines = [f"nmtprune {found['nmtprune']}", f"python {platform.python_version()}, " + ", ".join(packages)]

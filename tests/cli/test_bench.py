@@ -165,12 +165,13 @@ def test_made_up_models(engine: str) -> None:
 def test_made_up_models_go_with_nothing_else(tiny: Path) -> None:
     made = ("--synthetic", "student vocab=60")
     assert (
-        refused("bench", tiny, *made)[1] == "--synthetic makes up models and sentences: name no CHECKPOINT and no data"
+        refused("bench", tiny, *made)[1]
+        == "--synthetic generates models and sentences: leave out CHECKPOINT and the data options"
     )
     assert refused("bench", *made, "--batch-size", 8)[1] == "--synthetic goes with exactly one of --keep and --random"
     code, line = refused("bench", *_data(tiny), "--keep", "1/1/1", "--sentences", 3)
     assert (code, line) == (
         2,
-        "--keep goes with --synthetic; --sentences goes with --synthetic; name at least one CHECKPOINT, or --synthetic "
-        "SHAPE",
+        "--keep goes with --synthetic; --sentences goes with --synthetic; name at least one CHECKPOINT, or give "
+        "--synthetic SHAPE",
     )

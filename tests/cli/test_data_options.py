@@ -121,7 +121,7 @@ def test_translation_reads_standard_input_unless_told_otherwise() -> None:
         ),
         (
             "m --data-bin bin --test-subset t --test-source a --test-reference b",
-            "test data: --test-subset and --test-source exclude each other",
+            "test data: give --test-subset or --test-source, not both",
         ),
     ],
 )
@@ -135,7 +135,7 @@ def test_help_names_every_option() -> None:
     text = CliRunner().invoke(score, ["--help"]).output
     for name in ("--data-bin DIR", "--subset", "--source FILE", "--reference", "--sentencepiece", "--bpe-codes",
                  "--post-process", "--tokenizer", "-s, --source-lang", "--skip-invalid-size-inputs-valid-test",
-                 "--test-subset", "[default: (valid)]"):  # fmt: skip
+                 "--test-subset", "[default: valid]"):  # fmt: skip
         assert name in text
 
 

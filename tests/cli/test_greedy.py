@@ -41,7 +41,7 @@ def test_tables(tiny: Path, swept: tuple[Path, str, str]) -> None:
             assert row.split()[:4] == [
                 str(removed), f"{removed / 8:.1%}", f"{removed / 24:.1%}", f"{step['bleu']:.2f}",
             ]  # fmt: skip
-    place = lines.index(f"{tiny}: random, cross, mean and deviation of 2")
+    place = lines.index(f"{tiny}: random, cross, mean and standard deviation of 2 curves")
     for step, row in zip(content["means"][0]["steps"], lines[place + 4 : place + 7], strict=True):
         assert row.split() == [str(step["removed"]), f"{step['bleu']:.2f}", f"{step['sd']:.2f}"]
     last = content["curves"][0]["steps"][-1]
@@ -189,7 +189,7 @@ def test_usage_of_importance_data(base: tuple[Any, ...], tiny: Path) -> None:
     both = ("--importance-source", text, "--importance-reference", text, "--importance-subset", "train")
     assert refused(*base, *both) == (
         2,
-        "importance: --importance-subset and --importance-source exclude each other",
+        "importance: give --importance-subset or --importance-source, not both",
     )
     assert refused(*base, "--order", "random", "--importance-source", text, "--importance-reference", text)[0] == 2
 

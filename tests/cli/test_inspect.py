@@ -61,7 +61,7 @@ def test_masked_heads_are_seen_in_the_weights(tiny: Path, tmp_path: Path) -> Non
     figures = json.loads(run(cut(tiny, tmp_path / "masked.pt", "masked"), "--format", "json").stdout)
     assert (figures["heads"], figures["masked_heads"]) == (24, 2)
     assert figures["modules"][1]["masked_heads"] == [0, 2]
-    assert "2 of them masked: do not train on this file" in run(tmp_path / "masked.pt").stdout
+    assert "2 of them masked: do not train this file further" in run(tmp_path / "masked.pt").stdout
 
 
 def test_a_language_model_has_decoder_modules_only(tiny_lm: Path) -> None:

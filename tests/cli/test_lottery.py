@@ -39,7 +39,7 @@ def test_the_tables(run: tuple[Path, str, str]) -> None:
     assert lines[table + 2].startswith("iteration-00 0 0.0% 4 4 4 4 4 4 ") and lines[table + 3].startswith(
         "iteration-01 3 "
     )
-    assert lines[-1].startswith("time ") and ", of the iterations training " in lines[-1]
+    assert lines[-1].startswith("time ") and "; iterations: training " in lines[-1]
     assert "Iteration 1 of 2, 24 heads: update 4 of 4, loss " in stderr and "; lottery " in stderr
     models = ", ".join(f"converged/iteration-{number:02}/model.pt" for number in (0, 1))
     assert stderr.endswith(f"wrote {folder}: plan.json, ticket.pt, {models}\n")
@@ -84,12 +84,12 @@ def test_dry_run(tiny: Path, tmp_path: Path) -> None:
         "converge iteration-02-reinit 20 0 9 9 4 25.0% 16.7%",
     ]
     assert lines[-1] == (
-        "updates: pretraining 0, pruning 2 x 2 = 4, convergence 23 at the most, in all 27 at the most"
+        "updates: pretraining 0, pruning 2 x 2 = 4, convergence 23 at most, in total 27 at most"
     )  # fmt: skip
     found = json.loads(nmtprune("lottery", *data, *ASKED, *converge, *FAST, "--format", "json", *TRAIN).stdout)
     assert found["updates"] == 27 and [each["removes"] for each in found["trainings"]] == [3, 1, None, None, None]
     endless = nmtprune("lottery", *data, *ASKED, "--converge", *FAST, *TRAIN)
-    assert "convergence until --patience ends it, in all until --patience ends it" in endless.stdout
+    assert "convergence until --patience ends it, in total until --patience ends it" in endless.stdout
 
 
 def test_exit_codes(tiny: Path, tmp_path: Path) -> None:

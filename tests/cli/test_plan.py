@@ -137,7 +137,7 @@ def test_plan_on_stdout(tiny: Path, output: Path) -> None:
     assert run(tiny, "--remove", "encoder.0.0", "-o", "-", "-q").stderr == ""
     refused = run(tiny, "--remove", "encoder.0.0", "-o", "-", "--format", "tsv")
     assert (refused.exit_code, refused.stdout) == (2, "")
-    assert refused.stderr == "Error: with -o - the plan itself goes to stdout: leave out --format tsv\n"
+    assert refused.stderr == "Error: with -o - the plan itself is written to stdout: leave out --format tsv\n"
 
 
 def test_json_and_tsv(tiny: Path, output: Path) -> None:
@@ -211,7 +211,8 @@ def test_a_plan_for_a_slim_checkpoint(tiny: Path, tmp_path: Path, output: Path) 
         ("--random 3 --kinds both", "kinds 'both' (choose among encoder, decoder, cross): unknown kind 'both'"),
         ("--random 6 --uniform --kinds cross", "a uniform plan treats decoder and cross as one stack: select both or "
          "none of them"),
-        ("--random 50% --uniform --per kind", "--uniform divides AMOUNT among stacks: it goes with --per model only"),
+        ("--random 50% --uniform --per kind",
+         "--uniform divides AMOUNT among the stacks: it goes with --per model only"),
     ],
 )  # fmt: skip
 def test_usage(tiny: Path, output: Path, options: str, message: str) -> None:
@@ -266,7 +267,7 @@ def test_score_files_that_do_not_fit(tiny: Path, tiny_lm: Path, output: Path, sc
     result = run(tiny, "--scores", other, "--lowest", "50%", "-o", output)
     assert (result.exit_code, result.stderr) == (
         0,
-        f"{other}: scores of other weights of the same shape\nwrote {output}\n",
+        f"{other}: these are scores of a model with the same shape but other weights\nwrote {output}\n",
     )
 
 

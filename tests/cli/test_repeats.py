@@ -57,7 +57,7 @@ def test_all_repeats_are_named_at_once() -> None:
     )  # fmt: skip
     result = nmtprune("inspect", "m", "-q", "-v")
     assert (result.code, result.stderr) == (
-        2, "Error: --quiet and --verbose exclude each other (see 'nmtprune inspect --help')\n"
+        2, "Error: give --quiet or --verbose, not both (see 'nmtprune inspect --help')\n"
     )  # fmt: skip
 
 

@@ -115,13 +115,13 @@ def test_all_but_one_with_test_data(tiny: Path, tmp_path: Path) -> None:
     scores = Scores.read(output)
     assert scores.test is not None
     lines = result.stdout.splitlines()
-    assert lines[2] == "best delta bleu with one head left in the module (the head), by layer:"
+    assert lines[2] == "best delta bleu with only one head (its number) left in the module, by layer:"
     assert lines[3].split() == ["layer", "cross"]
     for layer, row in enumerate(lines[4:6]):
         own = [entry for entry in scores.heads if entry.id.module.layer == layer]
         best = max(own, key=lambda entry: entry.score)
         assert re.fullmatch(rf"    {layer} +{re.escape(f'{best.delta:+.2f}')}[* ] \({best.id.head}\)", row)
-    place = lines.index("delta bleu there with only that head left in the module, by layer:")
+    place = lines.index("delta bleu on the test data with only that head left in the module, by layer:")
     assert lines[place - 2].startswith("test.xx-yy: bleu ")
     for layer, (entry, row) in enumerate(zip(scores.test.heads, lines[place + 2 :], strict=False)):
         assert re.fullmatch(rf"    {layer} +{re.escape(f'{entry.delta:+.2f}')}[* ] \({entry.id.head}\)", row)
@@ -420,8 +420,8 @@ def test_usage(base: tuple[Any, ...], tiny: Path, tmp_path: Path) -> None:
     )
     assert refused(*base, *data, "--metric", "loss", "--beam", 5, "--unkpen", 1.0) == (
         2,
-        "--beam goes with --metric bleu or chrf: a loss takes no search; "
-        "--unkpen goes with --metric bleu or chrf: a loss takes no search",
+        "--beam goes with --metric bleu or chrf: the loss needs no search; "
+        "--unkpen goes with --metric bleu or chrf: the loss needs no search",
     )
     assert refused(*base, *data, "--metric", "chrf", "--bleu-tokenize", "zh") == (
         2,

@@ -134,7 +134,7 @@ def test_reinit_goes_with_cut_only(tiny: Path, plan: Path, tmp_path: Path, mode:
     result = run(tiny, "--plan", plan, "-o", tmp_path / "x.pt", "--mode", mode, "--reinit")
     assert (result.exit_code, result.stderr) == (
         2,
-        f"Error: --reinit draws fresh weights for every head: it goes with --mode cut, not {mode}\n",
+        f"Error: --reinit gives every head fresh weights: it goes with --mode cut, not {mode}\n",
     )
 
 

@@ -115,7 +115,7 @@ def test_refusals(tmp_path: Path, tiny: Path) -> None:
     assert refused("score", path, *vocabs, *data_bin, *data, *output)[0] == 2
     importance = ("--importance-subset", "train", "--order", "importance", "-o", tmp_path / "run")
     assert refused("greedy", path, *vocabs, *data, *importance) == (
-        2, "importance: --importance-subset names binarized data, which goes with --data-bin DIR"
+        2, "importance: --importance-subset names binarized data and needs --data-bin DIR"
     )  # fmt: skip
     other = vocabulary_file(tmp_path / "other")
     for content, message in (
