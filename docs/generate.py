@@ -22,22 +22,22 @@ _LINK = re.compile(r"\[([^\]]+)\]\(([^)#]+)\)")
 _ABOUT_MARIAN = """# Options of Marian models
 
 A Marian model carries its options in `special:model.yml`. Every option that Marian knows is in one of three lists, and
-an option in none of them is refused by its name (exit code 3). Where an option is missing, nmtprune takes what Marian
-takes then. The tests are in `tests/formats/marian/test_options.py`: Marian itself trains a model for every value, and
-texts and losses of nmtprune's own engine must be equal to Marian's.
+an option in none of them is refused by name (exit code 3). If an option is missing, nmtprune uses the value that
+Marian uses then. The tests are in `tests/formats/marian/test_options.py`: Marian itself trains a model for every value,
+and texts and losses of nmtprune's native engine must equal Marian's.
 """
 
 
 _ABOUT_FAIRSEQ = """# Fields of fairseq checkpoints
 
-A checkpoint of fairseq carries its settings in `cfg`, older ones in `args`. Every field of `cfg.model` and `cfg.task`
-of fairseq 0.12's transformers and language models, and of their tasks, is in one of three lists. A field that is in
-none of them and that stock fairseq does not have either is ignored, as stock fairseq ignores it: `inspect` and every
-command that reads sentences name it. The tests are in `tests/formats/fairseq/test_fields.py`.
+A fairseq checkpoint carries its settings in `cfg`, an older one in `args`. Every field of `cfg.model` and `cfg.task` of
+fairseq 0.12's transformers and language models, and of their tasks, is in one of three lists. A field that is in none
+of the lists and that stock fairseq does not know either is ignored, as in stock fairseq: `inspect` and every command
+that reads sentences name the field. The tests are in `tests/formats/fairseq/test_fields.py`.
 """
 _ABOUT_TASKS = (
-    "Names that begin like one of these are the same task. A task that fairseq does not have is taken for "
-    "`translation`, and named."
+    "A name that begins with one of these names is the same task. nmtprune treats a task that fairseq does not have as "
+    "`translation`, and says so."
 )
 
 
@@ -62,8 +62,8 @@ def write_commands(folder: Path) -> None:
         # reStructuredText: there the directive's own title is that of the page.
         (folder / f"{name}.rst").write_text(f".. click:: {target}\n   :prog: nmtprune {name}\n   :nested: full\n")
     text = (
-        "Every command: stdout is data (`--format text|json|tsv`), stderr is for people, a failure is one line and an "
-        "exit code. Every option can be given as an environment variable `NMTPRUNE_COMMAND_OPTION`."
+        "Every command writes results to stdout (`--format text|json|tsv`) and messages to stderr; a failure is one "
+        "line and an exit code. Every option can be given as an environment variable `NMTPRUNE_COMMAND_OPTION`."
     )
     (folder / "index.md").write_text(f"# Commands\n\n{text}\n\n{toctree(COMMANDS)}")
 
@@ -79,7 +79,7 @@ def write_recipes(folder: Path) -> None:
 
 def write_schemas(folder: Path) -> None:
     """A JSON schema per file format, and a page that shows them all."""
-    parts = ["# JSON schemas\n\nGenerated from the code; commands' outputs are held against them by tests.\n"]
+    parts = ["# JSON schemas\n\nGenerated from the code; tests check the output of commands against these schemas.\n"]
     for name, model in FILES.items():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # defaults that are no JSON are left out of a schema
@@ -93,9 +93,9 @@ def write_schemas(folder: Path) -> None:
 def write_fairseq(folder: Path) -> None:
     """The fields of fairseq's model and task, list by list, and its tasks."""
     about = {
-        fields.SUPPORTED: "Models of each are compared with fairseq's: `tests/model/test_transformer.py`.",
-        fields.WITHOUT_EFFECT: "The model computes what fairseq's does: `test_fields_without_effect`.",
-        fields.REFUSED: "Unless off, by name and value: `test_what_is_not_computed_is_refused_with_its_value`.",
+        fields.SUPPORTED: "Models with these fields are compared with fairseq's: `tests/model/test_transformer.py`.",
+        fields.WITHOUT_EFFECT: "The model computes the same as fairseq's: `test_fields_without_effect`.",
+        fields.REFUSED: "Refused unless off, by name and value: `test_what_is_not_computed_is_refused_with_its_value`.",
     }
     parts = [_ABOUT_FAIRSEQ]
     for title, held in about.items():
@@ -119,7 +119,7 @@ def write_marian(folder: Path) -> None:
     for title, what, rows in (
         ("Supported", "Other values are refused.", supported),
         ("Without effect on transformers", "A translation model does not read these.", inert),
-        ("Refused", "With any other value than this one, which changes nothing.", refused),
+        ("Refused", "Refused with any value other than the one listed, which changes nothing.", refused),
     ):
         table = "".join(f"| `{name}` | {values} | {meaning} | `{test}` |\n" for name, values, meaning, test in rows)
         parts.append(f"## {title}\n\n{what}\n\n| option | values | meaning | test |\n|---|---|---|---|\n{table}")

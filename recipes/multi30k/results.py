@@ -198,7 +198,7 @@ def provenance() -> str:
         "Machine: {processor}, {cores} cores, {threads} thread(s) per process; GPUs: {gpus}.".format(
             **run["machine"] | {"gpus": ", ".join(run["machine"]["gpus"]) or "none"}
         ),
-        f"Signature: `{signature()}`, seed 1 everywhere but for the random heads (seeds 1 to 3).",
+        f"Signature: `{signature()}`, seed 1, except for random heads (seeds 1 to 3).",
         f"Seconds of all steps together: {sum(run['seconds'].values()):,}, two processes side by side.",
     ]
     shown = ["corpus/train.en", "corpus/train.de", "spm.model", "models/base.pt", "models/none.pt"]

@@ -18,8 +18,14 @@ REASONS = ("GPU", "network", "more than ten minutes", "run by continuous integra
 SELF_CONTAINED = ("docs/tutorials/fairseq.md", "docs/tutorials/marian.md")
 """Documents that begin in an empty folder."""
 
-WITH_A_MODEL = ("docs/quickstart.md", "docs/tutorials/ci.md", "docs/tutorials/gates.md", "README.md")
-"""Documents that begin with checkpoint_best.pt, data-bin, spm.model and text.en of a reader."""
+WITH_A_MODEL = (
+    "docs/quickstart.md",
+    "docs/debugging.md",
+    "docs/tutorials/ci.md",
+    "docs/tutorials/gates.md",
+    "README.md",
+)
+"""Documents that begin with checkpoint_best.pt, data-bin, spm.model, text.en and text.de of a reader."""
 
 IN_A_CLONE = tuple(
     sorted(str(path.relative_to(ROOT)) for path in [ROOT / "CONTRIBUTING.md", *ROOT.glob("recipes/**/README.md")])
@@ -63,6 +69,7 @@ def readers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (folder / "trained/checkpoint_best.pt").rename(folder / "checkpoint_best.pt")
     shutil.copyfile(folder / "corpus/test.src", folder / "text.en")
+    shutil.copyfile(folder / "corpus/test.tgt", folder / "text.de")
     for name in ("trained", "corpus", "pieces"):
         shutil.rmtree(folder / name)
     return folder
