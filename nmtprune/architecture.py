@@ -76,25 +76,50 @@ class HeadId:
 
 
 @dataclass(frozen=True)
-class AttentionModule:
-    """An attention module as a checkpoint stores it.
+class Group:
+    """Units of one kind in one layer that can be cut out one by one, as a checkpoint stores them.
 
     Attributes:
         id: kind and layer.
-        heads: H, heads that compute something; padding heads are not among them.
-        head_dim: K, width of one head; the scale of the scores is ``head_dim ** -0.5``.
-        padding_heads: zero heads stored after the real ones (uniform models), counted nowhere.
+        units: those that compute something; padding is not among them.
+        width: values that one unit computes.
+        padding: zero units stored after the real ones (uniform models), counted nowhere.
     """
 
     id: ModuleId
-    heads: int
-    head_dim: int
-    padding_heads: int = 0
+    units: int
+    width: int
+    padding: int = 0
+
+    @property
+    def stored(self) -> int:
+        """Units for which the file has rows and columns."""
+        return self.units + self.padding
+
+
+@dataclass(frozen=True)
+class AttentionModule(Group):
+    """The group of the heads of one attention module: H units of width K."""
+
+    @property
+    def heads(self) -> int:
+        """H, heads that compute something; padding heads are not among them."""
+        return self.units
+
+    @property
+    def head_dim(self) -> int:
+        """K, width of one head; the scale of the scores is ``head_dim ** -0.5``."""
+        return self.width
+
+    @property
+    def padding_heads(self) -> int:
+        """Zero heads stored after the real ones (uniform models), counted nowhere."""
+        return self.padding
 
     @property
     def stored_heads(self) -> int:
         """Heads for which the file has rows and columns."""
-        return self.heads + self.padding_heads
+        return self.stored
 
 
 @dataclass(frozen=True)

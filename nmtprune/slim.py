@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from nmtprune.architecture import STACKS, Architecture, AttentionModule, ModuleId
+from nmtprune.architecture import STACKS, Architecture, Group, ModuleId
 from nmtprune.errors import UsageError
 from nmtprune.formats.base import Checkpoint, HeadAxis
 from nmtprune.plan import Lineage, Plan
@@ -48,8 +48,8 @@ def apply(plan: Plan, checkpoint: Checkpoint, mode: str = "cut", *, other_weight
     if architecture == checkpoint.architecture:
         return checkpoint.rewritten(checkpoint.tensors, architecture, checkpoint.lineage)
 
-    def resize(tensor: "Tensor", axis: HeadAxis, module: AttentionModule) -> "Tensor":
-        return _resized(tensor, axis, module, kept[module.id], padding.get(module.id, 0))
+    def resize(tensor: "Tensor", axis: HeadAxis, group: Group) -> "Tensor":
+        return _resized(tensor, axis, group, kept[group.id], padding.get(group.id, 0))
 
     lineage = (checkpoint.lineage or Lineage.start(checkpoint.base)).after(plan)
     return checkpoint.rewritten(_mapped(checkpoint, resize), architecture, lineage)
@@ -66,50 +66,48 @@ def uniform_padding(kept: Mapping[ModuleId, Sequence[int]], architecture: Archit
 
 
 def _masked(plan: Plan, checkpoint: Checkpoint) -> Checkpoint:
-    def zero(tensor: "Tensor", axis: HeadAxis, module: AttentionModule) -> "Tensor":
-        removed = sorted(set(range(module.heads)) - set(plan.kept(module.id)))
+    def zero(tensor: "Tensor", axis: HeadAxis, group: Group) -> "Tensor":
+        removed = sorted(set(range(group.units)) - set(plan.kept(group.id)))
         if not axis.output or not removed:
             return tensor
         zeroed = tensor.clone()
-        _by_head(zeroed, axis, module).index_fill_(axis.axis + 1, _index(removed, tensor), 0)
+        _by_unit(zeroed, axis, group).index_fill_(axis.axis + 1, _index(removed, tensor), 0)
         return zeroed
 
     return checkpoint.rewritten(_mapped(checkpoint, zero), checkpoint.architecture, checkpoint.lineage)
 
 
-def _mapped(
-    checkpoint: Checkpoint, change: Callable[["Tensor", HeadAxis, AttentionModule], "Tensor"]
-) -> dict[str, "Tensor"]:
-    """All tensors of the checkpoint, `change` applied along every axis in which heads lie."""
+def _mapped(checkpoint: Checkpoint, change: Callable[["Tensor", HeadAxis, Group], "Tensor"]) -> dict[str, "Tensor"]:
+    """All tensors of the checkpoint, `change` applied along every axis in which units lie."""
     tensors = dict(checkpoint.tensors)
-    for module in checkpoint.architecture:
-        for axis in checkpoint.head_axes[module.id]:
-            tensors[axis.tensor] = change(tensors[axis.tensor], axis, module)
+    for group in checkpoint.architecture:
+        for axis in checkpoint.head_axes[group.id]:
+            tensors[axis.tensor] = change(tensors[axis.tensor], axis, group)
     return tensors
 
 
-def _resized(tensor: "Tensor", axis: HeadAxis, module: AttentionModule, kept: Sequence[int], padding: int) -> "Tensor":
-    """The kept heads' entries along one axis, followed in each block by zeros for the padding heads."""
-    if len(kept) == module.heads and padding == module.padding_heads:
+def _resized(tensor: "Tensor", axis: HeadAxis, group: Group, kept: Sequence[int], padding: int) -> "Tensor":
+    """The kept units' entries along one axis, followed in each block by zeros for the padding units."""
+    if len(kept) == group.units and padding == group.padding:
         return tensor
-    heads = _by_head(tensor, axis, module).index_select(axis.axis + 1, _index(kept, tensor))
+    units = _by_unit(tensor, axis, group).index_select(axis.axis + 1, _index(kept, tensor))
     if padding:
-        shape = list(heads.shape)
+        shape = list(units.shape)
         shape[axis.axis + 1] = padding
         import torch
 
-        heads = torch.cat([heads, heads.new_zeros(shape)], dim=axis.axis + 1)
-    return heads.flatten(axis.axis, axis.axis + 2)
+        units = torch.cat([units, units.new_zeros(shape)], dim=axis.axis + 1)
+    return units.flatten(axis.axis, axis.axis + 2)
 
 
-def _by_head(tensor: "Tensor", axis: HeadAxis, module: AttentionModule) -> "Tensor":
-    """View with the axis split into blocks, heads and the entries of a head."""
-    shape = (axis.blocks, module.stored_heads, axis.width)
+def _by_unit(tensor: "Tensor", axis: HeadAxis, group: Group) -> "Tensor":
+    """View with the axis split into blocks, units and the entries of a unit."""
+    shape = (axis.blocks, group.stored, axis.width)
     view: Tensor = tensor.unflatten(axis.axis, shape)
     return view
 
 
-def _index(heads: Sequence[int], tensor: "Tensor") -> "Tensor":
+def _index(units: Sequence[int], tensor: "Tensor") -> "Tensor":
     import torch
 
-    return torch.tensor(list(heads), dtype=torch.long, device=tensor.device)
+    return torch.tensor(list(units), dtype=torch.long, device=tensor.device)

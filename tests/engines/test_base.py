@@ -34,7 +34,7 @@ def test_engines_by_name(tiny: Path, tmp_path: Path) -> None:
 
 def test_removed_heads() -> None:
     encoder, cross = ModuleId("encoder", 0), ModuleId("cross", 0)
-    architecture = Architecture((AttentionModule(encoder, 3, 4), AttentionModule(cross, 2, 4, padding_heads=1)))
+    architecture = Architecture((AttentionModule(encoder, 3, 4), AttentionModule(cross, 2, 4, padding=1)))
     assert removed(architecture, {}) == {}
     assert removed(architecture, {encoder: [2, 0, 1]}) == {}
     assert removed(architecture, {encoder: [1], cross: []}) == {encoder: [0, 2], cross: [0, 1]}
