@@ -177,7 +177,7 @@ def test_no_remark_on_text_of_the_right_kind(test_models: Path, tmp_path: Path) 
     source = tmp_path / "source.gz"
     lines = (binarized.codec.decode(binarized.source_vocabulary.string(ids)) for ids in binarized.source)
     source.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode()))
-    reference = written(tmp_path / "reference", binarized.references or ())
+    reference = written(tmp_path / "reference", (binarized.references or ((),))[0])
     raw = DataOptions(
         data_bin=folder / "data-bin", source=source, reference=(reference,), sentencepiece=folder / "spm.model"
     )

@@ -82,7 +82,7 @@ class _Oracle:
         texts = [""] * len(self.corpus)
         for positions in self.corpus.batches(BatchLimits.of(60)):
             batch = self.corpus.batch(positions)
-            found = search(self.model, batch.source, SEARCH, symbols, masks)
+            found = search(self.model, batch.source, batch.source_lengths.tolist(), SEARCH, symbols, masks)
             for place, hypotheses in zip(batch.positions.tolist(), found, strict=True):
                 texts[place] = self.corpus.decode(hypotheses[0].tokens)
         return float(sacrebleu.corpus_bleu(texts, list(map(list, self.corpus.references or ()))).score)

@@ -284,7 +284,7 @@ UNSUPPORTED = {
     "base_layers 1 (mixture of experts)": model_setting(base_layers=1),
     "quant_noise_pq 0.05 (quantization noise)": model_setting(quant_noise_pq=0.05),
     "quant_noise_scalar 0.5 (quantization noise)": model_setting(quant_noise_scalar=0.5),
-    "decoder_xformers_att_config 'x' (xformers attention)": model_setting(decoder_xformers_att_config="x"),
+    "decoder_xformers_att_config '1' (xformers attention)": model_setting(decoder_xformers_att_config="1"),
     "pipeline_model_parallel (a model in stages)":
         lambda state: state["cfg"]["distributed_training"].update(pipeline_model_parallel=True),
     "use_sharded_state (FSDP: one of several shards; without this option models are saved whole)":
