@@ -1,5 +1,6 @@
 """DATA as a value: what the options name, read, checked and turned into token ids and references."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from nmtprune.data.codec import build_codec, marian_codec
 from nmtprune.data.content import Content, LanguagePair, read_binarized, read_raw, stream_raw
 from nmtprune.data.cropping import cropped
 from nmtprune.data.databin import DataBin, Languages
+from nmtprune.data.language_tags import form_of
 from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.options import DataOptions
 from nmtprune.data.sentences import Ids, Sentences
@@ -77,11 +79,11 @@ class Corpus:
         return self.codec.decode(self.target_vocabulary.string(written, escape_unk=escape_unk))
 
     def source_text(self, index: int) -> str:
-        """Text of a source sentence from its token ids, as `decode` makes that of a translation."""
+        """Text of a source sentence from its token ids, as `decode` makes that of a translation, without tags."""
         ids = self.source[index]
-        return self.codec.decode(
-            self.source_vocabulary.string(ids[::-1] if self.model.right_to_left else ids), "source"
-        )
+        symbols = self.source_vocabulary.string(ids[::-1] if self.model.right_to_left else ids).split(" ")
+        words = itertools.dropwhile(lambda symbol: form_of(symbol) is not None, symbols)
+        return self.codec.decode(" ".join(words), "source")
 
     def batches(self, limits: BatchLimits, seed: int = 1) -> list[Ids]:
         """Positions of sentences batch by batch, short sentences first, as fairseq-generate batches them.
@@ -199,7 +201,8 @@ def random_corpus(options: DataOptions, model: ModelProfile, count: int, seed: i
     """
     _, pair, _ = _language_pair(options, model)
     special = {pair.source.pad, pair.source.eos, pair.source.unk, *range(min(3, len(pair.source)))}
-    words = [word for word in range(len(pair.source)) if word not in special]
+    written = (pair.source.encode(symbol, append_eos=False) for symbol in pair.source.symbols)
+    words = sorted({int(ids[0]) for ids in written if len(ids) == 1} - special)
     if not words:
         raise DataError(f"{pair.source.path}: has no words")
     rng = np.random.default_rng(seed)

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import sys
+import weakref
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,7 +49,7 @@ def read_text(path: Path, stdin: BinaryIO | None = None) -> TextFile:
     """
     name = _name(path)
     try:
-        stored = (stdin or sys.stdin.buffer).read() if path == STDIN else path.read_bytes()
+        stored = _standard_input(stdin or sys.stdin.buffer) if path == STDIN else path.read_bytes()
     except OSError as error:
         raise DataError(f"{name}: {_unreadable(path, error)}") from error
     _check_kind(path, stored)
@@ -57,6 +58,16 @@ def read_text(path: Path, stdin: BinaryIO | None = None) -> TextFile:
     if not lines[-1]:
         lines.pop()
     return TextFile(name, tuple(line.removesuffix("\r") for line in lines), hashlib.sha256(stored).hexdigest())
+
+
+_READ: "weakref.WeakKeyDictionary[BinaryIO, bytes]" = weakref.WeakKeyDictionary()
+"""What standard input held: a run that reads DATA again finds it empty."""
+
+
+def _standard_input(stdin: BinaryIO) -> bytes:
+    if stdin not in _READ:
+        _READ[stdin] = stdin.read()
+    return _READ[stdin]
 
 
 def stream_lines(path: Path, stdin: BinaryIO | None = None) -> Iterator[str]:

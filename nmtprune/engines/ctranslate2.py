@@ -118,6 +118,8 @@ def translations(translator: "Translator", corpus: "Corpus", settings: EngineSet
     """
     source, target, search = corpus.source_vocabulary, corpus.target_vocabulary, settings.search
     found = [[Hypothesis((target.eos,), 0.0)] for _ in range(len(corpus))]
+    # Not `encode`: an id that no symbol of the file has is a word of the model all the same.
+    ids = {symbol: id for id, symbol in enumerate(target.symbols)}
     options = _options(search, corpus)
     for positions in settings.batches(corpus):
         limits = _limits(search, corpus, positions.tolist())
@@ -131,8 +133,8 @@ def translations(translator: "Translator", corpus: "Corpus", settings: EngineSet
         except (RuntimeError, ValueError) as error:
             raise EngineError(f"{corpus.name}: CTranslate2 failed: {str(error).splitlines()[0]}") from error
         for place, result in results.items():
-            texts = (target.encode(" ".join(words), append_eos=True).tolist() for words in result.hypotheses)
-            found[place] = [Hypothesis(tuple(text), score) for text, score in zip(texts, result.scores, strict=True)]
+            texts = ((*(ids[word] for word in words), target.eos) for words in result.hypotheses)
+            found[place] = [Hypothesis(text, score) for text, score in zip(texts, result.scores, strict=True)]
     return found
 
 

@@ -1,5 +1,6 @@
 """Checkpoint files of NMT toolkits: what is in them, changed only where heads are."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,21 +24,22 @@ def load(path: Path | str, *, finite: bool = True) -> "Checkpoint":
         NotFiniteError: weights that are NaN or infinite.
     """
     path = Path(path)
-    checkpoint = _read(path)
+    checkpoint = class_of(path).load(path)
     if finite and checkpoint.not_finite:
         raise NotFiniteError(f"{path}: {checkpoint.not_finite}: no model can be run or pruned with such weights")
     return checkpoint
 
 
 def class_of(path: Path | None) -> "type[Checkpoint]":
-    """The format that a file has or was meant to have, whether it is there or not; None: of what fairseq-train writes.
+    """The format that a file has or was meant to have; None: of what fairseq-train writes.
 
     Raises:
-        CheckpointError: it is something else that no toolkit takes for a model, such as a pointer or a web page.
+        CheckpointError: there is no such file, or it is something that no toolkit takes for a model: a folder, a pointer,
+            a web page.
     """
     from nmtprune.formats.marian import archive
 
-    if path is not None and path.is_file():
+    if path is not None:
         _check_kind(path)
     if path is not None and archive.looks_like(path):
         from nmtprune.formats.marian import MarianCheckpoint
@@ -56,16 +58,12 @@ def classes() -> "tuple[type[Checkpoint], ...]":
     return FairseqCheckpoint, MarianCheckpoint
 
 
-def _read(path: Path) -> "Checkpoint":
-    if not path.exists():
+def _check_kind(path: Path) -> None:
+    if not os.path.exists(path):
         raise CheckpointError(f"{path}: {describe_missing(path)}")
     if not path.is_file():
         what = describe_folder(path) if path.is_dir() else "is no regular file"
         raise CheckpointError(f"{path}: {what}")
-    return class_of(path).load(path)
-
-
-def _check_kind(path: Path) -> None:
     found = kinds.no_model(path)
     if found:
         raise CheckpointError(f"{path}: {found}")

@@ -30,4 +30,6 @@ def _is_finite(tensor: "Tensor") -> bool:
     """Whether all numbers are finite, by the smallest and the largest one: NaN is passed on by both."""
     if not tensor.numel() or not tensor.is_floating_point():
         return True
+    if tensor.element_size() < 2:
+        tensor = tensor.float()  # torch compares no numbers of eight bits
     return all(math.isfinite(float(bound)) for bound in tensor.aminmax())

@@ -148,13 +148,18 @@ def _output(corpus: "Corpus", translations: "Sequence[Tokens]", search: "Search"
 
 
 def _reached_limit(corpus: "Corpus", search: "Search", place: int, tokens: "Tokens") -> bool:
-    """Whether a translation is as long as one of its source alone may be."""
+    """Whether a translation is as long as one may be.
+
+    Where the longest source of a batch sets the limit, that of all sentences is taken: which share a batch is not known
+    here, and no text that ended by itself may count as cut off.
+    """
     ended = bool(tokens) and tokens[-1] == corpus.target_vocabulary.eos
     words = len(tokens) - ended
     if not words:
         return False
+    width = int(corpus.source.sizes.max() if search.by_batch else corpus.source.sizes[place])
     try:
-        longest = search.max_len(int(corpus.source.sizes[place]), corpus.model.max_target_positions or _NO_POSITIONS)
+        longest = search.max_len(width, corpus.model.max_target_positions or _NO_POSITIONS)
     except UsageError:  # only the batch made room for the smallest length
         return False
     # Marian's search cuts off where the end of the sentence would have to come; fairseq's has room for it.

@@ -136,6 +136,7 @@ class _Facts(_Model):
     lowercased: str | None = Field(None, description="sides whose raw text is lower-cased")
     source_subwords: str | None = Field(None, description="SHA-256 of the subword model of raw source text")
     target_subwords: str | None = Field(None, description="SHA-256 of the subword model of raw references")
+    crop_source: int | None = Field(None, description="tokens that longer source sentences are cut to")
     engine: str
     search: dict[str, Any] = Field(description="beam, length penalty, limits, by their names on the command line")
     batches: dict[str, int | None] | None = None

@@ -174,7 +174,7 @@ def test_options_of_the_other_toolkit(model: Path, tiny: Path) -> None:
         "search: --marian-batch-length-limit goes with models of Marian: this is a checkpoint of fairseq"
     )
     assert refused("translate", model, *source, "--max-length-factor", 0)[1] == (
-        "search: --max-length-factor 0.0 is not a positive number"
+        "search: --max-length-factor 0.0 is not a number above 0, up to 1e+06"
     )
 
 

@@ -1,6 +1,7 @@
 """The whole demo: its folder, its options, its commands, and (slow) one small run from corpus to table."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from nmtprune.errors import EngineError, OutputError
 
 FORM = "write SOURCE-TARGET as the files are named, for example en-de"
 DEMO = [sys.executable, "-m", "nmtprune.demo"]
+
+UNTRAINED = {f"NMTPRUNE_{command}_ALLOW_BAD_BASELINE": "1" for command in ("SCORE", "GREEDY", "BENCH")}
+"""Environment in which the model of a few updates may be compared with others."""
 
 
 def _settings(folder: Path, **changes: object) -> Settings:
@@ -143,7 +147,7 @@ def test_a_failing_step_is_one_line_with_its_log(tmp_path: Path) -> None:
     """A vocabulary smaller than the alphabet: the second step fails after the first has run."""
     pytest.importorskip("fairseq")
     command = [*DEMO, "--run", "run", "--sentences", "20", "--vocabulary", "10"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | UNTRAINED)
     assert done.returncode == 5
     *_, shown_command, error = [line for line in done.stderr.splitlines() if line.strip()]
     assert shown_command.endswith("-o run/spm.model")
@@ -161,7 +165,7 @@ def test_a_small_run_from_corpus_to_table(tmp_path: Path) -> None:
     pytest.importorskip("fairseq")
     small = ["--sentences", "600", "--vocabulary", "300", "--updates", "30", "--fine-tune-updates", "4", "--beam", "1"]
     command = [*DEMO, "--run", "run", *small, "--threads", "1", "--remove", "10"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | UNTRAINED)
     assert done.returncode == 0, done.stderr
     rows = [re.split(r"\s{2,}", line.strip()) for line in done.stdout.splitlines() if line.strip()]
     assert rows[0] == ["model", "heads", "parameters", "model MB", "file MB", "BLEU", "sentences/s"]
@@ -198,7 +202,7 @@ def test_a_small_run_on_given_files(tmp_path: Path) -> None:
     assert ambiguous.returncode == 2
     assert ambiguous.stderr == "Error: data: training files in de, en, fr: say which two, --languages en-de\n"
     command += ["--languages", "en-de", "--max-minutes", "0.05", "--epochs", "1000"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | UNTRAINED)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert list(results["models"]["slim"]["bleu"]) == ["test_a", "test_b"]

@@ -333,8 +333,9 @@ class FairseqCheckpoint(TrainableCheckpoint):
     def _value_faults(self) -> Iterator[str]:
         model = self.model_tensors
         for name, tensor in self.parameters.items():
-            if not tensor.is_floating_point():
-                yield f"{name} holds {str(tensor.dtype).removeprefix('torch.')}, no floating-point numbers"
+            if not tensor.is_floating_point() or tensor.element_size() < 2:
+                held = str(tensor.dtype).removeprefix("torch.")
+                yield f"{name} holds {held}, no floating-point numbers of 16, 32 or 64 bits"
         for name, first in self.aliases.items():
             if first in model and not storage.same_bits(model[name], model[first]):
                 yield f"{name} and {first} differ, though the settings share them"

@@ -28,8 +28,8 @@ def describe(checkpoint: "Checkpoint", task: Mapping[str, Any]) -> ModelProfile:
     return ModelProfile(
         source_symbols=source,
         target_symbols=target,
-        source_lang=task.get("source_lang") or None,
-        target_lang=task.get("target_lang") or None,
+        source_lang=_language(task.get("source_lang")),
+        target_lang=_language(task.get("target_lang")),
         max_source_positions=positions[0],
         max_target_positions=positions[1],
         left_pad_source=truth(task.get("left_pad_source"), True),
@@ -37,6 +37,10 @@ def describe(checkpoint: "Checkpoint", task: Mapping[str, Any]) -> ModelProfile:
         truncate_source=_truncation(task, positions[0]) if truth(task.get("truncate_source"), False) else None,
         notes=tuple(f"{checkpoint.path}: {note}" for note in checkpoint.notes),
     )
+
+
+def _language(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _words(checkpoint: "Checkpoint", side: str) -> int | None:

@@ -108,7 +108,7 @@ class DecoderSettings:
             where = beside if self.file is None else f"{self.file} names none"
             raise UsageError(f"data: a Marian model: name its vocabularies with --vocabs A B ({where})")
         for path in self.vocabs:
-            if not path.is_file():
+            if not os.path.isfile(path):
                 raise DataError(f"{path}: no such file ({self.file} names it): name the vocabularies with --vocabs A B")
         return self.vocabs
 
@@ -200,7 +200,7 @@ def _found(folder: Path, name: str, *, relative: bool) -> Path:
     """A file: relative to the folder or to the current one, or in the folder, if all was moved there."""
     named = folder / name if relative else Path(name)
     moved = folder / Path(name).name
-    return moved if not named.exists() and moved.exists() else named
+    return moved if not os.path.exists(named) and os.path.exists(moved) else named
 
 
 def _names(path: Path, model: Path) -> bool:

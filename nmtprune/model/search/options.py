@@ -10,6 +10,9 @@ from torch import Tensor
 
 from nmtprune.errors import UsageError
 
+LONGEST_FACTOR = 1e6
+"""Times the length of its source that a translation may have at the most: above it single precision counts no words."""
+
 
 @dataclass(frozen=True)
 class SearchOptions:
@@ -58,7 +61,7 @@ class SearchOptions:
         _check(
             self,
             beam=(self.beam < 1, "not a positive number"),
-            max_len_a=(not 0 <= self.max_len_a < math.inf, "not a number from 0"),
+            max_len_a=(not 0 <= self.max_len_a <= LONGEST_FACTOR, f"not a number from 0 to {LONGEST_FACTOR:g}"),
             max_len_b=(self.max_len_b < 0, "negative"),
             min_len=(self.min_len < 0, "negative"),
             lenpen=(not math.isfinite(self.lenpen), "not a finite number"),
@@ -149,7 +152,10 @@ class MarianSearchOptions:
             beam=(self.beam < 1, "not a positive number"),
             normalize=(not math.isfinite(self.normalize), "not a finite number"),
             word_penalty=(not math.isfinite(self.word_penalty), "not a finite number"),
-            max_length_factor=(not 0 < self.max_length_factor < math.inf, "not a positive number"),
+            max_length_factor=(
+                not 0 < self.max_length_factor <= LONGEST_FACTOR,
+                f"not a number above 0, up to {LONGEST_FACTOR:g}",
+            ),
         )
 
     @property

@@ -70,7 +70,10 @@ class BenchRun:
     @property
     def outputs(self) -> ReportFiles | None:
         """The files that are written."""
-        return None if self.output is None else ReportFiles.beside(self.output.with_suffix(".json"))
+        if self.output is None:
+            return None
+        named = self.output.suffix == ".json"
+        return ReportFiles.beside(self.output if named else self.output.with_name(f"{self.output.name}.json"))
 
     @property
     def inputs(self) -> list[Path]:
@@ -89,6 +92,8 @@ def bench(run: BenchRun, progress: "Progress") -> BenchFile:
         NmtpruneError: bad options, checkpoints or data; an engine that cannot run a model.
     """
     started = time.monotonic()
+    if str(run.output) == "-":
+        raise UsageError("-o -: table and picture go beside the result: name a file (--format json prints it too)")
     for path in run.outputs or ():
         files.check_output(path, force=run.force, inputs=run.inputs)
     opened = models.open_contenders(run.checkpoints, run.data)

@@ -363,7 +363,7 @@ MISFITS = {
         tensors(encoder__layers__1__self_attn__q_proj__weight=torch.zeros(15, 16)),
     "encoder.embed_tokens.weight has shape [28, 15], not [any, 16]":
         tensors(encoder__embed_tokens__weight=torch.zeros(28, 15)),
-    "encoder.layers.0.fc1.bias holds int64, no floating-point numbers":
+    "encoder.layers.0.fc1.bias holds int64, no floating-point numbers of 16, 32 or 64 bits":
         tensors(encoder__layers__0__fc1__bias=torch.zeros(24, dtype=torch.int64)),
     "decoder.output_projection.weight and encoder.embed_tokens.weight differ, though the settings share them":
         tensors(decoder__output_projection__weight=torch.zeros(28, 16)),
