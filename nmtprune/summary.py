@@ -133,7 +133,7 @@ def summarize(checkpoint: Checkpoint) -> Summary:
 def state_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
     """A remark on optimizer state and averages that no training can go on with."""
     found = checkpoint.copies_not_finite
-    return (f"{found}: it belongs to no weight of the model, but no training can go on from here",) if found else ()
+    return (f"{found}: no training can go on from here, though the model itself is whole",) if found else ()
 
 
 def model_bytes(checkpoint: Checkpoint) -> int:

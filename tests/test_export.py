@@ -119,3 +119,21 @@ def test_control_characters_are_never_chosen(tmp_path: Path) -> None:
         found = [open_engine(name, base, settings).translate(corpus, {}) for name in ("native", "ctranslate2")]
         texts = [[corpus.decode(own[0].tokens) for own in each] for each in found]
         assert texts[0] == texts[1] and all(("w5" in text.split()) == allowed for text in texts[0])
+
+
+def test_words_without_a_symbol_are_not_unknown_words(tmp_path: Path) -> None:
+    """Ids that a vocabulary leaves out come back as they are, not as the unknown word."""
+    model = MarianCheckpoint.load(marian_model(tmp_path / "model.npz"))
+    vocabulary = vocabulary_file(tmp_path)
+    lines = vocabulary.read_text().splitlines(keepends=True)
+    gaps = tmp_path / "gaps.yml"
+    gaps.write_text("".join(line for number, line in enumerate(lines) if number < 2 or number % 2))
+    source, _ = random_texts(tmp_path)
+    options = DataOptions(source=source, vocabs=(vocabulary, gaps), post_process="none")
+    corpus = load_corpus(options, model.profile(), references=False)
+    settings = _settings(MarianSearchOptions(beam=1))
+    native = open_engine("native", model, settings).translate(corpus, {})
+    chosen = {token for found in native for token in found[0].tokens}
+    assert any(token not in corpus.target_vocabulary.index.values() for token in chosen)  # type: ignore[attr-defined]
+    for own, found in zip(native, open_engine("ctranslate2", model, settings).translate(corpus, {}), strict=True):
+        assert found[0].tokens[:-1] == tuple(token for token in own[0].tokens if token != 0)

@@ -34,8 +34,7 @@ def class_of(path: Path | None) -> "type[Checkpoint]":
     """The format that a file has or was meant to have; None: of what fairseq-train writes.
 
     Raises:
-        CheckpointError: there is no such file, or it is something that no toolkit takes for a model: a folder, a pointer,
-            a web page.
+        CheckpointError: there is no such file, or no toolkit takes it for a model: a folder, a pointer, a web page.
     """
     from nmtprune.formats.marian import archive
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nmtprune.scores import Scores
-from tests.cli.running import nmtprune, refused
+from tests.cli.running import documented, nmtprune, refused
 from tests.data.test_sentencepiece_text import TEXT, trained
 from tests.formats.marian.test_checkpoint import VARIANTS
 from tests.marian_builders import marian_model
@@ -95,6 +95,30 @@ def test_damaged_settings(model: Path, text: str, reason: str) -> None:
     settings = _settings(model, text)
     code, line = refused("translate", model, "--source", model.with_name("source"))
     assert code == 3 and line.startswith(f"{settings}: ") and reason in line
+
+
+def test_cropped_sources_are_compared(model: Path, tmp_path: Path) -> None:
+    """Each file and answer of a comparison has the number of tokens that longer sources are cut to."""
+    source, reference = random_texts(tmp_path)
+    _settings(model, "relative-paths: true\nvocabs: [vocab.yml, vocab.yml]\nmax-length: 4\nmax-length-crop: true\n")
+    data = ("--source", source, "--reference", reference, "--post-process", "none", "--threads", 1, "--beam", 1)
+    asked = (*data, "--resamples", 100, "--format", "json", "-q")
+    commands = (
+        ("check", model, "--baseline", model, "--max-drop", 1),
+        ("bench", model, "--batch-size", 4, "--repeat", 1),
+        ("greedy", model, "--order", "random", "--samples", 1, "--step", 8, "--until", 8, "-o", tmp_path / "run"),
+    )
+    for command in commands:
+        found = nmtprune(*command, *asked)
+        assert found.code == 0, found.stderr
+        assert documented(found.stdout)["crop_source"] == 4
+
+
+def test_a_missing_model_is_said_to_be_missing(model: Path) -> None:
+    missing, text = model.with_name("none.npz"), ("--source", model.with_name("source"))
+    assert refused("translate", missing, *text) == (3, f"{missing}: there is no such file")
+    assert refused("translate", missing, "--normalize", 1, *text) == (3, f"{missing}: there is no such file")
+    assert refused("score", model.parent, *text, "-o", "scores.json")[0] == 3
 
 
 def test_settings_that_are_named(model: Path, tiny: Path) -> None:

@@ -101,3 +101,9 @@ def test_lines_are_read_when_they_are_asked_for() -> None:
         assert [next(lines), next(lines)] == ["first", "second"]
         producer.write(b"third\n")
         assert next(lines) == "third"
+
+
+def test_standard_input_is_read_once_for_all_who_ask() -> None:
+    stream = io.BytesIO(b"a\nb\n")
+    assert read_text(STDIN, stream) == read_text(STDIN, stream)
+    assert read_text(STDIN, io.BytesIO(b"c\n")).lines == ("c",)
