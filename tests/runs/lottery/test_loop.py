@@ -276,6 +276,7 @@ lottery(runs.lottery_run(Path(sys.argv[1]), Path(sys.argv[2]), resume=True, **ev
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_killed_everywhere(tiny: Path, tmp_path: Path) -> None:
     """SIGKILL in every training, and before and after whatever is kept."""
     arguments = {
@@ -296,7 +297,7 @@ def test_killed_everywhere(tiny: Path, tmp_path: Path) -> None:
     lottery(lottery_run(tiny, tmp_path / "whole", **arguments), Silent())
     folder, kills, done = tmp_path / "pieces", 0, False
     while not done:
-        for at in ("training", "before", "after"):
+        for at in ("training", "after", "before", "after"):
             command = [sys.executable, "-c", KILLER, str(tiny), str(folder), repr(arguments), at]
             status = subprocess.run(command, check=False).returncode
             assert status in (0, -signal.SIGKILL)
