@@ -31,7 +31,13 @@ def tsv(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     A field that holds a tab, a line break or a quotation mark is quoted as in CSV.
     """
     text = io.StringIO()
-    csv.writer(text, dialect="excel-tab", lineterminator="\n").writerows([columns, *rows])
+    plain, quoted = (
+        csv.writer(text, dialect="excel-tab", lineterminator="\n", quoting=quoting)
+        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+    )
+    for row in (columns, *rows):
+        # csv itself quotes a carriage return only where lines end in one.
+        (quoted if any("\r" in str(cell) for cell in row) else plain).writerow(row)
     return text.getvalue()
 
 
