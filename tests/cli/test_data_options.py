@@ -30,6 +30,14 @@ def _run(command: click.Command, line: str, env: dict[str, str] | None = None) -
     return result.output.rstrip("\n")
 
 
+@pytest.fixture(autouse=True)
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models that are there: what they are decides which options go with them."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("model.pt", "m"):
+        Path(name).touch()
+
+
 def test_binarized_data() -> None:
     expected = ("model.pt", DataOptions(data_bin=Path("bin")), None)
     assert _run(score, "model.pt --data-bin bin") == repr(expected)
