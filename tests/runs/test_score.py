@@ -17,11 +17,9 @@ from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import native
 from nmtprune.errors import OutputError
-from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.formats import load
 from nmtprune.model.search import SearchOptions, Symbols
 from nmtprune.model.search import translate as search
-from nmtprune.runs.measure import MeasureSettings
 from nmtprune.runs.progress import Silent
 from nmtprune.runs.score import ScoreRun, score
 from nmtprune.runs.state import Interrupted, state_path
@@ -32,29 +30,19 @@ SEARCH = SearchOptions(beam=2, max_len_b=8)
 
 def _run(checkpoint: Path, output: Path, **changes: Any) -> ScoreRun:
     data_bin = checkpoint.parent / "data-bin"
-    settings = {
+    values: dict[str, Any] = {
         "metric": "bleu",
         "engine": "native",
         "device": "cpu",
         "threads": 1,
         "search": SEARCH,
         "limits": BatchLimits.of(60),
-        "bleu_tokenize": None,
-        "lowercase": False,
         "allow_bad_baseline": True,
-        "allow_few_sentences": False,
-    }
-    settings |= {name: changes.pop(name) for name in list(changes) if name in settings}
-    values: dict[str, Any] = {
         "data": DataOptions(data_bin=data_bin, subset="valid"),
-        "test_data": None,
-        "all_but_one": False,
-        "kinds": None,
-        "significance": SignificanceTest(resamples=3000, threads=1),
-        "resume": False,
-        "force": False,
+        "resamples": 3000,
+        "correction": "holm",
     }
-    return ScoreRun(checkpoint, output=output, measure=MeasureSettings(**settings), **(values | changes))
+    return ScoreRun(checkpoint=checkpoint, output=output, **(values | changes))
 
 
 def _scored(run: ScoreRun) -> Scores:
@@ -202,7 +190,7 @@ def test_interrupted_and_resumed(tiny: Path, tmp_path: Path, metric: str) -> Non
             score(_run(tiny, output, metric=metric, resume=True), _Interrupting(units))
     state = state_path(output)
     assert str(raised.value) == (
-        f"interrupted: 16 of 24 heads are kept in {state}; the same command with --resume goes on"
+        f"interrupted: finished work is kept in {state}; run the same command with --resume to continue"
     )
     assert raised.value.exit_code == 130
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("scores")] == ["scores.json.state"]
@@ -249,7 +237,7 @@ def test_resuming_with_other_settings(tiny: Path, tmp_path: Path) -> None:
         score(other, Silent())
     assert str(raised.value) == (
         f"{state}: of a run with other settings (repeat them, or start over with --force and without --resume): "
-        '--kinds was ["cross", "decoder", "encoder"], is ["encoder"]; --beam was 2, is 1'
+        '--beam was 2, is 1; --kinds was ["cross", "decoder", "encoder"], is ["encoder"]'
     )
     test = DataOptions(data_bin=tiny.parent / "data-bin", subset="test")
     with pytest.raises(OutputError, match=r'\): dev data was "valid.xx-yy", is "test.xx-yy"; dev files was "'):

@@ -10,8 +10,8 @@ from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.plan import Plan
 from nmtprune.runs.lottery.request import LotteryRun
-from nmtprune.runs.measure import MeasureSettings
 from nmtprune.runs.meters import MeterSettings
+from nmtprune.runs.run import MeasureSettings
 from tests.runs.test_score import SEARCH
 
 FAST = ("--num-workers", "0", "--log-interval", "1", "--max-tokens", "60")
