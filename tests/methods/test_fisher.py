@@ -18,7 +18,7 @@ from nmtprune.methods.fisher import fisher
 from nmtprune.methods.importance import ImportanceSettings, importance
 from nmtprune.methods.joint_order import removal_order
 from nmtprune.model import Masks, Transformer
-from tests.conftest import Build
+from tests.support.fairseq_files import Build
 from tests.support.joint import NAMES, Tiny, alone
 
 EPS = 0.1

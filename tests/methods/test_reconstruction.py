@@ -14,8 +14,8 @@ from nmtprune.engines import native
 from nmtprune.errors import CheckpointError, DataError
 from nmtprune.methods.joint_order import removal_order
 from nmtprune.methods.reconstruction import RIDGE, Reconstruction, reconstruction
-from tests.conftest import Build
 from tests.methods.test_fisher import loss
+from tests.support.fairseq_files import Build
 from tests.support.joint import NAMES, Passed, Tiny, alone, passed
 
 EPS = 0.1
@@ -149,8 +149,8 @@ def test_contexts_that_never_vary_cost_nothing(plain: Tiny) -> None:
 
 def test_heads_that_nothing_leads_to_cost_nothing(build: Build) -> None:
     from nmtprune.formats import load
-    from tests.model.support import randomized
     from tests.support.joint import random_batches
+    from tests.support.networks import randomized
 
     checkpoint = load(randomized(build(no_cross_attention=True)))
     model = native.load(checkpoint, dtype=torch.float64)

@@ -19,10 +19,10 @@ from nmtprune.model import Transformer
 from nmtprune.model.attention import Attention
 from nmtprune.plan import Plan
 from nmtprune.slim import apply
-from tests.conftest import Build
-from tests.marian_builders import marian_model
-from tests.methods.support import MODELS, Example
-from tests.model.support import PRE_NORM, randomized
+from tests.support.examples import MODELS, Example
+from tests.support.fairseq_files import Build
+from tests.support.marian_files import marian_model
+from tests.support.networks import PRE_NORM, randomized
 
 SSRU = {"transformer_decoder_autoreg": "rnn", "dec_cell": "ssru", "transformer_no_projection": True, "dec_depth": 2}
 MARIAN: dict[str, dict[str, Any]] = {
