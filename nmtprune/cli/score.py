@@ -148,13 +148,10 @@ def _check_options(metric: str, translates: bool) -> None:
 
 
 def _masking_run(checkpoint: Path, flags: dict[str, Any]) -> Any:
-    from nmtprune.evaluate.significance import SignificanceTest
     from nmtprune.runs.score import ScoreRun
 
     del flags["meters"]
-    names = ("alpha", "correction", "resamples", "seed")
-    test = SignificanceTest(**{name: flags.pop(name) for name in names}, threads=flags["threads"])
-    return ScoreRun(checkpoint, measure=measure_settings(flags), significance=test, **flags)
+    return ScoreRun(checkpoint=checkpoint, **flags)
 
 
 def _meter_run(checkpoint: Path, flags: dict[str, Any]) -> Any:

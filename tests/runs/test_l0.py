@@ -19,8 +19,8 @@ from nmtprune.runs.l0 import loop
 from nmtprune.runs.l0.gated import chosen_checkpoint, load_gated
 from nmtprune.runs.l0.loop import L0Result, l0
 from nmtprune.runs.l0.setup import L0Run
-from nmtprune.runs.measure import MeasureSettings
 from nmtprune.runs.progress import Silent
+from nmtprune.runs.run import MeasureSettings
 from nmtprune.runs.state import Interrupted, State
 from nmtprune.runs.steps import Display, Step, StepFailed
 from tests.support.cli import nmtprune

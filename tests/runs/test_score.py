@@ -132,7 +132,7 @@ def test_interrupted_and_resumed(tiny: Path, tmp_path: Path, metric: str) -> Non
             score(score_run(tiny, output, metric=metric, resume=True), _Interrupting(units))
     state = state_path(output)
     assert str(raised.value) == (
-        f"interrupted: 16 of 24 heads are kept in {state}; the same command with --resume goes on"
+        f"interrupted: finished work is kept in {state}; run the same command with --resume to continue"
     )
     assert raised.value.exit_code == 130
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("scores")] == ["scores.json.state"]
@@ -179,7 +179,7 @@ def test_resuming_with_other_settings(tiny: Path, tmp_path: Path) -> None:
         score(other, Silent())
     assert str(raised.value) == (
         f"{state}: of a run with other settings (repeat them, or start over with --force and without --resume): "
-        '--kinds was ["cross", "decoder", "encoder"], is ["encoder"]; --beam was 2, is 1'
+        '--beam was 2, is 1; --kinds was ["cross", "decoder", "encoder"], is ["encoder"]'
     )
     test = DataOptions(data_bin=tiny.parent / "data-bin", subset="test")
     with pytest.raises(OutputError, match=r'\): dev data was "valid.xx-yy", is "test.xx-yy"; dev files was "'):

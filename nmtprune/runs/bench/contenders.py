@@ -11,6 +11,7 @@ from nmtprune.evaluate.arithmetic import multiply_accumulates
 from nmtprune.evaluate.memory import peak_memory
 from nmtprune.evaluate.speed import Spread, in_turns, ratio
 from nmtprune.runs.device import choose_device
+from nmtprune.runs.report import Timing
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
@@ -41,29 +42,6 @@ class Contender:
     path: Path
     checkpoint: "Checkpoint"
     corpus: "Corpus"
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Speed of one model at one batch size.
-
-    Attributes:
-        batch_size: sentences.
-        seconds: for all sentences, by round.
-        sentences_per_second: over the rounds.
-        words_per_second: of detokenized text, over the rounds.
-        ratio: by how much less time it took than the first model, round by round.
-        predicted: the first model's multiply-accumulates by this one's.
-        peak_bytes: memory beyond what the loaded models take; None where it is not known.
-    """
-
-    batch_size: int
-    seconds: tuple[float, ...]
-    sentences_per_second: Spread
-    words_per_second: Spread
-    ratio: Spread
-    predicted: float
-    peak_bytes: int | None
 
 
 def engine_settings(search: "Search", batch_size: int, device: str, threads: int | None) -> "EngineSettings":

@@ -15,8 +15,9 @@ from nmtprune.runs.bench import contenders as models
 from nmtprune.runs.bench import results
 from nmtprune.runs.collect import termination_as_interrupt
 from nmtprune.runs.device import choose_device
-from nmtprune.runs.quality import QualitySettings, text_metric, texts_of
-from nmtprune.runs.report import BenchFile, Report, ReportFiles, tsv
+from nmtprune.runs.quality import text_metric
+from nmtprune.runs.report import BenchFile, Report, ReportFiles, Timing, tsv
+from nmtprune.runs.run import QualitySettings
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
@@ -146,7 +147,7 @@ def _metric(run: BenchRun, corpus: "Corpus") -> "TextMetric | None":
 
 def _timed(
     run: BenchRun, opened: "Sequence[Contender]", metric: "TextMetric | None", progress: "Progress"
-) -> "tuple[list[list[models.Timing]], list[list[list[Hypothesis]]]]":
+) -> "tuple[list[list[Timing]], list[list[list[Hypothesis]]]]":
     """By model its timings at every batch size, and its translations with the first of them."""
 
     def look(found: "list[list[Hypothesis]]") -> None:
@@ -170,7 +171,7 @@ def _quality(
     run: BenchRun, corpus: "Corpus", metric: "TextMetric", translated: "list[list[list[Hypothesis]]]"
 ) -> "tuple[list[Scored], list[Difference | None]]":
     """BLEU of every model and its difference from the first; none on so few sentences that it means nothing."""
-    scored = [metric.scored(texts_of(corpus, models.best(found))) for found in translated]
+    scored = [metric.scored(corpus.texts(models.best(found))) for found in translated]
     if not carries_tests(len(corpus), run.quality):
         return scored, [None] * len(scored)
     return scored, [None, *run.significance.compare(scored[0], scored[1:])]

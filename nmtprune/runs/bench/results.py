@@ -12,8 +12,9 @@ from nmtprune.summary import model_bytes, parameter_count
 if TYPE_CHECKING:
     from nmtprune.evaluate.metric import Scored
     from nmtprune.evaluate.significance import Difference
-    from nmtprune.runs.bench.contenders import Contender, Timing
+    from nmtprune.runs.bench.contenders import Contender
     from nmtprune.runs.bench.loop import BenchRun
+    from nmtprune.runs.report import Timing
 
 COLUMNS = (
     "model", "batch_size", "sentences_per_second", "sentences_low", "sentences_high", "words_per_second", "ratio",

@@ -14,12 +14,11 @@ from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.methods.chance import random_scores
 from nmtprune.methods.sweep import sweep
 from nmtprune.plan import Plan
-from nmtprune.runs.drop import DropRule
 from nmtprune.runs.greedy import orders
 from nmtprune.runs.greedy.curve import Step
 from nmtprune.runs.greedy.orders import Curve
-from nmtprune.runs.measure import Measure
 from nmtprune.runs.meters import Meter
+from nmtprune.runs.quality import DropRule, Quality
 from nmtprune.runs.results import ABLATE, Measured
 from nmtprune.runs.state import Arrays, State, pack
 from nmtprune.runs.units import Unit, units
@@ -43,7 +42,7 @@ class Subject:
     """
 
     checkpoint: "Checkpoint"
-    measure: Measure
+    measure: Quality
     importance: Meter | None
     confidence: Meter | None
 

@@ -23,7 +23,7 @@ from nmtprune.runs.l0 import results
 from nmtprune.runs.l0.gated import chosen_checkpoint, load_gated
 from nmtprune.runs.l0.results import Baseline, Outcome
 from nmtprune.runs.l0.setup import Job, L0Run, prepare
-from nmtprune.runs.measure import measure
+from nmtprune.runs.quality import measure
 from nmtprune.runs.report import Report, ReportFiles, tsv
 from nmtprune.runs.state import Interrupted, State, pack
 from nmtprune.runs.steps import StepFailed, run_step

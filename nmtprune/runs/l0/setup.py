@@ -14,8 +14,9 @@ from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.runs import run_folder
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.l0 import results
-from nmtprune.runs.measure import Measure, MeasureSettings, check_metric_options, measure
+from nmtprune.runs.quality import Quality, measure
 from nmtprune.runs.report import ReportFiles
+from nmtprune.runs.run import MeasureSettings
 from nmtprune.runs.steps import program
 from nmtprune.runs.training import Training
 from nmtprune.runs.training_options import ARCH, Options, as_trained, check_given, value_of, with_defaults
@@ -86,7 +87,7 @@ class Job:
 
     run: L0Run
     base: "TrainableCheckpoint"
-    measure: Measure
+    measure: Quality
     trainings: Mapping[float, Training]
     settings: Mapping[str, Any]
 
@@ -100,7 +101,7 @@ def prepare(run: L0Run) -> Job:
     from nmtprune.formats import load
 
     _check_options(run)
-    check_metric_options(run.measure)
+    run.measure.check_settings()
     run.significance.resamples_for(1)
     names = [*(path.name for path in ReportFiles.beside(run.output / results.JSON)), results.PLAN, results.SLIM]
     run_folder.check(run.output, names, resume=run.resume, force=run.force, inputs=run.inputs)
@@ -116,7 +117,7 @@ def prepare(run: L0Run) -> Job:
     words = [" ".join(each.words) for each in trainings.values()]
     settings = {
         "model": base.base.sha256,
-        **run.measure.as_settings(),
+        **run.measure.settings(),
         **own.identity(),
         "fairseq-train": words,
         "--threads": run.measure.threads if choose_device(run.measure.device).type == "cpu" else None,

@@ -26,8 +26,7 @@ from nmtprune.runs.lottery.results import Converged, Iteration
 from nmtprune.runs.lottery.schedule import Schedule, Ticket, tickets
 from nmtprune.runs.lottery.setup import Job, prepare
 from nmtprune.runs.lottery.stages import Stages
-from nmtprune.runs.measure import measure
-from nmtprune.runs.quality import metric_of
+from nmtprune.runs.quality import measure, metric_of
 from nmtprune.runs.report import Report, tsv
 from nmtprune.runs.state import Interrupted, State, pack
 from nmtprune.runs.training import load_trained
@@ -274,7 +273,7 @@ class _Lottery:
         quality = {}
         if corpus.references is not None:
             quality = {"signature": metric_of(corpus, run.measure).signature}
-        return {**quality, **corpus.describe(), **run.measure.facts(), "heads": self._job.schedule.of_all}
+        return {**quality, **corpus.describe(), **run.measure.described(), "heads": self._job.schedule.of_all}
 
 
 def _corpus(data: DataOptions, model: "Checkpoint") -> Any:

@@ -7,8 +7,8 @@ from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.runs.device import choose_device
-from nmtprune.runs.measure import MeasureSettings
 from nmtprune.runs.meters import MeterSettings
+from nmtprune.runs.run import MeasureSettings
 
 
 @dataclass(frozen=True)

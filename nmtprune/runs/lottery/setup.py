@@ -10,12 +10,11 @@ from nmtprune.errors import CheckpointError, UsageError
 from nmtprune.profile import ModelProfile
 from nmtprune.runs import run_folder
 from nmtprune.runs.baseline import with_remarks
-from nmtprune.runs.drop import DropRule
 from nmtprune.runs.fairseq_options import parsed
 from nmtprune.runs.lottery import folder
 from nmtprune.runs.lottery.request import LotteryRun
 from nmtprune.runs.lottery.schedule import Schedule, removals, tickets
-from nmtprune.runs.measure import check_metric_options, contents
+from nmtprune.runs.quality import DropRule, contents
 from nmtprune.runs.steps import program
 from nmtprune.runs.training_options import as_it_goes_on, check_given, names, without
 
@@ -71,7 +70,7 @@ def prepare(run: LotteryRun) -> Job:
     """
     _check_options(run)
     rule = None if run.max_drop is None else DropRule.parse(run.max_drop)
-    check_metric_options(run.measure)
+    run.measure.check_settings()
     run.significance.resamples_for(1)
     written = [path.name for path in folder.outputs(run.output)]
     run_folder.check(run.output, written, resume=run.resume, force=run.force, inputs=run.inputs)
@@ -266,7 +265,7 @@ def _settings(
         "--reset-optimizer": run.reset_optimizer,
         "--control": list(run.controls),
         **run.meters.of("confidence"),
-        **run.measure.as_settings(),
+        **run.measure.settings(),
         "--threads": run.measure.threads if run.on_cpu else None,
         **sets,
         "training data": trained,

@@ -26,10 +26,9 @@ from nmtprune.runs.lottery import folder, results, trainings
 from nmtprune.runs.lottery.schedule import LOTTERY, RANDOM, REINIT, Ticket, iteration_name
 from nmtprune.runs.lottery.setup import Job, check_can_go_on
 from nmtprune.runs.lottery.trainer import Patience, Target, Trainer
-from nmtprune.runs.measure import measure
 from nmtprune.runs.meters import CONFIDENCE, confidence_meter
 from nmtprune.runs.progress import Progress
-from nmtprune.runs.quality import metric_of
+from nmtprune.runs.quality import measure, metric_of
 from nmtprune.runs.report import Report, ReportFiles
 from nmtprune.runs.state import State, pack
 from nmtprune.runs.training import Training, load_trained
