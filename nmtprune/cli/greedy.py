@@ -115,7 +115,7 @@ def greedy(output_format: str, **flags: Any) -> None:
     it. Several CHECKPOINTs, for example of one training run, give one curve each.
     """
     from nmtprune.runs.greedy.loop import greedy as run_greedy
-    from nmtprune.runs.processes import Ended
+    from nmtprune.runs.workers import Ended
 
     _check_options(flags)
     run = _run(flags)

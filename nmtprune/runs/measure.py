@@ -14,7 +14,7 @@ from nmtprune.evaluate.metric import Metric, Scored, Statistics, TokenLoss
 from nmtprune.runs.baseline import check_loss, check_translations, with_remarks
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.quality import LOSS, QualitySettings, metric_of, texts_of
-from nmtprune.runs.units import Unit, heads_together
+from nmtprune.runs.workers import Unit, heads_together
 
 if TYPE_CHECKING:
     from nmtprune.data.batching import BatchLimits

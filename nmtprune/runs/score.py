@@ -21,21 +21,20 @@ from nmtprune.architecture import AttentionModule, HeadId, parse_kinds
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
 from nmtprune.evaluate.metric import Scored
+from nmtprune.process import termination_as_interrupt
 from nmtprune.runs import results
-from nmtprune.runs.collect import Collector, termination_as_interrupt
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.measure import Measure, MeasureSettings, check_metric_options, measure
-from nmtprune.runs.processes import Processes, processes
 from nmtprune.runs.report import ReportFiles
 from nmtprune.runs.results import ABLATE, ALL_BUT_ONE, Measured, Mode, best_head
 from nmtprune.runs.state import Interrupted, State, check_state, pack, state_path
-from nmtprune.runs.units import Unit, of_best_heads, units
+from nmtprune.runs.workers import Collector, Processes, Unit, of_best_heads, processes, units
 from nmtprune.scores import HeldOut, Scores
 
 if TYPE_CHECKING:
     from nmtprune.evaluate.significance import SignificanceTest
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.runs.progress import Progress
+    from nmtprune.progress import Progress
 
 _BASELINE = "baseline"
 _DEV, _TEST = "dev", "test"

@@ -21,8 +21,8 @@ from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.formats import load
 from nmtprune.model.search import SearchOptions, Symbols
 from nmtprune.model.search import translate as search
+from nmtprune.progress import Silent
 from nmtprune.runs.measure import MeasureSettings
-from nmtprune.runs.progress import Silent
 from nmtprune.runs.score import ScoreRun, score
 from nmtprune.runs.state import Interrupted, state_path
 from nmtprune.scores import HeadScore, Scores

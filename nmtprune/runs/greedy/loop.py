@@ -8,21 +8,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nmtprune import plots, provenance
+from nmtprune import files, plots, provenance
 from nmtprune.plan import Base
+from nmtprune.process import termination_as_interrupt
 from nmtprune.runs import run_folder
-from nmtprune.runs.collect import termination_as_interrupt
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.greedy import curve, folder
 from nmtprune.runs.greedy.curve import Swept
 from nmtprune.runs.greedy.setup import GreedyRun, Job, prepare
 from nmtprune.runs.greedy.sweeper import Sweeper, checkpoint_name, unpruned_key
-from nmtprune.runs.processes import processes
 from nmtprune.runs.report import Report, tsv
 from nmtprune.runs.state import Interrupted, State
+from nmtprune.runs.workers import processes
 
 if TYPE_CHECKING:
-    from nmtprune.runs.progress import Progress
+    from nmtprune.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _greedy(run: GreedyRun, progress: "Progress") -> GreedyResult:
     state = State.open(run_folder.state_path(run.output), job.settings, resume=run.resume)
     try:
         _check_baselines(job, state, progress)
-        run_folder.create(run.output)
+        files.make_folder(run.output)
         swept = _sweep(job, state, progress)
         return _finish(job, swept, started)
     except KeyboardInterrupt:

@@ -28,7 +28,7 @@ from nmtprune.runs.meters import (
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.runs.progress import Progress
+    from nmtprune.progress import Progress
 
 _DATA = "data"
 

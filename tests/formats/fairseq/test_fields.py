@@ -19,7 +19,7 @@ from nmtprune.errors import CheckpointError
 from nmtprune.formats import load
 from nmtprune.formats.fairseq import fields, stock_options, tasks
 from nmtprune.model.search import SearchOptions
-from nmtprune.runs.training_options import as_it_goes_on
+from nmtprune.training.options import as_it_goes_on
 from tests import builders
 from tests.conftest import Build
 from tests.fairseq_plugin import commands

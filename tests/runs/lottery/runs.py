@@ -9,7 +9,7 @@ from nmtprune.data.options import DataOptions
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.plan import Plan
-from nmtprune.runs.lottery.request import LotteryRun
+from nmtprune.runs.lottery.job import LotteryRun
 from nmtprune.runs.measure import MeasureSettings
 from nmtprune.runs.meters import MeterSettings
 from tests.runs.test_score import SEARCH
