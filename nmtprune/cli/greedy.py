@@ -116,7 +116,7 @@ def greedy(output_format: str, **flags: Any) -> None:
     """
     from nmtprune.runs.greedy.loop import greedy as run_greedy
     from nmtprune.runs.greedy.setup import GreedyRun
-    from nmtprune.runs.processes import Ended
+    from nmtprune.runs.workers import Ended
 
     _check_options(flags)
     run = GreedyRun(**flags)

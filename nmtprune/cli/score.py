@@ -113,8 +113,8 @@ def score(checkpoint: Path, output_format: str, **flags: Any) -> None:
     several processes share the work, with the same result.
     """
     from nmtprune.runs import meter_score
-    from nmtprune.runs.processes import Ended
     from nmtprune.runs.score import score as score_by_masking
+    from nmtprune.runs.workers import Ended
 
     masking = flags["metric"] in MASKING
     _check_options(flags["metric"], flags["meters"].translates)

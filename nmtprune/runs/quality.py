@@ -18,7 +18,7 @@ from nmtprune.evaluate.significance import Difference
 from nmtprune.runs.baseline import check_loss, check_translations, with_remarks
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.run import LOSS, MeasureSettings, QualitySettings
-from nmtprune.runs.units import Unit, heads_together
+from nmtprune.runs.workers import Unit, heads_together
 
 if TYPE_CHECKING:
     from nmtprune.engines.base import Ablation, Kept, Tokens

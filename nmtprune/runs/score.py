@@ -20,17 +20,16 @@ from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
 from nmtprune.evaluate.metric import Scored
 from nmtprune.runs import results
-from nmtprune.runs.collect import Collector
 from nmtprune.runs.quality import Quality, measure
 from nmtprune.runs.results import ABLATE, ALL_BUT_ONE, Measured, Mode, best_head
 from nmtprune.runs.run import MeasuringRun, ReportRun, Session, started
 from nmtprune.runs.state import NO_SETTING, State, pack
-from nmtprune.runs.units import Unit, of_best_heads, units
+from nmtprune.runs.workers import Collector, Unit, of_best_heads, units
 from nmtprune.scores import HeldOut, Scores
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.runs.progress import Progress
+    from nmtprune.progress import Progress
 
 _BASELINE = "baseline"
 _DEV, _TEST = "dev", "test"

@@ -130,7 +130,7 @@ def test_all_but_one_with_test_data(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_engines_agree(tiny: Path, tmp_path: Path, scored: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolkit.subprocess, "run", fairseq_commands.in_this_process)
+    monkeypatch.setattr(toolkit, "run", fairseq_commands.in_this_process)
     output = tmp_path / "scores.json"
     data = ("--data-bin", tiny.parent / "data-bin")
     result = nmtprune("score", tiny, *data, "-o", output, *FAST, "--engine", "fairseq")

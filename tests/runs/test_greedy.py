@@ -24,10 +24,10 @@ from nmtprune.methods.chance import random_scores
 from nmtprune.methods.importance import ImportanceSettings, importance, module_norms, normalized
 from nmtprune.methods.measuring import batches
 from nmtprune.plan import Plan
+from nmtprune.progress import Silent
 from nmtprune.runs.greedy.loop import GreedyResult, greedy
 from nmtprune.runs.greedy.setup import GreedyRun
 from nmtprune.runs.meters import MeterSettings
-from nmtprune.runs.progress import Silent
 from nmtprune.runs.quality import DropRule
 from nmtprune.runs.score import score
 from nmtprune.runs.state import Interrupted, State

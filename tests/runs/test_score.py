@@ -14,7 +14,7 @@ from nmtprune.data.options import DataOptions
 from nmtprune.errors import OutputError
 from nmtprune.formats import load
 from nmtprune.model.search import SearchOptions
-from nmtprune.runs.progress import Silent
+from nmtprune.progress import Silent
 from nmtprune.runs.score import ScoreRun, score
 from nmtprune.runs.state import Interrupted, state_path
 from nmtprune.scores import HeadScore, Scores
@@ -157,7 +157,7 @@ def test_dear_heads_are_kept_one_by_one(tiny: Path, tmp_path: Path, monkeypatch:
         score_run(tiny, tmp_path / "alone.json", kinds="cross"),
     )
     score(together, Silent())
-    monkeypatch.setattr("nmtprune.runs.units.UNIT_OPERATIONS", 1)
+    monkeypatch.setattr("nmtprune.runs.workers.UNIT_OPERATIONS", 1)
     watcher = _Units()
     score(alone, watcher)
     assert watcher.names == [f"cross.{layer}.{head}" for layer in range(2) for head in range(4)]

@@ -18,7 +18,7 @@ from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.model.search import SearchOptions, Symbols
 from nmtprune.model.search import translate as search
 from nmtprune.plan import Plan
-from nmtprune.runs.lottery.request import LotteryRun
+from nmtprune.runs.lottery.job import LotteryRun
 from nmtprune.runs.meters import MeterSettings
 from nmtprune.runs.run import MeasureSettings
 from nmtprune.runs.score import ScoreRun

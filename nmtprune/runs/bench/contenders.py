@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nmtprune.engines.base import Engine
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.search.options import Hypothesis, Search
-    from nmtprune.runs.progress import Progress
+    from nmtprune.progress import Progress
 
 IN_PROCESS = ("native", "ctranslate2")
 """Engines whose time for one sentence is that of the model: the others start a process each time."""

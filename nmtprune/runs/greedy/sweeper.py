@@ -21,11 +21,11 @@ from nmtprune.runs.meters import Meter
 from nmtprune.runs.quality import DropRule, Quality
 from nmtprune.runs.results import ABLATE, Measured
 from nmtprune.runs.state import Arrays, State, pack
-from nmtprune.runs.units import Unit, units
+from nmtprune.runs.workers import Unit, units
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.runs.progress import Progress
+    from nmtprune.progress import Progress
 
 _STATISTICS, _SCORES = "statistics", "scores"
 
