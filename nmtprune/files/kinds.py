@@ -300,5 +300,5 @@ def _listed(names: list[str]) -> str:
     models = likely or models
     if not models:
         return ", without a model that nmtprune knows in it"
-    more = f" and {len(models) - _SHOWN} more" if len(models) > _NAMES_SHOWN else ""
+    more = f" and {len(models) - _NAMES_SHOWN} more" if len(models) > _NAMES_SHOWN else ""
     return f" that holds {', '.join(models[:_SHOWN])}{more}: unpack it and name the file in it"
