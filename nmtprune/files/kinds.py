@@ -301,4 +301,4 @@ def _listed(names: list[str]) -> str:
     if not models:
         return ", without a model that nmtprune knows in it"
     more = f" and {len(models) - _NAMES_SHOWN} more" if len(models) > _NAMES_SHOWN else ""
-    return f" that holds {', '.join(models[:_SHOWN])}{more}: unpack it and name the file in it"
+    return f" that holds {', '.join(models[:_NAMES_SHOWN])}{more}: unpack it and name the file in it"
