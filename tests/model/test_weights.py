@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nmtprune.errors import CheckpointError, DataError
-from nmtprune.formats.fairseq.network import describe, native_tensors
+from nmtprune.formats.fairseq.network import describe_network, native_tensors
 from nmtprune.model import Transformer
 from nmtprune.model.embedding import sinusoids
 from tests import builders
@@ -18,7 +18,7 @@ from tests.model import support
 def parts(build: Build, **options: Any) -> tuple[Any, Any, dict[str, Tensor]]:
     path = build(**options)
     settings, stored = support.settings_of(path), builders.load(path)["model"]
-    return describe(settings, stored), support.architecture(settings, stored), native_tensors(settings, stored)
+    return describe_network(settings, stored), support.architecture(settings, stored), native_tensors(settings, stored)
 
 
 def test_every_fault_is_named(build: Build) -> None:

@@ -22,7 +22,7 @@ from nmtprune.runs.training_bar import TrainingBar
 from nmtprune.runs.training_options import Options
 
 if TYPE_CHECKING:
-    from nmtprune.formats.trainable import Progress as TrainingProgress
+    from nmtprune.formats.trainable import TrainingProgress
 
 
 @dataclass(frozen=True)
