@@ -92,7 +92,7 @@ def export(run: ExportRun, progress: "Progress") -> Exported:
         EngineError: CTranslate2 cannot run the model, is not installed, or translates it differently.
         NmtpruneError: bad checkpoint or data.
     """
-    from nmtprune import export as ctranslate2
+    from nmtprune import ctranslate2_model as ctranslate2
     from nmtprune.formats import load
     from nmtprune.summary import model_bytes
 

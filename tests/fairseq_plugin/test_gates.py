@@ -10,7 +10,7 @@ import torch
 from nmtprune import slim
 from nmtprune.architecture import ModuleId
 from nmtprune.errors import CheckpointError, UsageError
-from nmtprune.fairseq_plugin.gates import GateSet, HeadGates, gates_of, start_open
+from nmtprune.fairseq_plugin.head_gates import GateSet, HeadGates, gates_of, start_open
 from nmtprune.formats.fairseq import FairseqCheckpoint, loading
 from nmtprune.gates import PARAMETER, GateSettings
 from nmtprune.runs.l0.gated import load_gated
