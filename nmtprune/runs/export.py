@@ -98,13 +98,13 @@ def export(run: ExportRun, progress: "Progress") -> Exported:
 
     _check_output(run)
     checkpoint = load(run.checkpoint)
-    ctranslate2.check(checkpoint)
+    ctranslate2.check_exportable(checkpoint)
     corpus = _corpus(run, checkpoint.profile())
     for note in corpus.notes:
         progress.note(f"{corpus.name}: {note}")
     vocabularies = corpus.source_vocabulary, corpus.target_vocabulary
     with termination_as_interrupt(), _folder_beside(run.output) as folder:
-        ctranslate2.write(checkpoint, vocabularies, folder, run.quantization)
+        ctranslate2.write_ctranslate2(checkpoint, vocabularies, folder, run.quantization)
         compared, differences = _compared(run, checkpoint, corpus, folder) if run.verify else (0, ())
         _write_note(run, checkpoint, folder)
         _put_in_place(folder, run.output)
