@@ -13,7 +13,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from tests.stored import load, store_as
+from tests.support.fairseq_files import load, store_as
 
 __all__ = ["data_bin", "fairseq_checkpoint", "fairseq_config", "fairseq_model", "load", "on_cpu", "resumed", "store_as"]
 

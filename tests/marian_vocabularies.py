@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.marian_builders import marian_arrays, write
+from tests.support.marian_files import marian_arrays, write
 
 _PROGRAM = Path(sys.executable).parent / "pymarian"
 _ALONE = ("--cpu-threads", "1", "-w", "100", "--quiet")

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from tests import builders
-from tests.conftest import Build
+from tests.support import fairseq_files
+from tests.support.fairseq_files import Build
 
 
 def test_equal_options_give_equal_checkpoints(build: Build, tiny: Path, tmp_path: Path) -> None:
-    state = builders.load(tiny)
-    again = builders.load(builders.fairseq_checkpoint(tmp_path, updates=2, encoder_normalize_before=True,
+    state = fairseq_files.load(tiny)
+    again = fairseq_files.load(fairseq_files.fairseq_checkpoint(tmp_path, updates=2, encoder_normalize_before=True,
         decoder_normalize_before=True, share_all_embeddings=True, dropout=0.0))  # fmt: skip
     assert list(state) == list(again)
     assert list(state["model"]) == list(again["model"])
@@ -26,7 +26,7 @@ def test_equal_options_give_equal_checkpoints(build: Build, tiny: Path, tmp_path
     [("dict", (dict, dict)), ("namespace", (Namespace, Namespace)), ("omegaconf", None), ("args", (type(None), None))],
 )
 def test_cfg_is_stored_as_asked(build: Build, kind: str, types: Any) -> None:
-    state = builders.load(build(stored={"cfg": kind}))
+    state = fairseq_files.load(build(stored={"cfg": kind}))
     if kind == "args":
         assert state["cfg"] is None
         assert state["args"].encoder_attention_heads == 4

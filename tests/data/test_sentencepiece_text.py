@@ -13,7 +13,7 @@ from nmtprune.data.options import DataOptions
 from nmtprune.data.sentencepiece_text import SentencePieceText
 from nmtprune.errors import DataError
 from nmtprune.profile import ModelProfile
-from tests.marian_vocabularies import marian_ids, marian_texts
+from tests.support.marian_program import marian_ids, marian_texts
 
 TEXT = [
     "the quick brown fox jumps over the lazy dog 12 times",
@@ -46,7 +46,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def trained(folder: Path, **options: Any) -> Path:
+def sentencepiece_vocabulary(folder: Path, **options: Any) -> Path:
     """A SentencePiece vocabulary."""
     import sentencepiece
 
@@ -64,7 +64,7 @@ def _score(model: SentencePieceText, ids: list[int]) -> float:
 
 
 def _check(folder: Path, kind: str) -> None:
-    path = trained(folder, **KINDS[kind])
+    path = sentencepiece_vocabulary(folder, **KINDS[kind])
     vocabulary = MarianVocabulary.read(path)
     rows, model = len(vocabulary), vocabulary.sentencepiece
     assert model is not None
@@ -93,7 +93,7 @@ def test_every_kind_of_model(tmp_path: Path, kind: str) -> None:
 
 
 def test_pieces_of_another_side_and_rows_without_pieces(tmp_path: Path) -> None:
-    path = trained(tmp_path, **KINDS["unigram"])
+    path = sentencepiece_vocabulary(tmp_path, **KINDS["unigram"])
     size = len(MarianVocabulary.read(path))
     with pytest.raises(DataError, match=f"another model: {size} pieces, but the model's target embeddings have 9"):
         MarianVocabulary.read(path, 9, "target")
@@ -104,13 +104,13 @@ def test_pieces_of_another_side_and_rows_without_pieces(tmp_path: Path) -> None:
 
 
 def test_no_end_of_a_sentence(tmp_path: Path) -> None:
-    path = trained(tmp_path, vocab_size=75, eos_id=-1, unk_id=0)
+    path = sentencepiece_vocabulary(tmp_path, vocab_size=75, eos_id=-1, unk_id=0)
     with pytest.raises(DataError, match="it has no end-of-sentence symbol"):
         MarianVocabulary.read(path)
 
 
 def test_a_model_under_another_name(tmp_path: Path) -> None:
-    path = trained(tmp_path, **KINDS["unigram"])
+    path = sentencepiece_vocabulary(tmp_path, **KINDS["unigram"])
     for name in ("vocab.model", "vocab.yml"):
         other = path.rename(tmp_path / name)
         with pytest.raises(DataError, match=r"it is a SentencePiece model: Marian knows one by its ending, copy it to"):
@@ -120,7 +120,7 @@ def test_a_model_under_another_name(tmp_path: Path) -> None:
 
 def test_translations_are_joined_by_the_model_of_the_target(tmp_path: Path) -> None:
     """A list of symbols with a SentencePiece model per side: bytes become characters, pieces of the other side join."""
-    model = trained(tmp_path, **KINDS["byte fallback"])
+    model = sentencepiece_vocabulary(tmp_path, **KINDS["byte fallback"])
     vocabulary = tmp_path / "vocab.yml"
     vocabulary.write_text(
         '"</s>": 0\n"<unk>": 1\n"▁fox": 2\n"<0xC3>": 3\n"<0xA4>": 4\n"▁nur-Quelle": 5\ns: 6\n">>deu<<": 7\n'
@@ -140,7 +140,7 @@ def test_sources_are_joined_by_the_model_of_the_source(tmp_path: Path) -> None:
     paths = []
     for side, kind in (("source", "byte fallback"), ("target", "characters")):
         (tmp_path / side).mkdir()
-        paths.append(trained(tmp_path / side, **KINDS[kind]))
+        paths.append(sentencepiece_vocabulary(tmp_path / side, **KINDS[kind]))
     source = tmp_path / "in"
     source.write_text(f"{TEXT[1]}\nw\u4e00!\n")
     options = DataOptions(source=source, vocabs=(paths[0], paths[1]))

@@ -7,7 +7,7 @@ from nmtprune.data.databin import DataBin, Languages, NumberedData, read_numbers
 from nmtprune.data.mmap import write_sentences
 from nmtprune.data.ragged import Sentences
 from nmtprune.errors import OutputError
-from tests.data.builders import random_sentences
+from tests.support.data import random_sentences
 
 PAIR = Languages("source", "target")
 

@@ -10,8 +10,7 @@ from nmtprune.engines import native
 from nmtprune.evaluate.cost import Spread, in_turns, multiply_accumulates, peak_memory, ratio
 from nmtprune.formats import load
 from nmtprune.formats.marian import MarianCheckpoint
-from tests.formats.marian.test_checkpoint import VARIANTS
-from tests.marian_builders import marian_model
+from tests.support.marian_files import VARIANTS, marian_model
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 6, 9, 20, 101])

@@ -10,7 +10,7 @@ from nmtprune import slim
 from nmtprune.architecture import parse_heads
 from nmtprune.formats.fairseq.checkpoint import FairseqCheckpoint
 from nmtprune.plan import Plan
-from tests import builders
+from tests.support import fairseq_files
 
 REMOVED = "encoder.0.1 encoder.1 decoder.0.0-2 cross.1 cross.0.0"
 SIZES = {
@@ -34,7 +34,7 @@ class Files:
 
 def make_files(folder: Path, removed: str = REMOVED, **options: Any) -> Files:
     """Train a model for a few updates and slim it."""
-    full = builders.fairseq_checkpoint(folder, updates=3, **options)
+    full = fairseq_files.fairseq_checkpoint(folder, updates=3, **options)
     checkpoint = FairseqCheckpoint.load(full)
     plan = Plan.removing(checkpoint.base, parse_heads(removed, checkpoint.architecture))
     paths = {mode: folder / f"{mode}.pt" for mode in slim.MODES}

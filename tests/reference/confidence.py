@@ -6,8 +6,8 @@ import torch
 
 from nmtprune.architecture import Architecture, HeadId
 from nmtprune.network import Network
-from tests.reference.importance import Pair
-from tests.reference.transformer import Heads, Tensors, scores
+from tests.support.oracles.measures import Pair
+from tests.support.oracles.transformer import Heads, Tensors, scores
 
 
 def confidence(

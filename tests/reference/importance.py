@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nmtprune.architecture import Architecture, HeadId
 from nmtprune.network import Network
-from tests.reference.transformer import Heads, Tensors, scores
+from tests.support.oracles.transformer import Heads, Tensors, scores
 
 Pair = tuple[list[int], list[int]]
 

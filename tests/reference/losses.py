@@ -12,7 +12,7 @@ EOS = 2
 
 
 @torch.no_grad()
-def sentence_loss(
+def reference_loss(
     model: Transformer, source: Sequence[int], target: Sequence[int], masks: Mapping[ModuleId, Tensor]
 ) -> float:
     """Negative log-likelihood of a target in nats, summed over its tokens."""

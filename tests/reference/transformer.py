@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nmtprune.architecture import Architecture, ModuleId
 from nmtprune.network import Network, Stack
-from tests.reference.attention import attend
+from tests.support.oracles.transformer import attend
 
 Tensors = Mapping[str, Tensor]
 FUNCTIONS = {"relu": torch.relu, "swish": lambda x: x * torch.sigmoid(x), "tanh": torch.tanh}

@@ -30,7 +30,7 @@ from nmtprune.scores import HeadScore, Scores
 SEARCH = SearchOptions(beam=2, max_len_b=8)
 
 
-def _run(checkpoint: Path, output: Path, **changes: Any) -> ScoreRun:
+def score_run(checkpoint: Path, output: Path, **changes: Any) -> ScoreRun:
     data_bin = checkpoint.parent / "data-bin"
     settings = {
         "metric": "bleu",
@@ -99,8 +99,8 @@ class _Oracle:
 
 
 def test_every_delta_is_that_of_a_search_of_its_own(tiny: Path, tmp_path: Path) -> None:
-    scores = _scored(_run(tiny, tmp_path / "scores.json"))
-    oracle = _Oracle(tiny)
+    scores = _scored(score_run(tiny, tmp_path / "scores.json"))
+    oracle = Oracle(tiny)
     full = oracle.bleu({})
     assert scores.baseline["value"] == pytest.approx(full, abs=1e-9)
     assert scores.baseline["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
@@ -119,11 +119,11 @@ def test_every_delta_is_that_of_a_search_of_its_own(tiny: Path, tmp_path: Path) 
 
 def test_one_head_left_and_tested_elsewhere(tiny: Path, tmp_path: Path) -> None:
     test_data = DataOptions(data_bin=tiny.parent / "data-bin", subset="test")
-    run = _run(tiny, tmp_path / "scores.json", all_but_one=True, test_data=test_data, kinds="cross,encoder")
+    run = score_run(tiny, tmp_path / "scores.json", all_but_one=True, test_data=test_data, kinds="cross,encoder")
     scores = _scored(run)
     assert scores.mode == "all-but-one"
     assert {entry.id.module.kind for entry in scores.heads} == {"encoder", "cross"}
-    oracle, elsewhere = _Oracle(tiny), _Oracle(tiny, "test")
+    oracle, elsewhere = Oracle(tiny), Oracle(tiny, "test")
     full, full_elsewhere = oracle.bleu({}), elsewhere.bleu({})
     best: dict[ModuleId, HeadScore] = {}
     for entry in scores.heads:
@@ -141,8 +141,8 @@ def test_one_head_left_and_tested_elsewhere(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_losses(tiny: Path, tmp_path: Path) -> None:
-    scores = _scored(_run(tiny, tmp_path / "scores.json", metric="loss"))
-    oracle = _Oracle(tiny)
+    scores = _scored(score_run(tiny, tmp_path / "scores.json", metric="loss"))
+    oracle = Oracle(tiny)
     full = oracle.loss({})
     assert scores.baseline["value"] == pytest.approx(full, abs=1e-6)
     assert "search" not in scores.baseline
@@ -164,10 +164,10 @@ def test_slim_models_are_scored(build: Any, tmp_path: Path) -> None:
     path.parent.mkdir()
     cut.save(path)
     (path.parent / "data-bin").symlink_to(base.path.parent / "data-bin")
-    scores = _scored(_run(path, tmp_path / "scores.json"))
+    scores = _scored(score_run(path, tmp_path / "scores.json"))
     assert [str(entry.id.module) for entry in scores.heads].count("cross.1") == 3
     assert not any(str(entry.id.module) == "encoder.0" for entry in scores.heads)
-    oracle = _Oracle(path)
+    oracle = Oracle(path)
     for entry in scores.heads:
         if str(entry.id.module) == "cross.1":
             delta = oracle.bleu(oracle.masks(entry.id.module, set(range(3)) - {entry.id.head})) - oracle.bleu({})
@@ -194,19 +194,19 @@ def _without_provenance(path: Path) -> str:
 
 @pytest.mark.parametrize("metric", ["chrf", "loss"])
 def test_interrupted_and_resumed(tiny: Path, tmp_path: Path, metric: str) -> None:
-    whole = _run(tiny, tmp_path / "whole.json", metric=metric)
+    whole = score_run(tiny, tmp_path / "whole.json", metric=metric)
     score(whole, Silent())
     output = tmp_path / "scores.json"
     for units in (1, 3):
         with pytest.raises(Interrupted) as raised:
-            score(_run(tiny, output, metric=metric, resume=True), _Interrupting(units))
+            score(score_run(tiny, output, metric=metric, resume=True), _Interrupting(units))
     state = state_path(output)
     assert str(raised.value) == (
         f"interrupted: 16 of 24 heads are kept in {state}; the same command with --resume goes on"
     )
     assert raised.value.exit_code == 130
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("scores")] == ["scores.json.state"]
-    score(_run(tiny, output, metric=metric, resume=True), Silent())
+    score(score_run(tiny, output, metric=metric, resume=True), Silent())
     assert _without_provenance(output) == _without_provenance(whole.output)
     assert not state.exists()
 
@@ -223,8 +223,8 @@ class _Units(Silent):
 
 def test_dear_heads_are_kept_one_by_one(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     together, alone = (
-        _run(tiny, tmp_path / "together.json", kinds="cross"),
-        _run(tiny, tmp_path / "alone.json", kinds="cross"),
+        score_run(tiny, tmp_path / "together.json", kinds="cross"),
+        score_run(tiny, tmp_path / "alone.json", kinds="cross"),
     )
     score(together, Silent())
     monkeypatch.setattr("nmtprune.runs.units.UNIT_OPERATIONS", 1)
@@ -237,14 +237,14 @@ def test_dear_heads_are_kept_one_by_one(tiny: Path, tmp_path: Path, monkeypatch:
 def test_resuming_with_other_settings(tiny: Path, tmp_path: Path) -> None:
     output = tmp_path / "scores.json"
     with pytest.raises(Interrupted):
-        score(_run(tiny, output), _Interrupting(1))
+        score(score_run(tiny, output), _Interrupting(1))
     state = state_path(output)
     with pytest.raises(OutputError) as raised:
-        score(_run(tiny, output), Silent())
+        score(score_run(tiny, output), Silent())
     assert str(raised.value) == (
         f"{state}: an interrupted run left its state: --resume continues it, --force starts over"
     )
-    other = _run(tiny, output, resume=True, search=SearchOptions(beam=1, max_len_b=8), kinds="encoder")
+    other = score_run(tiny, output, resume=True, search=SearchOptions(beam=1, max_len_b=8), kinds="encoder")
     with pytest.raises(OutputError) as raised:
         score(other, Silent())
     assert str(raised.value) == (
@@ -253,9 +253,9 @@ def test_resuming_with_other_settings(tiny: Path, tmp_path: Path) -> None:
     )
     test = DataOptions(data_bin=tiny.parent / "data-bin", subset="test")
     with pytest.raises(OutputError, match=r'\): dev data was "valid.xx-yy", is "test.xx-yy"; dev files was "'):
-        score(_run(tiny, output, resume=True, data=test), Silent())
+        score(score_run(tiny, output, resume=True, data=test), Silent())
     assert state.exists()
-    score(_run(tiny, output, force=True, kinds="cross"), Silent())
+    score(score_run(tiny, output, force=True, kinds="cross"), Silent())
     assert not state.exists()
     assert {entry.id.module.kind for entry in Scores.read(output).heads} == {"cross"}
 
@@ -263,10 +263,10 @@ def test_resuming_with_other_settings(tiny: Path, tmp_path: Path) -> None:
 def test_another_model_is_not_resumed(tiny: Path, build: Any, tmp_path: Path) -> None:
     output = tmp_path / "scores.json"
     with pytest.raises(Interrupted):
-        score(_run(tiny, output), _Interrupting(1))
+        score(score_run(tiny, output), _Interrupting(1))
     other = build(updates=3, encoder_normalize_before=True, decoder_normalize_before=True, share_all_embeddings=True)
     with pytest.raises(OutputError, match=r'\): model was "[0-9a-f]{56}\.\.\., is "[0-9a-f]+'):
-        score(_run(other, output, resume=True), Silent())
+        score(score_run(other, output, resume=True), Silent())
 
 
 def _torchrun(processes: int, *arguments: Any) -> "subprocess.CompletedProcess[str]":
@@ -277,7 +277,7 @@ def _torchrun(processes: int, *arguments: Any) -> "subprocess.CompletedProcess[s
 
 
 def test_several_processes_give_the_same_file(tiny: Path, tmp_path: Path) -> None:
-    run = _run(tiny, tmp_path / "alone.json", kinds="encoder,cross")
+    run = score_run(tiny, tmp_path / "alone.json", kinds="encoder,cross")
     score(run, Silent())
     options = ["--data-bin", tiny.parent / "data-bin", "--beam", 2, "--max-len-b", 8, "--max-tokens", 60]
     options += ["--kinds", "encoder,cross", "--resamples", 3000, "--device", "cpu", "--allow-bad-baseline"]

@@ -19,8 +19,8 @@ from nmtprune.evaluate.verify import verify
 from nmtprune.formats import load
 from nmtprune.formats.marian import MarianCheckpoint, archive
 from nmtprune.plan import Plan
-from tests.cli.running import nmtprune, refused
-from tests.marian_builders import marian_arrays, marian_model, write
+from tests.support.cli import nmtprune, refused
+from tests.support.marian_files import marian_arrays, marian_model, write
 
 SSRU = {
     "transformer_decoder_autoreg": "rnn",

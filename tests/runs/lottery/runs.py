@@ -12,7 +12,7 @@ from nmtprune.plan import Plan
 from nmtprune.runs.lottery.request import LotteryRun
 from nmtprune.runs.measure import MeasureSettings
 from nmtprune.runs.meters import MeterSettings
-from tests.runs.test_score import SEARCH
+from tests.support.runs import SEARCH
 
 FAST = ("--num-workers", "0", "--log-interval", "1", "--max-tokens", "60")
 
