@@ -1,20 +1,18 @@
 """Fixtures that every test may use: tiny checkpoints made once per session, and real models where they are given."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support import fairseq_files
-
-Build = Callable[..., Path]
+from tests.support.fairseq_files import Build
 
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """`fairseq_files.fairseq_checkpoint` without the folder: equal options give the same file, made once; do not change it.
+    """`fairseq_checkpoint` without the folder: equal options give the same file, made once; do not change it.
 
     Its data-bin is the folder ``data-bin`` beside it.
     """

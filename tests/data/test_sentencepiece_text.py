@@ -1,8 +1,6 @@
 """SentencePiece vocabularies of Marian: ids and texts equal to Marian's own, for every kind of model."""
 
-import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,49 +12,12 @@ from nmtprune.data.sentencepiece_text import SentencePieceText
 from nmtprune.errors import DataError
 from nmtprune.profile import ModelProfile
 from tests.support.marian_program import marian_ids, marian_texts
+from tests.support.subwords import KINDS, TEXT, sentencepiece_vocabulary
 
-TEXT = [
-    "the quick brown fox jumps over the lazy dog 12 times",
-    "die Würde des Menschen ist unantastbar, sagt man 345 Mal",
-    "well-known façade of naïve coöperation (really) & more...",
-]
 LINES = [
     *TEXT, "", " ", "  two  blanks  ", "\tq\t x", "\xa0n\xa0", "x\u2028y\u0085z", "\u65e5\u672c\u8a9e \U0001f600!",
     "</s> <unk> <0x41> \u2581 \u2047", ">>deu<< the <sep>fox", "ﬁne ① ½ ｆｏｘ", "9999 a\x07b", "\ufefffox \u200b",
 ]  # fmt: skip
-_MARIAN = {"bos_id": -1, "eos_id": 0, "unk_id": 1, "hard_vocab_limit": False}
-
-KINDS: dict[str, dict[str, Any]] = {
-    "byte fallback": {"byte_fallback": True, "character_coverage": 0.98, "vocab_size": 330},
-    "unigram": {"vocab_size": 75},
-    "bpe with byte fallback, digits apart": {
-        "model_type": "bpe", "vocab_size": 335, "byte_fallback": True, "split_digits": True},
-    "characters": {"model_type": "char", "vocab_size": 60},
-    "words": {"model_type": "word", "vocab_size": 25},
-    "symbols of the user": {
-        "vocab_size": 80, "user_defined_symbols": [">>deu<<", "<sep>"], "control_symbols": ["<ctrl>"]},
-    "identity": {"vocab_size": 75, "normalization_rule_name": "identity", "remove_extra_whitespaces": False},
-    "no blank in front": {"vocab_size": 75, "add_dummy_prefix": False},
-    "blanks behind": {"vocab_size": 75, "treat_whitespace_as_suffix": True},
-    "blanks as they are": {"model_type": "bpe", "vocab_size": 75, "split_by_whitespace": False},
-    "lower case, another unknown word": {
-        "vocab_size": 75, "normalization_rule_name": "nmt_nfkc_cf", "unk_surface": " ?? "},
-    "other names and ids": {"vocab_size": 75, "bos_id": 1, "eos_id": 2, "unk_id": 0, "pad_id": 3, "eos_piece": "<end>",
-                            "unk_piece": "<other>"},
-}  # fmt: skip
-
-
-def sentencepiece_vocabulary(folder: Path, **options: Any) -> Path:
-    """A SentencePiece vocabulary."""
-    import sentencepiece
-
-    stream = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXT * 4), model_writer=stream, minloglevel=2, num_threads=1, **{**_MARIAN, **options}
-    )
-    path = folder / "vocab.spm"
-    path.write_bytes(stream.getvalue())
-    return path
 
 
 def _score(model: SentencePieceText, ids: list[int]) -> float:

@@ -30,10 +30,8 @@ def test_scores_are_those_of_fairseq(checkpoint: Path) -> None:
 
 def test_scores_in_double_precision(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     networks.in_double_precision(monkeypatch)
-    model, reference = (
-        networks.native_model(checkpoint, torch.float64),
-        networks.fairseq_model(checkpoint, torch.float64),
-    )
+    model = networks.native_model(checkpoint, torch.float64)
+    reference = networks.fairseq_model(checkpoint, torch.float64)
     source, target = networks.batch(model, seed=2)
     with torch.inference_mode():
         scores = networks.fairseq_scores(reference, source, target)[1]
@@ -48,9 +46,8 @@ def test_limits_are_those_of_fairseq(checkpoint: Path) -> None:
 
 
 def test_normformer_decoder_is_that_of_fairseq(tmp_path: Path) -> None:
-    cfg = fairseq_files.fairseq_config(
-        fairseq_files.data_bin(tmp_path / "data"), arch="transformer", **networks.PRE_NORM
-    )
+    data = fairseq_files.data_bin(tmp_path / "data")
+    cfg = fairseq_files.fairseq_config(data, arch="transformer", **networks.PRE_NORM)
     cfg.model.scale_attn = cfg.model.scale_fc = cfg.model.scale_resids = True
     reference = fairseq_files.fairseq_model(cfg)[1].eval()
     with torch.no_grad():

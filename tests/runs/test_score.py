@@ -8,53 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sacrebleu
-import torch
 
 from nmtprune.architecture import HeadId, ModuleId
-from nmtprune.data.batching import BatchLimits
-from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
-from nmtprune.engines import native
 from nmtprune.errors import OutputError
-from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.formats import load
-from nmtprune.model.search import SearchOptions, Symbols
-from nmtprune.model.search import translate as search
-from nmtprune.runs.measure import MeasureSettings
+from nmtprune.model.search import SearchOptions
 from nmtprune.runs.progress import Silent
 from nmtprune.runs.score import ScoreRun, score
 from nmtprune.runs.state import Interrupted, state_path
 from nmtprune.scores import HeadScore, Scores
-
-SEARCH = SearchOptions(beam=2, max_len_b=8)
-
-
-def score_run(checkpoint: Path, output: Path, **changes: Any) -> ScoreRun:
-    data_bin = checkpoint.parent / "data-bin"
-    settings = {
-        "metric": "bleu",
-        "engine": "native",
-        "device": "cpu",
-        "threads": 1,
-        "search": SEARCH,
-        "limits": BatchLimits.of(60),
-        "bleu_tokenize": None,
-        "lowercase": False,
-        "allow_bad_baseline": True,
-        "allow_few_sentences": False,
-    }
-    settings |= {name: changes.pop(name) for name in list(changes) if name in settings}
-    values: dict[str, Any] = {
-        "data": DataOptions(data_bin=data_bin, subset="valid"),
-        "test_data": None,
-        "all_but_one": False,
-        "kinds": None,
-        "significance": SignificanceTest(resamples=3000, threads=1),
-        "resume": False,
-        "force": False,
-    }
-    return ScoreRun(checkpoint, output=output, measure=MeasureSettings(**settings), **(values | changes))
+from tests.support.runs import Oracle, score_run
 
 
 def _scored(run: ScoreRun) -> Scores:
@@ -62,40 +26,6 @@ def _scored(run: ScoreRun) -> Scores:
     assert scores is not None
     assert Scores.read(run.output) == scores
     return scores
-
-
-class _Oracle:
-    """BLEU and losses of a model with heads masked, computed the slow way."""
-
-    def __init__(self, checkpoint: Path, subset: str = "valid") -> None:
-        loaded = load(checkpoint)
-        self.model = native.load(loaded)
-        options = DataOptions(data_bin=checkpoint.parent / "data-bin", subset=subset)
-        self.corpus = load_corpus(options, loaded.profile())
-
-    def masks(self, module: ModuleId, kept: set[int]) -> dict[ModuleId, torch.Tensor]:
-        heads = self.model.architecture[module].heads
-        return {module: torch.tensor([float(head in kept) for head in range(heads)])}
-
-    def bleu(self, masks: dict[ModuleId, torch.Tensor]) -> float:
-        symbols = Symbols(1, 2, 3)
-        texts = [""] * len(self.corpus)
-        for positions in self.corpus.batches(BatchLimits.of(60)):
-            batch = self.corpus.batch(positions)
-            found = search(self.model, batch.source, batch.source_lengths.tolist(), SEARCH, symbols, masks)
-            for place, hypotheses in zip(batch.positions.tolist(), found, strict=True):
-                texts[place] = self.corpus.decode(hypotheses[0].tokens)
-        return float(sacrebleu.corpus_bleu(texts, list(map(list, self.corpus.references or ()))).score)
-
-    @torch.no_grad()
-    def loss(self, masks: dict[ModuleId, torch.Tensor]) -> float:
-        total, tokens = 0.0, 0
-        for source, target in zip(self.corpus.source, self.corpus.target or (), strict=True):
-            previous = torch.tensor([[2, *target[:-1].tolist()]])
-            logits = self.model(torch.from_numpy(source)[None], previous, masks).double()
-            total -= float(logits.log_softmax(-1)[0].gather(1, torch.from_numpy(target)[:, None]).sum())
-            tokens += len(target)
-        return total / tokens
 
 
 def test_every_delta_is_that_of_a_search_of_its_own(tiny: Path, tmp_path: Path) -> None:

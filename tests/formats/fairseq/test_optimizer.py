@@ -36,9 +36,8 @@ def read(path: Path) -> FairseqCheckpoint:
 def test_moments_have_the_names_of_fairseqs_parameters(build: Build, name: str) -> None:
     path = build(**VARIANTS[name])
     state = fairseq_files.load(path)["last_optimizer_state"]["state"]
-    shapes = {
-        own: tuple(shape) for own, shape in json.loads((path.parent / fairseq_files.PARAMETERS).read_text()).items()
-    }
+    stored = json.loads((path.parent / fairseq_files.PARAMETERS).read_text())
+    shapes = {own: tuple(shape) for own, shape in stored.items()}
     moments = MOMENTS.get(name, ["exp_avg", "exp_avg_sq"])
     tensors = read(path).optimizer.tensors
     assert sorted(tensors) == sorted(f"optimizer/{moment}/{own}" for moment in moments for own in shapes)
@@ -65,9 +64,8 @@ def test_moments_are_cut_like_their_parameters(build: Build, tmp_path: Path, nam
     assert cut.optimizer.tensors
     for moment, tensor in cut.optimizer.tensors.items():
         assert torch.equal(tensor, cut.model_tensors[moment.split("/")[2]].to(tensor.dtype))
-    before, after = (
-        fairseq_files.load(path)["last_optimizer_state"] for path in (checkpoint.path, tmp_path / "cut.pt")
-    )
+    paths = checkpoint.path, tmp_path / "cut.pt"
+    before, after = (fairseq_files.load(path)["last_optimizer_state"] for path in paths)
     assert difference(before["param_groups"], after["param_groups"]) == ""
     assert before.get("loss_scale") == after.get("loss_scale")
     assert [entry.get("step") for entry in before["state"].values()] == [e.get("step") for e in after["state"].values()]
