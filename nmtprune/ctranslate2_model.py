@@ -246,7 +246,7 @@ def _set_self_attention(spec: Any, attention: SelfAttention, heads: int) -> None
 
 def _set_cross_attention(spec: Any, attention: CrossAttention, heads: int) -> None:
     query = _padded(attention.query_weight, attention, heads), _padded(attention.query_bias, attention, heads)
-    parts = zip(attention.memory_weight.chunk(2), attention.memory_bias.chunk(2), strict=True)
+    parts = zip(attention.source_weight.chunk(2), attention.source_bias.chunk(2), strict=True)
     _set_inputs(spec.linear[0], [query])
     _set_inputs(spec.linear[1], [(_padded(weight, attention, heads), _padded(bias, attention, heads))
                                  for weight, bias in parts])  # fmt: skip

@@ -62,7 +62,7 @@ class HeadGradients:
         factors = {id: self._factors(id, texts) for id in self.left}
         masks = {id: factor * _beside(self.left[id], factor) for id, factor in factors.items()}
         with torch.autocast(model.device.type, self.autocast, enabled=self.autocast is not None):
-            memory = model.remember(model.encode(texts.source, masks), by_head=False)
+            memory = model.cache_source(model.encode(texts.source, masks), by_head=False)
             features = model.features(texts.previous, memory, masks)[texts.real_target]
             slopes = self._slopes(features.detach(), texts.target[texts.real_target], scale)
         if not features.requires_grad:  # no head is connected to the output

@@ -176,7 +176,7 @@ class CrossAttention(Attention):
         super().__init__(module, weights, prefix, widths[0])
         self.query_weight, self.query_bias = weights.linear(f"{prefix}.query", self.inner, widths[0])
         parts = (f"{prefix}.key", f"{prefix}.value")
-        self.memory_weight, self.memory_bias = weights.stacked(parts, self.inner, widths[1])
+        self.source_weight, self.source_bias = weights.stacked(parts, self.inner, widths[1])
 
     def keys_values(self, states: Tensor, *, by_head: bool = True) -> Tensor:
         """Keys and values [2, B, S, H, K] of the encoder's output [B, S, D].
@@ -186,7 +186,7 @@ class CrossAttention(Attention):
             by_head: in memory, heads come before S: decoding steps attend faster where the keys of a head lie together;
                 where one pass is all that attends to them, that is not worth the copy.
         """
-        projected = linear(states, self.memory_weight, self.memory_bias)
+        projected = linear(states, self.source_weight, self.source_bias)
         found = projected.view(*states.shape[:2], 2, self.heads, self.head_dim).permute(2, 0, 1, 3, 4)
         return found.transpose(2, 3).contiguous().transpose(2, 3) if by_head else found
 

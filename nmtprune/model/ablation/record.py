@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nmtprune.model.ablation.shortlist import Screen, Shortlists
 from nmtprune.model.attention import Visible
-from nmtprune.model.search.candidates import Logits, Rules, Scorer
-from nmtprune.model.search.decision import Decision
-from nmtprune.model.search.nodes import Nodes
-from nmtprune.model.search.shortlist import Screen, Shortlists
-from nmtprune.model.search.slots import Slots
-from nmtprune.model.ssru import Update
+from nmtprune.model.recurrence import Update
+from nmtprune.model.search.hypotheses import Beams, HypothesisTree
+from nmtprune.model.search.next_words import EndRules, LogitsObserver, NextWordPredictor
+from nmtprune.model.search.selection import Selection
+from nmtprune.model.source_cache import EncoderOutput
 
 _MARGIN = 0.25
 """Hypotheses are kept that came this close, in log-probability, to one that went on: masked heads may promote them."""
@@ -19,15 +19,24 @@ _MARGIN = 0.25
 _GROUP_NODES = 2048
 
 
-class Recording:
+Tokens = tuple[int, ...]
+
+Positions = tuple[int, ...]
+"""Places of sentences in the corpus."""
+
+Found = list[list[Tokens]]
+"""For each system of masks the translations of a chunk's sentences; empty for a sentence that has none."""
+
+
+class Recorder:
     """Remembers which hypotheses a search decoded, and what a screen must know of them."""
 
-    def __init__(self, scorer: Scorer, screen: Screen | None) -> None:
-        self._scorer, self._screen = scorer, screen
+    def __init__(self, predictor: NextWordPredictor, screen: Screen | None) -> None:
+        self._predictor, self._screen = predictor, screen
         self._kept: list[Tensor] = []
         self._known: list[Shortlists] = []
 
-    def extended(self, features: Tensor) -> Logits:
+    def extended(self, features: Tensor) -> LogitsObserver:
         """Take the features [R, E] of new nodes, and their shortlists from what the returned function sees."""
         screen = self._screen
 
@@ -37,16 +46,16 @@ class Recording:
 
         return see
 
-    def decided(self, slots: Slots, node: Tensor, decision: Decision) -> None:
+    def selected(self, beams: Beams, node: Tensor, selection: Selection) -> None:
         """Note which of the nodes [P, beam] went on or nearly did, and where they belong."""
         keep = node >= 0
-        if self._scorer.normalize:
-            gain = max(0.0, -self._scorer.options.unkpen)
-            keep &= slots.scores + gain + _MARGIN > decision.floor.unsqueeze(1)
+        if self._predictor.normalize:
+            gain = max(0.0, -self._predictor.options.unkpen)
+            keep &= beams.scores + gain + _MARGIN > selection.floor.unsqueeze(1)
         row, slot = keep.nonzero(as_tuple=True)
-        depth = torch.full_like(row, slots.path.shape[2])
-        last = ((slots.max_len[row] <= depth) & self._scorer.options.must_end).long()
-        self._kept.append(torch.stack([node[row, slot], slots.search[row], depth, last]))
+        depth = torch.full_like(row, beams.path.shape[2])
+        last = ((beams.max_len[row] <= depth) & self._predictor.options.must_end).long()
+        self._kept.append(torch.stack([node[row, slot], beams.search[row], depth, last]))
 
     def kept(self) -> Tensor:
         """Columns (node, search, depth, whether it must end) of the nodes to keep, [4, N], by search and depth."""
@@ -61,7 +70,7 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Group:
+class SentenceBlock:
     """Consecutive sentences with about as many nodes, padded to the same number.
 
     Attributes:
@@ -81,7 +90,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Branching:
+class TreeLevels:
     """How the hypotheses of a group continue each other, for layers whose state is handed on from token to token.
 
     Attributes:
@@ -101,7 +110,7 @@ class Branching:
 
 
 @dataclass(frozen=True)
-class Trellis:
+class TokenTree:
     """Recorded hypotheses of B sentences, by groups of sentences of equal size, each sentence in order of length.
 
     Attributes:
@@ -120,10 +129,10 @@ class Trellis:
     parent: Tensor
     depth: Tensor
     real: Tensor
-    rules: Rules
+    rules: EndRules
     table: Tensor
     order: Tensor
-    groups: tuple[Group, ...]
+    groups: tuple[SentenceBlock, ...]
     known: Shortlists | None
 
     @property
@@ -131,14 +140,14 @@ class Trellis:
         """N."""
         return len(self.token)
 
-    def branching(self, group: Group) -> Branching:
+    def levels(self, group: SentenceBlock) -> TreeLevels:
         """Which hypotheses of a group continue which."""
         depth, parent = self.depth[group.rows], self.parent[group.rows] - group.rows.start
         lengths = range(1, int(depth.max()) + 1)
         places = [(depth == length).nonzero().squeeze(1) for length in lengths]
-        return Branching(depth == 0, tuple((own, parent[own]) for own in places))
+        return TreeLevels(depth == 0, tuple((own, parent[own]) for own in places))
 
-    def visible(self, group: Group, dtype: torch.dtype) -> Visible:
+    def visible(self, group: SentenceBlock, dtype: torch.dtype) -> Visible:
         """In self-attention each hypothesis sees itself and those that it continues."""
         first, count = group.rows.start, group.count
         parent = (self.parent[group.rows] - first).view(count, group.size)
@@ -154,9 +163,30 @@ class Trellis:
         return Visible.where(seen, dtype)
 
 
-def lay_out(recording: Recording, nodes: Nodes, searches: range, min_len: int) -> Trellis:
+@dataclass(frozen=True)
+class RecordedSearch:
+    """Some sentences of a batch and their recorded search.
+
+    Attributes:
+        positions: places of the sentences in the corpus.
+        source: [B, S] token ids.
+        encoded: the encoder's output without masks.
+        max_len: [B], tokens that each translation may have before its last one.
+        token_tree: the recorded search.
+        baseline: translations without masks, the last word included; empty for none.
+    """
+
+    positions: Positions
+    source: Tensor
+    encoded: EncoderOutput
+    max_len: Tensor
+    token_tree: TokenTree
+    baseline: tuple[Tokens, ...]
+
+
+def lay_out(recorder: Recorder, nodes: HypothesisTree, searches: range, min_len: int) -> TokenTree:
     """The recorded hypotheses of consecutive searches, those with the fewest nodes first."""
-    kept = recording.kept()
+    kept = recorder.kept()
     kept = kept[:, (kept[1] >= searches.start) & (kept[1] < searches.stop)]
     counts = torch.bincount(kept[1] - searches.start, minlength=len(searches))
     order = counts.sort(stable=True).indices
@@ -177,13 +207,13 @@ def lay_out(recording: Recording, nodes: Nodes, searches: range, min_len: int) -
     depths = laid(depth, row.new_zeros(total))
     real = laid(torch.ones_like(last), last.new_zeros(total))
     ending = laid(last, last.new_zeros(total))
-    known = recording.known()
-    return Trellis(
+    known = recorder.known()
+    return TokenTree(
         token=nodes.token[source],
         parent=laid(torch.where(depth > 0, row_of[nodes.parent[number]], row), torch.arange(total, device=row.device)),
         depth=depths,
         real=real,
-        rules=Rules(real & (depths < min_len), ending if bool(ending.any()) else None),
+        rules=EndRules(real & (depths < min_len), ending if bool(ending.any()) else None),
         table=_table(sentence, depth, row, len(searches)),
         order=order + searches.start,
         groups=groups,
@@ -191,9 +221,9 @@ def lay_out(recording: Recording, nodes: Nodes, searches: range, min_len: int) -
     )
 
 
-def _groups(sizes: list[int]) -> tuple[tuple[Group, ...], list[int]]:
+def _groups(sizes: list[int]) -> tuple[tuple[SentenceBlock, ...], list[int]]:
     """Groups of sentences with these numbers of nodes, which rise; and the first row of each sentence."""
-    groups: list[Group] = []
+    groups: list[SentenceBlock] = []
     first: list[int] = []
     begin = total = 0
     while begin < len(sizes):
@@ -202,7 +232,7 @@ def _groups(sizes: list[int]) -> tuple[tuple[Group, ...], list[int]]:
             end += 1
         size = sizes[end - 1]
         first += [total + size * place for place in range(end - begin)]
-        groups.append(Group(slice(begin, end), slice(total, total + size * (end - begin)), size))
+        groups.append(SentenceBlock(slice(begin, end), slice(total, total + size * (end - begin)), size))
         total, begin = total + size * (end - begin), end
     return tuple(groups), first
 

@@ -5,30 +5,32 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from nmtprune.model.search.branches import Branch, Branches, best_words
-from nmtprune.model.search.candidates import Scorer
-from nmtprune.model.search.chunk import Chunk, Found, MaskedPasses, Positions, Tokens, stacked_masks
-from nmtprune.model.search.draft import blocks, next_words
-from nmtprune.model.search.passes import HeadMasks
-from nmtprune.model.search.shortlist import Screen
-from nmtprune.model.search.sources import Memories
+from nmtprune.model.ablation.draft import blocks, next_words
+from nmtprune.model.ablation.record import Found, Positions, RecordedSearch
+from nmtprune.model.ablation.shared_prefix import HeadMasks, MaskedPasses, stacked_masks
+from nmtprune.model.ablation.shortlist import Screen
+from nmtprune.model.search.branches import Branch, Branches, Tokens, best_words
+from nmtprune.model.search.next_words import NextWordPredictor
+from nmtprune.model.search.sources import SourceCaches
 from nmtprune.model.transformer import Transformer
 
 _LOST = -1
 
 
-class Chains:
+class MaskedGreedySearch:
     """Searches with a beam of 1, whose trellis is a chain for each sentence."""
 
-    def __init__(self, model: Transformer, scorer: Scorer, screen: Screen | None) -> None:
-        self._model, self._scorer, self._screen, self._eos = model, scorer, screen, scorer.symbols.eos
+    def __init__(self, model: Transformer, predictor: NextWordPredictor, screen: Screen | None) -> None:
+        self._model, self._predictor, self._screen, self._eos = model, predictor, screen, predictor.symbols.eos
 
-    def __call__(self, chunks: Iterable[Chunk], systems: Sequence[HeadMasks]) -> Iterator[tuple[Positions, Found]]:
+    def __call__(
+        self, records: Iterable[RecordedSearch], systems: Sequence[HeadMasks]
+    ) -> Iterator[tuple[Positions, Found]]:
         """Translations of each chunk's sentences under each system of masks, which all change something."""
-        branches = Branches(self._model, self._scorer, stacked_masks(systems))
+        branches = Branches(self._model, self._predictor, stacked_masks(systems))
         waiting: list[tuple[Positions, Found, list[tuple[int, Branch]]]] = []
-        for chunk in chunks:
-            waiting.append((chunk.positions, *self._verify(chunk, systems, branches)))
+        for recorded in records:
+            waiting.append((recorded.positions, *self._verify(recorded, systems, branches)))
         branches.finish()
         for positions, found, begun in waiting:
             for sentence, branch in begun:
@@ -36,30 +38,31 @@ class Chains:
             yield positions, found
 
     def _verify(
-        self, chunk: Chunk, systems: Sequence[HeadMasks], branches: Branches
+        self, recorded: RecordedSearch, systems: Sequence[HeadMasks], branches: Branches
     ) -> tuple[Found, list[tuple[int, Branch]]]:
         """The recorded translations that stand, and by sentence what the others begin with."""
-        passes = MaskedPasses(self._model, chunk, systems, raw_keys=self._scorer.options.raw_keys)
-        draft, size, max_len = _Draft(chunk), len(chunk.positions), chunk.max_len.tolist()
-        found: Found = [list(chunk.baseline) for _ in systems]
+        passes = MaskedPasses(self._model, recorded, systems, raw_keys=self._predictor.options.raw_keys)
+        draft, size, max_len = _Draft(recorded), len(recorded.positions), recorded.max_len.tolist()
+        found: Found = [list(recorded.baseline) for _ in systems]
         begun: list[tuple[int, Branch]] = []
         for number, features in enumerate(passes.features()):
-            for sentence, text in draft.differences(self._words(chunk, features)):
+            for sentence, text in draft.differences(self._words(recorded, features)):
                 if text[-1] in (self._eos, _LOST) or len(text) > max_len[sentence]:
                     found[number][sentence] = () if text[-1] == _LOST else text
                     continue
-                source = sentence if len(passes.memories) == 1 else number * size + sentence
+                source = sentence if len(passes.source_caches) == 1 else number * size + sentence
                 begun.append((sentence, Branch(source, number, list(text), max_len[sentence])))
-        branches.begin([branch for _, branch in begun], Memories(passes.memories, size))
+        branches.begin([branch for _, branch in begun], SourceCaches(passes.source_caches, size))
         return found, begun
 
-    def _words(self, chunk: Chunk, features: Tensor) -> Tensor:
+    def _words(self, recorded: RecordedSearch, features: Tensor) -> Tensor:
         """The word [N] that follows each hypothesis, from its features [N, E]."""
         words = [
             best_words(
-                next_words(features[rows], rows, chunk.trellis, self._scorer, self._screen), self._scorer.symbols.eos
+                next_words(features[rows], rows, recorded.token_tree, self._predictor, self._screen),
+                self._predictor.symbols.eos,
             )
-            for rows in blocks(chunk.trellis.size)
+            for rows in blocks(recorded.token_tree.size)
         ]
         return torch.cat(words)
 
@@ -67,19 +70,19 @@ class Chains:
 class _Draft:
     """The recorded translations of a chunk, word by word."""
 
-    def __init__(self, chunk: Chunk) -> None:
-        trellis = chunk.trellis
-        device = trellis.token.device
-        self._depth, self._real = trellis.depth, trellis.real
-        self._token, self._root = trellis.token, trellis.table[:, 0, 0]
-        ends = torch.tensor([text[-1] if text else _LOST for text in chunk.baseline], device=device)
-        self._sentence = torch.empty_like(trellis.depth)
-        for group in trellis.groups:
+    def __init__(self, recorded: RecordedSearch) -> None:
+        token_tree = recorded.token_tree
+        device = token_tree.token.device
+        self._depth, self._real = token_tree.depth, token_tree.real
+        self._token, self._root = token_tree.token, token_tree.table[:, 0, 0]
+        ends = torch.tensor([text[-1] if text else _LOST for text in recorded.baseline], device=device)
+        self._sentence = torch.empty_like(token_tree.depth)
+        for group in token_tree.groups:
             numbers = torch.arange(group.sentences.start, group.sentences.stop, device=device)
             self._sentence[group.rows] = numbers.repeat_interleave(group.size)
         self._expected = ends[self._sentence]
         inner = (self._real & (self._depth > 0)).nonzero().squeeze(1)
-        self._expected[trellis.parent[inner]] = trellis.token[inner]
+        self._expected[token_tree.parent[inner]] = token_tree.token[inner]
 
     def differences(self, words: Tensor) -> Iterator[tuple[int, Tokens]]:
         """Sentences whose next words [N] are not those of the draft: number, and text up to the first other word.

@@ -10,53 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_FIRST_NODES = 1024
 _COMPACT_FROM = 1 << 24
-
-
-class Nodes:
-    """Columns of equal length, one entry per node.
-
-    Attributes:
-        count: number of nodes.
-        token: last token of the hypothesis; the root's is the one that starts every sentence.
-        parent: node before the last token; a root's is itself.
-        logits: sum of the tokens' logits, in double precision.
-        normalizer: what the logits of the next token are to be reduced by, in double precision.
-        spread: error bound of `normalizer`.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.count = 0
-        self.token = torch.zeros(_FIRST_NODES, dtype=torch.long, device=device)
-        self.parent = torch.zeros_like(self.token)
-        self.logits = torch.zeros(_FIRST_NODES, dtype=torch.float64, device=device)
-        self.normalizer = torch.zeros_like(self.logits)
-        self.spread = torch.zeros_like(self.logits)
-
-    def add(self, token: Tensor, parent: Tensor | None, logits: Tensor) -> Tensor:
-        """Numbers [N] of new nodes; without parents they are roots."""
-        first, self.count = self.count, self.count + token.shape[0]
-        self._grow()
-        new = torch.arange(first, self.count, device=token.device)
-        self.token[new] = token
-        self.parent[new] = new if parent is None else parent
-        self.logits[new] = logits
-        return new
-
-    def _grow(self) -> None:
-        for name in ("token", "parent", "logits", "normalizer", "spread"):
-            column = getattr(self, name)
-            if self.count > column.shape[0]:
-                size = max(self.count, 2 * column.shape[0])
-                setattr(self, name, F.pad(column, (0, size - column.shape[0])))
-
-    def paths(self, last: Tensor, length: int) -> Tensor:
-        """Nodes [N, length] on the way to the nodes `last` [N], those nearest the root first, roots repeated."""
-        steps = [last]
-        for _ in range(length - 1):
-            steps.append(self.parent[steps[-1]])
-        return torch.stack(steps[::-1], dim=1)
 
 
 class Buffers:
@@ -73,7 +27,7 @@ class Buffers:
         return there
 
 
-class NodeCache:
+class HypothesisCache:
     """What decoder layers keep of nodes, a row [parts * H * K] per node and layer; see `DecoderLayer.kept_shape`.
 
     Several layers share one numbering of rows. Rows of nodes on no path that is still followed are dropped when they

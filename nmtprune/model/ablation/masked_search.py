@@ -13,27 +13,26 @@ import torch
 from torch import Tensor
 
 from nmtprune.architecture import ModuleId
-from nmtprune.model.memory import EncoderOutput
-from nmtprune.model.search.candidates import Scorer
-from nmtprune.model.search.chain import Chains
-from nmtprune.model.search.chunk import Chunk, Positions, Tokens
-from nmtprune.model.search.extension import Extension, caches, decoder_layers
-from nmtprune.model.search.lockstep import Lockstep
-from nmtprune.model.search.nodes import Nodes
+from nmtprune.model.ablation.masked_beam import MaskedBeamSearch, best_tokens
+from nmtprune.model.ablation.masked_greedy import MaskedGreedySearch
+from nmtprune.model.ablation.record import Positions, RecordedSearch, Recorder, lay_out
+from nmtprune.model.ablation.shared_prefix import HeadMasks
+from nmtprune.model.ablation.shortlist import Screen
+from nmtprune.model.search.beam_search import BeamSearch
+from nmtprune.model.search.branches import Tokens
+from nmtprune.model.search.decoder_step import DecoderStep, caches, decoder_layers
+from nmtprune.model.search.hypotheses import Beams, HypothesisTree
+from nmtprune.model.search.next_words import NextWordPredictor
 from nmtprune.model.search.options import Search, Symbols, max_lens
-from nmtprune.model.search.passes import HeadMasks
-from nmtprune.model.search.replay import Replay, best_tokens
-from nmtprune.model.search.shortlist import Screen
-from nmtprune.model.search.slots import Slots
-from nmtprune.model.search.sources import Memories
-from nmtprune.model.search.trellis import Recording, lay_out
+from nmtprune.model.search.sources import SourceCaches
+from nmtprune.model.source_cache import EncoderOutput
 from nmtprune.model.transformer import Transformer
 
-CHUNK_BYTES = 1 << 30
+RECORD_BYTES = 1 << 30
 """Memory for keys, values and features of the systems that are searched together."""
 
 
-class Ablation:
+class MaskedSearch:
     """Records searches of a model, and repeats them under head masks.
 
     Attributes:
@@ -49,16 +48,18 @@ class Ablation:
             symbols: special words of the target vocabulary.
         """
         self.model, self._options, self._symbols = model, options, symbols
-        self._scorer = Scorer(model, options, symbols, scores=False)
-        self._screen = Screen.of(self._scorer)
+        self._predictor = NextWordPredictor(model, options, symbols, scores=False)
+        self._screen = Screen.of(self._predictor)
         self._systems = max([1, *(module.heads for module in model.architecture)])
-        greedy = self._scorer.beam == 1
+        greedy = self._predictor.beam == 1
         self._search = (
-            Chains(model, self._scorer, self._screen) if greedy else Replay(model, options, self._scorer, self._screen)
+            MaskedGreedySearch(model, self._predictor, self._screen)
+            if greedy
+            else MaskedBeamSearch(model, options, self._predictor, self._screen)
         )
 
     @torch.no_grad()
-    def record(self, source: Tensor, lengths: Sequence[int], positions: Sequence[int]) -> list[Chunk]:
+    def record(self, source: Tensor, lengths: Sequence[int], positions: Sequence[int]) -> list[RecordedSearch]:
         """Translate a padded batch [B, S] of the sentences at these places of the corpus, and remember how.
 
         `lengths` are the tokens of each sentence without padding.
@@ -69,33 +70,35 @@ class Ablation:
         model, options = self.model, self._options
         source = source.to(model.device)
         encoded = model.encode(source)
-        memories = Memories((model.remember(encoded),), len(positions))
-        nodes, recording = Nodes(source.device), Recording(self._scorer, self._screen)
+        source_caches = SourceCaches((model.cache_source(encoded),), len(positions))
+        nodes, recorder = HypothesisTree(source.device), Recorder(self._predictor, self._screen)
         stores = [caches(model, range(len(model.decoder.layers)))]
-        extension = Extension(model, memories, {}, stores, raw_keys=options.raw_keys)
+        decoder_step = DecoderStep(model, source_caches, {}, stores, raw_keys=options.raw_keys)
         max_len = torch.tensor(max_lens(options, lengths, model.max_positions[1]), device=source.device)
         searches = torch.arange(len(positions), device=source.device)
-        slots = Slots.begin(searches, torch.zeros_like(searches), max_len, self._scorer)
-        ended = Lockstep(self._scorer, extension, nodes).run(slots, recording)
+        slots = Beams.begin(searches, torch.zeros_like(searches), max_len, self._predictor)
+        ended = BeamSearch(self._predictor, decoder_step, nodes).run(slots, recorder)
         texts = best_tokens(ended.ranked(nodes, options), nodes)
-        chunks = []
-        for some in self._ranges(recording, len(positions)):
-            trellis = lay_out(recording, nodes, some, options.min_len)
-            order = trellis.order.tolist()
-            padding = None if encoded.padding is None else encoded.padding[trellis.order]
-            own = EncoderOutput(encoded.states[trellis.order], padding)
+        records = []
+        for some in self._ranges(recorder, len(positions)):
+            token_tree = lay_out(recorder, nodes, some, options.min_len)
+            order = token_tree.order.tolist()
+            padding = None if encoded.padding is None else encoded.padding[token_tree.order]
+            own = EncoderOutput(encoded.states[token_tree.order], padding)
             places, found = tuple(positions[i] for i in order), tuple(texts[i] for i in order)
-            chunks.append(Chunk(places, source[trellis.order], own, max_len[trellis.order], trellis, found))
-        return chunks
+            records.append(
+                RecordedSearch(places, source[token_tree.order], own, max_len[token_tree.order], token_tree, found)
+            )
+        return records
 
     @torch.no_grad()
     def translations(
-        self, chunks: Iterable[Chunk], systems: Sequence[HeadMasks]
+        self, records: Iterable[RecordedSearch], systems: Sequence[HeadMasks]
     ) -> Iterator[tuple[int, Positions, list[Tokens]]]:
         """Translations of the sentences of chunks under each of several systems of masks.
 
         Args:
-            chunks: of `record`, in something that can be gone through several times.
+            records: of `record`, in something that can be gone through several times.
             systems: masks [H] of zeros and ones by module; best those of one module, which share most.
 
         Yields:
@@ -106,22 +109,24 @@ class Ablation:
         changing = [number for number, each in enumerate(masks) if each]
         same = [number for number, each in enumerate(masks) if not each]
         if not changing:
-            yield from ((number, chunk.positions, list(chunk.baseline)) for chunk in chunks for number in same)
+            yield from (
+                (number, recorded.positions, list(recorded.baseline)) for recorded in records for number in same
+            )
         unmasked: dict[Positions, list[Tokens]] = {}
         for begin in range(0, len(changing), self._systems):
             numbers = changing[begin : begin + self._systems]
-            seen = _noting(chunks, unmasked) if not begin else chunks
+            seen = _noting(records, unmasked) if not begin else records
             for positions, found in self._search(seen, [masks[number] for number in numbers]):
                 yield from ((number, positions, texts) for number, texts in zip(numbers, found, strict=True))
         yield from ((number, positions, list(texts)) for positions, texts in unmasked.items() for number in same)
 
-    def _ranges(self, recording: Recording, searches: int) -> list[range]:
+    def _ranges(self, recorder: Recorder, searches: int) -> list[range]:
         """Consecutive searches whose nodes, under as many systems as a module has heads, fit into a chunk."""
         kept = filter(None, (layer.kept_shape() for layer in decoder_layers(self.model.decoder)))
         floats = sum(map(math.prod, kept)) + self.model.decoder.output_width
-        most = max(1, CHUNK_BYTES // (self._systems * 4 * (floats + 4 * self._scorer.width)))
+        most = max(1, RECORD_BYTES // (self._systems * 4 * (floats + 4 * self._predictor.width)))
         ranges, begin, total = [], 0, 0
-        for search, count in enumerate(torch.bincount(recording.kept()[1], minlength=searches).tolist()):
+        for search, count in enumerate(torch.bincount(recorder.kept()[1], minlength=searches).tolist()):
             if total and total + count > most:
                 ranges.append(range(begin, search))
                 begin, total = search, 0
@@ -129,11 +134,11 @@ class Ablation:
         return [*ranges, range(begin, searches)]
 
 
-def _noting(chunks: Iterable[Chunk], unmasked: dict[Positions, list[Tokens]]) -> Iterator[Chunk]:
+def _noting(records: Iterable[RecordedSearch], unmasked: dict[Positions, list[Tokens]]) -> Iterator[RecordedSearch]:
     """The chunks; their translations without masks are noted on the way."""
-    for chunk in chunks:
-        unmasked[chunk.positions] = list(chunk.baseline)
-        yield chunk
+    for recorded in records:
+        unmasked[recorded.positions] = list(recorded.baseline)
+        yield recorded
 
 
 def _effective(masks: HeadMasks) -> dict[ModuleId, Tensor]:

@@ -11,23 +11,21 @@ import torch
 from torch import Tensor
 
 from nmtprune.model.attention import Masks
-from nmtprune.model.memory import Memory
+from nmtprune.model.search.beam_search import BeamSearch, decoder_masks
 from nmtprune.model.search.branches import Branch, Branches
-from nmtprune.model.search.candidates import Scorer
-from nmtprune.model.search.extension import Extension, caches
-from nmtprune.model.search.lockstep import Lockstep
-from nmtprune.model.search.nodes import Nodes
+from nmtprune.model.search.decoder_step import DecoderStep, caches
+from nmtprune.model.search.hypotheses import Beams, HypothesisTree
+from nmtprune.model.search.next_words import NextWordPredictor
 from nmtprune.model.search.options import Hypothesis, Search, Symbols, max_lens
-from nmtprune.model.search.slots import Slots
-from nmtprune.model.search.sources import Memories
-from nmtprune.model.search.translation import decoder_masks
+from nmtprune.model.search.sources import SourceCaches
+from nmtprune.model.source_cache import SourceCache
 from nmtprune.model.transformer import Transformer
 
 _FEW = 0.2
 """What is left of a batch waits when it is less than this share of it."""
 
 
-class GreedySearch:
+class BatchedGreedySearch:
     """Translates batch by batch with a beam of 1; all translations are there after `finish`."""
 
     def __init__(self, model: Transformer, options: Search, symbols: Symbols, masks: Masks) -> None:
@@ -40,9 +38,9 @@ class GreedySearch:
             masks: [H] by module, for all sentences.
         """
         self._model, self._options, self._symbols, self._masks = model, options, symbols, masks
-        self._scorer = Scorer(model, options, symbols, scores=True)
+        self._predictor = NextWordPredictor(model, options, symbols, scores=True)
         self._decoder_masks = decoder_masks(masks)
-        self._branches = Branches(model, self._scorer, self._decoder_masks)
+        self._branches = Branches(model, self._predictor, self._decoder_masks)
         self._found: dict[int, list[Hypothesis]] = {}
         self._waiting: list[tuple[int, Branch]] = []
 
@@ -55,20 +53,20 @@ class GreedySearch:
         """
         model, options = self._model, self._options
         source = source.to(model.device)
-        memory = model.remember(model.encode(source, self._masks))
-        nodes = Nodes(source.device)
+        source_cache = model.cache_source(model.encode(source, self._masks))
+        nodes = HypothesisTree(source.device)
         stores = [caches(model, range(len(model.decoder.layers)))]
-        memories = Memories((memory,), len(places))
-        extension = Extension(model, memories, self._decoder_masks, stores, raw_keys=options.raw_keys)
+        source_caches = SourceCaches((source_cache,), len(places))
+        decoder_step = DecoderStep(model, source_caches, self._decoder_masks, stores, raw_keys=options.raw_keys)
         max_len = torch.tensor(max_lens(options, lengths, model.max_positions[1]), device=source.device)
         sentences = torch.arange(len(places), device=source.device)
-        slots = Slots.begin(sentences, torch.zeros_like(sentences), max_len, self._scorer)
-        ended, left = Lockstep(self._scorer, extension, nodes).run_until(slots, int(_FEW * len(places)))
+        beams = Beams.begin(sentences, torch.zeros_like(sentences), max_len, self._predictor)
+        ended, left = BeamSearch(self._predictor, decoder_step, nodes).run_until(beams, int(_FEW * len(places)))
         hypotheses = ended.ranked(nodes, options).hypotheses(nodes, ended, 1)
         self._found.update(zip(places, hypotheses, strict=True))
-        self._wait(left, nodes, places, memory)
+        self._wait(left, nodes, places, source_cache)
 
-    def _wait(self, left: Slots, nodes: Nodes, places: Sequence[int], memory: Memory) -> None:
+    def _wait(self, left: Beams, nodes: HypothesisTree, places: Sequence[int], source_cache: SourceCache) -> None:
         """Keep what is left for later."""
         if not len(left.search):
             return
@@ -81,7 +79,7 @@ class GreedySearch:
         for sentence, own, by_word, max_len in rows:
             begun.append(Branch(sentence, 0, own, max_len, scores=by_word))
             self._waiting.append((places[sentence], begun[-1]))
-        self._branches.begin(begun, Memories((memory,), len(places)))
+        self._branches.begin(begun, SourceCaches((source_cache,), len(places)))
 
     @torch.no_grad()
     def finish(self) -> dict[int, list[Hypothesis]]:

@@ -13,12 +13,12 @@ _BLOCK = {"cpu": 1 << 20, "cuda": 1 << 27}
 _GROUP = 64
 _SMALL = 8 * _GROUP
 
-Logits = Callable[[slice, Tensor, Tensor], None]
+LogitsObserver = Callable[[slice, Tensor, Tensor], None]
 """Sees the logits [n, V] of some of the rows, which they are, and the logarithm of their normalizers [n]."""
 
 
 @dataclass(frozen=True)
-class Candidates:
+class NextWords:
     """The best continuations of hypotheses.
 
     Attributes:
@@ -35,7 +35,7 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class Rules:
+class EndRules:
     """Which hypotheses may end or must end: Boolean [N], None where that is so for none.
 
     Attributes:
@@ -46,15 +46,15 @@ class Rules:
     early: Tensor | None = None
     last: Tensor | None = None
 
-    def select(self, rows: Tensor | slice) -> "Rules":
+    def select(self, rows: Tensor | slice) -> "EndRules":
         """The rules of some of the hypotheses."""
-        return Rules(
+        return EndRules(
             None if self.early is None else self.early[rows],
             None if self.last is None else self.last[rows],
         )
 
 
-class Scorer:
+class NextWordPredictor:
     """The output layer, normalization and choice of the best words.
 
     The global best `beam` candidates lie among the best `beam` of each hypothesis, and a finished hypothesis counts
@@ -83,7 +83,7 @@ class Scorer:
         self.normalize = scores or self.beam > 1
         self.block = max(1, _BLOCK.get(model.device.type, 1 << 27) // words)
 
-    def __call__(self, features: Tensor, rules: Rules, see: Logits | None = None) -> Candidates:
+    def __call__(self, features: Tensor, rules: EndRules, see: LogitsObserver | None = None) -> NextWords:
         """Candidates of features [N, E]."""
         blocks = range(0, features.shape[0], self.block)
         found = [self._of_block(features, rules, slice(begin, begin + self.block), see) for begin in blocks]
@@ -91,20 +91,20 @@ class Scorer:
             return found[0]
         if not found:
             return self.none(features)
-        return Candidates(
+        return NextWords(
             torch.cat([part.tokens for part in found]),
             torch.cat([part.logits for part in found]),
             torch.cat([part.normalizer for part in found]),
         )
 
-    def none(self, like: Tensor, rows: int = 0) -> Candidates:
+    def none(self, like: Tensor, rows: int = 0) -> NextWords:
         """Candidates of hypotheses that cannot go on."""
         tokens = torch.full((rows, self.width + 1), self.symbols.eos, dtype=torch.long, device=like.device)
         logits = torch.full((rows, self.width + 1), -torch.inf, dtype=like.dtype, device=like.device)
-        return Candidates(tokens, logits, torch.zeros(rows, dtype=like.dtype, device=like.device))
+        return NextWords(tokens, logits, torch.zeros(rows, dtype=like.dtype, device=like.device))
 
     def choose(
-        self, values: Tensor, ending: Tensor, rules: Rules, tokens: Tensor | None = None
+        self, values: Tensor, ending: Tensor, rules: EndRules, tokens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Tokens and logits [n, k + 1] of the best of values [n, W].
 
@@ -124,7 +124,7 @@ class Scorer:
         eos = torch.full_like(found[:, :1], self.symbols.eos)
         return torch.cat([found, eos], dim=1), torch.cat([best, ending.unsqueeze(1)], dim=1)
 
-    def _of_block(self, features: Tensor, rules: Rules, rows: slice, see: Logits | None) -> Candidates:
+    def _of_block(self, features: Tensor, rules: EndRules, rows: slice, see: LogitsObserver | None) -> NextWords:
         logits = self.output(features[rows])
         normalizer = self._normalizer(logits)
         if see is not None:
@@ -137,7 +137,7 @@ class Scorer:
         # A hypothesis whose numbers overflowed cannot go on: fairseq, too, takes NaN for -inf.
         lost = ~torch.isfinite(normalizer) | best.isnan().any(1)
         best = best.masked_fill(lost.unsqueeze(1), -torch.inf)
-        return Candidates(tokens, best, normalizer.masked_fill(lost, 0.0))
+        return NextWords(tokens, best, normalizer.masked_fill(lost, 0.0))
 
     def _normalizer(self, logits: Tensor) -> Tensor:
         if self.normalized or not self.normalize:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from nmtprune.model import Transformer
+from nmtprune.model.ablation import masked_search as masked_search_module
+from nmtprune.model.ablation.masked_search import MaskedSearch
+from nmtprune.model.ablation.shared_prefix import HeadMasks
+from nmtprune.model.ablation.shortlist import Screen
 from nmtprune.model.search import SearchOptions
-from nmtprune.model.search import ablation as ablation_module
 from nmtprune.model.search import branches as branches_module
-from nmtprune.model.search.ablation import Ablation
-from nmtprune.model.search.passes import HeadMasks
-from nmtprune.model.search.shortlist import Screen
 from tests.support import searches
 from tests.support.fairseq_files import Build
 
@@ -49,11 +49,11 @@ def _systems(model: Transformer) -> list[HeadMasks]:
     return [*systems, *(searches.random_masks(model, seed) for seed in (1, 2))]
 
 
-def _found(search: Ablation, source: Tensor, systems: Sequence[HeadMasks]) -> list[searches.Texts]:
+def _found(search: MaskedSearch, source: Tensor, systems: Sequence[HeadMasks]) -> list[searches.Texts]:
     """Translations of a batch under each system, from its record."""
-    chunks = search.record(source, searches.lengths(source), range(len(source)))
+    records = search.record(source, searches.lengths(source), range(len(source)))
     found: list[searches.Texts] = [[(-7,)] * len(source) for _ in systems]
-    for system, positions, texts in search.translations(chunks, systems):
+    for system, positions, texts in search.translations(records, systems):
         for place, text in zip(positions, texts, strict=True):
             found[system][place] = text
     return found
@@ -64,7 +64,7 @@ def _found(search: Ablation, source: Tensor, systems: Sequence[HeadMasks]) -> li
 def test_masked_searches_are_searches_from_scratch(build: Build, variant: str, options: SearchOptions) -> None:
     model = searches.model_of(searches.checkpoint(build, variant, trained=False))
     source, systems = searches.batch(model.words[0]), _systems(model)
-    found = _found(Ablation(model, options, searches.SYMBOLS), source, systems)
+    found = _found(MaskedSearch(model, options, searches.SYMBOLS), source, systems)
     expected = [searches.best(model, source, options, masks) for masks in systems]
     assert found == expected
     assert len({tuple(texts) for texts in expected}) > 3
@@ -75,10 +75,10 @@ def test_pieces_do_not_matter(build: Build, beam: int, monkeypatch: pytest.Monke
     """Small chunks, and branches that cannot wait for each other, give the same."""
     model = searches.model_of(searches.checkpoint(build, "pre-norm, all embeddings shared", trained=False))
     source, systems, options = searches.batch(model.words[0]), _systems(model), SearchOptions(beam=beam, max_len_b=12)
-    expected = _found(Ablation(model, options, searches.SYMBOLS), source, systems)
-    monkeypatch.setattr(ablation_module, "CHUNK_BYTES", 1)
+    expected = _found(MaskedSearch(model, options, searches.SYMBOLS), source, systems)
+    monkeypatch.setattr(masked_search_module, "RECORD_BYTES", 1)
     monkeypatch.setattr(branches_module, "WAITING_BYTES", 1)
-    search = Ablation(model, options, searches.SYMBOLS)
+    search = MaskedSearch(model, options, searches.SYMBOLS)
     assert len(search.record(source, searches.lengths(source), range(len(source)))) == len(source)
     assert _found(search, source, systems) == expected
 
@@ -102,11 +102,11 @@ def wide(build: Build) -> Iterator[tuple[Transformer, Path]]:
 def test_shortlists_change_nothing(wide: tuple[Transformer, Path], options: SearchOptions) -> None:
     model, _ = wide
     source = searches.batch(model.words[0], (7, 3, 9, 5, 4, 8, 2, 6))
-    search = Ablation(model, options, searches.SYMBOLS)
+    search = MaskedSearch(model, options, searches.SYMBOLS)
     systems = [
         searches.mask(model, str(module.id), head) for module in model.architecture for head in range(module.heads)
     ]
-    with mock.patch.object(Screen, "candidates", autospec=True, side_effect=Screen.candidates) as used:
+    with mock.patch.object(Screen, "candidates", autospec=True, side_effect=Screen.next_words) as used:
         found = _found(search, source, systems)
     assert used.call_count
     assert found == [searches.best(model, source, options, masks) for masks in systems]
@@ -124,6 +124,6 @@ def test_guesses_change_nothing(build: Build, rows: int, monkeypatch: pytest.Mon
     model = searches.model_of(searches.checkpoint(build, "post-norm, separate embeddings", trained=False))
     options = SearchOptions(beam=1, max_len_b=40)
     source, systems = searches.batch(model.words[0]), _systems(model)
-    found = _found(Ablation(model, options, searches.SYMBOLS), source, systems)
+    found = _found(MaskedSearch(model, options, searches.SYMBOLS), source, systems)
     assert found == [searches.best(model, source, options, masks) for masks in systems]
     assert any(len(text) > 30 for texts in found for text in texts)

@@ -19,7 +19,7 @@ class EncoderOutput:
 
 
 @dataclass(frozen=True)
-class Memory:
+class SourceCache:
     """The encoder's output as the decoder's layers see it; computed once per batch of sentences.
 
     Attributes:
@@ -39,7 +39,7 @@ class Memory:
         """S; 0 where no layer looks at the encoder."""
         return next((found.shape[2] for found in (*self.cross, *self.joint) if found is not None), 0)
 
-    def select(self, sentences: Tensor) -> "Memory":
+    def select(self, sentences: Tensor) -> "SourceCache":
         """The memory of these sentences (indices [B']), repeated and reordered as they say."""
         rows = replace(
             self,
@@ -53,28 +53,34 @@ class Memory:
             visible=self.visible if bias is None else Visible(bias.index_select(0, sentences)),
         )
 
-    def narrow(self, sentences: slice) -> "Memory":
+    def narrow(self, sentences: slice) -> "SourceCache":
         """The memory of consecutive sentences; nothing is copied."""
         return self._mapped(lambda found, axis: found[(slice(None),) * axis + (sentences,)])
 
     @classmethod
-    def joined(cls, memories: Sequence["Memory"]) -> "Memory":
+    def joined(cls, source_caches: Sequence["SourceCache"]) -> "SourceCache":
         """The sentences of several memories one after the other, padded to the longest."""
-        if len(memories) == 1:
-            return memories[0]
-        width = max(memory.length for memory in memories)
-        wide = [memory if memory.length == width else memory._widened(width) for memory in memories]
-        biases = [memory.visible.bias for memory in wide]
+        if len(source_caches) == 1:
+            return source_caches[0]
+        width = max(source_cache.length for source_cache in source_caches)
+        wide = [
+            source_cache if source_cache.length == width else source_cache._widened(width)
+            for source_cache in source_caches
+        ]
+        biases = [source_cache.visible.bias for source_cache in wide]
         if any(bias is not None for bias in biases):
-            wide = [memory if memory.visible.bias is not None else memory._widened(width) for memory in wide]
+            wide = [
+                source_cache if source_cache.visible.bias is not None else source_cache._widened(width)
+                for source_cache in wide
+            ]
         return cls(
-            tuple(_joined_heads(layer) for layer in zip(*(memory.cross for memory in wide), strict=True)),
-            tuple(_joined_heads(layer) for layer in zip(*(memory.joint for memory in wide), strict=True)),
-            _joined([memory.padding for memory in wide], 0),
-            Visible(_joined([memory.visible.bias for memory in wide], 0)),
+            tuple(_joined_heads(layer) for layer in zip(*(source_cache.cross for source_cache in wide), strict=True)),
+            tuple(_joined_heads(layer) for layer in zip(*(source_cache.joint for source_cache in wide), strict=True)),
+            _joined([source_cache.padding for source_cache in wide], 0),
+            Visible(_joined([source_cache.visible.bias for source_cache in wide], 0)),
         )
 
-    def _widened(self, width: int) -> "Memory":
+    def _widened(self, width: int) -> "SourceCache":
         """The same sentences with padding behind them, so that S is `width`; with a bias in any case."""
         found = next((found for found in (*self.cross, *self.joint) if found is not None), None)
         if found is None:
@@ -89,14 +95,14 @@ class Memory:
             return None if found is None else F.pad(found.transpose(2, 3), (0, 0, 0, more)).transpose(2, 3)
 
         cross, joint = tuple(map(widened, self.cross)), tuple(map(widened, self.joint))
-        return Memory(cross, joint, padding, Visible.where(~padding.unsqueeze(1), found.dtype))
+        return SourceCache(cross, joint, padding, Visible.where(~padding.unsqueeze(1), found.dtype))
 
     @property
     def size_bytes(self) -> int:
         """Memory that keys and values take."""
         return sum(found.nbytes for found in (*self.cross, *self.joint) if found is not None)
 
-    def with_room(self, sentences: int) -> "Memory":
+    def with_room(self, sentences: int) -> "SourceCache":
         """A copy that has room for that many sentences; what is not filled means nothing."""
 
         def grown(found: Tensor, axis: int) -> Tensor:
@@ -108,7 +114,7 @@ class Memory:
 
         return self._mapped(grown)
 
-    def put(self, first: int, other: "Memory") -> None:
+    def put(self, first: int, other: "SourceCache") -> None:
         """Fill in the sentences of another memory of the same source length, from number `first` on."""
         pairs = [*zip(self.cross, other.cross, strict=True), *zip(self.joint, other.joint, strict=True)]
         places = [(mine, theirs, 1) for mine, theirs in pairs]
@@ -117,7 +123,7 @@ class Memory:
             if mine is not None and theirs is not None:
                 mine.narrow(axis, first, theirs.shape[axis]).copy_(theirs)
 
-    def _mapped(self, change: Callable[[Tensor, int], Tensor]) -> "Memory":
+    def _mapped(self, change: Callable[[Tensor, int], Tensor]) -> "SourceCache":
         """Every tensor changed along its axis of sentences."""
 
         def changed(found: Tensor | None) -> Tensor | None:
@@ -125,7 +131,7 @@ class Memory:
             return None if found is None else change(found.transpose(2, 3), 1).transpose(2, 3)
 
         bias = self.visible.bias
-        return Memory(
+        return SourceCache(
             tuple(changed(found) for found in self.cross),
             tuple(changed(found) for found in self.joint),
             None if self.padding is None else change(self.padding, 0),

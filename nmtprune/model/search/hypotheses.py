@@ -3,15 +3,62 @@
 from dataclasses import dataclass, fields, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from nmtprune.model.search.candidates import Scorer
-from nmtprune.model.search.nodes import Nodes
+from nmtprune.model.search.next_words import NextWordPredictor
 from nmtprune.model.search.options import Hypothesis, Search
+
+_FIRST_NODES = 1024
+
+
+class HypothesisTree:
+    """Columns of equal length, one entry per node.
+
+    Attributes:
+        count: number of nodes.
+        token: last token of the hypothesis; the root's is the one that starts every sentence.
+        parent: node before the last token; a root's is itself.
+        logits: sum of the tokens' logits, in double precision.
+        normalizer: what the logits of the next token are to be reduced by, in double precision.
+        spread: error bound of `normalizer`.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.count = 0
+        self.token = torch.zeros(_FIRST_NODES, dtype=torch.long, device=device)
+        self.parent = torch.zeros_like(self.token)
+        self.logits = torch.zeros(_FIRST_NODES, dtype=torch.float64, device=device)
+        self.normalizer = torch.zeros_like(self.logits)
+        self.spread = torch.zeros_like(self.logits)
+
+    def add(self, token: Tensor, parent: Tensor | None, logits: Tensor) -> Tensor:
+        """Numbers [N] of new nodes; without parents they are roots."""
+        first, self.count = self.count, self.count + token.shape[0]
+        self._grow()
+        new = torch.arange(first, self.count, device=token.device)
+        self.token[new] = token
+        self.parent[new] = new if parent is None else parent
+        self.logits[new] = logits
+        return new
+
+    def _grow(self) -> None:
+        for name in ("token", "parent", "logits", "normalizer", "spread"):
+            column = getattr(self, name)
+            if self.count > column.shape[0]:
+                size = max(self.count, 2 * column.shape[0])
+                setattr(self, name, F.pad(column, (0, size - column.shape[0])))
+
+    def paths(self, last: Tensor, length: int) -> Tensor:
+        """Nodes [N, length] on the way to the nodes `last` [N], those nearest the root first, roots repeated."""
+        steps = [last]
+        for _ in range(length - 1):
+            steps.append(self.parent[steps[-1]])
+        return torch.stack(steps[::-1], dim=1)
 
 
 @dataclass(frozen=True)
-class Slots:
+class Beams:
     """The hypotheses that P searches follow; all have the same length t.
 
     Attributes:
@@ -24,7 +71,7 @@ class Slots:
         logits: [P, beam], sum of the tokens' logits; -inf where a slot is empty.
         normalizer: [P, beam], sum of what is to be subtracted from them.
         path: [P, beam, t], nodes of the earlier tokens.
-        ignored: [P, beam], see `Decision`.
+        ignored: [P, beam], see `Selection`.
         draft: [P, beam], number in a recorded search of the same hypothesis; -1 where it is not part of one.
     """
 
@@ -41,9 +88,9 @@ class Slots:
     draft: Tensor
 
     @classmethod
-    def begin(cls, source: Tensor, system: Tensor, max_len: Tensor, scorer: Scorer) -> "Slots":
+    def begin(cls, source: Tensor, system: Tensor, max_len: Tensor, predictor: NextWordPredictor) -> "Beams":
         """One hypothesis without tokens per search [P], of up to `max_len` [P] tokens; the other slots are empty."""
-        beam, first = scorer.beam, scorer.symbols.first
+        beam, first = predictor.beam, predictor.symbols.first
         count, device = source.shape[0], source.device
         logits = torch.full((count, beam), -torch.inf, dtype=torch.float64, device=device)
         logits[:, 0] = 0.0
@@ -67,7 +114,7 @@ class Slots:
         """Sum of log-probabilities, [P, beam]."""
         return self.logits - self.normalizer
 
-    def select(self, rows: Tensor) -> "Slots":
+    def select(self, rows: Tensor) -> "Beams":
         """Some of the searches."""
         return replace(self, **{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
@@ -92,7 +139,7 @@ class Ended:
         self.node[places], self.word[places] = last
         self.logits[places], self.length[places] = logits, length
 
-    def ranked(self, nodes: Nodes, options: Search) -> "Ranking":
+    def ranked(self, nodes: HypothesisTree, options: Search) -> "Ranking":
         """All hypotheses, best first."""
         longest = max(1, int(self.length.max()) if self.length.numel() else 1)
         path = nodes.paths(self.node.flatten(), longest).unflatten(0, self.node.shape)
@@ -138,7 +185,7 @@ class Ranking:
         low, high = self.scores[:, 0] - self.bounds[:, 0], (self.scores + self.bounds)[:, 1:].amax(1)
         return (low <= high) & (self.bounds > 0).any(1)
 
-    def tokens(self, nodes: Nodes, best: int) -> list[list[tuple[int, ...]]]:
+    def tokens(self, nodes: HypothesisTree, best: int) -> list[list[tuple[int, ...]]]:
         """Tokens of the best hypotheses of each search."""
         order = self.order[:, :best]
         path = self.path.gather(1, order.unsqueeze(-1).expand(-1, -1, self.path.shape[2]))
@@ -149,7 +196,7 @@ class Ranking:
             for rows, counts, words in found
         ]
 
-    def hypotheses(self, nodes: Nodes, ended: Ended, best: int) -> list[list[Hypothesis]]:
+    def hypotheses(self, nodes: HypothesisTree, ended: Ended, best: int) -> list[list[Hypothesis]]:
         """The best hypotheses of each search with the scores of their tokens."""
         before = nodes.logits[self.path]
         after = torch.cat([before[:, :, 1:], ended.logits.unsqueeze(-1)], dim=2)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nmtprune.model.output import LinearOutput
-from nmtprune.model.search.candidates import Candidates, Rules, Scorer, top_k
+from nmtprune.model.search.next_words import EndRules, NextWordPredictor, NextWords, top_k
 
 WORDS = 64
 """K for beams; greedy search, which needs no normalizer, takes fewer."""
@@ -65,18 +65,18 @@ class Shortlists:
 class Screen:
     """Makes shortlists, and candidates from them."""
 
-    def __init__(self, scorer: Scorer, output: LinearOutput, widest: float = 0.05) -> None:
+    def __init__(self, predictor: NextWordPredictor, output: LinearOutput, widest: float = 0.05) -> None:
         """Prepare for an output layer.
 
         Args:
-            scorer: what would compute the same candidates exactly.
+            predictor: what would compute the same candidates exactly.
             output: the output layer.
             widest: largest error bound of a normalizer that is of use.
         """
-        self._scorer, self._widest = scorer, widest
+        self._predictor, self._widest = predictor, widest
         self._weight, self._bias = output.weight, output.bias
         self._words = min(
-            max(WORDS if scorer.normalize else GREEDY_WORDS, scorer.width), output.words - len(scorer.barred)
+            max(WORDS if predictor.normalize else GREEDY_WORDS, predictor.width), output.words - len(predictor.barred)
         )
         self._longest = output.weight.norm(dim=1).max()
         self._center = output.weight.mean(0)
@@ -85,17 +85,17 @@ class Screen:
         self._scatter = centered.T @ centered
 
     @staticmethod
-    def of(scorer: Scorer) -> "Screen | None":
+    def of(predictor: NextWordPredictor) -> "Screen | None":
         """A screen for the scorer's output layer; None where the layer is not linear or hardly larger than a list."""
-        output = scorer.output
-        if not isinstance(output, LinearOutput) or output.words < 4 * max(WORDS, scorer.width):
+        output = predictor.output
+        if not isinstance(output, LinearOutput) or output.words < 4 * max(WORDS, predictor.width):
             return None
-        return Screen(scorer, output)
+        return Screen(predictor, output)
 
     def shortlists(self, features: Tensor, logits: Tensor, normalizer: Tensor) -> Shortlists:
         """Shortlists of hypotheses whose logits [N, V] are known."""
-        symbols = self._scorer.symbols
-        logits, barred = logits.clone(), self._scorer.barred
+        symbols = self._predictor.symbols
+        logits, barred = logits.clone(), self._predictor.barred
         apart = logits[:, barred]
         logits[:, barred] = -torch.inf
         _, tokens = top_k(logits, self._words)
@@ -103,16 +103,16 @@ class Screen:
         logits[:, symbols.eos] = -torch.inf
         logits.scatter_(1, tokens, -torch.inf)
         top = logits.amax(1)
-        if not self._scorer.normalize:
+        if not self._predictor.normalize:
             return Shortlists(features, tokens.int(), top, features.new_empty(len(tokens), 0), top)
         shares = (logits - normalizer.unsqueeze(1)).exp_()
         total = shares.sum(1)
         mean = shares @ self._weight / total.unsqueeze(1)
         return Shortlists(features, tokens.int(), total.log() + normalizer, mean, top)
 
-    def candidates(self, features: Tensor, known: Shortlists, rules: Rules) -> tuple[Candidates, Tensor]:
+    def next_words(self, features: Tensor, known: Shortlists, rules: EndRules) -> tuple[NextWords, Tensor]:
         """Candidates of changed features [N, E], and which of them hold, Boolean [N]."""
-        symbols, options = self._scorer.symbols, self._scorer.options
+        symbols, options = self._predictor.symbols, self._predictor.options
         delta = features - known.features
         length = delta.norm(dim=1)
         logits = self._logits(features, known.tokens)
@@ -122,13 +122,13 @@ class Screen:
         normalizer, spread = self._normalizer(logits, ending, delta, length, known)
         if symbols.unk is not None and options.unkpen:
             logits = torch.where(known.tokens == symbols.unk, logits - options.unkpen, logits)
-        tokens, best = self._scorer.choose(logits, ending, rules, known.tokens.long())
+        tokens, best = self._predictor.choose(logits, ending, rules, known.tokens.long())
         above = known.top + self._longest * length + max(0.0, -options.unkpen)
         # Greedy search takes one candidate, be it the end; a beam needs the k-th best word.
-        certain = best.amax(1) > above if self._scorer.beam == 1 else best[:, self._scorer.width - 1] > above
+        certain = best.amax(1) > above if self._predictor.beam == 1 else best[:, self._predictor.width - 1] > above
         if rules.last is not None:
             certain |= rules.last
-        return Candidates(tokens, best, normalizer, spread), certain & (spread <= self._widest)
+        return NextWords(tokens, best, normalizer, spread), certain & (spread <= self._widest)
 
     def _logits(self, features: Tensor, tokens: Tensor) -> Tensor:
         """Logits [N, K] of some words of each hypothesis."""
@@ -147,7 +147,7 @@ class Screen:
         self, logits: Tensor, ending: Tensor, delta: Tensor, length: Tensor, known: Shortlists
     ) -> tuple[Tensor, Tensor]:
         """Middle and half width of the interval [N] in which the normalizer lies."""
-        if not self._scorer.normalize:
+        if not self._predictor.normalize:
             return torch.zeros_like(ending), torch.zeros_like(ending)
         shift = (known.mean * delta).sum(1)
         reach = (self._reach * length + (delta @ self._center - shift).abs()).clamp(min=1e-3)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from nmtprune.model.attention import Masks, Observer, Probe, Visible
-from nmtprune.model.memory import Memory
-from nmtprune.model.ssru import Update
+from nmtprune.model.recurrence import Update
+from nmtprune.model.source_cache import SourceCache
 
 _FIRST_CAPACITY = 16
 
@@ -214,7 +214,7 @@ class Step:
     state: DecoderState | None
     raw_keys: bool = False
 
-    def remember(self, layer: int, keys_values: Tensor) -> Tensor:
+    def keep(self, layer: int, keys_values: Tensor) -> Tensor:
         """All keys and values of the layer, those of the new tokens [2, B, n, H, K] stored after the earlier ones."""
         if self.state is None:
             return keys_values
@@ -224,7 +224,7 @@ class Step:
         """Cells [B, n, D] of a recurrent layer after each of the new tokens; they are kept."""
         before = None if self.state is None else self.state.caches[layer].before(self.slots)
         cells = update.after(None if before is None else before.flatten(0, 2).view(-1, update.kept.shape[2]))
-        self.remember(layer, cells[None, :, :, None])
+        self.keep(layer, cells[None, :, :, None])
         return cells
 
     def with_first(self, context: Tensor, alone: Tensor) -> Tensor:
@@ -235,14 +235,14 @@ class Step:
             first = (self.slots == 0).expand(first.shape)
         return torch.where(first[:, :, None, None], alone, context)
 
-    def behind(self, memory: Memory, tokens: Tensor, dtype: torch.dtype) -> "Step":
-        """The same step of tokens [R, n] for joint attention, where the keys of `memory` come before the decoder's."""
-        length, (rows, new) = memory.length, tokens.shape
+    def behind(self, source_cache: SourceCache, tokens: Tensor, dtype: torch.dtype) -> "Step":
+        """The same step of tokens [R, n] for joint attention, where the keys of the source come first."""
+        length, (rows, new) = source_cache.length, tokens.shape
         own = self.visible.bias
         if own is None:
             seen = torch.ones(new, self.columns, dtype=torch.bool, device=tokens.device)
             own = Visible.where((seen.tril() if self.visible.causal else seen).unsqueeze(0), dtype).bias
-        source = memory.visible.bias
+        source = source_cache.visible.bias
         if source is None:
             source = torch.zeros(1, 1, 1, length, dtype=dtype, device=tokens.device)
         else:

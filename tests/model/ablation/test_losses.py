@@ -13,8 +13,9 @@ from nmtprune.architecture import ModuleId, parse_heads
 from nmtprune.data.batching import collate, shift_right
 from nmtprune.engines import native
 from nmtprune.formats import load
-from nmtprune.model import Transformer, teacher
-from nmtprune.model.teacher import reference_losses
+from nmtprune.model import Transformer
+from nmtprune.model.ablation import losses as losses_module
+from nmtprune.model.ablation.losses import reference_losses
 from nmtprune.plan import Plan
 from tests.support import networks
 from tests.support.fairseq_files import Build
@@ -41,8 +42,8 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _set_parts(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
-    monkeypatch.setattr(teacher, "_PART_TOKENS", {"cpu": tokens})
-    monkeypatch.setattr(teacher, "_BLOCK_BYTES", {"cpu": tokens * 40})
+    monkeypatch.setattr(losses_module, "_PART_TOKENS", {"cpu": tokens})
+    monkeypatch.setattr(losses_module, "_BLOCK_BYTES", {"cpu": tokens * 40})
 
 
 def _sentences(model: Transformer, seed: int = 1) -> tuple[list[Any], list[Any]]:

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nmtprune.architecture import ModuleId
+from nmtprune.model.ablation.shared_prefix import EncoderPass, HeadMasks
 from nmtprune.model.attention import Probe
+from nmtprune.model.decoder_state import Pass
 from nmtprune.model.layers import DecoderLayer
-from nmtprune.model.memory import Memory
-from nmtprune.model.search.passes import EncoderPass, HeadMasks
-from nmtprune.model.state import Pass
+from nmtprune.model.source_cache import SourceCache
 from nmtprune.model.transformer import Transformer
 
 _PART_TOKENS = {"cpu": 4096}
@@ -49,13 +49,13 @@ def reference_losses(
         part = _References(model, target[rows, columns], real[rows, columns])
         own = source[rows][:, _used(source[rows] != model.network.padding)]
         for first, numbers in _by_first_module(systems, model):
-            teacher = TeacherPass(model, own, previous[rows, columns], first)
+            teacher = ReferencePass(model, own, previous[rows, columns], first)
             for number in numbers:
                 losses[number, rows] = part.losses(teacher.features(systems[number]))
     return losses
 
 
-class TeacherPass:
+class ReferencePass:
     """Runs references through a model under different masks, from the first masked module on."""
 
     def __init__(self, model: Transformer, source: Tensor, previous: Tensor, first: ModuleId | None) -> None:
@@ -70,7 +70,7 @@ class TeacherPass:
         self._model, self._previous = model, previous
         self._layers = tuple(cast(Iterable[DecoderLayer], model.decoder.layers))
         self._encoder = EncoderPass(model, source, first) if first is not None and first.kind == "encoder" else None
-        self._memory = None if self._encoder is not None else model.remember(model.encode(source))
+        self._source_cache = None if self._encoder is not None else model.cache_source(model.encode(source))
         # The first self-attention of the decoder, where there is one, sees nothing of the encoder, unless it is joint.
         self._entry = ModuleId("decoder", 0) if first is None or first.kind == "encoder" else first
         self._place = 0 if self._entry is not first else model.decoder.position(first.layer)
@@ -83,36 +83,36 @@ class TeacherPass:
 
     def features(self, masks: HeadMasks) -> Tensor:
         """What the output layer takes, [B, T, E]."""
-        memory = self._memory
-        if memory is None:
-            memory = self._model.remember(cast(EncoderPass, self._encoder).masked(masks))
+        source_cache = self._source_cache
+        if source_cache is None:
+            source_cache = self._model.cache_source(cast(EncoderPass, self._encoder).masked(masks))
         if self._states is None:
-            return self._model.features(self._previous, memory, masks)
-        x = self._end_of_layer(self._states, memory, Probe(masks))
-        return self._model.features(self._previous, memory, run=Pass(masks, first=self._place + 1, start=x))
+            return self._model.features(self._previous, source_cache, masks)
+        x = self._end_of_layer(self._states, source_cache, Probe(masks))
+        return self._model.features(self._previous, source_cache, run=Pass(masks, first=self._place + 1, start=x))
 
     def _begin(self) -> tuple[Tensor, Tensor | None]:
         """States [B, T, D] before the entry module, and what its heads make of the values, [B, T, H, K]."""
-        decoder, memory, plain = self._model.decoder, self._memory, Probe()
-        step, padding = decoder.place(self._previous, memory, Pass())
+        decoder, source_cache, plain = self._model.decoder, self._source_cache, Probe()
+        step, padding = decoder.place(self._previous, source_cache, Pass())
         x = decoder.embedding(self._previous, padding)
         for layer in self._layers[: self._place]:
-            x = layer(x, step, memory, plain)
+            x = layer(x, step, source_cache, plain)
         layer = self._layers[self._place]
         if self._entry.kind == "decoder":
             attention = layer.self_attention
             if not attention.heads:
                 return x, None
             queries, keys_values = attention.project(layer.around_self.before(x))
-            return x, attention.context(queries, layer.behind(keys_values, memory), step.visible, plain)
-        x = layer.around_self.after(x, layer.attend_to_self(x, step, memory, plain))
+            return x, attention.context(queries, layer.behind(keys_values, source_cache), step.visible, plain)
+        x = layer.around_self.after(x, layer.attend_to_self(x, step, source_cache, plain))
         cross, around = layer.cross_attention, layer.around_cross
-        if cross is None or around is None or memory is None:
+        if cross is None or around is None or source_cache is None:
             raise ValueError(f"the model has no {self._entry}")
-        keys_values = cast(Tensor, memory.cross[self._place])
-        return x, cross.context(cross.queries(around.before(x)), keys_values, memory.visible, plain)
+        keys_values = cast(Tensor, source_cache.cross[self._place])
+        return x, cross.context(cross.queries(around.before(x)), keys_values, source_cache.visible, plain)
 
-    def _end_of_layer(self, x: Tensor, memory: Memory, probe: Probe) -> Tensor:
+    def _end_of_layer(self, x: Tensor, source_cache: SourceCache, probe: Probe) -> Tensor:
         """States [B, T, D] after the layer of the entry module."""
         layer, context = self._layers[self._place], self._context
         cross, around = layer.cross_attention, layer.around_cross
@@ -120,7 +120,7 @@ class TeacherPass:
             return layer.above_cross(around.after(x, cross.output(context, probe)))
         attention = layer.self_attention
         update = attention.nothing(x) if context is None else attention.output(context, probe)
-        return layer.above_self(layer.around_self.after(x, update), memory, probe)
+        return layer.above_self(layer.around_self.after(x, update), source_cache, probe)
 
 
 class _References:

@@ -11,9 +11,9 @@ from nmtprune.architecture import ModuleId
 from nmtprune.model.attention import Probe, Visible
 from nmtprune.model.kernels import linear
 from nmtprune.model.layers import DecoderLayer, RecurrentDecoderLayer
-from nmtprune.model.memory import Memory
-from nmtprune.model.search.nodes import Buffers, NodeCache
-from nmtprune.model.search.sources import Groups, Memories, Sources
+from nmtprune.model.search.hypothesis_cache import Buffers, HypothesisCache
+from nmtprune.model.search.sources import ActiveSources, SourceCaches, SourceGroups
+from nmtprune.model.source_cache import SourceCache
 from nmtprune.model.transformer import Decoder, Transformer
 
 _BLOCK_BYTES = 1 << 20
@@ -33,16 +33,16 @@ def finish(decoder: Decoder, x: Tensor) -> Tensor:
     return x if decoder.projection is None else linear(x, decoder.projection)
 
 
-def caches(model: Transformer, layers: range, buffers: Buffers | None = None) -> NodeCache:
+def caches(model: Transformer, layers: range, buffers: Buffers | None = None) -> HypothesisCache:
     """An empty cache for some of the decoder's layers, by position; `buffers` lend it memory."""
     kept = {layer: decoder_layers(model.decoder)[layer].kept_shape() for layer in layers}
     sizes = {layer: shape for layer, shape in kept.items() if shape is not None}
     like = next(model.decoder.parameters())
-    return NodeCache(sizes, like.new_empty(0, dtype=model.dtype), buffers or Buffers())
+    return HypothesisCache(sizes, like.new_empty(0, dtype=model.dtype), buffers or Buffers())
 
 
 @dataclass(frozen=True)
-class Rows:
+class NewTokens:
     """Hypotheses to extend.
 
     Attributes:
@@ -62,15 +62,15 @@ class Rows:
     system: Tensor
 
 
-class Extension:
+class DecoderStep:
     """Runs the decoder on the last tokens of hypotheses whose earlier tokens it has seen."""
 
     def __init__(
         self,
         model: Transformer,
-        memories: Memories,
+        source_caches: SourceCaches,
         masks: Mapping[ModuleId, Tensor],
-        stores: Iterable[NodeCache],
+        stores: Iterable[HypothesisCache],
         *,
         raw_keys: bool = False,
     ) -> None:
@@ -78,21 +78,21 @@ class Extension:
 
         Args:
             model: the model.
-            memories: of the sentences.
+            source_caches: of the sentences.
             masks: of decoder modules, [systems, H]; modules without an entry have no masked heads in any system.
             stores: caches; together they have all layers that keep anything.
             raw_keys: as for `DecoderLayer.project`.
         """
         self._model, self._masks, self._raw_keys = model, masks, raw_keys
-        self._sources, self._stores = Sources(memories), tuple(stores)
+        self._sources, self._stores = ActiveSources(source_caches), tuple(stores)
 
-    def __call__(self, rows: Rows) -> Tensor:
+    def __call__(self, rows: NewTokens) -> Tensor:
         """Features [R, E] of the next word; what layers keep of the tokens stays for what follows."""
         decoder = self._model.decoder
         x = decoder.embedding(rows.tokens.unsqueeze(1), None, rows.path.shape[1])
-        memory, groups = self._sources.of(rows.search, rows.source)
+        source_cache, groups = self._sources.of(rows.search, rows.source)
         probe = Probe({module: mask[rows.system] for module, mask in self._masks.items()})
-        around = _Surroundings(groups, memory, probe, self._raw_keys)
+        around = _Surroundings(groups, source_cache, probe, self._raw_keys)
         places = self._places(rows)
         for layer in decoder_layers(decoder):
             own = places.get(layer.position)
@@ -108,7 +108,7 @@ class Extension:
         for store in self._stores:
             store.compact(nodes)
 
-    def _places(self, rows: Rows) -> "dict[int, _Places]":
+    def _places(self, rows: NewTokens) -> "dict[int, _Places]":
         """By layer, where what it keeps of the hypotheses' tokens is, with room for the last ones."""
         found: dict[int, _Places] = {}
         for store in self._stores:
@@ -123,7 +123,7 @@ class Extension:
 class _Places:
     """Rows of a cache: those for the new tokens, and those of all tokens of each hypothesis, [R, t + 1]."""
 
-    store: NodeCache
+    store: HypothesisCache
     new: range
     whole: Tensor
 
@@ -132,14 +132,14 @@ class _Places:
 class _Surroundings:
     """What all layers of a step have in common."""
 
-    groups: Groups
-    memory: Memory
+    groups: SourceGroups
+    source_cache: SourceCache
     probe: Probe
     raw_keys: bool
 
     def behind(self, layer: int, keys_values: Tensor, rows: slice) -> tuple[Tensor, Visible]:
         """Keys and values of some rows, behind those of the source where attention is joint, and what is seen."""
-        joint, owner, bias = self.memory.joint[layer], self.groups.owner[rows], self.memory.visible.bias
+        joint, owner, bias = self.source_cache.joint[layer], self.groups.owner[rows], self.source_cache.visible.bias
         if joint is None:
             return keys_values, Visible()
         both = torch.cat([joint.index_select(1, owner), keys_values], dim=2)
@@ -186,11 +186,15 @@ def _recur(layer: RecurrentDecoderLayer, x: Tensor, places: _Places | None) -> T
 
 def _attend_to_source(layer: DecoderLayer, x: Tensor, around: _Surroundings) -> Tensor:
     """States after cross-attention; rows of one sentence share its keys."""
-    attention, residual, keys_values = layer.cross_attention, layer.around_cross, around.memory.cross[layer.position]
+    attention, residual, keys_values = (
+        layer.cross_attention,
+        layer.around_cross,
+        around.source_cache.cross[layer.position],
+    )
     if attention is None or residual is None:
         return x
     if not attention.heads or keys_values is None:
         return residual.after(x, attention.nothing(x))
     queries = around.groups.spread(attention.queries(residual.before(x)))
-    context = around.groups.gather(attention.context(queries, keys_values, around.memory.visible, Probe()))
+    context = around.groups.gather(attention.context(queries, keys_values, around.source_cache.visible, Probe()))
     return residual.after(x, attention.output(context, around.probe))
