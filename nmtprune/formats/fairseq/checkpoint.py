@@ -294,7 +294,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
 
     def check_loss(self) -> None:
         """As the settings of the criterion say."""
-        tasks.check_loss(self.section("criterion"), self.path)
+        tasks.check_criterion(self.section("criterion"), self.path)
 
     def label_smoothing(self) -> float:
         """As the settings of the criterion say."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.fairseq import fields
-from nmtprune.formats.fairseq.containers import shown, truth
+from nmtprune.formats.fairseq.containers import shown_value, truth
 from nmtprune.profile import ModelProfile
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ def task_refusals(task: Mapping[str, Any]) -> list[str]:
     name = task.get("_name")
     reason = next((why for start, why in REFUSED.items() if isinstance(name, str) and name.startswith(start)), None)
     if reason is not None and name not in SUPPORTED:
-        return [f"task {shown(name)} ({reason}): models of the task 'translation' are supported, for one language pair"]
+        return [
+            f"task {shown_value(name)} ({reason}): models of the task 'translation' are supported, for one language pair"
+        ]
     return fields.task_faults(task)
 
 
@@ -70,7 +72,9 @@ def task_note(task: Mapping[str, Any]) -> str | None:
     name = task.get("_name")
     if name is None or name in SUPPORTED:
         return None
-    return f"task {shown(name)} is not one of fairseq's: its sentences are taken for those of the task 'translation'"
+    return (
+        f"task {shown_value(name)} is not one of fairseq's: its sentences are taken for those of the task 'translation'"
+    )
 
 
 def label_smoothing(criterion: Mapping[str, Any], path: Path) -> float:
@@ -92,7 +96,7 @@ def label_smoothing(criterion: Mapping[str, Any], path: Path) -> float:
     return value
 
 
-def check_loss(criterion: Mapping[str, Any], path: Path) -> None:
+def check_criterion(criterion: Mapping[str, Any], path: Path) -> None:
     """Check that a criterion is the loss of whole references, which is what nmtprune computes.
 
     Raises:
