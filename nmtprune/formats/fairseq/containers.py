@@ -130,7 +130,7 @@ def is_off(value: Any) -> bool:
     return not value or (isinstance(value, str) and value.strip().lower() in ("false", "none", "0", "[]", "{}"))
 
 
-def shown_value(value: Any) -> str:
+def quoted(value: Any) -> str:
     """A value as a message shows it: on one line, not too long."""
     text = ascii(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

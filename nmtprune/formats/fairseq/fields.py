@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nmtprune.formats.fairseq.containers import is_off, is_truth_value, shown_value
+from nmtprune.formats.fairseq.containers import is_off, is_truth_value, quoted
 
 SUPPORTED, WITHOUT_EFFECT, REFUSED = "supported", "without effect", "refused"
 
@@ -246,7 +246,7 @@ class _Known:
     names: frozenset[str]
 
     def unknown(self, given: Mapping[str, Any]) -> list[str]:
-        return [f"{name} = {shown_value(value)}" for name, value in given.items() if self.is_unknown(name, value)]
+        return [f"{name} = {quoted(value)}" for name, value in given.items() if self.is_unknown(name, value)]
 
     def is_unknown(self, name: str, value: Any) -> bool:
         return name not in self.names and not name.startswith(("_", "nmtprune_")) and not is_off(value)
@@ -259,12 +259,12 @@ def model_faults(given: Mapping[str, Any]) -> list[str]:
     """Fields of the model that nmtprune does not compute with, or whose values mean nothing."""
     faults = _that_are_on(MUST_BE_OFF, given)
     faults += [
-        f"{name} {shown_value(given[name])} (without encoder_ or decoder_ in front: fairseq takes it for both)"
+        f"{name} {quoted(given[name])} (without encoder_ or decoder_ in front: fairseq takes it for both)"
         for name in _UNPREFIXED
         if given.get(name) is not None and not _says_the_same(name, given)
     ]
     return faults + [
-        f"{name} is {shown_value(given[name])}, neither True nor False"
+        f"{name} is {quoted(given[name])}, neither True nor False"
         for name in READ_FLAGS
         if not is_truth_value(given.get(name), text=False)
     ]
@@ -275,7 +275,7 @@ def task_faults(given: Mapping[str, Any]) -> list[str]:
     faults = _that_are_on(TASK_MUST_BE_OFF, given)
     flags = ("left_pad_source", "left_pad_target", "truncate_source")
     return faults + [
-        f"{name} is {shown_value(given[name])}, neither True nor False"
+        f"{name} is {quoted(given[name])}, neither True nor False"
         for name in flags
         if not is_truth_value(given.get(name), text=True)
     ]
@@ -287,9 +287,7 @@ def unknown(*sections: Mapping[str, Any]) -> list[str]:
 
 
 def _that_are_on(names: Mapping[str, str], given: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{name} {shown_value(given[name])} ({what})" for name, what in names.items() if not is_off(given.get(name))
-    ]
+    return [f"{name} {quoted(given[name])} ({what})" for name, what in names.items() if not is_off(given.get(name))]
 
 
 def _says_the_same(name: str, given: Mapping[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from nmtprune.architecture import KINDS, STACKS, Architecture, AttentionModule, 
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.fairseq import adaptive
 from nmtprune.formats.fairseq.architectures import LANGUAGE_MODELS, complete
-from nmtprune.formats.fairseq.containers import State, section, shown_value
+from nmtprune.formats.fairseq.containers import State, section, quoted
 from nmtprune.formats.fairseq.unsupported import SLIM, architecture_of, unsupported
 from nmtprune.plan import Lineage
 
@@ -123,7 +123,7 @@ def _size_faults(settings: Mapping[str, Any], stacks: tuple[str, ...]) -> list[s
     names += [] if "encoder" in stacks else ["decoder_input_dim"]
     least = {name: 0 if name.endswith("_layers") else 1 for name in names}
     return [
-        f"{name} is {shown_value(settings[name])}, no whole number from {least[name]}"
+        f"{name} is {quoted(settings[name])}, no whole number from {least[name]}"
         for name in names
         if not _is_count(settings[name], least[name])
     ]
@@ -151,7 +151,7 @@ def _used_layers(settings: Mapping[str, Any], stack: str, faults: list[str]) -> 
     parts = keep.split(",") if isinstance(keep, str) else []
     numbers = sorted({int(part) for part in parts if part.strip().isascii() and part.strip().isdigit()})
     if not parts or len(numbers) != len(parts):
-        faults.append(f"{stack}_layers_to_keep is {shown_value(keep)}, no list of different layer numbers")
+        faults.append(f"{stack}_layers_to_keep is {quoted(keep)}, no list of different layer numbers")
     return tuple(numbers)
 
 
@@ -181,16 +181,14 @@ def _slim_fields(
     """Stored heads per module and the lineage, from the fields of a slim checkpoint."""
     text = settings.get("nmtprune_heads")
     heads = _parsed(text)
-    faults = (
-        [] if _are_head_lists(heads) else [f"nmtprune_heads is {shown_value(text)}, no list of head counts per kind"]
-    )
+    faults = [] if _are_head_lists(heads) else [f"nmtprune_heads is {quoted(text)}, no list of head counts per kind"]
     if not faults:
         for kind, count in counts.items():
             if len(heads[kind]) != count:
                 faults.append(f"nmtprune_heads lists {len(heads[kind])} {kind} modules, the model has {count}")
     for name in {f"{_STACK_OF[kind]}_head_dim": None for kind, count in counts.items() if count}:
         if not _is_count(settings.get(name), 1):
-            faults.append(f"{name} is {shown_value(settings.get(name))}, no whole number from 1")
+            faults.append(f"{name} is {quoted(settings.get(name))}, no whole number from 1")
     lineage = None
     if settings.get("nmtprune_lineage"):
         lineage = Lineage.from_json(str(settings["nmtprune_lineage"]), f"{where}: nmtprune_lineage")

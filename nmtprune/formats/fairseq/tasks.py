@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.fairseq import fields
-from nmtprune.formats.fairseq.containers import shown_value, truth
+from nmtprune.formats.fairseq.containers import quoted, truth
 from nmtprune.profile import ModelProfile
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def task_refusals(task: Mapping[str, Any]) -> list[str]:
     reason = next((why for start, why in REFUSED.items() if isinstance(name, str) and name.startswith(start)), None)
     if reason is not None and name not in SUPPORTED:
         return [
-            f"task {shown_value(name)} ({reason}): models of the task 'translation' are supported, for one language pair"
+            f"task {quoted(name)} ({reason}): models of the task 'translation' are supported, for one language pair"
         ]
     return fields.task_faults(task)
 
@@ -72,9 +72,7 @@ def task_note(task: Mapping[str, Any]) -> str | None:
     name = task.get("_name")
     if name is None or name in SUPPORTED:
         return None
-    return (
-        f"task {shown_value(name)} is not one of fairseq's: its sentences are taken for those of the task 'translation'"
-    )
+    return f"task {quoted(name)} is not one of fairseq's: its sentences are taken for those of the task 'translation'"
 
 
 def label_smoothing(criterion: Mapping[str, Any], path: Path) -> float:

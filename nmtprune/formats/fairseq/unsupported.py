@@ -6,7 +6,7 @@ from typing import Any
 
 from nmtprune.formats.fairseq import fields, tasks
 from nmtprune.formats.fairseq.architectures import LANGUAGE_MODELS, TRANSLATION
-from nmtprune.formats.fairseq.containers import State, section, shown_value, walk
+from nmtprune.formats.fairseq.containers import State, section, quoted, walk
 
 SLIM = {"nmtprune": TRANSLATION, "nmtprune_lm": LANGUAGE_MODELS}
 """Architectures of slim checkpoints -> the architectures that they can be cut from."""
@@ -87,16 +87,16 @@ def _architecture_faults(given: Mapping[str, Any]) -> list[str]:
     if isinstance(name, str) and name in SLIM:
         if isinstance(base, str) and base in SLIM[name]:
             return []
-        return [f"nmtprune_base_arch is {shown_value(base)}, no architecture that a model of '{name}' can be cut from"]
+        return [f"nmtprune_base_arch is {quoted(base)}, no architecture that a model of '{name}' can be cut from"]
     if isinstance(name, str) and (name in TRANSLATION or name in LANGUAGE_MODELS):
         return []
     if isinstance(name, str) and name.startswith("transformer") and not any(part in name for part in _OTHER_CLASSES):
         like = next(iter(LANGUAGE_MODELS if name.startswith("transformer_lm") else TRANSLATION))
         return [
-            f"architecture {shown_value(name)} is not fairseq's own: if it only gives fairseq's transformer other sizes, set "
+            f"architecture {quoted(name)} is not fairseq's own: if it only gives fairseq's transformer other sizes, set "
             f"arch and _name in the file's cfg.model to '{like}' (see 'Architectures of other names' in the footguns)"
         ]
-    return [f"architecture {shown_value(name)} (fairseq's transformer and transformer_lm architectures are supported)"]
+    return [f"architecture {quoted(name)} (fairseq's transformer and transformer_lm architectures are supported)"]
 
 
 def _parallel_faults(state: State) -> list[str]:
@@ -122,5 +122,5 @@ def _code_faults(state: State) -> list[str]:
     for container in (state.get("args"), state.get("cfg")):
         for name, value in walk(container):
             if name in EVALUATED and isinstance(value, str) and not is_literal(value):
-                found[f"{name} is {shown_value(value)}, no plain literal: fairseq would run it as code"] = None
+                found[f"{name} is {quoted(value)}, no plain literal: fairseq would run it as code"] = None
     return list(found)
