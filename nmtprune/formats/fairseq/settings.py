@@ -10,7 +10,7 @@ from nmtprune.architecture import KINDS, STACKS, Architecture, AttentionModule, 
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.fairseq import adaptive
 from nmtprune.formats.fairseq.architectures import LANGUAGE_MODELS, complete
-from nmtprune.formats.fairseq.containers import State, section, quoted
+from nmtprune.formats.fairseq.containers import State, quoted, section
 from nmtprune.formats.fairseq.unsupported import SLIM, architecture_of, unsupported
 from nmtprune.plan import Lineage
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from nmtprune.formats.fairseq import fields, tasks
 from nmtprune.formats.fairseq.architectures import LANGUAGE_MODELS, TRANSLATION
-from nmtprune.formats.fairseq.containers import State, section, quoted, walk
+from nmtprune.formats.fairseq.containers import State, quoted, section, walk
 
 SLIM = {"nmtprune": TRANSLATION, "nmtprune_lm": LANGUAGE_MODELS}
 """Architectures of slim checkpoints -> the architectures that they can be cut from."""
@@ -93,8 +93,8 @@ def _architecture_faults(given: Mapping[str, Any]) -> list[str]:
     if isinstance(name, str) and name.startswith("transformer") and not any(part in name for part in _OTHER_CLASSES):
         like = next(iter(LANGUAGE_MODELS if name.startswith("transformer_lm") else TRANSLATION))
         return [
-            f"architecture {quoted(name)} is not fairseq's own: if it only gives fairseq's transformer other sizes, set "
-            f"arch and _name in the file's cfg.model to '{like}' (see 'Architectures of other names' in the footguns)"
+            f"architecture {quoted(name)} is not fairseq's own: if it only gives fairseq's transformer other sizes, "
+            f"set arch and _name in the file's cfg.model to '{like}' (see 'Architectures of other names' in the footguns)"
         ]
     return [f"architecture {quoted(name)} (fairseq's transformer and transformer_lm architectures are supported)"]
 
