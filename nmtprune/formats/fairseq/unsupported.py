@@ -94,7 +94,8 @@ def _architecture_faults(given: Mapping[str, Any]) -> list[str]:
         like = next(iter(LANGUAGE_MODELS if name.startswith("transformer_lm") else TRANSLATION))
         return [
             f"architecture {quoted(name)} is not fairseq's own: if it only gives fairseq's transformer other sizes, "
-            f"set arch and _name in the file's cfg.model to '{like}' (see 'Architectures of other names' in the footguns)"
+            f"set arch and _name in the file's cfg.model to '{like}' (see 'Architectures of other names' in "
+            "the footguns)"
         ]
     return [f"architecture {quoted(name)} (fairseq's transformer and transformer_lm architectures are supported)"]
 
