@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from nmtprune.demo.datasets import GENERATED, Corpus, ParallelSet
+from nmtprune.demo.datasets import GENERATED, ParallelCorpus, ParallelSet
 from nmtprune.demo.recipe import Recipe
 from nmtprune.errors import DataError, EngineError, TrainingError
 from nmtprune.process import Command, program, python, shown
@@ -21,7 +21,7 @@ TESTED = 600
 
 
 @dataclass(frozen=True)
-class Settings:
+class DemoSettings:
     """What the demo does.
 
     Attributes:
@@ -37,7 +37,7 @@ class Settings:
     """
 
     folder: Path
-    corpus: Corpus
+    corpus: ParallelCorpus
     sentences: int | None
     recipe: Recipe
     remove: str
@@ -68,16 +68,16 @@ class Settings:
         return self.folder / f"{model}.{test.name}.{suffix}"
 
 
-def generated_corpus(folder: Path) -> Corpus:
+def generated_corpus(folder: Path) -> ParallelCorpus:
     """The files that `corpus_step` writes into a run folder."""
     sets = [
         ParallelSet(name, *(folder / "corpus" / f"{name}.{language}" for language in GENERATED))
         for name in ("train", "val", "test")
     ]
-    return Corpus(("src", "tgt"), sets[0], sets[1], (sets[2],))
+    return ParallelCorpus(("src", "tgt"), sets[0], sets[1], (sets[2],))
 
 
-def all_steps(settings: Settings) -> list[Command]:
+def all_steps(settings: DemoSettings) -> list[Command]:
     """Everything, in order."""
     steps = [corpus_step(settings)] if settings.sentences is not None else []
     steps += [vocabulary_step(settings), pieces_step(settings), binarize_step(settings), train_step(settings)]
@@ -87,7 +87,7 @@ def all_steps(settings: Settings) -> list[Command]:
     return [*steps, heads_step(settings), greedy_step(settings), bench_step(settings)]
 
 
-def corpus_step(settings: Settings) -> Command:
+def corpus_step(settings: DemoSettings) -> Command:
     """Generate the corpus."""
     sizes = {"train": settings.sentences, "val": HELD_OUT, "test": TESTED}
     options = [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
@@ -96,21 +96,21 @@ def corpus_step(settings: Settings) -> Command:
     return Command("corpus", "Generate a parallel corpus", command)
 
 
-def vocabulary_step(settings: Settings) -> Command:
+def vocabulary_step(settings: DemoSettings) -> Command:
     """Learn the SentencePiece vocabulary."""
     command = (*python("nmtprune.demo.subwords"), "learn", *_data(settings))
     options = ("--max-size", str(settings.recipe.vocabulary), "-o", shown(settings.folder / "spm.model"))
     return Command("vocabulary", "Learn a SentencePiece vocabulary for both languages", (*command, *options))
 
 
-def pieces_step(settings: Settings) -> Command:
+def pieces_step(settings: DemoSettings) -> Command:
     """Split all sets into pieces."""
     command = (*python("nmtprune.demo.subwords"), "encode", *_data(settings))
     options = ("--model", shown(settings.folder / "spm.model"), "-o", shown(settings.folder / "pieces"))
     return Command("pieces", "Split the sentences into pieces", (*command, *options))
 
 
-def binarize_step(settings: Settings) -> Command:
+def binarize_step(settings: DemoSettings) -> Command:
     """Binarize with fairseq-preprocess."""
     pieces = settings.folder / "pieces"
     source, target = settings.corpus.languages
@@ -123,7 +123,7 @@ def binarize_step(settings: Settings) -> Command:
     return Command("binarize", "Binarize them for fairseq", command, error=DataError)
 
 
-def train_step(settings: Settings) -> Command:
+def train_step(settings: DemoSettings) -> Command:
     """Train the transformer."""
     recipe = settings.recipe
     command = (*_fairseq_train(settings, "trained", 1.0), *recipe.model_options(), *recipe.training_options())
@@ -131,7 +131,7 @@ def train_step(settings: Settings) -> Command:
     return Command("train", title, command, watch=TrainingWatcher(recipe.updates, recipe.epochs), error=TrainingError)
 
 
-def plan_step(settings: Settings) -> Command:
+def plan_step(settings: DemoSettings) -> Command:
     """Choose the heads."""
     command = (
         *(program("nmtprune"), "plan", shown(settings.checkpoint("before"))),
@@ -140,7 +140,7 @@ def plan_step(settings: Settings) -> Command:
     return Command("plan", f"Plan: {settings.remove} of the heads go, drawn at random", command)
 
 
-def slim_step(settings: Settings) -> Command:
+def slim_step(settings: DemoSettings) -> Command:
     """Cut the heads, verified."""
     command = (
         *(program("nmtprune"), "slim", shown(settings.checkpoint("before"))),
@@ -149,7 +149,7 @@ def slim_step(settings: Settings) -> Command:
     return Command("slim", "Cut them out of the checkpoint, and verify that nothing else changed", command)
 
 
-def fine_tune_step(settings: Settings) -> Command:
+def fine_tune_step(settings: DemoSettings) -> Command:
     """Fine-tune the slim model."""
     recipe = settings.recipe
     command = (
@@ -161,7 +161,7 @@ def fine_tune_step(settings: Settings) -> Command:
     return Command("fine-tune", "Fine-tune the slim model for a moment", command, watch=watch, error=TrainingError)
 
 
-def evaluation_steps(settings: Settings, model: str) -> list[Command]:
+def evaluation_steps(settings: DemoSettings, model: str) -> list[Command]:
     """Inspect a model, translate every test set with it and score the translations."""
     steps = [inspect_step(settings, model)]
     for number, test in enumerate(settings.corpus.tests):
@@ -170,7 +170,7 @@ def evaluation_steps(settings: Settings, model: str) -> list[Command]:
     return steps
 
 
-def inspect_step(settings: Settings, model: str) -> Command:
+def inspect_step(settings: DemoSettings, model: str) -> Command:
     """Count heads, parameters and bytes."""
     command = (program("nmtprune"), "inspect", shown(settings.checkpoint(model)), "--format", "json")
     return Command(
@@ -178,10 +178,10 @@ def inspect_step(settings: Settings, model: str) -> Command:
     )
 
 
-def translate_step(settings: Settings, model: str, test: ParallelSet, subset: str) -> Command:
+def translate_step(settings: DemoSettings, model: str, test: ParallelSet, subset: str) -> Command:
     """Translate a test set with stock fairseq-generate; without the batch size multiple it leaves sentences out."""
     command = (
-        *(program("fairseq-generate"), shown(settings.folder / "data-bin"), "--user-dir", user_dir()),
+        *(program("fairseq-generate"), shown(settings.folder / "data-bin"), "--user-dir", shown(USER_DIR)),
         *("--path", shown(settings.checkpoint(model)), "--gen-subset", subset, "--beam", str(settings.beam)),
         *("--max-tokens", str(4_000), "--required-batch-size-multiple", "1", "--remove-bpe", "sentencepiece"),
         *("--max-len-a", "1.5", "--max-len-b", "20", "--cpu"),
@@ -192,21 +192,21 @@ def translate_step(settings: Settings, model: str, test: ParallelSet, subset: st
     return Command(name, title, command, stdout=stdout, watch=watch_translation, error=EngineError)
 
 
-def hypotheses_step(settings: Settings, model: str, test: ParallelSet) -> Command:
+def hypotheses_step(settings: DemoSettings, model: str, test: ParallelSet) -> Command:
     """Put the translations in order."""
     generated, output = (settings.translated(model, test, suffix) for suffix in ("generate", "hypotheses"))
     command = (*python("nmtprune.demo.hypotheses"), shown(generated), "-o", shown(output))
     return Command(f"hypotheses-{model}-{test.name}", "Take the translations out of its output", command)
 
 
-def score_step(settings: Settings, model: str, test: ParallelSet) -> Command:
+def score_step(settings: DemoSettings, model: str, test: ParallelSet) -> Command:
     """Score them with sacrebleu on plain text."""
     hypotheses, bleu = (settings.translated(model, test, suffix) for suffix in ("hypotheses", "bleu"))
     command = (program("sacrebleu"), shown(test.target), "-i", shown(hypotheses), "-m", "bleu", "-w", "4")
     return Command(f"bleu-{model}-{test.name}", "Score them", command, stdout=bleu, error=DataError)
 
 
-def heads_step(settings: Settings) -> Command:
+def heads_step(settings: DemoSettings) -> Command:
     """What each head of the full model is worth."""
     command = (
         *(program("nmtprune"), "score", shown(settings.checkpoint("before")), *_nmtprune_data(settings, "valid")),
@@ -217,7 +217,7 @@ def heads_step(settings: Settings) -> Command:
     )
 
 
-def greedy_step(settings: Settings) -> Command:
+def greedy_step(settings: DemoSettings) -> Command:
     """Heads removed step by step."""
     command = (
         *(program("nmtprune"), "greedy", shown(settings.checkpoint("before")), *_nmtprune_data(settings, "valid")),
@@ -229,7 +229,7 @@ def greedy_step(settings: Settings) -> Command:
     )
 
 
-def bench_step(settings: Settings) -> Command:
+def bench_step(settings: DemoSettings) -> Command:
     """How fast the full model and the fine-tuned slim one are, in turns."""
     compared = (shown(settings.checkpoint(model)) for model in ("before", "finetuned"))
     command = (
@@ -239,29 +239,24 @@ def bench_step(settings: Settings) -> Command:
     return Command("bench", "Time the models side by side", command, stdout=settings.table("bench"))
 
 
-def user_dir() -> str:
-    """The folder that ``nmtprune user-dir`` prints."""
-    return shown(USER_DIR)
-
-
-def _nmtprune_data(settings: Settings, subset: str) -> tuple[str, ...]:
+def _nmtprune_data(settings: DemoSettings, subset: str) -> tuple[str, ...]:
     """Sentences and search of nmtprune's own commands: greedy, on one thread."""
     data = ("--data-bin", shown(settings.folder / "data-bin"), "--subset", subset)
     return (*data, "--beam", "1", "--max-len-a", "1.5", "--max-len-b", "20", "--device", "cpu", "--threads", "1")
 
 
-def _data(settings: Settings) -> tuple[str, ...]:
+def _data(settings: DemoSettings) -> tuple[str, ...]:
     return (shown(settings.corpus.train.source.parent), "--languages", settings.languages)
 
 
-def _fairseq_train(settings: Settings, save_dir: str, share: float) -> tuple[str, ...]:
+def _fairseq_train(settings: DemoSettings, save_dir: str, share: float) -> tuple[str, ...]:
     """What training and fine-tuning have in common.
 
     fairseq counts the training time that a checkpoint remembers, also when it fine-tunes it: `share` is of the sum.
     """
     limit = () if settings.max_minutes is None else ("--stop-time-hours", f"{settings.max_minutes * share / 60:.4f}")
     return (
-        *(program("fairseq-train"), shown(settings.folder / "data-bin"), "--user-dir", user_dir()),
+        *(program("fairseq-train"), shown(settings.folder / "data-bin"), "--user-dir", shown(USER_DIR)),
         *("--save-dir", shown(settings.folder / save_dir), "--no-epoch-checkpoints", "--seed", str(settings.seed)),
         *("--required-batch-size-multiple", "1", "--num-workers", "0", "--cpu"),
         *("--log-format", "simple", "--log-interval", "20", *limit),

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from nmtprune.demo.commands import MODELS, Settings, all_steps
+from nmtprune.demo.commands import MODELS, DemoSettings, all_steps
 from nmtprune.demo.datasets import ParallelSet
 from nmtprune.demo.display import ConsoleDisplay
 from nmtprune.errors import DataError, EngineError, OutputError
@@ -72,7 +72,7 @@ def fresh_folder(wanted: Path | None) -> Path:
     raise OutputError(f"{DEFAULT_FOLDER}: no free number")
 
 
-def run_all(settings: Settings, display: ConsoleDisplay, environment: dict[str, str]) -> list[ModelFigures]:
+def run_all(settings: DemoSettings, display: ConsoleDisplay, environment: dict[str, str]) -> list[ModelFigures]:
     """Run every step, write ``results.json``, and return the rows of the table.
 
     Raises:
@@ -104,12 +104,12 @@ def run_all(settings: Settings, display: ConsoleDisplay, environment: dict[str, 
     return figures
 
 
-def log_of(settings: Settings, steps: list[Command], step: Command) -> Path:
+def log_of(settings: DemoSettings, steps: list[Command], step: Command) -> Path:
     """File of a step's log, numbered in the order of the steps."""
     return settings.folder / LOGS / f"{steps.index(step) + 1:02d}-{step.name}.log"
 
 
-def model_figures(settings: Settings, steps: list[Command], model: str) -> ModelFigures:
+def model_figures(settings: DemoSettings, steps: list[Command], model: str) -> ModelFigures:
     """What the steps found about one model.
 
     Raises:
@@ -160,7 +160,7 @@ def table_rows(figures: list[ModelFigures]) -> tuple[list[str], list[list[str]]]
     return columns, rows
 
 
-def _settings_json(settings: Settings) -> dict[str, Any]:
+def _settings_json(settings: DemoSettings) -> dict[str, Any]:
     return {
         "corpus": shown(settings.corpus.train.source.parent),
         "languages": settings.languages,
@@ -173,7 +173,7 @@ def _settings_json(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _bleu(settings: Settings, model: str, test: ParallelSet) -> dict[str, Any]:
+def _bleu(settings: DemoSettings, model: str, test: ParallelSet) -> dict[str, Any]:
     return _read_json(settings.translated(model, test, "bleu"))
 
 

@@ -17,7 +17,7 @@ from nmtprune.runs.run import QualitySettings
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
     from nmtprune.engines import EngineSettings
-    from nmtprune.evaluate.quality import TextMetric
+    from nmtprune.evaluate.metrics import TextMetric
     from nmtprune.evaluate.significance import SignificanceTest
     from nmtprune.model.search.options import Hypothesis, Search
     from nmtprune.progress import Progress

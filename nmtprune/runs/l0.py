@@ -47,7 +47,7 @@ from nmtprune.training.fairseq_train import Training, load_trained
 from nmtprune.training.options import ARCH, Options, as_trained, check_given, value_of, with_defaults
 
 if TYPE_CHECKING:
-    from nmtprune.evaluate.metric import Scored
+    from nmtprune.evaluate.metrics import Scored
     from nmtprune.formats.base import Checkpoint
     from nmtprune.formats.trainable import TrainableCheckpoint
     from nmtprune.progress import Progress

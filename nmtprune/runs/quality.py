@@ -12,8 +12,7 @@ from nmtprune.architecture import Architecture, ModuleId
 from nmtprune.data.corpus import Corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
-from nmtprune.evaluate.metric import Metric, Scored, Statistics, TokenLoss
-from nmtprune.evaluate.quality import Bleu, Chrf, TextMetric
+from nmtprune.evaluate.metrics import Bleu, Chrf, Metric, Scored, Statistics, TextMetric, TokenLoss
 from nmtprune.evaluate.significance import Difference
 from nmtprune.runs.baseline import check_loss, check_translations, with_remarks
 from nmtprune.runs.corpora import Corpora

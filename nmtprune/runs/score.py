@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nmtprune.architecture import AttentionModule, HeadId, parse_kinds
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
-from nmtprune.evaluate.metric import Scored
+from nmtprune.evaluate.metrics import Scored
 from nmtprune.runs import results
 from nmtprune.runs.quality import Quality, measure
 from nmtprune.runs.results import ABLATE, ALL_BUT_ONE, Measured, Mode, best_head

@@ -23,8 +23,8 @@ from nmtprune.training.options import Options, value_of
 from nmtprune.user_dir import USER_DIR
 
 if TYPE_CHECKING:
-    from nmtprune.formats.trainable import Progress as TrainingProgress
     from nmtprune.formats.trainable import TrainableCheckpoint
+    from nmtprune.formats.trainable import TrainingProgress as TrainingProgress
 
 _ANEW = ("--reset-dataloader", "--reset-meters")
 """Weights, moments and schedule go on; the order of the data and the best loss so far begin anew."""

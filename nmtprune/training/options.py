@@ -186,7 +186,7 @@ def _rates(checkpoint: "TrainableCheckpoint") -> list[float]:
 
 
 def _task(task: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    from nmtprune.formats.fairseq.values import truth
+    from nmtprune.formats.fairseq.containers import truth
 
     for name in ("source_lang", "target_lang"):
         if isinstance(task.get(name), str):

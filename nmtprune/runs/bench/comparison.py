@@ -10,7 +10,7 @@ from nmtprune import files, plots, provenance
 from nmtprune.data.options import DataOptions
 from nmtprune.data.text import STDIN
 from nmtprune.errors import UsageError
-from nmtprune.evaluate.speed import Spread
+from nmtprune.evaluate.cost import Spread
 from nmtprune.plots import SpeedBar
 from nmtprune.process import termination_as_interrupt
 from nmtprune.runs.baseline import carries_tests, check_translations, with_remarks
@@ -24,8 +24,7 @@ from nmtprune.summary import model_bytes, parameter_count
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
     from nmtprune.engines import EngineSettings
-    from nmtprune.evaluate.metric import Scored
-    from nmtprune.evaluate.quality import TextMetric
+    from nmtprune.evaluate.metrics import Scored, TextMetric
     from nmtprune.evaluate.significance import Difference, SignificanceTest
     from nmtprune.model.search.options import Hypothesis, Search
     from nmtprune.progress import Progress

@@ -250,13 +250,13 @@ def _parsed(run: LotteryRun, given: tuple[str, ...]) -> "Namespace":
 
 
 def _architecture(args: "Namespace", checkpoint: "TrainableCheckpoint | None") -> Architecture:
-    from nmtprune.formats.fairseq.settings import describe
+    from nmtprune.formats.fairseq.settings import read_settings
 
     if checkpoint is not None:
         architecture = checkpoint.architecture
     else:
         try:
-            architecture = describe({"args": args, "model": {}}, "options of fairseq-train").architecture
+            architecture = read_settings({"args": args, "model": {}}, "options of fairseq-train").architecture
         except CheckpointError as error:
             raise UsageError(str(error), error.faults) from None
     if "encoder" not in architecture.kinds:
@@ -308,7 +308,7 @@ def _check_subsets(run: LotteryRun, args: "Namespace") -> None:
 def _corpora(run: LotteryRun, args: "Namespace") -> dict[str, "Corpus"]:
     """DATA and TEST DATA, read before there is a model: the data alone say what is wrong with them."""
     from nmtprune.data.corpus import load_corpus
-    from nmtprune.formats.fairseq.values import truth
+    from nmtprune.formats.fairseq.containers import truth
 
     languages = {"source_lang": args.source_lang, "target_lang": args.target_lang}
     asked = ModelProfile(**languages, left_pad_source=truth(getattr(args, "left_pad_source", None), True))

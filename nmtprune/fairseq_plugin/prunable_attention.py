@@ -1,7 +1,9 @@
 """Multi-head attention with any number of heads of any width, a drop-in for fairseq's module."""
 
+import math
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,9 +11,7 @@ import torch.nn.functional as F
 from fairseq.modules.fairseq_dropout import FairseqDropout
 from torch import Tensor, nn
 
-from nmtprune.fairseq_plugin.gates import HeadGates
-from nmtprune.fairseq_plugin.masks import join_padding, merge_masks
-from nmtprune.fairseq_plugin.projections import PROJECTIONS, AttentionShape, draw_projections
+from nmtprune.fairseq_plugin.head_gates import HeadGates
 
 Cache = dict[str, Tensor | None]
 IncrementalState = dict[str, Cache]
@@ -21,6 +21,33 @@ _FUSED_FROM = 128
 
 _DROPOUT_NAME = "MultiheadAttention"
 """The name by which ``--retain-dropout-modules`` selects attention dropout."""
+
+PROJECTIONS = ("k_proj", "v_proj", "q_proj", "out_proj")
+"""In fairseq's order of registration."""
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """Sizes of an attention module.
+
+    Attributes:
+        embed_dim: D, width of queries and outputs.
+        key_dim: width of the vectors that keys are computed from.
+        value_dim: width of the vectors that values are computed from.
+        heads: H, 0 or more.
+        head_dim: K; the scores are scaled by ``head_dim ** -0.5``.
+    """
+
+    embed_dim: int
+    key_dim: int
+    value_dim: int
+    heads: int
+    head_dim: int
+
+    @property
+    def inner_dim(self) -> int:
+        """Width of all heads together: rows of W_q, W_k and W_v, columns of W_O."""
+        return self.heads * self.head_dim
 
 
 class PrunableAttention(nn.Module):
@@ -120,7 +147,7 @@ class PrunableAttention(nn.Module):
         if beams > 1:
             q = _fold_beams(q, beams)
             attn_mask = None if attn_mask is None else attn_mask.repeat(beams, 1)
-        mask = merge_masks(attn_mask, padding, q.dtype)
+        mask = _merge_masks(attn_mask, padding, q.dtype)
         weights = None
         if need_weights or need_head_weights:
             context, weights = self._attend_with_weights(q, k, v, mask)
@@ -186,7 +213,7 @@ class PrunableAttention(nn.Module):
         if incremental_state is None:
             return k, v, padding
         if previous_key is not None and previous_value is not None:
-            padding = join_padding(previous_padding, padding, previous_key.size(2), k)
+            padding = _join_padding(previous_padding, padding, previous_key.size(2), k)
             k, v = torch.cat([previous_key, k], dim=2), torch.cat([previous_value, v], dim=2)
         self._set_input_buffer(incremental_state, {"prev_key": k, "prev_value": v, "prev_key_padding_mask": padding})
         return k, v, padding
@@ -269,3 +296,67 @@ def _softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
 def _empty_context(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """[B, 0, T, K] made of q, k and v: every parameter gets a gradient, as DistributedDataParallel demands."""
     return q + k.sum(dim=2, keepdim=True) + v.sum(dim=2, keepdim=True)
+
+
+def _merge_masks(attn_mask: Tensor | None, padding: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """One additive mask that broadcasts to [B, H, T, S]."""
+    merged: Tensor | None = None
+    if attn_mask is not None:
+        merged = _additive(attn_mask, dtype)[None, None]
+    if padding is not None:
+        hidden = padding.to(torch.bool)[:, None, None, :]
+        base = hidden.new_zeros((), dtype=dtype) if merged is None else merged
+        merged = torch.where(hidden, float("-inf"), base)
+    return merged
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    if mask.is_floating_point():
+        return mask.to(dtype)
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask.to(torch.bool), float("-inf"))
+
+
+def _join_padding(previous: Tensor | None, current: Tensor | None, past: int, k: Tensor) -> Tensor | None:
+    """Padding mask over past and new keys, where either part may have none.
+
+    Args:
+        previous: mask of the past keys or None.
+        current: mask of the new keys, of all keys, or None.
+        past: number of past keys.
+        k: new keys [B, H, S, K].
+    """
+    if current is not None and current.size(1) == past + k.size(2):
+        return current
+    if previous is None and current is None:
+        return None
+    no_padding = k.new_zeros((), dtype=torch.bool)
+    parts = [
+        no_padding.expand(k.size(0), length) if mask is None else mask.to(torch.bool)
+        for mask, length in ((previous, past), (current, k.size(2)))
+    ]
+    return torch.cat(parts, dim=1)
+
+
+def draw_projections(shape: AttentionShape) -> dict[str, nn.Linear]:
+    """The four linear maps as fairseq draws them, in its order."""
+    same_width = shape.key_dim == shape.value_dim == shape.embed_dim
+    # fairseq's gain: W_q, W_k and W_v were once one matrix, drawn as such.
+    gain = 1 / math.sqrt(2) if same_width else 1.0
+    widths = (shape.key_dim, shape.value_dim, shape.embed_dim)
+    maps = [_linear(width, shape.inner_dim, gain) for width in widths]
+    maps.append(_linear(shape.inner_dim, shape.embed_dim, 1.0))
+    nn.init.zeros_(maps[-1].bias)
+    return dict(zip(PROJECTIONS, maps, strict=True))
+
+
+def _linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
+    """A linear map with Glorot weights and torch's biases."""
+    if inputs and outputs:
+        linear = nn.Linear(inputs, outputs)
+        nn.init.xavier_uniform_(linear.weight, gain=gain)
+        return linear
+    linear = nn.Linear(1, 1, device="meta")  # torch warns where there is nothing to draw
+    linear.in_features, linear.out_features = inputs, outputs
+    linear.weight = nn.Parameter(torch.zeros(outputs, inputs))
+    linear.bias = nn.Parameter(torch.zeros(outputs))
+    return linear

@@ -1,7 +1,10 @@
-"""Optimizer state by parameter: fairseq stores it by position, per parameter or as one flat vector (fp16)."""
+"""What a checkpoint keeps of its training besides the model: optimizer state, moving averages, progress.
+
+fairseq stores the moments of parameters by position, per parameter or as one flat vector (fp16).
+"""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -9,12 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nmtprune.formats.fairseq import containers
 from nmtprune.formats.fairseq.containers import State, section
+from nmtprune.formats.trainable import TrainingProgress
 
 PREFIX = "optimizer"
 """Names are ``optimizer/MOMENT/PARAMETER``, for example ``optimizer/exp_avg/encoder.layers.0.fc1.weight``."""
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+AVERAGES = {"ema": "ema", "ema_fp32": "ema_fp32_params"}
+"""Prefix of names in `Checkpoint.tensors` -> key in ``extra_state``."""
+
+_EARLY = ("optimizer", "best_loss", "epoch", "batch_offset", "val_loss")
+"""Where the first versions of fairseq kept the progress of training, at top level."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +41,12 @@ class Optimizer:
     problem: str = ""
 
 
-def has_state(state: State) -> bool:
+def has_optimizer(state: State) -> bool:
     """Whether the file holds optimizer state, in any of the places where fairseq's versions put it."""
     return any(holder.get(key) for holder, key in _places(state))
 
 
-def without_state(state: State) -> dict[str, Any]:
+def without_optimizer(state: State) -> dict[str, Any]:
     """The checkpoint as fairseq writes it with ``--no-save-optimizer-state``."""
     found = {key: value for key, value in state.items() if key != "last_optimizer_state"}
     if "optimizer" in found:
@@ -46,13 +57,13 @@ def without_state(state: State) -> dict[str, Any]:
     return found
 
 
-def emptied(state: State) -> dict[str, Any]:
+def with_new_moments(state: State) -> dict[str, Any]:
     """The checkpoint with a new optimizer at the same update: no moments, so that the first step makes them."""
     saved = state["last_optimizer_state"]
     return {**state, "last_optimizer_state": {**saved, "state": {}}}
 
 
-def read(state: State, parameters: Shapes, extra: Shapes) -> Optimizer:
+def read_moments(state: State, parameters: Shapes, extra: Shapes) -> Optimizer:
     """Find the moments of every parameter.
 
     Args:
@@ -60,7 +71,7 @@ def read(state: State, parameters: Shapes, extra: Shapes) -> Optimizer:
         parameters: shapes of the model's parameters in the order in which fairseq registers them.
         extra: shapes of the criterion's parameters, which follow.
     """
-    if not has_state(state):
+    if not has_optimizer(state):
         return Optimizer({})
     optimizer: Any = state.get("last_optimizer_state")
     sharding = section(state, "distributed_training").get("zero_sharding")
@@ -77,12 +88,12 @@ def read(state: State, parameters: Shapes, extra: Shapes) -> Optimizer:
     return Optimizer(layouts[0])
 
 
-def rewritten(state: State, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def with_moments(state: State, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """The checkpoint with other moments; a flat vector is put together again.
 
     Args:
         state: the checkpoint.
-        tensors: by the names that `read` gave, in that order.
+        tensors: by the names that `read_moments` gave, in that order.
     """
     moments: dict[str, list[Tensor]] = {}
     for name, tensor in tensors.items():
@@ -173,3 +184,82 @@ def _arrays(entry: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
     for moment, value in entry.items():
         if isinstance(value, Tensor) and value.dim() > 0:
             yield str(moment), value
+
+
+def stored_averages(state: State) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+    """The moving averages of the weights that a file holds, each with its prefix."""
+    extra = state.get("extra_state")
+    for prefix, key in AVERAGES.items():
+        if isinstance(extra, dict) and isinstance(extra.get(key), dict):
+            yield prefix, extra[key]
+
+
+def average_faults(state: State) -> Iterator[str]:
+    """What is wrong with the averages."""
+    for prefix, copies in stored_averages(state):
+        for name, copy in copies.items():
+            own = state["model"].get(name)
+            if not isinstance(copy, Tensor):
+                yield f"{AVERAGES[prefix]} entry {name} is no tensor"
+            elif own is not None and copy.shape != own.shape:
+                yield f"{AVERAGES[prefix]} entry {name} has shape {list(copy.shape)}, not {list(own.shape)}"
+
+
+def with_averages(extra: Mapping[str, Any], changed: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The extra state with other tensors in the averages: those of `changed` whose names have their prefixes."""
+    found = dict(extra)
+    for prefix, key in AVERAGES.items():
+        own = {name.removeprefix(f"{prefix}/"): t for name, t in changed.items() if name.startswith(f"{prefix}/")}
+        if own:
+            found[key] = containers.with_entries(extra[key], own)
+    return found
+
+
+def training_progress(state: State) -> TrainingProgress:
+    """Read how far training is; what the file does not tell is 0."""
+    history = state.get("optimizer_history")
+    last = history[-1] if isinstance(history, list) and history else None
+    extra = state.get("extra_state")
+    iterator = extra.get("train_iterator") if isinstance(extra, dict) else None
+    validation = extra.get("val_loss") if isinstance(extra, dict) else None
+    return TrainingProgress(
+        updates=_count(last, "num_updates"),
+        epochs=max(_count(iterator, "epoch") - 1, 0),
+        within_epoch=_count(iterator, "iterations_in_epoch") > 0,
+        validation=float(validation) if isinstance(validation, int | float) else None,
+    )
+
+
+def last_rate(state: State) -> float | None:
+    """Learning rate of the last update; None where the file has no optimizer state."""
+    saved = state.get("last_optimizer_state")
+    groups = saved.get("param_groups") if isinstance(saved, Mapping) else None
+    first = groups[0] if isinstance(groups, Sequence) and groups else None
+    rate = first.get("lr") if isinstance(first, Mapping) else None
+    rate = rate[0] if isinstance(rate, list | tuple) and rate else rate
+    return rate if isinstance(rate, int | float) and not isinstance(rate, bool) and rate > 0 else None
+
+
+def _count(holder: Any, name: str) -> int:
+    value = holder.get(name) if isinstance(holder, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def without_best(state: State) -> dict[str, Any]:
+    """The checkpoint without the best validation score so far, which another model reached."""
+    extra = state.get("extra_state")
+    if not isinstance(extra, dict) or "best" not in extra:
+        return dict(state)
+    return {**state, "extra_state": {name: value for name, value in extra.items() if name != "best"}}
+
+
+def at_start(state: State) -> dict[str, Any]:
+    """The checkpoint before the first update: no optimizer state, meters, averages or best score; epoch 1 follows."""
+    found = {name: value for name, value in without_optimizer(state).items() if name not in _EARLY}
+    history = state.get("optimizer_history")
+    last = history[-1] if isinstance(history, list) and history and isinstance(history[-1], dict) else {}
+    names = {name: last.get(name, "") for name in ("criterion_name", "optimizer_name")}
+    found["optimizer_history"] = [{**names, "lr_scheduler_state": {"best": None}, "num_updates": 0}]
+    iterator = {"version": 2, "epoch": 1, "iterations_in_epoch": 0, "shuffle": True}
+    found["extra_state"] = {"train_iterator": iterator}
+    return found

@@ -1,6 +1,7 @@
 """Settings of a model that fairseq-train is going to train: those of the checkpoint that it starts from."""
 
 import logging
+import os
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,6 @@ from nmtprune.architecture import STACKS
 from nmtprune.errors import UsageError
 from nmtprune.fairseq_plugin.gate_options import choose_gates
 from nmtprune.fairseq_plugin.heads import HEAD_DIMS, HEADS, StoredHeads
-from nmtprune.fairseq_plugin.starting_point import starting_point
 from nmtprune.formats.fairseq.checkpoint import FairseqCheckpoint
 from nmtprune.formats.fairseq.settings import Description
 from nmtprune.formats.fairseq.unsupported import SLIM, unsupported
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 BASE_ARCH = "nmtprune_base_arch"
 LINEAGE = "nmtprune_lineage"
+
+_LAST = "checkpoint_last.pt"
 
 
 def choose_settings(args: Namespace, name: str) -> None:
@@ -59,7 +61,7 @@ def choose_settings(args: Namespace, name: str) -> None:
         raise UsageError.of_faults(f"--arch {name}: unsupported", faults)
 
 
-def complete(base: str, settings: Any) -> None:
+def complete_settings(base: str, settings: Any) -> None:
     """Fill in what the settings do not say as fairseq does for the base architecture, in place."""
     ARCH_CONFIG_REGISTRY[base](settings)
     defaults = MODEL_DATACLASS_REGISTRY.get(ARCH_MODEL_NAME_REGISTRY[base])
@@ -72,7 +74,7 @@ def _from_scratch(args: Namespace, name: str) -> None:
     base = getattr(args, BASE_ARCH, next(iter(SLIM[name])))
     logger.info(f"no checkpoint to start from: training from scratch with the settings of {base}")
     setattr(args, BASE_ARCH, base)
-    complete(base, args)
+    complete_settings(base, args)
     counts: dict[str, tuple[int, ...]] = {kind: () for kinds in STACKS.values() for kind in kinds}
     head_dims, faults = {}, []
     for stack in _stacks(name):
@@ -167,3 +169,31 @@ def _model_options(name: str) -> list[str]:
     parser = ArgumentParser(argument_default=SUPPRESS, allow_abbrev=False, add_help=False)
     ARCH_MODEL_REGISTRY[name].add_args(parser)
     return [action.dest for action in parser._actions]
+
+
+def starting_point(args: Namespace) -> Path | None:
+    """The checkpoint that fairseq-train loads before the first update; None where it trains from scratch.
+
+    As in fairseq: ``--restore-file``, else the last checkpoint in ``--save-dir``, else ``--continue-once``, else
+    ``--finetune-from-model``.
+
+    Raises:
+        UsageError: the option names a file that is not there. (fairseq would train from scratch without a word.)
+    """
+    suffix = args.checkpoint_suffix or ""
+    if args.restore_file != _LAST:
+        return _existing("--restore-file", args.restore_file.replace(".pt", f"{suffix}.pt"))
+    last = os.path.join(args.save_dir, f"checkpoint_last{suffix}.pt")
+    if os.path.exists(last):
+        return Path(last)
+    if args.continue_once is not None:
+        return _existing("--continue-once", args.continue_once)
+    if args.finetune_from_model is not None:
+        return _existing("--finetune-from-model", args.finetune_from_model)
+    return None
+
+
+def _existing(option: str, name: str) -> Path:
+    if not os.path.isfile(name):
+        raise UsageError(f"{option} {name}: no such file; to train from scratch leave the option out")
+    return Path(name)

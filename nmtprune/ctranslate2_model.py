@@ -46,7 +46,7 @@ def padding_heads(checkpoint: Checkpoint) -> int:
     return sum(most - module.heads for modules, most in found for module in modules)
 
 
-def check(checkpoint: Checkpoint) -> None:
+def check_exportable(checkpoint: Checkpoint) -> None:
     """Check that CTranslate2 is there and can run a model.
 
     Raises:
@@ -65,7 +65,9 @@ def check(checkpoint: Checkpoint) -> None:
         raise EngineError.of_faults(f"{checkpoint.path}: CTranslate2 cannot run this model", faults)
 
 
-def write(checkpoint: Checkpoint, vocabularies: tuple[Vocabulary, Vocabulary], folder: Path, quantization: str) -> None:
+def write_ctranslate2(
+    checkpoint: Checkpoint, vocabularies: tuple[Vocabulary, Vocabulary], folder: Path, quantization: str
+) -> None:
     """Write a model for CTranslate2 into a folder that is there.
 
     Args:
