@@ -9,7 +9,6 @@ import click
 from nmtprune.architecture import KINDS
 from nmtprune.cli.data_options import data_options, with_test_data
 from nmtprune.cli.measure_options import bleu_options, measure_settings, quality_option, single_test
-from nmtprune.cli.meter_options import confidence_options
 from nmtprune.cli.options import (
     force_option,
     format_option,
@@ -28,11 +27,12 @@ from nmtprune.cli.options import (
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress import duration, progress
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
+from nmtprune.cli.scorer_options import settings_of
 from nmtprune.cli.search_options import engine_options, search_options
 
 if TYPE_CHECKING:
-    from nmtprune.runs.lottery.loop import LotteryResult
-    from nmtprune.runs.lottery.request import LotteryRun
+    from nmtprune.runs.lottery.job import LotteryRun
+    from nmtprune.runs.lottery.rewinding import LotteryResult
     from nmtprune.runs.lottery.schedule import Schedule
 
 _COUNT = click.IntRange(min=1)
@@ -149,7 +149,7 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
     help="Train a control with each converged model: the same heads with fresh weights (reinit), or the same number "
     "of random heads per module (random). Repeat the option for both.",
 )
-@confidence_options
+@settings_of("confidence", "confidence")
 @panel_option(
     Panel.GENERAL, "--dry-run", is_flag=True, help="Check everything and print the schedule, without training."
 )
@@ -170,8 +170,8 @@ def lottery(output_format: str, dry_run: bool, **flags: Any) -> None:
     is measured on DATA. Converged models are measured on TEST DATA, or on DATA if no test data are given (Behnke and
     Heafield 2020).
     """
-    from nmtprune.runs.lottery.loop import lottery as run_lottery
-    from nmtprune.runs.lottery.loop import schedule_of
+    from nmtprune.runs.lottery.rewinding import lottery as run_lottery
+    from nmtprune.runs.lottery.rewinding import schedule_of
 
     run = _run(flags)
     if dry_run:
@@ -187,7 +187,7 @@ def lottery(output_format: str, dry_run: bool, **flags: Any) -> None:
 
 
 def _run(flags: dict[str, Any]) -> "LotteryRun":
-    from nmtprune.runs.lottery.request import LotteryRun
+    from nmtprune.runs.lottery.job import LotteryRun
 
     if not (flags["converge"] or flags["converge_iterations"]):
         refuse(f"{spelled(name)} goes with --converge or --converge-iterations" for name in given(["patience"]))
@@ -245,7 +245,7 @@ def _times(result: "LotteryResult") -> str:
 
 
 def _iteration_rows(result: "LotteryResult", measured: bool) -> Iterator[tuple[str | int | None, ...]]:
-    from nmtprune.runs.lottery.results import per_layer
+    from nmtprune.runs.lottery.outcomes import per_layer
 
     for each in result.iterations:
         plan, removed = each.plan, len(each.plan.removed())
@@ -258,7 +258,7 @@ def _iteration_rows(result: "LotteryResult", measured: bool) -> Iterator[tuple[s
 
 
 def _converged_rows(result: "LotteryResult") -> Iterator[tuple[str | int | None, ...]]:
-    from nmtprune.runs.lottery.results import per_layer
+    from nmtprune.runs.lottery.outcomes import per_layer
 
     for each in result.converged:
         compared: list[str | None] = [None] * 3

@@ -26,16 +26,17 @@ class ScorerCommand(PanelCommand):
     def __init__(self, *args: Any, scorer_options: Callable[[], list[click.Parameter]], **attributes: Any) -> None:
         self._scorer_options = scorer_options
         self._listed: tuple[Kind, ...] = ()
-        self._found: list[click.Parameter] = []
+        self._merged: list[click.Parameter] = []
         super().__init__(*args, **attributes)
 
     @property
-    def params(self) -> list[click.Parameter]:  # type: ignore[override]
-        """Arguments, options of scorers, and all others."""
+    def params(self) -> list[click.Parameter]:
+        """Arguments, options of scorers, and all others; one list, which click itself changes for a moment."""
         if self._listed != tuple(SCORERS.values()):
-            self._listed, self._found = tuple(SCORERS.values()), self._scorer_options()
-        arguments = sum(isinstance(parameter, click.Argument) for parameter in self._own)
-        return [*self._own[:arguments], *self._found, *self._own[arguments:]]
+            self._listed = tuple(SCORERS.values())
+            arguments = sum(isinstance(parameter, click.Argument) for parameter in self._own)
+            self._merged = [*self._own[:arguments], *self._scorer_options(), *self._own[arguments:]]
+        return self._merged
 
     @params.setter
     def params(self, value: list[click.Parameter]) -> None:

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
+from nmtprune.process import termination_as_interrupt
 from nmtprune.runs import quality
 from nmtprune.runs.baseline import carries_tests, check_translations, with_remarks
 from nmtprune.runs.bench import contenders as models
-from nmtprune.runs.collect import termination_as_interrupt
 from nmtprune.runs.report import CheckAnswer, Condition, Timing
 from nmtprune.runs.run import QualitySettings
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
     from nmtprune.engines import EngineSettings
-    from nmtprune.evaluate.quality import TextMetric
+    from nmtprune.evaluate.metrics import TextMetric
     from nmtprune.evaluate.significance import SignificanceTest
     from nmtprune.model.search.options import Hypothesis, Search
+    from nmtprune.progress import Progress
     from nmtprune.runs.bench.contenders import Contender
-    from nmtprune.runs.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,12 @@ from nmtprune.architecture import Architecture, ModuleId
 from nmtprune.data.corpus import Corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
-from nmtprune.evaluate.metric import Metric, Scored, Statistics, TokenLoss
-from nmtprune.evaluate.quality import Bleu, Chrf, TextMetric
+from nmtprune.evaluate.metrics import Bleu, Chrf, Metric, Scored, Statistics, TextMetric, TokenLoss
 from nmtprune.evaluate.significance import Difference
 from nmtprune.runs.baseline import check_loss, check_translations, with_remarks
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.run import LOSS, MeasureSettings, QualitySettings
-from nmtprune.runs.units import Unit, heads_together
+from nmtprune.runs.workers import Unit, heads_together
 
 if TYPE_CHECKING:
     from nmtprune.engines.base import Ablation, Kept, Tokens

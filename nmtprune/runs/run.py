@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from nmtprune import files, provenance
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
+from nmtprune.process import termination_as_interrupt
+from nmtprune.progress import Progress
 from nmtprune.runs import run_folder
-from nmtprune.runs.collect import termination_as_interrupt
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.device import choose_device
-from nmtprune.runs.processes import Alone, Processes, processes
-from nmtprune.runs.progress import Progress
 from nmtprune.runs.report import ReportFiles
 from nmtprune.runs.state import NO_SETTING, Interrupted, Settings, State, check_state, settings_of, state_path
+from nmtprune.runs.workers import Alone, Processes, processes
 
 if TYPE_CHECKING:
     import torch

@@ -21,22 +21,21 @@ from nmtprune.architecture import AttentionModule, HeadId, ModuleId, parse_kinds
 from nmtprune.budget import Limits
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import EngineError, UsageError
-from nmtprune.evaluate.metric import Scored
+from nmtprune.evaluate.metrics import Scored
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.methods.scorer import Scorer
-from nmtprune.runs.collect import Collector
 from nmtprune.runs.quality import Quality, measure
 from nmtprune.runs.report import Cell, Report, tsv
 from nmtprune.runs.run import MeasuringRun, ReportRun, Session, started
 from nmtprune.runs.scorers import SCORERS
 from nmtprune.runs.state import NO_SETTING, State, pack, settings_of
 from nmtprune.runs.subject import NativeModel, open_subject
-from nmtprune.runs.units import Unit, of_best_heads, units
+from nmtprune.runs.workers import Collector, Unit, of_best_heads, units
 from nmtprune.scores import HeadScore, HeldOut, Scores
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.runs.progress import Progress
+    from nmtprune.progress import Progress
 
 Mode = Literal["ablate", "all-but-one"]
 

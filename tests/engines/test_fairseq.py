@@ -2,7 +2,6 @@
 
 import gc
 import importlib.util
-import subprocess
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,15 @@ from nmtprune.architecture import ModuleId, parse_heads
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus, stream_corpus
 from nmtprune.data.options import DataOptions
-from nmtprune.engines import EngineSettings, Kept, fairseq, generate, open_engine, toolkit
+from nmtprune.engines import EngineSettings, Kept, fairseq, open_engine, toolkit
 from nmtprune.errors import EngineError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
 from nmtprune.model.search import SearchOptions
 from nmtprune.plan import Plan
-from tests.conftest import Build
-from tests.fairseq_plugin import commands
-from tests.marian_builders import marian_model
-from tests.model import support
+from tests.support import fairseq_commands, networks
+from tests.support.fairseq_files import Build
+from tests.support.marian_files import marian_model
 
 SEARCH = SearchOptions(beam=3, max_len_b=12)
 CPU = torch.device("cpu")
@@ -34,7 +32,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolkit.subprocess, "run", commands.in_this_process)
+    monkeypatch.setattr(toolkit, "run", fairseq_commands.in_this_process)
 
 
 def _settings(search: SearchOptions = SEARCH, limits: BatchLimits = BatchLimits.of(400)) -> EngineSettings:  # noqa: B008
@@ -99,13 +97,13 @@ def test_batches_are_those_of_the_corpus(
     ids=lambda search: ",".join(map(str, asdict(search).values())),
 )  # fmt: skip
 def test_search_options(build: Build, in_this_process: None, search: SearchOptions) -> None:
-    checkpoint = load(support.randomized(build(**support.VARIANTS["post-norm, separate embeddings"])))
+    checkpoint = load(networks.randomized(build(**networks.VARIANTS["post-norm, separate embeddings"])))
     corpus = _corpus(checkpoint, checkpoint.path.parent)
     _same_translations(checkpoint, corpus, _settings(search, BatchLimits.of(60)), {})
 
 
 def test_masks_on_full_and_slim_models(build: Build, in_this_process: None) -> None:
-    base = load(support.randomized(build(**support.VARIANTS["pre-norm, all embeddings shared"])))
+    base = load(networks.randomized(build(**networks.VARIANTS["pre-norm, all embeddings shared"])))
     corpus = _corpus(base, base.path.parent)
     first, last = ModuleId("encoder", 0), ModuleId("cross", 1)
     _same_translations(base, corpus, _settings(), {first: [0, 2], last: [], ModuleId("decoder", 1): [3]})
@@ -121,7 +119,7 @@ def test_masks_on_full_and_slim_models(build: Build, in_this_process: None) -> N
 
 def test_padding_on_the_other_sides(build: Build, in_this_process: None) -> None:
     # Both are flags that turn the default around.
-    checkpoint = load(support.randomized(build(left_pad_source=True, left_pad_target=True)))
+    checkpoint = load(networks.randomized(build(left_pad_source=True, left_pad_target=True)))
     corpus = _corpus(checkpoint, checkpoint.path.parent)
     assert (corpus.model.left_pad_source, corpus.model.left_pad_target) == (False, True)
     _same_translations(checkpoint, corpus, _settings(), {})
@@ -161,8 +159,7 @@ def test_temporary_files_go(tiny: Path, in_this_process: None, tmp_path: Path, m
 
 
 def test_sentences_that_do_not_come_back(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = subprocess.CompletedProcess([], 0, "S-3\tw1\nH-3\t-0.5\t5\n", "")
-    monkeypatch.setattr(toolkit.subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr(toolkit, "run", lambda *_: "S-3\tw1\nH-3\t-0.5\t5\n")
     checkpoint = load(tiny)
     with pytest.raises(EngineError) as raised:
         open_engine("fairseq", checkpoint, _settings()).translate(_corpus(checkpoint, tiny.parent), {})
@@ -170,31 +167,12 @@ def test_sentences_that_do_not_come_back(tiny: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_failure_of_the_real_process_is_one_line(tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(generate, "USER_DIR", tmp_path / "none")
+    monkeypatch.setattr(fairseq, "USER_DIR", tmp_path / "none")
     checkpoint = load(tiny)
     with pytest.raises(EngineError) as raised:
         open_engine("fairseq", checkpoint, _settings()).translate(_corpus(checkpoint, tiny.parent), {})
     assert str(raised.value) == f"{tiny}: fairseq-generate failed: FileNotFoundError: {tmp_path / 'none'}"
     assert raised.value.exit_code == 6
-
-
-def test_reasons() -> None:
-    assert toolkit._reason(2, "warning\nerror: no\n\n") == "error: no"
-    assert toolkit._reason(-6, "[now] Error: cannot open x\n[now] Stack\n") == "cannot open x"
-    assert toolkit._reason(3, "") == "exit status 3"
-    assert toolkit._reason(-9, "") == "killed by SIGKILL; out of memory?"
-    assert toolkit._reason(-15, "some text") == "killed by SIGTERM"
-
-
-def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert toolkit.child_environment(gpu=None, threads=None)["OMP_NUM_THREADS"] == "7"
-    assert toolkit.child_environment(gpu=None, threads=3)["OMP_NUM_THREADS"] == "3"
-    assert "CUDA_VISIBLE_DEVICES" not in toolkit.child_environment(gpu=None, threads=3)
-    assert toolkit.child_environment(gpu=1, threads=None)["CUDA_VISIBLE_DEVICES"] == "1"
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-5")
-    assert toolkit.child_environment(gpu=1, threads=None)["CUDA_VISIBLE_DEVICES"] == "GPU-5"
 
 
 def test_models_that_it_cannot_run(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,23 +21,28 @@ from nmtprune.evaluate.significance import Difference
 from nmtprune.evaluate.verify import verify
 from nmtprune.formats import load
 from nmtprune.methods.chance import random_scores
-from nmtprune.methods.importance import ImportanceSettings, importance, module_norms, normalized
+from nmtprune.methods.importance import (
+    Importance,
+    ImportanceOptions,
+    ImportanceSettings,
+    importance,
+    module_norms,
+    normalized,
+)
 from nmtprune.methods.measuring import batches
 from nmtprune.plan import Plan
+from nmtprune.progress import Silent
 from nmtprune.runs.greedy.loop import GreedyResult, greedy
 from nmtprune.runs.greedy.setup import GreedyRun
-from nmtprune.runs.meters import MeterSettings
-from nmtprune.runs.progress import Silent
 from nmtprune.runs.quality import DropRule
 from nmtprune.runs.score import score
 from nmtprune.runs.state import Interrupted, State
-from tests.conftest import Build
-from tests.marian_builders import marian_model
-from tests.methods.support import corpus
-from tests.runs.test_score import SEARCH, _Oracle
-from tests.runs.test_score import _run as score_run
+from tests.support.examples import corpus
+from tests.support.fairseq_files import Build
+from tests.support.marian_files import marian_model
+from tests.support.runs import SEARCH, Oracle, score_run
 
-METERS = MeterSettings("sentence", "layer", 10, None, "references", False)
+ON_TEN = ImportanceOptions(importance_sentences=10)
 
 
 def _run(checkpoint: Path, output: Path, **changes: Any) -> GreedyRun:
@@ -51,7 +56,7 @@ def _run(checkpoint: Path, output: Path, **changes: Any) -> GreedyRun:
         "search": SEARCH,
         "limits": BatchLimits.of(60),
         "allow_bad_baseline": True,
-        "meters": METERS,
+        "scorers": (Importance(ON_TEN),),
         "importance_data": DataOptions(data_bin=checkpoint.parent / "data-bin", subset="train"),
         "orders": ("importance",),
         "samples": 2,
@@ -80,7 +85,7 @@ def swept(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, G
 
 def test_every_point_is_a_search_of_its_own(tiny: Path, swept: tuple[Path, GreedyResult]) -> None:
     folder, result = swept
-    oracle = _Oracle(tiny)
+    oracle = Oracle(tiny)
     names = ["importance", "importance-reestimated", "ablation", "confidence", "random-1", "random-2"]
     content = json.loads((folder / "curve.json").read_text())
     assert [curve["name"] for curve in content["curves"]] == names
@@ -152,8 +157,7 @@ def _pass(checkpoint: Path, plan: Plan) -> dict[HeadId, float]:
 
 
 def test_importance_is_measured_again_by_the_norms_of_the_first_pass(tiny: Path, tmp_path: Path) -> None:
-    everything = replace(METERS, importance_sentences=None)
-    run = _run(tiny, tmp_path / "run", reestimate=True, meters=everything, step="4", until="20")
+    run = _run(tiny, tmp_path / "run", reestimate=True, scorers=(), step="4", until="20")
     steps = _swept(run).swept[0].steps
     base = load(tiny).base
     first = _pass(tiny, Plan.keep_all(base))

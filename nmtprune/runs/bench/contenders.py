@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import DataError, UsageError
-from nmtprune.evaluate.arithmetic import multiply_accumulates
-from nmtprune.evaluate.memory import peak_memory
-from nmtprune.evaluate.speed import Spread, in_turns, ratio
+from nmtprune.evaluate.cost import Spread, in_turns, multiply_accumulates, peak_memory, ratio
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.report import Timing
 
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
     from nmtprune.engines.base import Engine
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.search.options import Hypothesis, Search
-    from nmtprune.runs.progress import Progress
+    from nmtprune.progress import Progress
 
 IN_PROCESS = ("native", "ctranslate2")
 """Engines whose time for one sentence is that of the model: the others start a process each time."""

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nmtprune import plots
+from nmtprune import files, plots
 from nmtprune.plan import Base
-from nmtprune.runs import run_folder
 from nmtprune.runs.greedy import curve, folder
 from nmtprune.runs.greedy.curve import Swept
 from nmtprune.runs.greedy.setup import GreedyRun, Job, prepare
@@ -19,7 +18,7 @@ from nmtprune.runs.run import Session, started
 from nmtprune.runs.state import State
 
 if TYPE_CHECKING:
-    from nmtprune.runs.progress import Progress
+    from nmtprune.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def greedy(run: GreedyRun, progress: "Progress") -> GreedyResult | None:
         job = prepare(run, session)
         state = session.open_state(job.settings)
         _check_baselines(job, state, progress)
-        run_folder.create(run.output)
+        files.make_folder(run.output)
         swept = _sweep(job, state, progress)
         return _finish(job, swept, session)
 

@@ -179,7 +179,6 @@ def prepare(run: GreedyRun, session: Session) -> Job:
         NmtpruneError: anything that is wrong with orders, checkpoints or data.
     """
     chosen = orders.parse_orders(run.orders, reestimate=run.reestimate, chosen=run.scorers)
-    _expect(run, chosen, session.corpora)
     subjects = Subjects(run, chosen, session.corpora)
     bases = tuple(checkpoint.base for checkpoint in subjects.checkpoints)
     _check_shapes(run, bases)
@@ -195,14 +194,6 @@ def prepare(run: GreedyRun, session: Session) -> Job:
     settings |= {"--kinds": [list(selected) for selected in kinds]}
     found = orders.curves(run.checkpoints, chosen, kinds, run.samples)
     return Job(run, found, numbers, limits, bases, facts, inputs, settings, subjects)
-
-
-def _expect(run: GreedyRun, chosen: Sequence[Order], corpora: Corpora) -> None:
-    """Announce what is needed of each set of sentences, so that each is read once."""
-    corpora.expect(run.data, references=True)
-    for scorer in scorers_of(chosen):
-        if not scorer.masks:
-            corpora.expect(run.sentences(scorer), targets=scorer.needs.targets)
 
 
 def _check_shapes(run: GreedyRun, bases: Sequence[Base]) -> None:

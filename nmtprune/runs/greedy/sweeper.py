@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nmtprune.architecture import HeadId
 from nmtprune.budget import Limits
-from nmtprune.evaluate.metric import Scored
+from nmtprune.evaluate.metrics import Scored
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.methods.ablation import Ablation
 from nmtprune.methods.chance import random_scores
@@ -21,11 +21,11 @@ from nmtprune.runs.greedy.orders import Curve
 from nmtprune.runs.quality import DropRule, Quality
 from nmtprune.runs.state import Arrays, State, pack
 from nmtprune.runs.subject import ScoredModel
-from nmtprune.runs.units import Unit, units
+from nmtprune.runs.workers import Unit, units
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.runs.progress import Progress
+    from nmtprune.progress import Progress
 
 _STATISTICS, _SCORES = "statistics", "scores"
 
