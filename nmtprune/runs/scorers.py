@@ -9,7 +9,9 @@ from typing import Any, get_type_hints
 
 from nmtprune.methods.ablation import Ablation, Bleu, Chrf, Loss
 from nmtprune.methods.confidence import Confidence
+from nmtprune.methods.fisher import JointFisher
 from nmtprune.methods.importance import Importance
+from nmtprune.methods.reconstruction import ReconstructionOrder
 from nmtprune.methods.scorer import Scorer
 
 SCORERS: dict[str, type[Scorer[Any]]] = {
@@ -19,6 +21,8 @@ SCORERS: dict[str, type[Scorer[Any]]] = {
         Chrf,
         Loss,
         Importance,
+        JointFisher,
+        ReconstructionOrder,
         Ablation,
         Confidence,
     )
