@@ -35,6 +35,9 @@ REESTIMATED = "-reestimated"
 RANDOM = "random"
 """The order of random numbers, which no scorer gives: every sample is another one."""
 
+AUTO = "auto"
+"""The order that takes, at every number of heads, the best plan of several orders."""
+
 
 def metrics() -> list[str]:
     """Names that `score --metric` takes."""
@@ -47,11 +50,11 @@ def orders() -> list[str]:
     for name, scorer in SCORERS.items():
         if scorer.of_order:
             found += [name, *([name + REESTIMATED] if scorer.reestimates else [])]
-    return [*found, RANDOM]
+    return [*found, RANDOM, AUTO]
 
 
 def scorer_of(order: str) -> type[Scorer[Any]] | None:
-    """The scorer of an order; None for random numbers and score files."""
+    """The scorer of an order; None for random numbers, the best of several, and score files."""
     return SCORERS.get(order.removesuffix(REESTIMATED)) if order in orders() else None
 
 

@@ -49,6 +49,13 @@ class Decision:
     chosen: Contender
     lead: float | None
 
+    @property
+    def best(self) -> Scored:
+        """The metric of the chosen plan."""
+        if self.chosen.scored is None:
+            raise ValueError(f"{self.chosen.order} was not translated")
+        return self.chosen.scored
+
 
 def shortlisted(losses: Mapping[str, float], unpruned: float) -> tuple[str, ...]:
     """The orders whose plans are worth a translation, by their losses and that of the unpruned model.

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
 from nmtprune.architecture import HeadId
-from nmtprune.methods.joint_order import ranks
 from nmtprune.plan import Plan
 
 
@@ -29,29 +28,29 @@ def round_starts(numbers: Sequence[int], rounds: int, uniform: bool) -> tuple[in
 
 
 class Rounds:
-    """Scores of heads for a sweep: the places of heads in the order of the round that a plan belongs to."""
+    """Scores for a sweep: those that were measured when the round began that a plan belongs to."""
 
     def __init__(
-        self, starts: Sequence[int], kinds: Sequence[str], order_of: Callable[[Plan], Sequence[HeadId]]
+        self, starts: Sequence[int], kinds: Sequence[str], measured: Callable[[Plan], Mapping[HeadId, float]]
     ) -> None:
         """Prepare; nothing is measured yet.
 
         Args:
             starts: see `round_starts`; the sweep must come by each of them.
             kinds: kinds whose heads go.
-            order_of: measures the order in which the heads that a plan leaves go.
+            measured: scores of the heads that a plan leaves, on the model of this plan.
         """
-        self._starts, self._kinds, self._order_of = starts, kinds, order_of
+        self._starts, self._kinds, self._measured = starts, kinds, measured
         self._round = 0
-        self._ranks: Mapping[HeadId, float] = {}
+        self._scores: Mapping[HeadId, float] = {}
 
     def __call__(self, plan: Plan) -> Mapping[HeadId, float]:
         """Scores of the heads that a plan leaves; plans must come in the order of the sweep."""
         removed = len(plan.removed(self._kinds))
         reached = sum(start <= removed for start in self._starts)
         if reached > self._round:
-            self._round, self._ranks = reached, ranks(self._order_of(plan))
-        return self._ranks
+            self._round, self._scores = reached, self._measured(plan)
+        return self._scores
 
 
 def _nearest(numbers: Sequence[int], share: Fraction) -> int:
