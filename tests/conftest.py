@@ -1,20 +1,18 @@
 """Fixtures that every test may use: tiny checkpoints made once per session, and real models where they are given."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import builders
-
-Build = Callable[..., Path]
+from tests.support import fairseq_files
+from tests.support.fairseq_files import Build
 
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """`builders.fairseq_checkpoint` without the folder: equal options give the same file, made once; do not change it.
+    """`fairseq_checkpoint` without the folder: equal options give the same file, made once; do not change it.
 
     Its data-bin is the folder ``data-bin`` beside it.
     """
@@ -23,7 +21,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     def make(**options: Any) -> Path:
         key = repr(sorted(options.items()))
         if key not in made:
-            made[key] = builders.fairseq_checkpoint(tmp_path_factory.mktemp("fairseq"), **options)
+            made[key] = fairseq_files.fairseq_checkpoint(tmp_path_factory.mktemp("fairseq"), **options)
         return made[key]
 
     return make

@@ -21,10 +21,9 @@ from nmtprune.formats.base import Checkpoint
 from nmtprune.formats.marian import MarianCheckpoint
 from nmtprune.model.search import MarianSearchOptions, Search, SearchOptions
 from nmtprune.plan import Plan
-from tests.conftest import Build
-from tests.formats.marian.test_checkpoint import VARIANTS
-from tests.marian_builders import marian_arrays, marian_model, write
-from tests.marian_program import random_texts, vocabulary_file
+from tests.support.fairseq_files import Build
+from tests.support.marian_files import VARIANTS, marian_arrays, marian_model, write
+from tests.support.marian_program import random_texts, vocabulary_file
 
 FAIRSEQ: dict[str, dict[str, Any]] = {
     "post-norm, sinusoids": {},

@@ -22,8 +22,8 @@ from nmtprune.errors import CheckpointError
 from nmtprune.files import kinds
 from nmtprune.files.places import describe_folder, describe_missing, parts
 from nmtprune.formats import load
-from tests.cli.running import refused as command_refused
-from tests.marian_builders import marian_model
+from tests.support.cli import refused as command_refused
+from tests.support.marian_files import marian_model
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 4572\n"
 

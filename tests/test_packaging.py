@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.builders import fairseq_checkpoint
+from tests.support.fairseq_files import fairseq_checkpoint
 
 ROOT = Path(__file__).parents[1]
 

@@ -15,7 +15,7 @@ from nmtprune.errors import PlanError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
 from nmtprune.plan import Lineage, Plan, compose
-from tests.conftest import Build
+from tests.support.fairseq_files import Build
 
 SHAPES = {
     "pre-norm, shared embeddings": {

@@ -13,8 +13,8 @@ import pytest
 
 from nmtprune.formats import load
 from nmtprune.plan import Plan
-from tests.cli.running import JUDGED, documented, nmtprune, refused
-from tests.conftest import Build
+from tests.support.cli import JUDGED, documented, nmtprune, refused
+from tests.support.fairseq_files import Build
 
 MACHINE = ("--device", "cpu", "--threads", 1)
 FAST = (*MACHINE, "--beam", 1)

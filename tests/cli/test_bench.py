@@ -9,9 +9,9 @@ import pytest
 from nmtprune.formats import load
 from nmtprune.plan import Plan
 from nmtprune.summary import model_bytes
-from tests.cli.running import documented, nmtprune, refused
-from tests.marian_builders import marian_model
-from tests.marian_program import random_texts, vocabulary_file
+from tests.support.cli import documented, nmtprune, refused
+from tests.support.marian_files import marian_model
+from tests.support.marian_program import random_texts, vocabulary_file
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from scipy import stats
 
 from nmtprune.architecture import KINDS
 from nmtprune.scores import HeadScore, Scores
-from tests.cli.running import nmtprune, refused
+from tests.support.cli import nmtprune, refused
 
 HEADS = [f"{kind}.{layer}.{head}" for kind in KINDS for layer in range(2) for head in range(3)]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.running import nmtprune, refused
+from tests.support.cli import nmtprune, refused
 
 BIN = Path(sys.executable).parent
 

@@ -11,10 +11,9 @@ import pytest
 from nmtprune.cli.export import _QUANTIZATIONS
 from nmtprune.export import QUANTIZATIONS
 from nmtprune.runs import export as runs_export
-from tests.cli.running import documented, nmtprune, refused
-from tests.formats.marian.test_checkpoint import VARIANTS
-from tests.marian_builders import marian_model
-from tests.marian_program import vocabulary_file
+from tests.support.cli import documented, nmtprune, refused
+from tests.support.marian_files import VARIANTS, marian_model
+from tests.support.marian_program import vocabulary_file
 
 
 def _data(tiny: Path) -> tuple[object, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nmtprune.plan import Plan
-from tests.cli.running import documented, nmtprune, refused
+from tests.support.cli import documented, nmtprune, refused
 
 FAST = ("--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--resamples", 500)
 

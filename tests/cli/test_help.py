@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from nmtprune.cli.main import COMMANDS, main
 from nmtprune.cli.panels import Panel, PanelCommand, PanelOption
-from tests.cli.running import nmtprune, refused
+from tests.support.cli import nmtprune, refused
 
 LONG, FULL = 20, 15
 """Commands with more options than LONG have at most FULL of them in a panel."""

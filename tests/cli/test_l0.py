@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.running import documented, nmtprune, refused
+from tests.support.cli import documented, nmtprune, refused
 
 FAST = ("--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--resamples", 500)
 TRAIN = ("--", "--max-update", 3, "--num-workers", 0, "--log-interval", 1, "--lr=0.02")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.running import documented, nmtprune, refused
+from tests.support.cli import documented, nmtprune, refused
 
 FAST = ("--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--resamples", 500)
 TRAIN = ("--", "--num-workers", 0, "--log-interval", 1, "--max-tokens", 60)

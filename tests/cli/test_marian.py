@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 
 from nmtprune.scores import Scores
-from tests.cli.running import documented, nmtprune, refused
-from tests.data.test_sentencepiece_text import TEXT, trained
-from tests.formats.marian.test_checkpoint import VARIANTS
-from tests.marian_builders import marian_model
-from tests.marian_program import marian_translations, random_texts, vocabulary_file
+from tests.support.cli import documented, nmtprune, refused
+from tests.support.marian_files import VARIANTS, marian_model
+from tests.support.marian_program import marian_translations, random_texts, vocabulary_file
+from tests.support.subwords import TEXT, sentencepiece_vocabulary
 
 PRE_NORM = VARIANTS["pre-norm with norms at both ends"]
 
@@ -156,7 +155,7 @@ def test_a_release_with_a_subword_model_per_side(tmp_path: Path) -> None:
     import sentencepiece
 
     model = tmp_path / "opus.spm32k-spm32k.transformer-align.model1.npz.best-perplexity.npz"
-    spm = trained(tmp_path, vocab_size=75).rename(tmp_path / "source.spm")
+    spm = sentencepiece_vocabulary(tmp_path, vocab_size=75).rename(tmp_path / "source.spm")
     (tmp_path / "target.spm").write_bytes(spm.read_bytes())
     processor = sentencepiece.SentencePieceProcessor(model_file=str(spm))
     pieces = [processor.IdToPiece(id) for id in range(processor.GetPieceSize())]

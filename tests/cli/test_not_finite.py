@@ -13,17 +13,17 @@ from nmtprune.errors import CheckpointError, NotFiniteError, TrainingError
 from nmtprune.formats import load
 from nmtprune.runs.lottery.setup import check_can_go_on
 from nmtprune.runs.training import load_trained
-from tests import builders
-from tests.cli.running import nmtprune, refused
-from tests.conftest import Build
-from tests.marian_builders import marian_arrays, write
+from tests.support import fairseq_files
+from tests.support.cli import nmtprune, refused
+from tests.support.fairseq_files import Build
+from tests.support.marian_files import marian_arrays, write
 
 NAME = "encoder.layers.0.fc1.weight"
 LINE = f"{NAME} holds NaN (1 of 384 numbers)"
 
 
 def poisoned(path: Path, target: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
-    state = builders.load(path)
+    state = fairseq_files.load(path)
     change(state)
     torch.save(state, target)
     return target

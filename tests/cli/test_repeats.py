@@ -7,7 +7,7 @@ import click
 import pytest
 
 from nmtprune.cli.main import COMMANDS, main
-from tests.cli.running import nmtprune
+from tests.support.cli import nmtprune
 
 
 def _options() -> Iterator[tuple[str, click.Option]]:

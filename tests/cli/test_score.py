@@ -13,9 +13,9 @@ import pytest
 
 from nmtprune.engines import toolkit
 from nmtprune.scores import Scores
-from tests.cli.running import nmtprune, refused
-from tests.data.builders import write_dictionary
-from tests.fairseq_plugin import commands
+from tests.support import fairseq_commands
+from tests.support.cli import nmtprune, refused
+from tests.support.data import write_dictionary
 
 FAST = ("--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--kinds", "cross", "--resamples", 2000)
 FAST_ON_FEW = (*(option for option in FAST if option not in ("--device", "cpu")), "--allow-few-sentences")
@@ -130,7 +130,7 @@ def test_all_but_one_with_test_data(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_engines_agree(tiny: Path, tmp_path: Path, scored: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolkit.subprocess, "run", commands.in_this_process)
+    monkeypatch.setattr(toolkit.subprocess, "run", fairseq_commands.in_this_process)
     output = tmp_path / "scores.json"
     data = ("--data-bin", tiny.parent / "data-bin")
     result = nmtprune("score", tiny, *data, "-o", output, *FAST, "--engine", "fairseq")
@@ -157,7 +157,7 @@ def _expected(tiny: Path, name: str) -> dict[str, float]:
     from nmtprune.engines import native
     from nmtprune.formats import load
     from nmtprune.methods import confidence, importance, measuring
-    from tests.methods.support import corpus
+    from tests.support.examples import corpus
 
     checkpoint = load(tiny)
     model, sentences = native.load(checkpoint), list(measuring.batches(corpus(tiny.parent / "data-bin", checkpoint)))

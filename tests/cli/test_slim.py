@@ -17,8 +17,8 @@ from nmtprune.architecture import HeadId, ModuleId
 from nmtprune.cli.main import main
 from nmtprune.formats import load
 from nmtprune.plan import Plan
-from tests import builders
-from tests.conftest import Build
+from tests.support import fairseq_files
+from tests.support.fairseq_files import Build
 
 
 def run(*arguments: object) -> Result:
@@ -71,7 +71,7 @@ def test_a_slim_checkpoint_knows_its_lineage_and_how_it_was_made(tiny: Path, pla
     assert slim.lineage.root == base.base
     assert slim.lineage.keep["cross.1"] == (2,)
     assert slim.architecture.heads_by_kind() == {"encoder": [0, 4], "decoder": [4, 0], "cross": [4, 1]}
-    note = json.loads(builders.load(output)["nmtprune"])
+    note = json.loads(fairseq_files.load(output)["nmtprune"])
     assert note["mode"] == "cut"
     assert note["plan"]["keep"]["cross.1"] == [2]
     assert note["versions"]["torch"] == torch.__version__
@@ -80,7 +80,7 @@ def test_a_slim_checkpoint_knows_its_lineage_and_how_it_was_made(tiny: Path, pla
 def test_masked_keeps_shapes_and_settings(tiny: Path, plan: Path, tmp_path: Path) -> None:
     output = tmp_path / "masked.pt"
     assert run(tiny, "--plan", plan, "-o", output, "--mode", "masked").exit_code == 0
-    masked, base = builders.load(output), builders.load(tiny)
+    masked, base = fairseq_files.load(output), fairseq_files.load(tiny)
     assert vars(masked["cfg"]["model"]) == vars(base["cfg"]["model"])
     weight = masked["model"]["decoder.layers.1.encoder_attn.out_proj.weight"]
     assert [bool(weight[:, head * 4 : head * 4 + 4].any()) for head in range(4)] == [False, False, True, False]
@@ -108,7 +108,7 @@ def test_reinit_draws_the_cut_shape_afresh(tiny: Path, plan: Path, tmp_path: Pat
     assert torch.equal(first[name], again[name])
     assert not torch.equal(first[name], other[name])
     assert not torch.equal(first[name], cut[name])
-    assert not builders.load(outputs[1]).get("last_optimizer_state")
+    assert not fairseq_files.load(outputs[1]).get("last_optimizer_state")
 
 
 def test_dropping_the_optimizer_is_reported_apart(tiny: Path, plan: Path, tmp_path: Path) -> None:

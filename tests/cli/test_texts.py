@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.running import JUDGED, nmtprune, refused
-from tests.data.segmenters import ENGLISH, GERMAN, bpe_codes, pieces, sentencepiece_model, subwords, written
-from tests.formats.marian.test_checkpoint import VARIANTS
-from tests.marian_builders import marian_model
-from tests.marian_program import marian_scores, marian_translations
+from tests.support.cli import JUDGED, nmtprune, refused
+from tests.support.marian_files import VARIANTS, marian_model
+from tests.support.marian_program import marian_scores, marian_translations
+from tests.support.subwords import ENGLISH, GERMAN, bpe_codes, pieces, sentencepiece_model, subwords, written
 
 TAGS = (">>deu<<", ">>fra<<")
 

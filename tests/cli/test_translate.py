@@ -15,8 +15,8 @@ from nmtprune.architecture import HeadId
 from nmtprune.engines import toolkit
 from nmtprune.formats import load
 from nmtprune.plan import Plan
-from tests.cli.running import nmtprune, refused
-from tests.fairseq_plugin import commands
+from tests.support import fairseq_commands
+from tests.support.cli import nmtprune, refused
 
 SEARCH = ("--beam", 3, "--max-len-b", 20, "--max-tokens", 400, "--device", "cpu", "--threads", 1)
 REMOVED = ("encoder.0.1", "encoder.1.0", "encoder.1.1", "encoder.1.2", "encoder.1.3", "decoder.0.2", "cross.1.3")
@@ -25,7 +25,7 @@ REMOVED = ("encoder.0.1", "encoder.1.0", "encoder.1.1", "encoder.1.2", "encoder.
 @pytest.fixture(scope="module")
 def generated(tiny: Path) -> str:
     """What fairseq-generate prints for the test set."""
-    return commands.generate(tiny, tiny.parent / "data-bin", "--beam", 3, "--nbest", 3)
+    return fairseq_commands.generate(tiny, tiny.parent / "data-bin", "--beam", 3, "--nbest", 3)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_a_plan_masks_on_the_fly(tiny: Path, plan: Path, tmp_path: Path) -> None
     masked, cut = tmp_path / "masked.pt", tmp_path / "cut.pt"
     slim.apply(Plan.read(plan), base, "masked").save(masked)
     slim.apply(Plan.read(plan), base, "cut").save(cut)
-    expected = commands.hypotheses(commands.generate(masked, tiny.parent / "data-bin", "--beam", 3))
+    expected = fairseq_commands.hypotheses(fairseq_commands.generate(masked, tiny.parent / "data-bin", "--beam", 3))
     for checkpoint, options in ((tiny, ("--plan", plan)), (masked, ()), (cut, ())):
         assert nmtprune("translate", checkpoint, *_test_set(tiny), *options).stdout.splitlines() == expected
     assert expected != nmtprune("translate", tiny, *_test_set(tiny)).stdout.splitlines()
@@ -102,7 +102,7 @@ def test_the_engine_fairseq(tiny: Path, plan: Path, generated: str) -> None:
 
 
 def test_engines_agree(tiny: Path, plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolkit.subprocess, "run", commands.in_this_process)
+    monkeypatch.setattr(toolkit.subprocess, "run", fairseq_commands.in_this_process)
     text = "w1 w2 w3\n" + "w3 " * 40 + "\n\nw4 unknown\nw5 w6 w7 w8 w9 w10\n"
     raw = _raw(tiny, "--buffer-size", 2, "--skip-invalid-size-inputs-valid-test", "--n-best", 2)
     for options, stdin in ((_test_set(tiny), None), ((*_test_set(tiny), "--plan", plan), None), (raw, text)):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nmtprune.data.binarized import read_sentences
 from nmtprune.data.sentences import Sentences
 from nmtprune.errors import DataError
-from tests.data.builders import write_dataset
+from tests.support.data import write_dataset
 
 SENTENCES = [[4, 5, 2], [6, 2], [2], [99, 98, 97, 96, 2]]
 

@@ -12,7 +12,7 @@ from nmtprune.data.corpus import Corpus, load_corpus, stream_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import DataError, UsageError
 from nmtprune.profile import ModelProfile
-from tests.data.builders import (
+from tests.support.data import (
     SOURCE_WORDS,
     TARGET_WORDS,
     fairseq_task,

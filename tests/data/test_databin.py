@@ -4,7 +4,7 @@ import pytest
 
 from nmtprune.data.databin import DataBin, Languages, joined
 from nmtprune.errors import DataError
-from tests.data.builders import SOURCE_WORDS, TARGET_WORDS, random_sentences, write_data_bin, write_dataset
+from tests.support.data import SOURCE_WORDS, TARGET_WORDS, random_sentences, write_data_bin, write_dataset
 
 NONE = (None, None)
 EN_DE = Languages("en", "de")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.errors import DataError
-from tests.marian_vocabularies import MarianRefusal, marian_ids, marian_names
+from tests.support.marian_program import MarianRefusal, marian_ids, marian_names
 
 HEAD = "</s>: 0\n<unk>: 1\n"
 

@@ -1,8 +1,6 @@
 """SentencePiece vocabularies of Marian: ids and texts equal to Marian's own, for every kind of model."""
 
-import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,50 +11,13 @@ from nmtprune.data.options import DataOptions
 from nmtprune.data.sentencepiece_text import SentencePieceText
 from nmtprune.errors import DataError
 from nmtprune.profile import ModelProfile
-from tests.marian_vocabularies import marian_ids, marian_texts
+from tests.support.marian_program import marian_ids, marian_texts
+from tests.support.subwords import KINDS, TEXT, sentencepiece_vocabulary
 
-TEXT = [
-    "the quick brown fox jumps over the lazy dog 12 times",
-    "die Würde des Menschen ist unantastbar, sagt man 345 Mal",
-    "well-known façade of naïve coöperation (really) & more...",
-]
 LINES = [
     *TEXT, "", " ", "  two  blanks  ", "\tq\t x", "\xa0n\xa0", "x\u2028y\u0085z", "\u65e5\u672c\u8a9e \U0001f600!",
     "</s> <unk> <0x41> \u2581 \u2047", ">>deu<< the <sep>fox", "ﬁne ① ½ ｆｏｘ", "9999 a\x07b", "\ufefffox \u200b",
 ]  # fmt: skip
-_MARIAN = {"bos_id": -1, "eos_id": 0, "unk_id": 1, "hard_vocab_limit": False}
-
-KINDS: dict[str, dict[str, Any]] = {
-    "byte fallback": {"byte_fallback": True, "character_coverage": 0.98, "vocab_size": 330},
-    "unigram": {"vocab_size": 75},
-    "bpe with byte fallback, digits apart": {
-        "model_type": "bpe", "vocab_size": 335, "byte_fallback": True, "split_digits": True},
-    "characters": {"model_type": "char", "vocab_size": 60},
-    "words": {"model_type": "word", "vocab_size": 25},
-    "symbols of the user": {
-        "vocab_size": 80, "user_defined_symbols": [">>deu<<", "<sep>"], "control_symbols": ["<ctrl>"]},
-    "identity": {"vocab_size": 75, "normalization_rule_name": "identity", "remove_extra_whitespaces": False},
-    "no blank in front": {"vocab_size": 75, "add_dummy_prefix": False},
-    "blanks behind": {"vocab_size": 75, "treat_whitespace_as_suffix": True},
-    "blanks as they are": {"model_type": "bpe", "vocab_size": 75, "split_by_whitespace": False},
-    "lower case, another unknown word": {
-        "vocab_size": 75, "normalization_rule_name": "nmt_nfkc_cf", "unk_surface": " ?? "},
-    "other names and ids": {"vocab_size": 75, "bos_id": 1, "eos_id": 2, "unk_id": 0, "pad_id": 3, "eos_piece": "<end>",
-                            "unk_piece": "<other>"},
-}  # fmt: skip
-
-
-def trained(folder: Path, **options: Any) -> Path:
-    """A SentencePiece vocabulary."""
-    import sentencepiece
-
-    stream = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXT * 4), model_writer=stream, minloglevel=2, num_threads=1, **{**_MARIAN, **options}
-    )
-    path = folder / "vocab.spm"
-    path.write_bytes(stream.getvalue())
-    return path
 
 
 def _score(model: SentencePieceText, ids: list[int]) -> float:
@@ -64,7 +25,7 @@ def _score(model: SentencePieceText, ids: list[int]) -> float:
 
 
 def _check(folder: Path, kind: str) -> None:
-    path = trained(folder, **KINDS[kind])
+    path = sentencepiece_vocabulary(folder, **KINDS[kind])
     vocabulary = MarianVocabulary.read(path)
     rows, model = len(vocabulary), vocabulary.sentencepiece
     assert model is not None
@@ -93,7 +54,7 @@ def test_every_kind_of_model(tmp_path: Path, kind: str) -> None:
 
 
 def test_pieces_of_another_side_and_rows_without_pieces(tmp_path: Path) -> None:
-    path = trained(tmp_path, **KINDS["unigram"])
+    path = sentencepiece_vocabulary(tmp_path, **KINDS["unigram"])
     size = len(MarianVocabulary.read(path))
     with pytest.raises(DataError, match=f"another model: {size} pieces, but the model's target embeddings have 9"):
         MarianVocabulary.read(path, 9, "target")
@@ -104,13 +65,13 @@ def test_pieces_of_another_side_and_rows_without_pieces(tmp_path: Path) -> None:
 
 
 def test_no_end_of_a_sentence(tmp_path: Path) -> None:
-    path = trained(tmp_path, vocab_size=75, eos_id=-1, unk_id=0)
+    path = sentencepiece_vocabulary(tmp_path, vocab_size=75, eos_id=-1, unk_id=0)
     with pytest.raises(DataError, match="it has no end-of-sentence symbol"):
         MarianVocabulary.read(path)
 
 
 def test_a_model_under_another_name(tmp_path: Path) -> None:
-    path = trained(tmp_path, **KINDS["unigram"])
+    path = sentencepiece_vocabulary(tmp_path, **KINDS["unigram"])
     for name in ("vocab.model", "vocab.yml"):
         other = path.rename(tmp_path / name)
         with pytest.raises(DataError, match=r"it is a SentencePiece model: Marian knows one by its ending, copy it to"):
@@ -120,7 +81,7 @@ def test_a_model_under_another_name(tmp_path: Path) -> None:
 
 def test_translations_are_joined_by_the_model_of_the_target(tmp_path: Path) -> None:
     """A list of symbols with a SentencePiece model per side: bytes become characters, pieces of the other side join."""
-    model = trained(tmp_path, **KINDS["byte fallback"])
+    model = sentencepiece_vocabulary(tmp_path, **KINDS["byte fallback"])
     vocabulary = tmp_path / "vocab.yml"
     vocabulary.write_text(
         '"</s>": 0\n"<unk>": 1\n"▁fox": 2\n"<0xC3>": 3\n"<0xA4>": 4\n"▁nur-Quelle": 5\ns: 6\n">>deu<<": 7\n'
@@ -140,7 +101,7 @@ def test_sources_are_joined_by_the_model_of_the_source(tmp_path: Path) -> None:
     paths = []
     for side, kind in (("source", "byte fallback"), ("target", "characters")):
         (tmp_path / side).mkdir()
-        paths.append(trained(tmp_path / side, **KINDS[kind]))
+        paths.append(sentencepiece_vocabulary(tmp_path / side, **KINDS[kind]))
     source = tmp_path / "in"
     source.write_text(f"{TEXT[1]}\nw\u4e00!\n")
     options = DataOptions(source=source, vocabs=(paths[0], paths[1]))

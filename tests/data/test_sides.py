@@ -11,8 +11,8 @@ from nmtprune.data.options import DataOptions
 from nmtprune.errors import DataError
 from nmtprune.profile import ModelProfile
 from nmtprune.runs.measure import contents
-from tests.data.builders import write_dictionary
-from tests.data.segmenters import ENGLISH, GERMAN, bpe_codes, pieces, sentencepiece_model, subwords, written
+from tests.support.data import write_dictionary
+from tests.support.subwords import ENGLISH, GERMAN, bpe_codes, pieces, sentencepiece_model, subwords, written
 
 
 class Sides:

@@ -7,7 +7,7 @@ from nmtprune.data.databin import DataBin, Languages
 from nmtprune.data.sentences import Sentences
 from nmtprune.data.writing import NumberedData, read_numbers, write_sentences
 from nmtprune.errors import OutputError
-from tests.data.builders import random_sentences
+from tests.support.data import random_sentences
 
 PAIR = Languages("source", "target")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.recipes.support import environment
+from tests.support.recipes import environment
 
 ROOT = Path(__file__).parents[2]
 REASONS = ("GPU", "network", "more than ten minutes", "run by continuous integration itself")

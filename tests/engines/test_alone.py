@@ -23,12 +23,10 @@ from nmtprune.engines import Engine, EngineSettings, Kept, open_engine, toolkit
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
 from nmtprune.model.search import Hypothesis, MarianSearchOptions, Search, SearchOptions
-from tests.conftest import Build
-from tests.fairseq_plugin import commands
-from tests.formats.marian.test_checkpoint import VARIANTS
-from tests.marian_builders import marian_arrays, write
-from tests.marian_program import marian_translations, vocabulary_file
-from tests.model import support
+from tests.support import fairseq_commands, networks
+from tests.support.fairseq_files import Build
+from tests.support.marian_files import VARIANTS, marian_arrays, write
+from tests.support.marian_program import marian_translations, vocabulary_file
 
 LENGTHS = (1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10, 12, 12, 14, 16)
 """Tokens of the sentences, the end-of-sentence symbol included."""
@@ -91,7 +89,7 @@ def subject(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
     def make(variant: str) -> Subject:
         if variant in FAIRSEQ:
-            path = support.randomized(build(**support.VARIANTS[variant]))
+            path = networks.randomized(build(**networks.VARIANTS[variant]))
             data = DataOptions(data_bin=path.parent / "data-bin", post_process="none")
         else:
             folder, (seed, likely) = tmp_path_factory.mktemp("marian"), MARIAN[variant]
@@ -226,7 +224,7 @@ def test_fairseq_itself(
     subject: Callable[[str], Subject], limit: tuple[float, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gets sentences one by one where the limit depends on the source; with the flag it gets batches."""
-    monkeypatch.setattr(toolkit.subprocess, "run", commands.in_this_process)
+    monkeypatch.setattr(toolkit.subprocess, "run", fairseq_commands.in_this_process)
     own, search = subject(FAIRSEQ[0]), SearchOptions(beam=2, max_len_a=limit[0], max_len_b=limit[1])
     alone = own.engine("native", search, 1).translate(own.corpus, {})
     _check_limits_matter(alone, search)

@@ -13,7 +13,7 @@ from nmtprune.engines.base import ENGINES, removed
 from nmtprune.errors import UsageError
 from nmtprune.formats import load
 from nmtprune.model.search import MarianSearchOptions, SearchOptions
-from tests.marian_builders import marian_model
+from tests.support.marian_files import marian_model
 
 SETTINGS = EngineSettings(SearchOptions(), BatchLimits.of(), torch.device("cpu"))
 

@@ -23,10 +23,9 @@ from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
 from nmtprune.model.search import SearchOptions
 from nmtprune.plan import Plan
-from tests.conftest import Build
-from tests.fairseq_plugin import commands
-from tests.marian_builders import marian_model
-from tests.model import support
+from tests.support import fairseq_commands, networks
+from tests.support.fairseq_files import Build
+from tests.support.marian_files import marian_model
 
 SEARCH = SearchOptions(beam=3, max_len_b=12)
 CPU = torch.device("cpu")
@@ -34,7 +33,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolkit.subprocess, "run", commands.in_this_process)
+    monkeypatch.setattr(toolkit.subprocess, "run", fairseq_commands.in_this_process)
 
 
 def _settings(search: SearchOptions = SEARCH, limits: BatchLimits = BatchLimits.of(400)) -> EngineSettings:  # noqa: B008
@@ -99,13 +98,13 @@ def test_batches_are_those_of_the_corpus(
     ids=lambda search: ",".join(map(str, asdict(search).values())),
 )  # fmt: skip
 def test_search_options(build: Build, in_this_process: None, search: SearchOptions) -> None:
-    checkpoint = load(support.randomized(build(**support.VARIANTS["post-norm, separate embeddings"])))
+    checkpoint = load(networks.randomized(build(**networks.VARIANTS["post-norm, separate embeddings"])))
     corpus = _corpus(checkpoint, checkpoint.path.parent)
     _same_translations(checkpoint, corpus, _settings(search, BatchLimits.of(60)), {})
 
 
 def test_masks_on_full_and_slim_models(build: Build, in_this_process: None) -> None:
-    base = load(support.randomized(build(**support.VARIANTS["pre-norm, all embeddings shared"])))
+    base = load(networks.randomized(build(**networks.VARIANTS["pre-norm, all embeddings shared"])))
     corpus = _corpus(base, base.path.parent)
     first, last = ModuleId("encoder", 0), ModuleId("cross", 1)
     _same_translations(base, corpus, _settings(), {first: [0, 2], last: [], ModuleId("decoder", 1): [3]})
@@ -121,7 +120,7 @@ def test_masks_on_full_and_slim_models(build: Build, in_this_process: None) -> N
 
 def test_padding_on_the_other_sides(build: Build, in_this_process: None) -> None:
     # Both are flags that turn the default around.
-    checkpoint = load(support.randomized(build(left_pad_source=True, left_pad_target=True)))
+    checkpoint = load(networks.randomized(build(left_pad_source=True, left_pad_target=True)))
     corpus = _corpus(checkpoint, checkpoint.path.parent)
     assert (corpus.model.left_pad_source, corpus.model.left_pad_target) == (False, True)
     _same_translations(checkpoint, corpus, _settings(), {})

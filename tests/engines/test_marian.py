@@ -20,10 +20,9 @@ from nmtprune.errors import EngineError
 from nmtprune.formats import load
 from nmtprune.formats.marian import MarianCheckpoint
 from nmtprune.model.search import MarianSearchOptions
-from tests.data.test_sentencepiece_text import KINDS, TEXT, trained
-from tests.formats.marian.test_checkpoint import VARIANTS, random_plan
-from tests.marian_builders import marian_arrays, marian_model, write
-from tests.marian_program import random_texts, vocabulary_file
+from tests.support.marian_files import VARIANTS, marian_arrays, marian_model, random_plan, write
+from tests.support.marian_program import random_texts, vocabulary_file
+from tests.support.subwords import KINDS, TEXT, sentencepiece_vocabulary
 
 SEARCH = MarianSearchOptions(beam=3, normalize=1.0, word_penalty=0.1, max_length_factor=2.0)
 SSRU = VARIANTS["SSRU decoder of tied layers"]
@@ -143,7 +142,7 @@ def _compare(checkpoint: MarianCheckpoint, corpus: Corpus, search: MarianSearchO
 
 def test_control_characters_of_a_sentencepiece_model(tmp_path: Path) -> None:
     """Pieces go in and come out, since Marian knows control characters from the SentencePiece model alone."""
-    vocabulary = trained(tmp_path, **KINDS["byte fallback"])
+    vocabulary = sentencepiece_vocabulary(tmp_path, **KINDS["byte fallback"])
     rows = len(MarianVocabulary.read(vocabulary)) + 2
     arrays = marian_arrays(words=rows, seed=4)
     control = MarianVocabulary.read(vocabulary).control

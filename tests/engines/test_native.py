@@ -22,9 +22,9 @@ from nmtprune.model.search import SearchOptions, Symbols, translate
 from nmtprune.model.search.ablation import Ablation as RecordedSearch
 from nmtprune.plan import Plan
 from nmtprune.slim import apply
-from tests.conftest import Build
-from tests.model import support
-from tests.reference.losses import sentence_loss
+from tests.support import networks
+from tests.support.fairseq_files import Build
+from tests.support.oracles.transformer import reference_loss
 
 SETTINGS = EngineSettings(SearchOptions(beam=3, max_len_b=9), BatchLimits.of(50), torch.device("cpu"), 1)
 
@@ -33,13 +33,13 @@ def close(found: Tensor, expected: Tensor) -> bool:
     return float((found - expected).abs().max()) <= 1e-5 * max(1.0, float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("variant", support.VARIANTS)
+@pytest.mark.parametrize("variant", networks.VARIANTS)
 @torch.inference_mode()
 def test_scores_of_a_loaded_file_are_those_of_fairseq(build: Build, variant: str) -> None:
-    path = support.randomized(build(**support.VARIANTS[variant]))
+    path = networks.randomized(build(**networks.VARIANTS[variant]))
     model = native.load(load(path))
-    source, target = support.batch(model)
-    assert close(model(source, target), support.fairseq_scores(support.fairseq_model(path), source, target)[1])
+    source, target = networks.batch(model)
+    assert close(model(source, target), networks.fairseq_scores(networks.fairseq_model(path), source, target)[1])
 
 
 @pytest.mark.parametrize(
@@ -50,20 +50,20 @@ def test_scores_of_a_loaded_file_are_those_of_fairseq(build: Build, variant: str
 )  # fmt: skip
 @torch.inference_mode()
 def test_the_way_of_storing_makes_no_difference(build: Build, stored: dict[str, Any]) -> None:
-    options = {**support.PRE_NORM, **support.SHARED}
+    options = {**networks.PRE_NORM, **networks.SHARED}
     plain, other = native.load(load(build(**options))), native.load(load(build(**options, stored=stored)))
-    batch = support.batch(plain)
+    batch = networks.batch(plain)
     assert torch.equal(plain(*batch), other(*batch))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @torch.inference_mode()
 def test_half_precision_weights_are_computed_in_single_precision(build: Build, dtype: torch.dtype) -> None:
-    path = build(**support.SHARED, stored={"dtype": dtype})
+    path = build(**networks.SHARED, stored={"dtype": dtype})
     model = native.load(load(path))
     assert model.dtype == torch.float32
-    source, target = support.batch(model)
-    expected = support.fairseq_scores(support.fairseq_model(path), source, target)[1]
+    source, target = networks.batch(model)
+    expected = networks.fairseq_scores(networks.fairseq_model(path), source, target)[1]
     assert close(model(source, target), expected)
     rough = native.load(load(path), dtype=dtype)
     assert rough.dtype == dtype
@@ -72,11 +72,11 @@ def test_half_precision_weights_are_computed_in_single_precision(build: Build, d
 
 @torch.inference_mode()
 def test_slim_files_of_every_mode(build: Build, tmp_path: Path) -> None:
-    base = load(support.randomized(build(**support.PRE_NORM)))
+    base = load(networks.randomized(build(**networks.PRE_NORM)))
     plan = removing(base, "encoder.0.1", "encoder.1.0-3", "decoder.0.0,2", "cross.1.3")
     masks = {module.id: torch.tensor([float(head in plan.kept(module.id)) for head in range(module.heads)])
              for module in base.architecture}  # fmt: skip
-    batch = support.batch(native.load(base))
+    batch = networks.batch(native.load(base))
     expected = native.load(base)(*batch, masks)
     for mode in ("cut", "masked", "uniform"):
         path = tmp_path / f"{mode}.pt"
@@ -118,7 +118,7 @@ def test_real_model(shared_model: Path) -> None:
         target = torch.randint(4, 6000, (16, 28), generator=generator)
         for row in range(16):
             source[row, : row % 7], target[row, 28 - row % 5 :] = 1, 1
-        states, expected = support.fairseq_scores(support.fairseq_model(shared_model), source, target)
+        states, expected = networks.fairseq_scores(networks.fairseq_model(shared_model), source, target)
         assert close(model(source, target), expected)
         assert close(model.encode(source).states, states)
 
@@ -163,7 +163,7 @@ def test_the_last_of_several_greedy_batches_go_on_together(shared_model: Path) -
 
 @pytest.fixture(scope="module")
 def path(build: Build) -> Path:
-    return support.randomized(build(**support.VARIANTS["pre-norm, all embeddings shared"]))
+    return networks.randomized(build(**networks.VARIANTS["pre-norm, all embeddings shared"]))
 
 
 def test_translations_come_in_the_order_of_the_corpus(path: Path) -> None:
@@ -217,7 +217,7 @@ def test_losses_come_in_the_order_of_the_corpus(path: Path) -> None:
     systems = _systems(engine)
     for kept, losses in zip(systems, engine.ablation(corpus).losses(systems), strict=True):
         pairs = zip(corpus.source, corpus.target or (), strict=True)
-        expected = [sentence_loss(engine.model, *map(list, pair), _masks(engine, kept)) for pair in pairs]
+        expected = [reference_loss(engine.model, *map(list, pair), _masks(engine, kept)) for pair in pairs]
         assert losses == pytest.approx(expected, rel=1e-5)
 
 

@@ -15,8 +15,8 @@ from sacrebleu.metrics import BLEU
 from nmtprune.evaluate.paired import Bootstrap, Randomization, Settings
 from nmtprune.evaluate.quality import Bleu, Scored
 from nmtprune.evaluate.significance import SignificanceTest
-from tests.evaluate.systems import METHODS, METRICS, by_sacrebleu, corpus, losses, score_one, scored_corpus
-from tests.reference import significance as slow
+from tests.support.oracles import significance as slow
+from tests.support.systems import METHODS, METRICS, by_sacrebleu, corpus, losses, score_one, scored_corpus
 
 
 @pytest.mark.parametrize("sentences", [1, 2, 5, 40, 400])

@@ -11,8 +11,8 @@ from nmtprune.errors import DataError, UsageError
 from nmtprune.evaluate import paired, significance
 from nmtprune.evaluate.quality import Bleu, Chrf, Scored
 from nmtprune.evaluate.significance import SignificanceTest, correct
-from tests.evaluate.systems import losses, scored_corpus
-from tests.reference import significance as slow
+from tests.support.oracles import significance as slow
+from tests.support.systems import losses, scored_corpus
 
 
 def test_results_depend_on_no_other_system_and_not_on_memory(monkeypatch: pytest.MonkeyPatch) -> None:

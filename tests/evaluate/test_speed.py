@@ -12,8 +12,7 @@ from nmtprune.evaluate.memory import peak_memory
 from nmtprune.evaluate.speed import Spread, in_turns, ratio
 from nmtprune.formats import load
 from nmtprune.formats.marian import MarianCheckpoint
-from tests.formats.marian.test_checkpoint import VARIANTS
-from tests.marian_builders import marian_model
+from tests.support.marian_files import VARIANTS, marian_model
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 6, 9, 20, 101])

@@ -16,8 +16,8 @@ from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
 from nmtprune.plan import Plan
 from nmtprune.slim import MODES, apply
-from tests.conftest import Build
-from tests.model import support
+from tests.support import networks
+from tests.support.fairseq_files import Build
 
 CHOSEN = ["post-norm, separate embeddings", "encoder and decoder of other sizes", "learned positions, embedding norm",
           "joint and cross-attention", "adaptive softmax", "language model, pre-norm",
@@ -33,7 +33,7 @@ def half(base: Checkpoint) -> Plan:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("variant", CHOSEN)
 def test_slimming_passes(build: Build, variant: str, mode: str) -> None:
-    base = load(support.randomized(build(**support.VARIANTS[variant])))
+    base = load(networks.randomized(build(**networks.VARIANTS[variant])))
     plan = half(base)
     found = verify(base, apply(plan, base, mode), plan)
     assert found.ok
@@ -45,7 +45,7 @@ def test_slimming_passes(build: Build, variant: str, mode: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_types(build: Build, dtype: torch.dtype) -> None:
-    base = load(build(**support.SHARED, stored={"dtype": dtype}))
+    base = load(build(**networks.SHARED, stored={"dtype": dtype}))
     plan = half(base)
     found = verify(base, apply(plan, base), plan)
     assert found.ok
@@ -55,7 +55,7 @@ def test_other_types(build: Build, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("head", ["encoder.1.2", "decoder.0.3", "cross.1.0"])
 def test_one_wrong_head_is_found(build: Build, head: str, mode: str) -> None:
-    base = load(support.randomized(build()))
+    base = load(networks.randomized(build()))
     right, wrong = (Plan.removing(base.base, parse_heads(name, base.architecture)) for name in (head, head[:-1] + "1"))
     found = verify(base, apply(wrong, base, mode), right)
     assert not found.ok
@@ -69,7 +69,7 @@ def test_one_wrong_head_is_found(build: Build, head: str, mode: str) -> None:
 
 
 def test_padding_heads_that_are_not_zero_are_found(build: Build) -> None:
-    base = load(support.randomized(build()))
+    base = load(networks.randomized(build()))
     plan = Plan.removing(base.base, parse_heads("encoder.0.1", base.architecture))
     uniform = apply(plan, base, "uniform")
     names = {axis.tensor for axis in uniform.head_axes[plan.removed()[0].module]}
@@ -94,7 +94,7 @@ def test_scores_that_are_no_numbers_do_not_pass(build: Build) -> None:
 
 
 def test_large_vocabularies_are_compared_in_parts(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = load(support.randomized(build()))
+    base = load(networks.randomized(build()))
     plan = half(base)
     slim = apply(plan, base)
     whole = verify(base, slim, plan)

@@ -14,9 +14,9 @@ from nmtprune.fairseq_plugin.gates import GateSet, HeadGates, gates_of, start_op
 from nmtprune.formats.fairseq import FairseqCheckpoint, loading
 from nmtprune.gates import PARAMETER, GateSettings
 from nmtprune.runs.l0.gated import load_gated
-from tests import builders
-from tests.fairseq_plugin.commands import eval_lm, generate, hypotheses, run, scores, train, validate
-from tests.fairseq_plugin.conftest import Files
+from tests.support import fairseq_files
+from tests.support.fairseq_commands import eval_lm, generate, hypotheses, run, scores, train, validate
+from tests.support.fairseq_files import Files
 
 L0 = ("--arch", "nmtprune", "--task", "translation_l0", "--criterion", "label_smoothed_cross_entropy_l0")
 SMOOTHED = ("--label-smoothing", 0.1)
@@ -286,7 +286,7 @@ def test_other_shapes(tmp_path: Path) -> None:
         "encoder_layers": 3, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 4,
         "encoder_embed_dim": 16, "decoder_embed_dim": 24, "encoder_layerdrop": 0.4, "joined": False,
     }  # fmt: skip
-    full = builders.fairseq_checkpoint(tmp_path / "base", updates=2, **options)
+    full = fairseq_files.fairseq_checkpoint(tmp_path / "base", updates=2, **options)
     reset = ("--reset-optimizer", "--reset-dataloader", "--reset-meters", "--reset-lr-scheduler")
     train(
         *(full.parent / "data-bin", tmp_path, *L0, *SMOOTHED, "--restore-file", full, *reset, "--max-update", 3),

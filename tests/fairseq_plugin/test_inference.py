@@ -11,9 +11,9 @@ from nmtprune import slim
 from nmtprune.architecture import parse_heads
 from nmtprune.formats.fairseq.checkpoint import FairseqCheckpoint
 from nmtprune.plan import Plan
-from tests import builders
-from tests.fairseq_plugin.commands import eval_lm, generate, hypotheses, run_process, scores, validate
-from tests.fairseq_plugin.conftest import REMOVED, Files
+from tests.support import fairseq_files
+from tests.support.fairseq_commands import eval_lm, generate, hypotheses, run_process, scores, validate
+from tests.support.fairseq_files import REMOVED, Files
 
 
 def first_quick(variants: Iterable[str]) -> list[Any]:
@@ -66,7 +66,7 @@ STORED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("stored", first_quick(STORED))
 def test_other_containers_load_too(files: Files, tmp_path: Path, stored: str) -> None:
-    path = builders.store_as(files.full, tmp_path / "stored.pt", **STORED[stored])
+    path = fairseq_files.store_as(files.full, tmp_path / "stored.pt", **STORED[stored])
     expected = generate(path, files.data, "--beam", 2)
     checkpoint = FairseqCheckpoint.load(path)
     plan = Plan.removing(checkpoint.base, parse_heads(REMOVED, checkpoint.architecture))
@@ -96,7 +96,7 @@ def test_dropout_can_be_retained(files: Files) -> None:
 
 def make_dropout(files: Files) -> Path:
     path = files.cut.parent / "dropout.pt"
-    state = builders.load(files.cut)
+    state = fairseq_files.load(files.cut)
     state["cfg"]["model"].attention_dropout = 0.5
     torch.save(state, path)
     return path
@@ -104,7 +104,7 @@ def make_dropout(files: Files) -> Path:
 
 def test_average_of_slim_checkpoints(files: Files, tmp_path: Path) -> None:
     """What scripts/average_checkpoints.py writes: the first checkpoint with the mean of every tensor."""
-    states = [builders.load(files.cut) for _ in range(2)]
+    states = [fairseq_files.load(files.cut) for _ in range(2)]
     for name, tensor in states[1]["model"].items():
         states[0]["model"][name] = (tensor + 3 * tensor) / 4
     torch.save(states[0], tmp_path / "average.pt")
@@ -165,7 +165,7 @@ def test_the_other_real_commands(files: Files, lm_files: Files, tmp_path: Path) 
 
 
 def test_damaged_settings_are_one_line(files: Files, tmp_path: Path) -> None:
-    state = builders.load(files.cut)
+    state = fairseq_files.load(files.cut)
     state["cfg"]["model"].nmtprune_heads = state["cfg"]["model"].nmtprune_heads.replace("3", "2", 1)
     torch.save(state, tmp_path / "damaged.pt")
     with pytest.raises(Exception) as caught:

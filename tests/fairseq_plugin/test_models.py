@@ -13,7 +13,7 @@ import nmtprune.fairseq_plugin  # noqa: F401  # registers the models
 from nmtprune.errors import CheckpointError
 from nmtprune.fairseq_plugin.attention import PrunableAttention
 from nmtprune.fairseq_plugin.surgery import attention_modules
-from tests import builders
+from tests.support import fairseq_files
 
 FULL = {"encoder": [4, 4], "decoder": [4, 4], "cross": [4, 4]}
 RAGGED = {"encoder": [3, 0], "decoder": [1, 4], "cross": [0, 2]}
@@ -21,12 +21,12 @@ RAGGED = {"encoder": [3, 0], "decoder": [1, 4], "cross": [0, 2]}
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return builders.data_bin(tmp_path_factory.mktemp("data") / "data-bin")
+    return fairseq_files.data_bin(tmp_path_factory.mktemp("data") / "data-bin")
 
 
 @pytest.fixture(scope="module")
 def lm_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return builders.data_bin(tmp_path_factory.mktemp("lm") / "data-bin", language_model=True)
+    return fairseq_files.data_bin(tmp_path_factory.mktemp("lm") / "data-bin", language_model=True)
 
 
 def slim_settings(model: Any, heads: Mapping[str, list[int]], **changes: Any) -> Namespace:
@@ -49,8 +49,8 @@ def slim_settings(model: Any, heads: Mapping[str, list[int]], **changes: Any) ->
 
 def build(data: Path, slim: Mapping[str, list[int]] = FULL, changes: Any = None, **options: Any) -> Any:
     """Task, stock model and the model of those settings with other heads."""
-    cfg = builders.fairseq_config(data, **({"arch": "transformer"} | options))
-    task, stock, _ = builders.fairseq_model(cfg)
+    cfg = fairseq_files.fairseq_config(data, **({"arch": "transformer"} | options))
+    task, stock, _ = fairseq_files.fairseq_model(cfg)
     return task, stock, task.build_model(slim_settings(cfg.model, slim, **(changes or {})))
 
 
@@ -123,8 +123,8 @@ LM_VARIANTS: dict[str, dict[str, Any]] = {
 def test_full_heads_of_language_models(lm_data: Path, variant: str, container: str) -> None:
     from omegaconf import OmegaConf
 
-    cfg = builders.fairseq_config(lm_data, **({"arch": "transformer_lm"} | LM_VARIANTS[variant]))
-    task, stock, _ = builders.fairseq_model(cfg)
+    cfg = fairseq_files.fairseq_config(lm_data, **({"arch": "transformer_lm"} | LM_VARIANTS[variant]))
+    task, stock, _ = fairseq_files.fairseq_model(cfg)
     settings: Any = slim_settings(cfg.model, {"encoder": [], "decoder": [4, 4], "cross": []})
     if container == "omegaconf":
         settings = OmegaConf.create(vars(settings))
@@ -173,8 +173,8 @@ def test_heads_need_not_divide_the_width(data: Path) -> None:
 
 
 def test_layers_to_keep_select_heads(data: Path) -> None:
-    cfg = builders.fairseq_config(data, arch="transformer", layers=(3, 2))
-    task, _, _ = builders.fairseq_model(cfg)
+    cfg = fairseq_files.fairseq_config(data, arch="transformer", layers=(3, 2))
+    task, _, _ = fairseq_files.fairseq_model(cfg)
     heads = {"encoder": [3, 0, 2], "decoder": [1, 4], "cross": [0, 2]}
     whole = task.build_model(slim_settings(cfg.model, heads))
     settings = slim_settings(cfg.model, heads, encoder_layers_to_keep="0,2", decoder_layers_to_keep="0,1")
@@ -228,8 +228,8 @@ def test_weights_that_do_not_fit_are_one_line(data: Path) -> None:
 
 
 def test_settings_of_a_checkpoint_never_start_a_search_for_other_checkpoints(data: Path, tmp_path: Path) -> None:
-    cfg = builders.fairseq_config(data, arch="transformer")
-    task, _, _ = builders.fairseq_model(cfg)
+    cfg = fairseq_files.fairseq_config(data, arch="transformer")
+    task, _, _ = fairseq_files.fairseq_model(cfg)
     settings = slim_settings(cfg.model, FULL, restore_file=str(tmp_path / "other.pt"))
     del settings.nmtprune_heads
     with pytest.raises(CheckpointError, match="nmtprune_heads is no JSON text"):

@@ -9,7 +9,7 @@ import pytest
 from nmtprune import slim
 from nmtprune.formats.fairseq.checkpoint import FairseqCheckpoint
 from nmtprune.plan import Plan
-from tests.fairseq_plugin.commands import hypotheses, run, scores
+from tests.support.fairseq_commands import hypotheses, run, scores
 
 MODELS = Path(os.environ.get("NMTPRUNE_TEST_MODELS", ""))
 FOLDER = MODELS / "m30k-ende"

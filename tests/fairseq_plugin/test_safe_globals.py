@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 import nmtprune.fairseq_plugin  # noqa: F401  # declares the classes
 from nmtprune.formats.fairseq.checkpoint import FairseqCheckpoint
-from tests import builders
-from tests.fairseq_plugin.conftest import Files
+from tests.support import fairseq_files
+from tests.support.fairseq_files import Files
 
 
 def round_trip(value: Any, path: Path) -> Any:
@@ -69,7 +69,7 @@ def test_anything_else_is_still_refused(tmp_path: Path, value: Any) -> None:
 
 def test_both_ways_of_loading_live_in_one_process(files: Files, tmp_path: Path) -> None:
     """nmtprune's own loading makes stand-ins whatever is declared safe, and leaves what was declared as it was."""
-    path = builders.store_as(files.full, tmp_path / "cfg.pt", cfg="omegaconf")
+    path = fairseq_files.store_as(files.full, tmp_path / "cfg.pt", cfg="omegaconf")
     for _ in range(2):
         assert not isinstance(FairseqCheckpoint.load(path).state["cfg"], DictConfig)
         assert isinstance(torch.load(path)["cfg"], DictConfig)

@@ -14,9 +14,9 @@ from nmtprune.errors import CheckpointError, UsageError
 from nmtprune.fairseq_plugin.starting_point import starting_point
 from nmtprune.formats.fairseq.checkpoint import FairseqCheckpoint
 from nmtprune.plan import Plan
-from tests import builders
-from tests.fairseq_plugin.commands import eval_lm, generate, hypotheses, train
-from tests.fairseq_plugin.conftest import REMOVED, SIZES, Files, make_files
+from tests.support import fairseq_files
+from tests.support.fairseq_commands import eval_lm, generate, hypotheses, train
+from tests.support.fairseq_files import REMOVED, SIZES, Files, make_files
 
 ADAM = ("--lr-scheduler", "inverse_sqrt", "--warmup-updates", 4, "--adam-betas", "(0.9, 0.98)")
 
@@ -229,7 +229,7 @@ def test_validation_with_bleu(files: Files, tmp_path: Path) -> None:
 
 
 def train_with_validation(data: Path, save_dir: Path, *options: Any) -> None:
-    from tests.fairseq_plugin.commands import run
+    from tests.support.fairseq_commands import run
 
     run(
         *("train", data, "--save-dir", save_dir, "--optimizer", "adam", "--lr", 0.01, "--cpu", "--max-tokens", 400),
@@ -240,12 +240,12 @@ def train_with_validation(data: Path, save_dir: Path, *options: Any) -> None:
 
 @pytest.mark.slow
 def test_moving_average_goes_on(files: Files, tmp_path: Path) -> None:
-    full = FairseqCheckpoint.load(builders.store_as(files.full, tmp_path / "full.pt", ema=0.5))
+    full = FairseqCheckpoint.load(fairseq_files.store_as(files.full, tmp_path / "full.pt", ema=0.5))
     heads = parse_heads(REMOVED, full.architecture)
     slim.apply(Plan.removing(full.base, heads), full).save(tmp_path / "cut.pt")
     options = ("--restore-file", tmp_path / "cut.pt", *ADAM, "--max-epoch", 4, "--store-ema", "--ema-decay", 0.5)
     train(files.data, tmp_path / "a", "--arch", "nmtprune", *options)
-    before, after = builders.load(tmp_path / "cut.pt"), builders.load(tmp_path / "a" / "checkpoint_last.pt")
+    before, after = fairseq_files.load(tmp_path / "cut.pt"), fairseq_files.load(tmp_path / "a" / "checkpoint_last.pt")
     averages = {
         name: tensor for name, tensor in after["extra_state"]["ema"].items() if "_proj." in name or "fc" in name
     }

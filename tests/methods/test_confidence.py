@@ -18,10 +18,10 @@ from nmtprune.methods.measuring import batches, on_translations
 from nmtprune.model import Transformer
 from nmtprune.model.attention import CrossAttention, SelfAttention
 from nmtprune.slim import apply
-from tests.conftest import Build
-from tests.methods.support import ALONE, MODELS, Example, close
-from tests.model import support
-from tests.reference import confidence as slow
+from tests.support import networks
+from tests.support.examples import ALONE, MODELS, Example, close
+from tests.support.fairseq_files import Build
+from tests.support.oracles import measures as slow
 
 EOS = 2
 ENDS = (EOS, EOS)
@@ -147,7 +147,7 @@ def test_masked_heads_are_gone(plain: Example, mode: str) -> None:
 
 
 def test_joint_attention_sees_the_source_too(build: Build) -> None:
-    example = Example(load(support.randomized(build(**support.VARIANTS["joint and cross-attention"]))))
+    example = Example(load(networks.randomized(build(**networks.VARIANTS["joint and cross-attention"]))))
     found = confidence(attending(example, 0.0), batches(example.corpus))
     weights = [1 / (len(source) + query + 1) for source, target in example.pairs for query in range(len(target))]
     expected = sum(weights) / len(weights)

@@ -14,8 +14,8 @@ from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
 from nmtprune.methods.drift import Drift, HeadDrift, drift
 from nmtprune.plan import Plan
-from tests import builders
-from tests.conftest import Build
+from tests.support import fairseq_files
+from tests.support.fairseq_files import Build
 
 
 def head(text: str) -> HeadId:
@@ -117,9 +117,9 @@ def test_two_cuts_have_their_common_heads(base: Checkpoint) -> None:
 
 
 def test_packed_and_half_precision_files(tiny: Path, tmp_path: Path) -> None:
-    packed = load(builders.store_as(tiny, tmp_path / "packed.pt", packed=True))
+    packed = load(fairseq_files.store_as(tiny, tmp_path / "packed.pt", packed=True))
     assert all(entry.mean == 0 for entry in drift(load(tiny), packed).heads)
-    half = load(builders.store_as(tiny, tmp_path / "half.pt", dtype=torch.float16))
+    half = load(fairseq_files.store_as(tiny, tmp_path / "half.pt", dtype=torch.float16))
     assert all(0 < entry.mean < 1e-3 for entry in drift(load(tiny), half).heads)
 
 

@@ -17,9 +17,9 @@ from nmtprune.methods import gradients
 from nmtprune.methods.importance import ImportanceSettings, importance
 from nmtprune.methods.measuring import batches
 from nmtprune.model.layers import DecoderLayer
-from tests.conftest import Build
-from tests.methods.support import ALONE, Example, close
-from tests.model import support
+from tests.support import networks
+from tests.support.examples import ALONE, Example, close
+from tests.support.fairseq_files import Build
 
 EPS = 0.1
 
@@ -34,10 +34,10 @@ def test_the_loss_is_that_of_fairseq(build: Build, monkeypatch: pytest.MonkeyPat
     from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
     from fairseq.data import Dictionary
 
-    support.in_double_precision(monkeypatch)
+    networks.in_double_precision(monkeypatch)
     monkeypatch.setattr(fairseq.utils, "log_softmax", lambda x, dim, onnx_trace=False: F.log_softmax(x, dim))
-    path = support.randomized(build(**support.PRE_NORM, **support.SHARED))
-    example, reference = Example(load(path)), support.fairseq_model(path, torch.float64)
+    path = networks.randomized(build(**networks.PRE_NORM, **networks.SHARED))
+    example, reference = Example(load(path)), networks.fairseq_model(path, torch.float64)
     criterion = LabelSmoothedCrossEntropyCriterion(_Task(Dictionary()), sentence_avg=False, label_smoothing=EPS)
     for batch in batches(example.corpus, BatchLimits(max_tokens=80)):
         assert batch.target is not None and batch.previous is not None

@@ -27,11 +27,10 @@ from nmtprune.methods.measuring import batches, drawn
 from nmtprune.model import Transformer
 from nmtprune.model.attention import Attention
 from nmtprune.slim import apply
-from tests import builders
-from tests.conftest import Build
-from tests.methods.support import ALONE, LEARNED, MODELS, Example, close
-from tests.model import support
-from tests.reference import importance as slow
+from tests.support import fairseq_files, networks
+from tests.support.examples import ALONE, LEARNED, MODELS, Example, close
+from tests.support.fairseq_files import Build
+from tests.support.oracles import measures as slow
 
 EPS = 0.1
 GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
@@ -84,7 +83,7 @@ def test_the_sentence_unit_is_autograd_sentence_by_sentence(example: Example) ->
 
 def test_the_sentence_unit_is_that_of_finite_differences(build: Build) -> None:
     # A smooth activation: the kink of a ReLU may lie between two points.
-    checkpoint = load(support.randomized(build(activation_fn="tanh", heads=2, layers=(2, 1), joined=False)))
+    checkpoint = load(networks.randomized(build(activation_fn="tanh", heads=2, layers=(2, 1), joined=False)))
     example = Example(checkpoint)
     model, step = example.model, 0.01
     stencil = {1: 45, 2: -9, 3: 1}  # seven points: the error is of the order of step^6
@@ -143,7 +142,7 @@ def test_batches_make_no_difference(example: Example, unit: str) -> None:
 
 
 def test_an_adaptive_softmax_has_its_loss_too(build: Build) -> None:
-    example = Example(load(support.randomized(build(**support.VARIANTS["adaptive softmax"]))))
+    example = Example(load(networks.randomized(build(**networks.VARIANTS["adaptive softmax"]))))
     assert example.model.normalized
     found = importance(example.model, batches(example.corpus), ImportanceSettings())
     sums = dict.fromkeys(example.heads, 0.0)
@@ -172,11 +171,11 @@ def test_masked_heads_are_gone(plain: Example, unit: str, mode: str) -> None:
 
 
 def test_heads_that_nothing_leads_to_have_no_importance(build: Build) -> None:
-    alone = Example(load(support.randomized(build(no_cross_attention=True))))
+    alone = Example(load(networks.randomized(build(no_cross_attention=True))))
     found = importance(alone.model, batches(alone.corpus), ImportanceSettings())
     assert {id.module.kind for id in found if not found[id]} == {"encoder"}
     assert {id.module.kind for id in found if found[id]} == {"decoder"}
-    base = Example(load(support.randomized(build())))
+    base = Example(load(networks.randomized(build())))
     slim = Example(apply(base.plan("decoder.0 decoder.1 cross.0 cross.1"), base.checkpoint))
     found = importance(slim.model, batches(slim.corpus), ImportanceSettings("token"))
     assert found == dict.fromkeys(slim.heads, 0.0)
@@ -225,7 +224,7 @@ def test_label_smoothing_is_that_of_the_checkpoint(build: Build, stored: dict[st
 def test_label_smoothing_counts_for_the_chosen_criterion(
     build: Build, tmp_path: Path, criterion: str, expected: float
 ) -> None:
-    state = builders.load(build(stored={"cfg": "args"}))
+    state = fairseq_files.load(build(stored={"cfg": "args"}))
     state["args"].criterion, state["args"].label_smoothing = criterion, "0.2"
     torch.save(state, tmp_path / "old.pt")
     assert load(tmp_path / "old.pt").label_smoothing() == expected
@@ -267,7 +266,7 @@ def test_what_makes_no_sense_is_refused(plain: Example) -> None:
 
 @pytest.mark.parametrize("unit", [pytest.param(unit, marks=GPU) for unit in UNITS])
 def test_on_a_gpu(build: Build, unit: str) -> None:
-    checkpoint = load(support.randomized(build(**support.PRE_NORM, **support.SHARED, **LEARNED)))
+    checkpoint = load(networks.randomized(build(**networks.PRE_NORM, **networks.SHARED, **LEARNED)))
     example, settings = Example(checkpoint), ImportanceSettings(unit, EPS)
     exact = importance(example.model, batches(example.corpus), settings, example.masks("encoder.1.0,3"))
     masks = {id: mask.cuda() for id, mask in example.masks("encoder.1.0,3").items()}

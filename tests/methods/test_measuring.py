@@ -7,8 +7,8 @@ import pytest
 from nmtprune.data.batching import BatchLimits
 from nmtprune.errors import UsageError
 from nmtprune.methods.measuring import batches, drawn
-from tests.conftest import Build
-from tests.methods.support import Example
+from tests.support.examples import Example
+from tests.support.fairseq_files import Build
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from torch import Tensor
 from nmtprune.architecture import AttentionModule, ModuleId
 from nmtprune.model.attention import CrossAttention, Probe, SelfAttention, Visible
 from nmtprune.model.weights import Weights
-from tests.reference.attention import attend
+from tests.support.oracles.transformer import attend
 
 WIDTH, OTHER_WIDTH, HEAD_DIM, ROWS, LENGTH, KEYS = 10, 7, 3, 3, 4, 5
 

@@ -6,18 +6,18 @@ import torch
 from nmtprune.engines import native
 from nmtprune.formats import load
 from nmtprune.model import Pass
-from tests.conftest import Build
-from tests.model import support
+from tests.support import networks
+from tests.support.fairseq_files import Build
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 
 
-@pytest.mark.parametrize("variant", support.VARIANTS)
+@pytest.mark.parametrize("variant", networks.VARIANTS)
 @torch.inference_mode()
 def test_scores_and_steps(build: Build, variant: str) -> None:
-    checkpoint = load(support.randomized(build(**support.VARIANTS[variant])))
+    checkpoint = load(networks.randomized(build(**networks.VARIANTS[variant])))
     there, here = native.load(checkpoint, "cuda", torch.float64), native.load(checkpoint, dtype=torch.float64)
-    source, target = support.batch(here)
+    source, target = networks.batch(here)
     masks = {module.id: torch.linspace(0, 1, module.heads) for module in checkpoint.architecture}
     expected = here(source, target, masks)
     moved = None if source is None else source.cuda()
@@ -36,7 +36,7 @@ def test_half_precision_stays_half_precision(build: Build) -> None:
     checkpoint = load(build(stored={"dtype": torch.float16}))
     model, exact = native.load(checkpoint, "cuda"), native.load(checkpoint)
     assert (model.dtype, exact.dtype) == (torch.float16, torch.float32)
-    source, target = support.batch(exact)
+    source, target = networks.batch(exact)
     assert source is not None
     found, expected = model(source.cuda(), target.cuda()).float().cpu(), exact(source, target)
     assert float((found - expected).abs().max()) < 0.05 * float(expected.abs().max())

@@ -10,9 +10,8 @@ from torch import Tensor
 from nmtprune.architecture import Architecture, AttentionModule, ModuleId
 from nmtprune.formats.fairseq.network import describe, native_tensors
 from nmtprune.model import Pass, Transformer
-from tests import builders
-from tests.conftest import Build
-from tests.model import support
+from tests.support import fairseq_files, networks
+from tests.support.fairseq_files import Build
 
 CHOSEN = ["post-norm, separate embeddings", "encoder and decoder of other sizes", "joint and cross-attention",
           "adaptive language model, tied"]  # fmt: skip
@@ -22,7 +21,7 @@ NAMES = {"encoder": "encoder.layers.{}.self_attention", "decoder": "decoder.laye
 
 @pytest.fixture(params=CHOSEN)
 def checkpoint(request: pytest.FixtureRequest, build: Build) -> Path:
-    return support.randomized(build(**support.VARIANTS[request.param]))
+    return networks.randomized(build(**networks.VARIANTS[request.param]))
 
 
 def kept_heads(model: Transformer, seed: int) -> dict[ModuleId, list[int]]:
@@ -37,9 +36,9 @@ def kept_heads(model: Transformer, seed: int) -> dict[ModuleId, list[int]]:
 
 def rebuilt(path: Path, kept: dict[ModuleId, list[int]], padding: int, cut: bool) -> Transformer:
     """The model with the other heads' columns of W_O zeroed, or their rows and columns cut and zero heads appended."""
-    settings, stored = support.settings_of(path), builders.load(path)["model"]
+    settings, stored = networks.settings_of(path), fairseq_files.load(path)["model"]
     tensors, modules = native_tensors(settings, stored), []
-    for module in support.architecture(settings, stored):
+    for module in networks.architecture(settings, stored):
         prefix, rows = NAMES[module.id.kind].format(module.id.layer), torch.zeros(module.heads, module.head_dim)
         rows[kept[module.id]] = 1
         keep = rows.flatten() == 1
@@ -61,11 +60,11 @@ def rebuilt(path: Path, kept: dict[ModuleId, list[int]], padding: int, cut: bool
 @pytest.mark.parametrize(("padding", "cut"), [(0, False), (0, True), (2, True)], ids=["zeroed", "cut", "padded"])
 @torch.inference_mode()
 def test_masking_is_cutting(checkpoint: Path, padding: int, cut: bool) -> None:
-    model = support.native_model(checkpoint)
+    model = networks.native_model(checkpoint)
     kept = kept_heads(model, seed=1)
     masks = {id: torch.zeros(model.architecture[id].heads).index_fill(0, torch.tensor(heads, dtype=torch.long), 1.0)
              for id, heads in kept.items()}  # fmt: skip
-    source, target = support.batch(model)
+    source, target = networks.batch(model)
     expected = model(source, target, masks)
     found = rebuilt(checkpoint, kept, padding, cut)(source, target)
     assert float((found - expected).abs().max()) <= 1e-5 * max(1.0, float(expected.abs().max()))
@@ -74,8 +73,8 @@ def test_masking_is_cutting(checkpoint: Path, padding: int, cut: bool) -> None:
 
 @torch.inference_mode()
 def test_masks_by_row_and_by_query_are_those_of_each_row_alone(checkpoint: Path) -> None:
-    model = support.native_model(checkpoint)
-    source, target = support.batch(model)
+    model = networks.native_model(checkpoint)
+    source, target = networks.batch(model)
     generator = torch.Generator().manual_seed(2)
     by_row, by_query = {}, {}
     for module in model.architecture:
@@ -93,8 +92,8 @@ def test_masks_by_row_and_by_query_are_those_of_each_row_alone(checkpoint: Path)
 
 @pytest.mark.parametrize("shape", ["[H]", "[B, H]", "[B, H, T]"])
 def test_gradients_are_those_of_finite_differences(checkpoint: Path, shape: str) -> None:
-    model = support.native_model(checkpoint, torch.float64)
-    source, target = support.batch(model)
+    model = networks.native_model(checkpoint, torch.float64)
+    source, target = networks.batch(model)
     real, generator = target != model.network.padding, torch.Generator().manual_seed(3)
     masks: dict[ModuleId, Tensor] = {}
     for module in model.architecture:
@@ -119,11 +118,11 @@ def test_gradients_are_those_of_finite_differences(checkpoint: Path, shape: str)
 
 
 def test_what_makes_no_sense_is_refused(build: Build) -> None:
-    model = support.native_model(build())
-    source, target = support.batch(model)
+    model = networks.native_model(build())
+    source, target = networks.batch(model)
     assert source is not None
     one = {ModuleId("cross", 7): torch.ones(4), ModuleId("encoder", 0): torch.ones(4)}
-    language_model = support.native_model(build(arch="transformer_lm"))
+    language_model = networks.native_model(build(arch="transformer_lm"))
     encoded = model.encode(source)
     calls: list[tuple[Callable[[], object], str]] = [
         (lambda: model(source, target, one), "masks for modules that the model does not have: cross.7"),
@@ -140,8 +139,8 @@ def test_what_makes_no_sense_is_refused(build: Build) -> None:
 
 
 def test_a_model_that_was_used_for_inference_gives_gradients(checkpoint: Path) -> None:
-    model = support.native_of(support.settings_of(checkpoint), builders.load(checkpoint)["model"])
-    source, target = support.batch(model)
+    model = networks.native_of(networks.settings_of(checkpoint), fairseq_files.load(checkpoint)["model"])
+    source, target = networks.batch(model)
     long = torch.full((1, 300), 5)
     with torch.inference_mode():
         model(None if source is None else long, long)
@@ -151,8 +150,8 @@ def test_a_model_that_was_used_for_inference_gives_gradients(checkpoint: Path) -
 
 
 def test_attention_weights_are_given_on_request(checkpoint: Path) -> None:
-    model = support.native_model(checkpoint)
-    source, target = support.batch(model)
+    model = networks.native_model(checkpoint)
+    source, target = networks.batch(model)
     observed: dict[ModuleId, Tensor] = {}
     run = Pass(observe=observed.__setitem__)
     encoded = None if source is None else model.encode(source, run=run)

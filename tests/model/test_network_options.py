@@ -9,7 +9,7 @@ from torch import Tensor
 from nmtprune.architecture import Architecture, AttentionModule, ModuleId
 from nmtprune.model import Transformer
 from nmtprune.network import Network, Positions, Stack
-from tests.reference.transformer import scores
+from tests.support.oracles.transformer import scores
 
 WIDTH, INNER, SOURCE, TARGET = 8, 12, 11, 13
 HEADS = {"encoder.0": 3, "encoder.1": 0, "decoder.0": 1, "cross.0": 2}

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from nmtprune.architecture import ModuleId
 from nmtprune.model import EncoderOutput, Memory, Pass, Transformer
-from tests.conftest import Build
-from tests.model import support
+from tests.support import networks
+from tests.support.fairseq_files import Build
 
 CHOSEN = [
     "pre-norm, all embeddings shared",
@@ -25,12 +25,12 @@ CHOSEN = [
 
 @pytest.fixture(params=CHOSEN)
 def checkpoint(request: pytest.FixtureRequest, build: Build) -> Path:
-    return support.randomized(build(**support.VARIANTS[request.param]))
+    return networks.randomized(build(**networks.VARIANTS[request.param]))
 
 
 @pytest.fixture
 def model(checkpoint: Path) -> Transformer:
-    return support.native_model(checkpoint)
+    return networks.native_model(checkpoint)
 
 
 def memory_of(model: Transformer, source: Tensor | None) -> Memory | None:
@@ -43,7 +43,7 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 
 @torch.inference_mode()
 def test_steps_give_what_teacher_forcing_gives(model: Transformer) -> None:
-    source, _ = support.batch(model)
+    source, _ = networks.batch(model)
     tokens = torch.randint(4, model.words[1], (5, 20), generator=torch.Generator().manual_seed(3))
     memory, state = memory_of(model, source), model.new_state()
     expected = model.decode(tokens, memory)
@@ -55,7 +55,7 @@ def test_steps_give_what_teacher_forcing_gives(model: Transformer) -> None:
 
 @torch.inference_mode()
 def test_several_tokens_may_follow_a_prefix(model: Transformer) -> None:
-    source, _ = support.batch(model)
+    source, _ = networks.batch(model)
     tokens = torch.randint(4, model.words[1], (5, 20), generator=torch.Generator().manual_seed(3))
     memory, state = memory_of(model, source), model.new_state()
     expected = model.decode(tokens, memory)
@@ -65,7 +65,7 @@ def test_several_tokens_may_follow_a_prefix(model: Transformer) -> None:
 
 @torch.inference_mode()
 def test_rows_of_different_lengths_go_on_from_where_they_are(model: Transformer) -> None:
-    source, target = support.batch(model)
+    source, target = networks.batch(model)
     memory, state = memory_of(model, source), model.new_state()
     prefix = model.decode(target, memory, run=Pass(state=state))
     real = target != 1
@@ -82,7 +82,7 @@ def test_rows_of_different_lengths_go_on_from_where_they_are(model: Transformer)
 
 @torch.inference_mode()
 def test_truncated_states_forget_what_came_later(model: Transformer) -> None:
-    source, _ = support.batch(model)
+    source, _ = networks.batch(model)
     tokens = torch.randint(4, model.words[1], (5, 9), generator=torch.Generator().manual_seed(5))
     memory, state = memory_of(model, source), model.new_state()
     model.decode(tokens, memory, run=Pass(state=state))
@@ -101,7 +101,7 @@ def test_hypotheses_share_their_sentence_and_change_places(model: Transformer) -
     """A beam of 3 over 5 sentences, reordered at every step inside the sentences; then two sentences are done."""
     beam, steps = 3, 22
     generator = torch.Generator().manual_seed(7)
-    source, _ = support.batch(model)
+    source, _ = networks.batch(model)
     memory, state = memory_of(model, source), model.new_state()
     sentences = torch.arange(5)
     history = torch.full((5 * beam, 1), 2)
@@ -125,7 +125,7 @@ def test_hypotheses_share_their_sentence_and_change_places(model: Transformer) -
 
 @torch.inference_mode()
 def test_a_copied_state_goes_its_own_way(model: Transformer) -> None:
-    source, _ = support.batch(model)
+    source, _ = networks.batch(model)
     target = torch.randint(4, model.words[1], (5, 3), generator=torch.Generator().manual_seed(8))
     memory, state = memory_of(model, source), model.new_state()
     model.decode(target[:, :2], memory, run=Pass(state=state))
@@ -137,7 +137,7 @@ def test_a_copied_state_goes_its_own_way(model: Transformer) -> None:
 
 @torch.inference_mode()
 def test_a_pass_may_begin_at_any_layer(model: Transformer) -> None:
-    source, target = support.batch(model)
+    source, target = networks.batch(model)
     layers = model.network.decoder.layers
     masks = {module.id: torch.tensor([0.0] + [1.0] * (module.heads - 1)) for module in model.architecture}
     top = {id: mask for id, mask in masks.items() if id.layer == layers - 1 and id.kind != "encoder"}
@@ -163,7 +163,7 @@ def test_a_pass_may_begin_at_any_layer(model: Transformer) -> None:
 @torch.inference_mode()
 def test_what_the_memory_held_before_does_not_matter(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Caches are allocated without being filled: gaps of shorter rows must not let old contents in."""
-    source, target = support.batch(model)
+    source, target = networks.batch(model)
     memory = memory_of(model, source)
     allocate = Tensor.new_empty
     monkeypatch.setattr(Tensor, "new_empty", lambda self, *size: allocate(self, *size).fill_(torch.nan))

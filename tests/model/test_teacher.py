@@ -16,9 +16,9 @@ from nmtprune.formats import load
 from nmtprune.model import Transformer, teacher
 from nmtprune.model.teacher import reference_losses
 from nmtprune.plan import Plan
-from tests.conftest import Build
-from tests.model import support
-from tests.reference.losses import sentence_loss
+from tests.support import networks
+from tests.support.fairseq_files import Build
+from tests.support.oracles.transformer import reference_loss
 
 VARIANTS = (
     "post-norm, separate embeddings",
@@ -65,7 +65,7 @@ def _losses(model: Transformer, systems: Systems, left_pad: bool = False) -> Ten
 
 def _expected(model: Transformer, systems: Systems) -> Tensor:
     pairs = list(zip(*_sentences(model), strict=True))
-    losses = [[sentence_loss(model, source, target, masks) for source, target in pairs] for masks in systems]
+    losses = [[reference_loss(model, source, target, masks) for source, target in pairs] for masks in systems]
     return torch.tensor(losses, dtype=torch.float64)
 
 
@@ -101,19 +101,19 @@ def _close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_head_equals_a_loop_over_sentences(build: Build, variant: str) -> None:
-    path = support.randomized(build(**support.VARIANTS[variant]))
-    model = support.native_model(path, torch.float64)
+    path = networks.randomized(build(**networks.VARIANTS[variant]))
+    model = networks.native_model(path, torch.float64)
     systems = [{}, *_one_head_each(model), *_whole_plans(model)]
     expected = _expected(model, systems)
     assert _close(_losses(model, systems), expected, 1e-9)
-    assert _close(_losses(support.native_model(path), systems), expected, 1e-5)
+    assert _close(_losses(networks.native_model(path), systems), expected, 1e-5)
     assert len(set(expected[:, 0].tolist())) > len(systems) // 2
 
 
 @pytest.mark.parametrize("mode", ["cut", "uniform", "masked"])
 @pytest.mark.parametrize("variant", ["pre-norm, all embeddings shared", "joint and cross-attention"])
 def test_slim_models(build: Build, variant: str, mode: str) -> None:
-    base = load(support.randomized(build(**support.VARIANTS[variant])))
+    base = load(networks.randomized(build(**networks.VARIANTS[variant])))
     plan = Plan.removing(base.base, parse_heads(NO_HEADS, base.architecture))
     result = slim.apply(plan, base, mode)
     model = native.load(result, dtype=torch.float64)
@@ -125,7 +125,7 @@ def test_slim_models(build: Build, variant: str, mode: str) -> None:
 
 @pytest.mark.parametrize("tokens", [1, 10_000])
 def test_the_size_of_parts_makes_no_difference(build: Build, monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
-    model = support.native_model(build(**support.VARIANTS["post-norm, separate embeddings"]), torch.float64)
+    model = networks.native_model(build(**networks.VARIANTS["post-norm, separate embeddings"]), torch.float64)
     systems = [{}, *_one_head_each(model)]
     expected = _losses(model, systems)
     _set_parts(monkeypatch, tokens)
@@ -133,7 +133,7 @@ def test_the_size_of_parts_makes_no_difference(build: Build, monkeypatch: pytest
 
 
 def test_padding_on_the_other_sides(build: Build) -> None:
-    model = support.native_model(build(**support.VARIANTS["post-norm, separate embeddings"]), torch.float64)
+    model = networks.native_model(build(**networks.VARIANTS["post-norm, separate embeddings"]), torch.float64)
     systems = [{}, *_one_head_each(model)]
     assert _close(_losses(model, systems, left_pad=True), _expected(model, systems), 1e-9)
 
@@ -149,7 +149,7 @@ def test_padding_on_the_other_sides(build: Build) -> None:
     ],
 )
 def test_what_masks_leave_as_it_is_is_computed_once(build: Build, name: str, once: list[str]) -> None:
-    model = native.load(load(build(**support.VARIANTS["pre-norm, all embeddings shared"])))
+    model = native.load(load(build(**networks.VARIANTS["pre-norm, all embeddings shared"])))
     layers: dict[str, Any] = {
         f"{stack}.{number}": layer
         for stack, own in (("encoder", model.encoder), ("decoder", model.decoder))

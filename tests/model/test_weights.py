@@ -10,15 +10,14 @@ from nmtprune.errors import CheckpointError, DataError
 from nmtprune.formats.fairseq.network import describe, native_tensors
 from nmtprune.model import Transformer
 from nmtprune.model.embedding import sinusoids
-from tests import builders
-from tests.conftest import Build
-from tests.model import support
+from tests.support import fairseq_files, networks
+from tests.support.fairseq_files import Build
 
 
 def parts(build: Build, **options: Any) -> tuple[Any, Any, dict[str, Tensor]]:
     path = build(**options)
-    settings, stored = support.settings_of(path), builders.load(path)["model"]
-    return describe(settings, stored), support.architecture(settings, stored), native_tensors(settings, stored)
+    settings, stored = networks.settings_of(path), fairseq_files.load(path)["model"]
+    return describe(settings, stored), networks.architecture(settings, stored), native_tensors(settings, stored)
 
 
 def test_every_fault_is_named(build: Build) -> None:
@@ -56,13 +55,13 @@ def test_a_missing_table_is_named_alone(build: Build) -> None:
     ],
 )
 def test_types(build: Build, stored: torch.dtype, asked: torch.dtype | None, computed: torch.dtype) -> None:
-    network, architecture, tensors = parts(build, **support.SHARED)
+    network, architecture, tensors = parts(build, **networks.SHARED)
     table = tensors["output.weight"].to(stored)
     of_type = {name: tensor.to(stored) for name, tensor in tensors.items()}
     shared = ("output.weight", "encoder.embedding.tokens.weight", "decoder.embedding.tokens.weight")
     model = Transformer(network, architecture, of_type | dict.fromkeys(shared, table), dtype=asked)
     assert model.dtype == computed
-    assert model(*support.batch(model)).dtype == computed
+    assert model(*networks.batch(model)).dtype == computed
     assert {parameter.dtype for parameter in model.parameters()} == {computed}
     tables = [model.output.weight, model.decoder.embedding.tokens.weight]
     assert tables[0].data_ptr() == tables[1].data_ptr()
@@ -71,7 +70,7 @@ def test_types(build: Build, stored: torch.dtype, asked: torch.dtype | None, com
 
 
 def test_sentences_beyond_learned_positions_are_refused(build: Build) -> None:
-    model = support.native_model(build(encoder_learned_pos=True, decoder_learned_pos=True))
+    model = networks.native_model(build(encoder_learned_pos=True, decoder_learned_pos=True))
     longest = torch.full((1, 40), 5)
     model(longest, longest)
     for source, target in ((torch.full((1, 41), 5), longest), (longest, torch.full((1, 41), 5))):
@@ -84,7 +83,7 @@ def test_sentences_beyond_learned_positions_are_refused(build: Build) -> None:
 
 def test_sinusoids_go_as_far_as_needed(build: Build) -> None:
     path = build()
-    model, reference = support.native_model(path), support.fairseq_model(path)
+    model, reference = networks.native_model(path), networks.fairseq_model(path)
     tokens = torch.randint(4, model.words[0], (1, 700), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = reference.encoder(tokens, None)["encoder_out"][0].transpose(0, 1)

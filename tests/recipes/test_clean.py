@@ -4,7 +4,7 @@ import gzip
 from pathlib import Path
 from subprocess import CompletedProcess
 
-from tests.recipes.support import run_python
+from tests.support.recipes import run_python
 
 
 def clean(folder: Path, *sets: str, **options: object) -> CompletedProcess[str]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from subprocess import CompletedProcess
 
-from tests.recipes.support import run_python
+from tests.support.recipes import run_python
 
 EXPECTED = "row\tcolumn\texpected\ttolerance\tsource\tnote\n"
 

@@ -3,7 +3,7 @@
 import gzip
 from pathlib import Path
 
-from tests.recipes.support import run_python
+from tests.support.recipes import run_python
 
 
 def test_addresses_are_downloaded_for_both_languages(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.recipes.support import LIB, environment
+from tests.support.recipes import LIB, environment
 
 RUN = """#!/usr/bin/env bash
 # A recipe for tests.

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.recipes.support import RECIPES, ROOT
+from tests.support.recipes import RECIPES, ROOT
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from tests.recipes.support import NAMES, RECIPES, settings_of
+from tests.support.recipes import NAMES, RECIPES, settings_of
 
 
 def origins_of(recipe: str) -> dict[str, str]:

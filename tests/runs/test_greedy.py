@@ -32,11 +32,10 @@ from nmtprune.runs.meters import MeterSettings
 from nmtprune.runs.progress import Silent
 from nmtprune.runs.score import score
 from nmtprune.runs.state import Interrupted, State
-from tests.conftest import Build
-from tests.marian_builders import marian_model
-from tests.methods.support import corpus
-from tests.runs.test_score import SEARCH, _Oracle
-from tests.runs.test_score import _run as score_run
+from tests.support.examples import corpus
+from tests.support.fairseq_files import Build
+from tests.support.marian_files import marian_model
+from tests.support.runs import SEARCH, Oracle, score_run
 
 METERS = MeterSettings("sentence", "layer", 10, None, "references", False)
 
@@ -86,7 +85,7 @@ def swept(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, G
 
 def test_every_point_is_a_search_of_its_own(tiny: Path, swept: tuple[Path, GreedyResult]) -> None:
     folder, result = swept
-    oracle = _Oracle(tiny)
+    oracle = Oracle(tiny)
     names = ["importance", "importance-reestimated", "ablation", "confidence", "random-1", "random-2"]
     content = json.loads((folder / "curve.json").read_text())
     assert [curve["name"] for curve in content["curves"]] == names

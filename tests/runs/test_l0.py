@@ -23,13 +23,13 @@ from nmtprune.runs.measure import MeasureSettings
 from nmtprune.runs.progress import Silent
 from nmtprune.runs.state import Interrupted, State
 from nmtprune.runs.steps import Display, Step, StepFailed
-from tests.cli.running import nmtprune
-from tests.runs.test_score import SEARCH
+from tests.support.cli import nmtprune
+from tests.support.runs import SEARCH
 
 FAST = ("--max-update", "6", "--lr", "0.03", "--warmup-updates", "0", "--log-interval", "1", "--num-workers", "0")
 
 
-def _run(checkpoint: Path, output: Path, **changes: Any) -> L0Run:
+def score_run(checkpoint: Path, output: Path, **changes: Any) -> L0Run:
     measure = MeasureSettings(
         metric="bleu", engine="native", device="cpu", threads=1, search=SEARCH, limits=BatchLimits.of(60),
         allow_bad_baseline=True,
@@ -54,7 +54,7 @@ def several(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     """Two lambdas, of which one closes heads."""
     folder = tmp_path_factory.mktemp("l0") / "run"
     gates = (("--target-heads", "10"), ("--test-gate", "soft"), ("--output-scaling",))
-    return folder, l0(_run(tiny, folder, weights=(0.5, 1e-5), kinds="encoder,cross", gates=gates), Silent())
+    return folder, l0(score_run(tiny, folder, weights=(0.5, 1e-5), kinds="encoder,cross", gates=gates), Silent())
 
 
 def test_what_is_evaluated_is_what_is_cut(tiny: Path, several: tuple[Path, L0Result]) -> None:
@@ -98,7 +98,7 @@ def _content(folder: Path) -> dict[str, Any]:
 
 
 def test_interrupted_after_every_stage(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = _run(tiny, tmp_path / "whole")
+    run = score_run(tiny, tmp_path / "whole")
     l0(run, Silent())
     add, times = State.add, 0
 
@@ -131,7 +131,7 @@ def test_interrupted_after_every_stage(tiny: Path, tmp_path: Path, monkeypatch: 
 
 
 def test_the_best_has_the_gates_of_the_last(tiny: Path, tmp_path: Path) -> None:
-    run = _run(
+    run = score_run(
         tiny, tmp_path / "run", best=True, given=(*FAST[2:], "--max-epoch", "4"), gates=(("--gate-lr-scale", "0.01"),)
     )
     l0(run, Silent())
@@ -148,7 +148,7 @@ def test_the_best_has_the_gates_of_the_last(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_training_that_fails(tiny: Path, tmp_path: Path) -> None:
-    run = _run(tiny, tmp_path / "run", given=("--no-such-option",))
+    run = score_run(tiny, tmp_path / "run", given=("--no-such-option",))
     with pytest.raises(TrainingError) as raised:
         l0(run, Silent())
     log = tmp_path / "run" / "train.log"
@@ -165,7 +165,7 @@ def test_checkpoints_without_gates(tiny: Path) -> None:
 def test_what_cannot_be(tiny: Path, tmp_path: Path) -> None:
     def refused(kind: type[Exception], message: str, **changes: Any) -> None:
         with pytest.raises(kind) as raised:
-            l0(_run(tiny, tmp_path / "run", **changes), Silent())
+            l0(score_run(tiny, tmp_path / "run", **changes), Silent())
         assert str(raised.value) == message
         assert not (tmp_path / "run").exists()
 
@@ -181,7 +181,7 @@ def test_what_cannot_be(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_gates_that_cannot_be_are_refused_by_the_training(tiny: Path, tmp_path: Path) -> None:
-    run = _run(tiny, tmp_path / "run", gates=(("--target-heads", "25"),))
+    run = score_run(tiny, tmp_path / "run", gates=(("--target-heads", "25"),))
     with pytest.raises(TrainingError, match="--target-heads 25: 24 heads have gates"):
         l0(run, Silent())
 
@@ -202,7 +202,7 @@ def test_threads_are_those_of_fairseq_train(tiny: Path, tmp_path: Path, monkeypa
 
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     monkeypatch.setattr(loop, "run_step", started)
-    run = _run(tiny, tmp_path / "run")
+    run = score_run(tiny, tmp_path / "run")
     with pytest.raises(TrainingError, match="seen enough"):
         l0(replace(run, measure=replace(run.measure, threads=2)), Silent())
     assert seen["OMP_NUM_THREADS"] == "2"

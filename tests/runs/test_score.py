@@ -8,53 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sacrebleu
-import torch
 
 from nmtprune.architecture import HeadId, ModuleId
-from nmtprune.data.batching import BatchLimits
-from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
-from nmtprune.engines import native
 from nmtprune.errors import OutputError
-from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.formats import load
-from nmtprune.model.search import SearchOptions, Symbols
-from nmtprune.model.search import translate as search
-from nmtprune.runs.measure import MeasureSettings
+from nmtprune.model.search import SearchOptions
 from nmtprune.runs.progress import Silent
 from nmtprune.runs.score import ScoreRun, score
 from nmtprune.runs.state import Interrupted, state_path
 from nmtprune.scores import HeadScore, Scores
-
-SEARCH = SearchOptions(beam=2, max_len_b=8)
-
-
-def _run(checkpoint: Path, output: Path, **changes: Any) -> ScoreRun:
-    data_bin = checkpoint.parent / "data-bin"
-    settings = {
-        "metric": "bleu",
-        "engine": "native",
-        "device": "cpu",
-        "threads": 1,
-        "search": SEARCH,
-        "limits": BatchLimits.of(60),
-        "bleu_tokenize": None,
-        "lowercase": False,
-        "allow_bad_baseline": True,
-        "allow_few_sentences": False,
-    }
-    settings |= {name: changes.pop(name) for name in list(changes) if name in settings}
-    values: dict[str, Any] = {
-        "data": DataOptions(data_bin=data_bin, subset="valid"),
-        "test_data": None,
-        "all_but_one": False,
-        "kinds": None,
-        "significance": SignificanceTest(resamples=3000, threads=1),
-        "resume": False,
-        "force": False,
-    }
-    return ScoreRun(checkpoint, output=output, measure=MeasureSettings(**settings), **(values | changes))
+from tests.support.runs import Oracle, score_run
 
 
 def _scored(run: ScoreRun) -> Scores:
@@ -64,43 +28,9 @@ def _scored(run: ScoreRun) -> Scores:
     return scores
 
 
-class _Oracle:
-    """BLEU and losses of a model with heads masked, computed the slow way."""
-
-    def __init__(self, checkpoint: Path, subset: str = "valid") -> None:
-        loaded = load(checkpoint)
-        self.model = native.load(loaded)
-        options = DataOptions(data_bin=checkpoint.parent / "data-bin", subset=subset)
-        self.corpus = load_corpus(options, loaded.profile())
-
-    def masks(self, module: ModuleId, kept: set[int]) -> dict[ModuleId, torch.Tensor]:
-        heads = self.model.architecture[module].heads
-        return {module: torch.tensor([float(head in kept) for head in range(heads)])}
-
-    def bleu(self, masks: dict[ModuleId, torch.Tensor]) -> float:
-        symbols = Symbols(1, 2, 3)
-        texts = [""] * len(self.corpus)
-        for positions in self.corpus.batches(BatchLimits.of(60)):
-            batch = self.corpus.batch(positions)
-            found = search(self.model, batch.source, batch.source_lengths.tolist(), SEARCH, symbols, masks)
-            for place, hypotheses in zip(batch.positions.tolist(), found, strict=True):
-                texts[place] = self.corpus.decode(hypotheses[0].tokens)
-        return float(sacrebleu.corpus_bleu(texts, list(map(list, self.corpus.references or ()))).score)
-
-    @torch.no_grad()
-    def loss(self, masks: dict[ModuleId, torch.Tensor]) -> float:
-        total, tokens = 0.0, 0
-        for source, target in zip(self.corpus.source, self.corpus.target or (), strict=True):
-            previous = torch.tensor([[2, *target[:-1].tolist()]])
-            logits = self.model(torch.from_numpy(source)[None], previous, masks).double()
-            total -= float(logits.log_softmax(-1)[0].gather(1, torch.from_numpy(target)[:, None]).sum())
-            tokens += len(target)
-        return total / tokens
-
-
 def test_every_delta_is_that_of_a_search_of_its_own(tiny: Path, tmp_path: Path) -> None:
-    scores = _scored(_run(tiny, tmp_path / "scores.json"))
-    oracle = _Oracle(tiny)
+    scores = _scored(score_run(tiny, tmp_path / "scores.json"))
+    oracle = Oracle(tiny)
     full = oracle.bleu({})
     assert scores.baseline["value"] == pytest.approx(full, abs=1e-9)
     assert scores.baseline["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
@@ -119,11 +49,11 @@ def test_every_delta_is_that_of_a_search_of_its_own(tiny: Path, tmp_path: Path) 
 
 def test_one_head_left_and_tested_elsewhere(tiny: Path, tmp_path: Path) -> None:
     test_data = DataOptions(data_bin=tiny.parent / "data-bin", subset="test")
-    run = _run(tiny, tmp_path / "scores.json", all_but_one=True, test_data=test_data, kinds="cross,encoder")
+    run = score_run(tiny, tmp_path / "scores.json", all_but_one=True, test_data=test_data, kinds="cross,encoder")
     scores = _scored(run)
     assert scores.mode == "all-but-one"
     assert {entry.id.module.kind for entry in scores.heads} == {"encoder", "cross"}
-    oracle, elsewhere = _Oracle(tiny), _Oracle(tiny, "test")
+    oracle, elsewhere = Oracle(tiny), Oracle(tiny, "test")
     full, full_elsewhere = oracle.bleu({}), elsewhere.bleu({})
     best: dict[ModuleId, HeadScore] = {}
     for entry in scores.heads:
@@ -141,8 +71,8 @@ def test_one_head_left_and_tested_elsewhere(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_losses(tiny: Path, tmp_path: Path) -> None:
-    scores = _scored(_run(tiny, tmp_path / "scores.json", metric="loss"))
-    oracle = _Oracle(tiny)
+    scores = _scored(score_run(tiny, tmp_path / "scores.json", metric="loss"))
+    oracle = Oracle(tiny)
     full = oracle.loss({})
     assert scores.baseline["value"] == pytest.approx(full, abs=1e-6)
     assert "search" not in scores.baseline
@@ -164,10 +94,10 @@ def test_slim_models_are_scored(build: Any, tmp_path: Path) -> None:
     path.parent.mkdir()
     cut.save(path)
     (path.parent / "data-bin").symlink_to(base.path.parent / "data-bin")
-    scores = _scored(_run(path, tmp_path / "scores.json"))
+    scores = _scored(score_run(path, tmp_path / "scores.json"))
     assert [str(entry.id.module) for entry in scores.heads].count("cross.1") == 3
     assert not any(str(entry.id.module) == "encoder.0" for entry in scores.heads)
-    oracle = _Oracle(path)
+    oracle = Oracle(path)
     for entry in scores.heads:
         if str(entry.id.module) == "cross.1":
             delta = oracle.bleu(oracle.masks(entry.id.module, set(range(3)) - {entry.id.head})) - oracle.bleu({})
@@ -194,19 +124,19 @@ def _without_provenance(path: Path) -> str:
 
 @pytest.mark.parametrize("metric", ["chrf", "loss"])
 def test_interrupted_and_resumed(tiny: Path, tmp_path: Path, metric: str) -> None:
-    whole = _run(tiny, tmp_path / "whole.json", metric=metric)
+    whole = score_run(tiny, tmp_path / "whole.json", metric=metric)
     score(whole, Silent())
     output = tmp_path / "scores.json"
     for units in (1, 3):
         with pytest.raises(Interrupted) as raised:
-            score(_run(tiny, output, metric=metric, resume=True), _Interrupting(units))
+            score(score_run(tiny, output, metric=metric, resume=True), _Interrupting(units))
     state = state_path(output)
     assert str(raised.value) == (
         f"interrupted: 16 of 24 heads are kept in {state}; the same command with --resume goes on"
     )
     assert raised.value.exit_code == 130
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("scores")] == ["scores.json.state"]
-    score(_run(tiny, output, metric=metric, resume=True), Silent())
+    score(score_run(tiny, output, metric=metric, resume=True), Silent())
     assert _without_provenance(output) == _without_provenance(whole.output)
     assert not state.exists()
 
@@ -223,8 +153,8 @@ class _Units(Silent):
 
 def test_dear_heads_are_kept_one_by_one(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     together, alone = (
-        _run(tiny, tmp_path / "together.json", kinds="cross"),
-        _run(tiny, tmp_path / "alone.json", kinds="cross"),
+        score_run(tiny, tmp_path / "together.json", kinds="cross"),
+        score_run(tiny, tmp_path / "alone.json", kinds="cross"),
     )
     score(together, Silent())
     monkeypatch.setattr("nmtprune.runs.units.UNIT_OPERATIONS", 1)
@@ -237,14 +167,14 @@ def test_dear_heads_are_kept_one_by_one(tiny: Path, tmp_path: Path, monkeypatch:
 def test_resuming_with_other_settings(tiny: Path, tmp_path: Path) -> None:
     output = tmp_path / "scores.json"
     with pytest.raises(Interrupted):
-        score(_run(tiny, output), _Interrupting(1))
+        score(score_run(tiny, output), _Interrupting(1))
     state = state_path(output)
     with pytest.raises(OutputError) as raised:
-        score(_run(tiny, output), Silent())
+        score(score_run(tiny, output), Silent())
     assert str(raised.value) == (
         f"{state}: an interrupted run left its state: --resume continues it, --force starts over"
     )
-    other = _run(tiny, output, resume=True, search=SearchOptions(beam=1, max_len_b=8), kinds="encoder")
+    other = score_run(tiny, output, resume=True, search=SearchOptions(beam=1, max_len_b=8), kinds="encoder")
     with pytest.raises(OutputError) as raised:
         score(other, Silent())
     assert str(raised.value) == (
@@ -253,9 +183,9 @@ def test_resuming_with_other_settings(tiny: Path, tmp_path: Path) -> None:
     )
     test = DataOptions(data_bin=tiny.parent / "data-bin", subset="test")
     with pytest.raises(OutputError, match=r'\): dev data was "valid.xx-yy", is "test.xx-yy"; dev files was "'):
-        score(_run(tiny, output, resume=True, data=test), Silent())
+        score(score_run(tiny, output, resume=True, data=test), Silent())
     assert state.exists()
-    score(_run(tiny, output, force=True, kinds="cross"), Silent())
+    score(score_run(tiny, output, force=True, kinds="cross"), Silent())
     assert not state.exists()
     assert {entry.id.module.kind for entry in Scores.read(output).heads} == {"cross"}
 
@@ -263,10 +193,10 @@ def test_resuming_with_other_settings(tiny: Path, tmp_path: Path) -> None:
 def test_another_model_is_not_resumed(tiny: Path, build: Any, tmp_path: Path) -> None:
     output = tmp_path / "scores.json"
     with pytest.raises(Interrupted):
-        score(_run(tiny, output), _Interrupting(1))
+        score(score_run(tiny, output), _Interrupting(1))
     other = build(updates=3, encoder_normalize_before=True, decoder_normalize_before=True, share_all_embeddings=True)
     with pytest.raises(OutputError, match=r'\): model was "[0-9a-f]{56}\.\.\., is "[0-9a-f]+'):
-        score(_run(other, output, resume=True), Silent())
+        score(score_run(other, output, resume=True), Silent())
 
 
 def _torchrun(processes: int, *arguments: Any) -> "subprocess.CompletedProcess[str]":
@@ -277,7 +207,7 @@ def _torchrun(processes: int, *arguments: Any) -> "subprocess.CompletedProcess[s
 
 
 def test_several_processes_give_the_same_file(tiny: Path, tmp_path: Path) -> None:
-    run = _run(tiny, tmp_path / "alone.json", kinds="encoder,cross")
+    run = score_run(tiny, tmp_path / "alone.json", kinds="encoder,cross")
     score(run, Silent())
     options = ["--data-bin", tiny.parent / "data-bin", "--beam", 2, "--max-len-b", 8, "--max-tokens", 60]
     options += ["--kinds", "encoder,cross", "--resamples", 3000, "--device", "cpu", "--allow-bad-baseline"]

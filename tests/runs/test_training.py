@@ -20,7 +20,7 @@ from nmtprune.runs.training_options import (
     without,
 )
 from nmtprune.runs.watch import TrainingWatcher
-from tests.conftest import Build
+from tests.support.fairseq_files import Build
 
 LINE = (
     "2026-01-01 | INFO | train_inner | epoch 002:      3 / 10 loss=3.5, l0_penalty=0.4, open_heads=12.5, num_updates=13"

@@ -13,9 +13,9 @@ from nmtprune.errors import CheckpointError, OutputError
 from nmtprune.formats import load
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.plan import Lineage, Plan
-from tests import builders
-from tests.conftest import Build
-from tests.formats.fairseq.states import VARIANTS, difference, sharing
+from tests.support import fairseq_files
+from tests.support.fairseq_files import Build
+from tests.support.fairseq_variants import VARIANTS, difference, sharing
 
 
 def read(path: Path) -> FairseqCheckpoint:
@@ -49,11 +49,11 @@ def test_a_file_that_loses_nothing_stays_the_same(variant: FairseqCheckpoint, tm
     kept.save(tmp_path / "kept.pt")
     clones = {name: tensor.clone() for name, tensor in variant.tensors.items()}
     variant.rewritten(clones, variant.architecture, None).save(tmp_path / "same.pt")
-    before, after = builders.load(variant.path), builders.load(tmp_path / "kept.pt")
+    before, after = fairseq_files.load(variant.path), fairseq_files.load(tmp_path / "kept.pt")
     assert difference(before, after) == ""
     assert sharing(before["model"]) == sharing(after["model"])
     del before["extra_state"]["best"]
-    assert difference(before, builders.load(tmp_path / "same.pt")) == ""
+    assert difference(before, fairseq_files.load(tmp_path / "same.pt")) == ""
 
 
 def test_a_cut_changes_heads_and_the_fields_that_say_so(variant: FairseqCheckpoint, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_cut_changes_heads_and_the_fields_that_say_so(variant: FairseqCheckpoi
     assert json.loads(again.provenance or "") == {"why": "test"}
     assert (tmp_path / "cut.pt").stat().st_size < variant.path.stat().st_size
     assert "best" not in again.state["extra_state"]
-    before, after = builders.load(variant.path)["model"], again.model_tensors
+    before, after = fairseq_files.load(variant.path)["model"], again.model_tensors
     assert sharing(before) == sharing(dict(after))
     touched = {axis.tensor for axes in checkpoint.head_axes.values() for axis in axes} & set(before)
     for name, tensor in before.items():
@@ -105,8 +105,8 @@ def test_a_cut_leaves_the_loaded_checkpoint_as_it_was(build: Build) -> None:
 def test_settings_of_a_cut_say_nothing_else(build: Build, tmp_path: Path) -> None:
     checkpoint = read(build(heads=(4, 2)))
     slim.apply(Plan.removing(checkpoint.base, [HeadId.parse("encoder.1.2")]), checkpoint).save(tmp_path / "cut.pt")
-    before = vars(builders.load(checkpoint.path)["cfg"]["model"])
-    after = vars(builders.load(tmp_path / "cut.pt")["cfg"]["model"])
+    before = vars(fairseq_files.load(checkpoint.path)["cfg"]["model"])
+    after = vars(fairseq_files.load(tmp_path / "cut.pt")["cfg"]["model"])
     assert {name: value for name, value in after.items() if value != before.get(name, "absent")} == {
         "arch": "nmtprune",
         "_name": "nmtprune",
@@ -124,7 +124,7 @@ def test_fields_go_where_the_settings_are(build: Build, tmp_path: Path, kind: st
     path = build(stored={"cfg": kind})
     checkpoint = read(path)
     slim.apply(Plan.removing(checkpoint.base, [HeadId.parse("cross.0.1")]), checkpoint).save(tmp_path / "cut.pt")
-    before, after = builders.load(path), builders.load(tmp_path / "cut.pt")
+    before, after = fairseq_files.load(path), fairseq_files.load(tmp_path / "cut.pt")
     holder = after["args"] if kind == "args" else after["cfg"]
     assert type(holder) is type(before["args"] if kind == "args" else before["cfg"])
     model = holder if kind == "args" else holder.model if kind != "dict" else holder["model"]
@@ -136,7 +136,7 @@ def test_fields_go_where_the_settings_are(build: Build, tmp_path: Path, kind: st
 def test_a_language_model_is_cut_under_its_own_architecture(build: Build, tmp_path: Path) -> None:
     checkpoint = read(build(arch="transformer_lm_gpt2_tiny"))
     slim.apply(Plan.removing(checkpoint.base, [HeadId.parse("decoder.0.1")]), checkpoint).save(tmp_path / "cut.pt")
-    model = builders.load(tmp_path / "cut.pt")["cfg"]["model"]
+    model = fairseq_files.load(tmp_path / "cut.pt")["cfg"]["model"]
     assert (model["_name"], model["nmtprune_base_arch"]) == ("nmtprune_lm", "transformer_lm_gpt2_tiny")
     assert read(tmp_path / "cut.pt").architecture.heads_by_kind() == {"encoder": [], "decoder": [3, 4], "cross": []}
 
@@ -156,7 +156,7 @@ def test_masked_keeps_the_settings(tiny: Path, tmp_path: Path) -> None:
     checkpoint = read(tiny)
     plan = Plan.removing(checkpoint.base, odd_heads(checkpoint))
     slim.apply(plan, checkpoint, mode="masked").save(tmp_path / "masked.pt")
-    before, after = builders.load(tiny), builders.load(tmp_path / "masked.pt")
+    before, after = fairseq_files.load(tiny), fairseq_files.load(tmp_path / "masked.pt")
     assert difference(before["cfg"], after["cfg"]) == ""
     assert difference(before["last_optimizer_state"], after["last_optimizer_state"]) == ""
     assert "best" not in after["extra_state"]
@@ -165,7 +165,7 @@ def test_masked_keeps_the_settings(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_views_of_a_storage_that_was_cut_do_not_carry_the_removed_heads_along(build: Build, tmp_path: Path) -> None:
-    state = builders.load(build(seed=5))
+    state = fairseq_files.load(build(seed=5))
     flat = torch.cat([tensor.reshape(-1) for tensor in state["model"].values()])
     offset = 0
     for name, tensor in state["model"].items():
@@ -188,7 +188,7 @@ def test_the_input_is_never_written(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_kept_layers_are_the_model(build: Build, tmp_path: Path) -> None:
-    state = builders.load(build(layers=4, seed=3, updates=1))
+    state = fairseq_files.load(build(layers=4, seed=3, updates=1))
     state["cfg"]["model"].encoder_layers_to_keep = "3,1"
     torch.save(state, tmp_path / "kept.pt")
     checkpoint = read(tmp_path / "kept.pt")
@@ -196,7 +196,7 @@ def test_kept_layers_are_the_model(build: Build, tmp_path: Path) -> None:
     assert (checkpoint.settings["encoder_layers"], checkpoint.settings["encoder_layers_to_keep"]) == (2, None)
     assert checkpoint.head_axes[ModuleId("encoder", 1)][0].tensor == "encoder.layers.3.self_attn.k_proj.weight"
     slim.apply(Plan.removing(checkpoint.base, [HeadId.parse("encoder.1.0")]), checkpoint).save(tmp_path / "cut.pt")
-    model = builders.load(tmp_path / "cut.pt")["model"]
+    model = fairseq_files.load(tmp_path / "cut.pt")["model"]
     assert [len(model[f"encoder.layers.{n}.self_attn.k_proj.weight"]) for n in range(4)] == [16, 16, 16, 12]
     assert len(checkpoint.parameters) < len(model)
     assert checkpoint.network().encoder is not None
@@ -220,7 +220,7 @@ def test_fields_of_a_slim_checkpoint_that_contradict_its_tensors(tiny: Path, tmp
     checkpoint = read(tiny)
     path = tmp_path / "cut.pt"
     slim.apply(Plan.removing(checkpoint.base, [HeadId.parse("encoder.0.1")]), checkpoint).save(path)
-    state = builders.load(path)
+    state = fairseq_files.load(path)
     model = state["cfg"]["model"]
     lineage = json.loads(model.nmtprune_lineage)
     lineage["keep"]["encoder.1"] = [0, 1, 2, 3]
@@ -250,7 +250,7 @@ def test_the_real_model(shared_model: Path, tmp_path: Path) -> None:
     checkpoint = read(shared_model)
     assert checkpoint.architecture.heads_by_kind() == {kind: [8] * 6 for kind in ("encoder", "decoder", "cross")}
     checkpoint.save(tmp_path / "same.pt")
-    assert difference(builders.load(shared_model), builders.load(tmp_path / "same.pt")) == ""
+    assert difference(fairseq_files.load(shared_model), fairseq_files.load(tmp_path / "same.pt")) == ""
     cut = slim.apply(Plan.removing(checkpoint.base, odd_heads(checkpoint)), checkpoint)
     cut.save(tmp_path / "cut.pt")
     assert read(tmp_path / "cut.pt").architecture.count() == checkpoint.architecture.count() - len(

@@ -20,17 +20,14 @@ from nmtprune.formats import load
 from nmtprune.formats.fairseq import fields, stock_options, tasks
 from nmtprune.model.search import SearchOptions
 from nmtprune.runs.training_options import as_it_goes_on
-from tests import builders
-from tests.conftest import Build
-from tests.fairseq_plugin import commands
-from tests.formats.fairseq import states
-from tests.model import support
+from tests.support import fairseq_commands, fairseq_files, fairseq_variants, networks
+from tests.support.fairseq_files import Build
 
 State = dict[str, Any]
 
 
 def changed(path: Path, target: Path, change: Callable[[State], Any]) -> Path:
-    state = builders.load(path)
+    state = fairseq_files.load(path)
     change(state)
     torch.save(state, target)
     return target
@@ -103,7 +100,7 @@ def test_every_option_of_fairseqs_is_known() -> None:
 def test_every_field_that_is_read_is_compared_with_fairseq() -> None:
     """Models of each are compared with fairseq's in tests/model, or with what fairseq loads in this folder."""
     short = {"heads": "attention_heads", "width": "embed_dim", "ffn": "ffn_embed_dim", "layers": "layers"}
-    variants = [*support.VARIANTS.values(), *states.VARIANTS.values()]
+    variants = [*networks.VARIANTS.values(), *fairseq_variants.VARIANTS.values()]
     built = {name for options in variants for name in options}
     built |= {f"{stack}_{short[name]}" for name in built & set(short) for stack in ("encoder", "decoder")}
     elsewhere = {
@@ -132,12 +129,12 @@ WITHOUT_EFFECT: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", WITHOUT_EFFECT)
 def test_fields_without_effect(build: Build, name: str) -> None:
-    path = support.randomized(build(**WITHOUT_EFFECT[name]))
+    path = networks.randomized(build(**WITHOUT_EFFECT[name]))
     assert load(path).notes == ()
-    model, reference = support.native_model(path), support.fairseq_model(path)
-    source, target = support.batch(model)
+    model, reference = networks.native_model(path), networks.fairseq_model(path)
+    source, target = networks.batch(model)
     with torch.inference_mode():
-        expected = support.fairseq_scores(reference, source, target)[1]
+        expected = networks.fairseq_scores(reference, source, target)[1]
         assert float((model(source, target) - expected).abs().max()) <= 1e-5 * max(1.0, float(expected.abs().max()))
 
 
@@ -185,11 +182,11 @@ def test_truth_values_of_a_task_are_read_as_fairseq_reads_them(
 
     path = changed(tiny, tmp_path / "x.pt", with_task(left_pad_source=value, left_pad_target=value))
     if kind == "args":
-        path = builders.store_as(path, path, cfg="args")
-        state = builders.load(path)
+        path = fairseq_files.store_as(path, path, cfg="args")
+        state = fairseq_files.load(path)
         vars(state["args"]).update(left_pad_source=value, left_pad_target=value)
         torch.save(state, path)
-        expected = bool(convert_namespace_to_omegaconf(builders.load(path)["args"]).task.left_pad_source)
+        expected = bool(convert_namespace_to_omegaconf(fairseq_files.load(path)["args"]).task.left_pad_source)
     else:
         expected = value in ("True", "1", 1)
     found = load(path).profile()
@@ -240,7 +237,7 @@ def test_what_stock_fairseq_does_not_know_is_named(tiny: Path, tmp_path: Path) -
 def test_references_to_other_fields_are_followed(build: Build, tmp_path: Path) -> None:
     """OmegaConf resolves them; files of fairseq 0.10 hold them as they are."""
     path = build(arch="transformer_lm", stored={"cfg": "omegaconf"})
-    state = builders.load(path)
+    state = fairseq_files.load(path)
     state["cfg"].model.max_target_positions = "${task.tokens_per_sample}"
     state["cfg"].task.tokens_per_sample = 24
     torch.save(state, tmp_path / "x.pt")
@@ -278,7 +275,7 @@ def test_truncated_sources_have_the_losses_of_fairseq_validate(build: Build) -> 
     assert corpus.source.sizes.max() == 6
     assert corpus.notes[0].startswith("truncate_source: ")
     with mock.patch.dict("os.environ", TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1"):
-        expected = sum(commands.validate(path, data, "--required-batch-size-multiple", 1))
+        expected = sum(fairseq_commands.validate(path, data, "--required-batch-size-multiple", 1))
     assert losses(path, corpus) == pytest.approx(expected, rel=1e-6)
 
 
@@ -290,10 +287,10 @@ def test_truncated_sources_are_translated_as_by_fairseq_generate(build: Build) -
     engine = open_engine("native", load(path), EngineSettings(search, BatchLimits.of(400), torch.device("cpu"), 1))
     found = [corpus.target_vocabulary.string(best[0].tokens) for best in engine.translate(corpus, {})]
     options = ("--truncate-source", "--max-source-positions", 6, "--required-batch-size-multiple", 1, "--beam", 3)
-    assert commands.hypotheses(commands.generate(path, data, *options)) == found
+    assert fairseq_commands.hypotheses(fairseq_commands.generate(path, data, *options)) == found
     # An untruncated source is longer than the model has positions for.
     with pytest.raises(Exception, match=r"max_positions=\(6, 40\)"):
-        commands.generate(path, data, "--required-batch-size-multiple", 1)
+        fairseq_commands.generate(path, data, "--required-batch-size-multiple", 1)
 
 
 def test_the_limit_of_the_task_is_where_sources_are_cut(build: Build, tmp_path: Path) -> None:

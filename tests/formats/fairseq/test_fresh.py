@@ -13,9 +13,9 @@ from nmtprune.architecture import HeadId
 from nmtprune.formats import load
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.plan import Plan
-from tests import builders
-from tests.conftest import Build
-from tests.formats.fairseq.states import ADAPTIVE, LM, VARIANTS, difference, sharing
+from tests.support import fairseq_files
+from tests.support.fairseq_files import Build
+from tests.support.fairseq_variants import ADAPTIVE, LM, VARIANTS, difference, sharing
 
 WIDE = {"width": 64, "ffn": 96, "layers": 1, "heads": 4}
 DRAWN: dict[str, dict[str, Any]] = {
@@ -85,11 +85,11 @@ def test_the_seed_decides(tiny: Path) -> None:
 def test_shared_tables_are_one_table(build: Build, tmp_path: Path, name: str) -> None:
     checkpoint = read(build(**VARIANTS[name]))
     checkpoint.reinitialized(3).save(tmp_path / "fresh.pt")
-    model = builders.load(tmp_path / "fresh.pt")["model"]
+    model = fairseq_files.load(tmp_path / "fresh.pt")["model"]
     for alias, first in checkpoint.aliases.items():
         assert torch.equal(model[alias], model[first])
     assert sum(len(names) - 1 for names in sharing(model)) == len(checkpoint.aliases) > 0
-    before = builders.load(checkpoint.path)["model"]
+    before = fairseq_files.load(checkpoint.path)["model"]
     assert [(n, t.dtype, t.shape) for n, t in model.items()] == [(n, t.dtype, t.shape) for n, t in before.items()]
 
 
@@ -107,7 +107,7 @@ def test_padding_heads_stay_zero(tiny: Path) -> None:
 def test_no_trace_of_training_is_left(build: Build, tmp_path: Path) -> None:
     path = build(**VARIANTS["moving average in fp32"])
     read(path).reinitialized(0).save(tmp_path / "fresh.pt")
-    before, after = builders.load(path), builders.load(tmp_path / "fresh.pt")
+    before, after = fairseq_files.load(path), fairseq_files.load(tmp_path / "fresh.pt")
     assert set(before) - set(after) == {"last_optimizer_state"}
     assert list(after["extra_state"]) == ["train_iterator"]
     assert [entry["num_updates"] for entry in after["optimizer_history"]] == [0]
@@ -121,7 +121,7 @@ def test_fairseq_trains_from_the_file(tiny: Path, tmp_path: Path, how: str, opti
     checkpoint = read(tiny)
     written = {"fresh": checkpoint.reinitialized(0), "without optimizer": checkpoint.without_optimizer()}
     written.get(how, checkpoint).save(tmp_path / "start.pt")
-    trainer, extra, iterator = builders.resumed(tiny.parent / "data-bin", **{option: str(tmp_path / "start.pt")},
+    trainer, extra, iterator = fairseq_files.resumed(tiny.parent / "data-bin", **{option: str(tmp_path / "start.pt")},
         save_dir=str(tmp_path), encoder_normalize_before=True, decoder_normalize_before=True,
         share_all_embeddings=True)  # fmt: skip
     loaded = trainer.model.state_dict()

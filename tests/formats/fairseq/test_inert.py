@@ -15,9 +15,9 @@ from nmtprune.architecture import HeadId
 from nmtprune.formats import load
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.plan import Plan
-from tests import builders
-from tests.conftest import Build
-from tests.formats.fairseq.states import difference
+from tests.support import fairseq_files
+from tests.support.fairseq_files import Build
+from tests.support.fairseq_variants import difference
 
 WITHOUT_PACKAGES = """
 import sys
@@ -47,17 +47,17 @@ def test_slimming_needs_neither_fairseq_nor_omegaconf(build: Build, tmp_path: Pa
     removed = [HeadId.parse(heads)] if heads else []
     slim.apply(Plan.removing(checkpoint.base, removed), checkpoint).save(with_packages)
     subprocess.run([sys.executable, "-c", WITHOUT_PACKAGES, str(path), str(without), heads], check=True)
-    first, second = builders.load(with_packages), builders.load(without)
+    first, second = fairseq_files.load(with_packages), fairseq_files.load(without)
     assert difference(first, second) == ""
     if not heads:
-        assert difference(builders.load(path), second) == ""
+        assert difference(fairseq_files.load(path), second) == ""
 
 
 def test_omegaconf_reads_what_was_changed_in_it(build: Build, tmp_path: Path) -> None:
     path = build(updates=1, stored={"cfg": "omegaconf"})
     checkpoint = load(path)
     slim.apply(Plan.removing(checkpoint.base, [HeadId.parse("encoder.0.1")]), checkpoint).save(tmp_path / "cut.pt")
-    before, after = builders.load(path)["cfg"], builders.load(tmp_path / "cut.pt")["cfg"]
+    before, after = fairseq_files.load(path)["cfg"], fairseq_files.load(tmp_path / "cut.pt")["cfg"]
     assert after.model.nmtprune_base_arch == "transformer"
     assert after.model._get_node("nmtprune_heads")._key() == "nmtprune_heads"
     assert after.model._get_node("nmtprune_heads")._get_full_key("") == "model.nmtprune_heads"
@@ -70,7 +70,7 @@ def test_omegaconf_reads_what_was_changed_in_it(build: Build, tmp_path: Path) ->
 def with_foreign_values(path: Path, target: Path) -> dict[str, Any]:
     from fairseq.logging.meters import AverageMeter, StopwatchMeter, TimeMeter
 
-    state = builders.load(path)
+    state = fairseq_files.load(path)
     average = AverageMeter(round=3)
     average.update(np.float64(1.5), n=2)
     state["extra_state"]["metrics"]["valid"] = [
@@ -89,7 +89,7 @@ def test_numpy_values_and_meters_are_kept(tiny: Path, tmp_path: Path) -> None:
     assert isinstance(checkpoint, FairseqCheckpoint)
     plan = Plan.removing(checkpoint.base, [HeadId.parse("encoder.0.1")])
     slim.apply(plan, checkpoint).save(tmp_path / "cut.pt")
-    after = builders.load(tmp_path / "cut.pt")
+    after = fairseq_files.load(tmp_path / "cut.pt")
     counts = after["extra_state"]["metrics"]["valid"][0][3]["sum"]
     assert counts.dtype == np.int64
     assert counts.tolist() == [1, 2, 3, 4]

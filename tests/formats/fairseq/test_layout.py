@@ -16,8 +16,8 @@ from nmtprune.errors import CheckpointError
 from nmtprune.formats import load
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.plan import Plan
-from tests import builders
-from tests.conftest import Build
+from tests.support import fairseq_files
+from tests.support.fairseq_files import Build
 
 State = dict[str, Any]
 
@@ -31,7 +31,7 @@ def read(path: Path) -> FairseqCheckpoint:
 def loads_in_fairseq(path: Path) -> bool:
     from fairseq import checkpoint_utils
 
-    with builders.on_cpu(), mock.patch("torch.load", partial(torch.load, weights_only=False)):
+    with fairseq_files.on_cpu(), mock.patch("torch.load", partial(torch.load, weights_only=False)):
         try:
             checkpoint_utils.load_model_ensemble([str(path)])
         except (RuntimeError, KeyError):
@@ -91,7 +91,7 @@ OLD = {
 @pytest.mark.parametrize("name", OLD)
 def test_files_of_earlier_versions(build: Build, tmp_path: Path, name: str) -> None:
     options, change = OLD[name]
-    state = builders.load(build(**options))
+    state = fairseq_files.load(build(**options))
     change(state)
     torch.save(state, tmp_path / "old.pt")
     assert loads_in_fairseq(tmp_path / "old.pt")
@@ -102,7 +102,7 @@ def test_files_of_earlier_versions(build: Build, tmp_path: Path, name: str) -> N
 
 
 def test_a_norm_that_fairseq_would_pass_over_is_refused(build: Build, tmp_path: Path) -> None:
-    state = builders.load(build(encoder_normalize_before=True, decoder_normalize_before=True))
+    state = fairseq_files.load(build(encoder_normalize_before=True, decoder_normalize_before=True))
     state["model"]["decoder.version"] = torch.Tensor([2])
     torch.save(state, tmp_path / "old.pt")
     with pytest.raises(CheckpointError, match=r"decoder\.layer_norm\.weight is no part of such a model"):
@@ -120,7 +120,7 @@ def test_packed_matrices_stay_packed(build: Build, tmp_path: Path) -> None:
         ("weight", 1, width, 1, True),
     ]
     slim.apply(Plan.removing(checkpoint.base, [HeadId.parse("cross.1.2")]), checkpoint).save(tmp_path / "cut.pt")
-    before, after = builders.load(path)["model"], builders.load(tmp_path / "cut.pt")["model"]
+    before, after = fairseq_files.load(path)["model"], fairseq_files.load(tmp_path / "cut.pt")["model"]
     name = "decoder.layers.1.encoder_attn.in_proj_weight"
     q, k, v = before[name].chunk(3)
     kept = [*range(8), *range(12, 16)]
@@ -131,11 +131,11 @@ def test_packed_matrices_stay_packed(build: Build, tmp_path: Path) -> None:
 
 def test_norm_former_with_settings_in_a_namespace(build: Build, tmp_path: Path) -> None:
     path = build(arch="transformer_lm", scale_attn=True, scale_fc=True, scale_resids=True)
-    state = builders.load(path)
+    state = fairseq_files.load(path)
     assert read(path).settings["scale_attn"] is False
-    with builders.on_cpu():
-        cfg = builders.fairseq_config(path.parent / "data-bin", arch="transformer_lm")
-        task, _, _ = builders.fairseq_model(cfg)
+    with fairseq_files.on_cpu():
+        cfg = fairseq_files.fairseq_config(path.parent / "data-bin", arch="transformer_lm")
+        task, _, _ = fairseq_files.fairseq_model(cfg)
         settings = Namespace(**state["cfg"]["model"])
         state["model"] = task.build_model(settings).state_dict()
     state["cfg"]["model"] = settings

@@ -15,21 +15,20 @@ from nmtprune.formats.fairseq.architectures import complete
 from nmtprune.formats.fairseq.network import describe, native_tensors
 from nmtprune.model import Transformer
 from nmtprune.network import Network, Positions, Stack
-from tests import builders
-from tests.conftest import Build
-from tests.model import support
+from tests.support import fairseq_files, networks
+from tests.support.fairseq_files import Build
 
 Tensors = dict[str, Tensor]
 
 
 def pair(path: Path) -> tuple[dict[str, Any], Tensors]:
-    return support.settings_of(path), dict(builders.load(path)["model"])
+    return networks.settings_of(path), dict(fairseq_files.load(path)["model"])
 
 
 def scores(settings: dict[str, Any], tensors: Tensors, architecture: Any) -> Tensor:
     model = Transformer(describe(settings, tensors), architecture, native_tensors(settings, tensors))
     with torch.inference_mode():
-        return model(*support.batch(model))
+        return model(*networks.batch(model))
 
 
 def test_description_of_a_translation_model(build: Build) -> None:
@@ -44,7 +43,7 @@ def test_description_of_a_translation_model(build: Build) -> None:
 
 
 def test_description_of_an_adaptive_language_model(build: Build) -> None:
-    settings, tensors = pair(build(**support.VARIANTS["adaptive language model, projections"]))
+    settings, tensors = pair(build(**networks.VARIANTS["adaptive language model, projections"]))
     assert describe(settings, tensors) == Network(
         encoder=None,
         decoder=Stack(2, "", "an", False, 4.0, 32, embedding_bands=3, positions=Positions(False, 2)),
@@ -57,7 +56,7 @@ def test_description_of_an_adaptive_language_model(build: Build) -> None:
 
 
 def test_nothing_is_copied(build: Build) -> None:
-    settings, tensors = pair(build(**support.PRE_NORM, **support.SHARED))
+    settings, tensors = pair(build(**networks.PRE_NORM, **networks.SHARED))
     stored = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
     native = native_tensors(settings, tensors)
     assert {tensor.untyped_storage().data_ptr() for tensor in native.values()} <= stored
@@ -108,8 +107,8 @@ def with_old_sinusoids(tensors: Tensors) -> Tensors:
     ("options", "change"),
     [
         ({}, packed),
-        (support.PRE_NORM, numbered_norms),
-        (support.SHARED, without_output),
+        (networks.PRE_NORM, numbered_norms),
+        (networks.SHARED, without_output),
         ({"share_decoder_input_output_embed": True}, without_output),
         ({"joined": False}, with_embed_out),
         ({}, with_old_sinusoids),
@@ -118,30 +117,30 @@ def with_old_sinusoids(tensors: Tensors) -> Tensors:
 def test_old_files_are_what_they_became(
     build: Build, options: dict[str, Any], change: Callable[[Tensors], Tensors]
 ) -> None:
-    settings, tensors = pair(support.randomized(build(**options)))
-    architecture = support.architecture(settings, tensors)
+    settings, tensors = pair(networks.randomized(build(**options)))
+    architecture = networks.architecture(settings, tensors)
     old = change(tensors)
     assert list(old) != list(tensors)
     assert torch.equal(scores(settings, old, architecture), scores(settings, tensors, architecture))
 
 
 def test_files_before_the_final_norm_are_run_as_fairseq_runs_them(build: Build, tmp_path: Path) -> None:
-    state = builders.load(support.randomized(build(**support.PRE_NORM)))
+    state = fairseq_files.load(networks.randomized(build(**networks.PRE_NORM)))
     for side in ("encoder", "decoder"):
         state["model"][f"{side}.version"] = torch.tensor([1.0])
         for kind in ("weight", "bias"):
             del state["model"][f"{side}.layer_norm.{kind}"]
     path = tmp_path / "old.pt"
     torch.save(state, path)
-    model, reference = support.native_model(path), support.fairseq_model(path)
-    source, target = support.batch(model)
+    model, reference = networks.native_model(path), networks.fairseq_model(path)
+    source, target = networks.batch(model)
     with torch.inference_mode():
-        expected = support.fairseq_scores(reference, source, target)[1]
+        expected = networks.fairseq_scores(reference, source, target)[1]
         assert float((model(source, target) - expected).abs().max()) <= 1e-5 * max(1.0, float(expected.abs().max()))
 
 
 def test_layers_chosen_by_the_settings_are_those_that_fairseq_loads(build: Build, tmp_path: Path) -> None:
-    state = builders.load(support.randomized(build(layers=(4, 3))))
+    state = fairseq_files.load(networks.randomized(build(layers=(4, 3))))
     state["cfg"]["model"].encoder_layers_to_keep, state["cfg"]["model"].decoder_layers_to_keep = "0,3", "1"
     path = tmp_path / "chosen.pt"
     torch.save(state, path)
@@ -149,28 +148,28 @@ def test_layers_chosen_by_the_settings_are_those_that_fairseq_loads(build: Build
     found = describe(settings, tensors)
     assert found.encoder is not None
     assert (found.encoder.layers, found.decoder.layers) == (2, 1)
-    whole = support.architecture(settings, tensors)
+    whole = networks.architecture(settings, tensors)
     architecture = type(whole)(
         tuple(module for module in whole if module.id.layer < (2 if module.id.kind == "encoder" else 1))
     )
     model = Transformer(found, architecture, native_tensors(settings, tensors))
-    source, target = support.batch(model)
+    source, target = networks.batch(model)
     with torch.inference_mode():
-        expected = support.fairseq_scores(support.fairseq_model(path), source, target)[1]
+        expected = networks.fairseq_scores(networks.fairseq_model(path), source, target)[1]
         assert float((model(source, target) - expected).abs().max()) <= 1e-5 * max(1.0, float(expected.abs().max()))
 
 
 def test_shared_tables_that_differ_in_the_file_are_the_output_layers(build: Build, tmp_path: Path) -> None:
-    state = builders.load(support.randomized(build(**support.SHARED)))
+    state = fairseq_files.load(networks.randomized(build(**networks.SHARED)))
     table = state["model"]["decoder.output_projection.weight"]
     state["model"]["encoder.embed_tokens.weight"] = table + 1
     state["model"]["decoder.embed_tokens.weight"] = table - 1
     path = tmp_path / "unequal.pt"
     torch.save(state, path)
-    model, reference = support.native_model(path), support.fairseq_model(path)
-    source, target = support.batch(model)
+    model, reference = networks.native_model(path), networks.fairseq_model(path)
+    source, target = networks.batch(model)
     with torch.inference_mode():
-        expected = support.fairseq_scores(reference, source, target)[1]
+        expected = networks.fairseq_scores(reference, source, target)[1]
         assert float((model(source, target) - expected).abs().max()) <= 1e-5 * max(1.0, float(expected.abs().max()))
 
 
@@ -195,7 +194,7 @@ def test_settings_that_are_refused(build: Build, settings: dict[str, Any], fault
 
 
 def test_every_reason_is_named_at_once(build: Build) -> None:
-    settings, tensors = pair(build(**support.PRE_NORM))
+    settings, tensors = pair(build(**networks.PRE_NORM))
     del tensors["decoder.layers.1.fc1.weight"]
     tensors |= {"decoder.layers.0.c_attn": torch.ones(4), "encoder.version": torch.ones(1)}
     with pytest.raises(CheckpointError) as caught:

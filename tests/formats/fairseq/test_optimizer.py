@@ -12,9 +12,9 @@ from nmtprune.errors import CheckpointError
 from nmtprune.formats import load
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.plan import Plan
-from tests import builders
-from tests.conftest import Build
-from tests.formats.fairseq.states import VARIANTS, difference
+from tests.support import fairseq_files
+from tests.support.fairseq_files import Build
+from tests.support.fairseq_variants import VARIANTS, difference
 
 ELEMENTWISE = [
     name
@@ -35,8 +35,9 @@ def read(path: Path) -> FairseqCheckpoint:
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_moments_have_the_names_of_fairseqs_parameters(build: Build, name: str) -> None:
     path = build(**VARIANTS[name])
-    state = builders.load(path)["last_optimizer_state"]["state"]
-    shapes = {own: tuple(shape) for own, shape in json.loads((path.parent / builders.PARAMETERS).read_text()).items()}
+    state = fairseq_files.load(path)["last_optimizer_state"]["state"]
+    stored = json.loads((path.parent / fairseq_files.PARAMETERS).read_text())
+    shapes = {own: tuple(shape) for own, shape in stored.items()}
     moments = MOMENTS.get(name, ["exp_avg", "exp_avg_sq"])
     tensors = read(path).optimizer.tensors
     assert sorted(tensors) == sorted(f"optimizer/{moment}/{own}" for moment in moments for own in shapes)
@@ -63,7 +64,8 @@ def test_moments_are_cut_like_their_parameters(build: Build, tmp_path: Path, nam
     assert cut.optimizer.tensors
     for moment, tensor in cut.optimizer.tensors.items():
         assert torch.equal(tensor, cut.model_tensors[moment.split("/")[2]].to(tensor.dtype))
-    before, after = (builders.load(path)["last_optimizer_state"] for path in (checkpoint.path, tmp_path / "cut.pt"))
+    paths = checkpoint.path, tmp_path / "cut.pt"
+    before, after = (fairseq_files.load(path)["last_optimizer_state"] for path in paths)
     assert difference(before["param_groups"], after["param_groups"]) == ""
     assert before.get("loss_scale") == after.get("loss_scale")
     assert [entry.get("step") for entry in before["state"].values()] == [e.get("step") for e in after["state"].values()]
@@ -73,7 +75,7 @@ def test_averages_are_cut_like_the_weights(build: Build, tmp_path: Path) -> None
     checkpoint = read(build(**VARIANTS["moving average in fp32"]))
     plan = Plan.removing(checkpoint.base, [HeadId.parse("encoder.0.1"), HeadId.parse("cross.1.3")])
     slim.apply(plan, checkpoint).save(tmp_path / "cut.pt")
-    state, before = builders.load(tmp_path / "cut.pt"), builders.load(checkpoint.path)
+    state, before = fairseq_files.load(tmp_path / "cut.pt"), fairseq_files.load(checkpoint.path)
     name = "encoder.layers.0.self_attn.v_proj.weight"
     kept = [*range(4), *range(8, 16)]
     for average in ("ema", "ema_fp32_params"):
@@ -83,7 +85,7 @@ def test_averages_are_cut_like_the_weights(build: Build, tmp_path: Path) -> None
 
 
 def test_amsgrad_is_cut_too(tiny: Path, tmp_path: Path) -> None:
-    state = builders.load(tiny)
+    state = fairseq_files.load(tiny)
     for entry in state["last_optimizer_state"]["state"].values():
         entry["max_exp_avg_sq"] = entry["exp_avg_sq"].clone()
     torch.save(state, tmp_path / "amsgrad.pt")
@@ -98,7 +100,7 @@ def test_a_state_that_cannot_be_cut_is_kept_until_heads_go(build: Build, tmp_pat
     checkpoint = read(path)
     plan = Plan.removing(checkpoint.base, [HeadId.parse("encoder.0.1")])
     slim.apply(plan, checkpoint, mode="masked").save(tmp_path / "masked.pt")
-    before, after = builders.load(path), builders.load(tmp_path / "masked.pt")
+    before, after = fairseq_files.load(path), fairseq_files.load(tmp_path / "masked.pt")
     assert difference(before["last_optimizer_state"], after["last_optimizer_state"]) == ""
     with pytest.raises(CheckpointError) as caught:
         slim.apply(plan, checkpoint)
@@ -107,12 +109,12 @@ def test_a_state_that_cannot_be_cut_is_kept_until_heads_go(build: Build, tmp_pat
         "leave it out with --drop-optimizer"
     )
     slim.apply(plan, checkpoint.without_optimizer()).save(tmp_path / "cut.pt")
-    assert "last_optimizer_state" not in builders.load(tmp_path / "cut.pt")
+    assert "last_optimizer_state" not in fairseq_files.load(tmp_path / "cut.pt")
 
 
 @pytest.mark.parametrize("damage", ["composite", "two groups", "sharded", "one parameter short"])
 def test_states_of_other_optimizers_are_not_cut(tiny: Path, tmp_path: Path, damage: str) -> None:
-    state = builders.load(tiny)
+    state = fairseq_files.load(tiny)
     optimizer = state["last_optimizer_state"]
     if damage == "composite":
         state["last_optimizer_state"] = {"encoder": optimizer}
@@ -133,7 +135,7 @@ def test_states_of_other_optimizers_are_not_cut(tiny: Path, tmp_path: Path, dama
 
 @pytest.mark.parametrize("frozen", ["decoder layers", "encoder layers", "tables", "encoder"])
 def test_moments_of_a_model_whose_parts_were_frozen(build: Build, tmp_path: Path, frozen: str) -> None:
-    state = builders.load(build(updates=2, joined=False))
+    state = fairseq_files.load(build(updates=2, joined=False))
     names = list(read(build(updates=2, joined=False)).parameters)
     tables = {name for name in names if "embed_tokens" in name}
     parts = {
@@ -154,7 +156,7 @@ def test_moments_of_a_model_whose_parts_were_frozen(build: Build, tmp_path: Path
 
 @pytest.mark.parametrize("place", ["history", "top level"])
 def test_states_where_early_versions_put_them(tiny: Path, tmp_path: Path, place: str) -> None:
-    state = builders.load(tiny)
+    state = fairseq_files.load(tiny)
     moved = state.pop("last_optimizer_state")
     (state["optimizer_history"][-1] if place == "history" else state)["optimizer"] = moved
     torch.save(state, tmp_path / "early.pt")
@@ -163,6 +165,6 @@ def test_states_where_early_versions_put_them(tiny: Path, tmp_path: Path, place:
     with pytest.raises(CheckpointError, match="of an early version"):
         slim.apply(plan, checkpoint)
     slim.apply(plan, checkpoint.without_optimizer()).save(tmp_path / "cut.pt")
-    after = builders.load(tmp_path / "cut.pt")
+    after = fairseq_files.load(tmp_path / "cut.pt")
     assert not after.get("optimizer")
     assert "optimizer" not in after["optimizer_history"][-1]

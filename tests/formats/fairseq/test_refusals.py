@@ -17,8 +17,8 @@ import torch
 from nmtprune.errors import CheckpointError
 from nmtprune.formats import load
 from nmtprune.formats.fairseq import FairseqCheckpoint
-from tests import builders
-from tests.conftest import Build
+from tests.support import fairseq_files
+from tests.support.fairseq_files import Build
 
 State = dict[str, Any]
 WROTE = "; fairseq's checkpoints hold the settings too: name the file that fairseq-train wrote"
@@ -38,7 +38,7 @@ def message(path: Path) -> str:
 
 
 def saved(path: Path, tiny: Path, change: Callable[[State], Any]) -> Path:
-    state = builders.load(tiny)
+    state = fairseq_files.load(tiny)
     change(state)
     torch.save(state, path)
     return path
@@ -134,7 +134,7 @@ def test_flipped_bits_are_found(build: Build, tmp_path: Path) -> None:
 
 def test_a_wrong_checksum_is_named(tiny: Path, tmp_path: Path) -> None:
     raw = bytearray(tiny.read_bytes())
-    weights = builders.load(tiny)["model"]["encoder.layers.0.fc1.weight"].numpy().tobytes()
+    weights = fairseq_files.load(tiny)["model"]["encoder.layers.0.fc1.weight"].numpy().tobytes()
     raw[raw.index(weights) + 5] ^= 1
     (tmp_path / "flipped.pt").write_bytes(raw)
     text = message(tmp_path / "flipped.pt")
@@ -145,7 +145,7 @@ def test_a_wrong_checksum_is_named(tiny: Path, tmp_path: Path) -> None:
 def test_a_file_without_checksums_loads(tiny: Path, tmp_path: Path) -> None:
     torch.serialization.set_crc32_options(False)
     try:
-        torch.save(builders.load(tiny), tmp_path / "unchecked.pt")
+        torch.save(fairseq_files.load(tiny), tmp_path / "unchecked.pt")
     finally:
         torch.serialization.set_crc32_options(True)
     assert load(tmp_path / "unchecked.pt").sha256 == load(tiny).sha256
@@ -188,7 +188,7 @@ def payloads(mark: Path) -> dict[str, Payload]:
 def test_code_in_a_file_does_not_run(tiny: Path, tmp_path: Path, name: str, place: str) -> None:
     mark = tmp_path / "ran"
     payload = payloads(mark)[name]
-    state = builders.load(tiny)
+    state = fairseq_files.load(tiny)
     if place == "top":
         state["payload"] = payload
     elif place == "setting":
@@ -390,7 +390,7 @@ def test_shared_tables_that_hold_nan_are_equal(tiny: Path, tmp_path: Path) -> No
 
     path = saved(tmp_path / "nan.pt", tiny, poison)
     assert FairseqCheckpoint.load(path).architecture.count() == 24
-    builders.store_as(path, path, cloned=True)
+    fairseq_files.store_as(path, path, cloned=True)
     assert FairseqCheckpoint.load(path).architecture.count() == 24
 
 
@@ -406,8 +406,8 @@ def test_settings_that_contain_themselves_and_code(tiny: Path, tmp_path: Path) -
 
 
 def test_settings_nested_too_deeply(tiny: Path, tmp_path: Path) -> None:
-    path = builders.store_as(tiny, tmp_path / "deep.pt", cfg="omegaconf")
-    state = builders.load(path)
+    path = fairseq_files.store_as(tiny, tmp_path / "deep.pt", cfg="omegaconf")
+    state = fairseq_files.load(path)
     task = state["cfg"]["task"]
     task._content["loop"] = task
     torch.save(state, path)

@@ -18,10 +18,9 @@ from nmtprune.model.search import MarianSearchOptions
 from nmtprune.plan import Plan
 from nmtprune.profile import ModelProfile
 from nmtprune.scores import Scores
-from tests.cli.running import nmtprune, refused
-from tests.formats.marian.test_checkpoint import VARIANTS, random_plan
-from tests.marian_builders import marian_arrays, marian_model, write
-from tests.marian_program import marian_scores, random_texts, vocabulary_file
+from tests.support.cli import nmtprune, refused
+from tests.support.marian_files import VARIANTS, marian_arrays, marian_model, random_plan, write
+from tests.support.marian_program import marian_scores, random_texts, vocabulary_file
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

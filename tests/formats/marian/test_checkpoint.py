@@ -3,7 +3,6 @@
 import json
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,43 +18,8 @@ from nmtprune.evaluate.verify import verify
 from nmtprune.formats import load
 from nmtprune.formats.marian import MarianCheckpoint, archive
 from nmtprune.plan import Plan
-from tests.cli.running import nmtprune, refused
-from tests.marian_builders import marian_arrays, marian_model, write
-
-SSRU = {
-    "transformer_decoder_autoreg": "rnn",
-    "dec_cell": "ssru",
-    "transformer_tied_layers": [1, 1],
-    "tied_embeddings_all": False,
-    "tied_embeddings": True,
-}
-VARIANTS: dict[str, dict[str, Any]] = {
-    "post-norm, all tied": {},
-    "pre-norm with norms at both ends": {
-        "transformer_preprocess": "n",
-        "transformer_postprocess": "da",
-        "transformer_postprocess_emb": "nd",
-        "transformer_postprocess_top": "n",
-    },
-    "untied": {"tied_embeddings_all": False, "transformer_ffn_activation": "relu"},
-    "target table tied to the output": {"tied_embeddings_all": False, "tied_embeddings": True},
-    "uneven depths and widths": {"enc_depth": 3, "dec_depth": 1, "transformer_decoder_dim_ffn": 20},
-    "tied decoder layers": {"dec_depth": 3, "transformer_tied_layers": [1, 1, 3]},
-    "SSRU decoder of tied layers": SSRU,
-    "pre-norm SSRU decoder": {
-        **SSRU,
-        "transformer_tied_layers": [],
-        "transformer_preprocess": "n",
-        "transformer_postprocess": "da",
-    },
-}
-
-
-def random_plan(checkpoint: MarianCheckpoint, seed: int, share: float) -> Plan:
-    """A plan that removes about a share of all heads."""
-    rng = np.random.default_rng(seed)
-    heads = checkpoint.architecture.head_ids()
-    return Plan.removing(checkpoint.base, [head for head in heads if rng.random() < share])
+from tests.support.cli import nmtprune, refused
+from tests.support.marian_files import SSRU, VARIANTS, marian_arrays, marian_model, random_plan, write
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -18,8 +18,10 @@ from nmtprune.errors import CheckpointError
 from nmtprune.formats.marian import MarianCheckpoint, archive
 from nmtprune.formats.marian.option_lists import HEAD_DIM, HEAD_LISTS, OF_COMMANDS, REFUSED, SUPPORTED, WITHOUT_EFFECT
 from nmtprune.formats.marian.options import ENTRY, parse
-from tests.cli.running import refused
-from tests.formats.marian.trained import (
+from tests.support.cli import refused
+from tests.support.marian_files import marian_arrays, write
+from tests.support.marian_forks import run
+from tests.support.marian_trained import (
     BASE,
     MODELS,
     QUICK,
@@ -33,8 +35,6 @@ from tests.formats.marian.trained import (
     with_options,
     with_text,
 )
-from tests.marian_builders import marian_arrays, write
-from tests.marian_forks import run
 
 TIE = 1e-4
 """Scores that are no farther apart leave it to rounding which text comes first."""

@@ -15,9 +15,9 @@ from nmtprune.engines import EngineSettings, Kept, open_engine
 from nmtprune.formats.marian import MarianCheckpoint, archive
 from nmtprune.plan import Plan
 from nmtprune.scores import Scores
-from tests.cli.running import nmtprune, refused
-from tests.formats.marian.trained import SEARCH, Texts, Verdict, judge, train, with_options
-from tests.marian_builders import write
+from tests.support.cli import nmtprune, refused
+from tests.support.marian_files import write
+from tests.support.marian_trained import SEARCH, Texts, Verdict, judge, train, with_options
 
 OPTIONS = ("--beam", SEARCH.beam, "--normalize", SEARCH.normalize, "--max-length-factor", SEARCH.max_length_factor)
 

@@ -17,9 +17,8 @@ from nmtprune.engines.base import EngineSettings, Kept
 from nmtprune.engines.native import NativeEngine
 from nmtprune.formats.marian import MarianCheckpoint
 from nmtprune.model.search import MarianSearchOptions
-from tests.formats.marian.test_checkpoint import VARIANTS, random_plan
-from tests.marian_builders import marian_arrays, marian_model, write
-from tests.marian_program import marian_translations, random_texts, vocabulary_file
+from tests.support.marian_files import VARIANTS, marian_arrays, marian_model, random_plan, write
+from tests.support.marian_program import marian_translations, random_texts, vocabulary_file
 
 PRE_NORM, LATE = "pre-norm with norms at both ends", "late tied layer"
 TIED_LATE = {"dec_depth": 3, "transformer_tied_layers": [1, 1, 2]}

@@ -15,8 +15,8 @@ from nmtprune.model.search import branches as branches_module
 from nmtprune.model.search.ablation import Ablation
 from nmtprune.model.search.passes import HeadMasks
 from nmtprune.model.search.shortlist import Screen
-from tests.conftest import Build
-from tests.model.search import support
+from tests.support import searches
+from tests.support.fairseq_files import Build
 
 CHOSEN = [
     "post-norm, separate embeddings",
@@ -42,17 +42,17 @@ def _systems(model: Transformer) -> list[HeadMasks]:
     systems: list[HeadMasks] = [{}]
     for module in model.architecture:
         for head in range(module.heads):
-            systems.append(support.mask(model, str(module.id), head))
-            systems.append(support.mask(model, str(module.id), *(set(range(module.heads)) - {head})))
-        systems.append(support.mask(model, str(module.id), *range(module.heads)))
-        systems.append(support.mask(model, str(module.id)))
-    return [*systems, *(support.random_masks(model, seed) for seed in (1, 2))]
+            systems.append(searches.mask(model, str(module.id), head))
+            systems.append(searches.mask(model, str(module.id), *(set(range(module.heads)) - {head})))
+        systems.append(searches.mask(model, str(module.id), *range(module.heads)))
+        systems.append(searches.mask(model, str(module.id)))
+    return [*systems, *(searches.random_masks(model, seed) for seed in (1, 2))]
 
 
-def _found(search: Ablation, source: Tensor, systems: Sequence[HeadMasks]) -> list[support.Texts]:
+def _found(search: Ablation, source: Tensor, systems: Sequence[HeadMasks]) -> list[searches.Texts]:
     """Translations of a batch under each system, from its record."""
-    chunks = search.record(source, support.lengths(source), range(len(source)))
-    found: list[support.Texts] = [[(-7,)] * len(source) for _ in systems]
+    chunks = search.record(source, searches.lengths(source), range(len(source)))
+    found: list[searches.Texts] = [[(-7,)] * len(source) for _ in systems]
     for system, positions, texts in search.translations(chunks, systems):
         for place, text in zip(positions, texts, strict=True):
             found[system][place] = text
@@ -62,10 +62,10 @@ def _found(search: Ablation, source: Tensor, systems: Sequence[HeadMasks]) -> li
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("variant", CHOSEN)
 def test_masked_searches_are_searches_from_scratch(build: Build, variant: str, options: SearchOptions) -> None:
-    model = support.model_of(support.checkpoint(build, variant, trained=False))
-    source, systems = support.batch(model.words[0]), _systems(model)
-    found = _found(Ablation(model, options, support.SYMBOLS), source, systems)
-    expected = [support.best(model, source, options, masks) for masks in systems]
+    model = searches.model_of(searches.checkpoint(build, variant, trained=False))
+    source, systems = searches.batch(model.words[0]), _systems(model)
+    found = _found(Ablation(model, options, searches.SYMBOLS), source, systems)
+    expected = [searches.best(model, source, options, masks) for masks in systems]
     assert found == expected
     assert len({tuple(texts) for texts in expected}) > 3
 
@@ -73,21 +73,21 @@ def test_masked_searches_are_searches_from_scratch(build: Build, variant: str, o
 @pytest.mark.parametrize("beam", [1, 3])
 def test_pieces_do_not_matter(build: Build, beam: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small chunks, and branches that cannot wait for each other, give the same."""
-    model = support.model_of(support.checkpoint(build, "pre-norm, all embeddings shared", trained=False))
-    source, systems, options = support.batch(model.words[0]), _systems(model), SearchOptions(beam=beam, max_len_b=12)
-    expected = _found(Ablation(model, options, support.SYMBOLS), source, systems)
+    model = searches.model_of(searches.checkpoint(build, "pre-norm, all embeddings shared", trained=False))
+    source, systems, options = searches.batch(model.words[0]), _systems(model), SearchOptions(beam=beam, max_len_b=12)
+    expected = _found(Ablation(model, options, searches.SYMBOLS), source, systems)
     monkeypatch.setattr(ablation_module, "CHUNK_BYTES", 1)
     monkeypatch.setattr(branches_module, "WAITING_BYTES", 1)
-    search = Ablation(model, options, support.SYMBOLS)
-    assert len(search.record(source, support.lengths(source), range(len(source)))) == len(source)
+    search = Ablation(model, options, searches.SYMBOLS)
+    assert len(search.record(source, searches.lengths(source), range(len(source)))) == len(source)
     assert _found(search, source, systems) == expected
 
 
 @pytest.fixture
 def wide(build: Build) -> Iterator[tuple[Transformer, Path]]:
     """A model with enough words for shortlists: those of a tiny one with 600 rows of random embeddings."""
-    path = support.checkpoint(build, "pre-norm, all embeddings shared", trained=False)
-    state = support.stored(path)
+    path = searches.checkpoint(build, "pre-norm, all embeddings shared", trained=False)
+    state = searches.stored(path)
     table = next(name for name in state["model"] if name.endswith("embed_tokens.weight"))
     width = state["model"][table].shape[1]
     rows = torch.randn(600, width, generator=torch.Generator().manual_seed(5)) * 0.4
@@ -95,21 +95,21 @@ def wide(build: Build) -> Iterator[tuple[Transformer, Path]]:
         if name in state["model"]:
             state["model"][name] = rows
     copy = path.with_name("wide.pt")
-    yield support.model_of(support.saved(state, copy)), copy
+    yield searches.model_of(searches.saved(state, copy)), copy
 
 
 @pytest.mark.parametrize("options", [OPTIONS[name] for name in ("greedy", "greedy, unknown words", "beam 4")])
 def test_shortlists_change_nothing(wide: tuple[Transformer, Path], options: SearchOptions) -> None:
     model, _ = wide
-    source = support.batch(model.words[0], (7, 3, 9, 5, 4, 8, 2, 6))
-    search = Ablation(model, options, support.SYMBOLS)
+    source = searches.batch(model.words[0], (7, 3, 9, 5, 4, 8, 2, 6))
+    search = Ablation(model, options, searches.SYMBOLS)
     systems = [
-        support.mask(model, str(module.id), head) for module in model.architecture for head in range(module.heads)
+        searches.mask(model, str(module.id), head) for module in model.architecture for head in range(module.heads)
     ]
     with mock.patch.object(Screen, "candidates", autospec=True, side_effect=Screen.candidates) as used:
         found = _found(search, source, systems)
     assert used.call_count
-    assert found == [support.best(model, source, options, masks) for masks in systems]
+    assert found == [searches.best(model, source, options, masks) for masks in systems]
 
 
 def test_a_text_that_repeats_itself_is_guessed() -> None:
@@ -121,9 +121,9 @@ def test_a_text_that_repeats_itself_is_guessed() -> None:
 @pytest.mark.parametrize("rows", [0, 1000], ids=["word by word", "with guesses"])
 def test_guesses_change_nothing(build: Build, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(branches_module, "_GUESSING_ROWS", rows)
-    model = support.model_of(support.checkpoint(build, "post-norm, separate embeddings", trained=False))
+    model = searches.model_of(searches.checkpoint(build, "post-norm, separate embeddings", trained=False))
     options = SearchOptions(beam=1, max_len_b=40)
-    source, systems = support.batch(model.words[0]), _systems(model)
-    found = _found(Ablation(model, options, support.SYMBOLS), source, systems)
-    assert found == [support.best(model, source, options, masks) for masks in systems]
+    source, systems = searches.batch(model.words[0]), _systems(model)
+    found = _found(Ablation(model, options, searches.SYMBOLS), source, systems)
+    assert found == [searches.best(model, source, options, masks) for masks in systems]
     assert any(len(text) > 30 for texts in found for text in texts)

@@ -3,13 +3,13 @@
 import torch
 
 from nmtprune.model.search.sources import Memories, Sources
-from tests.conftest import Build
-from tests.model.search import support
+from tests.support import searches
+from tests.support.fairseq_files import Build
 
 
 def test_as_many_searches_as_sentences_may_share_one(build: Build) -> None:
-    model = support.model_of(support.checkpoint(build, "post-norm, separate embeddings", trained=False))
-    source = support.batch(model.words[0], (7, 4))
+    model = searches.model_of(searches.checkpoint(build, "post-norm, separate embeddings", trained=False))
+    source = searches.batch(model.words[0], (7, 4))
     memory = model.remember(model.encode(source))
     found, groups = Sources(Memories((memory,), 2)).of(torch.tensor([0, 1]), torch.tensor([0, 0]))
     assert groups.owner.tolist() == [0, 1]

@@ -11,8 +11,8 @@ from nmtprune.errors import UsageError
 from nmtprune.formats import load
 from nmtprune.model.search import SearchOptions, translate
 from nmtprune.plan import Plan
-from tests.conftest import Build
-from tests.model.search import support
+from tests.support import searches
+from tests.support.fairseq_files import Build
 
 CHOSEN = [
     "post-norm, separate embeddings",
@@ -39,56 +39,56 @@ OPTIONS = {
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("variant", CHOSEN)
 def test_search_is_fairseqs(build: Build, variant: str, options: SearchOptions) -> None:
-    path = support.checkpoint(build, variant, trained=False)
-    model = support.model_of(path)
-    source = support.batch(model.words[0])
-    support.assert_same(
-        translate(model, source, support.lengths(source), options, support.SYMBOLS),
-        support.fairseq_search(path, source, options),
+    path = searches.checkpoint(build, variant, trained=False)
+    model = searches.model_of(path)
+    source = searches.batch(model.words[0])
+    searches.assert_same(
+        translate(model, source, searches.lengths(source), options, searches.SYMBOLS),
+        searches.fairseq_search(path, source, options),
     )
 
 
 @pytest.mark.parametrize("beam", [1, 3])
 def test_limits_of_length_are_fairseqs(build: Build, beam: int) -> None:
     """Those of sentences that fairseq gets one by one; with the flag those of its batch."""
-    path = support.checkpoint(build, "post-norm, separate embeddings", trained=False)
-    model, options = support.model_of(path), SearchOptions(beam=beam, max_len_a=1.2, max_len_b=1)
-    source = support.batch(model.words[0])
-    found = translate(model, source, support.lengths(source), options, support.SYMBOLS)
-    one_by_one = [support.fairseq_search(path, sentence, options)[0] for sentence in support.alone(source)]
-    support.assert_same(found, one_by_one)
+    path = searches.checkpoint(build, "post-norm, separate embeddings", trained=False)
+    model, options = searches.model_of(path), SearchOptions(beam=beam, max_len_a=1.2, max_len_b=1)
+    source = searches.batch(model.words[0])
+    found = translate(model, source, searches.lengths(source), options, searches.SYMBOLS)
+    one_by_one = [searches.fairseq_search(path, sentence, options)[0] for sentence in searches.alone(source)]
+    searches.assert_same(found, one_by_one)
     assert {len(own[0].tokens) for own in found} > {3, 12}  # sentences of 1 and of 9 tokens
     by_batch = replace(options, fairseq_batch_length_limit=True)
-    together = translate(model, source, support.lengths(source), by_batch, support.SYMBOLS)
-    support.assert_same(together, support.fairseq_search(path, source, options))
+    together = translate(model, source, searches.lengths(source), by_batch, searches.SYMBOLS)
+    searches.assert_same(together, searches.fairseq_search(path, source, options))
     assert [own[0].tokens for own in together] != [own[0].tokens for own in found]
 
 
 def test_trained_models_translate_alike(build: Build) -> None:
-    path = support.checkpoint(build, "pre-norm, all embeddings shared")
-    model, options = support.model_of(path), SearchOptions(beam=5, max_len_b=20)
-    source = support.batch(model.words[0], (9, 8, 7, 6, 5, 4, 3, 2, 1))
-    found = translate(model, source, support.lengths(source), options, support.SYMBOLS)
-    support.assert_same(found, support.fairseq_search(path, source, options))
+    path = searches.checkpoint(build, "pre-norm, all embeddings shared")
+    model, options = searches.model_of(path), SearchOptions(beam=5, max_len_b=20)
+    source = searches.batch(model.words[0], (9, 8, 7, 6, 5, 4, 3, 2, 1))
+    found = translate(model, source, searches.lengths(source), options, searches.SYMBOLS)
+    searches.assert_same(found, searches.fairseq_search(path, source, options))
     assert len({own[0].tokens for own in found}) > 3
 
 
 @pytest.mark.parametrize("beam", [1, 4])
 @pytest.mark.parametrize("variant", ["post-norm, separate embeddings", "pre-norm, all embeddings shared"])
 def test_masks_are_those_of_the_masked_checkpoint(build: Build, variant: str, beam: int, tmp_path: Path) -> None:
-    path = support.checkpoint(build, variant, trained=False)
+    path = searches.checkpoint(build, variant, trained=False)
     base, options = load(path), SearchOptions(beam=beam, max_len_b=12)
     removed = [HeadId.parse(name) for name in ("encoder.0.1", "encoder.1.3", "decoder.0.0", "cross.1.0", "cross.1.2")]
     masked = tmp_path / "masked.pt"
     slim.apply(Plan.removing(base.base, removed), base, "masked").save(masked)
-    model = support.model_of(path)
+    model = searches.model_of(path)
     masks = {
-        module: support.mask(model, str(module), *(head.head for head in removed if head.module == module))[module]
+        module: searches.mask(model, str(module), *(head.head for head in removed if head.module == module))[module]
         for module in {head.module for head in removed}
     }
-    source = support.batch(model.words[0])
-    expected = support.fairseq_search(masked, source, options, path.parent / "data-bin")
-    support.assert_same(translate(model, source, support.lengths(source), options, support.SYMBOLS, masks), expected)
+    source = searches.batch(model.words[0])
+    expected = searches.fairseq_search(masked, source, options, path.parent / "data-bin")
+    searches.assert_same(translate(model, source, searches.lengths(source), options, searches.SYMBOLS, masks), expected)
 
 
 @pytest.mark.parametrize(
@@ -114,21 +114,21 @@ def test_impossible_options(values: dict[str, float], message: str) -> None:
 
 
 def test_a_minimum_above_the_maximum(build: Build) -> None:
-    model = support.model_of(support.checkpoint(build, "pre-norm, all embeddings shared", trained=False))
-    source = support.batch(model.words[0])
+    model = searches.model_of(searches.checkpoint(build, "pre-norm, all embeddings shared", trained=False))
+    source = searches.batch(model.words[0])
     with pytest.raises(UsageError, match=r"--min-len 9 is more than the 5 tokens that a translation may have"):
-        translate(model, source, support.lengths(source), SearchOptions(max_len_b=5, min_len=9), support.SYMBOLS)
+        translate(model, source, searches.lengths(source), SearchOptions(max_len_b=5, min_len=9), searches.SYMBOLS)
 
 
 def test_a_minimum_above_the_maximum_of_a_short_sentence(build: Build) -> None:
     """Refused as fairseq refuses the sentence alone, whatever shares its batch."""
-    path = support.checkpoint(build, "pre-norm, all embeddings shared", trained=False)
-    model, options = support.model_of(path), SearchOptions(max_len_a=1, max_len_b=0, min_len=4)
-    source = support.batch(model.words[0])
+    path = searches.checkpoint(build, "pre-norm, all embeddings shared", trained=False)
+    model, options = searches.model_of(path), SearchOptions(max_len_a=1, max_len_b=0, min_len=4)
+    source = searches.batch(model.words[0])
     refusal = r"--min-len 4 is more than the 3 tokens that a translation of 3 source tokens may have"
     with pytest.raises(UsageError, match=refusal):
-        translate(model, source, support.lengths(source), options, support.SYMBOLS)
+        translate(model, source, searches.lengths(source), options, searches.SYMBOLS)
     with pytest.raises(AssertionError, match="min_len cannot be larger than max_len"):
-        support.fairseq_search(path, support.alone(source)[1], options)
+        searches.fairseq_search(path, searches.alone(source)[1], options)
     by_batch = replace(options, fairseq_batch_length_limit=True)
-    assert translate(model, source, support.lengths(source), by_batch, support.SYMBOLS)
+    assert translate(model, source, searches.lengths(source), by_batch, searches.SYMBOLS)

@@ -24,7 +24,7 @@ from nmtprune.runs.lottery.loop import LotteryResult, lottery
 from nmtprune.runs.meters import confidence_meter
 from nmtprune.runs.progress import Silent
 from nmtprune.scores import Scores
-from tests.runs.lottery.runs import FAST, content, lottery_run
+from tests.support.runs import FAST, content, lottery_run
 
 CONVERGES = {"converge": True, "converge_updates": 9, "controls": ("random", "reinit")}
 
@@ -154,7 +154,7 @@ import sys
 from pathlib import Path
 from nmtprune.runs.lottery.loop import lottery
 from nmtprune.runs.progress import Silent
-from tests.runs.lottery import runs
+from tests.support import runs
 lottery(runs.lottery_run(Path(sys.argv[1]), Path(sys.argv[2]), resume=True, **eval(sys.argv[3])), Silent())
 """
 
@@ -258,7 +258,7 @@ from nmtprune.runs import training_bar
 from nmtprune.runs.lottery.loop import lottery
 from nmtprune.runs.progress import Silent
 from nmtprune.runs.state import State
-from tests.runs.lottery import runs
+from tests.support import runs
 
 def die_at(owner, name, after):
     own = getattr(owner, name)

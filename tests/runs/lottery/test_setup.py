@@ -13,8 +13,8 @@ from nmtprune.errors import BudgetError, CheckpointError, DataError, NmtpruneErr
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.runs.lottery.setup import prepare
 from nmtprune.runs.lottery.trainings import iteration, order_seed
-from tests.conftest import Build
-from tests.runs.lottery.runs import FAST, lottery_run
+from tests.support.fairseq_files import Build
+from tests.support.runs import FAST, lottery_run
 
 SCRATCH = (*FAST, "--arch", "transformer", "--optimizer", "adam", "--lr", "0.1")
 

@@ -1,8 +1,9 @@
-"""Subword models of two small languages, learnt in code."""
+"""Subword models of two small languages, and the kinds of SentencePiece vocabularies, learnt in code."""
 
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 ENGLISH = [
     "a man in an orange hat is staring at something", "two dogs are running through the grass",
@@ -20,6 +21,32 @@ GERMAN = [
     "zwei männer mit orangefarbenen hüten tanzen", "ein kleiner hund läuft zum strand",
     "einige leute starren ein rotes gebäude an", "die kinder stehen im gras",
 ]  # fmt: skip
+
+TEXT = [
+    "the quick brown fox jumps over the lazy dog 12 times",
+    "die Würde des Menschen ist unantastbar, sagt man 345 Mal",
+    "well-known façade of naïve coöperation (really) & more...",
+]
+_MARIAN = {"bos_id": -1, "eos_id": 0, "unk_id": 1, "hard_vocab_limit": False}
+
+KINDS: dict[str, dict[str, Any]] = {
+    "byte fallback": {"byte_fallback": True, "character_coverage": 0.98, "vocab_size": 330},
+    "unigram": {"vocab_size": 75},
+    "bpe with byte fallback, digits apart": {
+        "model_type": "bpe", "vocab_size": 335, "byte_fallback": True, "split_digits": True},
+    "characters": {"model_type": "char", "vocab_size": 60},
+    "words": {"model_type": "word", "vocab_size": 25},
+    "symbols of the user": {
+        "vocab_size": 80, "user_defined_symbols": [">>deu<<", "<sep>"], "control_symbols": ["<ctrl>"]},
+    "identity": {"vocab_size": 75, "normalization_rule_name": "identity", "remove_extra_whitespaces": False},
+    "no blank in front": {"vocab_size": 75, "add_dummy_prefix": False},
+    "blanks behind": {"vocab_size": 75, "treat_whitespace_as_suffix": True},
+    "blanks as they are": {"model_type": "bpe", "vocab_size": 75, "split_by_whitespace": False},
+    "lower case, another unknown word": {
+        "vocab_size": 75, "normalization_rule_name": "nmt_nfkc_cf", "unk_surface": " ?? "},
+    "other names and ids": {"vocab_size": 75, "bos_id": 1, "eos_id": 2, "unk_id": 0, "pad_id": 3, "eos_piece": "<end>",
+                            "unk_piece": "<other>"},
+}  # fmt: skip
 
 
 def sentencepiece_model(
@@ -65,4 +92,17 @@ def subwords(codes: Path, lines: Iterable[str]) -> list[str]:
 def written(path: Path, lines: Iterable[str]) -> Path:
     """A text file."""
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def sentencepiece_vocabulary(folder: Path, **options: Any) -> Path:
+    """A SentencePiece vocabulary as Marian takes one, made of TEXT."""
+    import sentencepiece
+
+    stream = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT * 4), model_writer=stream, minloglevel=2, num_threads=1, **{**_MARIAN, **options}
+    )
+    path = folder / "vocab.spm"
+    path.write_bytes(stream.getvalue())
     return path

@@ -19,9 +19,9 @@ from nmtprune.formats.base import Checkpoint
 from nmtprune.model import Transformer
 from nmtprune.plan import Plan
 from nmtprune.slim import apply
-from tests.conftest import Build
-from tests.model.support import PRE_NORM, SHARED, randomized
-from tests.reference.importance import Pair
+from tests.support.fairseq_files import Build
+from tests.support.networks import PRE_NORM, SHARED, randomized
+from tests.support.oracles.measures import Pair
 
 # Sinusoids are computed in single precision, in steps that the reference takes otherwise: learned positions are exact.
 LEARNED = {"encoder_learned_pos": True, "decoder_learned_pos": True}

@@ -17,9 +17,9 @@ from nmtprune.formats import load
 from nmtprune.model import Transformer
 from nmtprune.model.search import Hypothesis, SearchOptions, Symbols, translate
 from nmtprune.model.search.passes import HeadMasks
-from tests import builders
-from tests.conftest import Build
-from tests.model.support import VARIANTS, randomized
+from tests.support import fairseq_files
+from tests.support.fairseq_files import Build
+from tests.support.networks import VARIANTS, randomized
 
 SYMBOLS = Symbols(pad=1, eos=2, unk=3)
 TRAINED = 40
@@ -134,4 +134,4 @@ def saved(state: dict[str, Any], path: Path) -> Path:
 
 def stored(path: Path) -> dict[str, Any]:
     """Everything in a checkpoint."""
-    return builders.load(path)
+    return fairseq_files.load(path)

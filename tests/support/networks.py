@@ -14,7 +14,7 @@ from nmtprune.architecture import Architecture, AttentionModule, ModuleId
 from nmtprune.formats.fairseq.architectures import complete
 from nmtprune.formats.fairseq.network import describe, native_tensors
 from nmtprune.model import Transformer
-from tests import builders
+from tests.support import fairseq_files
 
 PRE_NORM = {"encoder_normalize_before": True, "decoder_normalize_before": True}
 SHARED = {"share_all_embeddings": True}
@@ -69,14 +69,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
         **ADAPTIVE_LM, "decoder_input_dim": 24, "decoder_output_dim": 20,
     },
 }  # fmt: skip
-"""Options of `builders.fairseq_checkpoint` for everything that the native model supports."""
+"""Options of `fairseq_files.fairseq_checkpoint` for everything that the native model supports."""
 
 
 def randomized(path: Path, seed: int = 1) -> Path:
     """A copy of a checkpoint, beside it, whose biases and norms are no longer the zeros and ones that they begin as."""
     copy = path.with_name(f"randomized-{seed}.pt")
     if not copy.exists():
-        state = builders.load(path)
+        state = fairseq_files.load(path)
         generator = torch.Generator().manual_seed(seed)
         done: dict[int, Tensor] = {}
         for name, tensor in state["model"].items():
@@ -112,7 +112,7 @@ def architecture(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Archit
 
 def settings_of(path: Path) -> dict[str, Any]:
     """The model's settings in a checkpoint, completed."""
-    state = builders.load(path)
+    state = fairseq_files.load(path)
     holder = state["cfg"]["model"] if state.get("cfg") is not None else state["args"]
     given = holder if isinstance(holder, dict) else dict(getattr(holder, "_content", None) or vars(holder))
     given = {name: getattr(value, "_val", value) for name, value in given.items()}
@@ -122,7 +122,7 @@ def settings_of(path: Path) -> dict[str, Any]:
 @cache
 def native_model(path: Path, dtype: torch.dtype | None = None) -> Transformer:
     """The native model of a checkpoint."""
-    return native_of(settings_of(path), builders.load(path)["model"], dtype)
+    return native_of(settings_of(path), fairseq_files.load(path)["model"], dtype)
 
 
 def native_of(settings: dict[str, Any], tensors: dict[str, Tensor], dtype: torch.dtype | None = None) -> Transformer:

@@ -9,6 +9,9 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from nmtprune.formats.marian import MarianCheckpoint
+from nmtprune.plan import Plan
+
 OPTIONS: dict[str, Any] = {
     "type": "transformer",
     "dim-emb": 16,
@@ -34,6 +37,35 @@ OPTIONS: dict[str, Any] = {
     "output-omit-bias": False,
     "version": "v1.12.42",
 }
+
+SSRU = {
+    "transformer_decoder_autoreg": "rnn",
+    "dec_cell": "ssru",
+    "transformer_tied_layers": [1, 1],
+    "tied_embeddings_all": False,
+    "tied_embeddings": True,
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "post-norm, all tied": {},
+    "pre-norm with norms at both ends": {
+        "transformer_preprocess": "n",
+        "transformer_postprocess": "da",
+        "transformer_postprocess_emb": "nd",
+        "transformer_postprocess_top": "n",
+    },
+    "untied": {"tied_embeddings_all": False, "transformer_ffn_activation": "relu"},
+    "target table tied to the output": {"tied_embeddings_all": False, "tied_embeddings": True},
+    "uneven depths and widths": {"enc_depth": 3, "dec_depth": 1, "transformer_decoder_dim_ffn": 20},
+    "tied decoder layers": {"dec_depth": 3, "transformer_tied_layers": [1, 1, 3]},
+    "SSRU decoder of tied layers": SSRU,
+    "pre-norm SSRU decoder": {
+        **SSRU,
+        "transformer_tied_layers": [],
+        "transformer_preprocess": "n",
+        "transformer_postprocess": "da",
+    },
+}
+"""Options of `marian_arrays` for everything that the native model supports."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -69,6 +101,13 @@ def write(path: Path, arrays: Arrays, compression: int = zipfile.ZIP_STORED) -> 
             np.lib.format.write_array(buffer, array)
             archive.writestr(f"{name}.npy", buffer.getvalue())
     return path
+
+
+def random_plan(checkpoint: MarianCheckpoint, seed: int, share: float) -> Plan:
+    """A plan that removes about a share of all heads."""
+    rng = np.random.default_rng(seed)
+    heads = checkpoint.architecture.head_ids()
+    return Plan.removing(checkpoint.base, [head for head in heads if rng.random() < share])
 
 
 def _shapes(options: dict[str, Any], words: int) -> dict[str, tuple[int, int]]:

@@ -11,9 +11,9 @@ import yaml
 from nmtprune.formats.marian import archive
 from nmtprune.formats.marian.options import ENTRY
 from nmtprune.model.search import MarianSearchOptions
-from tests.marian_builders import Arrays, write
-from tests.marian_forks import Job, run_all
-from tests.marian_program import Best, random_texts, vocabulary_file
+from tests.support.marian_files import Arrays, write
+from tests.support.marian_forks import Job, run_all
+from tests.support.marian_program import Best, random_texts, vocabulary_file
 
 SSRU = {"transformer-decoder-autoreg": "rnn", "dec-cell": "ssru"}
 PRE_NORM = {"transformer-preprocess": "n", "transformer-postprocess": "da"}

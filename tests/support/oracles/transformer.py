@@ -1,6 +1,7 @@
 """A transformer in plain steps, one sentence at a time without padding, from the native model's tensors."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -8,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nmtprune.architecture import Architecture, ModuleId
+from nmtprune.model import Transformer
 from nmtprune.network import Network, Stack
-from tests.reference.attention import attend
 
 Tensors = Mapping[str, Tensor]
 FUNCTIONS = {"relu": torch.relu, "swish": lambda x: x * torch.sigmoid(x), "tanh": torch.tanh}
@@ -92,3 +93,55 @@ def sublayers(
         for operation in stack.postprocess:
             x = before + x if operation == "a" else norm(f"{prefix}_post_norm", network, tensors, x)
     return x
+
+
+def attend(
+    parameters: Mapping[str, Tensor],
+    queries: Tensor,
+    keys: Tensor,
+    head_dim: int,
+    seen: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Output [B, T, D] and attention weights [B, H, T, S] of one module.
+
+    Args:
+        parameters: ``query.weight`` [H * K, D], ``query.bias`` and the same for ``key``, ``value``, ``output``.
+        queries: states [B, T, D].
+        keys: states [B, S, D'].
+        head_dim: K.
+        seen: [B, T, S], the keys that each query sees; None: all.
+        mask: factor of each head's output, [B, H, T]; None: ones.
+    """
+    (rows, length, width), heads = queries.shape, parameters["query.weight"].shape[0] // head_dim
+    output = torch.zeros(rows, length, width, dtype=queries.dtype)
+    weights = torch.zeros(rows, heads, length, keys.shape[1], dtype=queries.dtype)
+    for row in range(rows):
+        for query in range(length):
+            output[row, query] = parameters["output.bias"]
+            for head in range(heads):
+                own = slice(head * head_dim, (head + 1) * head_dim)
+                q = parameters["query.weight"][own] @ queries[row, query] + parameters["query.bias"][own]
+                k = keys[row] @ parameters["key.weight"][own].T + parameters["key.bias"][own]
+                v = keys[row] @ parameters["value.weight"][own].T + parameters["value.bias"][own]
+                scores = k @ q / math.sqrt(head_dim)
+                if seen is not None:
+                    scores[~seen[row, query]] = -math.inf
+                attention = torch.softmax(scores, 0)
+                weights[row, head, query] = attention
+                found = attention @ v
+                if mask is not None:
+                    found = found * mask[row, head, query]
+                output[row, query] += parameters["output.weight"][:, own] @ found
+    return output, weights
+
+
+@torch.no_grad()
+def reference_loss(
+    model: Transformer, source: Sequence[int], target: Sequence[int], masks: Mapping[ModuleId, Tensor]
+) -> float:
+    """Negative log-likelihood of a target in nats, summed over its tokens."""
+    previous = torch.tensor([[2, *target[:-1]]])
+    scores = model(torch.tensor([list(source)]), previous, masks)[0].double()
+    found = scores if model.normalized else scores.log_softmax(-1)
+    return -float(sum(found[place, word] for place, word in enumerate(target)))

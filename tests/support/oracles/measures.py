@@ -1,4 +1,4 @@
-"""Importance of heads with plain loops: one sentence at a time, a factor for each head and query position."""
+"""Importance and confidence of heads with plain loops: one sentence at a time, one query after the other."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nmtprune.architecture import Architecture, HeadId
 from nmtprune.network import Network
-from tests.reference.transformer import Heads, Tensors, scores
+from tests.support.oracles.transformer import Heads, Tensors, scores
 
 Pair = tuple[list[int], list[int]]
 
@@ -47,3 +47,19 @@ def sentence_loss(logits: Tensor, target: list[int], eps: float) -> Tensor:
         probabilities = logits[position].exp() / logits[position].exp().sum()
         loss = loss - (expected * probabilities.log()).sum()
     return loss
+
+
+def confidence(
+    network: Network, architecture: Architecture, tensors: Tensors, pairs: Iterable[Pair], exclude_eos: bool
+) -> dict[HeadId, float]:
+    """What `nmtprune.methods.confidence` measures on pairs of a source and a target sentence; no padding heads."""
+    highest: dict[HeadId, list[float]] = {id: [] for id in architecture.head_ids()}
+    for source, target in pairs:
+        heads = Heads()
+        scores(network, architecture, tensors, torch.tensor(source), torch.tensor([network.eos, *target[:-1]]), heads)
+        for id in architecture.head_ids():
+            tokens = source if id.module.kind == "encoder" else target
+            for query, token in enumerate(tokens):
+                if not (exclude_eos and token == network.eos):
+                    highest[id].append(max(heads.observed[id.module][0, id.head, query].tolist()))
+    return {id: sum(found) / len(found) for id, found in highest.items()}

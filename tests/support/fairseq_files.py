@@ -1,10 +1,13 @@
 """Tiny fairseq checkpoints and binarized data, made in code by fairseq itself: no downloads, no binary fixtures."""
 
 import contextlib
+import dataclasses
 import json
 import random
 import warnings
-from collections.abc import Iterator
+from argparse import Namespace
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,13 @@ from unittest import mock
 import numpy as np
 import torch
 
-from tests.stored import load, store_as
+from nmtprune import slim
+from nmtprune.architecture import parse_heads
+from nmtprune.formats.fairseq.checkpoint import FairseqCheckpoint
+from nmtprune.plan import Plan
 
-__all__ = ["data_bin", "fairseq_checkpoint", "fairseq_config", "fairseq_model", "load", "on_cpu", "resumed", "store_as"]
+Build = Callable[..., Path]
+"""`fairseq_checkpoint` without the folder: equal options give the same file."""
 
 SOURCE, TARGET = "xx", "yy"
 WORDS = 24
@@ -214,3 +221,153 @@ def resumed(data: Path, *, arch: str = "transformer", **options: Any) -> tuple[A
         extra, iterator = checkpoint_utils.load_checkpoint(cfg.checkpoint, trainer)
         trainer.begin_epoch(iterator.next_epoch_idx)
     return trainer, extra, iterator
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Everything in a checkpoint that the tests themselves made."""
+    loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
+    return loaded
+
+
+def store_as(source: Path, target: Path, **changes: Any) -> Path:
+    """Rewrite a checkpoint as other versions and settings of fairseq store it.
+
+    Args:
+        source: a checkpoint of `fairseq_checkpoint`.
+        target: where to write; may be `source`.
+        changes: ``cfg``: "omegaconf", "dict" (cfg.model a dict too), "namespace" (cfg and its parts) or "args" (the
+            legacy flat Namespace under ``args``, no cfg); ``dtype``: floating-point weights in that torch type;
+            ``packed``: query, key and value of self-attention in one legacy ``in_proj_weight``; ``cloned``: shared
+            tables stored once per name, as averaging writes them; ``old_zip``: the file format before torch 1.6;
+            ``without_settings``: names of settings that an old version did not store; ``without_optimizer``: no
+            optimizer state; ``ema``: weights of that scale as a moving average.
+    """
+    state = load(source)
+    for name, value in changes.items():
+        if name != "old_zip":
+            _CHANGES[name](state, value)
+    torch.save(state, target, _use_new_zipfile_serialization=not changes.get("old_zip", False))
+    return target
+
+
+def _change_cfg(state: dict[str, Any], kind: str) -> None:
+    cfg = state["cfg"]
+    if kind == "args":
+        names = {"arch": _plain(cfg["model"])["_name"], "task": _plain(cfg["task"])["_name"]}
+        state["args"], state["cfg"] = Namespace(**_plain(cfg["model"]) | names), None
+        for group in ("task", "criterion", "optimizer", "lr_scheduler", "optimization", "common"):
+            for name, value in _plain(cfg[group]).items():
+                if name not in state["args"]:
+                    setattr(state["args"], name, value)
+    elif kind == "dict":
+        cfg["model"] = _plain(cfg["model"])
+    elif kind == "namespace":
+        state["cfg"] = Namespace(**{n: Namespace(**v) if isinstance(v, dict) else v for n, v in cfg.items()})
+    elif kind == "omegaconf":
+        from omegaconf import OmegaConf
+
+        cfg["model"] = _plain(cfg["model"])
+        state["cfg"] = OmegaConf.create(cfg)
+    else:
+        raise ValueError(kind)
+
+
+def _plain(group: Any) -> dict[str, Any]:
+    return dict(group) if isinstance(group, dict) else dict(vars(group))
+
+
+def _change_dtype(state: dict[str, Any], dtype: torch.dtype) -> None:
+    _each_storage_once(state["model"], lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
+
+
+def _each_storage_once(tensors: dict[str, torch.Tensor], change: Any) -> None:
+    """Apply a change so that tensors that shared a storage share one afterwards."""
+    done: dict[tuple[int, tuple[int, ...]], torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        key = (tensor.data_ptr(), tuple(tensor.shape))
+        if key not in done:
+            done[key] = change(tensor)
+        tensors[name] = done[key]
+
+
+def _change_packed(state: dict[str, Any], wanted: bool) -> None:
+    if not wanted:
+        return
+    packed: OrderedDict[str, torch.Tensor] = OrderedDict()
+    for name, tensor in state["model"].items():
+        module, _, part = name.rpartition("_proj.")
+        if module.endswith(("attn.q", "attn.v")):
+            continue
+        if module.endswith("attn.k"):
+            parts = [state["model"][f"{module[:-1]}{kind}_proj.{part}"] for kind in "qkv"]
+            packed[f"{module[:-1]}in_proj_{part}"] = torch.cat(parts)
+        else:
+            packed[name] = tensor
+    state["model"] = packed
+
+
+def _change_cloned(state: dict[str, Any], wanted: bool) -> None:
+    if wanted:
+        state["model"] = OrderedDict((name, tensor.clone()) for name, tensor in state["model"].items())
+
+
+def _change_settings(state: dict[str, Any], names: tuple[str, ...]) -> None:
+    holder = state["args"] if state.get("args") is not None else state["cfg"]["model"]
+    for name in names:
+        if isinstance(holder, Namespace):
+            delattr(holder, name)
+        else:
+            del holder[name]
+
+
+def _change_optimizer(state: dict[str, Any], without: bool) -> None:
+    if without:
+        del state["last_optimizer_state"]
+
+
+def _change_ema(state: dict[str, Any], scale: float) -> None:
+    average = OrderedDict(state["model"].items())
+    _each_storage_once(average, lambda tensor: tensor * scale)
+    state["extra_state"]["ema"] = average
+
+
+_CHANGES: dict[str, Callable[[dict[str, Any], Any], None]] = {
+    "cfg": _change_cfg,
+    "dtype": _change_dtype,
+    "packed": _change_packed,
+    "cloned": _change_cloned,
+    "without_settings": _change_settings,
+    "without_optimizer": _change_optimizer,
+    "ema": _change_ema,
+}
+
+
+REMOVED = "encoder.0.1 encoder.1 decoder.0.0-2 cross.1 cross.0.0"
+SIZES = {
+    "encoder_layers": 2, "decoder_layers": 2, "encoder_embed_dim": 16, "encoder_ffn_embed_dim": 24,
+    "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+    "max_source_positions": 40, "max_target_positions": 40,
+}  # fmt: skip
+"""What a user must repeat to train the stock model; --arch nmtprune finds it in the checkpoint."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """A checkpoint, its data, and what a plan makes of it in every mode."""
+
+    data: Path
+    full: Path
+    cut: Path
+    masked: Path
+    uniform: Path
+
+
+def make_files(folder: Path, removed: str = REMOVED, **options: Any) -> Files:
+    """Train a model for a few updates and slim it."""
+    full = fairseq_checkpoint(folder, updates=3, **options)
+    checkpoint = FairseqCheckpoint.load(full)
+    plan = Plan.removing(checkpoint.base, parse_heads(removed, checkpoint.architecture))
+    paths = {mode: folder / f"{mode}.pt" for mode in slim.MODES}
+    for mode, path in paths.items():
+        slim.apply(plan, checkpoint, mode).save(path, provenance={"command": "slim"})
+    return Files(folder / "data-bin", full, **paths)

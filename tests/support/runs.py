@@ -1,0 +1,148 @@
+"""Tiny runs of `score` and `lottery`, a slow oracle of their figures, and what two runs must have in common."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import sacrebleu
+import torch
+
+from nmtprune.architecture import ModuleId
+from nmtprune.data.batching import BatchLimits
+from nmtprune.data.corpus import load_corpus
+from nmtprune.data.options import DataOptions
+from nmtprune.engines import native
+from nmtprune.evaluate.significance import SignificanceTest
+from nmtprune.formats import load
+from nmtprune.formats.fairseq import FairseqCheckpoint
+from nmtprune.model.search import SearchOptions, Symbols
+from nmtprune.model.search import translate as search
+from nmtprune.plan import Plan
+from nmtprune.runs.lottery.request import LotteryRun
+from nmtprune.runs.measure import MeasureSettings
+from nmtprune.runs.meters import MeterSettings
+from nmtprune.runs.score import ScoreRun
+
+SEARCH = SearchOptions(beam=2, max_len_b=8)
+FAST = ("--num-workers", "0", "--log-interval", "1", "--max-tokens", "60")
+
+
+def lottery_run(checkpoint: Path, output: Path, **changes: Any) -> LotteryRun:
+    """Two iterations from a checkpoint at update 2, three heads each, and nothing converged."""
+    data_bin = checkpoint.parent / "data-bin"
+    values: dict[str, Any] = {
+        "data": DataOptions(data_bin=data_bin, subset="valid"),
+        "test_data": DataOptions(data_bin=data_bin, subset="test"),
+        "late_reset": checkpoint,
+        "pretrain_updates": None,
+        "prune_updates": 3,
+        "heads_per_iteration": 3,
+        "until": "6",
+        "max_drop": None,
+        "kinds": None,
+        "min_heads_per_module": 0,
+        "uniform": False,
+        "converge": False,
+        "converge_iterations": (),
+        "converge_updates": None,
+        "patience": 2,
+        "reset_optimizer": False,
+        "controls": (),
+        "meters": MeterSettings(),
+        "measure": MeasureSettings(
+            metric="bleu",
+            engine="native",
+            device="cpu",
+            threads=1,
+            search=SEARCH,
+            limits=BatchLimits.of(60),
+            allow_bad_baseline=True,
+        ),
+        "significance": SignificanceTest(resamples=500, threads=1, correction="none"),
+        "given": FAST,
+        "resume": False,
+        "force": False,
+    }
+    return LotteryRun(output=output, **(values | changes))
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """All that a run leaves, less times and provenance: tensors by their fingerprints, moments too."""
+    found: dict[str, Any] = {"json": json.loads((folder / "lottery.json").read_text())}
+    for name in ("provenance", "times", "words_per_second", "file_bytes"):
+        del found["json"][name]
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".pt":
+            checkpoint = FairseqCheckpoint.load(path)
+            moments = {key: tensor.double().sum().item() for key, tensor in checkpoint.optimizer.tensors.items()}
+            found[name] = (checkpoint.sha256, checkpoint.progress, moments)
+        elif path.name == "plan.json":
+            found[name] = Plan.read(path).keep
+        elif path.suffix == ".json" and path.parent != folder:
+            found[name] = {key: value for key, value in json.loads(path.read_text()).items() if key != "provenance"}
+        elif path.suffix in (".tsv", ".png") and path.name not in ("lottery.tsv",):
+            found[name] = path.read_bytes()
+    return found
+
+
+def score_run(checkpoint: Path, output: Path, **changes: Any) -> ScoreRun:
+    """Scores by BLEU on the CPU; any setting may differ."""
+    data_bin = checkpoint.parent / "data-bin"
+    settings = {
+        "metric": "bleu",
+        "engine": "native",
+        "device": "cpu",
+        "threads": 1,
+        "search": SEARCH,
+        "limits": BatchLimits.of(60),
+        "bleu_tokenize": None,
+        "lowercase": False,
+        "allow_bad_baseline": True,
+        "allow_few_sentences": False,
+    }
+    settings |= {name: changes.pop(name) for name in list(changes) if name in settings}
+    values: dict[str, Any] = {
+        "data": DataOptions(data_bin=data_bin, subset="valid"),
+        "test_data": None,
+        "all_but_one": False,
+        "kinds": None,
+        "significance": SignificanceTest(resamples=3000, threads=1),
+        "resume": False,
+        "force": False,
+    }
+    return ScoreRun(checkpoint, output=output, measure=MeasureSettings(**settings), **(values | changes))
+
+
+class Oracle:
+    """BLEU and losses of a model with heads masked, computed the slow way."""
+
+    def __init__(self, checkpoint: Path, subset: str = "valid") -> None:
+        loaded = load(checkpoint)
+        self.model = native.load(loaded)
+        options = DataOptions(data_bin=checkpoint.parent / "data-bin", subset=subset)
+        self.corpus = load_corpus(options, loaded.profile())
+
+    def masks(self, module: ModuleId, kept: set[int]) -> dict[ModuleId, torch.Tensor]:
+        heads = self.model.architecture[module].heads
+        return {module: torch.tensor([float(head in kept) for head in range(heads)])}
+
+    def bleu(self, masks: dict[ModuleId, torch.Tensor]) -> float:
+        symbols = Symbols(1, 2, 3)
+        texts = [""] * len(self.corpus)
+        for positions in self.corpus.batches(BatchLimits.of(60)):
+            batch = self.corpus.batch(positions)
+            found = search(self.model, batch.source, batch.source_lengths.tolist(), SEARCH, symbols, masks)
+            for place, hypotheses in zip(batch.positions.tolist(), found, strict=True):
+                texts[place] = self.corpus.decode(hypotheses[0].tokens)
+        return float(sacrebleu.corpus_bleu(texts, list(map(list, self.corpus.references or ()))).score)
+
+    @torch.no_grad()
+    def loss(self, masks: dict[ModuleId, torch.Tensor]) -> float:
+        total, tokens = 0.0, 0
+        for source, target in zip(self.corpus.source, self.corpus.target or (), strict=True):
+            previous = torch.tensor([[2, *target[:-1].tolist()]])
+            logits = self.model(torch.from_numpy(source)[None], previous, masks).double()
+            total -= float(logits.log_softmax(-1)[0].gather(1, torch.from_numpy(target)[:, None]).sum())
+            tokens += len(target)
+        return total / tokens
