@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nmtprune.data.sentences import Ids
+from nmtprune.data.ragged import Ids
 from nmtprune.errors import UsageError
 
 if TYPE_CHECKING:

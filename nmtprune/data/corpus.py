@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from nmtprune.data.batching import Batch, BatchLimits, batch_by_size, collate, order_by_length, shift_right, shuffled
-from nmtprune.data.codec import build_codec, marian_codec
-from nmtprune.data.content import Content, LanguagePair, read_binarized, read_raw, stream_raw
-from nmtprune.data.cropping import cropped
+from nmtprune.data.codec import TextCodec, build_codec, marian_codec
 from nmtprune.data.databin import DataBin, Languages
 from nmtprune.data.language_tags import form_of
 from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.options import DataOptions
-from nmtprune.data.sentences import Ids, Sentences
-from nmtprune.data.subwords import TextCodec
+from nmtprune.data.ragged import Ids, Sentences
+from nmtprune.data.read import Content, LanguagePair, cropped, read_binarized, read_raw, stream_raw
 from nmtprune.data.vocabulary import Vocabulary, check_size
 from nmtprune.errors import DataError, UsageError
 from nmtprune.profile import ModelProfile

@@ -19,7 +19,7 @@ from nmtprune.model.teacher import reference_losses
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
-    from nmtprune.data.sentences import Ids
+    from nmtprune.data.ragged import Ids
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.search.chunk import Chunk
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmtprune.errors import DataError, UsageError
-from nmtprune.evaluate.metric import Scored
+from nmtprune.evaluate.metrics import Scored
 from nmtprune.evaluate.paired import Bootstrap, PairedTest, Randomization, Resampled, Settings
 
 Correction = Literal["holm", "bh", "none"]

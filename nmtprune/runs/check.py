@@ -17,7 +17,7 @@ from nmtprune.runs.report import CheckAnswer, Condition
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
     from nmtprune.engines import EngineSettings
-    from nmtprune.evaluate.quality import TextMetric
+    from nmtprune.evaluate.metrics import TextMetric
     from nmtprune.evaluate.significance import SignificanceTest
     from nmtprune.model.search.options import Hypothesis, Search
     from nmtprune.runs.bench.contenders import Contender

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from nmtprune.architecture import Architecture, ModuleId
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
-from nmtprune.evaluate.metric import Metric, Scored, Statistics, TokenLoss
+from nmtprune.evaluate.metrics import Metric, Scored, Statistics, TokenLoss
 from nmtprune.runs.baseline import check_loss, check_translations, with_remarks
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.quality import LOSS, QualitySettings, metric_of, texts_of
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nmtprune.data.batching import BatchLimits
     from nmtprune.data.corpus import Corpus
     from nmtprune.engines.base import Ablation, EngineSettings, Kept, Tokens
-    from nmtprune.evaluate.quality import TextMetric
+    from nmtprune.evaluate.metrics import TextMetric
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.search.options import Search
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nmtprune.errors import UsageError
-from nmtprune.evaluate.metric import Metric, TokenLoss
-from nmtprune.evaluate.quality import Bleu, Chrf, TextMetric
+from nmtprune.evaluate.metrics import Bleu, Chrf, Metric, TextMetric, TokenLoss
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus

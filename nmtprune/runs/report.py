@@ -14,8 +14,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from nmtprune import files
+from nmtprune.evaluate.cost import Spread
 from nmtprune.evaluate.significance import Difference
-from nmtprune.evaluate.speed import Spread
 from nmtprune.plan import Base, Lineage, Plan
 from nmtprune.runs.bench.contenders import Timing
 from nmtprune.scores import Scores

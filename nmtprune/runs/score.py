@@ -20,7 +20,7 @@ from nmtprune import files, provenance
 from nmtprune.architecture import AttentionModule, HeadId, parse_kinds
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
-from nmtprune.evaluate.metric import Scored
+from nmtprune.evaluate.metrics import Scored
 from nmtprune.runs import results
 from nmtprune.runs.collect import Collector, termination_as_interrupt
 from nmtprune.runs.device import choose_device

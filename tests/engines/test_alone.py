@@ -18,7 +18,7 @@ from nmtprune.architecture import ModuleId
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus, random_corpus
 from nmtprune.data.options import DataOptions
-from nmtprune.data.sentences import Sentences
+from nmtprune.data.ragged import Sentences
 from nmtprune.engines import Engine, EngineSettings, Kept, open_engine, toolkit
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint

@@ -17,7 +17,7 @@ from nmtprune.architecture import ModuleId, parse_heads
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus, stream_corpus
 from nmtprune.data.options import DataOptions
-from nmtprune.engines import EngineSettings, Kept, fairseq, generate, open_engine, toolkit
+from nmtprune.engines import EngineSettings, Kept, fairseq, open_engine, toolkit
 from nmtprune.errors import EngineError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
@@ -169,7 +169,7 @@ def test_sentences_that_do_not_come_back(tiny: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_failure_of_the_real_process_is_one_line(tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(generate, "USER_DIR", tmp_path / "none")
+    monkeypatch.setattr(fairseq, "USER_DIR", tmp_path / "none")
     checkpoint = load(tiny)
     with pytest.raises(EngineError) as raised:
         open_engine("fairseq", checkpoint, _settings()).translate(_corpus(checkpoint, tiny.parent), {})

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU
 
+from nmtprune.evaluate.metrics import Bleu, Scored
 from nmtprune.evaluate.paired import Bootstrap, Randomization, Settings
-from nmtprune.evaluate.quality import Bleu, Scored
 from nmtprune.evaluate.significance import SignificanceTest
 from tests.support.oracles import significance as slow
 from tests.support.systems import METHODS, METRICS, by_sacrebleu, corpus, losses, score_one, scored_corpus

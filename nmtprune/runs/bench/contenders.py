@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import DataError, UsageError
-from nmtprune.evaluate.arithmetic import multiply_accumulates
-from nmtprune.evaluate.memory import peak_memory
-from nmtprune.evaluate.speed import Spread, in_turns, ratio
+from nmtprune.evaluate.cost import Spread, in_turns, multiply_accumulates, peak_memory, ratio
 from nmtprune.runs.device import choose_device
 
 if TYPE_CHECKING:

@@ -21,8 +21,7 @@ from nmtprune.runs.report import BenchFile, Report, ReportFiles, tsv
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
     from nmtprune.engines import EngineSettings
-    from nmtprune.evaluate.metric import Scored
-    from nmtprune.evaluate.quality import TextMetric
+    from nmtprune.evaluate.metrics import Scored, TextMetric
     from nmtprune.evaluate.significance import Difference, SignificanceTest
     from nmtprune.model.search.options import Hypothesis, Search
     from nmtprune.runs.bench.contenders import Contender

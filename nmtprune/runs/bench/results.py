@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from nmtprune.evaluate.speed import Spread
+from nmtprune.evaluate.cost import Spread
 from nmtprune.plots import SpeedBar
 from nmtprune.runs.report import BenchedModel, BenchFile, Cell
 from nmtprune.summary import model_bytes, parameter_count
 
 if TYPE_CHECKING:
-    from nmtprune.evaluate.metric import Scored
+    from nmtprune.evaluate.metrics import Scored
     from nmtprune.evaluate.significance import Difference
     from nmtprune.runs.bench.contenders import Contender, Timing
     from nmtprune.runs.bench.loop import BenchRun

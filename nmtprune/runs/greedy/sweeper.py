@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nmtprune.architecture import HeadId
 from nmtprune.budget import Limits
-from nmtprune.evaluate.metric import Scored
+from nmtprune.evaluate.metrics import Scored
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.methods.chance import random_scores
 from nmtprune.methods.sweep import sweep

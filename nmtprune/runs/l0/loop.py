@@ -30,7 +30,7 @@ from nmtprune.runs.steps import StepFailed, run_step
 from nmtprune.runs.training_bar import TrainingBar
 
 if TYPE_CHECKING:
-    from nmtprune.evaluate.metric import Scored
+    from nmtprune.evaluate.metrics import Scored
     from nmtprune.formats.base import Checkpoint
     from nmtprune.runs.progress import Progress
 

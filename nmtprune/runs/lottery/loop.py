@@ -13,8 +13,8 @@ import numpy as np
 
 from nmtprune import plots, provenance
 from nmtprune.data.options import DataOptions
-from nmtprune.evaluate.metric import Scored
-from nmtprune.evaluate.speed import words_per_second
+from nmtprune.evaluate.cost import words_per_second
+from nmtprune.evaluate.metrics import Scored
 from nmtprune.methods.measuring import drawn
 from nmtprune.plan import Plan
 from nmtprune.runs import run_folder

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nmtprune import plots, provenance, slim
 from nmtprune.architecture import HeadId
-from nmtprune.evaluate.metric import Scored
+from nmtprune.evaluate.metrics import Scored
 from nmtprune.methods.chance import same_counts
 from nmtprune.methods.sweep import next_plan
 from nmtprune.plan import Plan

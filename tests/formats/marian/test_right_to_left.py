@@ -10,7 +10,7 @@ import torch
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
-from nmtprune.data.sentences import Sentences
+from nmtprune.data.ragged import Sentences
 from nmtprune.engines import EngineSettings, Kept, open_engine
 from nmtprune.formats.marian import MarianCheckpoint, archive
 from nmtprune.plan import Plan

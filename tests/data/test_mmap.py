@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmtprune.data.binarized import read_sentences
-from nmtprune.data.sentences import Sentences
+from nmtprune.data.mmap import read_sentences
+from nmtprune.data.ragged import Sentences
 from nmtprune.errors import DataError
 from tests.support.data import write_dataset
 

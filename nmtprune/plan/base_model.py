@@ -1,19 +1,15 @@
-"""The model that head ids refer to, and how the heads of a slim checkpoint descend from those of its root."""
+"""The model that the head ids of a plan or a lineage refer to."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from nmtprune import strictjson
 from nmtprune.architecture import KINDS, Architecture, ModuleId
-from nmtprune.errors import CheckpointError, NmtpruneError, PlanError
-from nmtprune.plan.faults import base_faults, lineage_faults, modules_of
+from nmtprune.errors import NmtpruneError, PlanError
+from nmtprune.plan.faults import base_faults, modules_of
 from nmtprune.strictjson import show
-
-if TYPE_CHECKING:
-    from nmtprune.plan.plan import Plan
 
 
 def _in_order(heads: Mapping[str, Iterable[int]]) -> strictjson.FrozenDict:
@@ -91,76 +87,8 @@ class Base(BaseModel):
         return faults
 
 
-class Lineage(BaseModel):
-    """How the heads of a slim checkpoint map to the checkpoint from which its line of cuts started.
-
-    Attributes:
-        root: the model that was cut first.
-        keep: ``encoder.0`` -> the ids in `root` of the heads that are there now, in their present order.
-
-    Raises:
-        CheckpointError: on construction, naming every fault (a lineage lives in a checkpoint).
-    """
-
-    model_config = FROZEN
-
-    root: Base
-    keep: HeadLists
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _check(cls, data: Any, handler: Callable[[Any], Self]) -> Self:
-        return (
-            data
-            if isinstance(data, cls)
-            else handler(faultless(data, lineage_faults(data), "lineage", CheckpointError))
-        )
-
-    @classmethod
-    def start(cls, base: Base) -> "Lineage":
-        """The lineage of a checkpoint that was never cut."""
-        return cls(root=base, keep={str(id): tuple(range(heads)) for id, heads in base.modules.items()})
-
-    @classmethod
-    def from_json(cls, text: str, where: str = "lineage") -> "Lineage":
-        """Read a lineage from JSON text.
-
-        Raises:
-            CheckpointError: broken JSON, or every fault in one line that begins with `where`.
-        """
-        data = strictjson.loads(text, where, CheckpointError)
-        return cls.model_validate(faultless(data, lineage_faults(data), where, CheckpointError))
-
-    def to_json(self) -> str:
-        """The lineage as JSON on one line."""
-        return json.dumps({"root": self.root.as_json(), "keep": self.keep})
-
-    def after(self, plan: "Plan") -> "Lineage":
-        """The lineage of what `plan` makes of a checkpoint of this lineage.
-
-        Raises:
-            PlanError: the plan is for other numbers of heads.
-        """
-        check_fit(self.root, self.keep, plan.base, "the checkpoint of this lineage")
-        return Lineage(root=self.root, keep=through(self.keep, plan.keep))
-
-
 def faultless(data: Any, faults: list[str], where: str, error: type[NmtpruneError] = PlanError) -> Any:
     """`data`; raises `error` where there are faults, since pydantic lets only other errors than ValueError through."""
     if faults:
         raise error.of_faults(where, faults)
     return data
-
-
-def check_fit(root: Base, keep: Mapping[str, tuple[int, ...]], base: Base, what: str) -> None:
-    """Raise PlanError unless `base` has the shape that `keep` leaves of `root`."""
-    modules = root.modules
-    heads = {kind: tuple(len(keep[str(id)]) for id in modules if id.kind == kind) for kind in KINDS}
-    faults = base.shape_faults(root.model_copy(update={"heads": strictjson.freeze(heads)}))
-    if faults:
-        raise PlanError.of_faults(f"plan: not made for {what}", faults)
-
-
-def through(outer: Mapping[str, tuple[int, ...]], inner: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Ids that `outer` gives to the heads at the positions that `inner` keeps."""
-    return {module: tuple(outer[module][position] for position in inner[module]) for module in outer}

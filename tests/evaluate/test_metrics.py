@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU, CHRF
 
 from nmtprune.errors import DataError, EngineError, UsageError
-from nmtprune.evaluate.quality import Bleu, Chrf, TokenLoss
+from nmtprune.evaluate.metrics import Bleu, Chrf, TokenLoss
 
 words = st.lists(st.sampled_from(["a", "b", "C", "Das", "ist", "gut", ".", "1,5", "東京", "é"]), max_size=9)
 lines = words.map(" ".join)

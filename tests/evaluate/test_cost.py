@@ -7,9 +7,7 @@ import pytest
 from scipy.stats import binom
 
 from nmtprune.engines import native
-from nmtprune.evaluate.arithmetic import multiply_accumulates
-from nmtprune.evaluate.memory import peak_memory
-from nmtprune.evaluate.speed import Spread, in_turns, ratio
+from nmtprune.evaluate.cost import Spread, in_turns, multiply_accumulates, peak_memory, ratio
 from nmtprune.formats import load
 from nmtprune.formats.marian import MarianCheckpoint
 from tests.support.marian_files import VARIANTS, marian_model

@@ -18,8 +18,8 @@ from typing import BinaryIO
 
 from nmtprune.errors import DataError, OutputError
 from nmtprune.files.temporary import (
-    Output,
-    create,
+    BufferedOutput,
+    create_temporary,
     raise_interruption,
     remove_leftovers,
     removed_at_the_end,
@@ -74,8 +74,8 @@ def atomic_output(path: Path | str, *, force: bool = False, inputs: Iterable[Pat
     temporary = temporary_path(target)
     with removed_at_the_end(temporary):
         with _explained(path, target):
-            raw = create(temporary, target)
-        file = Output(raw, buffer_size=1024 * 1024)
+            raw = create_temporary(temporary, target)
+        file = BufferedOutput(raw, buffer_size=1024 * 1024)
         try:
             yield file
             with _explained(path, target):

@@ -1,4 +1,4 @@
-"""fairseq's binarized datasets, mapped into memory and read without fairseq.
+"""fairseq's binarized datasets, mapped into memory and read, and written, without fairseq.
 
 A dataset is two files: PREFIX.bin holds the token ids of all sentences one after the other, PREFIX.idx says how many
 each sentence has. There are two formats of the index: MMIDIDX (``--dataset-impl mmap``, the default) and TNTIDX
@@ -8,13 +8,14 @@ each sentence has. There are two formats of the index: MMIDIDX (``--dataset-impl
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtprune.data.sentences import Ids, Sentences
+from nmtprune.data.ragged import Ids, Sentences
 from nmtprune.errors import DataError
+from nmtprune.files import atomic_output
 from nmtprune.files.kinds import HEAD, text_of_another_kind
 
 _MMAP_MAGIC = b"MMIDIDX\0\0"
@@ -25,6 +26,7 @@ _LEGACYHEADER = struct.Struct("<8sQQQQQ")
 _INTEGERS = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2", 9: "<u4", 10: "<u8"}
 _FLOATS = (6, 7)
 _CHUNK_TOKENS = 1 << 24
+_INT32 = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,3 +179,23 @@ def _check_ids(sentences: Sentences, symbols: int, path: Path) -> None:
             f"{path}: token id {found} in sentence {sentence} (counted from 0), but the dictionary has {symbols} "
             "symbols: the data was binarized with another dictionary, or is damaged"
         )
+
+
+def write_sentences(prefix: Path, sentences: Sentences) -> None:
+    """Write PREFIX.idx and PREFIX.bin as ``fairseq-preprocess --dataset-impl mmap`` does, ids as 32-bit integers.
+
+    Raises:
+        OutputError: a file exists or cannot be written.
+    """
+    with atomic_output(data_path(prefix)) as file:
+        for sentence in sentences:
+            file.write(sentence.astype("<i4").tobytes())
+    with atomic_output(index_path(prefix)) as file:
+        _write_index(file, sentences.sizes)
+
+
+def _write_index(file: BinaryIO, sizes: Ids) -> None:
+    """MMIDIDX, version 1: int32 sizes, then int64 positions in bytes."""
+    file.write(struct.pack("<9sQBQ", b"MMIDIDX\0\0", 1, _INT32, len(sizes)))
+    file.write(sizes.astype("<i4").tobytes())
+    file.write(((np.cumsum(sizes) - sizes) * 4).astype("<i8").tobytes())

@@ -5,11 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from nmtprune.data.codec import TextCodec
 from nmtprune.data.databin import DataBin, Languages, joined
 from nmtprune.data.options import DataOptions
+from nmtprune.data.ragged import Ids, Sentences
 from nmtprune.data.remarks import SAMPLE, TextSide, unknown_words
-from nmtprune.data.sentences import Ids, Sentences
-from nmtprune.data.subwords import TextCodec
 from nmtprune.data.text import STDIN, TextFile, read_text, stream_lines
 from nmtprune.data.vocabulary import Vocabulary
 from nmtprune.errors import DataError, UsageError
@@ -192,3 +194,20 @@ def _read_side(name: str, lines: Sequence[str], side: str, pair: LanguagePair) -
 
     sentences = Sentences.of(encoded())
     return TextSide(name, side, lines[:SAMPLE], sample, sentences, vocabulary, other, pair.codec)
+
+
+def cropped(content: Content, limit: int | None, eos: int, why: str) -> Content:
+    """Sources of at most `limit` tokens, the end-of-sentence symbol included; None cuts nothing.
+
+    Args:
+        content: sentences; a remark says how many were cut.
+        limit: number of tokens.
+        eos: id that the last token becomes.
+        why: the option that cuts, for the remark.
+    """
+    longer = 0 if limit is None else int((content.source.sizes > limit).sum())
+    if limit is None or not longer:
+        return content
+    cut = (np.append(ids[: limit - 1], eos) if len(ids) > limit else ids for ids in content.source)
+    note = f"{why}: {longer} of {len(content.source)} sources are cut to {limit} tokens"
+    return replace(content, source=Sentences.of(cut), notes=(*content.notes, note))

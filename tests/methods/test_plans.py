@@ -11,13 +11,7 @@ from nmtprune.architecture import KINDS, STACKS, Architecture, AttentionModule, 
 from nmtprune.budget import Amount, Limits
 from nmtprune.errors import BudgetError, PlanError, UsageError
 from nmtprune.methods.chance import random_scores, same_counts
-from nmtprune.methods.patterns import (
-    SCOPES,
-    empty_layers,
-    keep_heads,
-    remove_heads,
-    remove_lowest,
-)
+from nmtprune.methods.plans import SCOPES, empty_layers, keep_heads, remove_heads, remove_lowest
 from nmtprune.plan import Base, Plan
 
 
