@@ -110,6 +110,11 @@ class Checkpoint(ABC):
 
     @property
     @abstractmethod
+    def provenance(self) -> str | None:
+        """How the file was made, as JSON; None for a file that nmtprune did not write."""
+
+    @property
+    @abstractmethod
     def model_tensors(self) -> Mapping[str, "Tensor"]:
         """The model's own tensors under the names of the file: no moving averages, no optimizer state."""
 
@@ -168,6 +173,21 @@ class Checkpoint(ABC):
 
         Raises:
             CheckpointError: optimizer state of a kind that cannot be cut, where heads were cut.
+        """
+
+    @abstractmethod
+    def with_native_tensors(self, changed: Mapping[str, "Tensor"], lineage: Lineage | None) -> "Checkpoint":
+        """The same checkpoint with other values of some parameters; nothing is written.
+
+        Optimizer state and moving averages, which belong to the parameters before the change, are left out, and gates
+        are folded into the weights.
+
+        Args:
+            changed: by the names of `native_tensors`, of any type of float.
+            lineage: of the result.
+
+        Raises:
+            ValueError: a name that no single tensor of the file stands for.
         """
 
     @abstractmethod

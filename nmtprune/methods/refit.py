@@ -8,11 +8,12 @@ projection as it is and e = t - W0 x - b0 what it misses:
 
     W = W0 + cov(e, x) (cov(x) + l I)^-1        b = b0 + mean(e) - (W - W0) mean(x)        l = ridge * mean diag cov(x)
 
-which is ridge regression of t on x that draws W towards W0. Where a norm reads the state (post-norm), any scale and
-shift of a token's target is as good, see `_missing`.
+which is ridge regression of t on x that draws W towards W0. In post-norm models the states are those that go into the
+norm. A norm maps a state and any multiple of it to the same value, but targets scaled to fit make the model worse.
 
-The problem of one layer is that of ZipLM (Kurtic et al. 2023), K-prune (Park et al. 2024) and OSSCAR (Meng et al. 2024);
-the mask tuning of Kwon et al. 2022 is the case of one factor for each head, FLAP (An et al. 2024) that of the bias alone.
+The problem of one layer is that of ZipLM (Kurtic et al. 2023), K-prune (Park et al. 2024) and OSSCAR (Meng et al.
+2024); the mask tuning of Kwon et al. 2022 is the case of one factor for each head, FLAP (An et al. 2024) that of the
+bias alone.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,10 +32,6 @@ from nmtprune.model.kernels import linear
 PARTS = (HEADS, FFN)
 """What may be fitted alone: the projections of attention, or those of feed-forward layers."""
 
-_SCALES = (0.2, 5.0)
-"""Least and largest factor of a target in front of a norm; a state that points elsewhere has no meaningful one."""
-
-_EPSILON = 1e-6
 _LOGITS_BYTES = 64 << 20
 
 
@@ -211,12 +208,12 @@ class _Fitting:
         moments = _Moments(len(columns), weight.shape[0], weight.device, centred=bias is not None)
         free = self._settings.kept_bytes
         for lane in lanes:
-            for place, inputs, missed, weights in _walk(pairs, lane):
+            for place, inputs, missed in _walk(pairs, lane):
                 if place == 0 and inputs.nbytes <= free:
                     lane.inputs = inputs
                     free -= inputs.nbytes
                 read = inputs[lane.real]
-                moments.add(read if len(columns) == read.shape[1] else read[:, columns], missed, weights)
+                moments.add(read if len(columns) == read.shape[1] else read[:, columns], missed)
         if not moments.finite:
             raise CheckpointError(f"{pruned.name}: its states are no finite numbers: check the weights of both models")
         change, shift = moments.solution(self._settings.ridge)
@@ -236,13 +233,13 @@ class _Fitting:
             self.tensors[f"{pruned.parameter}.bias"] = pruned.bias.data
 
 
-def _walk(pairs: Sequence[_Pair], lane: _Lane) -> Iterator[tuple[int, Tensor, Tensor, Tensor | None]]:
+def _walk(pairs: Sequence[_Pair], lane: _Lane) -> Iterator[tuple[int, Tensor, Tensor]]:
     """What the first sub-layer reads and misses in one batch, there and wherever else it stands among `pairs`.
 
     Behind the first place, the pruned model goes on with its projections as they are.
 
     Yields:
-        Place among `pairs`, inputs [B, T, E], what the output misses [N, D] and weights [N] of the N real positions.
+        Place among `pairs`, inputs [B, T, E], and what the output misses at the N real positions, [N, D].
     """
     base, slim, name = lane.base, lane.slim, pairs[0][1].name
     for place, (own, pruned) in enumerate(pairs):
@@ -250,28 +247,12 @@ def _walk(pairs: Sequence[_Pair], lane: _Lane) -> Iterator[tuple[int, Tensor, Te
         inputs = pruned.inputs(slim)
         reached = pruned.output(inputs)
         if pruned.name == name:
-            sums = own.summed(base.states, output)[lane.real], pruned.summed(slim.states, reached)[lane.real]
-            yield place, inputs, *_missing(*sums, normed=own.norm is not None)
+            missed = own.summed(base.states, output)[lane.real] - pruned.summed(slim.states, reached)[lane.real]
+            yield place, inputs, missed
         base = base.at(own.after(base.states, output))
         slim = slim.at(pruned.after(slim.states, reached))
         if place == 0:
             lane.base = base
-
-
-def _missing(target: Tensor, reached: Tensor, *, normed: bool) -> tuple[Tensor, Tensor | None]:
-    """What [N, D] the pruned model's value lacks of the unpruned model's, and what each position counts [N].
-
-    Where a norm reads the value, it takes a t + c for t: a position's target is the nearest such vector to what was
-    reached. A difference in front of the norm is divided by the deviation of the value there, so a position counts by
-    its inverse square.
-    """
-    if not normed:
-        return target - reached, None
-    wanted = target - target.mean(1, keepdim=True)
-    there = reached - reached.mean(1, keepdim=True)
-    energy = wanted.square().sum(1, keepdim=True)
-    scale = ((wanted * there).sum(1, keepdim=True) / (energy + _EPSILON)).clamp(*_SCALES)
-    return scale * wanted - there, 1 / (scale.square() * energy / target.shape[1] + _EPSILON).squeeze(1)
 
 
 def _columns(pruned: Sublayer, weight: Tensor) -> Tensor:
@@ -284,7 +265,7 @@ def _columns(pruned: Sublayer, weight: Tensor) -> Tensor:
 
 
 class _Moments:
-    """Weighted sums over positions, from which the fit of one projection follows."""
+    """Sums over positions, from which the fit of one projection follows."""
 
     def __init__(self, inputs: int, outputs: int, device: torch.device, *, centred: bool) -> None:
         """Begin with no positions; without `centred` there is no bias to fit, and moments are about zero."""
@@ -293,35 +274,30 @@ class _Moments:
             return torch.zeros(shape, dtype=torch.float64, device=device)
 
         self._centred, self._tokens, self._outputs = centred, 0, outputs
-        self._weight, self._square = zeros(), zeros()
-        self._inputs, self._missed = zeros(inputs), zeros(outputs)
+        self._inputs, self._missed, self._square = zeros(inputs), zeros(outputs), zeros()
         self._of_inputs, self._of_both = zeros(inputs, inputs), zeros(inputs, outputs)
         self._origin: Tensor | None = None
 
-    def add(self, inputs: Tensor, missed: Tensor, weights: Tensor | None) -> None:
-        """Take in inputs [N, E], what the output misses [N, D], and what each position counts [N] (None: alike)."""
+    def add(self, inputs: Tensor, missed: Tensor) -> None:
+        """Take in inputs [N, E] and what the output misses [N, D]."""
         if not len(inputs):
             return
         if self._origin is None:
             # An origin near the mean: the differences of large sums below would lose digits.
             self._origin = inputs.mean(0) if self._centred else torch.zeros_like(inputs[0])
         inputs = inputs - self._origin
-        counted, weighted = inputs, missed
-        if weights is not None:
-            counted, weighted = inputs * weights.unsqueeze(1), missed * weights.unsqueeze(1)
-        by_input = counted.T.contiguous()
-        self._of_inputs += linear(by_input, inputs.T.contiguous())
+        by_input = inputs.T.contiguous()
+        self._of_inputs += linear(by_input, by_input)
         self._of_both += linear(by_input, missed.T.contiguous())
-        self._inputs += counted.sum(0, dtype=torch.float64)
-        self._missed += weighted.sum(0, dtype=torch.float64)
-        self._square += (weighted * missed).sum(dtype=torch.float64)
-        self._weight += len(inputs) if weights is None else weights.sum(dtype=torch.float64)
+        self._inputs += inputs.sum(0, dtype=torch.float64)
+        self._missed += missed.sum(0, dtype=torch.float64)
+        self._square += missed.square().sum(dtype=torch.float64)
         self._tokens += len(inputs)
 
     @property
     def finite(self) -> bool:
         """Whether all sums are numbers."""
-        sums = (self._weight, self._square, self._inputs, self._missed, self._of_inputs, self._of_both)
+        sums = (self._square, self._inputs, self._missed, self._of_inputs, self._of_both)
         return all(bool(each.isfinite().all()) for each in sums)
 
     def solution(self, ridge: float) -> tuple[Tensor, Tensor]:
@@ -334,17 +310,17 @@ class _Moments:
             change = torch.cholesky_solve(covariance, factor) if not int(failed) else _least(variance, covariance)
         else:
             change = _least(variance, covariance)
-        shift = self._missed / self._weight
+        shift = self._missed / self._tokens
         if self._origin is not None:
-            shift = shift - change.T @ (self._inputs / self._weight + self._origin)
+            shift = shift - change.T @ (self._inputs / self._tokens + self._origin)
         return change.T, shift
 
     def described(self, name: str, change: Tensor) -> FittedProjection:
         """What the fit did, with the `change` [D, E] of the weight."""
         variance, covariance = self._central
-        count = self._outputs * self._weight
+        count = self._outputs * self._tokens
         before = self._square / count
-        mean = (self._missed / self._weight).square().sum() / self._outputs if self._centred else 0.0
+        mean = (self._missed / self._tokens).square().sum() / self._outputs if self._centred else 0.0
         gained = ((2 * covariance.T - change @ variance) * change).sum() / self._outputs
         silent = int((variance.diagonal() <= 0).sum())
         after = max(0.0, float(before - mean - gained))
@@ -353,9 +329,9 @@ class _Moments:
     @property
     def _central(self) -> tuple[Tensor, Tensor]:
         """Covariances [E, E] of the inputs and [E, D] of inputs and what is missed; moments where there is no bias."""
-        variance, covariance = self._of_inputs / self._weight, self._of_both / self._weight
+        variance, covariance = self._of_inputs / self._tokens, self._of_both / self._tokens
         if self._centred:
-            mean, missed = self._inputs / self._weight, self._missed / self._weight
+            mean, missed = self._inputs / self._tokens, self._missed / self._tokens
             variance -= torch.outer(mean, mean)
             covariance -= torch.outer(mean, missed)
         return variance, covariance

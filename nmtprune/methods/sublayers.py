@@ -16,7 +16,7 @@ from nmtprune.methods.measuring import Texts
 from nmtprune.model import EncoderOutput, Pass, Transformer
 from nmtprune.model.attention import Attention, CrossAttention, Probe, Visible
 from nmtprune.model.kernels import linear
-from nmtprune.model.layers import DecoderLayer, EncoderLayer, LayerNorm, RecurrentDecoderLayer, Residual
+from nmtprune.model.layers import DecoderLayer, EncoderLayer, RecurrentDecoderLayer, Residual
 from nmtprune.model.state import Step
 
 ENCODER, DECODER = "encoder", "decoder"
@@ -93,13 +93,6 @@ class Sublayer(ABC):
         if around.output_norm is not None or not around.postprocess.startswith("a"):
             return output
         return output + (states if around.scale is None else states * around.scale)
-
-    @property
-    def norm(self) -> LayerNorm | None:
-        """The norm that reads `summed`; None where the states after the sub-layer are `summed` itself."""
-        if self.around.output_norm is not None:
-            return self.around.output_norm
-        return self.around.post_norm if self.around.postprocess.removeprefix("a").startswith("n") else None
 
 
 class _Attention(Sublayer):

@@ -42,3 +42,11 @@ def rewritten(extra: Mapping[str, Any], changed: "Mapping[str, Tensor]") -> dict
         if own:
             found[key] = containers.with_entries(extra[key], own)
     return found
+
+
+def without(state: State) -> dict[str, Any]:
+    """The checkpoint without averages."""
+    extra = state.get("extra_state")
+    if not isinstance(extra, dict):
+        return dict(state)
+    return {**state, "extra_state": {name: value for name, value in extra.items() if name not in KEYS.values()}}

@@ -225,6 +225,21 @@ class FairseqCheckpoint(TrainableCheckpoint):
             state = training.without_best(state)
         return self if state is self.state else FairseqCheckpoint.of_state(self.path, state)
 
+    def with_native_tensors(self, changed: "Mapping[str, Tensor]", lineage: Lineage | None) -> "FairseqCheckpoint":
+        """The same checkpoint with other values of some parameters, without optimizer state, averages and gates."""
+        from nmtprune.formats.fairseq.names import native_name
+
+        model = self.model_tensors
+        built = {name: layout.as_built(name, self.description) for name in model}
+        files = {native_name(name, self.settings): own for own, name in built.items() if name is not None}
+        unknown = sorted(set(changed) - set(files))
+        if unknown:
+            raise ValueError(f"no tensor of the file is {', '.join(unknown)} alone")
+        own = {files[name]: tensor.to(model[files[name]]) for name, tensor in changed.items()}
+        state = averages.without(optimizer.without_state(self.state))
+        plain = FairseqCheckpoint.of_state(self.path, state)
+        return plain.rewritten({**plain.tensors, **own}, plain.architecture, lineage)
+
     def engines(self, mode: str) -> str:
         """Stock fairseq runs what has other shapes with the plug-in only."""
         if mode == "masked":
