@@ -175,6 +175,11 @@ class Checkpoint(ABC):
             CheckpointError: optimizer state of a kind that cannot be cut, where heads were cut.
         """
 
+    @property
+    @abstractmethod
+    def file_names(self) -> Mapping[str, str]:
+        """Native name -> name in the file, for parameters of which the file has one tensor each, in any layout."""
+
     @abstractmethod
     def with_native_tensors(self, changed: Mapping[str, "Tensor"], lineage: Lineage | None) -> "Checkpoint":
         """The same checkpoint with other values of some parameters; nothing is written.
@@ -183,11 +188,8 @@ class Checkpoint(ABC):
         are folded into the weights.
 
         Args:
-            changed: by the names of `native_tensors`, of any type of float.
+            changed: by native names, which must be among `file_names`; of any type of float.
             lineage: of the result.
-
-        Raises:
-            ValueError: a name that no single tensor of the file stands for.
         """
 
     @abstractmethod

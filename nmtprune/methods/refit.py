@@ -42,12 +42,16 @@ class RefitSettings:
     Attributes:
         ridge: how strongly a projection is drawn towards what it was, in units of the mean variance of its inputs.
         only: one of PARTS; None for every output projection.
+        fixed: native names, without ``.weight``, of projections that are left as they are.
+        stored_as: type that fitted projections are rounded to, where a file has fewer bits than the model computes in.
         kept_bytes: inputs of the projection at hand that are kept between the pass that fits it and the pass that
             applies it; the inputs beyond are computed twice.
     """
 
     ridge: float = 0.01
     only: str | None = None
+    fixed: frozenset[str] = frozenset()
+    stored_as: torch.dtype | None = None
     kept_bytes: int = 256 << 20
 
     def __post_init__(self) -> None:
@@ -136,7 +140,7 @@ def refit(base: Transformer, slim: Transformer, texts: Sequence[Texts], settings
         for text, (of_base, of_slim) in zip(texts, ends, strict=True):
             real = text.real_source if stack == ENCODER else text.real_target
             lanes.append(_Lane(entered(base, text, stack, of_base), entered(slim, text, stack, of_slim), real))
-        ends = []
+        ends.clear()  # the encoder's output is in the lanes
         fitting.fit(pairs, lanes)
         ends = [(lane.base.states, lane.slim.states) for lane in lanes]
     return Fit(fitting.tensors, tuple(fitting.projections), tuple(fitting.left))
@@ -194,9 +198,10 @@ class _Fitting:
         if pruned.name in self._done or self._settings.only not in (None, pruned.kind):
             return False
         self._done.add(pruned.name)
-        if pruned.weight is None:
+        fixed = pruned.weight is None or pruned.parameter in self._settings.fixed
+        if fixed:
             self.left.append(pruned.name)
-        return pruned.weight is not None
+        return not fixed
 
     def _fit_one(self, pairs: Sequence[_Pair], lanes: Sequence[_Lane]) -> None:
         """Fit the first of these sub-layers, on it and on what is tied to it; the unpruned model moves on by one."""
@@ -226,10 +231,11 @@ class _Fitting:
         """Let the pruned model compute with the fitted projection; the tensors it was built from stay as they are."""
         if pruned.weight is None:
             return
-        pruned.weight.data = fitted.to(pruned.weight)
+        stored = self._settings.stored_as or pruned.weight.dtype
+        pruned.weight.data = fitted.to(stored).to(pruned.weight)
         self.tensors[f"{pruned.parameter}.weight"] = pruned.weight.data
         if pruned.bias is not None:
-            pruned.bias.data = (pruned.bias.double() + shift).to(pruned.bias)
+            pruned.bias.data = (pruned.bias.double() + shift).to(stored).to(pruned.bias)
             self.tensors[f"{pruned.parameter}.bias"] = pruned.bias.data
 
 
@@ -250,9 +256,10 @@ def _walk(pairs: Sequence[_Pair], lane: _Lane) -> Iterator[tuple[int, Tensor, Te
             missed = own.summed(base.states, output)[lane.real] - pruned.summed(slim.states, reached)[lane.real]
             yield place, inputs, missed
         base = base.at(own.after(base.states, output))
-        slim = slim.at(pruned.after(slim.states, reached))
         if place == 0:
             lane.base = base
+        if place + 1 < len(pairs):
+            slim = slim.at(pruned.after(slim.states, reached))
 
 
 def _columns(pruned: Sublayer, weight: Tensor) -> Tensor:

@@ -225,19 +225,20 @@ class FairseqCheckpoint(TrainableCheckpoint):
             state = training.without_best(state)
         return self if state is self.state else FairseqCheckpoint.of_state(self.path, state)
 
-    def with_native_tensors(self, changed: "Mapping[str, Tensor]", lineage: Lineage | None) -> "FairseqCheckpoint":
-        """The same checkpoint with other values of some parameters, without optimizer state, averages and gates."""
+    @property
+    def file_names(self) -> Mapping[str, str]:
+        """Native name -> name in the file; packed projections, which the native model has apart, are left out."""
         from nmtprune.formats.fairseq.names import native_name
 
-        model = self.model_tensors
-        built = {name: layout.as_built(name, self.description) for name in model}
-        files = {native_name(name, self.settings): own for own, name in built.items() if name is not None}
-        unknown = sorted(set(changed) - set(files))
-        if unknown:
-            raise ValueError(f"no tensor of the file is {', '.join(unknown)} alone")
-        own = {files[name]: tensor.to(model[files[name]]) for name, tensor in changed.items()}
-        state = averages.without(optimizer.without_state(self.state))
-        plain = FairseqCheckpoint.of_state(self.path, state)
+        built = {name: layout.as_built(name, self.description) for name in self.parameters}
+        natives = {name: native_name(own, self.settings) for name, own in built.items() if own is not None}
+        return {native: name for name, native in natives.items() if native is not None}
+
+    def with_native_tensors(self, changed: "Mapping[str, Tensor]", lineage: Lineage | None) -> "FairseqCheckpoint":
+        """The same checkpoint with other values of some parameters, without optimizer state, averages and gates."""
+        names, model = self.file_names, self.model_tensors
+        own = {names[native]: tensor.to(model[names[native]]) for native, tensor in changed.items()}
+        plain = FairseqCheckpoint.of_state(self.path, averages.without(optimizer.without_state(self.state)))
         return plain.rewritten({**plain.tensors, **own}, plain.architecture, lineage)
 
     def engines(self, mode: str) -> str:

@@ -161,12 +161,19 @@ class MarianCheckpoint(Checkpoint):
             arrays[NOTE] = _text(json.dumps(_note_json(architecture, lineage)).encode())
         return MarianCheckpoint.of_arrays(self.path, arrays)
 
-    def with_native_tensors(self, changed: "Mapping[str, Tensor]", lineage: Lineage | None) -> "MarianCheckpoint":
-        """The same model with other values of some parameters."""
-        from nmtprune.formats.marian.network import file_tensors
+    @property
+    def file_names(self) -> Mapping[str, str]:
+        """Native name -> name in the file, for all but tables that serve as several parameters."""
+        from nmtprune.formats.marian import network
 
-        found = file_tensors(changed, self.tensors, self.options)
-        return self.rewritten({**self.tensors, **found}, self.architecture, lineage)
+        return network.file_names(self.options, self.tensors)
+
+    def with_native_tensors(self, changed: "Mapping[str, Tensor]", lineage: Lineage | None) -> "MarianCheckpoint":
+        """The same model with other values of some parameters: matrices transposed, vectors with a second axis."""
+        names = self.file_names
+        laid_out = {names[native]: each.T if each.dim() == 2 else each[None] for native, each in changed.items()}
+        own = {name: each.to(self.tensors[name]).contiguous() for name, each in laid_out.items()}
+        return self.rewritten({**self.tensors, **own}, self.architecture, lineage)
 
     def engines(self, mode: str) -> str:
         """The official Marian demands square matrices."""

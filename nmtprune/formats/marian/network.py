@@ -97,28 +97,10 @@ def native_tensors(
     return found
 
 
-def file_tensors(
-    changed: "Mapping[str, Tensor]", tensors: "Mapping[str, Tensor]", options: Options
-) -> "dict[str, Tensor]":
-    """Parameters of the native model under the names and in the layout of the file: matrices and vectors of layers.
-
-    Args:
-        changed: by native names.
-        tensors: those of the file, which the results take shape and type from.
-        options: of the model.
-
-    Raises:
-        ValueError: a name that no single tensor of the file stands for.
-    """
-    found, left = {}, dict(changed)
-    for name, tensor in tensors.items():
-        natives = [native for native, _ in _translated(name, tensor, options)]
-        if len(natives) == 1 and natives[0] in left:
-            value = left.pop(natives[0])
-            found[name] = (value.T if value.dim() == 2 else value.unsqueeze(0)).to(tensor).contiguous()
-    if left:
-        raise ValueError(f"no tensor of the file is {', '.join(sorted(left))} alone")
-    return found
+def file_names(options: Options, tensors: "Mapping[str, Tensor]") -> dict[str, str]:
+    """Native name -> name in the file, for the parameters of layers: tables and output layers are left out."""
+    names = {name: [native for native, _ in _translated(name, tensors[name], options)] for name in tensors}
+    return {natives[0]: name for name, natives in names.items() if ".layers." in natives[0]}
 
 
 def _identity(id: ModuleId, like: "Tensor") -> "dict[str, Tensor]":
