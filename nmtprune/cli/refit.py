@@ -103,7 +103,7 @@ def refit(checkpoint: Path, output_format: str, **flags: Any) -> None:
     from nmtprune.runs.refit import refit as run_refit
 
     with progress() as watcher:
-        report = run_refit(RefitRun(base=checkpoint, **flags), watcher)
+        report = run_refit(RefitRun(base=checkpoint, engine="native", **flags), watcher)
     _report(report, output_format)
     say(f"wrote {report.output}")
 

@@ -191,5 +191,5 @@ def _add_decoder_layer(
     cross = layer.cross_attention
     if cross is not None:
         per_step = cross.query_weight.numel() + cross.output_weight.numel()
-        found["cross attention"] += cross.memory_weight.numel() * source + per_step * steps + 2 * cross.inner * crossed
+        found["cross attention"] += cross.source_weight.numel() * source + per_step * steps + 2 * cross.inner * crossed
     found["feed-forward"] += 2 * layer.feed_forward.input_weight.numel() * steps

@@ -351,7 +351,8 @@ def _least(variance: Tensor, covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(variance)
     limit = float(values[-1]) * len(values) * torch.finfo(values.dtype).eps
     inverse = torch.where(values > limit, 1 / values, 0.0)
-    return vectors @ (inverse.unsqueeze(1) * (vectors.T @ covariance))
+    solution: Tensor = vectors @ (inverse.unsqueeze(1) * (vectors.T @ covariance))
+    return solution
 
 
 @torch.no_grad()
@@ -364,8 +365,8 @@ def mean_loss(model: Transformer, texts: Sequence[Texts]) -> float:
     total, tokens = torch.zeros((), dtype=torch.float64, device=model.device), 0
     for text in texts:
         encoded = model.encode(text.source) if model.encoder is not None else None
-        memory = None if encoded is None else model.remember(encoded, by_head=False)
-        features, words = model.features(text.previous, memory)[text.real_target], text.target[text.real_target]
+        source_cache = None if encoded is None else model.cache_source(encoded, by_head=False)
+        features, words = model.features(text.previous, source_cache)[text.real_target], text.target[text.real_target]
         block = max(1, _LOGITS_BYTES // (model.words[1] * model.dtype.itemsize))
         for begin in range(0, len(words), block):
             scores = model.output(features[begin : begin + block])

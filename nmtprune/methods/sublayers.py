@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from nmtprune.methods.measuring import Texts
 from nmtprune.model import EncoderOutput, Pass, Transformer
 from nmtprune.model.attention import Attention, CrossAttention, Probe, Visible
+from nmtprune.model.decoder_state import Step
 from nmtprune.model.kernels import linear
 from nmtprune.model.layers import DecoderLayer, EncoderLayer, RecurrentDecoderLayer, Residual
-from nmtprune.model.state import Step
 
 ENCODER, DECODER = "encoder", "decoder"
 HEADS, FFN, RECURRENCE = "heads", "ffn", "recurrence"
@@ -200,13 +200,13 @@ def entered(model: Transformer, texts: Texts, stack: str, end_of_encoder: Tensor
     if stack == ENCODER and model.encoder is not None:
         states, padding = model.encoder.embed(texts.source)
         return Place(states, Visible.all_but(padding, states.dtype))
-    encoded, memory, visible = None, None, Visible()
+    encoded, source_cache, visible = None, None, Visible()
     if model.encoder is not None and end_of_encoder is not None:
         norm, padding = model.encoder.final_norm, model.encoder.embedding.padding_of(texts.source)
         encoded = EncoderOutput(end_of_encoder if norm is None else norm(end_of_encoder), padding)
         visible = Visible.all_but(padding, model.dtype)
-        memory = model.remember(encoded, by_head=False) if model.network.joint_attention else None
-    step, padding = model.decoder.place(texts.previous, memory, Pass())
+        source_cache = model.cache_source(encoded, by_head=False) if model.network.joint_attention else None
+    step, padding = model.decoder.place(texts.previous, source_cache, Pass())
     return Place(model.decoder.embedding(texts.previous, padding), visible, encoded, step)
 
 

@@ -179,7 +179,8 @@ def heads_of(tensor: "Tensor", axis: int, width: int, heads: Iterable[int]) -> "
     import torch
 
     chosen = torch.tensor(list(heads), dtype=torch.long)
-    return tensor.unflatten(axis, (-1, width)).index_select(axis, chosen).flatten(axis, axis + 1)
+    by_head: Tensor = tensor.unflatten(axis, (-1, width))
+    return by_head.index_select(axis, chosen).flatten(axis, axis + 1)
 
 
 def _axes(module: ModuleId) -> Iterator[tuple[str, int]]:

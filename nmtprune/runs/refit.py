@@ -5,7 +5,6 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,26 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nmtprune import files, provenance, strictjson
-from nmtprune.data.options import DataOptions
+from nmtprune import files, strictjson
 from nmtprune.errors import DataError, QualityGateError, UsageError
 from nmtprune.methods.measuring import Texts, batches, on_translations, selected
 from nmtprune.runs.ancestry import Ancestry, ancestry, expanded, is_output_projection
 from nmtprune.runs.baseline import check_direction
-from nmtprune.runs.collect import termination_as_interrupt
 from nmtprune.runs.device import choose_device
+from nmtprune.runs.run import Computing, Run, Session, started
 
 if TYPE_CHECKING:
-    import torch
-
     from nmtprune.data.batching import BatchLimits
     from nmtprune.data.corpus import Corpus
     from nmtprune.evaluate.verify import Verification
     from nmtprune.formats.base import Checkpoint
     from nmtprune.methods.refit import Fit, RefitSettings
     from nmtprune.model import Transformer
-    from nmtprune.model.search.options import Search
-    from nmtprune.runs.progress import Progress
+    from nmtprune.progress import Progress
 
 REFERENCES, TRANSLATIONS = "references", "translations"
 """Target sides of the calibration text."""
@@ -45,33 +40,27 @@ _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefitRun:
+class RefitRun(Run, Computing):
     """What `refit` is asked for.
 
     Attributes:
         base: the unpruned checkpoint.
         slim: what was cut from it.
-        data: sentences of the calibration text and of the held-out text.
         output: checkpoint to write.
-        calibration_sentences: sentences to fit on, drawn with the seed.
+        calibration_sentences: sentences of DATA to fit on, drawn with the seed.
         calibration_on: REFERENCES or TRANSLATIONS, the base's own; None: references where the data have them.
-        holdout_sentences: other sentences on which losses are compared.
+        holdout_sentences: other sentences of DATA on which losses are compared.
         ridge: see `RefitSettings`.
         only: see `RefitSettings`.
         other_base: accept a base that `slim` was not cut from.
         verify: compare the result with the base under masks.
         force_worse: write the result even if the loss rises.
-        search: by which the base translates.
         limits: size of batches.
-        device: as `--device` names it.
-        threads: CPU threads; None leaves the number to torch.
         seed: of the draw.
-        force: replace the output.
     """
 
     base: Path
     slim: Path
-    data: DataOptions
     output: Path
     calibration_sentences: int
     calibration_on: str | None
@@ -81,12 +70,35 @@ class RefitRun:
     other_base: bool
     verify: bool
     force_worse: bool
-    search: "Search"
     limits: "BatchLimits"
-    device: str
-    threads: int | None
     seed: int
-    force: bool
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Both checkpoints and texts."""
+        return [self.base, self.slim, *self.data.texts]
+
+    @property
+    def target_side(self) -> str:
+        """REFERENCES or TRANSLATIONS."""
+        raw_source = self.data.source is not None and not self.data.reference
+        return self.calibration_on or (TRANSLATIONS if raw_source else REFERENCES)
+
+    def check(self) -> None:
+        """Refuse a device that is not there, a ridge that is none, and references that nobody named."""
+        choose_device(self.device)
+        _ = self.settings
+        if self.target_side == REFERENCES and self.data.source is not None and not self.data.reference:
+            raise UsageError(
+                f"--calibration-on {REFERENCES}: --source needs --reference FILE; --calibration-on {TRANSLATIONS} "
+                "takes the base's own translations"
+            )
+
+    def check_output(self) -> None:
+        """Check that the checkpoint can be written."""
+        if str(self.output) == "-":
+            raise UsageError("-o -: a checkpoint is a file: name one")
+        files.check_output(self.output, force=self.force, inputs=self.inputs)
 
     @property
     def settings(self) -> "RefitSettings":
@@ -145,7 +157,7 @@ class Report:
             "projections": [asdict(each) for each in self.fit.projections],
             "without_projection": list(self.fit.left),
             "verification": {"against": self.against, **asdict(self.verification)} if self.verification else None,
-            "seconds": round(self.seconds, 3),
+            "seconds": self.seconds,
         }
 
 
@@ -212,10 +224,9 @@ def refit(run: RefitRun, progress: "Progress") -> Report:
         CheckpointError: states that are no finite numbers, or a result that is not what it must be.
         QualityGateError: the loss of the held-out sentences rises; nothing is written.
     """
-    started = time.monotonic()
-    with termination_as_interrupt():
-        job = _prepare(run, progress)
-        return _write(run, job, _fitted(run, job, progress), started, progress)
+    with started(run, progress) as session:
+        job = _prepare(run, session)
+        return _write(run, job, _fitted(run, job, progress), session)
 
 
 @dataclass(frozen=True)
@@ -230,31 +241,19 @@ class _Job:
     record: Mapping[str, Any]
 
 
-def _prepare(run: RefitRun, progress: "Progress") -> _Job:
+def _prepare(run: RefitRun, session: Session) -> _Job:
     """Check everything that can be wrong, the cheapest first, and draw the sentences."""
-    from nmtprune.data.corpus import load_corpus
     from nmtprune.formats import load
 
-    settings = run.settings
-    if str(run.output) == "-":
-        raise UsageError("-o -: a checkpoint is a file: name one")
-    files.check_output(run.output, force=run.force, inputs=(run.base, run.slim, *run.data.texts))
-    device = choose_device(run.device)
     base, slim = load(run.base), load(run.slim)
     found = ancestry(base, slim, other_base=run.other_base)
-    target = run.calibration_on or (TRANSLATIONS if run.data.source and not run.data.reference else REFERENCES)
-    if target == REFERENCES and run.data.source and not run.data.reference:
-        raise UsageError(
-            f"--calibration-on {REFERENCES}: --source needs --reference FILE; --calibration-on {TRANSLATIONS} takes "
-            "the base's own translations"
-        )
-    corpus = load_corpus(run.data, base.profile(), references=False, targets=target == REFERENCES)
-    for note in (*corpus.notes, *check_direction(corpus)):
-        progress.note(f"{corpus.name}: {note}")
-    calibration, held_out = _drawn(run, corpus, progress)
-    if target == TRANSLATIONS:
-        calibration, held_out = _translated(run, base, device, (calibration, held_out), progress)
-    chosen = {"on": target, "seed": run.seed, "ridge": settings.ridge, "only": settings.only or "all"}
+    targets = run.target_side == REFERENCES
+    corpus = session.corpora.read(run.data, base.profile(), references=False, targets=targets)
+    session.note(replace(corpus, notes=(*corpus.notes, *check_direction(corpus))))
+    calibration, held_out = _drawn(run, corpus, session.progress)
+    if not targets:
+        calibration, held_out = _translated(run, base, (calibration, held_out), session.progress)
+    chosen = {"on": run.target_side, "seed": run.seed, "ridge": run.ridge, "only": run.only or "all"}
     record = calibration_record(calibration, {**chosen, "base": base.sha256})
     return _Job(base, slim, found, calibration, held_out, record)
 
@@ -276,12 +275,12 @@ def _drawn(run: RefitRun, corpus: "Corpus", progress: "Progress") -> "tuple[Corp
 
 
 def _translated(
-    run: RefitRun, base: "Checkpoint", device: "torch.device", parts: "Sequence[Corpus]", progress: "Progress"
+    run: RefitRun, base: "Checkpoint", parts: "Sequence[Corpus]", progress: "Progress"
 ) -> "tuple[Corpus, Corpus]":
     """Texts with the base's translations as their target side."""
-    from nmtprune.engines import EngineSettings, open_engine
+    from nmtprune.engines import open_engine
 
-    engine = open_engine("native", base, EngineSettings(run.search, run.limits, device, run.threads))
+    engine = open_engine(run.engine, base, run.in_batches(run.limits))
     progress.begin("translating", len(parts))
     found = []
     for part in parts:
@@ -346,17 +345,17 @@ def _notes(fit: "Fit") -> Iterator[str]:
         yield f"the format has no bias for {', '.join(unbiased)}: none was added"
 
 
-def _write(run: RefitRun, job: _Job, outcome: _Outcome, started: float, progress: "Progress") -> Report:
+def _write(run: RefitRun, job: _Job, outcome: _Outcome, session: Session) -> Report:
     """Check the result and write it."""
     before, after = outcome.loss["slim"], outcome.loss["refitted"]
     if not after <= before + _ROUNDING:
         rises = f"the loss on {len(job.held_out)} held-out sentences rises from {before:.4f} to {after:.4f}"
         if not run.force_worse:
             raise QualityGateError(f"{run.slim}: {rises}: nothing was written (--force-worse writes it all the same)")
-        progress.note(f"{run.slim}: {rises}")
+        session.progress.note(f"{run.slim}: {rises}")
     against = "base" if job.ancestry.same_weights else "slim"
     verification = _verified(job, outcome.result) if run.verify else None
-    made = provenance.collect(
+    made = session.provenance(
         seed=run.seed,
         base=str(run.base),
         slim=str(run.slim),
@@ -376,7 +375,7 @@ def _write(run: RefitRun, job: _Job, outcome: _Outcome, started: float, progress
         fit=outcome.result.fit,
         against=against,
         verification=verification,
-        seconds=time.monotonic() - started,
+        seconds=session.seconds,
     )
 
 
