@@ -167,7 +167,7 @@ def _curve(metric: str, each: Swept) -> CurveOf:
             within_max_drop=not step.broken,
             plan=f"plans/{curve.name}/{step.file}",
             **quality_of(metric, step.value),
-            **({} if step.decision is None else {"decision": _decision_of(metric, step.decision)}),
+            **_decision_fields(metric, step.decision),
         )
         for step in each.steps
     ]
@@ -181,7 +181,10 @@ def _curve(metric: str, each: Swept) -> CurveOf:
     )
 
 
-def _decision_of(metric: str, decision: Decision) -> DecisionOf:
+def _decision_fields(metric: str, decision: Decision | None) -> dict[str, Any]:
+    """The field of a step; none where only one order was swept."""
+    if decision is None:
+        return {}
     contenders = [
         ContenderOf(
             order=each.order,
@@ -190,7 +193,7 @@ def _decision_of(metric: str, decision: Decision) -> DecisionOf:
         )
         for each in decision.contenders
     ]
-    return DecisionOf(order=decision.chosen.order, lead=decision.lead, contenders=contenders)
+    return {"decision": DecisionOf(order=decision.chosen.order, lead=decision.lead, contenders=contenders)}
 
 
 def _mean_of(metric: str, mean: Mean) -> MeanOf:
