@@ -15,11 +15,11 @@ from nmtprune.engines import native
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.formats import load
 from nmtprune.formats.fairseq import FairseqCheckpoint
+from nmtprune.methods.confidence import ConfidenceOptions
 from nmtprune.model.search import SearchOptions, Symbols
 from nmtprune.model.search import translate as search
 from nmtprune.plan import Plan
 from nmtprune.runs.lottery.job import LotteryRun
-from nmtprune.runs.meters import MeterSettings
 from nmtprune.runs.run import MeasureSettings
 from nmtprune.runs.score import ScoreRun
 
@@ -48,7 +48,7 @@ def lottery_run(checkpoint: Path, output: Path, **changes: Any) -> LotteryRun:
         "patience": 2,
         "reset_optimizer": False,
         "controls": (),
-        "meters": MeterSettings(),
+        "confidence": ConfidenceOptions(),
         "measure": MeasureSettings(
             metric="bleu",
             engine="native",

@@ -10,6 +10,7 @@ from nmtprune.budget import Limits
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import CheckpointError, UsageError
 from nmtprune.evaluate.significance import SignificanceTest
+from nmtprune.methods.confidence import ConfidenceOptions
 from nmtprune.process import program
 from nmtprune.profile import ModelProfile
 from nmtprune.runs import run_folder
@@ -17,9 +18,9 @@ from nmtprune.runs.baseline import with_remarks
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.lottery import folder
 from nmtprune.runs.lottery.schedule import Schedule, removals, tickets
-from nmtprune.runs.meters import MeterSettings
 from nmtprune.runs.quality import DropRule, contents
 from nmtprune.runs.run import MeasureSettings
+from nmtprune.runs.state import settings_of
 from nmtprune.training.options import as_it_goes_on, check_given, names, parsed, without
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class LotteryRun:
         patience: validations without a better one that end a convergence.
         reset_optimizer: rewound models begin with empty moments.
         controls: ``random``, ``reinit``, each converged beside every pruned model.
-        meters: how confidence is measured.
+        confidence: how confidence is measured.
         measure: metric, engine and search.
         significance: how differences are tested.
         given: options for fairseq-train as the user typed them.
@@ -78,7 +79,7 @@ class LotteryRun:
     patience: int
     reset_optimizer: bool
     controls: tuple[str, ...]
-    meters: MeterSettings
+    confidence: ConfidenceOptions
     measure: MeasureSettings
     significance: SignificanceTest
     given: tuple[str, ...]
@@ -313,7 +314,7 @@ def _corpora(run: LotteryRun, args: "Namespace") -> dict[str, "Corpus"]:
     languages = {"source_lang": args.source_lang, "target_lang": args.target_lang}
     asked = ModelProfile(**languages, left_pad_source=truth(getattr(args, "left_pad_source", None), True))
     needs_text = run.max_drop is not None or (run.test_data is None and bool(run.converge or run.converge_iterations))
-    targets = not run.meters.translates
+    targets = not run.confidence.translates
     found = {folder.DATA: load_corpus(run.data, asked, references=needs_text, targets=targets)}
     if needs_text:
         found[folder.DATA] = with_remarks(found[folder.DATA], run.measure)
@@ -350,7 +351,7 @@ def _settings(
         "--patience": run.patience,
         "--reset-optimizer": run.reset_optimizer,
         "--control": list(run.controls),
-        **run.meters.of("confidence"),
+        **settings_of(run.confidence),
         **run.measure.settings(),
         "--threads": run.measure.threads if run.on_cpu else None,
         **sets,
