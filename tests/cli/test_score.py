@@ -418,8 +418,8 @@ def test_usage(base: tuple[Any, ...], tiny: Path, tmp_path: Path) -> None:
     )
     assert refused(*base, *data, "--metric", "loss", "--beam", 5, "--unkpen", 1.0) == (
         2,
-        "--beam goes with --metric bleu or chrf: the loss needs no search; "
-        "--unkpen goes with --metric bleu or chrf: the loss needs no search",
+        "--beam goes with --metric bleu, chrf or confidence with --confidence-on translations; "
+        "--unkpen goes with --metric bleu, chrf or confidence with --confidence-on translations",
     )
     assert refused(*base, *data, "--metric", "chrf", "--bleu-tokenize", "zh") == (
         2,
