@@ -26,7 +26,7 @@ from nmtprune.cli.progress import duration, progress
 from nmtprune.cli.scorer_options import ScorerCommand, foreign_to_metric, metric_options, taken
 from nmtprune.cli.search_options import SEARCH_NAMES, engine_options, search_options
 from nmtprune.methods.scorer import Scorer
-from nmtprune.runs.scorers import SCORERS, names_of
+from nmtprune.runs.scorers import SCORERS, listed, names_of
 
 if TYPE_CHECKING:
     from nmtprune.scores import Scores
@@ -126,10 +126,14 @@ def _check_options(scorer: Scorer[Any]) -> None:
         owners = names_of(each for each in offered if each.masks)
         faults += [f"{spelled(name)} goes with --metric {owners}" for name in given(_MASKING_NAMES)]
     if not scorer.needs.search:
-        owners = names_of(each for each in offered if each.searches == "")
-        others = [f"{each.name} {each.searches}" for each in offered if each.searches]
-        goes = " or ".join([owners, *others])
-        faults += [f"{spelled(name)} goes with --metric {goes}" for name in given(SEARCH_NAMES)]
+        owners = listed(
+            [
+                f"{each.name} with {each.searches}" if each.searches else each.name
+                for each in offered
+                if each.searches is not None
+            ]
+        )
+        faults += [f"{spelled(name)} goes with --metric {owners}" for name in given(SEARCH_NAMES)]
     if not scorer.draws:
         owners = names_of(each for each in offered if each.draws)
         faults += [f"{spelled(name)} goes with --metric {owners}" for name in given(("seed",))]

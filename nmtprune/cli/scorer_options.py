@@ -45,7 +45,7 @@ class ScorerCommand(PanelCommand):
 
 def metric_options() -> list[click.Parameter]:
     """Options of `score`: ``--metric``, and the settings of all scorers."""
-    untested = [each for each in _of_metric() if not each.masks]
+    untested = scorers.listed([each.name for each in _of_metric() if not each.masks], "and")
     described = " ".join(f"{each.name}: {each.summary}" for each in _of_metric())
     metric = PanelOption(
         ["--metric"],
@@ -53,8 +53,7 @@ def metric_options() -> list[click.Parameter]:
         type=click.Choice(scorers.metrics()),
         default="bleu",
         show_default=True,
-        help=f"{described} {scorers.names_of(untested, 'and')} take one pass over the sentences and are not tested for "
-        "significance.",
+        help=f"{described} {untested} take one pass over the sentences and are not tested for significance.",
     )
     return [metric, *_settings(_of_metric(), "score")]
 

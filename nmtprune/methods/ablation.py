@@ -8,7 +8,7 @@ from nmtprune.budget import Limits
 from nmtprune.methods.scorer import Needs, NoSettings, Scorer, Subject
 
 if TYPE_CHECKING:
-    from nmtprune.engines.base import Kept
+    from nmtprune.architecture import Kept
 
 
 class Ablation(Scorer[NoSettings]):
@@ -69,14 +69,14 @@ class Chrf(Bleu):
     """With chrF."""
 
     name = "chrf"
-    summary = "the same of chrF."
+    summary = "change of chrF without each head in turn, tested for significance."
 
 
 class Loss(Ablation):
     """With the loss per token of references, which takes no search."""
 
     name = "loss"
-    summary = "the same of the loss per reference token, without a search."
+    summary = "change of the loss per reference token, likewise, without a search."
     of_metric = True
     of_order = False
 

@@ -17,8 +17,8 @@ from nmtprune.methods.scorer import Needs, Scorer, Subject, setting
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nmtprune.architecture import Kept
     from nmtprune.data.batching import Batch
-    from nmtprune.engines.base import Kept
     from nmtprune.model import Masks, Transformer
 
 

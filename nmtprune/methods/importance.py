@@ -17,9 +17,9 @@ from nmtprune.methods.scorer import Needs, Scorer, Subject, setting
 if TYPE_CHECKING:
     import torch
 
+    from nmtprune.architecture import Kept
     from nmtprune.data.batching import Batch
     from nmtprune.data.corpus import Corpus
-    from nmtprune.engines.base import Kept
     from nmtprune.model import Masks, Transformer
 
 UNITS = ("sentence", "token")

@@ -16,9 +16,9 @@ from nmtprune.budget import Limits
 if TYPE_CHECKING:
     import torch
 
+    from nmtprune.architecture import Kept
     from nmtprune.data.batching import Batch
     from nmtprune.data.corpus import Corpus
-    from nmtprune.engines.base import Kept
     from nmtprune.formats.base import Checkpoint
     from nmtprune.methods.joint_order import RemovalCosts
     from nmtprune.model import Masks, Transformer

@@ -3,7 +3,7 @@
 Help pages, options, settings of the state and the manual come from this table. Nothing here imports torch.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any, get_type_hints
 
@@ -58,10 +58,14 @@ def scorer_of(order: str) -> type[Scorer[Any]] | None:
     return SCORERS.get(order.removesuffix(REESTIMATED)) if order in orders() else None
 
 
-def names_of(scorers: "Iterable[type[Scorer[Any]]]", last: str = "or") -> str:
+def names_of(scorers: "Iterable[type[Scorer[Any]]]") -> str:
     """Names of scorers for a message: ``bleu, chrf or loss``."""
-    *first, end = [scorer.name for scorer in scorers]
-    return f"{', '.join(first)} {last} {end}" if first else end
+    return listed([scorer.name for scorer in scorers])
+
+
+def listed(names: Sequence[str], last: str = "or") -> str:
+    """``a, b or c``."""
+    return f"{', '.join(names[:-1])} {last} {names[-1]}" if len(names) > 1 else "".join(names)
 
 
 def options_of(scorers: Iterable[type[Scorer[Any]]]) -> Iterator[tuple[type[Scorer[Any]], "Field[Any]", Any]]:

@@ -13,9 +13,10 @@ from nmtprune.runs.baseline import check_direction
 from nmtprune.runs.device import choose_device
 
 if TYPE_CHECKING:
+    from nmtprune.architecture import Kept
     from nmtprune.data.batching import BatchLimits
     from nmtprune.data.corpus import Corpus
-    from nmtprune.engines.base import Engine, Kept
+    from nmtprune.engines.base import Engine
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.search.options import Search
     from nmtprune.progress import Progress

@@ -14,6 +14,7 @@ from nmtprune import slim
 from nmtprune.architecture import HeadId
 from nmtprune.budget import Limits, lowest
 from nmtprune.data.batching import BatchLimits
+from nmtprune.data.databin import DataBin
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import native
 from nmtprune.errors import BudgetError, DataError, OutputError, UsageError
@@ -381,6 +382,32 @@ def test_several_checkpoints(tiny: Path, build: Build, tmp_path: Path) -> None:
         math.isclose(r or 0, s.value / alone.steps[0].value) for r, s in zip(relative, alone.steps, strict=True)
     )
     Plan.read(run.output / "plan.json").check(load(tiny).base)
+
+
+def test_checkpoints_and_sentences_are_read_once(
+    tiny: Path, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = build(
+        updates=4, encoder_normalize_before=True, decoder_normalize_before=True, share_all_embeddings=True, dropout=0.0
+    )
+    checkpoints: list[Path] = []
+    subsets: list[str] = []
+    read = DataBin.read
+
+    def counting_load(path: Path) -> Any:
+        checkpoints.append(path)
+        return load(path)
+
+    def counting_read(self: DataBin, subset: str, *args: Any, **values: Any) -> Any:
+        subsets.append(subset)
+        return read(self, subset, *args, **values)
+
+    monkeypatch.setattr("nmtprune.formats.load", counting_load)
+    monkeypatch.setattr(DataBin, "read", counting_read)
+    orders = ("confidence", "importance", "ablation")
+    _swept(_run(tiny, tmp_path / "run", checkpoints=(tiny, later), orders=orders, kinds=("cross",), until="25%"))
+    assert sorted(checkpoints) == sorted([tiny, later])
+    assert sorted(subsets) == ["train", "valid"]
 
 
 def test_what_cannot_be(tiny: Path, build: Build, tmp_path: Path) -> None:
