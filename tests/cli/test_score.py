@@ -429,7 +429,7 @@ def test_usage(base: tuple[Any, ...], tiny: Path, tmp_path: Path) -> None:
     assert code == 2 and line.startswith("no BLEU tokenizer 'klingon': choose one of ")
     assert refused("score", tiny, *data, "-o", "-") == (
         2,
-        "-o -: the run keeps its state beside the output: name a file (--format json prints it too)",
+        "-o -: a table and a picture are written next to the result: name a file (--format json prints it too)",
     )
     assert refused(*base[:-1], "gpu", *data) == (2, "--device 'gpu': choose auto, cpu, cuda or cuda:N")
     assert refused(*base, *data, "--alpha", 1.5) == (2, "significance test: alpha 1.5 is not between 0 and 1")
