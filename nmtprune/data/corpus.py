@@ -66,15 +66,10 @@ class Corpus:
         """Number of sentences, without those left out."""
         return len(self.source)
 
-    def decode(self, ids: Iterable[int], *, escape_unk: bool = False) -> str:
-        """Text of a translation from its token ids, as fairseq-generate scores it.
-
-        Args:
-            ids: token ids; the end-of-sentence symbol may be among them.
-            escape_unk: write unknown words as ``<<unk>>``, for references.
-        """
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of a translation from its token ids, end of sentence included or not, as fairseq-generate scores it."""
         written = reversed(list(ids)) if self.model.right_to_left else ids
-        return self.codec.decode(self.target_vocabulary.string(written, escape_unk=escape_unk))
+        return self.codec.decode(self.target_vocabulary.string(written))
 
     def source_text(self, index: int) -> str:
         """Text of a source sentence from its token ids, as `decode` makes that of a translation, without tags."""
