@@ -19,7 +19,9 @@ ALLOWED = {
     "architecture": set(),
     "files": set(),
     "network": set(),
+    "process": set(),
     "profile": set(),
+    "progress": set(),
     "strictjson": {"files"},
     "plan": {"architecture", "files", "strictjson"},
     "budget": {"architecture", "plan"},
@@ -32,11 +34,12 @@ ALLOWED = {
     "model": {"architecture", "network"},
     "data": {"files", "profile"},
     "ctranslate2_model": {"architecture", "network", "formats", "model", "data"},
-    "engines": {"architecture", "network", "formats", "model", "data", "plan", "slim", "ctranslate2_model", "user_dir"},
+    "engines": {"architecture", "network", "formats", "model", "data", "plan", "slim", "ctranslate2_model", "process", "user_dir"},
     "evaluate": {"architecture", "plan", "formats", "model", "data", "engines", "scores"},
     "methods": {"architecture", "plan", "budget", "scores", "model", "data", "formats"},
     "fairseq_plugin": {"architecture", "gates", "plan", "formats", "model"},
     "user_dir": {"fairseq_plugin"},
+    "training": {"files", "formats", "fairseq_plugin", "process", "progress", "user_dir"},
     "plots": {"architecture", "plan", "scores", "files"},
 }
 EVERYTHING_BUT_CLI = {"runs", "demo"}

@@ -1,7 +1,7 @@
 """DATA as a value: what the options name, read, checked and turned into token ids and references."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,6 +70,10 @@ class Corpus:
         """Text of a translation from its token ids, end of sentence included or not, as fairseq-generate scores it."""
         written = reversed(list(ids)) if self.model.right_to_left else ids
         return self.codec.decode(self.target_vocabulary.string(written))
+
+    def texts(self, translations: Iterable[Sequence[int]]) -> list[str]:
+        """Translations as text, as they are scored; an empty line for none."""
+        return [self.decode(tokens) if tokens else "" for tokens in translations]
 
     def source_text(self, index: int) -> str:
         """Text of a source sentence from its token ids, as `decode` makes that of a translation, without tags."""

@@ -15,7 +15,7 @@ from nmtprune.demo.display import ConsoleDisplay
 from nmtprune.demo.pipeline import LOGS, fresh_folder, run_all, table_rows
 from nmtprune.demo.recipe import GENERATED, REAL, Recipe
 from nmtprune.errors import UsageError
-from nmtprune.runs.steps import StepFailed, shown
+from nmtprune.process import CommandFailed, shown
 
 SENTENCES = 30_000
 
@@ -87,7 +87,7 @@ def main(data: Path | None, languages: str | None, run_folder: Path | None, thre
     _announce(settings, display, environment)
     try:
         figures = run_all(settings, display, environment)
-    except StepFailed as failed:
+    except CommandFailed as failed:
         display.halt()
         fail(f"{failed.reason} (full log: {shown(failed.log)})", failed.reason.exit_code)
     except KeyboardInterrupt:

@@ -102,6 +102,18 @@ def write_text(path: Path | str, text: str, *, force: bool = False, inputs: Iter
         file.write(text.encode("utf-8", "surrogateescape"))
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder and those above it, where they are not there.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+
+
 def sha256_file(path: Path | str) -> str:
     """SHA-256 of a file's bytes, as hexadecimal digits.
 

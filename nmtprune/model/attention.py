@@ -20,6 +20,10 @@ Masks = Mapping[ModuleId, Tensor]
 Observer = Callable[[ModuleId, Tensor], None]
 """Gets the attention weights of a module after the softmax, [B, H, T, S]; modules without heads are not reported."""
 
+Tap = Callable[["Attention", Tensor, Tensor], Tensor]
+"""Gets an attention module, what its output projection reads (masked contexts [B, T, H, K], padding heads included),
+and its output [B, T, D]; returns the output [B, T, D] that the model uses. Modules without heads are not reported."""
+
 
 _FEW = 16
 
@@ -30,6 +34,7 @@ class Probe:
 
     masks: Masks = field(default_factory=dict)
     observe: Observer | None = None
+    tap: Tap | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,8 @@ class Attention(nn.Module):
         mask = probe.masks.get(self.id)
         if mask is not None:
             context = context * self._factor(mask, *context.shape[:2])
-        return linear(context.flatten(2), self.output_weight, self.output_bias)
+        output = linear(context.flatten(2), self.output_weight, self.output_bias)
+        return output if probe.tap is None else probe.tap(self, context, output)
 
     def _factor(self, mask: Tensor, rows: int, length: int) -> Tensor:
         """A head mask as [B or 1, T or 1, H, 1]; padding heads get ones."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from nmtprune.model.attention import Masks, Observer, Probe, Visible
+from nmtprune.model.attention import Masks, Observer, Probe, Tap, Visible
 from nmtprune.model.recurrence import Update
 from nmtprune.model.source_cache import SourceCache
 
@@ -170,6 +170,7 @@ class Pass:
     Attributes:
         masks: head masks by module.
         observe: gets the attention weights of every module that runs.
+        tap: gets, and may change, the output of every module that runs.
         state: what the decoder remembers; it is extended by the tokens of the pass.
         hidden: gets the input [B, T, D] of every layer that runs, appended in order.
         first: the first layer that runs; the others must have run before.
@@ -179,6 +180,7 @@ class Pass:
 
     masks: Masks = field(default_factory=dict)
     observe: Observer | None = None
+    tap: Tap | None = None
     state: DecoderState | None = None
     hidden: list[Tensor] | None = None
     first: int = 0
@@ -193,7 +195,7 @@ class Pass:
     @property
     def probe(self) -> Probe:
         """What attention modules need to know."""
-        return Probe(self.masks, self.observe)
+        return Probe(self.masks, self.observe, self.tap)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from nmtprune.errors import DataError, UsageError
 from nmtprune.evaluate import sanity, tokenizers
 from nmtprune.evaluate.metrics import Scored
 from nmtprune.evaluate.sanity import Findings, Translations
-from nmtprune.runs.quality import QualitySettings, texts_of
+from nmtprune.runs.run import QualitySettings
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
@@ -140,7 +140,7 @@ def _settled(corpus: "Corpus", found: Findings, model: str, *, allowed: bool) ->
 def _output(corpus: "Corpus", translations: "Sequence[Tokens]", search: "Search") -> Translations:
     """Translations of a corpus as text, next to sources and references."""
     return Translations(
-        texts=texts_of(corpus, translations),
+        texts=corpus.texts(translations),
         sources=[corpus.source_text(place) for place in range(len(corpus))],
         references=corpus.references or (),
         cut=[_reached_limit(corpus, search, place, tokens) for place, tokens in enumerate(translations)],

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from nmtprune import files, provenance
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import EngineError, OutputError
-from nmtprune.runs.collect import termination_as_interrupt
+from nmtprune.process import termination_as_interrupt
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
     from nmtprune.engines import EngineSettings
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.runs.progress import Progress
+    from nmtprune.progress import Progress
 
 NOTE = "nmtprune.json"
 EQUAL = 0.995

@@ -13,7 +13,7 @@ from nmtprune.errors import CheckpointError, UsageError
 from nmtprune.fairseq_plugin.head_gates import GateSet, HeadGates, gates_of, start_open
 from nmtprune.formats.fairseq import FairseqCheckpoint, loading
 from nmtprune.gates import PARAMETER, GateSettings
-from nmtprune.runs.l0.gated import load_gated
+from nmtprune.runs.l0 import load_gated
 from tests.support import fairseq_files
 from tests.support.fairseq_commands import eval_lm, generate, hypotheses, run, scores, train, validate
 from tests.support.fairseq_files import Files

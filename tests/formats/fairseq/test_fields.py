@@ -19,7 +19,7 @@ from nmtprune.errors import CheckpointError
 from nmtprune.formats import load
 from nmtprune.formats.fairseq import fields, tasks
 from nmtprune.model.search import SearchOptions
-from nmtprune.runs.training_options import as_it_goes_on
+from nmtprune.training.options import as_it_goes_on
 from tests.support import fairseq_commands, fairseq_files, fairseq_variants, networks
 from tests.support.fairseq_files import Build
 

@@ -9,7 +9,7 @@ from nmtprune.budget import Limits
 from nmtprune.errors import BudgetError, UsageError
 from nmtprune.formats.trainable import TrainingProgress
 from nmtprune.runs.lottery.schedule import Schedule, Ticket, removals, tickets
-from nmtprune.runs.lottery.trainer import Patience
+from nmtprune.training.fairseq_train import Patience
 
 BIG = {ModuleId(kind, layer): 8 for kind in ("encoder", "decoder", "cross") for layer in range(6)}  # type: ignore[arg-type]
 

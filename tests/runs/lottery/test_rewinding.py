@@ -20,9 +20,9 @@ from nmtprune.architecture import HeadId, ModuleId
 from nmtprune.errors import OutputError, TrainingError
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.plan import Plan
-from nmtprune.runs.lottery.loop import LotteryResult, lottery
+from nmtprune.progress import Silent
+from nmtprune.runs.lottery.rewinding import LotteryResult, lottery
 from nmtprune.runs.meters import confidence_meter
-from nmtprune.runs.progress import Silent
 from nmtprune.scores import Scores
 from tests.support.runs import FAST, content, lottery_run
 
@@ -152,8 +152,8 @@ def test_confidence_is_that_of_the_trained_slim_model(tiny: Path, tmp_path: Path
 DRIVER = """
 import sys
 from pathlib import Path
-from nmtprune.runs.lottery.loop import lottery
-from nmtprune.runs.progress import Silent
+from nmtprune.runs.lottery.rewinding import lottery
+from nmtprune.progress import Silent
 from tests.support import runs
 lottery(runs.lottery_run(Path(sys.argv[1]), Path(sys.argv[2]), resume=True, **eval(sys.argv[3])), Silent())
 """
@@ -254,9 +254,9 @@ def test_training_that_diverges(tiny: Path, tmp_path: Path) -> None:
 KILLER = """
 import os, signal, sys
 from pathlib import Path
-from nmtprune.runs import training_bar
-from nmtprune.runs.lottery.loop import lottery
-from nmtprune.runs.progress import Silent
+from nmtprune.training import bar
+from nmtprune.runs.lottery.rewinding import lottery
+from nmtprune.progress import Silent
 from nmtprune.runs.state import State
 from tests.support import runs
 
@@ -268,7 +268,7 @@ def die_at(owner, name, after):
     setattr(owner, name, wrapped)
 
 at = sys.argv[4]
-if at == "training": die_at(training_bar.TrainingBar, "update", False)
+if at == "training": die_at(bar.TrainingBar, "update", False)
 if at == "before": die_at(State, "add", False)
 if at == "after": die_at(State, "add", True)
 lottery(runs.lottery_run(Path(sys.argv[1]), Path(sys.argv[2]), resume=True, **eval(sys.argv[3])), Silent())

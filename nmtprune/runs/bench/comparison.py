@@ -1,8 +1,8 @@
-"""`bench`: speed, size and quality of several models, in turns on the same sentences."""
+"""`bench`: speed, size and quality of several models, in turns on the same sentences; its table and its picture."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +10,16 @@ from nmtprune import files, plots, provenance
 from nmtprune.data.options import DataOptions
 from nmtprune.data.text import STDIN
 from nmtprune.errors import UsageError
+from nmtprune.evaluate.cost import Spread
+from nmtprune.plots import SpeedBar
+from nmtprune.process import termination_as_interrupt
 from nmtprune.runs.baseline import carries_tests, check_translations, with_remarks
 from nmtprune.runs.bench import contenders as models
-from nmtprune.runs.bench import results
-from nmtprune.runs.collect import termination_as_interrupt
 from nmtprune.runs.device import choose_device
-from nmtprune.runs.quality import QualitySettings, text_metric, texts_of
-from nmtprune.runs.report import BenchFile, Report, ReportFiles, tsv
+from nmtprune.runs.quality import text_metric
+from nmtprune.runs.report import BenchedModel, BenchFile, Cell, Report, ReportFiles, Timing, tsv
+from nmtprune.runs.run import QualitySettings
+from nmtprune.summary import model_bytes, parameter_count
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
@@ -24,8 +27,8 @@ if TYPE_CHECKING:
     from nmtprune.evaluate.metrics import Scored, TextMetric
     from nmtprune.evaluate.significance import Difference, SignificanceTest
     from nmtprune.model.search.options import Hypothesis, Search
+    from nmtprune.progress import Progress
     from nmtprune.runs.bench.contenders import Contender
-    from nmtprune.runs.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def bench(run: BenchRun, progress: "Progress") -> BenchFile:
         latencies = models.latencies(opened, run.engine, run.settings(1))
         progress.advance("latency")
     quality = None if metric is None else _quality(run, corpus, metric, translated)
-    found = results.bench_file(run, opened, timings, latencies, quality)
+    found = bench_file(run, opened, timings, latencies, quality)
     if run.outputs is not None:
         made = provenance.collect(
             seed=run.significance.seed,
@@ -122,8 +125,8 @@ def bench(run: BenchRun, progress: "Progress") -> BenchFile:
         )
         report = Report(
             json=found.model_copy(update={"provenance": made}).to_json(),
-            tsv=tsv(results.COLUMNS, results.rows(found)),
-            png=plots.speeds_png(results.bars(found)),
+            tsv=tsv(COLUMNS, rows(found)),
+            png=plots.speeds_png(bars(found)),
         )
         report.write(run.outputs, force=run.force, inputs=run.inputs)
     return found
@@ -145,7 +148,7 @@ def _metric(run: BenchRun, corpus: "Corpus") -> "TextMetric | None":
 
 def _timed(
     run: BenchRun, opened: "Sequence[Contender]", metric: "TextMetric | None", progress: "Progress"
-) -> "tuple[list[list[models.Timing]], list[list[list[Hypothesis]]]]":
+) -> "tuple[list[list[Timing]], list[list[list[Hypothesis]]]]":
     """By model its timings at every batch size, and its translations with the first of them."""
 
     def look(found: "list[list[Hypothesis]]") -> None:
@@ -169,7 +172,80 @@ def _quality(
     run: BenchRun, corpus: "Corpus", metric: "TextMetric", translated: "list[list[list[Hypothesis]]]"
 ) -> "tuple[list[Scored], list[Difference | None]]":
     """BLEU of every model and its difference from the first; none on so few sentences that it means nothing."""
-    scored = [metric.scored(texts_of(corpus, models.best(found))) for found in translated]
+    scored = [metric.scored(corpus.texts(models.best(found))) for found in translated]
     if not carries_tests(len(corpus), run.quality):
         return scored, [None] * len(scored)
     return scored, [None, *run.significance.compare(scored[0], scored[1:])]
+
+
+COLUMNS = (
+    "model", "batch_size", "sentences_per_second", "sentences_low", "sentences_high", "words_per_second", "ratio",
+    "ratio_low", "ratio_high", "predicted", "certain", "peak_bytes", "latency_ms", "heads", "parameters", "model_bytes",
+    "file_bytes", "bleu", "delta", "ci_low", "ci_high", "p",
+)  # fmt: skip
+
+
+def rows(found: BenchFile) -> Iterator[tuple[Cell, ...]]:
+    """A row of COLUMNS for every model and batch size, in full precision."""
+    for model in found.models:
+        quality = _quality_cells(model)
+        latency = model.latency_ms.median if model.latency_ms else None
+        for timing in model.timings:
+            rate, ratio = timing.sentences_per_second, timing.ratio
+            yield (
+                model.name, timing.batch_size, rate.median, rate.low, rate.high, timing.words_per_second.median,
+                ratio.median, ratio.low, ratio.high, timing.predicted, ratio.certain, timing.peak_bytes, latency,
+                model.heads, model.parameters, model.model_bytes, model.file_bytes, *quality,
+            )  # fmt: skip
+
+
+def bars(found: BenchFile) -> list[SpeedBar]:
+    """What the picture shows."""
+    return [
+        SpeedBar(
+            model.name, timing.batch_size, (timing.ratio.median, timing.ratio.low, timing.ratio.high), timing.predicted
+        )
+        for model in found.models[1:] or found.models
+        for timing in model.timings
+    ]
+
+
+def bench_file(
+    run: "BenchRun",
+    opened: "Sequence[Contender]",
+    timings: "Sequence[Sequence[Timing]]",
+    latencies: Sequence[Spread | None],
+    quality: "tuple[list[Scored], list[Difference | None]] | None",
+) -> BenchFile:
+    """Put together what was measured."""
+    nothing: list[None] = [None] * len(opened)
+    scored: Sequence[Scored | None] = quality[0] if quality else nothing
+    differences: Sequence[Difference | None] = quality[1] if quality else nothing
+    models = tuple(
+        BenchedModel(
+            name=own.name,
+            heads=own.checkpoint.architecture.count(),
+            parameters=parameter_count(own.checkpoint),
+            model_bytes=model_bytes(own.checkpoint),
+            file_bytes=own.path.stat().st_size,
+            timings=tuple(of_model),
+            latency_ms=latency,
+            bleu=None if score is None else score.score,
+            difference=difference,
+        )
+        for own, of_model, latency, score, difference in zip(
+            opened, timings, latencies, scored, differences, strict=True
+        )
+    )
+    facts: dict[str, Any] = {**opened[0].corpus.describe(), "engine": run.engine, "search": asdict(run.search)}
+    facts |= {"threads": run.threads, "repeat": run.repeat, **run.facts}
+    if scored[0] is not None:
+        facts["signature"] = scored[0].metric.signature
+    return BenchFile(format="nmtprune-bench", version=1, **facts, models=models)
+
+
+def _quality_cells(model: BenchedModel) -> tuple[Cell, ...]:
+    difference = model.difference
+    if difference is None:
+        return model.bleu, None, None, None, None
+    return model.bleu, difference.delta, *difference.ci, difference.p

@@ -11,8 +11,8 @@ import pytest
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import BudgetError, CheckpointError, DataError, NmtpruneError, OutputError, UsageError
 from nmtprune.formats.fairseq import FairseqCheckpoint
-from nmtprune.runs.lottery.setup import prepare
-from nmtprune.runs.lottery.trainings import iteration, order_seed
+from nmtprune.runs.lottery.job import prepare
+from nmtprune.runs.lottery.stages import iteration, order_seed
 from tests.support.fairseq_files import Build
 from tests.support.runs import FAST, lottery_run
 
@@ -139,7 +139,7 @@ def test_a_pretraining_is_sized_like_the_checkpoint_that_it_makes(tiny: Path, tm
 
 def test_trainings_differ_in_their_order_of_the_data(tiny: Path, tmp_path: Path) -> None:
     job = prepare(lottery_run(tiny, tmp_path / "run"))
-    first, second = (iteration(job, number, 24).step().argv for number in (1, 2))
+    first, second = (iteration(job, number, 24).command().argv for number in (1, 2))
     assert [first[first.index("--seed") + 1], second[second.index("--seed") + 1]] == [
         str(order_seed(1, "iteration-01")), str(order_seed(1, "iteration-02"))
     ]  # fmt: skip

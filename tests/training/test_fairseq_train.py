@@ -8,8 +8,9 @@ import pytest
 
 from nmtprune.errors import CheckpointError, UsageError
 from nmtprune.formats.fairseq import FairseqCheckpoint
-from nmtprune.runs.training import Training
-from nmtprune.runs.training_options import (
+from nmtprune.training.bar import TrainingWatcher
+from nmtprune.training.fairseq_train import Training
+from nmtprune.training.options import (
     ARCH,
     as_it_goes_on,
     as_trained,
@@ -19,7 +20,6 @@ from nmtprune.runs.training_options import (
     with_defaults,
     without,
 )
-from nmtprune.runs.watch import TrainingWatcher
 from tests.support.fairseq_files import Build
 
 LINE = (
@@ -34,14 +34,14 @@ def _training(**changes: Any) -> Training:
 
 
 def test_the_command() -> None:
-    argv = _training(given=("--lr", "1")).step().argv
+    argv = _training(given=("--lr", "1")).command().argv
     assert argv[1:3] == ("data", "--user-dir")
     assert argv[4:] == (
         *("--arch", "nmtprune", "--finetune-from-model", "a.pt", "--save-dir", "out", "--log-format", "simple"),
         *("--cpu", "--max-epoch", "5", "--lr", "1"),
     )
-    assert "--cpu" not in _training(on_cpu=False).step().argv
-    assert _training(given=("--cpu",)).step().argv.count("--cpu") == 1
+    assert "--cpu" not in _training(on_cpu=False).command().argv
+    assert _training(given=("--cpu",)).command().argv.count("--cpu") == 1
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_the_command() -> None:
     ],
 )
 def test_the_end_is_what_the_options_say(given: tuple[str, ...], fraction: float, text: str) -> None:
-    watch = _training(given=given).step(["open_heads"]).watch
+    watch = _training(given=given).command(["open_heads"]).watch
     assert isinstance(watch, TrainingWatcher)
     update = watch(LINE)
     assert update is not None and update.fraction == pytest.approx(fraction) and update.text == text
@@ -172,21 +172,21 @@ def test_a_checkpoint_that_was_being_copied_is_repaired(tiny: Path, tmp_path: Pa
 
 def test_where_a_training_begins() -> None:
     rewound = _training(rewinds=True, first_update=20, options=(("--max-update", "60"),))
-    assert rewound.step().argv[4:10] == (
+    assert rewound.command().argv[4:10] == (
         *("--arch", "nmtprune", "--restore-file", "a.pt", "--reset-dataloader", "--reset-meters"),
     )  # fmt: skip
-    watch = rewound.step().watch
+    watch = rewound.command().watch
     assert isinstance(watch, TrainingWatcher)
     update = watch(LINE.replace("num_updates=13", "num_updates=30"))
     assert update is not None and update.fraction == 0.25
-    scratch = _training(start=None, given=("--arch", "transformer")).step().argv
+    scratch = _training(start=None, given=("--arch", "transformer")).command().argv
     assert "--restore-file" not in scratch and "--finetune-from-model" not in scratch and scratch.count("--arch") == 1
 
 
 def test_a_rewound_training_goes_on_where_it_was_stopped(tiny: Path, tmp_path: Path) -> None:
     run = _training(rewinds=True, folder=tmp_path)
     run.last.write_bytes(tiny.read_bytes())
-    argv = run.step().argv
+    argv = run.command().argv
     assert "--restore-file" not in argv and "--reset-dataloader" not in argv and argv[4:6] == ("--arch", "nmtprune")
 
 

@@ -1,7 +1,8 @@
-"""Several processes that share the units of one run: torchrun, or whatever sets RANK, WORLD_SIZE and MASTER_ADDR.
+"""Work that the processes of one run share: units of heads, dealt to whoever is free, collected by the leader.
 
-Processes talk through torch's key-value store only, which every one of them polls: so Ctrl-C and the failure of another
-process are noticed while waiting, which a collective operation would not allow.
+Several processes are those of torchrun, or of whatever sets RANK, WORLD_SIZE and MASTER_ADDR. They talk through torch's
+key-value store only, which every one of them polls: so Ctrl-C and the failure of another process are noticed while
+waiting, which a collective operation would not allow.
 """
 
 import itertools
@@ -9,17 +10,78 @@ import json
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nmtprune.architecture import Architecture, AttentionModule, HeadId
 from nmtprune.errors import NmtpruneError, UsageError
+from nmtprune.progress import Progress
+from nmtprune.runs.state import State
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
+UNIT_OPERATIONS = 1e13
+"""Multiplications and additions from which on heads are kept one by one: a minute or so of a processor's core."""
+
 _POLL_S = 0.05
 _PREFIX = "nmtprune"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Heads of one module on one set of sentences.
+
+    Attributes:
+        data: which set.
+        module: the module.
+        heads: some of its heads.
+    """
+
+    data: str
+    module: AttentionModule
+    heads: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Which heads, for people: ``encoder.0``, ``encoder.0.3`` or ``encoder.0.0-3``."""
+        first, last = self.heads[0], self.heads[-1]
+        if len(self.heads) == self.module.heads:
+            return str(self.module.id)
+        return str(HeadId(self.module.id, first)) if first == last else f"{self.module.id}.{first}-{last}"
+
+    @property
+    def key(self) -> str:
+        """Name among all units."""
+        return f"{self.data} {self.name}"
+
+
+def heads_together(architecture: Architecture, parameters: int, tokens: int) -> int:
+    """How many heads of a module make a unit: as many as a large one has where heads are cheap, one where they are not.
+
+    It depends on the model and on the data only, so that what shares a batch is the same for any number of processes.
+
+    Args:
+        architecture: the model's modules.
+        parameters: of the model.
+        tokens: that a search decodes, and source tokens.
+    """
+    largest = max((module.heads for module in architecture), default=1)
+    return max(1, min(largest, int(UNIT_OPERATIONS / max(1, 2 * parameters * tokens))))
+
+
+def units(data: str, modules: tuple[AttentionModule, ...], together: int) -> Iterator[Unit]:
+    """All heads of some modules, cut into units."""
+    for module in modules:
+        for first in range(0, module.heads, together):
+            yield Unit(data, module, tuple(range(first, min(first + together, module.heads))))
+
+
+def of_best_heads(data: str, modules: tuple[AttentionModule, ...], best: Mapping[str, int]) -> tuple[Unit, ...]:
+    """One head of every module."""
+    return tuple(Unit(data, module, (best[str(module.id)],)) for module in modules)
 
 
 class Ended(NmtpruneError):
@@ -216,3 +278,53 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, NmtpruneError):
         return error.exit_code
     return 130 if isinstance(error, KeyboardInterrupt) else 1
+
+
+class Collector:
+    """Results of this process and, for the leader, of all others."""
+
+    def __init__(
+        self, own: Processes, state: State | None, stage: str, units: Sequence[Unit], progress: Progress
+    ) -> None:
+        """Begin the stage that these units are.
+
+        Args:
+            own: this process among the others.
+            state: where the leader keeps results; None for the others.
+            stage: what the progress calls it.
+            units: what is to be computed.
+            progress: of the leader.
+        """
+        self._own, self._state, self._progress = own, state, progress
+        self._missing = {unit.key: unit for unit in units}
+        if state is not None:
+            progress.begin(stage, sum(len(unit.heads) for unit in units))
+
+    def add(self, unit: Unit, packed: bytes) -> None:
+        """Take the result of a unit of this process."""
+        if self._state is None:
+            self._own.hand_in(unit.key, packed)
+        else:
+            self._keep(unit.key, packed)
+            self._collect()
+
+    def wait(self) -> None:
+        """Collect until the leader misses nothing.
+
+        Raises:
+            Ended: another process has failed.
+        """
+        while self._state is not None and self._missing:
+            self._collect()
+            if self._missing:
+                self._own.pause()
+
+    def _collect(self) -> None:
+        for key, packed in self._own.handed_in(list(self._missing)).items():
+            self._keep(key, packed)
+
+    def _keep(self, key: str, packed: bytes) -> None:
+        if self._state is not None:
+            self._state.add(key, packed)
+            unit = self._missing.pop(key)
+            self._progress.advance(unit.name, len(unit.heads))

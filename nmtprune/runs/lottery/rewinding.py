@@ -11,30 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nmtprune import plots, provenance
+from nmtprune import files, plots, provenance
 from nmtprune.data.options import DataOptions
 from nmtprune.evaluate.cost import words_per_second
 from nmtprune.evaluate.metrics import Scored
 from nmtprune.methods.measuring import drawn
 from nmtprune.plan import Plan
+from nmtprune.process import termination_as_interrupt
 from nmtprune.runs import run_folder
-from nmtprune.runs.collect import termination_as_interrupt
 from nmtprune.runs.device import choose_device
-from nmtprune.runs.lottery import folder, results
-from nmtprune.runs.lottery.request import LotteryRun
-from nmtprune.runs.lottery.results import Converged, Iteration
+from nmtprune.runs.lottery import folder, outcomes
+from nmtprune.runs.lottery.job import LotteryJob, LotteryRun, prepare
+from nmtprune.runs.lottery.outcomes import Converged, Iteration
 from nmtprune.runs.lottery.schedule import Schedule, Ticket, tickets
-from nmtprune.runs.lottery.setup import Job, prepare
 from nmtprune.runs.lottery.stages import Stages
-from nmtprune.runs.measure import measure
-from nmtprune.runs.quality import metric_of
+from nmtprune.runs.quality import measure, metric_of
 from nmtprune.runs.report import Report, tsv
 from nmtprune.runs.state import Interrupted, State, pack
-from nmtprune.runs.training import load_trained
+from nmtprune.training.fairseq_train import load_trained
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.runs.progress import Progress
+    from nmtprune.progress import Progress
 
 _BEGUN, _SPEED = "begun", "speed"
 _SPEED_SENTENCES, _SPEED_ROUNDS = 200, 3
@@ -97,7 +95,7 @@ def lottery(run: LotteryRun, progress: "Progress") -> LotteryResult:
         state = State.open(run_folder.state_path(run.output), job.settings, resume=run.resume)
         if _BEGUN not in state:
             _check_late_reset(job, progress)
-        run_folder.create(run.output)
+        files.make_folder(run.output)
         if _BEGUN not in state:
             if run.force:
                 folder.start_over(run.output)
@@ -112,7 +110,7 @@ def lottery(run: LotteryRun, progress: "Progress") -> LotteryResult:
             ) from None
 
 
-def _check_late_reset(job: Job, progress: "Progress") -> None:
+def _check_late_reset(job: LotteryJob, progress: "Progress") -> None:
     """Translate with the late-resetting checkpoint, before anything is trained, on what is measured later.
 
     Raises:
@@ -134,7 +132,7 @@ def _check_late_reset(job: Job, progress: "Progress") -> None:
 class _Lottery:
     """One run."""
 
-    def __init__(self, job: Job, state: State, progress: "Progress") -> None:
+    def __init__(self, job: LotteryJob, state: State, progress: "Progress") -> None:
         self._job, self._run, self._state, self._progress = job, job.run, state, progress
         self._stages = Stages(job, state, progress)
 
@@ -253,16 +251,16 @@ class _Lottery:
             ),
         }
         metric, facts = run.measure.metric, self._facts()
-        table = tsv(results.columns(converged, metric), results.rows(converged)) if converged else None
+        table = tsv(outcomes.columns(converged, metric), outcomes.rows(converged)) if converged else None
         picture = None
         if converged:
             heads = job.schedule.of_all
-            picture = plots.curves_png(results.lines(converged), metric=metric, heads=heads, from_zero=False)
+            picture = plots.curves_png(outcomes.lines(converged), metric=metric, heads=heads, from_zero=False)
         report = Report(
-            json=results.lottery_file(metric, iterations, converged, facts, made).to_json(),
+            json=outcomes.lottery_file(metric, iterations, converged, facts, made).to_json(),
             tsv=table,
             png=picture,
-            tables={folder.ITERATIONS: results.iterations_tsv(iterations, metric, job.limits.kinds)},
+            tables={folder.ITERATIONS: outcomes.iterations_tsv(iterations, metric, job.limits.kinds)},
         )
         report.write(folder.report_files(run.output), force=True, inputs=run.inputs)
         return LotteryResult(plan, job.limits.kinds, iterations, converged, report, times, facts, seconds)
@@ -274,7 +272,7 @@ class _Lottery:
         quality = {}
         if corpus.references is not None:
             quality = {"signature": metric_of(corpus, run.measure).signature}
-        return {**quality, **corpus.describe(), **run.measure.facts(), "heads": self._job.schedule.of_all}
+        return {**quality, **corpus.describe(), **run.measure.described(), "heads": self._job.schedule.of_all}
 
 
 def _corpus(data: DataOptions, model: "Checkpoint") -> Any:

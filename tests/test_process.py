@@ -12,28 +12,21 @@ from pathlib import Path
 import pytest
 
 from nmtprune.errors import CheckpointError, EngineError, NmtpruneError, PlanError, TrainingError
-from nmtprune.runs.steps import Step, StepFailed, Update, program, python, run_step, shown
-from nmtprune.runs.watch import TrainingWatcher, watch_translation
+from nmtprune.process import (
+    Command,
+    CommandFailed,
+    Update,
+    child_environment,
+    output_of,
+    program,
+    python,
+    run_command,
+    shown,
+)
 
 
-def _python(code: str, **settings: object) -> Step:
-    return Step("step", "A step", (sys.executable, "-c", code), **settings)  # type: ignore[arg-type]
-
-
-class Seen:
-    """A display that remembers."""
-
-    def __init__(self) -> None:
-        self.updates: list[Update] = []
-
-    def begin(self, number: int, total: int, step: Step, text: str) -> None: ...
-
-    def update(self, update: Update) -> None:
-        self.updates.append(update)
-
-    def end(self, seconds: float) -> None: ...
-
-    def halt(self) -> None: ...
+def _python(code: str, **settings: object) -> Command:
+    return Command("step", "A step", (sys.executable, "-c", code), **settings)  # type: ignore[arg-type]
 
 
 LONG = (
@@ -43,7 +36,7 @@ LONG = (
 
 
 def test_the_text_is_the_command_for_a_shell() -> None:
-    step = Step("step", "A step", LONG)
+    step = Command("step", "A step", LONG)
     lines = step.text.split("\n")
     assert len(lines) > 5
     assert all(line.endswith(" \\") for line in lines[:-1])
@@ -53,14 +46,14 @@ def test_the_text_is_the_command_for_a_shell() -> None:
 
 def test_the_text_runs_in_a_shell_as_the_step_does(tmp_path: Path) -> None:
     code = "import sys; print(sys.argv[1:])"
-    step = Step("step", "", (sys.executable, "-c", code, *LONG), stdout=tmp_path / "with blank")
+    step = Command("step", "", (sys.executable, "-c", code, *LONG), stdout=tmp_path / "with blank")
     subprocess.run(["/bin/sh", "-c", step.text], check=True)
     assert (tmp_path / "with blank").read_text() == f"{list(LONG)}\n"
 
 
 def test_output_and_command_go_into_the_log(tmp_path: Path) -> None:
     step = _python("import sys; print('out'); print('err', file=sys.stderr)")
-    run_step(step, tmp_path / "log")
+    run_command(step, tmp_path / "log")
     first, *rest = (tmp_path / "log").read_text().splitlines()
     assert first.startswith(f"$ {sys.executable} -c")
     assert sorted(rest) == ["err", "out"]
@@ -68,25 +61,25 @@ def test_output_and_command_go_into_the_log(tmp_path: Path) -> None:
 
 def test_standard_output_can_go_into_a_file_and_overwrites_none(tmp_path: Path) -> None:
     step = _python("import sys; print('out'); print('err', file=sys.stderr)", stdout=tmp_path / "out")
-    run_step(step, tmp_path / "log")
+    run_command(step, tmp_path / "log")
     assert (tmp_path / "out").read_text() == "out\n"
     assert (tmp_path / "log").read_text().endswith("\nerr\n")
     with pytest.raises(FileExistsError):
-        run_step(step, tmp_path / "log2")
+        run_command(step, tmp_path / "log2")
 
 
 def test_progress_is_read_from_the_log(tmp_path: Path) -> None:
     step = _python(
         "print('1\\n2\\nx')", watch=lambda line: Update(int(line) / 2, line.strip()) if line[0] in "12" else None
     )
-    seen = Seen()
-    run_step(step, tmp_path / "log", seen)
-    assert seen.updates == [Update(0.5, "1"), Update(1.0, "2")]
+    seen: list[Update] = []
+    run_command(step, tmp_path / "log", seen.append)
+    assert seen == [Update(0.5, "1"), Update(1.0, "2")]
 
 
 def test_the_environment_is_passed_on(tmp_path: Path) -> None:
     step = _python("import os; print(os.environ['OMP_NUM_THREADS'])", stdout=tmp_path / "out")
-    run_step(step, tmp_path / "log", environment=os.environ | {"OMP_NUM_THREADS": "7"})
+    run_command(step, tmp_path / "log", environment=os.environ | {"OMP_NUM_THREADS": "7"})
     assert (tmp_path / "out").read_text() == "7\n"
 
 
@@ -120,46 +113,95 @@ def test_a_failure_is_one_line_of_the_documented_class(
     tmp_path: Path, code: str, error: type[NmtpruneError] | None, kind: type[NmtpruneError], message: str
 ) -> None:
     step = _python(code, error=error)
-    with pytest.raises(StepFailed) as caught:
-        run_step(step, tmp_path / "log")
+    with pytest.raises(CommandFailed) as caught:
+        run_command(step, tmp_path / "log")
     assert type(caught.value.reason) is kind
     assert str(caught.value) == message
     assert caught.value.log == tmp_path / "log"
 
 
 def test_a_program_that_cannot_start(tmp_path: Path) -> None:
-    with pytest.raises(StepFailed) as caught:
-        run_step(Step("step", "", (str(tmp_path / "nothing"),)), tmp_path / "log")
+    with pytest.raises(CommandFailed) as caught:
+        run_command(Command("step", "", (str(tmp_path / "nothing"),)), tmp_path / "log")
     assert str(caught.value) == f"{tmp_path}/nothing cannot be started: No such file or directory"
     assert isinstance(caught.value.reason, EngineError)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("print('warning'); print('error: no', file=sys.stderr); exit(2)", "error: no"),
+        (
+            "print('[2026-01-01 00:00:00] Error: no x\\n[2026-01-01 00:00:00] Error: Aborted', file=sys.stderr)"
+            "; sys.stderr.flush(); os.abort()",
+            "no x",
+        ),
+        ("raise RuntimeError('no space')", "RuntimeError: no space"),
+        ("exit(3)", "exit status 3"),
+        ("os.kill(os.getpid(), 9)", "killed by SIGKILL; out of memory?"),
+        ("print('some text', file=sys.stderr, flush=True); os.kill(os.getpid(), 15)", "killed by SIGTERM"),
+    ],
+)
+def test_why_a_program_printed_nothing(code: str, message: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        output_of("a-program", (sys.executable, "-c", f"import os, sys; {code}"))
+    assert str(caught.value) == f"a-program failed: {message}"
+
+
+def test_what_a_program_prints(tmp_path: Path) -> None:
+    code = "import os, sys; print(os.environ['OMP_NUM_THREADS'], 'ä'); print('note', file=sys.stderr)"
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "7"}
+    assert output_of("a-program", (sys.executable, "-c", code), environment) == "7 ä\n"
+    with pytest.raises(EngineError, match=f"^{tmp_path}/nothing cannot be started: No such file or directory$"):
+        output_of("a-program", (str(tmp_path / "nothing"),))
+
+
+def test_the_environment_of_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert child_environment(gpu=None, threads=None)["OMP_NUM_THREADS"] == "7"
+    assert child_environment(gpu=None, threads=3)["OMP_NUM_THREADS"] == "3"
+    assert "CUDA_VISIBLE_DEVICES" not in child_environment(gpu=None, threads=3)
+    assert child_environment(gpu=1, threads=None)["CUDA_VISIBLE_DEVICES"] == "1"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-5")
+    assert child_environment(gpu=1, threads=None)["CUDA_VISIBLE_DEVICES"] == "GPU-5"
 
 
 PARENT = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background of a shell ignores it
 from pathlib import Path
-from nmtprune.runs.steps import Step, run_step
+import nmtprune.process as process
+process.GRACE_S = 0.3
 code = '''{child}'''
-run_step(Step("step", "", (sys.executable, "-c", code)), Path({log!r}))
+argv = (sys.executable, "-c", code)
+{call}
 """
+LOGGED = "process.run_command(process.Command('step', '', argv), Path({log!r}))"
+PRINTING = "process.output_of('step', (*argv, {log!r}))"
 GRANDCHILDREN = """
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-print("pids", __import__("os").getpid(), child.pid, flush=True)
+where = open(sys.argv[1], "w") if sys.argv[1:] else sys.stdout
+print("pids", __import__("os").getpid(), child.pid, file=where, flush=True)
 time.sleep(60)
 """
 STUBBORN = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + GRANDCHILDREN
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("child", [GRANDCHILDREN, STUBBORN], ids=["willing", "stubborn"])
+@pytest.mark.parametrize(
+    ("number", "child", "call"),
+    [
+        *((number, child, LOGGED) for number in (signal.SIGINT, signal.SIGTERM) for child in (GRANDCHILDREN, STUBBORN)),
+        (signal.SIGHUP, STUBBORN, LOGGED),
+        (signal.SIGTERM, STUBBORN, PRINTING),
+    ],
+)
 def test_an_interrupt_stops_the_command_and_its_children(
-    tmp_path: Path, number: signal.Signals, child: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, number: signal.Signals, child: str, call: str
 ) -> None:
     log = tmp_path / "log"
-    code = PARENT.format(child=child, log=str(log)).replace(
-        "code =", "import nmtprune.runs.steps as s; s.GRACE_S = 0.3\ncode ="
-    )
+    code = PARENT.format(child=child, call=call.format(log=str(log)))
     parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     pids = _pids(log)
     parent.send_signal(number)
@@ -206,40 +248,13 @@ def test_paths_below_the_folder_are_shown_relative(monkeypatch: pytest.MonkeyPat
     assert shown(Path("/elsewhere/a")) == "/elsewhere/a"
 
 
-INNER = (
-    "2026-01-01 00:00:00 | INFO | train_inner | epoch 002:     34 / 366 loss=2.066, nll_loss=0.75, ppl=1.68, "
-    "wps=7271, num_updates=400, lr=0.002\n"
-)
-VALID = (
-    "2026-01-01 00:00:00 | INFO | valid | epoch 002 | valid on 'valid' subset | loss 1.682 | nll_loss 0.299 | ppl 1\n"
-)
-
-
-def test_training_by_updates_and_by_epochs() -> None:
-    assert TrainingWatcher(updates=1000)(INNER) == Update(0.4, "update 400 of 1,000, loss 2.066")
-    by_epochs = TrainingWatcher(epochs=4)(INNER)
-    assert by_epochs is not None
-    assert by_epochs.fraction == pytest.approx((1 + 34 / 366) / 4)
-    assert by_epochs.text == "epoch 2 of 4, update 34 of 366, loss 2.066"
-    assert TrainingWatcher()(INNER) == Update(None, "epoch 2, update 34 of 366, loss 2.066")
-    assert TrainingWatcher(updates=1000)(VALID) == Update(None, "validation loss 1.682")
-    assert TrainingWatcher(updates=1000)("something else\n") is None
-
-
-def test_translation_by_batches() -> None:
-    assert watch_translation("INFO:fairseq.logging.progress_bar::     3 / 12 wps=512\n") == Update(
-        0.25, "batch 3 of 12"
-    )
-    assert watch_translation("INFO:fairseq_cli.generate:loading model(s)\n") is None
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with a killed parent")
 def test_a_killed_run_leaves_no_command_behind(tmp_path: Path) -> None:
     """It would go on writing into the folder in which a resumed run trains."""
     child = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     code = (
-        "import sys; from pathlib import Path; from nmtprune.runs.steps import Step, run_step; "
-        f"run_step(Step('s', 'S', (sys.executable, '-c', {child!r})), Path({str(tmp_path / 'log')!r}))"
+        "import sys; from pathlib import Path; from nmtprune.process import Command, run_command; "
+        f"run_command(Command('s', 'S', (sys.executable, '-c', {child!r})), Path({str(tmp_path / 'log')!r}))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 60

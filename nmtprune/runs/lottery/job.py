@@ -1,29 +1,114 @@
-"""Everything that can be wrong with a lottery run, found before long work begins."""
+"""What `lottery` is asked for, and everything that can be wrong with it, found before long work begins."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmtprune.architecture import Architecture, parse_kinds
 from nmtprune.budget import Limits
+from nmtprune.data.options import DataOptions
 from nmtprune.errors import CheckpointError, UsageError
+from nmtprune.evaluate.significance import SignificanceTest
+from nmtprune.process import program
 from nmtprune.profile import ModelProfile
 from nmtprune.runs import run_folder
 from nmtprune.runs.baseline import with_remarks
-from nmtprune.runs.drop import DropRule
-from nmtprune.runs.fairseq_options import parsed
+from nmtprune.runs.device import choose_device
 from nmtprune.runs.lottery import folder
-from nmtprune.runs.lottery.request import LotteryRun
 from nmtprune.runs.lottery.schedule import Schedule, removals, tickets
-from nmtprune.runs.measure import check_metric_options, contents
-from nmtprune.runs.steps import program
-from nmtprune.runs.training_options import as_it_goes_on, check_given, names, without
+from nmtprune.runs.meters import MeterSettings
+from nmtprune.runs.quality import DropRule, contents
+from nmtprune.runs.run import MeasureSettings
+from nmtprune.training.options import as_it_goes_on, check_given, names, parsed, without
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from nmtprune.data.corpus import Corpus
     from nmtprune.formats.trainable import TrainableCheckpoint
+
+
+@dataclass(frozen=True)
+class LotteryRun:
+    """What `lottery` is asked for.
+
+    Attributes:
+        data: binarized data to train on, and the sentences on which confidence and `max_drop` are measured.
+        test_data: sentences on which converged models are measured; None: those of `data`.
+        output: the run folder.
+        late_reset: the late-resetting checkpoint; None trains it.
+        pretrain_updates: updates with which it is trained, where it is not given.
+        prune_updates: updates of an iteration.
+        heads_per_iteration: None: half as many as there are modules.
+        until: heads to remove in all, as the user wrote it; None: until `max_drop` ends it.
+        max_drop: points of the metric, or ``significant``, that an iteration may be below the first; None: any.
+        kinds: comma-separated; None for all that the model has.
+        min_heads_per_module: that stay.
+        uniform: all modules of a stack keep the same number of heads.
+        converge: train the last iteration's model to convergence.
+        converge_iterations: and those of these iterations.
+        converge_updates: with which convergence ends at the latest, pretraining included; None: patience alone ends it.
+        patience: validations without a better one that end a convergence.
+        reset_optimizer: rewound models begin with empty moments.
+        controls: ``random``, ``reinit``, each converged beside every pruned model.
+        meters: how confidence is measured.
+        measure: metric, engine and search.
+        significance: how differences are tested.
+        given: options for fairseq-train as the user typed them.
+        resume: go on where an interrupted run stopped.
+        force: start over in a folder that is not empty.
+    """
+
+    data: DataOptions
+    test_data: DataOptions | None
+    output: Path
+    late_reset: Path | None
+    pretrain_updates: int | None
+    prune_updates: int
+    heads_per_iteration: int | None
+    until: str | None
+    max_drop: str | None
+    kinds: str | None
+    min_heads_per_module: int
+    uniform: bool
+    converge: bool
+    converge_iterations: tuple[int, ...]
+    converge_updates: int | None
+    patience: int
+    reset_optimizer: bool
+    controls: tuple[str, ...]
+    meters: MeterSettings
+    measure: MeasureSettings
+    significance: SignificanceTest
+    given: tuple[str, ...]
+    resume: bool
+    force: bool
+
+    @property
+    def data_bin(self) -> Path:
+        """The data that is trained on; UsageError where there is none."""
+        if self.data.data_bin is None:
+            raise UsageError("lottery trains on binarized data: name --data-bin DIR")
+        return self.data.data_bin
+
+    @property
+    def evaluated(self) -> DataOptions:
+        """Sentences on which converged models are measured."""
+        return self.test_data or self.data
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Files that must not be written over."""
+        sets = [self.data, *([self.test_data] if self.test_data else [])]
+        texts = [path for data in sets for path in data.texts]
+        return [*([self.late_reset] if self.late_reset else []), *texts]
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether trainings have no GPU."""
+        return choose_device(self.measure.device).type == "cpu"
+
 
 _RESERVED = (
     *("--seed", "--max-update", "--max-epoch", "--patience", "--stop-time-hours", "--stop-min-lr"),
@@ -36,7 +121,7 @@ _RESERVED = (
 
 
 @dataclass(frozen=True)
-class Job:
+class LotteryJob:
     """A checked run: everything that can be refused without training has been accepted.
 
     Attributes:
@@ -63,7 +148,7 @@ class Job:
     settings: Mapping[str, Any]
 
 
-def prepare(run: LotteryRun) -> Job:
+def prepare(run: LotteryRun) -> LotteryJob:
     """Check everything that can be wrong, the cheapest first.
 
     Raises:
@@ -71,7 +156,7 @@ def prepare(run: LotteryRun) -> Job:
     """
     _check_options(run)
     rule = None if run.max_drop is None else DropRule.parse(run.max_drop)
-    check_metric_options(run.measure)
+    run.measure.check_settings()
     run.significance.resamples_for(1)
     written = [path.name for path in folder.outputs(run.output)]
     run_folder.check(run.output, written, resume=run.resume, force=run.force, inputs=run.inputs)
@@ -90,7 +175,7 @@ def prepare(run: LotteryRun) -> Job:
     _check_subsets(run, args)
     corpora = _corpora(run, args)
     folder.check_space(run.output, folder.bytes_needed(args, checkpoint, schedule))
-    return Job(
+    return LotteryJob(
         run=run,
         schedule=schedule,
         limits=limits,
@@ -266,7 +351,7 @@ def _settings(
         "--reset-optimizer": run.reset_optimizer,
         "--control": list(run.controls),
         **run.meters.of("confidence"),
-        **run.measure.as_settings(),
+        **run.measure.settings(),
         "--threads": run.measure.threads if run.on_cpu else None,
         **sets,
         "training data": trained,
