@@ -66,16 +66,17 @@ def reduced(graph: Graph) -> Graph:
 
 
 def rows(graph: Graph) -> list[list[str]]:
-    """Parts by the longest way down, those that import nothing last."""
-    heights: dict[str, int] = {}
+    """Parts by the longest way that leads to them, those that nothing imports first."""
+    importers = {part: [other for other in graph if part in graph[other]] for part in graph}
+    depths: dict[str, int] = {}
 
-    def height(part: str) -> int:
-        if part not in heights:
-            heights[part] = 1 + max(map(height, graph[part]), default=-1)
-        return heights[part]
+    def depth(part: str) -> int:
+        if part not in depths:
+            depths[part] = 1 + max(map(depth, importers[part]), default=-1)
+        return depths[part]
 
-    top = max(map(height, graph))
-    return [sorted(part for part in graph if heights[part] == level) for level in range(top, -1, -1)]
+    bottom = max(map(depth, graph))
+    return [sorted(part for part in graph if depths[part] == level) for level in range(bottom + 1)]
 
 
 def _with_ways(graph: Graph, levels: list[list[str]]) -> tuple[list[list[str]], list[list[str]]]:
