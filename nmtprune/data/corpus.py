@@ -217,7 +217,7 @@ def _language_pair(options: DataOptions, model: ModelProfile) -> tuple[DataBin, 
     """The folder of the vocabularies, what turns text into token ids, and a note where a part of that was guessed."""
     if options.vocabs is not None:
         return DataBin(options.vocabs[0].parent), *_marian_pair(options, options.vocabs, model)
-    if model.marian:
+    if model.vocabulary_files:
         raise UsageError("data: a Marian model: name its vocabularies with --vocabs A B, and text with --source FILE")
     if options.data_bin is None:
         raise UsageError("data: no vocabulary: name --data-bin DIR")
@@ -234,7 +234,7 @@ def _language_pair(options: DataOptions, model: ModelProfile) -> tuple[DataBin, 
 def _marian_pair(
     options: DataOptions, paths: tuple[Path, Path], model: ModelProfile
 ) -> tuple[LanguagePair, str | None]:
-    if not model.marian and model.source_symbols is not None:
+    if not model.vocabulary_files and model.source_symbols is not None:
         raise UsageError("data: --vocabs are Marian's: this model has fairseq's dictionaries in --data-bin DIR")
     source = MarianVocabulary.read(paths[0], model.source_symbols, "source")
     target = MarianVocabulary.read(paths[1], model.target_symbols, "target")

@@ -36,6 +36,13 @@ class CTranslate2Engine(Engine):
             raise EngineError.of_faults(f"{checkpoint.path}: the engine ctranslate2 cannot search so", faults)
         self._translators: dict[str, Translator] = {}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """That CTranslate2 does not ask the model about empty sentences, where other engines do."""
+        if self.settings.search.skips_empty:
+            return ()
+        return ("CTranslate2 gives an empty line an empty translation; fairseq and the native engine ask the model",)
+
     def translate(self, corpus: "Corpus", kept: Kept) -> list[list[Hypothesis]]:
         """Up to `beam` translations of every sentence, batch by batch."""
         return translations(self._translator(corpus, kept), corpus, self.settings) if len(corpus) else []
