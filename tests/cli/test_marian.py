@@ -256,8 +256,8 @@ def test_slim_says_before_it_cuts_what_it_could_not_verify(tmp_path: Path) -> No
     assert nmtprune("plan", model, "--random", 4, "-o", plan).code == 0
     assert refused("slim", model, "--plan", plan, "-o", slim) == (
         3,
-        f"{model}: the result cannot be verified (--no-verify writes it all the same): the native model cannot run this "
-        "checkpoint: transformer-postprocess-top: a",
+        f"{model}: the result cannot be verified (--no-verify writes it all the same): the native model cannot run "
+        "this checkpoint: transformer-postprocess-top: a",
     )
     assert not slim.exists()
     assert nmtprune("slim", model, "--plan", plan, "-o", slim, "--no-verify").code == 0
