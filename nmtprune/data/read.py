@@ -73,11 +73,11 @@ def read_raw(options: DataOptions, source: Path, pair: LanguagePair, *, referenc
         UsageError: a reference is needed and none is named, or several are where one becomes token ids.
     """
     if (references or targets) and not options.reference:
-        raise UsageError("data: --source needs --reference FILE here")
+        raise UsageError("data: `source` needs `reference` FILE here")
     if targets and len(options.reference) > 1:
         raise UsageError(
             f"data: {len(options.reference)} files of references: losses, importance and confidence are measured on "
-            "one reference per sentence: give one --reference FILE"
+            "one reference per sentence: give one `reference` FILE"
         )
     text = read_text(source)
     side = _read_side(text.name, text.lines, "source", pair)
@@ -129,7 +129,7 @@ def read_binarized(
         notes += unknown_words("reference", bitext.target, pair.target)
     content = Content(bitext.name, bitext.source, bitext.target, None, inputs, tuple(notes))
     if bitext.target is None and (targets or (references and not options.reference)):
-        remedy = "" if targets else ": give --reference FILE"
+        remedy = "" if targets else ": give `reference` FILE"
         raise DataError(f"{bitext.name} in {folder.folder}: no target side{remedy}")
     if not references:
         return content
@@ -142,7 +142,7 @@ def _with_decoded_references(content: Content, pair: LanguagePair) -> Content:
     target = content.target or Sentences.of(())
     symbols = [pair.target.string(sentence, escape_unk=True) for sentence in target]
     unknown = sum(pair.target.unk in sentence for sentence in target)
-    note = f"references with unknown words: {unknown} of {len(target)} (--reference FILE takes the raw text instead)"
+    note = f"references with unknown words: {unknown} of {len(target)} (`reference` FILE takes the raw text instead)"
     lines = tuple(pair.codec.decode(line) for line in symbols)
     return replace(content, references=(lines,), notes=(*content.notes, note) if unknown else content.notes)
 
