@@ -20,8 +20,8 @@ SETTINGS = frozenset((
     "marian_batch_length_limit", "max_len_a", "max_len_b", "max_length_factor", "max_tokens", "metric", "min_len",
     "mode", "moses_no_dash_splits", "moses_no_escape", "normalize", "other_weights", "post_process", "reference",
     "resamples", "sentencepiece", "skip_invalid", "source", "source_bpe_codes", "source_lang", "source_sentencepiece",
-    "subset", "target_bpe_codes", "target_lang", "target_sentencepiece", "tokenizer", "unkpen", "unnormalized", "unnormalized_keys",
-    "vocabs", "word_penalty",
+    "subset", "target_bpe_codes", "target_lang", "target_sentencepiece", "tokenizer", "unkpen", "unnormalized",
+    "unnormalized_keys", "vocabs", "word_penalty",
 ))  # fmt: skip
 """Settings that messages of the library name, in backticks: parameters of commands."""
 
