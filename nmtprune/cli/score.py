@@ -23,7 +23,7 @@ from nmtprune.cli.options import (
     verbosity_options,
 )
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
-from nmtprune.cli.progress import duration, progress
+from nmtprune.cli.progress_bar import duration, progress
 from nmtprune.cli.search_options import SEARCH_NAMES, engine_options, search_options
 
 if TYPE_CHECKING:
