@@ -35,15 +35,28 @@ _SETTING = re.compile(r"`(\w+)`")
 
 
 def _texts(path: Path) -> Iterator[tuple[int, str]]:
-    """String constants of a module with their lines; neither docstrings nor the names of fields in a run's state."""
+    """String constants of a module with their lines.
+
+    Left out are docstrings, and what is written for the command line: names of fields in a run's state, help of the
+    settings of scorers.
+    """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     others = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.keyword) and node.arg == "metadata":
+        if _is_for_the_command_line(node):
             others |= {id(each) for each in ast.walk(node)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in others:
             yield node.lineno, node.value
+
+
+def _is_for_the_command_line(node: ast.AST) -> bool:
+    match node:
+        case ast.keyword(arg="metadata") | ast.Call(func=ast.Name(id="setting")):
+            return True
+        case ast.Assign(targets=[ast.Name(id="searches")]):
+            return True
+    return False
 
 
 def _below(*more: str) -> list[Path]:

@@ -20,7 +20,8 @@ from nmtprune.runs.run import LOSS, MeasureSettings, QualitySettings
 from nmtprune.runs.workers import Unit, heads_together
 
 if TYPE_CHECKING:
-    from nmtprune.engines.base import Ablation, Kept, Tokens
+    from nmtprune.architecture import Kept
+    from nmtprune.engines.base import Ablation, Tokens
     from nmtprune.formats.base import Checkpoint
 
 SIGNIFICANT = "significant"
