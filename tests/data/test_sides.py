@@ -132,7 +132,7 @@ def test_iwslt14(sides: Sides, tmp_path: Path) -> None:
         assert [corpus.decode(ids) for ids in corpus.target or ()] == joined
         cased = sides.corpus(data_bin, **options)
         assert [note.partition(": ")[2] for note in cased.notes] == [
-            f"it knows them lower-cased: --lowercase-{side} lower-cases the text" for side in ("source", "target")
+            f"it knows them lower-cased: `lowercase_{side}` lower-cases the text" for side in ("source", "target")
         ]
 
 
