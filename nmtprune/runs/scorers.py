@@ -9,7 +9,9 @@ from typing import Any, get_type_hints
 
 from nmtprune.methods.ablation import Ablation, Bleu, Chrf, Loss
 from nmtprune.methods.confidence import Confidence
+from nmtprune.methods.fisher import JointFisher
 from nmtprune.methods.importance import Importance
+from nmtprune.methods.reconstruction import ReconstructionOrder
 from nmtprune.methods.scorer import Scorer
 
 SCORERS: dict[str, type[Scorer[Any]]] = {
@@ -19,6 +21,8 @@ SCORERS: dict[str, type[Scorer[Any]]] = {
         Chrf,
         Loss,
         Importance,
+        JointFisher,
+        ReconstructionOrder,
         Ablation,
         Confidence,
     )
@@ -30,6 +34,9 @@ REESTIMATED = "-reestimated"
 
 RANDOM = "random"
 """The order of random numbers, which no scorer gives: every sample is another one."""
+
+AUTO = "auto"
+"""The order that takes, at every number of heads, the best plan of several orders."""
 
 
 def metrics() -> list[str]:
@@ -43,11 +50,11 @@ def orders() -> list[str]:
     for name, scorer in SCORERS.items():
         if scorer.of_order:
             found += [name, *([name + REESTIMATED] if scorer.reestimates else [])]
-    return [*found, RANDOM]
+    return [*found, RANDOM, AUTO]
 
 
 def scorer_of(order: str) -> type[Scorer[Any]] | None:
-    """The scorer of an order; None for random numbers and score files."""
+    """The scorer of an order; None for random numbers, the best of several, and score files."""
     return SCORERS.get(order.removesuffix(REESTIMATED)) if order in orders() else None
 
 

@@ -158,7 +158,8 @@ def _pass(checkpoint: Path, plan: Plan) -> dict[HeadId, float]:
 
 
 def test_importance_is_measured_again_by_the_norms_of_the_first_pass(tiny: Path, tmp_path: Path) -> None:
-    run = _run(tiny, tmp_path / "run", reestimate=True, scorers=(), step="4", until="20")
+    scorers = (Importance(ImportanceOptions(importance_normalize="layer")),)
+    run = _run(tiny, tmp_path / "run", reestimate=True, scorers=scorers, step="4", until="20")
     steps = _swept(run).swept[0].steps
     base = load(tiny).base
     first = _pass(tiny, Plan.keep_all(base))
@@ -236,8 +237,8 @@ def test_runs_of_other_settings_are_refused(tiny: Path, tmp_path: Path) -> None:
     assert message == (
         f"{run.output / 'state.json'}: of a run with other settings (repeat them, or start over with --force and "
         'without --resume): --order was ["importance"], is ["random"]; --kinds was [["encoder", "decoder", "cross"]], '
-        'is [["cross"]]; --step was "25%", is "5"; --importance-unit was "sentence", is not given; '
-        '--importance-normalize was "layer", is not given; --importance-sentences was 10, is not given'
+        'is [["cross"]]; --step was "25%", is "5"; --importance-sentences was 10, is not given; '
+        '--importance-unit was "sentence", is not given; --importance-normalize was "none", is not given'
     )
     with pytest.raises(
         OutputError, match=f"^{run.output}: holds a run already: --resume continues it, --force starts over$"

@@ -43,14 +43,16 @@ def write(
         if path not in kept:
             path.unlink()
     chosen = swept[0].chosen
-    provenance = {**facts, **_facts(swept[0]), "plan": f"{PLANS}/{swept[0].curve.name}/{chosen.file}"}
+    how = {} if chosen.decision is None else {"chosen": chosen.decision.chosen.order}
+    provenance = {**facts, **_facts(swept[0]), **how, "plan": f"{PLANS}/{swept[0].curve.name}/{chosen.file}"}
     chosen.plan.with_provenance(provenance).write(folder / PLAN, force=True, inputs=inputs)
     report.write(ReportFiles.beside(folder / CURVE_JSON), force=True, inputs=inputs)
 
 
 def _plans(folder: Path, each: Swept, facts: Mapping[str, Any]) -> Iterable[tuple[Path, str]]:
     for step in each.steps:
-        plan = step.plan.with_provenance({**facts, **_facts(each)})
+        chosen = {} if step.decision is None else {"chosen": step.decision.chosen.order}
+        plan = step.plan.with_provenance({**facts, **_facts(each), **chosen})
         yield folder / PLANS / each.curve.name / step.file, plan.to_json()
 
 

@@ -79,7 +79,8 @@ def _sweep(job: Job, state: State, progress: "Progress") -> tuple[Swept, ...]:
     for each in job.curves:
         if each.checkpoint not in sweepers:
             opened = job.subjects.open(each.checkpoint)
-            sweepers = {each.checkpoint: Sweeper(checkpoint_name(each.checkpoint), opened, state, progress)}
+            name, run = checkpoint_name(each.checkpoint), job.run
+            sweepers = {each.checkpoint: Sweeper(name, opened, state, progress, rounds=run.rounds, refit=run.refit)}
         numbers, limits = job.numbers[each.kinds], job.limits[each.kinds]
         steps = sweepers[each.checkpoint].steps(each, numbers, limits, job.run.significance, job.run.rule)
         found.append(Swept(each, str(job.run.checkpoints[each.checkpoint]), steps))
@@ -103,5 +104,16 @@ def _finish(job: Job, swept: tuple[Swept, ...], session: Session) -> GreedyResul
         png=plots.curves_png(curve.lines(swept), metric=metric, heads=heads),
     )
     of_plans = {name: value for name, value in made.items() if name not in ("checkpoints", "data")}
+    if run.refit:
+        _write_slim(job, swept[0], of_plans)
     folder.write(run.output, swept, report, of_plans, run.inputs)
     return GreedyResult(swept, base, report, job.facts, made["seconds"])
+
+
+def _write_slim(job: Job, first: Swept, facts: Mapping[str, Any]) -> None:
+    """Write the refitted model of the plan that goes to ``plan.json``."""
+    refitted, plan = job.subjects.open(first.curve.checkpoint).refitted, first.chosen.plan
+    if refitted is None:
+        raise ValueError("this run was not prepared to refit")
+    made = {**facts, "base": first.checkpoint, "refit": dict(refitted.record), "plan": plan.as_json()}
+    refitted.of(plan).checkpoint.save(job.run.slim, force=True, provenance=made)
