@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from nmtprune.architecture import Kept
     from nmtprune.data.batching import Batch
-    from nmtprune.engines.base import Kept
     from nmtprune.model import Masks, Transformer
 
 

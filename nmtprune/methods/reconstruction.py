@@ -25,8 +25,8 @@ from nmtprune.methods.scorer import JointScorer, Subject
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nmtprune.architecture import Kept
     from nmtprune.data.batching import Batch
-    from nmtprune.engines.base import Kept
     from nmtprune.methods.measuring import Texts
     from nmtprune.model import Masks, Transformer
     from nmtprune.model.attention import Attention

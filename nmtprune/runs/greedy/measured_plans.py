@@ -10,7 +10,7 @@ from nmtprune.data.options import DataOptions
 from nmtprune.plan import Plan
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.quality import Quality, measure
-from nmtprune.runs.run import LOSS, MeasureSettings
+from nmtprune.runs.run import LOSS, MeasuringRun
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
@@ -86,7 +86,7 @@ class MeasuredPlans:
         quality: Quality,
         checkpoint: "Checkpoint",
         data: DataOptions,
-        settings: MeasureSettings,
+        settings: MeasuringRun,
         corpora: Corpora,
         refitted: RefittedPlans | None,
     ) -> None:
@@ -120,10 +120,10 @@ class MeasuredPlans:
         return self._measured(self._checkpoint, self._for_loss)
 
     @property
-    def _for_loss(self) -> MeasureSettings:
+    def _for_loss(self) -> MeasuringRun:
         return replace(self._settings, metric=LOSS, engine="native", bleu_tokenize=None, lowercase=False)
 
-    def _measured(self, checkpoint: "Checkpoint", settings: MeasureSettings) -> Quality:
+    def _measured(self, checkpoint: "Checkpoint", settings: MeasuringRun) -> Quality:
         # A loss is that of the token ids, which binarized data have without files of references.
         bare = settings.metric == LOSS and self._data.source is None
         data = replace(self._data, reference=()) if bare else self._data
