@@ -79,7 +79,8 @@ class Attention(Body):
         mask = probe.masks.get(self.id)
         if mask is not None:
             context = context * self._factor(mask, *context.shape[:2])
-        return linear(context.flatten(2), self.output_weight, self.output_bias)
+        output = linear(context.flatten(2), self.output_weight, self.output_bias)
+        return output if probe.tap is None else probe.tap(self, context, output)
 
     def _factor(self, mask: Tensor, rows: int, length: int) -> Tensor:
         """A head mask as [B or 1, T or 1, H, 1]; padding heads get ones."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nmtprune.model.scope import Masks, Observer, Probe, Scope, Visible
+from nmtprune.model.scope import Masks, Observer, Probe, Scope, Tap, Visible
 from nmtprune.model.source_cache import SourceCache
 
 _FIRST_CAPACITY = 16
@@ -174,19 +174,21 @@ class Pass:
     Attributes:
         masks: head masks by module.
         observe: gets the attention weights of every module that runs.
+        tap: gets, and may change, the output of every module that runs.
         state: what the decoder keeps of earlier tokens; it is extended by the tokens of the pass.
         raw_keys: as for `Scope`.
     """
 
     masks: Masks = field(default_factory=dict)
     observe: Observer | None = None
+    tap: Tap | None = None
     state: DecoderState | None = None
     raw_keys: bool = False
 
     @property
     def probe(self) -> Probe:
-        """Head masks and observer."""
-        return Probe(self.masks, self.observe)
+        """Head masks, observer and tap."""
+        return Probe(self.masks, self.observe, self.tap)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,10 @@ Masks = Mapping[ModuleId, Tensor]
 Observer = Callable[[ModuleId, Tensor], None]
 """Gets the attention weights of a module after the softmax, [B, H, T, S]; modules without heads are not reported."""
 
+Tap = Callable[["Attention", Tensor, Tensor], Tensor]
+"""Gets an attention module, what its output projection reads (masked contexts [B, T, H, K], padding heads included),
+and its output [B, T, D]; returns the output [B, T, D] that the model uses. Modules without heads are not reported."""
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -31,6 +35,7 @@ class Probe:
 
     masks: Masks = field(default_factory=dict)
     observe: Observer | None = None
+    tap: Tap | None = None
 
 
 @dataclass(frozen=True)
