@@ -199,7 +199,7 @@ Keep = tuple[tuple[dict[ModuleId, int], int], ...]
 def _uniform_splits(modules: Modules, limits: Limits) -> dict[int, list[Keep]]:
     """For every number of heads that can be removed the ways to keep one number per stack, encoder emptied first."""
     splits: dict[int, list[Keep]] = {0: [()]}
-    for stack in _selected_stacks(modules, limits):
+    for stack in uniform_stacks(modules, limits):
         fewest = max(1, limits.min_heads_per_module)
         smallest = min(stack.values())
         if smallest < fewest:
@@ -217,7 +217,12 @@ def _uniform_splits(modules: Modules, limits: Limits) -> dict[int, list[Keep]]:
     return {number: sorted(ways, key=lambda way: [keep for _, keep in way]) for number, ways in splits.items()}
 
 
-def _selected_stacks(modules: Modules, limits: Limits) -> list[dict[ModuleId, int]]:
+def uniform_stacks(modules: Modules, limits: Limits) -> list[dict[ModuleId, int]]:
+    """The stacks of the selected kinds, with the number of heads of each of their modules.
+
+    Raises:
+        UsageError: only one of decoder and cross is selected.
+    """
     stacks = []
     for kinds in STACKS.values():
         present = [kind for kind in kinds if any(module.kind == kind for module in modules)]

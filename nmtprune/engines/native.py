@@ -12,16 +12,16 @@ from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens
 from nmtprune.errors import CheckpointError, EngineError
 from nmtprune.model import Transformer
 from nmtprune.model import search as beam_search
+from nmtprune.model.ablation.losses import reference_losses
+from nmtprune.model.ablation.masked_search import MaskedSearch
 from nmtprune.model.search import Hypothesis, MarianSearchOptions, Search, Symbols
-from nmtprune.model.search.ablation import Ablation as RecordedSearch
-from nmtprune.model.search.greedy import GreedySearch
-from nmtprune.model.teacher import reference_losses
+from nmtprune.model.search.batched_greedy import BatchedGreedySearch
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
-    from nmtprune.data.sentences import Ids
+    from nmtprune.data.ragged import Ids
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.model.search.chunk import Chunk
+    from nmtprune.model.ablation.record import RecordedSearch
 
 RECORDED_BYTES = 2 << 30
 """Memory for recorded searches; batches beyond it are searched again whenever they are needed."""
@@ -85,7 +85,7 @@ class NativeEngine(Engine):
         found: list[list[Hypothesis]] = [list(nothing) for _ in range(len(corpus))]
         batches = _searched(corpus, self.settings.batches(corpus), search.skips_empty)
         if search.beam == 1:
-            greedy = GreedySearch(self.model, search, symbols, masks)
+            greedy = BatchedGreedySearch(self.model, search, symbols, masks)
             for positions in batches:
                 batch = corpus.batch(positions)
                 greedy.translate(batch.source, batch.source_lengths.tolist(), batch.positions.tolist())
@@ -118,15 +118,15 @@ class NativeAblation(Ablation):
         self._batches, self._skips_empty = settings.batches(corpus), settings.search.skips_empty
         symbols = symbols_of(corpus, settings.search)
         self._nothing: Tokens = (symbols.eos,)
-        self._search = RecordedSearch(model, settings.search, symbols)
-        self._recorded: dict[int, list[Chunk]] = {}
+        self._search = MaskedSearch(model, settings.search, symbols)
+        self._recorded: dict[int, list[RecordedSearch]] = {}
         self.free_bytes = RECORDED_BYTES
 
     def best(self, systems: Sequence[Kept]) -> list[list[Tokens]]:
         """The best translations under each of several systems."""
         masks = [masks_of(self._model, kept) for kept in systems]
         found: list[list[Tokens]] = [[self._nothing] * len(self._corpus) for _ in systems]
-        for system, positions, texts in self._search.translations(_Chunks(self._chunks), masks):
+        for system, positions, texts in self._search.translations(_Records(self._records), masks):
             for place, text in zip(positions, texts, strict=True):
                 found[system][place] = text
         return found
@@ -149,19 +149,19 @@ class NativeAblation(Ablation):
                     own[place] = loss
         return found
 
-    def _chunks(self) -> "Iterator[Chunk]":
+    def _records(self) -> "Iterator[RecordedSearch]":
         """The recorded searches, kept for the next time while there is room."""
         for number, positions in enumerate(_searched(self._corpus, self._batches, self._skips_empty)):
-            chunks = self._recorded.get(number)
-            if chunks is None:
+            records = self._recorded.get(number)
+            if records is None:
                 batch = self._corpus.batch(positions)
                 lengths, places = batch.source_lengths.tolist(), batch.positions.tolist()
-                chunks = self._search.record(batch.source, lengths, places)
-                size = size_bytes(chunks)
+                records = self._search.record(batch.source, lengths, places)
+                size = size_bytes(records)
                 if size <= self.free_bytes:
-                    self._recorded[number] = chunks
+                    self._recorded[number] = records
                     self.free_bytes -= size
-            yield from chunks
+            yield from records
 
 
 def _searched(corpus: "Corpus", batches: "Sequence[Ids]", skips_empty: bool) -> "Iterator[Ids]":
@@ -173,12 +173,12 @@ def _searched(corpus: "Corpus", batches: "Sequence[Ids]", skips_empty: bool) -> 
 
 
 @dataclass(frozen=True)
-class _Chunks:
+class _Records:
     """Recorded searches that can be gone through several times."""
 
-    again: "Callable[[], Iterator[Chunk]]"
+    again: "Callable[[], Iterator[RecordedSearch]]"
 
-    def __iter__(self) -> "Iterator[Chunk]":
+    def __iter__(self) -> "Iterator[RecordedSearch]":
         return self.again()
 
 

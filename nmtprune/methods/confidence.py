@@ -67,7 +67,7 @@ def confidence(
                     counts[module] += int(queries.sum())
 
             run = Pass(masks or {}, observe)
-            memory = model.remember(model.encode(texts.source, run=run), by_head=False)
+            memory = model.cache_source(model.encode(texts.source, run=run), by_head=False)
             model.features(texts.previous, memory, run=run)
     if not all(counts.values()):
         raise DataError("confidence: there are no tokens to measure it on")

@@ -62,9 +62,10 @@ class HeadGradients:
         factors = {id: self._factors(id, texts) for id in self.left}
         masks = {id: factor * _beside(self.left[id], factor) for id, factor in factors.items()}
         with torch.autocast(model.device.type, self.autocast, enabled=self.autocast is not None):
-            memory = model.remember(model.encode(texts.source, masks), by_head=False)
+            memory = model.cache_source(model.encode(texts.source, masks), by_head=False)
             features = model.features(texts.previous, memory, masks)[texts.real_target]
-            slopes = self._slopes(features.detach(), texts.target[texts.real_target], scale)
+            words = texts.target[texts.real_target]
+            slopes = loss_slopes(model, features, words, self.label_smoothing, scale)
         if not features.requires_grad:  # no head is connected to the output
             return ((id, torch.zeros_like(factor)) for id, factor in factors.items())
         found = torch.autograd.grad(
@@ -78,21 +79,23 @@ class HeadGradients:
         shape = (rows, len(self.left[module]), *([length] if self.by_query else []))
         return torch.ones(shape, dtype=self.model.dtype, device=self.model.device, requires_grad=True)
 
-    def _slopes(self, features: Tensor, words: Tensor, scale: float) -> Tensor:
-        """Derivatives of `scale` times the loss by what the output layer takes, [N, E], some words at a time.
 
-        The scores of all words of a batch, and what autograd keeps beside them, would be most of a pass's memory.
-        """
-        model = self.model
-        word_bytes = model.words[1] * model.dtype.itemsize
-        count = max(1, _BLOCK_BYTES.get(model.device.type, _LARGE_BLOCK_BYTES) // word_bytes)
-        found: list[Tensor] = []
-        for begin in range(0, len(words), count):
-            block = features[begin : begin + count].detach().requires_grad_()
-            expected = words[begin : begin + count]
-            losses = label_smoothed_loss(model.output(block), expected, self.label_smoothing, model.normalized)
-            found += torch.autograd.grad(losses.sum() * scale, block)
-        return torch.cat(found)
+def loss_slopes(
+    model: Transformer, features: Tensor, words: Tensor, label_smoothing: float, scale: float = 1.0
+) -> Tensor:
+    """Derivatives of `scale` times the loss of words [N] by their features [N, E], block by block.
+
+    The scores of all words of a batch, with what autograd keeps of them, would be most of the memory of a pass.
+    """
+    word_bytes = model.words[1] * model.dtype.itemsize
+    count = max(1, _BLOCK_BYTES.get(model.device.type, _LARGE_BLOCK_BYTES) // word_bytes)
+    found: list[Tensor] = []
+    for begin in range(0, len(words), count):
+        block = features[begin : begin + count].detach().requires_grad_()
+        expected = words[begin : begin + count]
+        losses = label_smoothed_loss(model.output(block), expected, label_smoothing, model.normalized)
+        found += torch.autograd.grad(losses.sum() * scale, block)
+    return torch.cat(found)
 
 
 def label_smoothed_loss(scores: Tensor, words: Tensor, label_smoothing: float, normalized: bool = False) -> Tensor:

@@ -20,6 +20,10 @@ Masks = Mapping[ModuleId, Tensor]
 Observer = Callable[[ModuleId, Tensor], None]
 """Gets the attention weights of a module after the softmax, [B, H, T, S]; modules without heads are not reported."""
 
+Tap = Callable[["Attention", Tensor, Tensor], Tensor]
+"""Gets an attention module, what its output projection reads (masked contexts [B, T, H, K], padding heads included),
+and its output [B, T, D]; returns the output [B, T, D] that the model uses. Modules without heads are not reported."""
+
 
 _FEW = 16
 
@@ -30,6 +34,7 @@ class Probe:
 
     masks: Masks = field(default_factory=dict)
     observe: Observer | None = None
+    tap: Tap | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,8 @@ class Attention(nn.Module):
         mask = probe.masks.get(self.id)
         if mask is not None:
             context = context * self._factor(mask, *context.shape[:2])
-        return linear(context.flatten(2), self.output_weight, self.output_bias)
+        output = linear(context.flatten(2), self.output_weight, self.output_bias)
+        return output if probe.tap is None else probe.tap(self, context, output)
 
     def _factor(self, mask: Tensor, rows: int, length: int) -> Tensor:
         """A head mask as [B or 1, T or 1, H, 1]; padding heads get ones."""
@@ -176,7 +182,7 @@ class CrossAttention(Attention):
         super().__init__(module, weights, prefix, widths[0])
         self.query_weight, self.query_bias = weights.linear(f"{prefix}.query", self.inner, widths[0])
         parts = (f"{prefix}.key", f"{prefix}.value")
-        self.memory_weight, self.memory_bias = weights.stacked(parts, self.inner, widths[1])
+        self.source_weight, self.source_bias = weights.stacked(parts, self.inner, widths[1])
 
     def keys_values(self, states: Tensor, *, by_head: bool = True) -> Tensor:
         """Keys and values [2, B, S, H, K] of the encoder's output [B, S, D].
@@ -186,7 +192,7 @@ class CrossAttention(Attention):
             by_head: in memory, heads come before S: decoding steps attend faster where the keys of a head lie together;
                 where one pass is all that attends to them, that is not worth the copy.
         """
-        projected = linear(states, self.memory_weight, self.memory_bias)
+        projected = linear(states, self.source_weight, self.source_bias)
         found = projected.view(*states.shape[:2], 2, self.heads, self.head_dim).permute(2, 0, 1, 3, 4)
         return found.transpose(2, 3).contiguous().transpose(2, 3) if by_head else found
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from nmtprune.architecture import Architecture, ModuleId
 from nmtprune.model.attention import CrossAttention, Probe, SelfAttention, Visible
+from nmtprune.model.decoder_state import Step
 from nmtprune.model.kernels import linear
-from nmtprune.model.memory import Memory
-from nmtprune.model.ssru import Recurrence
-from nmtprune.model.state import Step
+from nmtprune.model.recurrence import Recurrence
+from nmtprune.model.source_cache import SourceCache
 from nmtprune.model.weights import Weights
 from nmtprune.network import Network, Stack
 
@@ -176,34 +176,36 @@ class DecoderLayer(nn.Module):
         self.self_attention = SelfAttention(own, weights, name, width)
         self.around_self = Residual(network.decoder, weights, name, width, network.layer_norm_epsilon)
 
-    def remember(self, states: Tensor, *, by_head: bool) -> tuple[Tensor | None, Tensor | None]:
+    def cache_source(self, states: Tensor, *, by_head: bool) -> tuple[Tensor | None, Tensor | None]:
         """Keys and values of the encoder's output [B, S, D] for cross-attention and for joint self-attention."""
         cross = None if self.cross_attention is None else self.cross_attention.keys_values(states, by_head=by_head)
         joint = self.self_attention.keys_values(states) if self.joint and self.self_attention.heads else None
         return cross, joint
 
-    def forward(self, x: Tensor, step: Step, memory: Memory | None, probe: Probe) -> Tensor:
-        """States [R, T, D] of the next layer; R a multiple of the sentences in `memory`."""
-        return self.above_self(self.around_self.after(x, self.attend_to_self(x, step, memory, probe)), memory, probe)
+    def forward(self, x: Tensor, step: Step, source_cache: SourceCache | None, probe: Probe) -> Tensor:
+        """States [R, T, D] of the next layer; R a multiple of the sentences in `source_cache`."""
+        return self.above_self(
+            self.around_self.after(x, self.attend_to_self(x, step, source_cache, probe)), source_cache, probe
+        )
 
-    def above_self(self, x: Tensor, memory: Memory | None, probe: Probe) -> Tensor:
+    def above_self(self, x: Tensor, source_cache: SourceCache | None, probe: Probe) -> Tensor:
         """States of the next layer from those after this layer's self-attention."""
-        if self.cross_attention is not None and self.around_cross is not None and memory is not None:
-            queries, keys_values = self.around_cross.before(x), memory.cross[self.position]
-            x = self.around_cross.after(x, self.cross_attention(queries, keys_values, memory.visible, probe))
+        if self.cross_attention is not None and self.around_cross is not None and source_cache is not None:
+            queries, keys_values = self.around_cross.before(x), source_cache.cross[self.position]
+            x = self.around_cross.after(x, self.cross_attention(queries, keys_values, source_cache.visible, probe))
         return self.above_cross(x)
 
     def above_cross(self, x: Tensor) -> Tensor:
         """States of the next layer from those after this layer's attention."""
         return self.around_feed_forward.after(x, self.feed_forward(self.around_feed_forward.before(x)))
 
-    def attend_to_self(self, x: Tensor, step: Step, memory: Memory | None, probe: Probe) -> Tensor:
+    def attend_to_self(self, x: Tensor, step: Step, source_cache: SourceCache | None, probe: Probe) -> Tensor:
         """Output of self-attention for states [R, T, D], before what stands around it."""
         attention = self.self_attention
         if not attention.heads:
             return attention.nothing(x)
         queries, own, first = self.project(x, raw_keys=step.raw_keys)
-        keys_values = self.behind(step.remember(self.position, own), memory)
+        keys_values = self.behind(step.keep(self.position, own), source_cache)
         context = attention.context(queries, keys_values, step.visible, probe)
         return attention.output(context if first is None else step.with_first(context, first), probe)
 
@@ -224,9 +226,9 @@ class DecoderLayer(nn.Module):
             return queries, keys_values, None
         return queries, self.self_attention.keys_values(x), keys_values[1]
 
-    def behind(self, keys_values: Tensor, memory: Memory | None) -> Tensor:
+    def behind(self, keys_values: Tensor, source_cache: SourceCache | None) -> Tensor:
         """Keys and values [2, R, T, H, K] of self-attention, behind those of the source where attention is joint."""
-        joint = None if memory is None else memory.joint[self.position]
+        joint = None if source_cache is None else source_cache.joint[self.position]
         if joint is None:
             return keys_values
         repeats = keys_values.shape[1] // joint.shape[1]
@@ -248,12 +250,12 @@ class RecurrentDecoderLayer(DecoderLayer):
             network.decoder, weights, f"{prefix}.recurrence", width, network.layer_norm_epsilon
         )  # fmt: skip
 
-    def attend_to_self(self, x: Tensor, step: Step, memory: Memory | None, probe: Probe) -> Tensor:
+    def attend_to_self(self, x: Tensor, step: Step, source_cache: SourceCache | None, probe: Probe) -> Tensor:
         """Output of the recurrence for states [R, T, D], before what stands around it."""
         update = self.recurrence.project(self.around_self.before(x))
         return self.recurrence.output(step.recur(self.position, update))
 
-    def remember(self, states: Tensor, *, by_head: bool) -> tuple[Tensor | None, Tensor | None]:
+    def cache_source(self, states: Tensor, *, by_head: bool) -> tuple[Tensor | None, Tensor | None]:
         """Keys and values of the encoder's output [B, S, D] for cross-attention; a recurrence takes none."""
         cross = None if self.cross_attention is None else self.cross_attention.keys_values(states, by_head=by_head)
         return cross, None

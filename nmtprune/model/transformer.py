@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from nmtprune.architecture import Architecture, ModuleId
 from nmtprune.model.attention import Masks, Visible
+from nmtprune.model.decoder_state import DecoderState, Pass, Step, place
 from nmtprune.model.embedding import Embedding
 from nmtprune.model.kernels import linear
 from nmtprune.model.layers import Blueprint, DecoderLayer, EncoderLayer, LayerNorm, RecurrentDecoderLayer
-from nmtprune.model.memory import EncoderOutput, Memory
 from nmtprune.model.output import AdaptiveOutput, LinearOutput
-from nmtprune.model.state import DecoderState, Pass, Step, place
+from nmtprune.model.source_cache import EncoderOutput, SourceCache
 from nmtprune.model.weights import Weights
 from nmtprune.network import Network
 
@@ -82,13 +82,13 @@ class Decoder(nn.Module):
         """The first place at which the layer of that number stands; tied layers stand at several."""
         return next(own.position for own in cast(Iterable[DecoderLayer], self.layers) if own.layer == layer)
 
-    def remember(self, encoded: EncoderOutput, *, by_head: bool = True) -> Memory:
+    def cache_source(self, encoded: EncoderOutput, *, by_head: bool = True) -> SourceCache:
         """Keys and values that the layers take from the encoder's output; `by_head` as for `CrossAttention`."""
         layers = cast(Iterable[DecoderLayer], self.layers)
-        cross, joint = zip(*(layer.remember(encoded.states, by_head=by_head) for layer in layers), strict=True)
-        return Memory(cross, joint, encoded.padding, Visible.all_but(encoded.padding, self.dtype))
+        cross, joint = zip(*(layer.cache_source(encoded.states, by_head=by_head) for layer in layers), strict=True)
+        return SourceCache(cross, joint, encoded.padding, Visible.all_but(encoded.padding, self.dtype))
 
-    def place(self, tokens: Tensor, memory: Memory | None, run: Pass) -> tuple[Step, Tensor | None]:
+    def place(self, tokens: Tensor, source_cache: SourceCache | None, run: Pass) -> tuple[Step, Tensor | None]:
         """Where tokens [R, n] stand after those in ``run.state``, and which of them are padding.
 
         A single token after others is never taken for padding: incremental search feeds none, and need not look.
@@ -96,18 +96,18 @@ class Decoder(nn.Module):
         single = run.state is not None and tokens.shape[1] == 1
         padding = None if single else self.embedding.padding_of(tokens)
         step = place(tokens, padding, run, self.dtype)
-        joint = memory is not None and any(found is not None for found in memory.joint)
-        return (step.behind(memory, tokens, self.dtype) if memory is not None and joint else step), padding
+        joint = source_cache is not None and any(found is not None for found in source_cache.joint)
+        return (step.behind(source_cache, tokens, self.dtype) if source_cache is not None and joint else step), padding
 
-    def forward(self, tokens: Tensor, memory: Memory | None, run: Pass) -> Tensor:
+    def forward(self, tokens: Tensor, source_cache: SourceCache | None, run: Pass) -> Tensor:
         """Features [R, n, E] that the output layer takes, for tokens [R, n]."""
-        step, padding = self.place(tokens, memory, run)
+        step, padding = self.place(tokens, source_cache, run)
         before = run.state.start if run.state is not None else 0
         x = self.embedding(tokens, padding, before) if run.start is None else run.start
         for layer in self.layers[run.first :]:
             if run.hidden is not None:
                 run.hidden.append(x)
-            x = layer(x, step, memory, run.probe)
+            x = layer(x, step, source_cache, run.probe)
         step.finish(padding)
         if self.final_norm is not None:
             x = self.final_norm(x)
@@ -201,17 +201,17 @@ class Transformer(nn.Module):
             raise ValueError("a language model has no encoder")
         return self.encoder(source, self._pass(masks, run))  # type: ignore[no-any-return]
 
-    def remember(self, encoded: EncoderOutput, *, by_head: bool = True) -> Memory:
+    def cache_source(self, encoded: EncoderOutput, *, by_head: bool = True) -> SourceCache:
         """What the decoder takes from the encoder's output, computed once for any number of calls of `decode`.
 
         `by_head` is as for `CrossAttention.keys_values`.
         """
-        return self.decoder.remember(encoded, by_head=by_head)
+        return self.decoder.cache_source(encoded, by_head=by_head)
 
     def decode(
         self,
         tokens: Tensor,
-        encoded: EncoderOutput | Memory | None = None,
+        encoded: EncoderOutput | SourceCache | None = None,
         masks: Masks | None = None,
         run: Pass | None = None,
     ) -> Tensor:
@@ -233,17 +233,17 @@ class Transformer(nn.Module):
     def features(
         self,
         tokens: Tensor,
-        encoded: EncoderOutput | Memory | None = None,
+        encoded: EncoderOutput | SourceCache | None = None,
         masks: Masks | None = None,
         run: Pass | None = None,
     ) -> Tensor:
         """What `decode` gives to the output layer, [R, T, E]."""
-        memory = self.remember(encoded) if isinstance(encoded, EncoderOutput) else encoded
-        if self.encoder is not None and memory is None:
+        source_cache = self.cache_source(encoded) if isinstance(encoded, EncoderOutput) else encoded
+        if self.encoder is not None and source_cache is None:
             raise ValueError("a translation model decodes with an encoded source")
-        if self.encoder is None and memory is not None:
+        if self.encoder is None and source_cache is not None:
             raise ValueError("a language model decodes without a source")
-        return self.decoder(tokens, memory, self._pass(masks, run))  # type: ignore[no-any-return]
+        return self.decoder(tokens, source_cache, self._pass(masks, run))  # type: ignore[no-any-return]
 
     def new_state(self) -> DecoderState:
         """A state of no tokens, for ``Pass(state=...)``."""

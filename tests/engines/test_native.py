@@ -18,8 +18,8 @@ from nmtprune.errors import CheckpointError, EngineError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
 from nmtprune.methods.measuring import drawn
+from nmtprune.model.ablation.masked_search import MaskedSearch
 from nmtprune.model.search import SearchOptions, Symbols, translate
-from nmtprune.model.search.ablation import Ablation as RecordedSearch
 from nmtprune.plan import Plan
 from nmtprune.slim import apply
 from tests.support import networks
@@ -192,16 +192,16 @@ def test_best_translations_of_many_systems(path: Path) -> None:
 def test_recordings_beyond_the_limit_are_made_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, corpus = _opened(path)
     systems, batches = _systems(engine)[:6], corpus.batches(SETTINGS.limits)
-    record = RecordedSearch.record
+    record = MaskedSearch.record
 
     def best(limit: int) -> tuple[int, list[int], Any]:
         """Memory used, searches recorded by each of two calls, and translations."""
         monkeypatch.setattr(native, "RECORDED_BYTES", limit)
         ablation, counts, found = engine.ablation(corpus), [], []
         for begin in (0, 3):
-            with mock.patch.object(RecordedSearch, "record", autospec=True, side_effect=record) as recording:
+            with mock.patch.object(MaskedSearch, "record", autospec=True, side_effect=record) as recorder:
                 found += ablation.best(systems[begin : begin + 3])
-            counts.append(recording.call_count)
+            counts.append(recorder.call_count)
         return limit - ablation.free_bytes, counts, found
 
     used, counts, expected = best(native.RECORDED_BYTES)

@@ -63,14 +63,19 @@ def test_masks_in_self_attention(heads: int, shape: str) -> None:
 
 @pytest.mark.parametrize("shape", ["[H]", "[B, H]", "[B, H, T]"])
 def test_masks_in_cross_attention_with_padding_and_another_width(shape: str) -> None:
-    found, x, memory, mask = parameters(4, OTHER_WIDTH), states(), states(ROWS, KEYS, OTHER_WIDTH, 3), masks(4)[shape]
+    found, x, source_cache, mask = (
+        parameters(4, OTHER_WIDTH),
+        states(),
+        states(ROWS, KEYS, OTHER_WIDTH, 3),
+        masks(4)[shape],
+    )
     padding = torch.zeros(ROWS, KEYS, dtype=torch.bool)
     padding[0, :2] = padding[2, :4] = True
     attention = CrossAttention(module(4, kind="cross"), weights(found), "x", (WIDTH, OTHER_WIDTH))
     seen = ~padding.unsqueeze(1).expand(ROWS, LENGTH, KEYS)
-    expected = attend(found, x, memory, HEAD_DIM, seen, full(mask, 4))[0]
+    expected = attend(found, x, source_cache, HEAD_DIM, seen, full(mask, 4))[0]
     visible, probe = Visible.all_but(padding, torch.float64), Probe({ModuleId("cross", 0): mask})
-    actual = attention(x, attention.keys_values(memory), visible, probe)
+    actual = attention(x, attention.keys_values(source_cache), visible, probe)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
@@ -88,7 +93,7 @@ def test_observed_weights_are_those_after_the_softmax() -> None:
 
 
 def test_several_rows_may_share_the_keys_of_a_sentence() -> None:
-    found, memory, x = parameters(2, OTHER_WIDTH), states(ROWS, KEYS, OTHER_WIDTH, 3), states(2 * ROWS)
+    found, source_cache, x = parameters(2, OTHER_WIDTH), states(ROWS, KEYS, OTHER_WIDTH, 3), states(2 * ROWS)
     mask = torch.rand(2 * ROWS, 2, LENGTH, generator=torch.Generator().manual_seed(4))
     attention = CrossAttention(module(2, kind="cross"), weights(found), "x", (WIDTH, OTHER_WIDTH))
     padding = torch.zeros(ROWS, KEYS, dtype=torch.bool)
@@ -96,10 +101,10 @@ def test_several_rows_may_share_the_keys_of_a_sentence() -> None:
     observed: dict[ModuleId, Tensor] = {}
     for observe in (None, observed.__setitem__):
         probe = Probe({ModuleId("cross", 0): mask}, observe)
-        folded = attention(x, attention.keys_values(memory), Visible.all_but(padding, torch.float64), probe)
+        folded = attention(x, attention.keys_values(source_cache), Visible.all_but(padding, torch.float64), probe)
         repeated = attention(
             x,
-            attention.keys_values(memory.repeat_interleave(2, 0)),
+            attention.keys_values(source_cache.repeat_interleave(2, 0)),
             Visible.all_but(padding.repeat_interleave(2, 0), torch.float64),
             Probe({ModuleId("cross", 0): mask}, None if observe is None else _check_equal(observed)),
         )
@@ -159,12 +164,12 @@ def test_a_mask_of_another_shape_is_refused() -> None:
 
 
 def test_one_query_per_row() -> None:
-    found, x, memory = parameters(4, OTHER_WIDTH), states(length=1), states(ROWS, KEYS, OTHER_WIDTH, 3)
+    found, x, source_cache = parameters(4, OTHER_WIDTH), states(length=1), states(ROWS, KEYS, OTHER_WIDTH, 3)
     padding = torch.zeros(ROWS, KEYS, dtype=torch.bool)
     padding[0, :2] = padding[2, :4] = True
     attention = CrossAttention(module(4, kind="cross"), weights(found), "x", (WIDTH, OTHER_WIDTH))
     for own in (padding, None):
         seen = None if own is None else ~own.unsqueeze(1)
-        expected = attend(found, x, memory, HEAD_DIM, seen)[0]
-        actual = attention(x, attention.keys_values(memory), Visible.all_but(own, torch.float64), Probe())
+        expected = attend(found, x, source_cache, HEAD_DIM, seen)[0]
+        actual = attention(x, attention.keys_values(source_cache), Visible.all_but(own, torch.float64), Probe())
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)

@@ -24,11 +24,11 @@ def test_scores_and_steps(build: Build, variant: str) -> None:
     found = there(moved, target.cuda(), {id: mask.cuda() for id, mask in masks.items()})
     assert float((found.cpu() - expected).abs().max()) <= 1e-9
     encoded, state = None if moved is None else there.encode(moved), there.new_state()
-    memory = None if encoded is None else there.remember(encoded)
-    there.decode(target.cuda(), memory, run=Pass(state=state))
+    source_cache = None if encoded is None else there.cache_source(encoded)
+    there.decode(target.cuda(), source_cache, run=Pass(state=state))
     state.reorder(torch.tensor([4, 3, 2, 1, 0], device="cuda"))
-    memory = None if memory is None else memory.select(torch.tensor([4, 3, 2, 1, 0], device="cuda"))
-    assert there.decode(torch.full((5, 1), 5, device="cuda"), memory, run=Pass(state=state)).isfinite().all()
+    source_cache = None if source_cache is None else source_cache.select(torch.tensor([4, 3, 2, 1, 0], device="cuda"))
+    assert there.decode(torch.full((5, 1), 5, device="cuda"), source_cache, run=Pass(state=state)).isfinite().all()
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nmtprune.architecture import ModuleId
-from nmtprune.model import EncoderOutput, Memory, Pass, Transformer
+from nmtprune.model import EncoderOutput, Pass, SourceCache, Transformer
 from tests.support import networks
 from tests.support.fairseq_files import Build
 
@@ -33,8 +33,8 @@ def model(checkpoint: Path) -> Transformer:
     return networks.native_model(checkpoint)
 
 
-def memory_of(model: Transformer, source: Tensor | None) -> Memory | None:
-    return None if source is None else model.remember(model.encode(source))
+def memory_of(model: Transformer, source: Tensor | None) -> SourceCache | None:
+    return None if source is None else model.cache_source(model.encode(source))
 
 
 def assert_close(found: Tensor, expected: Tensor) -> None:
@@ -45,10 +45,10 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 def test_steps_give_what_teacher_forcing_gives(model: Transformer) -> None:
     source, _ = networks.batch(model)
     tokens = torch.randint(4, model.words[1], (5, 20), generator=torch.Generator().manual_seed(3))
-    memory, state = memory_of(model, source), model.new_state()
-    expected = model.decode(tokens, memory)
+    source_cache, state = memory_of(model, source), model.new_state()
+    expected = model.decode(tokens, source_cache)
     for position in range(20):
-        found = model.decode(tokens[:, position : position + 1], memory, run=Pass(state=state))
+        found = model.decode(tokens[:, position : position + 1], source_cache, run=Pass(state=state))
         assert_close(found[:, 0], expected[:, position])
     assert (state.columns, state.lengths) == (20, None)
 
@@ -57,26 +57,28 @@ def test_steps_give_what_teacher_forcing_gives(model: Transformer) -> None:
 def test_several_tokens_may_follow_a_prefix(model: Transformer) -> None:
     source, _ = networks.batch(model)
     tokens = torch.randint(4, model.words[1], (5, 20), generator=torch.Generator().manual_seed(3))
-    memory, state = memory_of(model, source), model.new_state()
-    expected = model.decode(tokens, memory)
-    parts = [model.decode(part, memory, run=Pass(state=state)) for part in tokens.split([6, 1, 13], dim=1)]
+    source_cache, state = memory_of(model, source), model.new_state()
+    expected = model.decode(tokens, source_cache)
+    parts = [model.decode(part, source_cache, run=Pass(state=state)) for part in tokens.split([6, 1, 13], dim=1)]
     assert_close(torch.cat(parts, dim=1), expected)
 
 
 @torch.inference_mode()
 def test_rows_of_different_lengths_go_on_from_where_they_are(model: Transformer) -> None:
     source, target = networks.batch(model)
-    memory, state = memory_of(model, source), model.new_state()
-    prefix = model.decode(target, memory, run=Pass(state=state))
+    source_cache, state = memory_of(model, source), model.new_state()
+    prefix = model.decode(target, source_cache, run=Pass(state=state))
     real = target != 1
-    assert_close(prefix[real], model.decode(target, memory)[real])
+    assert_close(prefix[real], model.decode(target, source_cache)[real])
     assert state.lengths is not None
     assert state.lengths.tolist() == real.sum(1).tolist()
     more = torch.randint(4, model.words[1], (5, 3), generator=torch.Generator().manual_seed(4))
-    found = torch.cat([model.decode(part, memory, run=Pass(state=state)) for part in more.split([2, 1], dim=1)], dim=1)
+    found = torch.cat(
+        [model.decode(part, source_cache, run=Pass(state=state)) for part in more.split([2, 1], dim=1)], dim=1
+    )
     for row, length in enumerate(real.sum(1).tolist()):
         whole = torch.cat([target[row, :length], more[row]]).unsqueeze(0)
-        alone = None if memory is None else memory.select(torch.tensor([row]))
+        alone = None if source_cache is None else source_cache.select(torch.tensor([row]))
         assert_close(found[row], model.decode(whole, alone)[0, length:])
 
 
@@ -84,15 +86,15 @@ def test_rows_of_different_lengths_go_on_from_where_they_are(model: Transformer)
 def test_truncated_states_forget_what_came_later(model: Transformer) -> None:
     source, _ = networks.batch(model)
     tokens = torch.randint(4, model.words[1], (5, 9), generator=torch.Generator().manual_seed(5))
-    memory, state = memory_of(model, source), model.new_state()
-    model.decode(tokens, memory, run=Pass(state=state))
+    source_cache, state = memory_of(model, source), model.new_state()
+    model.decode(tokens, source_cache, run=Pass(state=state))
     kept = torch.tensor([4, 9, 1, 6, 4])
     state.truncate(kept)
     other = torch.randint(4, model.words[1], (5, 1), generator=torch.Generator().manual_seed(6))
-    found = model.decode(other, memory, run=Pass(state=state))
+    found = model.decode(other, source_cache, run=Pass(state=state))
     for row, length in enumerate(kept.tolist()):
         whole = torch.cat([tokens[row, :length], other[row]]).unsqueeze(0)
-        alone = None if memory is None else memory.select(torch.tensor([row]))
+        alone = None if source_cache is None else source_cache.select(torch.tensor([row]))
         assert_close(found[row, -1], model.decode(whole, alone)[0, -1])
 
 
@@ -102,17 +104,17 @@ def test_hypotheses_share_their_sentence_and_change_places(model: Transformer) -
     beam, steps = 3, 22
     generator = torch.Generator().manual_seed(7)
     source, _ = networks.batch(model)
-    memory, state = memory_of(model, source), model.new_state()
+    source_cache, state = memory_of(model, source), model.new_state()
     sentences = torch.arange(5)
     history = torch.full((5 * beam, 1), 2)
     for step in range(steps):
-        found = model.decode(history[:, -1:], memory, run=Pass(state=state))[:, -1]
+        found = model.decode(history[:, -1:], source_cache, run=Pass(state=state))[:, -1]
         whole = None if source is None else model.encode(source[sentences.repeat_interleave(beam)])
         assert_close(found, model.decode(history, whole)[:, -1])
         if step == 11:
             left = torch.tensor([0, 3, 4])
             sentences = sentences[left]
-            memory = None if memory is None else memory.select(left)
+            source_cache = None if source_cache is None else source_cache.select(left)
             rows = (left.unsqueeze(1) * beam + torch.arange(beam)).flatten()
         else:
             count = len(sentences)
@@ -127,12 +129,12 @@ def test_hypotheses_share_their_sentence_and_change_places(model: Transformer) -
 def test_a_copied_state_goes_its_own_way(model: Transformer) -> None:
     source, _ = networks.batch(model)
     target = torch.randint(4, model.words[1], (5, 3), generator=torch.Generator().manual_seed(8))
-    memory, state = memory_of(model, source), model.new_state()
-    model.decode(target[:, :2], memory, run=Pass(state=state))
+    source_cache, state = memory_of(model, source), model.new_state()
+    model.decode(target[:, :2], source_cache, run=Pass(state=state))
     copy = state.copy()
-    model.decode(torch.full((5, 1), 7), memory, run=Pass(state=copy))
-    found = model.decode(target[:, 2:3], memory, run=Pass(state=state))
-    assert_close(found[:, 0], model.decode(target, memory)[:, 2])
+    model.decode(torch.full((5, 1), 7), source_cache, run=Pass(state=copy))
+    found = model.decode(target[:, 2:3], source_cache, run=Pass(state=state))
+    assert_close(found[:, 0], model.decode(target, source_cache)[:, 2])
 
 
 @torch.inference_mode()
@@ -141,12 +143,12 @@ def test_a_pass_may_begin_at_any_layer(model: Transformer) -> None:
     layers = model.network.decoder.layers
     masks = {module.id: torch.tensor([0.0] + [1.0] * (module.heads - 1)) for module in model.architecture}
     top = {id: mask for id, mask in masks.items() if id.layer == layers - 1 and id.kind != "encoder"}
-    memory = memory_of(model, source)
+    source_cache = memory_of(model, source)
     hidden: list[Tensor] = []
-    plain = model.decode(target, memory, run=Pass(hidden=hidden))
+    plain = model.decode(target, source_cache, run=Pass(hidden=hidden))
     assert len(hidden) == layers
-    resumed = model.decode(target, memory, run=Pass(masks=top, first=layers - 1, start=hidden[-1]))
-    assert torch.equal(resumed, model.decode(target, memory, top))
+    resumed = model.decode(target, source_cache, run=Pass(masks=top, first=layers - 1, start=hidden[-1]))
+    assert torch.equal(resumed, model.decode(target, source_cache, top))
     assert not torch.allclose(resumed, plain)
     if source is None or model.network.encoder is None:
         return
@@ -164,14 +166,14 @@ def test_a_pass_may_begin_at_any_layer(model: Transformer) -> None:
 def test_what_the_memory_held_before_does_not_matter(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Caches are allocated without being filled: gaps of shorter rows must not let old contents in."""
     source, target = networks.batch(model)
-    memory = memory_of(model, source)
+    source_cache = memory_of(model, source)
     allocate = Tensor.new_empty
     monkeypatch.setattr(Tensor, "new_empty", lambda self, *size: allocate(self, *size).fill_(torch.nan))
     state = model.new_state()
-    model.decode(target, memory, run=Pass(state=state))
+    model.decode(target, source_cache, run=Pass(state=state))
     rows = torch.tensor([4, 0, 0, 2, 1, 3])
-    memory = None if memory is None else memory.select(rows)
+    source_cache = None if source_cache is None else source_cache.select(rows)
     state.reorder(rows)
     for step in range(12):
-        assert model.decode(torch.full((6, 1), 4 + step % 3), memory, run=Pass(state=state)).isfinite().all()
+        assert model.decode(torch.full((6, 1), 4 + step % 3), source_cache, run=Pass(state=state)).isfinite().all()
         state.reorder(torch.arange(6))

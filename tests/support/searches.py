@@ -15,8 +15,8 @@ from nmtprune.architecture import ModuleId
 from nmtprune.engines import native
 from nmtprune.formats import load
 from nmtprune.model import Transformer
+from nmtprune.model.ablation.shared_prefix import HeadMasks
 from nmtprune.model.search import Hypothesis, SearchOptions, Symbols, translate
-from nmtprune.model.search.passes import HeadMasks
 from tests.support import fairseq_files
 from tests.support.fairseq_files import Build
 from tests.support.networks import VARIANTS, randomized

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from nmtprune.architecture import ModuleId
-from nmtprune.model.memory import Memory
-from nmtprune.model.search.candidates import Candidates, Rules, Scorer
-from nmtprune.model.search.sources import Memories
-from nmtprune.model.state import DecoderState, Pass
+from nmtprune.model.decoder_state import DecoderState, Pass
+from nmtprune.model.search.next_words import EndRules, NextWordPredictor, NextWords
+from nmtprune.model.search.sources import SourceCaches
+from nmtprune.model.source_cache import SourceCache
 from nmtprune.model.transformer import Transformer
 
 WAITING_BYTES = 1 << 30
@@ -93,14 +93,14 @@ class _Begun:
 
     rows: list[Branch]
     state: DecoderState
-    memory: Memory
+    source_cache: SourceCache
     masks: dict[ModuleId, Tensor]
     device: torch.device
 
     @property
     def width(self) -> int:
         """Tokens for which a row takes up room."""
-        return max(self.state.columns, self.memory.length)
+        return max(self.state.columns, self.source_cache.length)
 
     def is_crowded(self, live: int, positions: int) -> bool:
         """Whether rows have ended and one of them might run beyond the positions that the model has."""
@@ -117,7 +117,7 @@ class _Begun:
         rows = torch.tensor(live, device=self.device)
         self.rows = [self.rows[number] for number in live]
         self.state.reorder(rows)
-        self.memory = self.memory.select(rows)
+        self.source_cache = self.source_cache.select(rows)
         self.masks = {module: mask[rows] for module, mask in self.masks.items()}
 
     @classmethod
@@ -128,7 +128,7 @@ class _Begun:
         return cls(
             rows,
             DecoderState.joined([part.state for part in parts], lengths),
-            Memory.joined([part.memory for part in parts]),
+            SourceCache.joined([part.source_cache for part in parts]),
             {module: torch.cat([part.masks[module] for part in parts]) for module in parts[0].masks},
             device,
         )
@@ -137,31 +137,31 @@ class _Begun:
 class Branches:
     """Continues hypotheses greedily; the rows of a batch advance together, whatever their lengths."""
 
-    def __init__(self, model: Transformer, scorer: Scorer, masks: Mapping[ModuleId, Tensor]) -> None:
+    def __init__(self, model: Transformer, predictor: NextWordPredictor, masks: Mapping[ModuleId, Tensor]) -> None:
         """Prepare for head masks.
 
         Args:
             model: the model.
-            scorer: chooses words, for a beam of 1.
+            predictor: chooses words, for a beam of 1.
             masks: of decoder modules, [systems, H]; modules without an entry have no masked heads in any system.
         """
-        self._model, self._scorer, self._masks = model, scorer, masks
+        self._model, self._predictor, self._masks = model, predictor, masks
         self._begun: list[_Begun] = []
 
-    def begin(self, branches: Sequence[Branch], memories: Memories) -> None:
+    def begin(self, branches: Sequence[Branch], source_caches: SourceCaches) -> None:
         """Read what stands; the branches are complete after `finish`."""
         for rows in _by_length(branches):
             device = self._model.device
             system = torch.tensor([row.system for row in rows], device=device)
-            memory = memories.select(torch.tensor([row.source for row in rows], device=device))
+            source_cache = source_caches.select(torch.tensor([row.source for row in rows], device=device))
             masks = {module: mask[system] for module, mask in self._masks.items()}
-            begun = _Begun(rows, self._model.new_state(), memory, masks, device)
+            begun = _Begun(rows, self._model.new_state(), source_cache, masks, device)
             self._read(begun, begins=True)
             live = [number for number, row in enumerate(rows) if row.live]
             if live:
                 begun.keep(live)
                 self._begun.append(begun)
-        if sum(begun.state.size_bytes + begun.memory.size_bytes for begun in self._begun) > WAITING_BYTES:
+        if sum(begun.state.size_bytes + begun.source_cache.size_bytes for begun in self._begun) > WAITING_BYTES:
             self.finish()
 
     def finish(self) -> None:
@@ -172,7 +172,7 @@ class Branches:
 
     def _read(self, begun: _Begun, begins: bool) -> None:
         """One pass over words that stand, all of them or the last, and the likely ones behind them."""
-        symbols, rows, device = self._scorer.symbols, begun.rows, begun.device
+        symbols, rows, device = self._predictor.symbols, begun.rows, begun.device
         stands = [len(row.words) + 1 if begins else 1 for row in rows]
         fed = [
             [*([symbols.first] if begins else []), *row.words[-count:], *row.likely]
@@ -186,8 +186,8 @@ class Branches:
             for step in range(len(row.likely) + 1)
         ]
         row, place, depth = torch.tensor(places, device=device).unbind(1)
-        run = Pass(begun.masks, state=begun.state, raw_keys=self._scorer.options.raw_keys)
-        features = self._model.features(torch.tensor(padded, device=device), begun.memory, run=run)
+        run = Pass(begun.masks, state=begun.state, raw_keys=self._predictor.options.raw_keys)
+        features = self._model.features(torch.tensor(padded, device=device), begun.source_cache, run=run)
         limits = torch.tensor([branch.max_len for branch in rows], device=device)
         chosen, scores = self._words(features[row, place], depth, limits[row])
         words = iter(zip(chosen.tolist(), scores.tolist(), strict=True))
@@ -212,12 +212,12 @@ class Branches:
             else:
                 if not len(words):
                     words, limits, depth = begun.ends()
-                run = Pass(begun.masks, state=begun.state, raw_keys=self._scorer.options.raw_keys)
-                features = self._model.features(words.clamp(min=0).unsqueeze(1), begun.memory, run=run)
+                run = Pass(begun.masks, state=begun.state, raw_keys=self._predictor.options.raw_keys)
+                features = self._model.features(words.clamp(min=0).unsqueeze(1), begun.source_cache, run=run)
                 words, scores = self._words(features.squeeze(1), depth, limits)
                 depth = depth + 1
                 for row, word, score in zip(begun.rows, words.tolist(), scores.tolist(), strict=True):
-                    row.extend([word], [score], self._scorer.symbols.eos)
+                    row.extend([word], [score], self._predictor.symbols.eos)
             live = [number for number, row in enumerate(begun.rows) if row.live]
 
     def _guess(self, begun: _Begun) -> bool:
@@ -234,16 +234,16 @@ class Branches:
 
     def _words(self, features: Tensor, depth: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
         """Words [N] that follow hypotheses of `depth` words, which may have up to `limits`, and their scores [N]."""
-        options = self._scorer.options
-        rules = Rules(depth < options.min_len, (depth >= limits) if options.must_end else None)
-        found = self._scorer(features, rules)
-        return best_words(found, self._scorer.symbols.eos), found.logits.amax(1) - found.normalizer
+        options = self._predictor.options
+        rules = EndRules(depth < options.min_len, (depth >= limits) if options.must_end else None)
+        found = self._predictor(features, rules)
+        return best_words(found, self._predictor.symbols.eos), found.logits.amax(1) - found.normalizer
 
 
-def best_words(candidates: Candidates, eos: int) -> Tensor:
+def best_words(next_words: NextWords, eos: int) -> Tensor:
     """The best word of each hypothesis, [N], be it the end-of-sentence symbol; -1 where numbers overflowed."""
-    best, ending = candidates.logits[:, 0], candidates.logits[:, -1]
-    words = candidates.tokens[:, 0].masked_fill(ending > best, eos)
+    best, ending = next_words.logits[:, 0], next_words.logits[:, -1]
+    words = next_words.tokens[:, 0].masked_fill(ending > best, eos)
     return words.masked_fill((best == -torch.inf) & (ending == -torch.inf), -1)
 
 

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nmtprune.model.memory import Memory
+from nmtprune.model.source_cache import SourceCache
 
 _SPARE = 16
 
 
 @dataclass(frozen=True)
-class Memories:
+class SourceCaches:
     """Memories of the same B sentences under different head masks, or a single one.
 
     Attributes:
@@ -20,33 +20,33 @@ class Memories:
         size: B.
     """
 
-    parts: tuple[Memory, ...]
+    parts: tuple[SourceCache, ...]
     size: int
 
-    def select(self, sources: Tensor) -> Memory:
+    def select(self, sources: Tensor) -> SourceCache:
         """The memory of sentences [G], whose numbers rise."""
         if len(self.parts) == 1:
             return self.parts[0].select(sources)
         bounds = torch.arange(1, len(self.parts), device=sources.device) * self.size
         ranges = sources.tensor_split(torch.searchsorted(sources, bounds).cpu())
         chosen = [
-            memory.select(part - number * self.size)
-            for number, (memory, part) in enumerate(zip(self.parts, ranges, strict=True))
+            source_cache.select(part - number * self.size)
+            for number, (source_cache, part) in enumerate(zip(self.parts, ranges, strict=True))
             if len(part)
         ]
-        return Memory.joined(chosen)
+        return SourceCache.joined(chosen)
 
 
-class Sources:
+class ActiveSources:
     """The part of memories that searches use at present, with one entry for each of them."""
 
-    def __init__(self, memories: Memories) -> None:
-        self._memories = memories
+    def __init__(self, source_caches: SourceCaches) -> None:
+        self._source_caches = source_caches
         self._entry = torch.full((0,), -1, dtype=torch.long)
-        self._buffer: Memory | None = None
+        self._buffer: SourceCache | None = None
         self._count = self._capacity = 0
 
-    def of(self, search: Tensor, source: Tensor) -> tuple[Memory, "Groups"]:
+    def of(self, search: Tensor, source: Tensor) -> tuple[SourceCache, "SourceGroups"]:
         """A memory in which the hypotheses of one search share an entry, and who has which.
 
         Args:
@@ -59,7 +59,7 @@ class Sources:
         if self._buffer is None:
             raise ValueError("no search to extend")
         inside = torch.arange(len(search), device=search.device) - torch.repeat_interleave(first, counts)
-        groups = Groups.of(self._entry[search], inside, int(counts.max()), self._count)
+        groups = SourceGroups.of(self._entry[search], inside, int(counts.max()), self._count)
         return self._buffer.narrow(slice(0, self._count)), groups
 
     def _update(self, present: Tensor, source: Tensor) -> None:
@@ -70,9 +70,9 @@ class Sources:
         if self._buffer is None or self._count > len(present):
             self._entry.fill_(-1)
             # Several searches may translate one sentence: only one of each, in order, need no memory of their own.
-            whole = len(self._memories.parts) == 1 and len(present) == self._memories.size
-            whole = whole and source.tolist() == list(range(self._memories.size))
-            self._buffer = self._memories.parts[0] if whole else self._memories.select(source)
+            whole = len(self._source_caches.parts) == 1 and len(present) == self._source_caches.size
+            whole = whole and source.tolist() == list(range(self._source_caches.size))
+            self._buffer = self._source_caches.parts[0] if whole else self._source_caches.select(source)
             self._count = self._capacity = len(present)
             self._entry[present] = torch.arange(len(present), device=present.device)
             return
@@ -86,12 +86,12 @@ class Sources:
             self._capacity = max(self._count, 2 * self._capacity)
             self._buffer = self._buffer.narrow(slice(0, first)).with_room(self._capacity)
         if self._buffer is not None:
-            self._buffer.put(first, self._memories.select(source))
+            self._buffer.put(first, self._source_caches.select(source))
         self._entry[search] = torch.arange(first, self._count, device=search.device)
 
 
 @dataclass(frozen=True)
-class Groups:
+class SourceGroups:
     """Hypotheses grouped by the entry of a memory that they share.
 
     Attributes:
@@ -107,7 +107,7 @@ class Groups:
     size: int
 
     @classmethod
-    def of(cls, owner: Tensor, inside: Tensor, size: int, count: int) -> "Groups":
+    def of(cls, owner: Tensor, inside: Tensor, size: int, count: int) -> "SourceGroups":
         """Groups from the entry of each hypothesis and its number among those of the same entry."""
         place = owner * size + inside
         whole = len(place) == count * size and bool((place[1:] > place[:-1]).all())

@@ -1,0 +1,146 @@
+"""Translations under many head masks, from one recorded search: what masks leave untouched is verified, not searched.
+
+Most translations survive the loss of a head. The search without masks is recorded as a trellis, the tree of all
+hypotheses that mattered. For each masked model one parallel pass computes all its nodes, from the first masked module
+on; the search is then replayed on them, and only hypotheses that the trellis does not have are decoded step by step,
+those of all systems of a chunk in the same batches. The results are those of a search from scratch.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from nmtprune.architecture import ModuleId
+from nmtprune.model.ablation.masked_beam import MaskedBeamSearch, best_tokens
+from nmtprune.model.ablation.masked_greedy import MaskedGreedySearch
+from nmtprune.model.ablation.record import Positions, RecordedSearch, Recorder, lay_out
+from nmtprune.model.ablation.shared_prefix import HeadMasks
+from nmtprune.model.ablation.shortlist import Screen
+from nmtprune.model.search.beam_search import BeamSearch
+from nmtprune.model.search.branches import Tokens
+from nmtprune.model.search.decoder_step import DecoderStep, caches, decoder_layers
+from nmtprune.model.search.hypotheses import Beams, HypothesisTree
+from nmtprune.model.search.next_words import NextWordPredictor
+from nmtprune.model.search.options import Search, Symbols, max_lens
+from nmtprune.model.search.sources import SourceCaches
+from nmtprune.model.source_cache import EncoderOutput
+from nmtprune.model.transformer import Transformer
+
+RECORD_BYTES = 1 << 30
+"""Memory for keys, values and features of the systems that are searched together."""
+
+
+class MaskedSearch:
+    """Records searches of a model, and repeats them under head masks.
+
+    Attributes:
+        model: the model.
+    """
+
+    def __init__(self, model: Transformer, options: Search, symbols: Symbols) -> None:
+        """Prepare for a model.
+
+        Args:
+            model: an encoder-decoder model.
+            options: of the search.
+            symbols: special words of the target vocabulary.
+        """
+        self.model, self._options, self._symbols = model, options, symbols
+        self._predictor = NextWordPredictor(model, options, symbols, scores=False)
+        self._screen = Screen.of(self._predictor)
+        self._systems = max([1, *(module.heads for module in model.architecture)])
+        greedy = self._predictor.beam == 1
+        self._search = (
+            MaskedGreedySearch(model, self._predictor, self._screen)
+            if greedy
+            else MaskedBeamSearch(model, options, self._predictor, self._screen)
+        )
+
+    @torch.no_grad()
+    def record(self, source: Tensor, lengths: Sequence[int], positions: Sequence[int]) -> list[RecordedSearch]:
+        """Translate a padded batch [B, S] of the sentences at these places of the corpus, and remember how.
+
+        `lengths` are the tokens of each sentence without padding.
+
+        Raises:
+            UsageError: a minimum length above the maximum.
+        """
+        model, options = self.model, self._options
+        source = source.to(model.device)
+        encoded = model.encode(source)
+        source_caches = SourceCaches((model.cache_source(encoded),), len(positions))
+        nodes, recorder = HypothesisTree(source.device), Recorder(self._predictor, self._screen)
+        stores = [caches(model, range(len(model.decoder.layers)))]
+        decoder_step = DecoderStep(model, source_caches, {}, stores, raw_keys=options.raw_keys)
+        max_len = torch.tensor(max_lens(options, lengths, model.max_positions[1]), device=source.device)
+        searches = torch.arange(len(positions), device=source.device)
+        slots = Beams.begin(searches, torch.zeros_like(searches), max_len, self._predictor)
+        ended = BeamSearch(self._predictor, decoder_step, nodes).run(slots, recorder)
+        texts = best_tokens(ended.ranked(nodes, options), nodes)
+        records = []
+        for some in self._ranges(recorder, len(positions)):
+            token_tree = lay_out(recorder, nodes, some, options.min_len)
+            order = token_tree.order.tolist()
+            padding = None if encoded.padding is None else encoded.padding[token_tree.order]
+            own = EncoderOutput(encoded.states[token_tree.order], padding)
+            places, found = tuple(positions[i] for i in order), tuple(texts[i] for i in order)
+            records.append(
+                RecordedSearch(places, source[token_tree.order], own, max_len[token_tree.order], token_tree, found)
+            )
+        return records
+
+    @torch.no_grad()
+    def translations(
+        self, records: Iterable[RecordedSearch], systems: Sequence[HeadMasks]
+    ) -> Iterator[tuple[int, Positions, list[Tokens]]]:
+        """Translations of the sentences of chunks under each of several systems of masks.
+
+        Args:
+            records: of `record`, in something that can be gone through several times.
+            systems: masks [H] of zeros and ones by module; best those of one module, which share most.
+
+        Yields:
+            For each system and chunk, in any order: the number of the system, the places of the chunk's sentences in
+            the corpus, and their translations; empty where a sentence has none.
+        """
+        masks = [_effective(each) for each in systems]
+        changing = [number for number, each in enumerate(masks) if each]
+        same = [number for number, each in enumerate(masks) if not each]
+        if not changing:
+            yield from (
+                (number, recorded.positions, list(recorded.baseline)) for recorded in records for number in same
+            )
+        unmasked: dict[Positions, list[Tokens]] = {}
+        for begin in range(0, len(changing), self._systems):
+            numbers = changing[begin : begin + self._systems]
+            seen = _noting(records, unmasked) if not begin else records
+            for positions, found in self._search(seen, [masks[number] for number in numbers]):
+                yield from ((number, positions, texts) for number, texts in zip(numbers, found, strict=True))
+        yield from ((number, positions, list(texts)) for positions, texts in unmasked.items() for number in same)
+
+    def _ranges(self, recorder: Recorder, searches: int) -> list[range]:
+        """Consecutive searches whose nodes, under as many systems as a module has heads, fit into a chunk."""
+        kept = filter(None, (layer.kept_shape() for layer in decoder_layers(self.model.decoder)))
+        floats = sum(map(math.prod, kept)) + self.model.decoder.output_width
+        most = max(1, RECORD_BYTES // (self._systems * 4 * (floats + 4 * self._predictor.width)))
+        ranges, begin, total = [], 0, 0
+        for search, count in enumerate(torch.bincount(recorder.kept()[1], minlength=searches).tolist()):
+            if total and total + count > most:
+                ranges.append(range(begin, search))
+                begin, total = search, 0
+            total += count
+        return [*ranges, range(begin, searches)]
+
+
+def _noting(records: Iterable[RecordedSearch], unmasked: dict[Positions, list[Tokens]]) -> Iterator[RecordedSearch]:
+    """The chunks; their translations without masks are noted on the way."""
+    for recorded in records:
+        unmasked[recorded.positions] = list(recorded.baseline)
+        yield recorded
+
+
+def _effective(masks: HeadMasks) -> dict[ModuleId, Tensor]:
+    """The masks that change anything."""
+    return {module: mask for module, mask in masks.items() if bool((mask != 1).any())}

@@ -1,0 +1,247 @@
+"""A recorded beam search: the hypotheses that mattered, laid out so that one parallel pass can run over all of them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nmtprune.model.ablation.shortlist import Screen, Shortlists
+from nmtprune.model.attention import Visible
+from nmtprune.model.recurrence import Update
+from nmtprune.model.search.hypotheses import Beams, HypothesisTree
+from nmtprune.model.search.next_words import EndRules, LogitsObserver, NextWordPredictor
+from nmtprune.model.search.selection import Selection
+from nmtprune.model.source_cache import EncoderOutput
+
+_MARGIN = 0.25
+"""Hypotheses are kept that came this close, in log-probability, to one that went on: masked heads may promote them."""
+
+_GROUP_NODES = 2048
+
+
+Tokens = tuple[int, ...]
+
+Positions = tuple[int, ...]
+"""Places of sentences in the corpus."""
+
+Found = list[list[Tokens]]
+"""For each system of masks the translations of a chunk's sentences; empty for a sentence that has none."""
+
+
+class Recorder:
+    """Remembers which hypotheses a search decoded, and what a screen must know of them."""
+
+    def __init__(self, predictor: NextWordPredictor, screen: Screen | None) -> None:
+        self._predictor, self._screen = predictor, screen
+        self._kept: list[Tensor] = []
+        self._known: list[Shortlists] = []
+
+    def extended(self, features: Tensor) -> LogitsObserver:
+        """Take the features [R, E] of new nodes, and their shortlists from what the returned function sees."""
+        screen = self._screen
+
+        def see(rows: slice, logits: Tensor, normalizer: Tensor) -> None:
+            if screen is not None:
+                self._known.append(screen.shortlists(features[rows], logits, normalizer))
+
+        return see
+
+    def selected(self, beams: Beams, node: Tensor, selection: Selection) -> None:
+        """Note which of the nodes [P, beam] went on or nearly did, and where they belong."""
+        keep = node >= 0
+        if self._predictor.normalize:
+            gain = max(0.0, -self._predictor.options.unkpen)
+            keep &= beams.scores + gain + _MARGIN > selection.floor.unsqueeze(1)
+        row, slot = keep.nonzero(as_tuple=True)
+        depth = torch.full_like(row, beams.path.shape[2])
+        last = ((beams.max_len[row] <= depth) & self._predictor.options.must_end).long()
+        self._kept.append(torch.stack([node[row, slot], beams.search[row], depth, last]))
+
+    def kept(self) -> Tensor:
+        """Columns (node, search, depth, whether it must end) of the nodes to keep, [4, N], by search and depth."""
+        found = torch.cat(self._kept, dim=1)
+        order = found[2].sort(stable=True).indices
+        order = order[found[1][order].sort(stable=True).indices]
+        return found[:, order]
+
+    def known(self) -> Shortlists | None:
+        """Shortlists of all nodes, kept or not; None without a screen."""
+        return Shortlists.joined(self._known) if self._known else None
+
+
+@dataclass(frozen=True)
+class SentenceBlock:
+    """Consecutive sentences with about as many nodes, padded to the same number.
+
+    Attributes:
+        sentences: numbers in the trellis, B of them.
+        rows: rows of their nodes in the trellis, B * n.
+        size: n.
+    """
+
+    sentences: slice
+    rows: slice
+    size: int
+
+    @property
+    def count(self) -> int:
+        """B."""
+        return int(self.sentences.stop - self.sentences.start)
+
+
+@dataclass(frozen=True)
+class TreeLevels:
+    """How the hypotheses of a group continue each other, for layers whose state is handed on from token to token.
+
+    Attributes:
+        roots: [B * n], hypotheses without tokens, and padding.
+        levels: for each length from 1 on, places among B * n of the hypotheses and of those one token shorter.
+    """
+
+    roots: Tensor
+    levels: tuple[tuple[Tensor, Tensor], ...]
+
+    def cells(self, update: Update) -> Tensor:
+        """Cells [B, n, D] of a recurrence."""
+        kept, cells = update.kept.flatten(0, 1), update.added.flatten(0, 1).clone()
+        for places, parents in self.levels:
+            cells[places] += kept[places] * cells[parents]
+        return cells.view(update.kept.shape)
+
+
+@dataclass(frozen=True)
+class TokenTree:
+    """Recorded hypotheses of B sentences, by groups of sentences of equal size, each sentence in order of length.
+
+    Attributes:
+        token: [N], last token of each hypothesis.
+        parent: [N], row of the hypothesis one token shorter; a row of its own for roots and padding.
+        depth: [N], tokens of each hypothesis.
+        real: [N], false for padding.
+        rules: which may end or must.
+        table: [B, T, J], rows of the hypotheses of a sentence by length; -1 where there are fewer than J.
+        order: [B], the recorded searches that the sentences stand for.
+        groups: of sentences.
+        known: shortlists; None where the output layer cannot be screened.
+    """
+
+    token: Tensor
+    parent: Tensor
+    depth: Tensor
+    real: Tensor
+    rules: EndRules
+    table: Tensor
+    order: Tensor
+    groups: tuple[SentenceBlock, ...]
+    known: Shortlists | None
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return len(self.token)
+
+    def levels(self, group: SentenceBlock) -> TreeLevels:
+        """Which hypotheses of a group continue which."""
+        depth, parent = self.depth[group.rows], self.parent[group.rows] - group.rows.start
+        lengths = range(1, int(depth.max()) + 1)
+        places = [(depth == length).nonzero().squeeze(1) for length in lengths]
+        return TreeLevels(depth == 0, tuple((own, parent[own]) for own in places))
+
+    def visible(self, group: SentenceBlock, dtype: torch.dtype) -> Visible:
+        """In self-attention each hypothesis sees itself and those that it continues."""
+        first, count = group.rows.start, group.count
+        parent = (self.parent[group.rows] - first).view(count, group.size)
+        parent = parent - torch.arange(count, device=parent.device).unsqueeze(1) * group.size
+        depth = self.depth[group.rows].view(count, group.size)
+        before = torch.arange(-1, group.size - 1, device=parent.device)
+        if bool(((parent == before) | (depth == 0)).all()):
+            return Visible(causal=True)
+        seen = torch.eye(group.size, dtype=torch.bool, device=parent.device).repeat(count, 1, 1)
+        for length in range(1, int(depth.max()) + 1):
+            sentence, node = (depth == length).nonzero(as_tuple=True)
+            seen[sentence, node] |= seen[sentence, parent[sentence, node]]
+        return Visible.where(seen, dtype)
+
+
+@dataclass(frozen=True)
+class RecordedSearch:
+    """Some sentences of a batch and their recorded search.
+
+    Attributes:
+        positions: places of the sentences in the corpus.
+        source: [B, S] token ids.
+        encoded: the encoder's output without masks.
+        max_len: [B], tokens that each translation may have before its last one.
+        token_tree: the recorded search.
+        baseline: translations without masks, the last word included; empty for none.
+    """
+
+    positions: Positions
+    source: Tensor
+    encoded: EncoderOutput
+    max_len: Tensor
+    token_tree: TokenTree
+    baseline: tuple[Tokens, ...]
+
+
+def lay_out(recorder: Recorder, nodes: HypothesisTree, searches: range, min_len: int) -> TokenTree:
+    """The recorded hypotheses of consecutive searches, those with the fewest nodes first."""
+    kept = recorder.kept()
+    kept = kept[:, (kept[1] >= searches.start) & (kept[1] < searches.stop)]
+    counts = torch.bincount(kept[1] - searches.start, minlength=len(searches))
+    order = counts.sort(stable=True).indices
+    number, depth, last = kept[0], kept[2], kept[3].bool()
+    sentence = order.argsort()[kept[1] - searches.start]
+    groups, first = _groups(counts[order].tolist())
+    inside = torch.arange(len(sentence), device=number.device) - (counts.cumsum(0) - counts)[order][sentence]
+    row = torch.tensor(first, device=number.device)[sentence] + inside
+    total = groups[-1].rows.stop
+
+    def laid(values: Tensor, empty: Tensor) -> Tensor:
+        empty[row] = values
+        return empty
+
+    row_of = torch.full((nodes.count,), -1, dtype=torch.long, device=number.device)
+    row_of[number] = row
+    source = laid(number, row.new_zeros(total))
+    depths = laid(depth, row.new_zeros(total))
+    real = laid(torch.ones_like(last), last.new_zeros(total))
+    ending = laid(last, last.new_zeros(total))
+    known = recorder.known()
+    return TokenTree(
+        token=nodes.token[source],
+        parent=laid(torch.where(depth > 0, row_of[nodes.parent[number]], row), torch.arange(total, device=row.device)),
+        depth=depths,
+        real=real,
+        rules=EndRules(real & (depths < min_len), ending if bool(ending.any()) else None),
+        table=_table(sentence, depth, row, len(searches)),
+        order=order + searches.start,
+        groups=groups,
+        known=None if known is None else known.select(source),
+    )
+
+
+def _groups(sizes: list[int]) -> tuple[tuple[SentenceBlock, ...], list[int]]:
+    """Groups of sentences with these numbers of nodes, which rise; and the first row of each sentence."""
+    groups: list[SentenceBlock] = []
+    first: list[int] = []
+    begin = total = 0
+    while begin < len(sizes):
+        end = begin + 1
+        while end < len(sizes) and (end + 1 - begin) * sizes[end] <= _GROUP_NODES and sizes[end] <= 1.25 * sizes[begin]:
+            end += 1
+        size = sizes[end - 1]
+        first += [total + size * place for place in range(end - begin)]
+        groups.append(SentenceBlock(slice(begin, end), slice(total, total + size * (end - begin)), size))
+        total, begin = total + size * (end - begin), end
+    return tuple(groups), first
+
+
+def _table(sentence: Tensor, depth: Tensor, row: Tensor, sentences: int) -> Tensor:
+    """Rows by sentence and depth, [B, T, J]; nodes of one sentence and depth follow each other."""
+    cell = sentence * (int(depth.max()) + 1) + depth
+    _, counts = cell.unique_consecutive(return_counts=True)
+    place = torch.arange(len(cell), device=cell.device) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    table = torch.full((sentences, int(depth.max()) + 1, int(counts.max())), -1, dtype=torch.long, device=cell.device)
+    table[sentence, depth, place] = row
+    return table

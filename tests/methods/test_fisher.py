@@ -1,0 +1,127 @@
+"""F is E[g g^T] of derivatives taken sentence by sentence, and the joint order that of sums over removed heads."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nmtprune.architecture import HeadId, ModuleId, parse_heads
+from nmtprune.budget import Limits
+from nmtprune.data.batching import Batch
+from nmtprune.engines import native
+from nmtprune.errors import DataError
+from nmtprune.methods.fisher import fisher
+from nmtprune.methods.importance import ImportanceSettings, importance
+from nmtprune.methods.joint_order import removal_order
+from nmtprune.model import Masks, Transformer
+from tests.support.fairseq_files import Build
+from tests.support.joint import NAMES, Tiny, alone
+
+EPS = 0.1
+SOME = "encoder.0.0-1 cross.1.3 decoder.0"
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def tiny(request: pytest.FixtureRequest, build: Build, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return Tiny.of(request.param, build, tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def plain(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return Tiny.of("pre-norm, shared tables", build, tmp_path_factory.mktemp("plain"))
+
+
+def loss(model: Transformer, batch: Batch, masks: Masks) -> Tensor:
+    """Of a single sentence without padding."""
+    assert batch.target is not None and batch.previous is not None
+    scores, words = model(batch.source, batch.previous, masks), model.words[1]
+    own = EPS * words / (words - 1)  # torch gives the right word a part of eps too
+    return F.cross_entropy(scores[0], batch.target[0], label_smoothing=own, reduction="sum")
+
+
+def derivatives(tiny: Tiny) -> NDArray[np.float64]:
+    """G [sentences, heads], by torch's backward pass for one sentence at a time."""
+    rows = []
+    for batch in alone(tiny.sentences):
+        masks = {module.id: torch.ones(module.heads, dtype=torch.float64, requires_grad=True)
+                 for module in tiny.model.architecture if module.heads}  # fmt: skip
+        torch.autograd.backward(loss(tiny.model, batch, masks))
+        rows.append([float(masks[head.module].grad[head.head]) for head in tiny.heads])  # type: ignore[index]
+    return np.array(rows)
+
+
+def test_moments_are_those_of_single_sentences(tiny: Tiny) -> None:
+    found = fisher(tiny.model, tiny.sentences, label_smoothing=EPS)
+    slopes = derivatives(tiny)
+    assert found.heads == tiny.heads and len(slopes) == 18
+    assert np.allclose(found.moments, slopes.T @ slopes / len(slopes), rtol=0, atol=1e-9)
+    assert found.diagonal == pytest.approx(
+        {head: float(own) for head, own in zip(tiny.heads, (slopes**2).mean(0) / 2, strict=True)}, abs=1e-9
+    )
+    again = fisher(tiny.model, alone(tiny.sentences), label_smoothing=EPS)
+    assert np.allclose(found.moments, again.moments, rtol=0, atol=1e-9)
+
+
+def test_the_order_is_that_of_sums_over_removed_heads(tiny: Tiny) -> None:
+    found, slopes = fisher(tiny.model, tiny.sentences, label_smoothing=EPS), derivatives(tiny)
+
+    def cost(removed: list[HeadId]) -> float:
+        places = [tiny.heads.index(head) for head in removed]
+        return float((slopes[:, places].sum(1) ** 2).mean()) / 2
+
+    for pair in itertools.combinations(tiny.heads, 2):
+        assert found.cost_of(pair) == pytest.approx(cost([*pair]), abs=1e-9)
+        assert found.without(pair[0]).costs()[pair[1]] == pytest.approx(cost([*pair]) - cost([pair[0]]), abs=1e-9)
+    removed: list[HeadId] = []
+    for head in removal_order(found, tiny.checkpoint.base.modules, Limits()):
+        costs = {other: cost([*removed, other]) for other in tiny.heads if other not in removed}
+        assert costs[head] <= min(costs.values()) + 1e-9
+        removed.append(head)
+    assert sorted(removed) == list(tiny.heads)
+    assert found.cost_of(removed) == pytest.approx(float((slopes.sum(1) ** 2).mean()) / 2, abs=1e-9)
+
+
+def test_heads_that_stand_in_for_each_other_do_not_both_go(plain: Tiny) -> None:
+    """The diagonal does not see it."""
+    found = fisher(plain.model, plain.sentences)
+    joint = removal_order(found, plain.checkpoint.base.modules, Limits())
+    alone = sorted(found.diagonal, key=lambda head: (found.diagonal[head], head))
+    half = len(joint) // 2
+    assert joint[0] == alone[0]
+    assert found.cost_of(joint[:half]) < found.cost_of(alone[:half])
+
+
+def test_moments_under_masks_are_those_of_the_heads_left(plain: Tiny) -> None:
+    found = fisher(plain.model, plain.sentences, masks=plain.masks(SOME))
+    gone = parse_heads(SOME, plain.checkpoint.architecture)
+    assert len(gone) == 7 and found.heads == tuple(head for head in plain.heads if head not in gone)
+    diagonal = fisher(plain.model, plain.sentences, label_smoothing=EPS).moments.diagonal()
+    alone = importance(plain.model, alone_batches(plain), ImportanceSettings("sentence", EPS))
+    assert all(own >= alone[head] ** 2 - 1e-9 for head, own in zip(plain.heads, diagonal, strict=True))  # Jensen
+    masked = importance(plain.model, alone_batches(plain)[:1], ImportanceSettings(), plain.masks(SOME))
+    one = fisher(plain.model, alone_batches(plain)[:1], masks=plain.masks(SOME))
+    assert np.allclose(np.sqrt(one.moments.diagonal()), [*masked.values()], rtol=0, atol=1e-9)
+
+
+def alone_batches(tiny: Tiny) -> list[Batch]:
+    return [*alone(tiny.sentences)]
+
+
+def test_a_model_without_heads_has_no_costs(plain: Tiny) -> None:
+    nothing = {module.id: torch.zeros(module.heads) for module in plain.model.architecture}
+    found = fisher(plain.model, plain.sentences, masks=nothing)
+    assert found.heads == () and found.costs() == {}
+
+
+def test_what_cannot_be_measured_is_refused(plain: Tiny) -> None:
+    with pytest.raises(DataError, match="fisher: there are no sentences"):
+        fisher(plain.model, [])
+    half = native.load(plain.checkpoint, dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="build the model in single precision"):
+        fisher(half, plain.sentences)
+    with pytest.raises(ValueError, match="modules that the model does not have: cross.9"):
+        fisher(plain.model, plain.sentences, masks={ModuleId("cross", 9): torch.ones(4)})

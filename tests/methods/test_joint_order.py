@@ -1,0 +1,132 @@
+"""The order in which heads go: cheapest next, exactly as limits allow, rounds for uniform models."""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pytest
+
+from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.budget import Limits, lowest, reachable
+from nmtprune.errors import UsageError
+from nmtprune.methods.joint_order import ranks, removal_order
+
+ENCODER, DECODER, CROSS = (ModuleId(kind, 0) for kind in ("encoder", "decoder", "cross"))
+MODULES = {ENCODER: 3, DECODER: 2, CROSS: 2}
+
+
+def head(text: str) -> HeadId:
+    return HeadId.parse(text)
+
+
+def heads(*texts: str) -> tuple[HeadId, ...]:
+    return tuple(map(head, texts))
+
+
+@dataclass(frozen=True)
+class Together:
+    """Costs of their own, and more for a head whose partners are gone."""
+
+    own: Mapping[HeadId, float]
+    together: Mapping[frozenset[HeadId], float]
+    gone: frozenset[HeadId] = frozenset()
+
+    def costs(self) -> dict[HeadId, float]:
+        return {
+            head: own + sum(self.together.get(frozenset({head, other}), 0.0) for other in self.gone)
+            for head, own in self.own.items()
+            if head not in self.gone
+        }
+
+    def without(self, head: HeadId) -> "Together":
+        return Together(self.own, self.together, self.gone | {head})
+
+
+def costs(*together: tuple[str, str, float], modules: Mapping[ModuleId, int] = MODULES) -> Together:
+    """Costs that grow in the order of the heads."""
+    every = [HeadId(id, number) for id, count in modules.items() for number in range(count)]
+    pairs = {frozenset({head(one), head(other)}): cost for one, other, cost in together}
+    return Together({each: float(place) for place, each in enumerate(every)}, pairs)
+
+
+def test_the_cheapest_head_goes_next() -> None:
+    order = removal_order(costs(), MODULES, Limits())
+    assert order == tuple(costs().own)
+    # The second and third head of the encoder stand in for the first one.
+    order = removal_order(
+        costs(("encoder.0.0", "encoder.0.1", 5.5), ("encoder.0.0", "cross.0.1", -5)), MODULES, Limits()
+    )
+    assert order == heads("encoder.0.0", "cross.0.1", "encoder.0.2", "decoder.0.0", "decoder.0.1", "cross.0.0",
+                          "encoder.0.1")  # fmt: skip
+
+
+def test_equal_costs_are_decided_by_kind_layer_and_head() -> None:
+    equal = Together(dict.fromkeys(reversed(list(costs().own)), 1.0), {})
+    assert removal_order(equal, MODULES, Limits()) == tuple(sorted(costs().own))
+
+
+def test_protected_heads_come_last_and_raise_no_cost() -> None:
+    # Without the minimum encoder.0.2 would go early and make the decoder's heads dear.
+    pairs = [("encoder.0.2", other, 50.0) for other in ("decoder.0.0", "decoder.0.1", "cross.0.0", "cross.0.1")]
+    order = removal_order(costs(*pairs), MODULES, Limits(min_heads_per_module=1))
+    assert order[:4] == heads("encoder.0.0", "encoder.0.1", "decoder.0.0", "cross.0.0")
+    assert sorted(order) == sorted(costs().own)
+    assert lowest(ranks(order), 4, MODULES, Limits(min_heads_per_module=1)) == tuple(sorted(order[:4]))
+
+
+def test_only_selected_kinds_go() -> None:
+    limits = Limits(("encoder", "cross"))
+    order = removal_order(costs(), MODULES, limits)
+    assert order == heads("encoder.0.0", "encoder.0.1", "encoder.0.2", "cross.0.0", "cross.0.1")
+
+
+def test_an_order_goes_on_from_heads_that_are_gone() -> None:
+    start = costs(("encoder.0.2", "decoder.0.0", 10.0)).without(head("encoder.0.2")).without(head("cross.0.1"))
+    gone = heads("encoder.0.2", "cross.0.1")
+    order = removal_order(start, MODULES, Limits(min_heads_per_module=1), gone)
+    # cross.0 has one head left, which is protected; so is the last one of every other module.
+    assert order == heads("encoder.0.0", "decoder.0.1", "encoder.0.1", "cross.0.0", "decoder.0.0")
+    with pytest.raises(ValueError, match="costs of 3 heads in encoder.0, which has 2"):
+        removal_order(costs(), MODULES, Limits(), gone)
+
+
+def test_uniform_orders_are_made_of_rounds() -> None:
+    modules = {ModuleId(kind, layer): 3 for kind in ("encoder", "decoder", "cross") for layer in range(2)}
+    pairs = [("encoder.0.0", "encoder.1.0", 100.0), ("encoder.1.1", "encoder.0.0", -1.5)]
+    own = costs(*pairs, modules=modules)
+    limits = Limits(uniform=True)
+    order = removal_order(own, modules, limits)
+    assert order[:2] == heads("encoder.0.0", "encoder.1.1")
+    assert sorted(order) == sorted(own.own)
+    sizes = [len(order[:count]) for count in range(len(order))
+             if all(len({modules[id] - sum(each.module == id for each in order[:count]) for id in stack}) == 1
+                    for stack in ([*modules][:2], [*modules][2:]))]  # fmt: skip
+    assert sizes[:3] == [0, 2, 4] and sizes[-1] == 12
+    for count in reachable(modules, limits):
+        removed = lowest(ranks(order), count, modules, limits)
+        assert len(removed) == count
+        if count in sizes:
+            assert removed == tuple(sorted(order[:count]))
+
+
+def test_uniform_orders_begin_with_modules_of_other_sizes() -> None:
+    modules = {ModuleId("encoder", 0): 4, ModuleId("encoder", 1): 2}
+    order = removal_order(costs(modules=modules), modules, Limits(("encoder",), uniform=True))
+    assert order[:2] == heads("encoder.0.0", "encoder.0.1")
+    with pytest.raises(UsageError, match="decoder and cross as one stack"):
+        removal_order(costs(), MODULES, Limits(("decoder",), uniform=True))
+
+
+def test_a_greedy_prefix_is_the_cheapest_next_set_of_every_pair() -> None:
+    own = costs(("encoder.0.0", "encoder.0.1", 0.5), ("encoder.0.0", "decoder.0.0", -2.5))
+    first, second, *_ = removal_order(own, MODULES, Limits())
+    totals = {
+        (one, other): own.own[one] + own.own[other] + own.together.get(frozenset({one, other}), 0.0)
+        for one, other in itertools.permutations(own.own, 2)
+        if one == first
+    }
+    assert min(totals, key=lambda pair: totals[pair]) == (first, second)
+
+
+def test_ranks_are_scores() -> None:
+    assert ranks(heads("cross.0.1", "encoder.0.0")) == {head("cross.0.1"): 0.0, head("encoder.0.0"): 1.0}

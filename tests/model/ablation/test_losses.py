@@ -1,0 +1,170 @@
+"""Losses of references under head masks: equal to a loop over sentences, and nothing computed twice."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from nmtprune import slim
+from nmtprune.architecture import ModuleId, parse_heads
+from nmtprune.data.batching import collate, shift_right
+from nmtprune.engines import native
+from nmtprune.formats import load
+from nmtprune.model import Transformer
+from nmtprune.model.ablation import losses as losses_module
+from nmtprune.model.ablation.losses import reference_losses
+from nmtprune.plan import Plan
+from tests.support import networks
+from tests.support.fairseq_files import Build
+from tests.support.oracles.transformer import reference_loss
+
+VARIANTS = (
+    "post-norm, separate embeddings",
+    "pre-norm, all embeddings shared",
+    "encoder and decoder of other sizes",
+    "no cross-attention",
+    "joint attention alone",
+    "joint and cross-attention",
+    "adaptive softmax",
+    "output width of its own",
+)
+NO_HEADS = "encoder.0.1 encoder.1 decoder.0 cross.0.0 cross.1"
+Systems = list[dict[ModuleId, Tensor]]
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch falls into several parts, and their logits into several blocks."""
+    _set_parts(monkeypatch, 30)
+
+
+def _set_parts(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+    monkeypatch.setattr(losses_module, "_PART_TOKENS", {"cpu": tokens})
+    monkeypatch.setattr(losses_module, "_BLOCK_BYTES", {"cpu": tokens * 40})
+
+
+def _sentences(model: Transformer, seed: int = 1) -> tuple[list[Any], list[Any]]:
+    random = np.random.default_rng(seed)
+
+    def drawn(words: int, length: int) -> Any:
+        return np.array([*random.integers(4, words, length - 1), 2])
+
+    sizes = ((7, 4), (3, 9), (1, 1), (9, 6), (5, 9), (2, 12), (9, 2))
+    source = [drawn(model.words[0], length) for length, _ in sizes]
+    return source, [drawn(model.words[1], length) for _, length in sizes]
+
+
+def _losses(model: Transformer, systems: Systems, left_pad: bool = False) -> Tensor:
+    source, target = _sentences(model)
+    previous = collate(shift_right(target, 2), 1, left_pad=left_pad)
+    padded = collate(source, 1, left_pad=not left_pad)
+    return reference_losses(model, padded, previous, collate(target, 1, left_pad=left_pad), systems)
+
+
+def _expected(model: Transformer, systems: Systems) -> Tensor:
+    pairs = list(zip(*_sentences(model), strict=True))
+    losses = [[reference_loss(model, source, target, masks) for source, target in pairs] for masks in systems]
+    return torch.tensor(losses, dtype=torch.float64)
+
+
+def _one_head_each(model: Transformer) -> Systems:
+    """Every head masked by itself, module by module."""
+    systems = []
+    for module in model.architecture:
+        for head in range(module.heads):
+            mask = torch.ones(module.heads)
+            mask[head] = 0
+            systems.append({module.id: mask})
+    return systems
+
+
+def _whole_plans(model: Transformer, seed: int = 1) -> Systems:
+    """Systems that mask heads in many modules, in few, and in none."""
+    generator = torch.Generator().manual_seed(seed)
+    shares = (0.5, 0.9, 0.1, 1.0, 0.0)
+    return [
+        {
+            module.id: (torch.rand(module.heads, generator=generator) < share).float()
+            for module in model.architecture
+            if share != 0.9 or module.id.layer == 1
+        }
+        for share in shares
+    ]
+
+
+def _close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
+    assert found.dtype == torch.float64 and found.shape == expected.shape
+    return bool(((found - expected).abs() <= tolerance * expected.abs().clamp_min(1)).all())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_head_equals_a_loop_over_sentences(build: Build, variant: str) -> None:
+    path = networks.randomized(build(**networks.VARIANTS[variant]))
+    model = networks.native_model(path, torch.float64)
+    systems = [{}, *_one_head_each(model), *_whole_plans(model)]
+    expected = _expected(model, systems)
+    assert _close(_losses(model, systems), expected, 1e-9)
+    assert _close(_losses(networks.native_model(path), systems), expected, 1e-5)
+    assert len(set(expected[:, 0].tolist())) > len(systems) // 2
+
+
+@pytest.mark.parametrize("mode", ["cut", "uniform", "masked"])
+@pytest.mark.parametrize("variant", ["pre-norm, all embeddings shared", "joint and cross-attention"])
+def test_slim_models(build: Build, variant: str, mode: str) -> None:
+    base = load(networks.randomized(build(**networks.VARIANTS[variant])))
+    plan = Plan.removing(base.base, parse_heads(NO_HEADS, base.architecture))
+    result = slim.apply(plan, base, mode)
+    model = native.load(result, dtype=torch.float64)
+    systems = [*_one_head_each(model), *_whole_plans(model)]
+    expected = _expected(model, systems)
+    assert _close(_losses(model, systems), expected, 1e-9)
+    assert _close(_losses(native.load(result), systems), expected, 1e-5)
+
+
+@pytest.mark.parametrize("tokens", [1, 10_000])
+def test_the_size_of_parts_makes_no_difference(build: Build, monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+    model = networks.native_model(build(**networks.VARIANTS["post-norm, separate embeddings"]), torch.float64)
+    systems = [{}, *_one_head_each(model)]
+    expected = _losses(model, systems)
+    _set_parts(monkeypatch, tokens)
+    assert _close(_losses(model, systems), expected, 1e-12)
+
+
+def test_padding_on_the_other_sides(build: Build) -> None:
+    model = networks.native_model(build(**networks.VARIANTS["post-norm, separate embeddings"]), torch.float64)
+    systems = [{}, *_one_head_each(model)]
+    assert _close(_losses(model, systems, left_pad=True), _expected(model, systems), 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "once"),
+    [
+        ("encoder.0", []),
+        ("encoder.1", ["encoder.0"]),
+        ("decoder.0", ["encoder.0", "encoder.1"]),
+        ("decoder.1", ["encoder.0", "encoder.1", "decoder.0"]),
+        ("cross.1", ["encoder.0", "encoder.1", "decoder.0"]),
+    ],
+)
+def test_what_masks_leave_as_it_is_is_computed_once(build: Build, name: str, once: list[str]) -> None:
+    model = native.load(load(build(**networks.VARIANTS["pre-norm, all embeddings shared"])))
+    layers: dict[str, Any] = {
+        f"{stack}.{number}": layer
+        for stack, own in (("encoder", model.encoder), ("decoder", model.decoder))
+        for number, layer in enumerate(own.layers if own else ())
+    }
+    positions: Counter[str] = Counter()
+    for layer, module in layers.items():
+        module.feed_forward.register_forward_hook(
+            lambda _, inputs, __, layer=layer: positions.update({layer: inputs[0][..., 0].numel()})
+        )
+    _losses(model, [{}])
+    plain = dict(positions)
+    positions.clear()
+    _losses(model, [masks for masks in _one_head_each(model) if str(next(iter(masks))) == name])
+    for layer in layers:
+        assert positions[layer] <= (1 if layer in once else 4) * plain[layer]
+        assert layer in once or positions[layer] > plain[layer]
