@@ -131,16 +131,14 @@ uniform_option = panel_option(
 )
 
 
-def output_option(help_text: str, *, default: str | None = None) -> Callable[[F], F]:
-    """-o/--output PATH, required where there is no default."""
+def output_option(help_text: str) -> Callable[[F], F]:
+    """-o/--output PATH, required."""
     return panel_option(
         Panel.OUTPUT,
         "-o",
         "--output",
         type=click.Path(path_type=Path, allow_dash=True),
-        required=default is None,
-        default=default,
-        show_default=default is not None,
+        required=True,
         help=help_text,
     )
 

@@ -66,15 +66,10 @@ class Corpus:
         """Number of sentences, without those left out."""
         return len(self.source)
 
-    def decode(self, ids: Iterable[int], *, escape_unk: bool = False) -> str:
-        """Text of a translation from its token ids, as fairseq-generate scores it.
-
-        Args:
-            ids: token ids; the end-of-sentence symbol may be among them.
-            escape_unk: write unknown words as ``<<unk>>``, for references.
-        """
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of a translation from its token ids, end of sentence included or not, as fairseq-generate scores it."""
         written = reversed(list(ids)) if self.model.right_to_left else ids
-        return self.codec.decode(self.target_vocabulary.string(written, escape_unk=escape_unk))
+        return self.codec.decode(self.target_vocabulary.string(written))
 
     def texts(self, translations: Iterable[Sequence[int]]) -> list[str]:
         """Translations as text, as they are scored; an empty line for none."""
@@ -222,7 +217,7 @@ def _language_pair(options: DataOptions, model: ModelProfile) -> tuple[DataBin, 
     """The folder of the vocabularies, what turns text into token ids, and a note where a part of that was guessed."""
     if options.vocabs is not None:
         return DataBin(options.vocabs[0].parent), *_marian_pair(options, options.vocabs, model)
-    if model.marian:
+    if model.vocabulary_files:
         raise UsageError("data: a Marian model: name its vocabularies with --vocabs A B, and text with --source FILE")
     if options.data_bin is None:
         raise UsageError("data: no vocabulary: name --data-bin DIR")
@@ -239,7 +234,7 @@ def _language_pair(options: DataOptions, model: ModelProfile) -> tuple[DataBin, 
 def _marian_pair(
     options: DataOptions, paths: tuple[Path, Path], model: ModelProfile
 ) -> tuple[LanguagePair, str | None]:
-    if not model.marian and model.source_symbols is not None:
+    if not model.vocabulary_files and model.source_symbols is not None:
         raise UsageError("data: --vocabs are Marian's: this model has fairseq's dictionaries in --data-bin DIR")
     source = MarianVocabulary.read(paths[0], model.source_symbols, "source")
     target = MarianVocabulary.read(paths[1], model.target_symbols, "target")

@@ -156,10 +156,19 @@ class DataOptions:
         own = [given[name] for name in options[2:] if name in given]
         if shared and own:
             faults.append(f"{shared[0]} is for both sides and excludes {', '.join(own)}")
-        for number, side in enumerate(("source", "target")):
-            named = getattr(self, f"{side}_sentencepiece") or getattr(self, f"{side}_bpe_codes")
-            if self.vocabs is not None and self.splits_itself(side) and named not in (None, self.vocabs[number]):
-                faults.append(
-                    f"{self.vocabs[number]} splits the {side} side itself: {named} goes with a .yml vocabulary"
-                )
-        return faults
+        return faults + self._vocabulary_faults()
+
+    def _vocabulary_faults(self) -> list[str]:
+        """Subword models of sides that their vocabularies split themselves."""
+        vocabs = dict(zip(("source", "target"), self.vocabs or (), strict=False))
+        split = {side: vocab for side, vocab in vocabs.items() if self.splits_itself(side)}
+        shared = self.sentencepiece or self.bpe_codes
+        if shared is not None and len(split) == 2 and {*split.values()} != {shared}:
+            names = " and ".join(dict.fromkeys(map(str, split.values())))
+            return [f"{names}: vocabularies that split text themselves: {shared} goes with a .yml vocabulary"]
+        named = {side: getattr(self, f"{side}_sentencepiece") or getattr(self, f"{side}_bpe_codes") for side in split}
+        return [
+            f"{vocab} splits the {side} side itself: {named[side]} goes with a .yml vocabulary"
+            for side, vocab in split.items()
+            if named[side] not in (None, vocab)
+        ]

@@ -60,12 +60,13 @@ class EngineSettings:
     def batches(self, corpus: "Corpus") -> "list[Ids]":
         """Positions of sentences, batch by batch.
 
-        Where batches decide how long Marian's translations may be, they have the sizes that Marian's own have.
+        Where batches decide how long translations may be, they have the sizes that the toolkit's own have.
 
         Raises:
             UsageError: a sentence is larger than a batch.
         """
-        exact = corpus.model.marian and self.search.by_batch
+        # Only fairseq rounds the size of batches.
+        exact = corpus.model.vocabulary_files and self.search.by_batch
         return corpus.batches(replace(self.limits, multiple=1) if exact else self.limits)
 
 

@@ -270,10 +270,10 @@ def _search(search: MarianSearchOptions) -> Iterator[str]:
 
 def _corpus_faults(corpus: "Corpus", search: MarianSearchOptions) -> Iterator[str]:
     """Why sentences cannot be written for Marian."""
-    if not corpus.model.marian:
+    target = corpus.target_vocabulary
+    if not isinstance(target, MarianVocabulary):
         yield f"{corpus.source_vocabulary.path} is no vocabulary of Marian's"
         return
-    target = cast("MarianVocabulary", corpus.target_vocabulary)
     model = target.sentencepiece
     if model is not None and target.control and not search.allow_special and model.relabelled:
         # Marian knows control characters from the SentencePiece model alone, and prints its pieces as they are.

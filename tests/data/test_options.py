@@ -44,6 +44,18 @@ BIN, TEXT, MODEL = Path("bin"), Path("text"), Path("spm.model")
             "a.spm splits the source side itself: spm.model goes with a .yml vocabulary",
         ),
         (
+            {"vocabs": (Path("a.spm"), Path("b.spm")), "source": TEXT, "sentencepiece": MODEL},
+            "a.spm and b.spm: vocabularies that split text themselves: spm.model goes with a .yml vocabulary",
+        ),
+        (
+            {"vocabs": (Path("a.spm"), Path("b.spm")), "source": TEXT, "sentencepiece": Path("a.spm")},
+            "a.spm and b.spm: vocabularies that split text themselves: a.spm goes with a .yml vocabulary",
+        ),
+        (
+            {"vocabs": (Path("a.spm"), Path("a.spm")), "source": TEXT, "bpe_codes": MODEL},
+            "a.spm: vocabularies that split text themselves: spm.model goes with a .yml vocabulary",
+        ),
+        (
             {"data_bin": BIN, "tokenizer": None, "moses_no_escape": True},
             "--moses-no-escape needs --tokenizer moses",
         ),
@@ -72,6 +84,11 @@ def test_options_that_do_not_fit(options: dict[str, Any], faults: str) -> None:
     with pytest.raises(UsageError) as caught:
         DataOptions(**options)
     assert str(caught.value) == f"data: {faults}"
+
+
+def test_the_vocabularies_themselves_may_be_named_as_subword_models() -> None:
+    both = (Path("a.spm"), Path("a.spm"))
+    assert DataOptions(vocabs=both, source=TEXT, sentencepiece=both[0]).splits_itself("target")
 
 
 def test_subsets() -> None:

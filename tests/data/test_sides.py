@@ -83,6 +83,7 @@ def test_each_side_is_cut_by_its_own_model(sides: Sides) -> None:
         assert _ids(corpus) == _theirs(data_bin, kinds[source]["en"], kinds[target]["de"])
         assert (corpus.notes, corpus.codec.post_process) == ((), joined[target])
         assert [corpus.decode(ids) for ids in corpus.target or ()] == GERMAN
+        assert [corpus.source_text(place) for place in range(len(corpus))] == ENGLISH
         assert {str(path) for path in options.values()} <= corpus.inputs.keys()
 
 

@@ -221,7 +221,7 @@ class MarianCheckpoint(Checkpoint):
             source_symbols=source,
             target_symbols=target,
             left_pad_source=False,
-            marian=True,
+            vocabulary_files=True,
             right_to_left=self.right_to_left,
         )
 
