@@ -8,7 +8,7 @@ import click
 
 from nmtprune.architecture import KINDS
 from nmtprune.cli.data_options import data_options, with_test_data
-from nmtprune.cli.measure_options import bleu_options, measure_settings, quality_option, single_test
+from nmtprune.cli.measure_options import bleu_options, quality_option
 from nmtprune.cli.meter_options import confidence_options
 from nmtprune.cli.options import (
     force_option,
@@ -31,7 +31,6 @@ from nmtprune.cli.render import emit_json, emit_table, emit_tsv
 from nmtprune.cli.search_options import engine_options, search_options
 
 if TYPE_CHECKING:
-    from nmtprune.runs.lottery.job import LotteryRun
     from nmtprune.runs.lottery.rewinding import LotteryResult
     from nmtprune.runs.lottery.schedule import Schedule
 
@@ -170,30 +169,23 @@ def lottery(output_format: str, dry_run: bool, **flags: Any) -> None:
     is measured on DATA. Converged models are measured on TEST DATA, or on DATA if no test data are given (Behnke and
     Heafield 2020).
     """
+    from nmtprune.runs.lottery.job import LotteryRun
     from nmtprune.runs.lottery.rewinding import lottery as run_lottery
     from nmtprune.runs.lottery.rewinding import schedule_of
 
-    run = _run(flags)
+    if not (flags["converge"] or flags["converge_iterations"]):
+        refuse(f"{spelled(name)} goes with --converge or --converge-iterations" for name in given(["patience"]))
+    run = LotteryRun(**flags)
     if dry_run:
         _emit_schedule(schedule_of(run), output_format)
         return
     with progress() as watcher:
         result = run_lottery(run, watcher)
     if output_format == "text":
-        _emit_text(result, run.measure.metric)
+        _emit_text(result, run.metric)
     else:
         click.echo(result.report.json if output_format == "json" else result.table, nl=False)
     say(f"wrote {run.output}: plan.json, ticket.pt" + "".join(f", {each.model}" for each in result.converged))
-
-
-def _run(flags: dict[str, Any]) -> "LotteryRun":
-    from nmtprune.runs.lottery.job import LotteryRun
-
-    if not (flags["converge"] or flags["converge_iterations"]):
-        refuse(f"{spelled(name)} goes with --converge or --converge-iterations" for name in given(["patience"]))
-
-    test = single_test(flags)
-    return LotteryRun(measure=measure_settings(flags), significance=test, **flags)
 
 
 def _emit_schedule(schedule: "Schedule", output_format: str) -> None:

@@ -160,6 +160,15 @@ def given(names: Iterable[str]) -> list[str]:
     return [name for name in names if context.get_parameter_source(name) in _GIVEN]
 
 
+def typed(names: Iterable[str]) -> list[str]:
+    """The options of the parameters, of those named, that the user gave on the command line.
+
+    What stands in the environment is meant for many commands, of which some have no use for it.
+    """
+    context = click.get_current_context()
+    return [spelled(name) for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+
+
 def refuse(faults: Iterable[str]) -> None:
     """Raise one UsageError for all faults, if there are any."""
     listed = list(faults)

@@ -74,7 +74,7 @@ def translate(checkpoint: Path, with_scores: bool, n_best: int | None, **flags: 
     from nmtprune.runs.translate import TranslateRun
     from nmtprune.runs.translate import translate as run_translate
 
-    run = TranslateRun(checkpoint, n_best=n_best or 1, **flags)
+    run = TranslateRun(checkpoint=checkpoint, n_best=n_best or 1, **flags)
     stream = sys.stdout.buffer
     for number, translations in enumerate(run_translate(run, Notes())):
         for line in _lines(translations, None if n_best is None else number, with_scores):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 from nmtprune import files
 from nmtprune.evaluate.cost import Spread
@@ -373,6 +373,14 @@ class ExportNote(_Model):
     lineage: Lineage | None
     quantization: str
     provenance: dict[str, Any]
+
+    @field_serializer("base")
+    def _base_as_json(self, base: Base) -> dict[str, Any]:
+        return base.as_json()
+
+    @field_serializer("lineage")
+    def _lineage_as_json(self, lineage: Lineage | None) -> dict[str, Any] | None:
+        return None if lineage is None else {"root": lineage.root.as_json(), "keep": lineage.keep}
 
 
 FILES: dict[str, type[BaseModel]] = {

@@ -204,6 +204,20 @@ class Run:
         """
 
 
+def check_report(output: Path, outputs: ReportFiles, run: Run) -> None:
+    """Check that a result can be written, with its table and its picture.
+
+    Raises:
+        UsageError, OutputError: as for `Run.check_output`.
+    """
+    if str(output) == "-":
+        raise UsageError(
+            "-o -: a table and a picture are written next to the result: name a file (--format json prints it too)"
+        )
+    for path in outputs:
+        files.check_output(path, force=run.force, inputs=run.inputs)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportRun(Run):
     """A run that writes one JSON file, with a table and a picture next to it.
@@ -226,12 +240,7 @@ class ReportRun(Run):
 
     def check_output(self) -> None:
         """Check all outputs, and that no interrupted run is forgotten."""
-        if str(self.output) == "-":
-            raise UsageError(
-                "-o -: a table and a picture are written next to the result: name a file (--format json prints it too)"
-            )
-        for output in self.outputs:
-            files.check_output(output, force=self.force, inputs=self.inputs)
+        check_report(self.output, self.outputs, self)
         check_state(self.output, resume=self.resume, force=self.force)
 
 
@@ -314,10 +323,13 @@ class Session:
     def note(self, corpus: "Corpus") -> None:
         """Tell the user the remarks on a corpus, each once."""
         for note in corpus.notes:
-            line = f"{corpus.name}: {note}"
-            if line not in self._noted:
-                self._noted.add(line)
-                self.progress.note(line)
+            self.remark(f"{corpus.name}: {note}")
+
+    def remark(self, line: str) -> None:
+        """Tell the user a line, once."""
+        if line not in self._noted:
+            self._noted.add(line)
+            self.progress.note(line)
 
     def open_state(self, facts: Settings) -> State:
         """The state of the interrupted run that is resumed, or a new one; of the process that leads.

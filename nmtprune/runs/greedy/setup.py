@@ -173,7 +173,6 @@ def prepare(run: GreedyRun, session: Session) -> Job:
         NmtpruneError: anything that is wrong with orders, checkpoints or data.
     """
     chosen = orders.parse_orders(run.orders, reestimate=run.reestimate)
-    _expect(run, chosen, session.corpora)
     subjects = Subjects(run, chosen, session.corpora)
     bases = tuple(checkpoint.base for checkpoint in subjects.checkpoints)
     _check_shapes(run, bases)
@@ -189,14 +188,6 @@ def prepare(run: GreedyRun, session: Session) -> Job:
     settings |= {"--kinds": [list(selected) for selected in kinds]}
     found = orders.curves(run.checkpoints, chosen, kinds, run.samples)
     return Job(run, found, numbers, limits, bases, facts, inputs, settings, subjects)
-
-
-def _expect(run: GreedyRun, chosen: Sequence[Order], corpora: Corpora) -> None:
-    """Announce what is needed of each set of sentences, so that each is read once."""
-    names = {order.name for order in chosen}
-    corpora.expect(run.data, references=True, targets=CONFIDENCE in names and not run.meters.translates)
-    if names & {orders.IMPORTANCE, orders.REESTIMATED}:
-        corpora.expect(run.importance_data, targets=True)
 
 
 def _check_shapes(run: GreedyRun, bases: Sequence[Base]) -> None:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +143,7 @@ def test_confidence_is_that_of_the_trained_slim_model(tiny: Path, tmp_path: Path
     command[place + 1], command[command.index("--save-dir") + 1] = str(tiny), str(tmp_path / "by-hand")
     subprocess.run(command, check=True, capture_output=True, cwd=Path.cwd())
     trained = FairseqCheckpoint.load(tmp_path / "by-hand" / "checkpoint_last.pt")
-    found = confidence_meter(trained, run.data, run.meters, run.measure).confidence()
+    found = confidence_meter(trained, run.data, run.meters, run).confidence()
     scores = Scores.read(tmp_path / "run/iterations/iteration-01/confidence.json").scores_by_head()
     assert scores == found
 
@@ -228,8 +227,7 @@ def test_moments_can_begin_anew(tiny: Path, tmp_path: Path) -> None:
 
 def test_the_loop_ends_before_the_drop(tiny: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    measure = replace(lottery_run(tiny, folder).measure, metric="chrf")
-    run = lottery_run(tiny, folder, until="12", max_drop="0", heads_per_iteration=6, measure=measure)
+    run = lottery_run(tiny, folder, until="12", max_drop="0", heads_per_iteration=6, metric="chrf")
     result = lottery(run, Silent())
     values = [each.value for each in result.iterations]
     broken = [value is not None and value < values[0] for value in values]  # type: ignore[operator]
