@@ -158,8 +158,8 @@ class Dataset:
             DataError: as for `load_corpus`, of languages.
         """
         if options.vocabs is not None or options.data_bin is None:
-            return options, model.marian, model.source_symbols, model.target_symbols
-        return options, model.marian, _languages(DataBin(options.data_bin), options, model)
+            return options, model.vocabulary_files, model.source_symbols, model.target_symbols
+        return options, model.vocabulary_files, _languages(DataBin(options.data_bin), options, model)
 
     def corpus(self, model: ModelProfile, *, references: bool = True, targets: bool = False) -> Corpus:
         """What `load_corpus` gives for the same arguments.
@@ -268,7 +268,7 @@ def _languages(folder: DataBin, options: DataOptions, model: ModelProfile) -> La
 
 def _check_sizes(source: Vocabulary, target: Vocabulary, model: ModelProfile) -> None:
     """Check that vocabularies have the sizes of the model's embeddings; those of Marian are cut to them."""
-    if not model.marian:
+    if not model.vocabulary_files:
         check_size(source, model.source_symbols, "source")
         check_size(target, model.target_symbols, "target")
 
