@@ -1,14 +1,12 @@
 """`nmtprune greedy`: quality against heads removed, in several orders, with a plan for every step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nmtprune.cli.data_options import data_options, with_importance_data
-from nmtprune.cli.measure_options import bleu_options, quality_option
-from nmtprune.cli.meter_options import CONFIDENCE_NAMES, IMPORTANCE_NAMES, meter_options
 from nmtprune.cli.options import (
     force_option,
     format_option,
@@ -24,21 +22,25 @@ from nmtprune.cli.options import (
     uniform_option,
     verbosity_options,
 )
-from nmtprune.cli.panels import Panel, PanelCommand, panel_option
+from nmtprune.cli.panels import Panel, panel_option
 from nmtprune.cli.progress import duration, progress
+from nmtprune.cli.quality_options import bleu_options, quality_option
 from nmtprune.cli.render import emit_table
+from nmtprune.cli.scorer_options import ScorerCommand, foreign_to_orders, order_options, taken
 from nmtprune.cli.search_options import engine_options, search_options
+from nmtprune.runs.scorers import RANDOM, scorer_of
 
 if TYPE_CHECKING:
     from nmtprune.runs.greedy.curve import Swept
     from nmtprune.runs.greedy.loop import GreedyResult
 
-_ORDERS = ("importance", "importance-reestimated")
-"""Orders that need importance."""
+_TRAINING_TEXT = ("importance_subset", "importance_source", "importance_reference")
+"""Parameters that only scorers use that are measured on training text."""
 
 
 @click.command(
-    cls=PanelCommand,
+    cls=ScorerCommand,
+    scorer_options=order_options,
     epilog="Example: nmtprune greedy checkpoint_best.pt --data-bin data-bin --order importance --order random -o run",
     short_help="Remove heads step by step; write curves, and a plan for each step.",
 )
@@ -51,20 +53,10 @@ _ORDERS = ("importance", "importance-reestimated")
 @quality_option
 @panel_option(
     Panel.REMOVAL,
-    "--order",
-    "orders",
-    multiple=True,
-    default=("importance",),
-    show_default="importance",
-    metavar="ORDER|FILE",
-    help="Removal order: importance, importance-reestimated (measured again after every step), ablation (smallest drop "
-    "when masked alone), confidence, random, or a score FILE; lowest first. Repeat the option for one curve per order.",
-)
-@panel_option(
-    Panel.REMOVAL,
     "--reestimate",
     is_flag=True,
-    help="Measure importance again after every step, on the pruned model; the same as --order importance-reestimated.",
+    help="Score heads again after every step, on the pruned model: --order importance then means "
+    "importance-reestimated.",
 )
 @panel_option(
     Panel.REMOVAL,
@@ -97,7 +89,6 @@ _ORDERS = ("importance", "importance-reestimated")
 )
 @min_heads_option
 @uniform_option
-@meter_options(sentences=5000)
 @significance_options
 @search_options
 @bleu_options
@@ -118,8 +109,9 @@ def greedy(output_format: str, **flags: Any) -> None:
     from nmtprune.runs.greedy.setup import GreedyRun
     from nmtprune.runs.workers import Ended
 
-    _check_options(flags)
-    run = GreedyRun(**flags)
+    _check_options(flags["orders"])
+    chosen = {scorer.name: scorer for scorer in map(scorer_of, flags["orders"]) if scorer is not None}
+    run = GreedyRun(scorers=tuple(taken(flags, chosen.values())), **flags)
     try:
         with progress() as watcher:
             result = run_greedy(run, watcher)
@@ -130,17 +122,11 @@ def greedy(output_format: str, **flags: Any) -> None:
         say(f"wrote {run.output}; nmtprune slim CHECKPOINT --plan {run.output / 'plan.json'} applies its plan")
 
 
-def _check_options(flags: dict[str, Any]) -> None:
+def _check_options(orders: Sequence[str]) -> None:
     """Refuse options that mean nothing for the orders, all of them."""
-    orders = flags["orders"]
-    faults = []
-    if not set(orders) & set(_ORDERS):
-        names = (*IMPORTANCE_NAMES, "importance_subset", "importance_source", "importance_reference")
-        faults += [f"{spelled(name)} goes with --order importance" for name in given(names)]
-    if "confidence" not in orders:
-        faults += [f"{spelled(name)} goes with --order confidence" for name in given(CONFIDENCE_NAMES)]
-    if "random" not in orders:
-        faults += [f"{spelled(name)} goes with --order random" for name in given(["samples"])]
+    faults = foreign_to_orders(orders, _TRAINING_TEXT)
+    if RANDOM not in orders:
+        faults += [f"{spelled(name)} goes with --order {RANDOM}" for name in given(["samples"])]
     refuse(faults)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nmtprune.architecture import Architecture, HeadId, ModuleId
+from nmtprune.architecture import Architecture, HeadId, Kept, ModuleId
 from nmtprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from nmtprune.data.ragged import Ids
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.search.options import Hypothesis, Search
-
-Kept = Mapping[ModuleId, Sequence[int]]
-"""Heads that stay, of the checkpoint's real heads; a module that is not named keeps all of its own."""
 
 Tokens = tuple[int, ...]
 """Ids of a translation, the end-of-sentence symbol included; empty for none."""

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmtprune import ctranslate2_model
-from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, masked, removed
+from nmtprune.architecture import Kept
+from nmtprune.engines.base import Ablation, Engine, EngineSettings, Tokens, masked, removed
 from nmtprune.errors import EngineError
 from nmtprune.model.search.options import Hypothesis, MarianSearchOptions, Search, max_lens
 

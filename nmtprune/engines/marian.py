@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from nmtprune.architecture import Kept
 from nmtprune.data.marian_vocabulary import SENTENCEPIECE, MarianVocabulary
 from nmtprune.data.ragged import Sentences
 from nmtprune.engines import toolkit
-from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, batches_note, masked
+from nmtprune.engines.base import Ablation, Engine, EngineSettings, Tokens, batches_note, masked
 from nmtprune.errors import EngineError
 from nmtprune.model.search.options import Hypothesis, MarianSearchOptions
 

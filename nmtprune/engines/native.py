@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import ModuleId
-from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, removed
+from nmtprune.architecture import Kept, ModuleId
+from nmtprune.engines.base import Ablation, Engine, EngineSettings, Tokens, removed
 from nmtprune.errors import CheckpointError, EngineError
 from nmtprune.model import Transformer
 from nmtprune.model import search as beam_search

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
 
 from nmtprune import files
 from nmtprune.evaluate.cost import Spread
 from nmtprune.evaluate.significance import Difference
 from nmtprune.plan import Base, Lineage, Plan
+from nmtprune.runs.scorers import SCORERS
 from nmtprune.scores import Scores
 
 Cell = str | int | float | None
@@ -149,6 +150,10 @@ class _Facts(_Model):
     significance: dict[str, Any] | None = None
 
 
+MEASURED_ON = frozenset(_Facts.model_fields)
+"""Keys that say on what and how any command measured; others belong to a scorer."""
+
+
 class _File(_Facts):
     version: Literal[1]
     metric: str = Field(pattern="^(bleu|chrf)$")
@@ -204,6 +209,18 @@ class CurveFile(_File):
     confidence: dict[str, Any] | None = None
     curves: list[CurveOf]
     means: list[MeanOf]
+
+    # How the scores of an order were measured, under the name of its scorer.
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, dict[str, Any]]
+
+    @model_validator(mode="after")
+    def _check_names(self) -> "CurveFile":
+        """Refuse keys that are no scorers."""
+        unknown = sorted(set(self.__pydantic_extra__) - set(SCORERS))
+        if unknown:
+            raise ValueError(f"unknown keys: {', '.join(unknown)}")
+        return self
 
 
 class Unpruned(QualityOf):

@@ -11,9 +11,10 @@ from nmtprune.runs.baseline import check_direction
 from nmtprune.runs.run import Computing, Run, started
 
 if TYPE_CHECKING:
+    from nmtprune.architecture import Kept
     from nmtprune.data.batching import BatchLimits
     from nmtprune.data.corpus import Corpus
-    from nmtprune.engines.base import Engine, Kept
+    from nmtprune.engines.base import Engine
     from nmtprune.formats.base import Checkpoint
     from nmtprune.progress import Progress
 

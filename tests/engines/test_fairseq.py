@@ -9,14 +9,14 @@ from unittest import mock
 
 import pytest
 import torch
+from nmtprune.enginesNone import EngineSettings, fairseq, open_engine, toolkit
 from torch import Tensor
 
 from nmtprune import slim
-from nmtprune.architecture import ModuleId, parse_heads
+from nmtprune.architecture import Kept, ModuleId, parse_heads
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus, stream_corpus
 from nmtprune.data.options import DataOptions
-from nmtprune.engines import EngineSettings, Kept, fairseq, open_engine, toolkit
 from nmtprune.errors import EngineError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint

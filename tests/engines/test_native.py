@@ -7,13 +7,13 @@ from unittest import mock
 
 import pytest
 import torch
+from nmtprune.enginesNone import EngineSettings, native, open_engine
 from torch import Tensor
 
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import Kept, ModuleId
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus
 from nmtprune.data.options import DataOptions
-from nmtprune.engines import EngineSettings, Kept, native, open_engine
 from nmtprune.errors import CheckpointError, EngineError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint

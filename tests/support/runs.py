@@ -18,7 +18,6 @@ from nmtprune.model.search import SearchOptions, Symbols
 from nmtprune.model.search import translate as search
 from nmtprune.plan import Plan
 from nmtprune.runs.lottery.job import LotteryRun
-from nmtprune.runs.meters import MeterSettings
 from nmtprune.runs.score import ScoreRun
 
 SEARCH = SearchOptions(beam=2, max_len_b=8)
@@ -56,7 +55,6 @@ def lottery_run(checkpoint: Path, output: Path, **changes: Any) -> LotteryRun:
         "patience": 2,
         "reset_optimizer": False,
         "controls": (),
-        "meters": MeterSettings(),
         **ON_CPU,
         "resamples": 500,
         "given": FAST,

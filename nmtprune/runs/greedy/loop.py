@@ -68,7 +68,7 @@ def _check_baselines(job: Job, state: State, progress: "Progress") -> None:
     for number, path in reversed([*enumerate(job.run.checkpoints)]):
         if unpruned_key(checkpoint_name(number)) in state:
             continue
-        for remark in job.subjects.open(number).measure.check_baseline(f"the baseline {path}"):
+        for remark in job.subjects.open(number).quality.check_baseline(f"the baseline {path}"):
             progress.note(remark)
 
 
@@ -78,8 +78,8 @@ def _sweep(job: Job, state: State, progress: "Progress") -> tuple[Swept, ...]:
     sweepers: dict[int, Sweeper] = {}
     for each in job.curves:
         if each.checkpoint not in sweepers:
-            subject = job.subjects.open(each.checkpoint)
-            sweepers = {each.checkpoint: Sweeper(checkpoint_name(each.checkpoint), subject, state, progress)}
+            opened = job.subjects.open(each.checkpoint)
+            sweepers = {each.checkpoint: Sweeper(checkpoint_name(each.checkpoint), opened, state, progress)}
         numbers, limits = job.numbers[each.kinds], job.limits[each.kinds]
         steps = sweepers[each.checkpoint].steps(each, numbers, limits, job.run.significance, job.run.rule)
         found.append(Swept(each, str(job.run.checkpoints[each.checkpoint]), steps))

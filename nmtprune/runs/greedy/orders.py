@@ -3,17 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nmtprune.architecture import KINDS
 from nmtprune.errors import UsageError
 from nmtprune.files import sha256_file
+from nmtprune.methods.scorer import Scorer
+from nmtprune.runs import scorers
+from nmtprune.runs.scorers import RANDOM, REESTIMATED
 from nmtprune.scores import Scores
-
-IMPORTANCE, REESTIMATED = "importance", "importance-reestimated"
-ABLATION, CONFIDENCE, RANDOM = "ablation", "confidence", "random"
-
-MEASURED = (IMPORTANCE, REESTIMATED, ABLATION, CONFIDENCE, RANDOM)
-"""Orders that are not files."""
 
 
 @dataclass(frozen=True)
@@ -21,16 +19,23 @@ class Order:
     """What decides which heads go first.
 
     Attributes:
-        name: one of MEASURED, or the path of a score file.
+        name: one of `scorers.orders`, or the path of a score file.
         short: for names of curves.
+        scorer: gives the scores; None for random numbers and score files.
         scores: of the file.
         sha256: of the file.
     """
 
     name: str
     short: str
+    scorer: Scorer[Any] | None = None
     scores: Scores | None = None
     sha256: str | None = None
+
+    @property
+    def reestimated(self) -> bool:
+        """Heads are scored again after every step."""
+        return self.scorer is not None and self.name.endswith(REESTIMATED)
 
 
 @dataclass(frozen=True)
@@ -52,30 +57,48 @@ class Curve:
     sample: int | None = None
 
 
-def parse_orders(names: Sequence[str], *, reestimate: bool) -> tuple[Order, ...]:
-    """The orders by their names, MEASURED or score files.
+def parse_orders(
+    names: Sequence[str], *, reestimate: bool = False, chosen: Sequence[Scorer[Any]] = ()
+) -> tuple[Order, ...]:
+    """The orders by their names: those of `scorers.orders`, or score files.
+
+    Args:
+        names: as the user gave them.
+        reestimate: heads are scored again after every step, by the scorers that offer that.
+        chosen: scorers with options; others have their defaults.
 
     Raises:
-        UsageError: an order twice, or importance that shall be estimated again where there is none.
+        UsageError: an order twice, or nothing that can be scored again.
         DataError: a score file that cannot be read.
     """
+    known = scorers.orders()
     if reestimate:
-        if IMPORTANCE not in names:
-            raise UsageError("--reestimate goes with --order importance")
-        names = [REESTIMATED if name == IMPORTANCE else name for name in names]
+        again = [name for name in names if name + REESTIMATED in known]
+        if not again:
+            able = [scorer for scorer in scorers.SCORERS.values() if scorer.of_order and scorer.reestimates]
+            raise UsageError(f"--reestimate goes with --order {scorers.names_of(able)}")
+        names = [name + REESTIMATED if name in again else name for name in names]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(f"--order {', '.join(twice)}: given twice")
-    shorts = distinct([name if name in MEASURED else Path(name).stem for name in names])
-    return tuple(_order(name, short) for name, short in zip(names, shorts, strict=True))
+    shorts = distinct([name if name in known else Path(name).stem for name in names])
+    ready = {scorer.name: scorer for scorer in chosen}
+    return tuple(_order(name, short, ready) for name, short in zip(names, shorts, strict=True))
 
 
-def _order(name: str, short: str) -> Order:
-    if name in MEASURED:
-        return Order(name, short)
+def _order(name: str, short: str, ready: Mapping[str, Scorer[Any]]) -> Order:
+    known = scorers.orders()
+    if name in known:
+        kind = scorers.scorer_of(name)
+        return Order(name, short, None if kind is None else ready.get(kind.name) or kind())
     if not Path(name).exists() and "." not in name and "/" not in name:
-        raise UsageError(f"--order '{name}': choose {', '.join(MEASURED)} or a score file")
-    return Order(name, short, Scores.read(name), sha256_file(name))
+        raise UsageError(f"--order '{name}': choose {', '.join(known)} or a score file")
+    return Order(name, short, None, Scores.read(name), sha256_file(name))
+
+
+def files_among(names: Sequence[str]) -> list[Path]:
+    """The score files among the names of orders."""
+    return [Path(name) for name in names if name not in scorers.orders()]
 
 
 def curves(

@@ -10,23 +10,18 @@ from nmtprune.budget import Amount, Limits
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
 from nmtprune.evaluate.significance import SignificanceTest
+from nmtprune.methods.scorer import Scorer
 from nmtprune.methods.sweep import numbers_removed
 from nmtprune.plan import Base
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.greedy import orders
 from nmtprune.runs.greedy.folder import FILES
 from nmtprune.runs.greedy.orders import Curve, Order
-from nmtprune.runs.greedy.sweeper import Subject
-from nmtprune.runs.meters import (
-    CONFIDENCE,
-    IMPORTANCE,
-    MeterSettings,
-    confidence_meter,
-    importance_meter,
-)
+from nmtprune.runs.greedy.sweeper import OpenCheckpoint
 from nmtprune.runs.quality import DropRule, contents, measure
 from nmtprune.runs.run import FolderRun, MeasuringRun, Session
-from nmtprune.runs.state import NO_SETTING
+from nmtprune.runs.state import NO_SETTING, settings_of
+from nmtprune.runs.subject import NativeModel, ScoredModel, open_subject
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
@@ -40,10 +35,10 @@ class GreedyRun(FolderRun, MeasuringRun):
 
     Attributes:
         checkpoints: models with the same heads; of one training run, for example.
-        meters: how importance and confidence are measured.
-        importance_data: sentences on which importance is measured.
+        scorers: of the orders, with their options; those that are missing have their defaults.
+        importance_data: sentences for scorers that are measured on training text.
         orders: names of orders, or score files.
-        reestimate: importance is measured again after each step.
+        reestimate: heads are scored again after each step.
         samples: curves of the random order.
         kinds: comma-separated, each a sweep of its own; empty for all that the model has, together.
         step: heads per step, as the user wrote it.
@@ -56,7 +51,7 @@ class GreedyRun(FolderRun, MeasuringRun):
     prints: ClassVar[str] = "curves"
 
     checkpoints: tuple[Path, ...] = field(metadata=NO_SETTING)
-    meters: MeterSettings = field(metadata=NO_SETTING)
+    scorers: tuple[Scorer[Any], ...] = field(default=(), metadata=NO_SETTING)
     importance_data: DataOptions = field(metadata=NO_SETTING)
     orders: tuple[str, ...] = field(metadata={"option": "--order"})
     reestimate: bool = field(default=False, metadata=NO_SETTING)
@@ -76,9 +71,12 @@ class GreedyRun(FolderRun, MeasuringRun):
     @property
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
-        files = [Path(name) for name in self.orders if name not in orders.MEASURED]
         texts = [*self.data.texts, *self.importance_data.texts]
-        return [*self.checkpoints, *files, *texts]
+        return [*self.checkpoints, *orders.files_among(self.orders), *texts]
+
+    def sentences(self, scorer: Scorer[Any]) -> DataOptions:
+        """What a scorer reads."""
+        return self.importance_data if scorer.on_training_text else self.data
 
     @property
     def amounts(self) -> tuple[Amount, Amount]:
@@ -113,12 +111,13 @@ class Subjects:
     def __init__(self, run: GreedyRun, chosen: tuple[Order, ...], corpora: Corpora) -> None:
         from nmtprune.formats import load
 
-        self._run, self._orders, self._corpora = run, {order.name for order in chosen}, corpora
+        self._run, self._corpora = run, corpora
+        self._scorers = scorers_of(chosen)
         self.checkpoints = tuple(load(path) for path in run.checkpoints)
-        self._opened: tuple[int, Subject] | None = None
+        self._opened: tuple[int, OpenCheckpoint] | None = None
 
-    def open(self, number: int) -> Subject:
-        """A checkpoint with its data.
+    def open(self, number: int) -> OpenCheckpoint:
+        """A checkpoint with everything that is measured of it.
 
         Raises:
             NmtpruneError: bad checkpoint or data.
@@ -128,15 +127,22 @@ class Subjects:
             self._opened = number, self._open(self.checkpoints[number])
         return self._opened[1]
 
-    def _open(self, checkpoint: "Checkpoint") -> Subject:
+    def _open(self, checkpoint: "Checkpoint") -> OpenCheckpoint:
         run = self._run
-        importance = confidence = None
-        part = measure(checkpoint, {_DATA: run.data}, run, self._corpora)[_DATA]
-        if self._orders & {orders.IMPORTANCE, orders.REESTIMATED}:
-            importance = importance_meter(checkpoint, run.importance_data, run.meters, run, run.seed, self._corpora)
-        if orders.CONFIDENCE in self._orders:
-            confidence = confidence_meter(checkpoint, run.data, run.meters, run, self._corpora)
-        return Subject(checkpoint, part, importance, confidence)
+        quality = measure(checkpoint, {_DATA: run.data}, run, self._corpora)[_DATA]
+        native = NativeModel(checkpoint, run)
+        subjects = {
+            scorer.name: ScoredModel(native, quality.corpus, run.seed, run, quality)
+            if scorer.masks
+            else open_subject(scorer, native, run.sentences(scorer), run.seed, self._corpora)
+            for scorer in self._scorers
+        }
+        return OpenCheckpoint(checkpoint, quality, subjects)
+
+
+def scorers_of(chosen: Sequence[Order]) -> tuple[Scorer[Any], ...]:
+    """The scorers of orders, each once."""
+    return tuple({order.scorer.name: order.scorer for order in chosen if order.scorer is not None}.values())
 
 
 @dataclass(frozen=True)
@@ -172,7 +178,7 @@ def prepare(run: GreedyRun, session: Session) -> Job:
     Raises:
         NmtpruneError: anything that is wrong with orders, checkpoints or data.
     """
-    chosen = orders.parse_orders(run.orders, reestimate=run.reestimate)
+    chosen = orders.parse_orders(run.orders, reestimate=run.reestimate, chosen=run.scorers)
     subjects = Subjects(run, chosen, session.corpora)
     bases = tuple(checkpoint.base for checkpoint in subjects.checkpoints)
     _check_shapes(run, bases)
@@ -237,19 +243,20 @@ def _described(
     inputs: dict[str, str] = {}
     settings: dict[str, Any] = dict(orders.as_settings(chosen))
     for number in range(len(run.checkpoints)):
-        subject = subjects.open(number)
-        part = subject.measure
-        settings |= {f"model {number + 1}" if number else "model": subject.checkpoint.base.sha256}
+        opened = subjects.open(number)
+        part = opened.quality
+        settings |= {f"model {number + 1}" if number else "model": opened.checkpoint.base.sha256}
         settings |= {f"data {key}" if key != "data" else key: value for key, value in part.identity().items()}
         facts |= {"signature": part.signature, **part.facts(), "significance": _significance(run.significance)}
         corpora = [part.corpus]
-        for name, meter in ((IMPORTANCE, subject.importance), (CONFIDENCE, subject.confidence)):
-            if meter is not None:
-                facts[name] = meter.facts(name)
-                settings |= meter.settings.of(name)
-                corpora.append(meter.corpus)
-                if name == IMPORTANCE:
-                    settings["sentences for importance"] = contents(meter.corpus)
+        for scorer in scorers_of(chosen):
+            subject = opened.subjects[scorer.name]
+            settings |= settings_of(scorer.options)
+            if not scorer.masks:
+                facts[scorer.name] = subject.facts(scorer)
+                corpora.append(subject.corpus)
+            if scorer.on_training_text:
+                settings[f"sentences for {scorer.name}"] = contents(subject.corpus)
         for corpus in corpora:
             inputs.update(corpus.inputs)
             session.note(corpus)

@@ -10,6 +10,7 @@ from nmtprune.budget import Limits
 from nmtprune.data.corpus import Corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import CheckpointError, UsageError
+from nmtprune.methods.confidence import ConfidenceOptions
 from nmtprune.process import program
 from nmtprune.profile import ModelProfile
 from nmtprune.runs.baseline import with_remarks
@@ -17,7 +18,6 @@ from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.lottery import folder
 from nmtprune.runs.lottery.schedule import Schedule, removals, tickets
-from nmtprune.runs.meters import MeterSettings
 from nmtprune.runs.quality import DropRule, contents
 from nmtprune.runs.run import FolderRun, MeasuringRun
 from nmtprune.runs.state import NO_SETTING
@@ -60,7 +60,7 @@ class LotteryRun(FolderRun, MeasuringRun):
         patience: validations without a better one that end a convergence.
         reset_optimizer: rewound models begin with empty moments.
         controls: ``random``, ``reinit``, each converged next to every pruned model.
-        meters: how confidence is measured.
+        confidence: how confidence is measured.
         given: options for fairseq-train as the user typed them.
     """
 
@@ -82,7 +82,7 @@ class LotteryRun(FolderRun, MeasuringRun):
     patience: int
     reset_optimizer: bool = False
     controls: tuple[str, ...] = field(default=(), metadata={"option": "--control"})
-    meters: MeterSettings = field(metadata=NO_SETTING)
+    confidence: ConfidenceOptions = ConfidenceOptions()
     given: tuple[str, ...] = field(default=(), metadata=NO_SETTING)
 
     @property
@@ -311,7 +311,7 @@ def _sets(run: LotteryRun, args: "Namespace", corpora: Corpora) -> dict[str, Cor
     languages = {"source_lang": args.source_lang, "target_lang": args.target_lang}
     asked = ModelProfile(**languages, left_pad_source=truth(getattr(args, "left_pad_source", None), True))
     needs_text = run.max_drop is not None or (run.test_data is None and bool(run.converge or run.converge_iterations))
-    targets = not run.meters.translates
+    targets = not run.confidence.translates
     found = {folder.DATA: corpora.read(run.data, asked, references=needs_text, targets=targets)}
     if needs_text:
         found[folder.DATA] = with_remarks(found[folder.DATA], run)
@@ -335,7 +335,6 @@ def _facts(
     return {
         **start,
         "heads removed": list(schedule.removed),
-        **run.meters.of("confidence"),
         "--threads": run.threads if run.on_cpu else None,
         **{name: {**corpus.describe(), "files": contents(corpus)} for name, corpus in sets.items()},
         "training data": {path.name: path.stat().st_size for path in sorted(run.data_bin.glob(f"{subset}*.*"))},

@@ -21,17 +21,18 @@ from nmtprune import files, plots, provenance, slim
 from nmtprune.architecture import HeadId
 from nmtprune.evaluate.metrics import Scored
 from nmtprune.methods.chance import same_counts
+from nmtprune.methods.confidence import Confidence
 from nmtprune.methods.sweep import next_plan
 from nmtprune.plan import Plan
 from nmtprune.runs.device import training_environment
 from nmtprune.runs.lottery import folder, outcomes
 from nmtprune.runs.lottery.job import LotteryJob, check_can_go_on
 from nmtprune.runs.lottery.schedule import LOTTERY, RANDOM, REINIT, Ticket, iteration_name
-from nmtprune.runs.meters import CONFIDENCE, confidence_meter
 from nmtprune.runs.quality import measure, metric_of
 from nmtprune.runs.report import Report, ReportFiles
 from nmtprune.runs.run import Session
-from nmtprune.runs.state import State, pack
+from nmtprune.runs.state import State, pack, settings_of
+from nmtprune.runs.subject import NativeModel, open_subject
 from nmtprune.scores import HeadScore, Scores
 from nmtprune.training.bar import TrainingBar
 from nmtprune.training.fairseq_train import Patience, Target, Trainer, Training, converging, load_trained
@@ -220,9 +221,8 @@ class Stages:
         key = f"{name}/{_SCORES}"
         if key not in self._state:
             started = time.monotonic()
-            trained = self._read(training.last)
-            meter = confidence_meter(trained, self._run.data, self._run.meters, self._run, self._corpora)
-            found = meter.confidence()
+            scorer, native = Confidence(self._run.confidence), NativeModel(self._read(training.last), self._run)
+            found = scorer.scores(open_subject(scorer, native, self._run.data, self._run.seed, self._corpora))
             # The cut model counts the heads that it has: the plan says which they are.
             cut = [HeadId(id, place) for id in plan.base.modules for place in range(len(plan.kept(id)))]
             values = np.array([found[head] for head in cut])
@@ -237,9 +237,9 @@ class Stages:
         removed = sorted(set(left.removed()) - set(before.removed()))
         inputs = self._run.inputs
         scores = Scores(
-            metric=CONFIDENCE,
+            metric=Confidence.name,
             mode="ablate",
-            baseline={"data": self._job.sets[folder.DATA].name, **self._run.meters.of(CONFIDENCE)},
+            baseline={"data": self._job.sets[folder.DATA].name, **settings_of(self._run.confidence)},
             heads=tuple(HeadScore(head=str(head), score=value) for head, value in sorted(confidence.items())),
             base=left.base,
             provenance=self._provenance(iteration=number),

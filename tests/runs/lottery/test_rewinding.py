@@ -18,10 +18,12 @@ from nmtprune import slim
 from nmtprune.architecture import HeadId, ModuleId
 from nmtprune.errors import OutputError, TrainingError
 from nmtprune.formats.fairseq import FairseqCheckpoint
+from nmtprune.methods.confidence import Confidence
 from nmtprune.plan import Plan
 from nmtprune.progress import Silent
+from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.lottery.rewinding import LotteryResult, lottery
-from nmtprune.runs.meters import confidence_meter
+from nmtprune.runs.subject import NativeModel, open_subject
 from nmtprune.scores import Scores
 from tests.support.runs import FAST, content, lottery_run
 
@@ -143,7 +145,8 @@ def test_confidence_is_that_of_the_trained_slim_model(tiny: Path, tmp_path: Path
     command[place + 1], command[command.index("--save-dir") + 1] = str(tiny), str(tmp_path / "by-hand")
     subprocess.run(command, check=True, capture_output=True, cwd=Path.cwd())
     trained = FairseqCheckpoint.load(tmp_path / "by-hand" / "checkpoint_last.pt")
-    found = confidence_meter(trained, run.data, run.meters, run).confidence()
+    scorer = Confidence(run.confidence)
+    found = scorer.scores(open_subject(scorer, NativeModel(trained, run), run.data, run.seed, Corpora()))
     scores = Scores.read(tmp_path / "run/iterations/iteration-01/confidence.json").scores_by_head()
     assert scores == found
 
