@@ -119,7 +119,7 @@ def test_what_ctranslate2_cannot_run(tmp_path: Path) -> None:
         "decoder sublayers with 'n' before and 'an' after them",
     )
     plain = load(marian_model(tmp_path / "plain.npz"))
-    with pytest.raises(EngineError, match="the engine ctranslate2 cannot search so: --word-penalty 0.5"):
+    with pytest.raises(EngineError, match="the engine ctranslate2 cannot search so: `word_penalty` 0.5"):
         open_engine("ctranslate2", plain, _settings(MarianSearchOptions(word_penalty=0.5)))
 
 

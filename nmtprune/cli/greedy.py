@@ -23,7 +23,7 @@ from nmtprune.cli.options import (
     verbosity_options,
 )
 from nmtprune.cli.panels import Panel, panel_option
-from nmtprune.cli.progress import duration, progress
+from nmtprune.cli.progress_bar import duration, progress
 from nmtprune.cli.quality_options import bleu_options, quality_option
 from nmtprune.cli.render import emit_table
 from nmtprune.cli.scorer_options import ScorerCommand, foreign_to_orders, order_options, taken

@@ -24,7 +24,7 @@ from nmtprune.cli.options import (
     verbosity_options,
 )
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
-from nmtprune.cli.progress import duration, progress
+from nmtprune.cli.progress_bar import duration, progress
 from nmtprune.cli.quality_options import bleu_options, quality_option
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
 from nmtprune.cli.scorer_options import scorer_settings

@@ -21,7 +21,7 @@ from nmtprune.cli.options import (
     verbosity_options,
 )
 from nmtprune.cli.panels import Panel, panel_option
-from nmtprune.cli.progress import duration, progress
+from nmtprune.cli.progress_bar import duration, progress
 from nmtprune.cli.quality_options import bleu_options
 from nmtprune.cli.scorer_options import ScorerCommand, foreign_to_metric, metric_options, taken
 from nmtprune.cli.search_options import SEARCH_NAMES, engine_options, search_options

@@ -123,7 +123,10 @@ def _rewrite(base: "Checkpoint", plan: "Plan", settings: SlimSettings) -> tuple[
     from nmtprune.evaluate.verify import verify
 
     verification = verify(base, result, plan)
-    verification.raise_if_different()
+    try:
+        verification.raise_if_different()
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; nothing was written (--no-verify writes the result all the same)") from None
     return result, verification
 
 

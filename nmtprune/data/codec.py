@@ -105,7 +105,7 @@ def build_codec(
     target, joining, note = vocabularies["target"], options.subword_model("target"), None
     suggested = joining[0] if joining else guess_post_process(target)
     if joining is None and options.post_process is None and suggested != "none":
-        note = f"joining subwords as --post-process {suggested}, which the symbols of {target.path.name} suggest"
+        note = f"joining subwords as `post_process` {suggested}, which the symbols of {target.path.name} suggest"
     tokenizers: dict[str, MosesTokenizer] = {}
     if options.tokenizer == "moses":
         dashes, escape = not options.moses_no_dash_splits, not options.moses_no_escape

@@ -21,7 +21,7 @@ from nmtprune.profile import ModelProfile
 
 _UNSHUFFLED_SUBSET = "test"
 _CROP = "max-length-crop"
-_SKIP_OPTION = "--skip-invalid-size-inputs-valid-test"
+_SKIP_OPTION = "`skip_invalid`"
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +242,7 @@ def random_corpus(options: DataOptions, model: ModelProfile, count: int, seed: i
 
 def _check_there_are_sentences(options: DataOptions) -> None:
     if options.source is None and options.vocabs is not None:
-        raise UsageError("data: --vocabs goes with raw text: name --source FILE")
+        raise UsageError("data: `vocabs` goes with raw text: name `source` FILE")
 
 
 def _language_pair(options: DataOptions, model: ModelProfile) -> tuple[DataBin, LanguagePair, str | None]:
@@ -250,9 +250,9 @@ def _language_pair(options: DataOptions, model: ModelProfile) -> tuple[DataBin, 
     if options.vocabs is not None:
         return DataBin(options.vocabs[0].parent), *_marian_pair(options, options.vocabs, model)
     if model.vocabulary_files:
-        raise UsageError("data: a Marian model: name its vocabularies with --vocabs A B, and text with --source FILE")
+        raise UsageError("data: a Marian model: name its vocabularies with `vocabs` A B, and text with `source` FILE")
     if options.data_bin is None:
-        raise UsageError("data: no vocabulary: name --data-bin DIR")
+        raise UsageError("data: no vocabulary: name `data_bin` DIR")
     folder = DataBin(options.data_bin)
     languages = _languages(folder, options, model)
     source, target = folder.dictionary(languages.source), folder.dictionary(languages.target)
@@ -277,7 +277,7 @@ def _marian_pair(
     options: DataOptions, paths: tuple[Path, Path], model: ModelProfile
 ) -> tuple[LanguagePair, str | None]:
     if not model.vocabulary_files and model.source_symbols is not None:
-        raise UsageError("data: --vocabs are Marian's: this model has fairseq's dictionaries in --data-bin DIR")
+        raise UsageError("data: `vocabs` are Marian's: this model has fairseq's dictionaries in `data_bin` DIR")
     source = MarianVocabulary.read(paths[0], model.source_symbols, "source")
     target = MarianVocabulary.read(paths[1], model.target_symbols, "target")
     languages = Languages(options.source_lang or "source", options.target_lang or "target")

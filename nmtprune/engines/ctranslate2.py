@@ -76,7 +76,7 @@ class CTranslate2Ablation(Ablation):
 
     def losses(self, systems: Sequence[Kept]) -> list[list[float]]:
         """Refuse: other engines compute the same losses."""
-        raise EngineError("the engine ctranslate2 computes no losses: --metric loss runs on --engine native")
+        raise EngineError("the engine ctranslate2 computes no losses: `metric` loss runs on `engine` native")
 
 
 def _opened_temporarily(checkpoint: "Checkpoint", vocabularies: Any, settings: EngineSettings) -> "Translator":
@@ -204,8 +204,8 @@ def _options(search: Search, corpus: "Corpus") -> Mapping[str, Any]:
 def _search_faults(search: Search) -> Iterator[str]:
     """What of a search CTranslate2 does not do."""
     if search.word_penalty:
-        yield f"--word-penalty {search.word_penalty}"
+        yield f"`word_penalty` {search.word_penalty}"
     if search.unkpen:
-        yield f"--unkpen {search.unkpen}"
+        yield f"`unkpen` {search.unkpen}"
     if search.raw_keys:
-        yield "--unnormalized-keys"
+        yield "`unnormalized_keys`"

@@ -151,7 +151,7 @@ class MarianAblation(Ablation):
         special = cast(MarianSearchOptions, settings.search).allow_special
         sides = (("source", corpus.source_vocabulary), ("target", corpus.target_vocabulary))
         source, self._target = (
-            names_of(cast("MarianVocabulary", vocabulary), self._folder, side, allow_special=special)
+            _names_of(cast("MarianVocabulary", vocabulary), self._folder, side, allow_special=special)
             for side, vocabulary in sides
         )
         self._source_names = source
@@ -281,7 +281,7 @@ def _corpus_faults(corpus: "Corpus", search: MarianSearchOptions) -> Iterator[st
         yield f"{target.path}: pieces with blanks, and control characters that may be chosen: give --allow-special"
 
 
-def names_of(vocabulary: MarianVocabulary, folder: Path, side: str, *, allow_special: bool) -> Names:
+def _names_of(vocabulary: MarianVocabulary, folder: Path, side: str, *, allow_special: bool) -> Names:
     """The vocabulary file with which Marian translates into a side, or from it.
 
     Args:

@@ -74,7 +74,7 @@ class NativeEngine(Engine):
             return ()
         return (
             "pre-norm decoder: searched as it was trained; Marian up to 1.12 does not normalize keys and values in "
-            "search, and gives other translations (--unnormalized-keys gives the same)",
+            "search, and gives other translations (`unnormalized_keys` gives the same)",
         )
 
     def translate(self, corpus: "Corpus", kept: Kept) -> list[list[Hypothesis]]:

@@ -308,7 +308,7 @@ def _sacrebleu_bleu(tokenize: str, lowercase: bool) -> Any:
 def _tokenizer_error(tokenize: str, error: BaseException) -> NmtpruneError:
     extra = {"ja-mecab": "ja", "ko-mecab": "ko"}.get(tokenize)
     if extra and isinstance(error, RuntimeError):
-        remedy = f'pip install "sacrebleu[{extra}]", or choose another one (--bleu-tokenize char)'
+        remedy = f'pip install "sacrebleu[{extra}]", or choose another one (`bleu_tokenize` char)'
         return EngineError(f"BLEU tokenizer {tokenize}: its packages are missing: {remedy}")
     reason = " ".join(str(error).split()) or type(error).__name__
     if extra:

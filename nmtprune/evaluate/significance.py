@@ -105,9 +105,9 @@ class SignificanceTest:
             return _UNCORRECTED_RESAMPLES if smallest <= _UNCORRECTED_RESAMPLES else math.ceil(10 * needed)
         if self.resamples < smallest:
             raise UsageError(
-                f"--resamples {self.resamples} is too few: the smallest p-value of n resamples is 1/(n+1), and "
+                f"`resamples` {self.resamples} is too few: the smallest p-value of n resamples is 1/(n+1), and "
                 f"{_tests(tests)} at alpha {self.alpha:g} with correction {self.correction} cannot find anything below "
-                f"n = {smallest}; give --resamples {smallest} or more, or auto"
+                f"n = {smallest}; give `resamples` {smallest} or more, or auto"
             )
         return self.resamples
 
@@ -168,7 +168,7 @@ def _in_groups(baseline: Scored, systems: Sequence[Scored], settings: Resampling
         except MemoryError as error:
             size = settings.resamples * _BYTES_PER_RESAMPLE * len(group) / 2**30
             raise UsageError(
-                f"--resamples {settings.resamples}: {size:.1f} GiB are not free in memory; ask for fewer"
+                f"`resamples` {settings.resamples}: {size:.1f} GiB are not free in memory; ask for fewer"
             ) from error
         results.update(zip(group, resampled, strict=True))
     return [results[key] for key in keys]

@@ -232,12 +232,12 @@ def test_losses_need_references(path: Path) -> None:
 
 def test_what_searches_refuse_comes_through(path: Path) -> None:
     engine, corpus = _opened(path, replace(SETTINGS, limits=BatchLimits.of(4)))
-    with pytest.raises(UsageError, match="--max-tokens 4 is too small"):
+    with pytest.raises(UsageError, match="`max_tokens` 4 is too small"):
         engine.ablation(corpus)
     engine, corpus = _opened(path, replace(SETTINGS, search=SearchOptions(min_len=9, max_len_b=8)))
-    with pytest.raises(UsageError, match="--min-len 9 is more than the 8 tokens"):
+    with pytest.raises(UsageError, match="`min_len` 9 is more than the 8 tokens"):
         engine.ablation(corpus).best([{}])
-    with pytest.raises(UsageError, match="--min-len 9 is more than the 8 tokens"):
+    with pytest.raises(UsageError, match="`min_len` 9 is more than the 8 tokens"):
         engine.translate(corpus, {})
 
 

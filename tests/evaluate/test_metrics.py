@@ -177,7 +177,7 @@ def test_missing_tokenizer_packages_are_named(tokenize: str, module: str, extra:
     except ImportError:
         with pytest.raises(EngineError) as error:
             Bleu([["a"]], tokenize=tokenize)
-        remedy = f'pip install "sacrebleu[{extra}]", or choose another one (--bleu-tokenize char)'
+        remedy = f'pip install "sacrebleu[{extra}]", or choose another one (`bleu_tokenize` char)'
         assert str(error.value) == f"BLEU tokenizer {tokenize}: its packages are missing: {remedy}"
     else:
         hypotheses, references = ["東京に行く"], [["東京へ行きます"]]

@@ -68,7 +68,7 @@ def test_the_smallest_number_of_resamples_that_works(alpha: str, tests: int) -> 
 
         assert settings(smallest).resamples_for(tests) == smallest
         if smallest > 1:
-            with pytest.raises(UsageError, match=f"give --resamples {smallest} or more, or auto"):
+            with pytest.raises(UsageError, match=f"give `resamples` {smallest} or more, or auto"):
                 settings(smallest - 1).resamples_for(tests)
 
 
@@ -77,8 +77,8 @@ def test_too_few_resamples_are_refused_with_the_smallest_number_that_works() -> 
         SignificanceTest(resamples=14_399).resamples_for(144)
     assert error.value.exit_code == 2
     assert str(error.value) == (
-        "--resamples 14399 is too few: the smallest p-value of n resamples is 1/(n+1), and 144 tests at alpha 0.01 "
-        "with correction holm cannot find anything below n = 14400; give --resamples 14400 or more, or auto"
+        "`resamples` 14399 is too few: the smallest p-value of n resamples is 1/(n+1), and 144 tests at alpha 0.01 "
+        "with correction holm cannot find anything below n = 14400; give `resamples` 14400 or more, or auto"
     )
     # What the smallest number can find: one system that differs in all resamples.
     assert correct([1 / 14_401] + [1.0] * 143, "holm")[0] < 0.01
@@ -115,7 +115,7 @@ def test_more_resamples_than_memory_is_one_clear_line(monkeypatch: pytest.Monkey
     monkeypatch.setattr(paired.np, "empty", full)
     with pytest.raises(UsageError) as error:
         SignificanceTest(resamples=2**30, correction="none").compare(baseline, [system])
-    assert str(error.value) == "--resamples 1073741824: 16.0 GiB are not free in memory; ask for fewer"
+    assert str(error.value) == "`resamples` 1073741824: 16.0 GiB are not free in memory; ask for fewer"
 
 
 def test_seed_zero_is_a_seed_and_seeds_differ() -> None:
