@@ -25,9 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from nmtprune.data.databin import Languages
-from nmtprune.data.sentences import Sentences
-from nmtprune.data.writing import NumberedData
+from nmtprune.data.databin import Languages, NumberedData
+from nmtprune.data.ragged import Sentences
 from nmtprune.user_dir import USER_DIR
 
 MAX_RATIO = 1.10

@@ -30,8 +30,7 @@ from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import EngineSettings, open_engine
 from nmtprune.engines.base import Kept
-from nmtprune.evaluate.metric import Scored
-from nmtprune.evaluate.quality import Bleu
+from nmtprune.evaluate.metrics import Bleu, Scored
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
-from nmtprune.evaluate.quality import Bleu, Chrf, Scored
+from nmtprune.evaluate.metrics import Bleu, Chrf, Scored
 from nmtprune.evaluate.significance import SignificanceTest
 
 

@@ -21,11 +21,10 @@ import torch
 
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus
-from nmtprune.data.databin import Languages
+from nmtprune.data.databin import Languages, NumberedData, read_numbers
 from nmtprune.data.options import DataOptions
-from nmtprune.data.writing import NumberedData, read_numbers
 from nmtprune.engines import EngineSettings, open_engine
-from nmtprune.evaluate.speed import Spread, ratio
+from nmtprune.evaluate.cost import Spread, ratio
 from nmtprune.formats import load
 from nmtprune.methods.measuring import drawn
 from nmtprune.model.search.options import SearchOptions

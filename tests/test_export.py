@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nmtprune import export, slim
+from nmtprune import ctranslate2_model, slim
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus, random_corpus
 from nmtprune.data.marian_vocabulary import MarianVocabulary
@@ -45,8 +45,10 @@ def _check_equal(checkpoint: Checkpoint, corpus: Corpus, folder: Path, search: S
     """All translations equal; and the checkpoint is as it was."""
     before = {name: tensor.clone() for name, tensor in checkpoint.model_tensors.items()}
     folder.mkdir()
-    export.check(checkpoint)
-    export.write(checkpoint, (corpus.source_vocabulary, corpus.target_vocabulary), folder, "float32")
+    ctranslate2_model.check_exportable(checkpoint)
+    ctranslate2_model.write_ctranslate2(
+        checkpoint, (corpus.source_vocabulary, corpus.target_vocabulary), folder, "float32"
+    )
     settings = _settings(search)
     theirs = translations(opened(folder, settings), corpus, settings)
     for own, found in zip(open_engine("native", checkpoint, settings).translate(corpus, {}), theirs, strict=True):
@@ -81,18 +83,18 @@ def test_fairseq_models_full_and_slim(build: Build, tmp_path: Path, variant: str
     for number, share in enumerate((0.0, 0.5, 1.0)):
         own = _cut(base, share)
         _check_equal(own, corpus, tmp_path / f"served{number}", SearchOptions(beam=1, max_len_b=15))
-    heads = export.uniform_heads(own)
-    assert heads == (1, 1) and export.padding_heads(own) == len(own.architecture.modules)
+    heads = ctranslate2_model.uniform_heads(own)
+    assert heads == (1, 1) and ctranslate2_model.padding_heads(own) == len(own.architecture.modules)
 
 
 def test_what_ctranslate2_cannot_run(tmp_path: Path) -> None:
     ssru = load(marian_model(tmp_path / "ssru.npz", **VARIANTS["SSRU decoder of tied layers"]))
     with pytest.raises(EngineError, match=r"ssru\.npz: CTranslate2 cannot run this model: an SSRU decoder$"):
-        export.check(ssru)
+        ctranslate2_model.check_exportable(ssru)
     both = {**VARIANTS["pre-norm SSRU decoder"], "transformer_postprocess": "dan"}
     odd = load(marian_model(tmp_path / "odd.npz", **both))
     with pytest.raises(EngineError) as refusal:
-        export.check(odd)
+        ctranslate2_model.check_exportable(odd)
     assert refusal.value.faults == (
         "an SSRU decoder",
         "encoder sublayers with 'n' before and 'an' after them",

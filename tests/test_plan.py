@@ -1,4 +1,4 @@
-"""Plans: the file format, its faults, checks against a model, composition, difference, lineage."""
+"""Plans: the file format, its faults, checks against a model, lineage."""
 
 import copy
 import itertools
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from nmtprune.architecture import KINDS, Architecture, AttentionModule, HeadId, ModuleId
 from nmtprune.errors import CheckpointError, OutputError, PlanError
-from nmtprune.plan import Base, Lineage, Plan, compose, diff
+from nmtprune.plan import Base, Lineage, Plan
 
 SHA = "0123456789abcdef" * 4
 OTHER_SHA = "f" * 64
@@ -428,7 +428,7 @@ def test_faults_of_layers(layers: dict[str, Any], message: str) -> None:
     assert str(caught.value) == f"p.json: {message}"
 
 
-# Composition, difference, lineage
+# Lineage
 
 
 def result_of(plan: Plan, sha256: str = OTHER_SHA) -> Base:
@@ -439,51 +439,20 @@ def two_plans() -> st.SearchStrategy[tuple[Plan, Plan]]:
     return plans().flatmap(lambda first: st.tuples(st.just(first), plans_of(result_of(first))))
 
 
-@given(two_plans())
-def test_composed_plan_keeps_what_both_keep(both: tuple[Plan, Plan]) -> None:
-    first, second = both
-    composed = compose(first, second)
-    assert composed.base == first.base
-    for id in first.base.modules:
-        assert composed.kept(id) == tuple(first.kept(id)[position] for position in second.kept(id))
-    assert composed.heads_by_kind() == second.heads_by_kind()
-    assert composed.provenance == {"composed": (first.provenance, second.provenance)}
-    once_more = compose(composed, Plan.keep_all(result_of(composed), {"last": 1}))
-    assert once_more.provenance == {"composed": (first.provenance, second.provenance, {"last": 1})}
-
-
 @given(plans())
-def test_keeping_all_is_neutral(plan: Plan) -> None:
-    assert compose(plan, Plan.keep_all(result_of(plan))).keep == plan.keep
-    assert compose(Plan.keep_all(plan.base), plan).keep == plan.keep
-
-
-def test_plans_that_do_not_fit_are_not_composed() -> None:
-    with pytest.raises(PlanError) as caught:
-        compose(PLAN, PLAN)
-    assert str(caught.value) == (
-        "plan: not made for the result of the first plan: encoder heads of the model are [3, 0], of the plan's base "
-        "[4, 3]; cross heads of the model are [1], of the plan's base [4]"
-    )
-
-
-def test_diff() -> None:
-    other = Plan.removing(base_of([4, 3], [2], [4], OTHER_SHA), [head("encoder.0.0"), head("cross.0.1")])
-    difference = diff(PLAN, other)
-    assert difference.only_first == (head("encoder.0.0"), head("cross.0.1"))
-    only_second = ["encoder.0.1", "encoder.1.0", "encoder.1.1", "encoder.1.2", "cross.0.0", "cross.0.2", "cross.0.3"]
-    assert difference.only_second == tuple(map(head, only_second))
-    assert diff(PLAN, PLAN).only_first == diff(PLAN, PLAN).only_second == ()
-    with pytest.raises(PlanError, match="^plans of different models: encoder heads"):
-        diff(PLAN, Plan.keep_all(base_of([4], [2], [4])))
+def test_keeping_all_changes_no_lineage(plan: Plan) -> None:
+    lineage = Lineage.start(plan.base).after(plan)
+    assert lineage.after(Plan.keep_all(result_of(plan))) == lineage
+    assert Lineage.start(plan.base).after(Plan.keep_all(plan.base)).after(plan) == lineage
 
 
 @given(two_plans())
-def test_lineage_is_the_composed_plan(both: tuple[Plan, Plan]) -> None:
+def test_lineage_has_the_heads_that_both_plans_keep_by_their_root_ids(both: tuple[Plan, Plan]) -> None:
     first, second = both
     lineage = Lineage.start(first.base).after(first).after(second)
     assert lineage.root == first.base
-    assert lineage.keep == compose(first, second).keep
+    for id in first.base.modules:
+        assert lineage.keep[str(id)] == tuple(first.kept(id)[position] for position in second.kept(id))
     assert Lineage.from_json(lineage.to_json()) == lineage
     assert "\n" not in lineage.to_json()
 
@@ -509,7 +478,7 @@ def test_damaged_lineages_are_damaged_checkpoints() -> None:
         assert str(caught.value) == message
 
 
-def test_every_pair_of_small_plans_composes_to_another_small_plan() -> None:
+def test_every_pair_of_small_plans_leaves_a_subset() -> None:
     base = base_of([2], [], [])
     choices = [subset for size in range(3) for subset in itertools.combinations(range(2), size)]
     for kept in choices:
@@ -518,4 +487,5 @@ def test_every_pair_of_small_plans_composes_to_another_small_plan() -> None:
             subset for size in range(len(kept) + 1) for subset in itertools.combinations(range(len(kept)), size)
         ):
             second = Plan.of(result_of(first), {"encoder.0": again})
-            assert set(compose(first, second).kept(ModuleId("encoder", 0))) == {kept[i] for i in again}
+            lineage = Lineage.start(base).after(first).after(second)
+            assert set(lineage.keep["encoder.0"]) == {kept[i] for i in again}

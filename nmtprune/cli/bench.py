@@ -137,9 +137,8 @@ def bench(output_format: str, **flags: Any) -> None:
     speed-up predicted from multiply-accumulates, computed from head counts and real lengths. Quality is compared if
     there are references.
     """
-    from nmtprune.runs.bench.loop import BenchRun
-    from nmtprune.runs.bench.loop import bench as run_bench
-    from nmtprune.runs.bench.results import COLUMNS, rows
+    from nmtprune.runs.bench.comparison import COLUMNS, BenchRun, rows
+    from nmtprune.runs.bench.comparison import bench as run_bench
 
     only = [spelled(name) for name in given(_OF_QUALITY) if name != "seed" or flags["synthetic"] is None]
     test, quality = single_test(flags), quality_settings(flags, "bleu")

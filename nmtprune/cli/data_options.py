@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nmtprune.cli.decoder_settings import decoder_config_option, decoder_settings
+from nmtprune.cli.decoder_settings import data_of, decoder_config_option, decoder_settings
 from nmtprune.cli.options import model_of, say
 from nmtprune.cli.panels import Panel, panel_option
 from nmtprune.data.options import DEFAULT_SUBSET, TRAINING_SUBSET, DataOptions
@@ -320,8 +320,6 @@ def _collecting(command: F, default_source: Path | None = None) -> Callable[...,
             return command(*args, **values, data=None)
         checkpoint, settings = model_of(values), decoder_settings(values)
         if checkpoint is not None and settings is not None and given["data_bin"] is None:
-            from nmtprune.runs.model_settings import data_of
-
             given, notes = data_of(checkpoint, settings, given)
             for note in notes:
                 say(note)

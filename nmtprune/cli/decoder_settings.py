@@ -1,6 +1,7 @@
-"""The settings of Marian's decoder that a command uses: given by an option, or found next to the model."""
+"""What a checkpoint and the files next to it say of how it is to be run: search, vocabularies, subword models."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,9 +9,11 @@ import click
 
 from nmtprune.cli.options import model_of, say
 from nmtprune.cli.panels import Panel, panel_option
+from nmtprune.errors import UsageError
 
 if TYPE_CHECKING:
     from nmtprune.formats.marian.decoder import DecoderSettings
+    from nmtprune.model.search.options import Search
 
 _READ = "nmtprune.decoder_settings"
 
@@ -32,11 +35,83 @@ def decoder_settings(values: Mapping[str, Any]) -> "DecoderSettings | None":
     """
     context = click.get_current_context()
     if _READ not in context.meta:
-        from nmtprune.runs.model_settings import settings_of
-
         settings = settings_of(model_of(values), context.params.get("decoder_config"))
         context.meta[_READ] = settings
         for note in settings.notes if settings else ():
             say(note)
     found: DecoderSettings | None = context.meta[_READ]
     return found
+
+
+def settings_of(checkpoint: Path | None, named: Path | None = None) -> "DecoderSettings | None":
+    """Settings of the toolkit's decoder for a checkpoint; None for models of a toolkit that has none.
+
+    Args:
+        checkpoint: the file, which need not be there; None for models that do not exist yet.
+        named: settings file that the user names; without it the one beside the model, if there is one.
+
+    Raises:
+        UsageError: a file is named for a model that has no such settings.
+        CheckpointError: damaged settings.
+    """
+    from nmtprune.formats import class_of
+
+    settings = None if checkpoint is None else class_of(checkpoint).decoder_settings(checkpoint, named)
+    if settings is None and named is not None:
+        raise UsageError("--decoder-config goes with models of Marian: this is none")
+    return settings
+
+
+def search_of(checkpoint: Path | None, given: Mapping[str, Any], settings: "DecoderSettings | None" = None) -> "Search":
+    """The search for a checkpoint: that of its toolkit.
+
+    Args:
+        checkpoint: the file, which need not be there; None for models of fairseq that do not exist yet.
+        given: options that the user gave, by the names of `SearchOptions` and `MarianSearchOptions`. What a user does
+            not say is as the settings say, and else the toolkit's default.
+        settings: of the toolkit's decoder, where there are any.
+
+    Raises:
+        UsageError: options of the other toolkit, or values that cannot be; all of them.
+    """
+    from nmtprune.formats import class_of, classes
+
+    own = class_of(checkpoint)
+    # An option that several toolkits know is this one's.
+    toolkits = {field.name: each.toolkit for each in (*classes(), own) for field in fields(each.search_options())}
+    faults = [
+        f"--{name.replace('_', '-')} goes with models of {toolkits[name]}: this is {own.a_model}"
+        for name in given
+        if toolkits[name] != own.toolkit
+    ]
+    if faults:
+        raise UsageError.of_faults("search", faults)
+    return own.search_options()(**{**(settings.search if settings else {}), **given})
+
+
+def data_of(
+    checkpoint: Path, settings: "DecoderSettings", given: Mapping[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Data options as the user gave them, completed by the settings of a Marian model; and what to say of that.
+
+    Args:
+        checkpoint: the model.
+        settings: of its decoder.
+        given: values by the names of `DataOptions`.
+
+    Raises:
+        UsageError: neither the user nor the settings name vocabularies.
+        DataError: the settings name vocabularies that are not there.
+    """
+    completed = {**given, "crop_source": settings.crop}
+    if given.get("vocabs") is not None:
+        return completed, ()
+    completed["vocabs"] = settings.needed_vocabs(checkpoint)
+    cuts = ("sentencepiece", "bpe_codes")
+    own = (*cuts, "post_process", "tokenizer", *(f"{side}_{name}" for side in ("source", "target") for name in cuts))
+    if any(given.get(name) is not None for name in own):
+        return completed, ()
+    found = [model for model in settings.subwords if model is not None]
+    for side, model in zip(("source", "target"), settings.subwords, strict=True):
+        completed[f"{side}_sentencepiece"] = model
+    return completed, (f"{settings.file}: text is split by {' and '.join(map(str, found))} beside it",) if found else ()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmtprune.cli.data_options import data_options, with_importance_data
-from nmtprune.cli.measure_options import bleu_options, measure_settings, quality_option, single_test
+from nmtprune.cli.measure_options import bleu_options, quality_option
 from nmtprune.cli.meter_options import CONFIDENCE_NAMES, IMPORTANCE_NAMES, meter_options
 from nmtprune.cli.options import (
     force_option,
@@ -115,17 +115,18 @@ def greedy(output_format: str, **flags: Any) -> None:
     it. Several CHECKPOINTs, for example of one training run, give one curve each.
     """
     from nmtprune.runs.greedy.loop import greedy as run_greedy
-    from nmtprune.runs.processes import Ended
+    from nmtprune.runs.greedy.setup import GreedyRun
+    from nmtprune.runs.workers import Ended
 
     _check_options(flags)
-    run = _run(flags)
+    run = GreedyRun(**flags)
     try:
         with progress() as watcher:
             result = run_greedy(run, watcher)
     except Ended as ended:
         click.get_current_context().exit(ended.exit_code)
     if result is not None:
-        _report(result, run.measure.metric, output_format)
+        _report(result, run.metric, output_format)
         say(f"wrote {run.output}; nmtprune slim CHECKPOINT --plan {run.output / 'plan.json'} applies its plan")
 
 
@@ -141,13 +142,6 @@ def _check_options(flags: dict[str, Any]) -> None:
     if "random" not in orders:
         faults += [f"{spelled(name)} goes with --order random" for name in given(["samples"])]
     refuse(faults)
-
-
-def _run(flags: dict[str, Any]) -> Any:
-    from nmtprune.runs.greedy.setup import GreedyRun
-
-    test = single_test(flags)
-    return GreedyRun(measure=measure_settings(flags), significance=test, **flags)
 
 
 def _report(result: "GreedyResult", metric: str, output_format: str) -> None:

@@ -25,8 +25,7 @@ from nmtprune.cli.render import emit_table
 from nmtprune.cli.search_options import engine_options, search_options
 
 if TYPE_CHECKING:
-    from nmtprune.runs.l0.loop import L0Result
-    from nmtprune.runs.l0.setup import L0Run
+    from nmtprune.runs.l0 import L0Result, L0Run
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -129,7 +128,7 @@ def l0(output_format: str, **flags: Any) -> None:
     the checkpoint's settings and its last learning rate (Voita et al. 2019, section 6; --gate binconcrete: Shim et al.
     2021).
     """
-    from nmtprune.runs.l0.loop import l0 as run_l0
+    from nmtprune.runs.l0 import l0 as run_l0
 
     run = _run(flags)
     with progress() as watcher:
@@ -140,7 +139,7 @@ def l0(output_format: str, **flags: Any) -> None:
 
 
 def _run(flags: dict[str, Any]) -> "L0Run":
-    from nmtprune.runs.l0.setup import L0Run
+    from nmtprune.runs.l0 import L0Run
 
     test = single_test(flags)
     return L0Run(measure=measure_settings(flags), significance=test, gates=tuple(_gates(flags)), **flags)

@@ -31,8 +31,8 @@ from nmtprune.cli.render import emit_json, emit_table, emit_tsv
 from nmtprune.cli.search_options import engine_options, search_options
 
 if TYPE_CHECKING:
-    from nmtprune.runs.lottery.loop import LotteryResult
-    from nmtprune.runs.lottery.request import LotteryRun
+    from nmtprune.runs.lottery.job import LotteryRun
+    from nmtprune.runs.lottery.rewinding import LotteryResult
     from nmtprune.runs.lottery.schedule import Schedule
 
 _COUNT = click.IntRange(min=1)
@@ -170,8 +170,8 @@ def lottery(output_format: str, dry_run: bool, **flags: Any) -> None:
     is measured on DATA. Converged models are measured on TEST DATA, or on DATA if no test data are given (Behnke and
     Heafield 2020).
     """
-    from nmtprune.runs.lottery.loop import lottery as run_lottery
-    from nmtprune.runs.lottery.loop import schedule_of
+    from nmtprune.runs.lottery.rewinding import lottery as run_lottery
+    from nmtprune.runs.lottery.rewinding import schedule_of
 
     run = _run(flags)
     if dry_run:
@@ -187,7 +187,7 @@ def lottery(output_format: str, dry_run: bool, **flags: Any) -> None:
 
 
 def _run(flags: dict[str, Any]) -> "LotteryRun":
-    from nmtprune.runs.lottery.request import LotteryRun
+    from nmtprune.runs.lottery.job import LotteryRun
 
     if not (flags["converge"] or flags["converge_iterations"]):
         refuse(f"{spelled(name)} goes with --converge or --converge-iterations" for name in given(["patience"]))
@@ -245,7 +245,7 @@ def _times(result: "LotteryResult") -> str:
 
 
 def _iteration_rows(result: "LotteryResult", measured: bool) -> Iterator[tuple[str | int | None, ...]]:
-    from nmtprune.runs.lottery.results import per_layer
+    from nmtprune.runs.lottery.outcomes import per_layer
 
     for each in result.iterations:
         plan, removed = each.plan, len(each.plan.removed())
@@ -258,7 +258,7 @@ def _iteration_rows(result: "LotteryResult", measured: bool) -> Iterator[tuple[s
 
 
 def _converged_rows(result: "LotteryResult") -> Iterator[tuple[str | int | None, ...]]:
-    from nmtprune.runs.lottery.results import per_layer
+    from nmtprune.runs.lottery.outcomes import per_layer
 
     for each in result.converged:
         compared: list[str | None] = [None] * 3

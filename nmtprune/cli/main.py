@@ -129,9 +129,9 @@ def _help_hint(error: click.ClickException) -> str:
 
 def _print_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if value and not context.resilient_parsing:
-        from nmtprune.cli.version import report
+        from nmtprune.cli.version import version_report
 
-        click.echo(report())
+        click.echo(version_report())
         context.exit()
 
 

@@ -9,8 +9,7 @@ from nmtprune.cli.panels import Panel, panel_option
 
 if TYPE_CHECKING:
     from nmtprune.evaluate.significance import SignificanceTest
-    from nmtprune.runs.measure import MeasureSettings
-    from nmtprune.runs.quality import QualitySettings
+    from nmtprune.runs.run import MeasureSettings, QualitySettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,14 +68,14 @@ def bleu_options(command: F) -> F:
 
 def quality_settings(flags: dict[str, Any], metric: str) -> "QualitySettings":
     """How quality is computed: takes its options out of those of a command."""
-    from nmtprune.runs.quality import QualitySettings
+    from nmtprune.runs.run import QualitySettings
 
     return QualitySettings(metric=metric, **{name: flags.pop(name) for name in _QUALITY})
 
 
 def measure_settings(flags: dict[str, Any]) -> "MeasureSettings":
     """Settings of the measurement; removes their options from those of a command."""
-    from nmtprune.runs.measure import MeasureSettings
+    from nmtprune.runs.run import MeasureSettings
 
     return MeasureSettings(**{name: flags.pop(name) for name in _MEASURED})
 

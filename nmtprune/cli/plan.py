@@ -173,21 +173,21 @@ def _limits(checkpoint: "Checkpoint", settings: PlanSettings) -> "Limits":
 
 def _make(checkpoint: "Checkpoint", settings: PlanSettings, limits: "Limits") -> "Plan":
     """The plan of the given form, without provenance."""
-    from nmtprune.methods import patterns
+    from nmtprune.methods import plans
     from nmtprune.methods.chance import random_scores
 
     base, per = checkpoint.base, settings.per or "model"
     if settings.keep is not None:
-        return patterns.keep_heads(base, settings.keep, settings.seed, limits)
+        return plans.keep_heads(base, settings.keep, settings.seed, limits)
     if settings.remove is not None:
-        return patterns.remove_heads(base, settings.remove, checkpoint.architecture, limits)
+        return plans.remove_heads(base, settings.remove, checkpoint.architecture, limits)
     if settings.empty_layers is not None:
-        return patterns.empty_layers(base, settings.empty_layers, limits)
+        return plans.empty_layers(base, settings.empty_layers, limits)
     if settings.random is not None:
         scores = random_scores(base.modules, settings.seed)
-        return patterns.remove_lowest(base, scores, _amount(settings.random, base.modules, limits), limits, per)
+        return plans.remove_lowest(base, scores, _amount(settings.random, base.modules, limits), limits, per)
     scores = _scores(settings.scores or Path(), checkpoint, limits).scores_by_head()
-    return patterns.remove_lowest(base, scores, _amount(settings.lowest or "", base.modules, limits), limits, per)
+    return plans.remove_lowest(base, scores, _amount(settings.lowest or "", base.modules, limits), limits, per)
 
 
 def _amount(text: str, modules: "Modules", limits: "Limits") -> "Amount":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nmtprune.cli.options import say, verbosity
-from nmtprune.runs.progress import Progress, Silent
+from nmtprune.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress

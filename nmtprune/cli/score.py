@@ -113,8 +113,8 @@ def score(checkpoint: Path, output_format: str, **flags: Any) -> None:
     several processes share the work, with the same result.
     """
     from nmtprune.runs import meter_score
-    from nmtprune.runs.processes import Ended
     from nmtprune.runs.score import score as score_by_masking
+    from nmtprune.runs.workers import Ended
 
     masking = flags["metric"] in MASKING
     _check_options(flags["metric"], flags["meters"].translates)
@@ -148,13 +148,10 @@ def _check_options(metric: str, translates: bool) -> None:
 
 
 def _masking_run(checkpoint: Path, flags: dict[str, Any]) -> Any:
-    from nmtprune.evaluate.significance import SignificanceTest
     from nmtprune.runs.score import ScoreRun
 
     del flags["meters"]
-    names = ("alpha", "correction", "resamples", "seed")
-    test = SignificanceTest(**{name: flags.pop(name) for name in names}, threads=flags["threads"])
-    return ScoreRun(checkpoint, measure=measure_settings(flags), significance=test, **flags)
+    return ScoreRun(checkpoint=checkpoint, **flags)
 
 
 def _meter_run(checkpoint: Path, flags: dict[str, Any]) -> Any:

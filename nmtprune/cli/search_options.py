@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nmtprune.cli.decoder_settings import decoder_settings
+from nmtprune.cli.decoder_settings import decoder_settings, search_of
 from nmtprune.cli.options import given, model_of, spelled
 from nmtprune.cli.panels import Panel, panel_option
 
@@ -116,8 +116,6 @@ def beam_options(command: F) -> F:
 
     @functools.wraps(command)
     def wrapper(*args: Any, **values: Any) -> Any:
-        from nmtprune.runs.model_settings import search_of
-
         chosen = {name: values[name] for name in given(SEARCH_NAMES)}
         for name in SEARCH_NAMES:
             del values[name]

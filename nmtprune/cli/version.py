@@ -6,7 +6,7 @@ import platform
 from nmtprune import provenance
 
 
-def report() -> str:
+def version_report() -> str:
     """Lines: nmtprune, the packages that it uses, the devices."""
     found = provenance.versions()
     packages = [f"{name} {version}" for name, version in found.items() if name not in ("nmtprune", "python")]

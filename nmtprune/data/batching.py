@@ -6,12 +6,12 @@ exception: fairseq 0.12.3 drops the last batch, the one of the longest sentences
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nmtprune.data.sentences import Ids
+from nmtprune.data.ragged import Ids
 from nmtprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class BatchLimits:
     """
 
     max_tokens: int | None = None
-    max_sentences: int | None = None
+    max_sentences: int | None = field(default=None, metadata={"option": "--batch-size"})
     multiple: int = BATCH_SIZE_MULTIPLE
 
     @classmethod

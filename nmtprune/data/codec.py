@@ -1,24 +1,90 @@
-"""The text codec that DATA options and vocabularies ask for."""
+"""Between the text of a sentence and the symbols of a vocabulary: tokenizer, lower case, segmenter, and back."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from nmtprune.data.databin import Languages
 from nmtprune.data.language_tags import LanguageTags
 from nmtprune.data.marian_vocabulary import MarianVocabulary
-from nmtprune.data.moses import MosesTokenizer
+from nmtprune.data.moses import MosesTokenizer, lowercase
 from nmtprune.data.options import DataOptions
 from nmtprune.data.sentencepiece_text import SentencePieceJoiner
-from nmtprune.data.subwords import (
-    BpeSegmenter,
-    Segmenter,
-    SentencePieceSegmenter,
-    TextCodec,
-    guess_post_process,
-)
+from nmtprune.data.subwords import BpeSegmenter, Segmenter, SentencePieceSegmenter, guess_post_process, post_process
 from nmtprune.data.vocabulary import Vocabulary
 
 SIDES = ("source", "target")
+
+
+class Joiner(Protocol):
+    """Joins subword symbols into text."""
+
+    def decode(self, symbols: str) -> str:
+        """Text of blank-separated symbols."""
+
+
+@dataclass(frozen=True)
+class TextCodec:
+    """Both ways between the text of a sentence and its blank-separated symbols.
+
+    Attributes:
+        post_process: how symbols are joined, one of POST_PROCESSES.
+        segmenters: by side, ``source`` or ``target``, what splits words into subwords; none for text that is split.
+        tokenizers: by side, what tokenizes raw text; empty for text that is not tokenized.
+        detokenizer: of translations; None where they are not detokenized.
+        lowercased: sides whose raw text is lower-cased, behind the tokenizer.
+        own_segmenters: by side, those that take the place of `segmenters` there.
+        tags: tokens in front of source sentences that no segmenter may tear.
+        strips: white space at both ends of a line goes, as fairseq-interactive has it.
+        joiners: by side, what joins symbols where `post_process` is ``sentencepiece``; without one strings are joined,
+            as fairseq does.
+    """
+
+    post_process: str
+    segmenters: Mapping[str, Segmenter] = field(default_factory=dict)
+    tokenizers: Mapping[str, MosesTokenizer] = field(default_factory=dict)
+    detokenizer: MosesTokenizer | None = None
+    lowercased: frozenset[str] = frozenset()
+    own_segmenters: Mapping[str, Segmenter] = field(default_factory=dict)
+    tags: LanguageTags = field(default_factory=LanguageTags)
+    strips: bool = True
+    joiners: Mapping[str, Joiner] = field(default_factory=dict)
+
+    def encode(self, text: str, side: str) -> str:
+        """Symbols of a sentence of side ``source`` or ``target``, as fairseq-interactive makes them."""
+        text = text.strip() if self.strips else text
+        if side != "source" or side in self.own_segmenters:
+            return self.symbols(text, side)
+        tags, text = self.tags.split(text, lambda tag: self.symbols(tag, side))
+        return " ".join([*tags, self.symbols(text, side)]) if tags else self.symbols(text, side)
+
+    def symbols(self, text: str, side: str) -> str:
+        """Symbols of text that has no language tokens in front: tokenized, lower-cased, segmented."""
+        if side in self.tokenizers:
+            text = self.tokenizers[side].encode(text)
+        if side in self.lowercased:
+            text = lowercase(text)
+        segmenter = self.own_segmenters.get(side) or self.segmenters.get(side)
+        return segmenter.encode(text) if segmenter else text
+
+    def takes_text(self, side: str) -> bool:
+        """Whether raw text of that side is tokenized or segmented here; otherwise its words are symbols already."""
+        return any(side in steps for steps in (self.tokenizers, self.segmenters, self.own_segmenters))
+
+    def describe(self) -> dict[str, str]:
+        """The settings that make two readings of the same files differ; what is not used is left out."""
+        models = {f"{side}_subwords": segmenter.sha256 for side, segmenter in sorted(self.segmenters.items())}
+        tokenizer = self.detokenizer
+        options = {"moses": " ".join(tokenizer.options)} if tokenizer and tokenizer.options else {}
+        lowercased = {"lowercased": " ".join(sorted(self.lowercased))} if self.lowercased else {}
+        named = {"post_process": self.post_process, "tokenizer": "moses" if tokenizer else "none"}
+        return {**named, **options, **lowercased, **models}
+
+    def decode(self, symbols: str, side: str = "target") -> str:
+        """Text of a side from its symbols, as fairseq-generate scores it; Marian's own joiners do as Marian does."""
+        joiner = self.joiners.get(side) if self.post_process == "sentencepiece" else None
+        text = joiner.decode(symbols) if joiner else post_process(symbols, self.post_process)
+        return self.detokenizer.decode(text) if self.detokenizer else text
 
 
 def build_codec(

@@ -1,22 +1,20 @@
 """DATA as a value: what the options name, read, checked and turned into token ids and references."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from nmtprune.data.batching import Batch, BatchLimits, batch_by_size, collate, order_by_length, shift_right, shuffled
-from nmtprune.data.codec import build_codec, marian_codec
-from nmtprune.data.content import Content, LanguagePair, read_binarized, read_raw, stream_raw
-from nmtprune.data.cropping import cropped
+from nmtprune.data.codec import TextCodec, build_codec, marian_codec
 from nmtprune.data.databin import DataBin, Languages
 from nmtprune.data.language_tags import form_of
 from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.options import DataOptions
-from nmtprune.data.sentences import Ids, Sentences
-from nmtprune.data.subwords import TextCodec
+from nmtprune.data.ragged import Ids, Sentences
+from nmtprune.data.read import Content, LanguagePair, cropped, read_binarized, read_raw, stream_raw
 from nmtprune.data.vocabulary import Vocabulary, check_size
 from nmtprune.errors import DataError, UsageError
 from nmtprune.profile import ModelProfile
@@ -77,6 +75,10 @@ class Corpus:
         """
         written = reversed(list(ids)) if self.model.right_to_left else ids
         return self.codec.decode(self.target_vocabulary.string(written, escape_unk=escape_unk))
+
+    def texts(self, translations: Iterable[Sequence[int]]) -> list[str]:
+        """Translations as text, as they are scored; an empty line for none."""
+        return [self.decode(tokens) if tokens else "" for tokens in translations]
 
     def source_text(self, index: int) -> str:
         """Text of a source sentence from its token ids, as `decode` makes that of a translation, without tags."""

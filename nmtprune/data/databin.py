@@ -1,17 +1,24 @@
-"""A folder that fairseq-preprocess wrote: which subsets and language pairs it holds, and the sentences of them."""
+"""A folder as fairseq-preprocess writes it: which subsets and language pairs it holds, and the sentences of them."""
 
 import itertools
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from nmtprune.data.binarized import data_path, index_path, read_sentences
-from nmtprune.data.missing import describe_folder, describe_subset
-from nmtprune.data.sentences import Sentences
+from nmtprune.data.mmap import data_path, index_path, read_sentences, write_sentences
+from nmtprune.data.ragged import Sentences
 from nmtprune.data.vocabulary import FairseqVocabulary
 from nmtprune.errors import DataError
+from nmtprune.files import write_text
+from nmtprune.files.places import parts, some
+
+_TRAIN = "train"
+_PAD, _UNK = "<pad>", "<unk>"
+_SPECIAL = {_PAD: FairseqVocabulary.pad, _UNK: FairseqVocabulary.unk}
+_FIRST_WORD = 4
 
 
 @dataclass(frozen=True, order=True)
@@ -77,7 +84,7 @@ class DataBin:
         missing = [name for name in names if name not in there]
         if missing:
             listed = ", ".join(f"'{name}'" for name in missing)
-            instead = describe_subset(self.folder, missing[0], self._names())
+            instead = _other_subset(self.folder, missing[0], self._names())
             others = [_listing(self.folder, sorted(there))] if there or not instead else []
             raise DataError("; ".join([f"{self.folder}: no subset {listed}", *others, *filter(None, [instead])]))
 
@@ -151,7 +158,7 @@ class DataBin:
         try:
             return [path.name for path in self.folder.iterdir()]
         except OSError as error:
-            reason = describe_folder(self.folder) or f"no readable data folder: {error.strerror or error}"
+            reason = _other_folder(self.folder) or f"no readable data folder: {error.strerror or error}"
             raise DataError(f"{self.folder}: {reason}") from error
 
     def _prefix(self, subset: str, languages: Languages) -> Path | None:
@@ -230,3 +237,85 @@ def _read_pair(prefix: Path, languages: Languages, symbols: tuple[int, int]) -> 
     read = (source_path, target_path) if has_target else (source_path,)
     files = tuple(file(path) for path in read for file in (index_path, data_path))
     return Bitext(prefix.name, source, target, files)
+
+
+def _other_folder(folder: Path) -> str | None:
+    """What a path is that names no data folder, and what to do; None where nothing is known of it."""
+    several = parts(folder)
+    if several:
+        return (
+            f"{' and '.join(several)} are several folders (fairseq-train takes them in turns): name one; valid and "
+            "test are those of the first"
+        )
+    if folder.is_file():
+        return f"is a file: name the folder that it lies in ({folder.parent})"
+    if not folder.exists() and folder.parent.is_dir():
+        names = sorted(path.name for path in folder.parent.iterdir() if path.name.startswith(f"{folder.name}."))
+        if names:
+            return f"is the beginning of file names ({some(names)}): name the folder ({folder.parent}), and --subset"
+    return None
+
+
+def _other_subset(folder: Path, subset: str, names: list[str]) -> str:
+    """What a folder has in place of a binarized subset, and what to do.
+
+    Args:
+        folder: that should hold it.
+        subset: its name.
+        names: of the files in the folder.
+    """
+    own = sorted(name for name in names if name.startswith(f"{subset}."))
+    pref = {"train": "--trainpref", "valid": "--validpref"}.get(subset, "--testpref")
+    if f"{subset}.idx" in own:
+        return f"{subset}.idx is of a language model: text of one side, without a language pair in its name"
+    lonely = [name for name in own if name.endswith(".bin") and f"{name.removesuffix('.bin')}.idx" not in own]
+    if lonely:
+        return f"{some(lonely)} without the .idx that belongs to it: copy both"
+    pairs = [name for name in own if re.fullmatch(r"[^.]+-[^.]+\.[^.]+", name.removeprefix(f"{subset}."))]
+    pairs = [name for name in pairs if not name.endswith((".bin", ".idx"))]
+    if pairs:
+        return f"{some(pairs)} are text (--dataset-impl raw): run fairseq-preprocess with --dataset-impl mmap"
+    if own:
+        return f"{some(own)} are not binarized: run fairseq-preprocess ({pref} {folder / subset})"
+    if subset == _TRAIN:
+        return f"what trains, and importance, need it: binarize it (fairseq-preprocess {pref})"
+    return ""
+
+
+@dataclass(frozen=True)
+class NumberedData:
+    """A subset of a data folder whose dictionaries spell every word as its number.
+
+    So whatever a vocabulary holds, blanks and repeated symbols too, what fairseq prints can be read back.
+
+    Attributes:
+        folder: an existing folder.
+        languages: as the file names spell them.
+        words: sizes of the source and target vocabulary, special symbols included.
+    """
+
+    folder: Path
+    languages: Languages
+    words: tuple[int, int]
+
+    def write(self, subset: str, source: Sentences, target: Sentences | None) -> None:
+        """Write dictionaries and one subset; without `target` it has a source side only.
+
+        Raises:
+            OutputError: a file exists or cannot be written.
+        """
+        sides: Mapping[str, Sentences | None] = {self.languages.source: source, self.languages.target: target}
+        for (language, sentences), words in zip(sides.items(), self.words, strict=True):
+            lines = (f"{number} 1\n" for number in range(_FIRST_WORD, words))
+            write_text(self.folder / f"dict.{language}.txt", "".join(lines))
+            if sentences is not None:
+                write_sentences(self.folder / f"{subset}.{self.languages}.{language}", sentences)
+
+
+def read_numbers(text: str) -> tuple[int, ...]:
+    """Token ids of a line that fairseq printed with such a dictionary.
+
+    Raises:
+        ValueError: the line holds something else.
+    """
+    return tuple(_SPECIAL[word] if word in _SPECIAL else int(word) for word in text.split())

@@ -4,9 +4,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nmtprune.data.codec import TextCodec
 from nmtprune.data.marks import mark_of_text
-from nmtprune.data.sentences import Sentences
-from nmtprune.data.subwords import TextCodec, guess_post_process
+from nmtprune.data.ragged import Sentences
+from nmtprune.data.subwords import guess_post_process
 from nmtprune.data.vocabulary import Vocabulary
 from nmtprune.errors import DataError
 

@@ -1,20 +1,15 @@
-"""From text to the symbols of a vocabulary and back: SentencePiece, byte-pair encoding, Moses tokenization."""
+"""Subword segmenters (SentencePiece, byte-pair encoding), and how their symbols become words again."""
 
 import hashlib
 import io
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from nmtprune.data.language_tags import LanguageTags
-from nmtprune.data.moses import MosesTokenizer, lowercase
-from nmtprune.data.subword_files import is_byte_level, is_count, what_it_is
 from nmtprune.data.text import TextFile, first_of, read_text
 from nmtprune.data.vocabulary import Vocabulary
 from nmtprune.errors import DataError, UsageError
-from nmtprune.files.kinds import SENTENCEPIECE
+from nmtprune.files.kinds import SENTENCEPIECE, describe
 
 POST_PROCESSES = (
     "sentencepiece", "subword_nmt", "@@ ", "@@", "wordpiece", "letter", "silence", "_EOW", "none"
@@ -28,6 +23,11 @@ _WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"
 _BPE_SEPARATOR = "@@"
 _JOINERS = {"sentencepiece": _WORD_START, "wordpiece": "_", "letter": "|", "_EOW": "_EOW"}
 _GUESS_PER_MILLE = 1
+
+_SHOWN = 200
+_MERGE = r"\S+ \S+( \d+)?"
+_BYTE_LEVEL = "Ġ"
+_MOSTLY_BYTE_LEVEL = 0.2
 
 
 def post_process(symbols: str, method: str) -> str:
@@ -70,13 +70,6 @@ class Segmenter(Protocol):
         """Blank-separated symbols of a sentence."""
 
 
-class Joiner(Protocol):
-    """Joins subword symbols into text."""
-
-    def decode(self, symbols: str) -> str:
-        """Text of blank-separated symbols."""
-
-
 class SentencePieceSegmenter:
     """A SentencePiece model; `encode` is that of fairseq's ``--bpe sentencepiece``.
 
@@ -104,7 +97,7 @@ class SentencePieceSegmenter:
         try:
             loaded = bool(stored) and self.processor.LoadFromSerializedProto(stored)
         except RuntimeError as error:
-            reason = what_it_is(path, stored, "--sentencepiece") or "that file usually ends in .model"
+            reason = _other_kind(path, stored, "--sentencepiece") or "that file usually ends in .model"
             if reason == SENTENCEPIECE:
                 raise DataError(f"{path}: a SentencePiece model that is damaged or truncated") from error
             raise DataError(f"{path}: no SentencePiece model: {reason}") from error
@@ -147,7 +140,7 @@ def _read_codes(path: Path) -> TextFile:
     try:
         return read_text(path)
     except DataError as error:
-        reason = what_it_is(path, path.read_bytes(), "--bpe-codes") if path.is_file() else None
+        reason = _other_kind(path, path.read_bytes(), "--bpe-codes") if path.is_file() else None
         if reason is None:
             raise
         raise DataError(f"{path}: no BPE codes: {reason}") from error
@@ -167,11 +160,11 @@ def _merge_lines(path: Path, stored: tuple[str, ...]) -> list[str]:
         raise DataError(f"{path}: line 1: '{version[0]}' is no version of BPE codes")
     if not merges:
         raise DataError(f"{path}: no BPE codes: the file holds no merge operations")
-    if not version and all(is_count(line) for line in lines):
+    if not version and all(_is_count(line) for line in lines):
         raise DataError(
             f"{path}: no BPE codes: it is a list of words with their counts, such as fairseq's dictionaries"
         )
-    if is_byte_level(merges):
+    if _is_byte_level(merges):
         raise DataError(f"{path}: no BPE codes of subword-nmt or fastBPE: they are of byte-level BPE (GPT-2's)")
     if not version and all(len(merge) == 3 and merge[2].isdecimal() for merge in merges):
         return ["#version: 0.2", *(" ".join(merge[:2]) for merge in merges)]
@@ -179,70 +172,63 @@ def _merge_lines(path: Path, stored: tuple[str, ...]) -> list[str]:
     wrong = [(number, " ".join(merge)) for number, merge in enumerate(merges, first) if len(merge) != 2]
     if wrong:
         faults = [f"line {number}: '{line[:40]}' does not hold two symbols" for number, line in wrong]
-        reason = what_it_is(path, "\n".join(stored).encode(), "--bpe-codes")
+        reason = _other_kind(path, "\n".join(stored).encode(), "--bpe-codes")
         raise DataError.of_faults(f"{path}: no BPE codes", [reason] if reason else first_of(faults))
     return version + [" ".join(merge) for merge in merges]
 
 
-@dataclass(frozen=True)
-class TextCodec:
-    """Both ways between the text of a sentence and its blank-separated symbols.
+def _other_kind(path: Path, stored: bytes, option: str) -> str | None:
+    """The kind of a file by its content, and what to do with it; None where it is nothing known.
 
-    Attributes:
-        post_process: how symbols are joined, one of POST_PROCESSES.
-        segmenters: by side, ``source`` or ``target``, what splits words into subwords; none for text that is split.
-        tokenizers: by side, what tokenizes raw text; empty for text that is not tokenized.
-        detokenizer: of translations; None where they are not detokenized.
-        lowercased: sides whose raw text is lower-cased, behind the tokenizer.
-        own_segmenters: by side, those that take the place of `segmenters` there.
-        tags: tokens in front of source sentences that no segmenter may tear.
-        strips: white space at both ends of a line goes, as fairseq-interactive has it.
-        joiners: by side, what joins symbols where `post_process` is ``sentencepiece``; without one strings are joined,
-            as fairseq does.
+    SENTENCEPIECE alone for what begins as such a model, and cannot be loaded.
+
+    Args:
+        path: its name.
+        stored: its bytes.
+        option: that named it, for which it is not the right file.
     """
+    other = describe(path)
+    if other is not None and SENTENCEPIECE not in other:
+        return f"it {other}"
+    found = _kind(path, stored)
+    if found is not None and not found.endswith(option):
+        return found
+    return None if other is None else SENTENCEPIECE
 
-    post_process: str
-    segmenters: Mapping[str, Segmenter] = field(default_factory=dict)
-    tokenizers: Mapping[str, MosesTokenizer] = field(default_factory=dict)
-    detokenizer: MosesTokenizer | None = None
-    lowercased: frozenset[str] = frozenset()
-    own_segmenters: Mapping[str, Segmenter] = field(default_factory=dict)
-    tags: LanguageTags = field(default_factory=LanguageTags)
-    strips: bool = True
-    joiners: Mapping[str, Joiner] = field(default_factory=dict)
 
-    def encode(self, text: str, side: str) -> str:
-        """Symbols of a sentence of side ``source`` or ``target``, as fairseq-interactive makes them."""
-        text = text.strip() if self.strips else text
-        if side != "source" or side in self.own_segmenters:
-            return self.symbols(text, side)
-        tags, text = self.tags.split(text, lambda tag: self.symbols(tag, side))
-        return " ".join([*tags, self.symbols(text, side)]) if tags else self.symbols(text, side)
+def _kind(path: Path, stored: bytes) -> str | None:
+    try:
+        lines = stored.decode("utf-8-sig").splitlines()[:_SHOWN]
+    except UnicodeDecodeError:
+        return "it is a SentencePiece model: name it with --sentencepiece" if _is_sentencepiece(stored) else None
+    if stored.startswith((b"{", b"[")):
+        return "it is JSON"
+    if not lines:
+        return None
+    pieces = f"it is a list of SentencePiece's pieces: name the model, {path.with_suffix('.model').name}"
+    words = "it is a list of words with their counts, such as fairseq's dictionaries"
+    codes = "it holds BPE codes: name it with --bpe-codes"
+    forms = {r".*\t-?[\d.e+-]+": pieces, r".+: \d+": "it is a vocabulary", r"\S+ \d+\s*": words, _MERGE: codes}
+    if lines[0].startswith("#version:"):
+        return codes
+    return next((kind for form, kind in forms.items() if all(re.fullmatch(form, line) for line in lines)), None)
 
-    def symbols(self, text: str, side: str) -> str:
-        """Symbols of text that has no language tokens in front: tokenized, lower-cased, segmented."""
-        if side in self.tokenizers:
-            text = self.tokenizers[side].encode(text)
-        if side in self.lowercased:
-            text = lowercase(text)
-        segmenter = self.own_segmenters.get(side) or self.segmenters.get(side)
-        return segmenter.encode(text) if segmenter else text
 
-    def takes_text(self, side: str) -> bool:
-        """Whether raw text of that side is tokenized or segmented here; otherwise its words are symbols already."""
-        return any(side in steps for steps in (self.tokenizers, self.segmenters, self.own_segmenters))
+def _is_sentencepiece(stored: bytes) -> bool:
+    """Whether the bytes are a SentencePiece model."""
+    import sentencepiece
 
-    def describe(self) -> dict[str, str]:
-        """The settings that make two readings of the same files differ; what is not used is left out."""
-        models = {f"{side}_subwords": segmenter.sha256 for side, segmenter in sorted(self.segmenters.items())}
-        tokenizer = self.detokenizer
-        options = {"moses": " ".join(tokenizer.options)} if tokenizer and tokenizer.options else {}
-        lowercased = {"lowercased": " ".join(sorted(self.lowercased))} if self.lowercased else {}
-        named = {"post_process": self.post_process, "tokenizer": "moses" if tokenizer else "none"}
-        return {**named, **options, **lowercased, **models}
+    try:
+        return bool(stored) and bool(sentencepiece.SentencePieceProcessor().LoadFromSerializedProto(stored))
+    except RuntimeError:
+        return False
 
-    def decode(self, symbols: str, side: str = "target") -> str:
-        """Text of a side from its symbols, as fairseq-generate scores it; Marian's own joiners do as Marian does."""
-        joiner = self.joiners.get(side) if self.post_process == "sentencepiece" else None
-        text = joiner.decode(symbols) if joiner else post_process(symbols, self.post_process)
-        return self.detokenizer.decode(text) if self.detokenizer else text
+
+def _is_count(line: str) -> bool:
+    """Whether a line is a word and its count, the form of dictionaries."""
+    return re.fullmatch(r"\S+ \d+", line.rstrip()) is not None
+
+
+def _is_byte_level(merges: list[list[str]]) -> bool:
+    """Whether merge operations are of byte-level BPE, which writes a blank as a letter of its own."""
+    return sum(merge[0].startswith(_BYTE_LEVEL) for merge in merges) > _MOSTLY_BYTE_LEVEL * len(merges)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from nmtprune.data.sentences import Ids
+from nmtprune.data.ragged import Ids
 from nmtprune.data.text import first_of, read_text
 from nmtprune.errors import DataError
 

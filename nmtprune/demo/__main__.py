@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from nmtprune.demo.commands import HELD_OUT, TESTED, Settings, generated_corpus
-from nmtprune.demo.console import INTERRUPTED, fail, run
+from nmtprune.demo.commands import HELD_OUT, TESTED, DemoSettings, generated_corpus
+from nmtprune.demo.console import INTERRUPTED, fail, run_command
 from nmtprune.demo.datasets import find_corpus, parse_languages, read_pairs
 from nmtprune.demo.display import ConsoleDisplay
 from nmtprune.demo.pipeline import LOGS, fresh_folder, run_all, table_rows
 from nmtprune.demo.recipe import GENERATED, REAL, Recipe
 from nmtprune.errors import UsageError
-from nmtprune.runs.steps import StepFailed, shown
+from nmtprune.process import CommandFailed, shown
 
 SENTENCES = 30_000
 
@@ -87,7 +87,7 @@ def main(data: Path | None, languages: str | None, run_folder: Path | None, thre
     _announce(settings, display, environment)
     try:
         figures = run_all(settings, display, environment)
-    except StepFailed as failed:
+    except CommandFailed as failed:
         display.halt()
         fail(f"{failed.reason} (full log: {shown(failed.log)})", failed.reason.exit_code)
     except KeyboardInterrupt:
@@ -108,7 +108,9 @@ def main(data: Path | None, languages: str | None, run_folder: Path | None, thre
     )
 
 
-def _settings(data: Path | None, languages: str | None, run_folder: Path | None, options: dict[str, Any]) -> Settings:
+def _settings(
+    data: Path | None, languages: str | None, run_folder: Path | None, options: dict[str, Any]
+) -> DemoSettings:
     """Check the options and the corpus, then make the run folder."""
     if data is None and languages is not None:
         raise UsageError("--languages goes with --data: the generated corpus is src-tgt")
@@ -120,7 +122,7 @@ def _settings(data: Path | None, languages: str | None, run_folder: Path | None,
     for parallel in corpus.sets if corpus else ():
         read_pairs(parallel)
     folder = fresh_folder(run_folder)
-    return Settings(
+    return DemoSettings(
         folder=folder,
         corpus=corpus or generated_corpus(folder),
         sentences=(options["sentences"] or SENTENCES) if corpus is None else None,
@@ -153,7 +155,7 @@ def _recipe(recipe: Recipe, options: dict[str, Any]) -> Recipe:
     return recipe
 
 
-def _announce(settings: Settings, display: ConsoleDisplay, environment: dict[str, str]) -> None:
+def _announce(settings: DemoSettings, display: ConsoleDisplay, environment: dict[str, str]) -> None:
     corpus = settings.corpus
     if settings.sentences is not None:
         text = f"a generated corpus of {settings.sentences:,} + {HELD_OUT:,} + {TESTED:,} sentences"
@@ -182,4 +184,4 @@ def _print_table(columns: list[str], rows: list[list[str]]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from nmtprune.demo.datasets import GENERATED, Corpus, ParallelSet
+from nmtprune.demo.datasets import GENERATED, ParallelCorpus, ParallelSet
 from nmtprune.demo.recipe import Recipe
 from nmtprune.errors import DataError, EngineError, TrainingError
-from nmtprune.runs.steps import Step, program, python, shown
-from nmtprune.runs.watch import TrainingWatcher, watch_translation
+from nmtprune.process import Command, program, python, shown
+from nmtprune.training.bar import TrainingWatcher, watch_translation
 from nmtprune.user_dir import USER_DIR
 
 MODELS = {"before": "before", "slim": "slim", "finetuned": "slim + fine-tuned"}
@@ -21,7 +21,7 @@ TESTED = 600
 
 
 @dataclass(frozen=True)
-class Settings:
+class DemoSettings:
     """What the demo does.
 
     Attributes:
@@ -37,7 +37,7 @@ class Settings:
     """
 
     folder: Path
-    corpus: Corpus
+    corpus: ParallelCorpus
     sentences: int | None
     recipe: Recipe
     remove: str
@@ -68,16 +68,16 @@ class Settings:
         return self.folder / f"{model}.{test.name}.{suffix}"
 
 
-def generated_corpus(folder: Path) -> Corpus:
+def generated_corpus(folder: Path) -> ParallelCorpus:
     """The files that `corpus_step` writes into a run folder."""
     sets = [
         ParallelSet(name, *(folder / "corpus" / f"{name}.{language}" for language in GENERATED))
         for name in ("train", "val", "test")
     ]
-    return Corpus(("src", "tgt"), sets[0], sets[1], (sets[2],))
+    return ParallelCorpus(("src", "tgt"), sets[0], sets[1], (sets[2],))
 
 
-def all_steps(settings: Settings) -> list[Step]:
+def all_steps(settings: DemoSettings) -> list[Command]:
     """Everything, in order."""
     steps = [corpus_step(settings)] if settings.sentences is not None else []
     steps += [vocabulary_step(settings), pieces_step(settings), binarize_step(settings), train_step(settings)]
@@ -87,30 +87,30 @@ def all_steps(settings: Settings) -> list[Step]:
     return [*steps, heads_step(settings), greedy_step(settings), bench_step(settings)]
 
 
-def corpus_step(settings: Settings) -> Step:
+def corpus_step(settings: DemoSettings) -> Command:
     """Generate the corpus."""
     sizes = {"train": settings.sentences, "val": HELD_OUT, "test": TESTED}
     options = [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
     folder = settings.corpus.train.source.parent
     command = (*python("nmtprune.demo.corpus"), shown(folder), "--seed", str(settings.seed), *options)
-    return Step("corpus", "Generate a parallel corpus", command)
+    return Command("corpus", "Generate a parallel corpus", command)
 
 
-def vocabulary_step(settings: Settings) -> Step:
+def vocabulary_step(settings: DemoSettings) -> Command:
     """Learn the SentencePiece vocabulary."""
     command = (*python("nmtprune.demo.subwords"), "learn", *_data(settings))
     options = ("--max-size", str(settings.recipe.vocabulary), "-o", shown(settings.folder / "spm.model"))
-    return Step("vocabulary", "Learn a SentencePiece vocabulary for both languages", (*command, *options))
+    return Command("vocabulary", "Learn a SentencePiece vocabulary for both languages", (*command, *options))
 
 
-def pieces_step(settings: Settings) -> Step:
+def pieces_step(settings: DemoSettings) -> Command:
     """Split all sets into pieces."""
     command = (*python("nmtprune.demo.subwords"), "encode", *_data(settings))
     options = ("--model", shown(settings.folder / "spm.model"), "-o", shown(settings.folder / "pieces"))
-    return Step("pieces", "Split the sentences into pieces", (*command, *options))
+    return Command("pieces", "Split the sentences into pieces", (*command, *options))
 
 
-def binarize_step(settings: Settings) -> Step:
+def binarize_step(settings: DemoSettings) -> Command:
     """Binarize with fairseq-preprocess."""
     pieces = settings.folder / "pieces"
     source, target = settings.corpus.languages
@@ -120,36 +120,36 @@ def binarize_step(settings: Settings) -> Step:
         *("--trainpref", shown(pieces / "train"), "--validpref", shown(pieces / "val"), "--testpref", tests),
         *("--joined-dictionary", "--destdir", shown(settings.folder / "data-bin")),
     )
-    return Step("binarize", "Binarize them for fairseq", command, error=DataError)
+    return Command("binarize", "Binarize them for fairseq", command, error=DataError)
 
 
-def train_step(settings: Settings) -> Step:
+def train_step(settings: DemoSettings) -> Command:
     """Train the transformer."""
     recipe = settings.recipe
     command = (*_fairseq_train(settings, "trained", 1.0), *recipe.model_options(), *recipe.training_options())
     title = f"Train a transformer: {recipe.layers} + {recipe.layers} layers of {recipe.heads} heads"
-    return Step("train", title, command, watch=TrainingWatcher(recipe.updates, recipe.epochs), error=TrainingError)
+    return Command("train", title, command, watch=TrainingWatcher(recipe.updates, recipe.epochs), error=TrainingError)
 
 
-def plan_step(settings: Settings) -> Step:
+def plan_step(settings: DemoSettings) -> Command:
     """Choose the heads."""
     command = (
         *(program("nmtprune"), "plan", shown(settings.checkpoint("before"))),
         *("--random", settings.remove, "--seed", str(settings.seed), "-o", shown(settings.folder / "plan.json")),
     )
-    return Step("plan", f"Plan: {settings.remove} of the heads go, drawn at random", command)
+    return Command("plan", f"Plan: {settings.remove} of the heads go, drawn at random", command)
 
 
-def slim_step(settings: Settings) -> Step:
+def slim_step(settings: DemoSettings) -> Command:
     """Cut the heads, verified."""
     command = (
         *(program("nmtprune"), "slim", shown(settings.checkpoint("before"))),
         *("--plan", shown(settings.folder / "plan.json"), "-o", shown(settings.checkpoint("slim"))),
     )
-    return Step("slim", "Cut them out of the checkpoint, and verify that nothing else changed", command)
+    return Command("slim", "Cut them out of the checkpoint, and verify that nothing else changed", command)
 
 
-def fine_tune_step(settings: Settings) -> Step:
+def fine_tune_step(settings: DemoSettings) -> Command:
     """Fine-tune the slim model."""
     recipe = settings.recipe
     command = (
@@ -158,10 +158,10 @@ def fine_tune_step(settings: Settings) -> Step:
         *recipe.fine_tuning_options(),
     )
     watch = TrainingWatcher(recipe.fine_tune_updates, recipe.fine_tune_epochs)
-    return Step("fine-tune", "Fine-tune the slim model for a moment", command, watch=watch, error=TrainingError)
+    return Command("fine-tune", "Fine-tune the slim model for a moment", command, watch=watch, error=TrainingError)
 
 
-def evaluation_steps(settings: Settings, model: str) -> list[Step]:
+def evaluation_steps(settings: DemoSettings, model: str) -> list[Command]:
     """Inspect a model, translate every test set with it and score the translations."""
     steps = [inspect_step(settings, model)]
     for number, test in enumerate(settings.corpus.tests):
@@ -170,16 +170,18 @@ def evaluation_steps(settings: Settings, model: str) -> list[Step]:
     return steps
 
 
-def inspect_step(settings: Settings, model: str) -> Step:
+def inspect_step(settings: DemoSettings, model: str) -> Command:
     """Count heads, parameters and bytes."""
     command = (program("nmtprune"), "inspect", shown(settings.checkpoint(model)), "--format", "json")
-    return Step(f"inspect-{model}", f"Look into the model: {MODELS[model]}", command, stdout=settings.inspected(model))
+    return Command(
+        f"inspect-{model}", f"Look into the model: {MODELS[model]}", command, stdout=settings.inspected(model)
+    )
 
 
-def translate_step(settings: Settings, model: str, test: ParallelSet, subset: str) -> Step:
+def translate_step(settings: DemoSettings, model: str, test: ParallelSet, subset: str) -> Command:
     """Translate a test set with stock fairseq-generate; without the batch size multiple it leaves sentences out."""
     command = (
-        *(program("fairseq-generate"), shown(settings.folder / "data-bin"), "--user-dir", user_dir()),
+        *(program("fairseq-generate"), shown(settings.folder / "data-bin"), "--user-dir", shown(USER_DIR)),
         *("--path", shown(settings.checkpoint(model)), "--gen-subset", subset, "--beam", str(settings.beam)),
         *("--max-tokens", str(4_000), "--required-batch-size-multiple", "1", "--remove-bpe", "sentencepiece"),
         *("--max-len-a", "1.5", "--max-len-b", "20", "--cpu"),
@@ -187,77 +189,74 @@ def translate_step(settings: Settings, model: str, test: ParallelSet, subset: st
     )
     name, title = f"translate-{model}-{test.name}", f"Translate {test.name}: {MODELS[model]}"
     stdout = settings.translated(model, test, "generate")
-    return Step(name, title, command, stdout=stdout, watch=watch_translation, error=EngineError)
+    return Command(name, title, command, stdout=stdout, watch=watch_translation, error=EngineError)
 
 
-def hypotheses_step(settings: Settings, model: str, test: ParallelSet) -> Step:
+def hypotheses_step(settings: DemoSettings, model: str, test: ParallelSet) -> Command:
     """Put the translations in order."""
     generated, output = (settings.translated(model, test, suffix) for suffix in ("generate", "hypotheses"))
     command = (*python("nmtprune.demo.hypotheses"), shown(generated), "-o", shown(output))
-    return Step(f"hypotheses-{model}-{test.name}", "Take the translations out of its output", command)
+    return Command(f"hypotheses-{model}-{test.name}", "Take the translations out of its output", command)
 
 
-def score_step(settings: Settings, model: str, test: ParallelSet) -> Step:
+def score_step(settings: DemoSettings, model: str, test: ParallelSet) -> Command:
     """Score them with sacrebleu on plain text."""
     hypotheses, bleu = (settings.translated(model, test, suffix) for suffix in ("hypotheses", "bleu"))
     command = (program("sacrebleu"), shown(test.target), "-i", shown(hypotheses), "-m", "bleu", "-w", "4")
-    return Step(f"bleu-{model}-{test.name}", "Score them", command, stdout=bleu, error=DataError)
+    return Command(f"bleu-{model}-{test.name}", "Score them", command, stdout=bleu, error=DataError)
 
 
-def heads_step(settings: Settings) -> Step:
+def heads_step(settings: DemoSettings) -> Command:
     """What each head of the full model is worth."""
     command = (
         *(program("nmtprune"), "score", shown(settings.checkpoint("before")), *_nmtprune_data(settings, "valid")),
         *("-o", shown(settings.folder / "scores.json")),
     )
-    return Step("score", "Mask each head in turn, and test what that changes", command, stdout=settings.table("scores"))
+    return Command(
+        "score", "Mask each head in turn, and test what that changes", command, stdout=settings.table("scores")
+    )
 
 
-def greedy_step(settings: Settings) -> Step:
+def greedy_step(settings: DemoSettings) -> Command:
     """Heads removed step by step."""
     command = (
         *(program("nmtprune"), "greedy", shown(settings.checkpoint("before")), *_nmtprune_data(settings, "valid")),
         *("--order", "importance", "--step", "25%", "--until", "75%", "--importance-sentences", "1000"),
         *("-o", shown(settings.folder / "greedy")),
     )
-    return Step(
+    return Command(
         "greedy", "Remove heads step by step, the least important first", command, stdout=settings.table("greedy")
     )
 
 
-def bench_step(settings: Settings) -> Step:
+def bench_step(settings: DemoSettings) -> Command:
     """How fast the full model and the fine-tuned slim one are, in turns."""
     compared = (shown(settings.checkpoint(model)) for model in ("before", "finetuned"))
     command = (
         *(program("nmtprune"), "bench", *compared, *_nmtprune_data(settings, "test")),
         *("--batch-size", "16", "--repeat", "2", "-o", shown(settings.folder / "bench.json")),
     )
-    return Step("bench", "Time the models side by side", command, stdout=settings.table("bench"))
+    return Command("bench", "Time the models side by side", command, stdout=settings.table("bench"))
 
 
-def user_dir() -> str:
-    """The folder that ``nmtprune user-dir`` prints."""
-    return shown(USER_DIR)
-
-
-def _nmtprune_data(settings: Settings, subset: str) -> tuple[str, ...]:
+def _nmtprune_data(settings: DemoSettings, subset: str) -> tuple[str, ...]:
     """Sentences and search of nmtprune's own commands: greedy, on one thread."""
     data = ("--data-bin", shown(settings.folder / "data-bin"), "--subset", subset)
     return (*data, "--beam", "1", "--max-len-a", "1.5", "--max-len-b", "20", "--device", "cpu", "--threads", "1")
 
 
-def _data(settings: Settings) -> tuple[str, ...]:
+def _data(settings: DemoSettings) -> tuple[str, ...]:
     return (shown(settings.corpus.train.source.parent), "--languages", settings.languages)
 
 
-def _fairseq_train(settings: Settings, save_dir: str, share: float) -> tuple[str, ...]:
+def _fairseq_train(settings: DemoSettings, save_dir: str, share: float) -> tuple[str, ...]:
     """What training and fine-tuning have in common.
 
     fairseq counts the training time that a checkpoint remembers, also when it fine-tunes it: `share` is of the sum.
     """
     limit = () if settings.max_minutes is None else ("--stop-time-hours", f"{settings.max_minutes * share / 60:.4f}")
     return (
-        *(program("fairseq-train"), shown(settings.folder / "data-bin"), "--user-dir", user_dir()),
+        *(program("fairseq-train"), shown(settings.folder / "data-bin"), "--user-dir", shown(USER_DIR)),
         *("--save-dir", shown(settings.folder / save_dir), "--no-epoch-checkpoints", "--seed", str(settings.seed)),
         *("--required-batch-size-multiple", "1", "--num-workers", "0", "--cpu"),
         *("--log-format", "simple", "--log-interval", "20", *limit),

@@ -29,7 +29,7 @@ class ParallelSet:
 
 
 @dataclass(frozen=True)
-class Corpus:
+class ParallelCorpus:
     """A parallel corpus: languages, training set, validation set and at least one test set in the order of names."""
 
     languages: tuple[str, str]
@@ -43,7 +43,7 @@ class Corpus:
         return (self.train, self.val, *self.tests)
 
 
-def find_corpus(folder: Path, languages: tuple[str, str] | None = None) -> Corpus:
+def find_corpus(folder: Path, languages: tuple[str, str] | None = None) -> ParallelCorpus:
     """Find the files of a corpus; their content is not read.
 
     Args:
@@ -70,7 +70,7 @@ def find_corpus(folder: Path, languages: tuple[str, str] | None = None) -> Corpu
     if faults:
         raise DataError.of_faults(f"{folder}: no parallel corpus train|val|test*.{{{source},{target}}}[.gz]", faults)
     sets = [ParallelSet(name, files[name, source][0], files[name, target][0]) for name in names]
-    return Corpus((source, target), sets[0], sets[1], tuple(sets[2:]))
+    return ParallelCorpus((source, target), sets[0], sets[1], tuple(sets[2:]))
 
 
 def read_pairs(parallel: ParallelSet) -> tuple[TextFile, TextFile]:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from nmtprune.runs.steps import Step, Update
+from nmtprune.process import Command, Update
 
 EVERY_S = 10.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -25,7 +25,7 @@ class ConsoleDisplay:
         """A line that is neither cut nor wrapped."""
         self._console.print(Text(text, style), soft_wrap=True)
 
-    def begin(self, number: int, total: int, step: Step, text: str) -> None:
+    def begin(self, number: int, total: int, step: Command, text: str) -> None:
         """Show the title and the command of a step."""
         self.say(f"\n[{number}/{total}] {step.title}", "bold")
         self.say(text, "cyan")

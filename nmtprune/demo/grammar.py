@@ -59,7 +59,7 @@ class Relative:
 
 
 @dataclass(frozen=True)
-class Subject:
+class SubjectPhrase:
     """One phrase or two joined by "and"; `pronoun` says that a pronoun stands for them."""
 
     phrases: tuple[Phrase, ...]
@@ -83,7 +83,7 @@ class Clause:
     There is an object or a place but not both: in the source, a place after an object could belong to either.
     """
 
-    subject: Subject
+    subject: SubjectPhrase
     verb: Verb
     tense: str
     object: Phrase | None = None
@@ -114,7 +114,7 @@ class Grammar:
         main = self._main(random)
         if main.complement is None and random.random() < 0.2:
             conjunction = pick(random, self.lexicon.conjunctions)
-            pronoun = Subject(main.subject.phrases, pronoun=True)
+            pronoun = SubjectPhrase(main.subject.phrases, pronoun=True)
             subject = pronoun if random.random() < 0.6 else self._subject(random)
             return Sentence(main, conjunction, self._clause(random, subject))
         return Sentence(main, question=random.random() < 0.15)
@@ -126,7 +126,7 @@ class Grammar:
             return Clause(subject, pick(random, self.lexicon.speech), pick(random, TENSES), complement=reported)
         return self._clause(random, subject)
 
-    def _clause(self, random: Random, subject: Subject) -> Clause:
+    def _clause(self, random: Random, subject: SubjectPhrase) -> Clause:
         found: Phrase | None = None
         if random.random() < 0.65:
             found = self._phrase(random, depth=1)
@@ -137,11 +137,11 @@ class Grammar:
         adverb = pick(random, self.lexicon.adverbs) if random.random() < 0.3 else None
         return Clause(subject, verb, pick(random, TENSES), found, place, adverb, negated=random.random() < 0.12)
 
-    def _subject(self, random: Random) -> Subject:
+    def _subject(self, random: Random) -> SubjectPhrase:
         first = self._phrase(random, depth=1)
         if first.relative is None and first.place is None and random.random() < 0.12:
-            return Subject((first, self._phrase(random, depth=0)))
-        return Subject((first,))
+            return SubjectPhrase((first, self._phrase(random, depth=0)))
+        return SubjectPhrase((first,))
 
     def _verb_for(self, random: Random, found: Phrase) -> Verb:
         wanted = (None, found.noun.animate)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nmtprune.demo.grammar import Clause, Phrase, Place, Sentence, Subject
+from nmtprune.demo.grammar import Clause, Phrase, Place, Sentence, SubjectPhrase
 from nmtprune.demo.lexicon import (
     Lexicon,
     Verb,
@@ -48,7 +48,7 @@ class SourceLanguage:
             words += [particles["that"].source, *self._clause(clause.complement)]
         return words
 
-    def _subject(self, subject: Subject) -> list[str]:
+    def _subject(self, subject: SubjectPhrase) -> list[str]:
         if subject.pronoun:
             return [source_noun(self.lexicon.particles["pronoun"].source, subject.number)]
         words = self._phrase(subject.phrases[0])
@@ -115,7 +115,7 @@ class TargetLanguage:
             words.append(particles["not"].target)
         return words
 
-    def _subject(self, subject: Subject) -> list[str]:
+    def _subject(self, subject: SubjectPhrase) -> list[str]:
         if subject.pronoun:
             stem = self.lexicon.particles["pronoun"].target
             return [target_determiner(stem, subject.gender, subject.number, _SUBJECT)]

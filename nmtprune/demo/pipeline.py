@@ -9,12 +9,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from nmtprune.demo.commands import MODELS, Settings, all_steps
+from nmtprune.demo.commands import MODELS, DemoSettings, all_steps
 from nmtprune.demo.datasets import ParallelSet
 from nmtprune.demo.display import ConsoleDisplay
 from nmtprune.errors import DataError, EngineError, OutputError
 from nmtprune.files import write_text
-from nmtprune.runs.steps import Step, run_step, shown
+from nmtprune.process import Command, run_command, shown
 
 DEFAULT_FOLDER = Path("demo-run")
 LOGS = "logs"
@@ -72,11 +72,11 @@ def fresh_folder(wanted: Path | None) -> Path:
     raise OutputError(f"{DEFAULT_FOLDER}: no free number")
 
 
-def run_all(settings: Settings, display: ConsoleDisplay, environment: dict[str, str]) -> list[ModelFigures]:
+def run_all(settings: DemoSettings, display: ConsoleDisplay, environment: dict[str, str]) -> list[ModelFigures]:
     """Run every step, write ``results.json``, and return the rows of the table.
 
     Raises:
-        StepFailed: a step failed; what ran before it stays.
+        CommandFailed: a step failed; what ran before it stays.
         NmtpruneError: what a step wrote cannot be read.
     """
     steps = all_steps(settings)
@@ -87,7 +87,7 @@ def run_all(settings: Settings, display: ConsoleDisplay, environment: dict[str, 
     for number, step in enumerate(steps, 1):
         display.begin(number, len(steps), step, step.text)
         before = time.monotonic()
-        run_step(step, log_of(settings, steps, step), display, os.environ | environment)
+        run_command(step, log_of(settings, steps, step), display.update, os.environ | environment)
         seconds[step.name] = round(time.monotonic() - before, 2)
         display.end(seconds[step.name])
     figures = [model_figures(settings, steps, model) for model in MODELS]
@@ -104,12 +104,12 @@ def run_all(settings: Settings, display: ConsoleDisplay, environment: dict[str, 
     return figures
 
 
-def log_of(settings: Settings, steps: list[Step], step: Step) -> Path:
+def log_of(settings: DemoSettings, steps: list[Command], step: Command) -> Path:
     """File of a step's log, numbered in the order of the steps."""
     return settings.folder / LOGS / f"{steps.index(step) + 1:02d}-{step.name}.log"
 
 
-def model_figures(settings: Settings, steps: list[Step], model: str) -> ModelFigures:
+def model_figures(settings: DemoSettings, steps: list[Command], model: str) -> ModelFigures:
     """What the steps found about one model.
 
     Raises:
@@ -160,7 +160,7 @@ def table_rows(figures: list[ModelFigures]) -> tuple[list[str], list[list[str]]]
     return columns, rows
 
 
-def _settings_json(settings: Settings) -> dict[str, Any]:
+def _settings_json(settings: DemoSettings) -> dict[str, Any]:
     return {
         "corpus": shown(settings.corpus.train.source.parent),
         "languages": settings.languages,
@@ -173,7 +173,7 @@ def _settings_json(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _bleu(settings: Settings, model: str, test: ParallelSet) -> dict[str, Any]:
+def _bleu(settings: DemoSettings, model: str, test: ParallelSet) -> dict[str, Any]:
     return _read_json(settings.translated(model, test, "bleu"))
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from nmtprune.data.text import first_of
-from nmtprune.demo.console import run
-from nmtprune.demo.datasets import Corpus, find_corpus, parse_languages, read_pairs
+from nmtprune.demo.console import run_command
+from nmtprune.demo.datasets import ParallelCorpus, find_corpus, parse_languages, read_pairs
 from nmtprune.errors import DataError
 from nmtprune.files import atomic_output, check_output, write_text
 
@@ -41,7 +41,7 @@ class Encoded:
     long: int
 
 
-def learn(corpus: Corpus, output: Path, max_size: int) -> int:
+def learn(corpus: ParallelCorpus, output: Path, max_size: int) -> int:
     """Learn one vocabulary for both languages by byte-pair encoding, and return its size.
 
     Args:
@@ -68,7 +68,7 @@ def learn(corpus: Corpus, output: Path, max_size: int) -> int:
     return max_size
 
 
-def encode(corpus: Corpus, model: Path, folder: Path) -> list[Encoded]:
+def encode(corpus: ParallelCorpus, model: Path, folder: Path) -> list[Encoded]:
     """Write every set as ``SET.LANGUAGE`` of blank-separated pieces into a folder.
 
     Raises:
@@ -162,9 +162,9 @@ def encode_command(data: Path, languages: str | None, model: Path, output: Path)
         )
 
 
-def _corpus(data: Path, languages: str | None) -> Corpus:
+def _corpus(data: Path, languages: str | None) -> ParallelCorpus:
     return find_corpus(data, parse_languages(languages) if languages else None)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from nmtprune.data.batching import BatchLimits
     from nmtprune.data.corpus import Corpus
-    from nmtprune.data.sentences import Ids
+    from nmtprune.data.ragged import Ids
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.search.options import Hypothesis, Search
 

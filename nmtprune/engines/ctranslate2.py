@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmtprune import export
+from nmtprune import ctranslate2_model
 from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, masked, removed
 from nmtprune.errors import EngineError
 from nmtprune.model.search.options import Hypothesis, MarianSearchOptions, Search, max_lens
@@ -31,7 +31,7 @@ class CTranslate2Engine(Engine):
     def __init__(self, checkpoint: "Checkpoint", settings: EngineSettings, quantization: str = "float32") -> None:
         """Check that CTranslate2 is there, and can run the model and the search; nothing is written."""
         super().__init__(checkpoint, settings)
-        export.check(checkpoint)
+        ctranslate2_model.check_exportable(checkpoint)
         faults = list(_search_faults(settings.search))
         if faults:
             raise EngineError.of_faults(f"{checkpoint.path}: the engine ctranslate2 cannot search so", faults)
@@ -79,7 +79,7 @@ def opened_temporarily(
     """A translator of a checkpoint, whose files are deleted with it."""
     folder = Path(tempfile.mkdtemp(prefix="nmtprune-"))
     try:
-        export.write(checkpoint, vocabularies, folder, quantization)
+        ctranslate2_model.write_ctranslate2(checkpoint, vocabularies, folder, quantization)
         found = opened(folder, settings)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

@@ -19,7 +19,7 @@ from nmtprune.model.search.batched_greedy import BatchedGreedySearch
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
-    from nmtprune.data.sentences import Ids
+    from nmtprune.data.ragged import Ids
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.ablation.record import RecordedSearch
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nmtprune.evaluate.metric import Scored
+from nmtprune.evaluate.metrics import Scored
 from nmtprune.evaluate.resampling import (
     FLOAT32_EXACT,
     Array,
@@ -36,7 +36,7 @@ _PERCENTILES = (0.025, 0.975)
 
 
 @dataclass(frozen=True)
-class Settings:
+class ResamplingSettings:
     """How a test is run.
 
     Attributes:
@@ -77,7 +77,9 @@ class PairedTest(ABC):
     _draws: type[Draws]
     _centred: bool
 
-    def __init__(self, baseline: Scored, systems: Sequence[Scored], settings: Settings, *, exact: bool = False) -> None:
+    def __init__(
+        self, baseline: Scored, systems: Sequence[Scored], settings: ResamplingSettings, *, exact: bool = False
+    ) -> None:
         """Prepare a test; `exact` makes sacrebleu's differences equal to its own in every bit."""
         self._baseline, self._systems, self._settings = baseline, systems, settings
         self._metric = baseline.metric
@@ -175,7 +177,9 @@ class Bootstrap(PairedTest):
     _draws = BootstrapDraws
     _centred = True
 
-    def __init__(self, baseline: Scored, systems: Sequence[Scored], settings: Settings, *, exact: bool = False) -> None:
+    def __init__(
+        self, baseline: Scored, systems: Sequence[Scored], settings: ResamplingSettings, *, exact: bool = False
+    ) -> None:
         super().__init__(baseline, systems, settings, exact=exact)
         self._scored: Array | None = None
         if self._metric.sacrebleu_error is not None:
@@ -219,7 +223,9 @@ class Randomization(PairedTest):
     _draws = RandomizationDraws
     _centred = False
 
-    def __init__(self, baseline: Scored, systems: Sequence[Scored], settings: Settings, *, exact: bool = False) -> None:
+    def __init__(
+        self, baseline: Scored, systems: Sequence[Scored], settings: ResamplingSettings, *, exact: bool = False
+    ) -> None:
         super().__init__(baseline, systems, settings, exact=exact)
         everything = np.ones((1, len(baseline.statistics)), self._sums.dtype)
         base, differences = self._sums(everything)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtprune.evaluate.metric import Statistics
+from nmtprune.evaluate.metrics import Statistics
 
 FLOAT32_EXACT = 2**24
 """Integers up to here, and sums that stay below, are exact in float32."""

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nmtprune.data.marks import subwords_against_words
-from nmtprune.evaluate.metric import Scored
-from nmtprune.evaluate.quality import Bleu, Chrf
+from nmtprune.evaluate.metrics import Bleu, Chrf, Scored
 
 FLOORS = {Bleu.name: 1.0, Chrf.name: 5.0}
 """Points of a metric below which it says that the translations have nothing to do with the references."""
@@ -22,7 +21,7 @@ _RIGHT_CHARACTERS = 20.0
 
 
 @dataclass(frozen=True)
-class Output:
+class Translations:
     """What a model made of its sentences, in their order.
 
     Attributes:
@@ -66,7 +65,7 @@ def of_loss(baseline: Scored, words: int) -> Findings:
     return Findings((f"{fault}: {causes}",))
 
 
-def of_score(baseline: Scored, output: Output) -> Findings:
+def of_score(baseline: Scored, output: Translations) -> Findings:
     """Look at BLEU or chrF, and name the probable cause where it is below its floor."""
     name, value = baseline.metric.name, baseline.score
     if value >= FLOORS[name]:
@@ -74,13 +73,13 @@ def of_score(baseline: Scored, output: Output) -> Findings:
     return Findings((f"{name} {value:.2f} is below {FLOORS[name]:g}: {_cause(name, output)}",))
 
 
-def of_kind(output: Output) -> Findings:
+def of_kind(output: Translations) -> Findings:
     """Look whether translations and references are text of one kind: words, or subwords."""
     reason = subwords_against_words(output.texts, [line for stream in output.references for line in stream])
     return Findings() if reason is None else Findings((reason,))
 
 
-def of_translations(output: Output) -> Findings:
+def of_translations(output: Translations) -> Findings:
     """Count translations that are empty, that repeat the source, and that reached the limit of length.
 
     A copy counts where no reference equals the source, and an empty line where neither the source nor every reference
@@ -99,7 +98,7 @@ def of_translations(output: Output) -> Findings:
     return Findings((f"{said}",)) if bad > MOST * total else Findings(remarks=(said,))
 
 
-def _kind(output: Output, place: int, text: str) -> str | None:
+def _kind(output: Translations, place: int, text: str) -> str | None:
     references = [stream[place] for stream in output.references]
     source = output.sources[place]
     if not text.strip():
@@ -113,7 +112,7 @@ def _kind(output: Output, place: int, text: str) -> str | None:
     return None
 
 
-def _cause(name: str, output: Output) -> str:
+def _cause(name: str, output: Translations) -> str:
     repeats = sum(_bare(source) == _bare(own) for source, own in zip(output.sources, output.references[0], strict=True))
     if repeats > MOST * len(output.sources):
         return "the references are the source sentences"

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmtprune.errors import DataError, UsageError
-from nmtprune.evaluate.metric import Scored
-from nmtprune.evaluate.paired import Bootstrap, PairedTest, Randomization, Resampled, Settings
+from nmtprune.evaluate.metrics import Scored
+from nmtprune.evaluate.paired import Bootstrap, PairedTest, Randomization, Resampled, ResamplingSettings
 
 Correction = Literal["holm", "bh", "none"]
 Method = Literal["bootstrap", "randomization"]
@@ -125,7 +125,7 @@ class SignificanceTest:
         resamples = self.resamples_for(len(systems))
         if not systems:
             return ()
-        settings = Settings(resamples, self.seed, self.threads or min(_THREADS, len(os.sched_getaffinity(0))))
+        settings = ResamplingSettings(resamples, self.seed, self.threads or min(_THREADS, len(os.sched_getaffinity(0))))
         tested = _in_groups(METHODS[self.method], baseline, systems, settings)
         intervals = tested if self.method == "bootstrap" else _in_groups(Bootstrap, baseline, systems, settings)
         corrected = correct([each.p for each in tested], self.correction)
@@ -162,7 +162,7 @@ def correct(p_values: Sequence[float], correction: Correction) -> list[float]:
 
 
 def _in_groups(
-    test: type[PairedTest], baseline: Scored, systems: Sequence[Scored], settings: Settings
+    test: type[PairedTest], baseline: Scored, systems: Sequence[Scored], settings: ResamplingSettings
 ) -> list[Resampled]:
     """Results of every system; equal outputs are tested once, and no more systems at a time than memory holds."""
     keys = [system.statistics.tobytes() for system in systems]

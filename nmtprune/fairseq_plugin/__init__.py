@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
 
 from nmtprune.fairseq_plugin import criterion, models, safe_globals, task
 
-models.register()
-task.register()
-criterion.register()
+models.register_architectures()
+task.register_tasks()
+criterion.register_criteria()
 safe_globals.register_safe_globals()

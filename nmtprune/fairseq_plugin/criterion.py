@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nmtprune.architecture import KINDS
 from nmtprune.errors import UsageError
-from nmtprune.fairseq_plugin.gates import GateSet, gates_of
+from nmtprune.fairseq_plugin.head_gates import GateSet, gates_of
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ def _note(sentence_avg: bool) -> None:
         logger.info("--sentence-avg: --l0-weight is relative to the mean loss of a sentence, not of a token")
 
 
-def register() -> None:
+def register_criteria() -> None:
     """Make the criteria known to fairseq; once, however often it is called."""
     found = {
         "label_smoothed_cross_entropy_l0": (LabelSmoothedL0Config, LabelSmoothedCrossEntropyL0),

@@ -21,7 +21,7 @@ from nmtprune.errors import CheckpointError
 from nmtprune.fairseq_plugin import gate_options
 from nmtprune.fairseq_plugin.heads import HEADS, StoredHeads
 from nmtprune.fairseq_plugin.surgery import replace_attention
-from nmtprune.fairseq_plugin.training import BASE_ARCH, choose_settings, complete
+from nmtprune.fairseq_plugin.train_settings import BASE_ARCH, choose_settings, complete_settings
 from nmtprune.formats.fairseq.unsupported import SLIM, unsupported
 
 
@@ -73,7 +73,7 @@ class PrunableTransformer(BaseFairseqModel):  # type: ignore[misc]  # fairseq ha
             raise CheckpointError.of_faults("settings of the model: unsupported", faults)
         heads = StoredHeads.of_settings(settings)
         base = getattr(settings, BASE_ARCH)
-        complete(base, settings)
+        complete_settings(base, settings)
         for stack in cls.stacks:
             heads = _of_kept_layers(heads, stack, settings)
         with _heads_that_divide(settings, cls.stacks):
@@ -120,7 +120,7 @@ def _heads_that_divide(settings: Any, stacks: tuple[str, ...]) -> Iterator[None]
             setattr(settings, name, heads)
 
 
-def register() -> None:
+def register_architectures() -> None:
     """Make the architectures known to fairseq; once, however often it is called."""
     for model in (PrunableTransformer, PrunableLanguageModel):
         if model.name in MODEL_REGISTRY:

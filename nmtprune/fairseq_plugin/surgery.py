@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from nmtprune.architecture import KINDS, ModuleId
 from nmtprune.errors import CheckpointError
-from nmtprune.fairseq_plugin.attention import PrunableAttention
-from nmtprune.fairseq_plugin.gates import GateSet, draw_gates, start_open
+from nmtprune.fairseq_plugin.head_gates import GateSet, draw_gates, start_open
 from nmtprune.fairseq_plugin.heads import HEADS, StoredHeads
+from nmtprune.fairseq_plugin.prunable_attention import PrunableAttention
 from nmtprune.gates import GateSettings
 
 _ATTRIBUTES = {"encoder": "self_attn", "decoder": "self_attn", "cross": "encoder_attn"}

@@ -11,7 +11,7 @@ from torch import nn
 from nmtprune.architecture import STACKS
 from nmtprune.errors import UsageError
 from nmtprune.fairseq_plugin.gate_options import TASK
-from nmtprune.fairseq_plugin.gates import gates_of
+from nmtprune.fairseq_plugin.head_gates import gates_of
 
 logger = logging.getLogger(__name__)
 
@@ -42,14 +42,14 @@ class TranslationL0Task(TranslationTask):  # type: ignore[misc]
         if gates is None and not from_checkpoint:
             raise UsageError(f"--task {TASK} needs a model with gates: train with --arch nmtprune")
         if self.cfg.freeze:
-            freeze(model, [part.strip() for part in self.cfg.freeze.split(",")])
+            freeze_stacks(model, [part.strip() for part in self.cfg.freeze.split(",")])
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not from_checkpoint and gates is not None and gates.frozen and gates.holds(learning):
             raise UsageError(f"--freeze {self.cfg.freeze} and --gate-freeze-updates 0: nothing is left to train")
         return model
 
 
-def freeze(model: nn.Module, stacks: list[str]) -> None:
+def freeze_stacks(model: nn.Module, stacks: list[str]) -> None:
     """Take the parameters of stacks out of training, all but their gates; tables that both stacks share with them.
 
     Raises:
@@ -72,7 +72,7 @@ def freeze(model: nn.Module, stacks: list[str]) -> None:
     logger.info(f"--freeze {','.join(stacks)}: {len(frozen)} tensors do not learn")
 
 
-def register() -> None:
+def register_tasks() -> None:
     """Make the task known to fairseq; once, however often it is called."""
     if TASK not in TASK_REGISTRY:
         register_task(TASK, dataclass=TranslationL0Config)(TranslationL0Task)

@@ -1,5 +1,5 @@
 """The one way in which nmtprune writes a file: whole or not at all."""
 
-from nmtprune.files.output import atomic_output, check_output, sha256_file, write_text
+from nmtprune.files.atomic import atomic_output, check_output, make_folder, sha256_file, write_text
 
-__all__ = ["atomic_output", "check_output", "sha256_file", "write_text"]
+__all__ = ["atomic_output", "check_output", "make_folder", "sha256_file", "write_text"]

@@ -7,11 +7,11 @@ Only the beginning of a file is read, and of an archive the names in it. Files t
 import json
 import re
 import struct
+import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-
-from nmtprune.files.archives import in_tar, in_zip, listed
 
 Recogniser = Callable[[bytes, Path], str | None]
 """From the beginning of a file and its path to what it is."""
@@ -62,6 +62,15 @@ _MARIAN_MOST = 100_000
 _MARIAN_CLASSES = {0x100: "int", 0x200: "uint", 0x400: "float", 0x800: "packed", 0x4100: "intgemm"}
 _MARIAN_CPU = 0x3000
 """Bits of a type that say which instructions its packing is for."""
+
+_MODEL_ENDINGS = ((".pt", ".npz"), (".pth", ".bin", ".safetensors"))
+"""Endings of the models that nmtprune reads, and of others."""
+
+_MOST_BYTES = 1 << 28
+"""How far a compressed archive is unpacked for its names."""
+
+_MOST_NAMES = 10_000
+_NAMES_SHOWN = 3
 
 
 def describe(path: Path) -> str | None:
@@ -119,16 +128,16 @@ def _magic(head: bytes, _path: Path) -> str | None:
 def _compressed(head: bytes, path: Path) -> str | None:
     for magic, (name, program) in _COMPRESSED.items():
         if head.startswith(magic):
-            inside = in_tar(path, compressed=True)
+            inside = _in_tar(path, compressed=True)
             if inside is not None:
-                return f"is a tar archive compressed by {name}{listed(inside)}"
+                return f"is a tar archive compressed by {name}{_listed(inside)}"
             return f"is compressed by {name}: unpack it first ({program} {path.name})"
     return None
 
 
 def _tar(head: bytes, path: Path) -> str | None:
-    inside = in_tar(path, compressed=False) if head[257:262] == b"ustar" else None
-    return None if inside is None else f"is a tar archive{listed(inside)}"
+    inside = _in_tar(path, compressed=False) if head[257:262] == b"ustar" else None
+    return None if inside is None else f"is a tar archive{_listed(inside)}"
 
 
 def _zip(head: bytes, path: Path) -> str | None:
@@ -136,12 +145,12 @@ def _zip(head: bytes, path: Path) -> str | None:
     if not head.startswith(_ZIP):
         return None
     try:
-        inside = in_zip(path)
+        inside = _in_zip(path)
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
         return None
     if not inside or any(name.endswith((".npy", "/data.pkl")) for name in inside):
         return None
-    return f"is a zip archive{listed(inside)}"
+    return f"is a zip archive{_listed(inside)}"
 
 
 def _marian_binary(head: bytes, path: Path) -> str | None:
@@ -252,3 +261,44 @@ def _first(recognisers: Iterable[Recogniser], path: Path) -> str | None:
     except OSError:
         return None
     return next((found for found in (recognise(head, path) for recognise in recognisers) if found), None)
+
+
+def _in_zip(path: Path) -> list[str]:
+    """Names of the files in a zip archive.
+
+    Raises:
+        OSError, ValueError, zipfile.BadZipFile, NotImplementedError: it is damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        return [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+
+
+def _in_tar(path: Path, *, compressed: bool) -> list[str] | None:
+    """Names of the files in a tar archive; None for something else, or with nothing in it.
+
+    Args:
+        path: the archive.
+        compressed: its names lie behind data that must be unpacked to get there: the first ones do.
+    """
+    found: list[str] = []
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            while len(found) < _MOST_NAMES and (member := archive.next()) is not None:
+                if member.isfile():
+                    found.append(member.name)
+                if compressed and member.offset_data + member.size > _MOST_BYTES:
+                    break
+    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error):
+        pass
+    return found or None
+
+
+def _listed(names: list[str]) -> str:
+    """The models in an archive, as a message goes on behind "is an archive", and what to do."""
+    models = [name for endings in _MODEL_ENDINGS for name in sorted(names) if name.endswith(endings)]
+    likely = [name for name in models if name.endswith(_MODEL_ENDINGS[0])]
+    models = likely or models
+    if not models:
+        return ", without a model that nmtprune knows in it"
+    more = f" and {len(models) - _NAMES_SHOWN} more" if len(models) > _NAMES_SHOWN else ""
+    return f" that holds {', '.join(models[:_NAMES_SHOWN])}{more}: unpack it and name the file in it"

@@ -33,7 +33,7 @@ class RecordingFile(io.FileIO):
             raise
 
 
-class Output(io.BufferedWriter):
+class BufferedOutput(io.BufferedWriter):
     """Buffered output without a descriptor: writers that are given one (old torch formats) write past the record."""
 
     def fileno(self) -> int:
@@ -54,7 +54,7 @@ def _prefix(target: Path) -> str:
     return f".{target.name}."
 
 
-def create(temporary: Path, target: Path) -> RecordingFile:
+def create_temporary(temporary: Path, target: Path) -> RecordingFile:
     """The open temporary file, locked for as long as it is open, with the permissions of the file it will replace."""
     while True:
         raw = RecordingFile(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "r+b")

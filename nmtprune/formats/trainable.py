@@ -8,7 +8,7 @@ from nmtprune.formats.base import Checkpoint
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """How far the training of a checkpoint is.
 
     Attributes:
@@ -33,7 +33,7 @@ class TrainableCheckpoint(Checkpoint):
 
     @property
     @abstractmethod
-    def progress(self) -> Progress:
+    def progress(self) -> TrainingProgress:
         """How far its training is."""
 
     @property

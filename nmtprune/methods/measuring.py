@@ -9,7 +9,7 @@ import numpy as np
 from nmtprune.architecture import HeadId, ModuleId
 from nmtprune.data.batching import Batch, BatchLimits
 from nmtprune.data.corpus import Corpus
-from nmtprune.data.sentences import Sentences
+from nmtprune.data.ragged import Sentences
 from nmtprune.errors import UsageError
 
 if TYPE_CHECKING:

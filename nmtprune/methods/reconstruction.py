@@ -63,7 +63,8 @@ class ModuleReconstruction:
         # tr(A_RR^-1 P) with A_RR = L L^T is tr(L^-1 P L^-T).
         lower = torch.linalg.cholesky(inverse)
         half = torch.linalg.solve_triangular(lower, sensitivity, upper=False)
-        return torch.linalg.solve_triangular(lower, half.transpose(1, 2), upper=False).diagonal(dim1=1, dim2=2).sum(1)
+        found: Tensor = torch.linalg.solve_triangular(lower, half.transpose(1, 2), upper=False)
+        return found.diagonal(dim1=1, dim2=2).sum(1)
 
     def without(self, head: int) -> "ModuleReconstruction":
         """The same after the removal of a head."""

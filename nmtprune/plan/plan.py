@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -11,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, model_validator
 from nmtprune import files, strictjson
 from nmtprune.architecture import KINDS, HeadId, ModuleId
 from nmtprune.errors import PlanError
-from nmtprune.plan.base import FROZEN, Base, HeadLists, check_fit, faultless, through
+from nmtprune.plan.base_model import FROZEN, Base, HeadLists, faultless
 from nmtprune.plan.faults import FORMAT, VERSION, plan_faults
 
 _Json = Annotated[Mapping[str, Any], AfterValidator(strictjson.freeze)]
@@ -194,53 +193,6 @@ class Plan(BaseModel):
             faults.append(f"weights differ (sha256 {base.sha256[:12]}, the plan's base {self.base.sha256[:12]}){hint}")
         if faults:
             raise PlanError.of_faults(f"{where}: made for another model", faults)
-
-
-@dataclass(frozen=True)
-class PlanDiff:
-    """Heads that only one of two plans keeps.
-
-    Attributes:
-        only_first: kept by the first plan, removed by the second.
-        only_second: kept by the second plan, removed by the first.
-    """
-
-    only_first: tuple[HeadId, ...]
-    only_second: tuple[HeadId, ...]
-
-
-def diff(first: Plan, second: Plan) -> PlanDiff:
-    """Compare two plans for models of the same shape.
-
-    Raises:
-        PlanError: the plans are for models of different shapes.
-    """
-    faults = first.base.shape_faults(second.base)
-    if faults:
-        raise PlanError.of_faults("plans of different models", faults)
-    ours, theirs = first.kept_heads(), second.kept_heads()
-    here, there = set(ours), set(theirs)
-    return PlanDiff(tuple(h for h in ours if h not in there), tuple(h for h in theirs if h not in here))
-
-
-def compose(first: Plan, second: Plan) -> Plan:
-    """The one plan that does what `first` and then `second` do; `second` was made for the result of `first`.
-
-    Returns:
-        A plan for `first.base`, in its head ids; its provenance lists those of all composed plans under ``composed``.
-
-    Raises:
-        PlanError: the base of `second` is not of the shape that `first` leaves.
-    """
-    check_fit(first.base, first.keep, second.base, "the result of the first plan")
-    provenance = {"composed": [*_composed(first), *_composed(second)]}
-    return Plan(base=first.base, keep=through(first.keep, second.keep), provenance=provenance)
-
-
-def _composed(plan: Plan) -> Iterable[Any]:
-    """Provenances of the plans that this one is composed of, or its own; nesting them would know no bound."""
-    only = set(plan.provenance) == {"composed"} and isinstance(plan.provenance["composed"], tuple)
-    return plan.provenance["composed"] if only else [plan.provenance]
 
 
 def _block(lines: list[str]) -> str:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from nmtprune.errors import DataError, UsageError
 from nmtprune.evaluate import sanity, tokenizers
-from nmtprune.evaluate.metric import Scored
-from nmtprune.evaluate.sanity import Findings, Output
-from nmtprune.runs.quality import QualitySettings, texts_of
+from nmtprune.evaluate.metrics import Scored
+from nmtprune.evaluate.sanity import Findings, Translations
+from nmtprune.runs.run import QualitySettings
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
     from nmtprune.engines.base import Tokens
-    from nmtprune.evaluate.quality import TextMetric
+    from nmtprune.evaluate.metrics import TextMetric
     from nmtprune.model.search.options import Search
 
 FEWEST, FEW = 10, 100
@@ -137,10 +137,10 @@ def _settled(corpus: "Corpus", found: Findings, model: str, *, allowed: bool) ->
     return [f"{where}: {said}" for said in (*found.faults, *found.remarks)]
 
 
-def _output(corpus: "Corpus", translations: "Sequence[Tokens]", search: "Search") -> Output:
+def _output(corpus: "Corpus", translations: "Sequence[Tokens]", search: "Search") -> Translations:
     """Translations of a corpus as text, next to sources and references."""
-    return Output(
-        texts=texts_of(corpus, translations),
+    return Translations(
+        texts=corpus.texts(translations),
         sources=[corpus.source_text(place) for place in range(len(corpus))],
         references=corpus.references or (),
         cut=[_reached_limit(corpus, search, place, tokens) for place, tokens in enumerate(translations)],

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
+from nmtprune.process import termination_as_interrupt
 from nmtprune.runs import quality
 from nmtprune.runs.baseline import carries_tests, check_translations, with_remarks
 from nmtprune.runs.bench import contenders as models
-from nmtprune.runs.collect import termination_as_interrupt
-from nmtprune.runs.quality import QualitySettings
-from nmtprune.runs.report import CheckAnswer, Condition
+from nmtprune.runs.report import CheckAnswer, Condition, Timing
+from nmtprune.runs.run import QualitySettings
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
     from nmtprune.engines import EngineSettings
-    from nmtprune.evaluate.quality import TextMetric
+    from nmtprune.evaluate.metrics import TextMetric
     from nmtprune.evaluate.significance import SignificanceTest
     from nmtprune.model.search.options import Hypothesis, Search
+    from nmtprune.progress import Progress
     from nmtprune.runs.bench.contenders import Contender
-    from nmtprune.runs.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _quality(
     translated: "list[list[list[Hypothesis]]]",
 ) -> Condition:
     """Not worse than by the limit; with `significant` a test of non-inferiority."""
-    scored = [metric.scored(quality.texts_of(corpus, models.best(found))) for found in translated]
+    scored = [metric.scored(corpus.texts(models.best(found))) for found in translated]
     (difference,) = run.significance.compare(scored[0], scored[1:])
     low, high = difference.ci
     held = low if run.significant else difference.delta
@@ -190,7 +190,7 @@ def _quality(
     return Condition(option="--max-drop", limit=limit, value=held, interval=interval, passed=passed, says=says)
 
 
-def _speed(run: CheckRun, limit: float, timing: "models.Timing") -> Condition:
+def _speed(run: CheckRun, limit: float, timing: "Timing") -> Condition:
     """Surely as fast as asked for: the interval must not reach below the limit."""
     ratio = timing.ratio
     passed = ratio.low >= limit

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from nmtprune.errors import UsageError
-from nmtprune.runs.processes import local_rank
+from nmtprune.process import child_environment
+from nmtprune.runs.workers import local_rank
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,5 @@ def training_environment(name: str, threads: int | None) -> Mapping[str, str]:
     Raises:
         UsageError: as for `choose_device`.
     """
-    from nmtprune.engines.toolkit import child_environment
-
     device = choose_device(name)
     return child_environment(device.index if ":" in name else None, threads if device.type == "cpu" else None)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from nmtprune import files, provenance
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import EngineError, OutputError
-from nmtprune.runs.collect import termination_as_interrupt
+from nmtprune.process import termination_as_interrupt
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
     from nmtprune.engines import EngineSettings
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.runs.progress import Progress
+    from nmtprune.progress import Progress
 
 NOTE = "nmtprune.json"
 EQUAL = 0.995
@@ -92,19 +92,19 @@ def export(run: ExportRun, progress: "Progress") -> Exported:
         EngineError: CTranslate2 cannot run the model, is not installed, or translates it differently.
         NmtpruneError: bad checkpoint or data.
     """
-    from nmtprune import export as ctranslate2
+    from nmtprune import ctranslate2_model as ctranslate2
     from nmtprune.formats import load
     from nmtprune.summary import model_bytes
 
     _check_output(run)
     checkpoint = load(run.checkpoint)
-    ctranslate2.check(checkpoint)
+    ctranslate2.check_exportable(checkpoint)
     corpus = _corpus(run, checkpoint.profile())
     for note in corpus.notes:
         progress.note(f"{corpus.name}: {note}")
     vocabularies = corpus.source_vocabulary, corpus.target_vocabulary
     with termination_as_interrupt(), _folder_beside(run.output) as folder:
-        ctranslate2.write(checkpoint, vocabularies, folder, run.quantization)
+        ctranslate2.write_ctranslate2(checkpoint, vocabularies, folder, run.quantization)
         compared, differences = _compared(run, checkpoint, corpus, folder) if run.verify else (0, ())
         _write_note(run, checkpoint, folder)
         _put_in_place(folder, run.output)

@@ -9,19 +9,19 @@ from nmtprune import files, provenance
 from nmtprune.architecture import HeadId, parse_kinds
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
+from nmtprune.process import termination_as_interrupt
 from nmtprune.runs import results
-from nmtprune.runs.collect import termination_as_interrupt
 from nmtprune.runs.device import choose_device
-from nmtprune.runs.measure import MeasureSettings, check_metric_options
 from nmtprune.runs.meters import IMPORTANCE, Meter, MeterSettings, check_native, confidence_meter, importance_meter
-from nmtprune.runs.processes import processes
 from nmtprune.runs.report import ReportFiles
+from nmtprune.runs.run import MeasureSettings
 from nmtprune.runs.state import check_state
+from nmtprune.runs.workers import processes
 from nmtprune.scores import HeadScore, Scores
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.runs.progress import Progress
+    from nmtprune.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _prepare(run: MeterRun, progress: "Progress") -> tuple[Meter, tuple[HeadId, 
     from nmtprune.formats import load
 
     name = run.measure.metric
-    check_metric_options(run.measure)
+    run.measure.check_settings()
     check_native(name, run.measure, run.meters)
     if str(run.output) == "-":
         raise UsageError("-o -: a table and a picture go beside the output: name a file (--format json prints it too)")

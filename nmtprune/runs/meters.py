@@ -9,8 +9,9 @@ from nmtprune.architecture import HeadId
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import EngineError
 from nmtprune.runs.baseline import check_direction
+from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.device import choose_device
-from nmtprune.runs.measure import MeasureSettings
+from nmtprune.runs.run import MeasureSettings
 
 if TYPE_CHECKING:
     from nmtprune.data.batching import BatchLimits
@@ -140,7 +141,7 @@ class Meter:
             smoothed = {"label_smoothing": own.label_smoothing}
             return {**facts, "unit": own.unit, "normalize": self.settings.importance_normalize, **smoothed}
         facts |= {"on": self.settings.confidence_on, "exclude_eos": self.settings.exclude_eos}
-        return facts | (self.run.facts() if self.settings.translates else {})
+        return facts | (self.run.described() if self.settings.translates else {})
 
     @property
     def _limits(self) -> "BatchLimits":
@@ -159,18 +160,22 @@ class Meter:
 
 
 def importance_meter(
-    checkpoint: "Checkpoint", data: DataOptions, settings: MeterSettings, run: MeasureSettings, seed: int
+    checkpoint: "Checkpoint",
+    data: DataOptions,
+    settings: MeterSettings,
+    run: MeasureSettings,
+    seed: int,
+    corpora: Corpora | None = None,
 ) -> Meter:
     """Prepare to measure importance on sentences drawn from `data`, whose references are needed as token ids.
 
     Raises:
         NmtpruneError: bad data, a label smoothing that is none, a model that nmtprune cannot run.
     """
-    from nmtprune.data.corpus import load_corpus
     from nmtprune.methods.measuring import drawn
 
     checkpoint.check_loss()
-    corpus = load_corpus(data, checkpoint.profile(), references=False, targets=True)
+    corpus = (corpora or Corpora()).read(data, checkpoint.profile(), references=False, targets=True)
     corpus = replace(corpus, notes=(*corpus.notes, *check_direction(corpus, allowed=run.allow_bad_baseline)))
     if settings.importance_sentences is not None:
         corpus = drawn(corpus, settings.importance_sentences, seed)
@@ -180,16 +185,18 @@ def importance_meter(
 
 
 def confidence_meter(
-    checkpoint: "Checkpoint", data: DataOptions, settings: MeterSettings, run: MeasureSettings
+    checkpoint: "Checkpoint",
+    data: DataOptions,
+    settings: MeterSettings,
+    run: MeasureSettings,
+    corpora: Corpora | None = None,
 ) -> Meter:
     """Prepare to measure confidence; references are needed as token ids unless translations take their place.
 
     Raises:
         NmtpruneError: bad data, a model that nmtprune cannot run.
     """
-    from nmtprune.data.corpus import load_corpus
-
-    corpus = load_corpus(data, checkpoint.profile(), references=False, targets=not settings.translates)
+    corpus = (corpora or Corpora()).read(data, checkpoint.profile(), references=False, targets=not settings.translates)
     corpus = replace(corpus, notes=(*corpus.notes, *check_direction(corpus, allowed=run.allow_bad_baseline)))
     meter = Meter(checkpoint, corpus, settings, run)
     _ = meter.model

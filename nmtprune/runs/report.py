@@ -14,10 +14,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from nmtprune import files
+from nmtprune.evaluate.cost import Spread
 from nmtprune.evaluate.significance import Difference
-from nmtprune.evaluate.speed import Spread
 from nmtprune.plan import Base, Lineage, Plan
-from nmtprune.runs.bench.contenders import Timing
 from nmtprune.scores import Scores
 
 Cell = str | int | float | None
@@ -285,6 +284,29 @@ class LotteryFile(_File):
     file_bytes: dict[str, int]
     words_per_second: dict[str, float]
     times: dict[str, dict[str, float]] = Field(description="seconds of each iteration by what they went into")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Speed of one model at one batch size.
+
+    Attributes:
+        batch_size: sentences.
+        seconds: for all sentences, by round.
+        sentences_per_second: over the rounds.
+        words_per_second: of detokenized text, over the rounds.
+        ratio: by how much less time it took than the first model, round by round.
+        predicted: the first model's multiply-accumulates by this one's.
+        peak_bytes: memory beyond what the loaded models take; None where it is not known.
+    """
+
+    batch_size: int
+    seconds: tuple[float, ...]
+    sentences_per_second: Spread
+    words_per_second: Spread
+    ratio: Spread
+    predicted: float
+    peak_bytes: int | None
 
 
 class BenchedModel(_Model):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from nmtprune import plots
 from nmtprune.architecture import HeadId, ModuleId
-from nmtprune.evaluate.metric import Scored
+from nmtprune.evaluate.metrics import Scored
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.runs.report import Cell, Report, tsv
 from nmtprune.scores import HeadScore, Scores

@@ -41,15 +41,3 @@ def check(folder: Path, names: Iterable[str], *, resume: bool, force: bool, inpu
         raise OutputError(f"{folder}: holds a run already: --resume continues it, --force starts over")
     if any(folder.iterdir()):
         raise OutputError(f"{folder}: is not empty (--force writes into it)")
-
-
-def create(folder: Path) -> None:
-    """Make the folder and those above it, where they are not there.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error

@@ -8,6 +8,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,40 @@ SUFFIX = ".state"
 _SETTINGS = "settings.json"
 _JSON = ".json"
 _START_OVER = "start over with --force and without --resume"
-_FORMAT = {"format": "nmtprune-state", "version": 1}
+_FORMAT = {"format": "nmtprune-state", "version": 2}
+
+NO_SETTING: Mapping[str, Any] = {"option": None}
+"""Metadata of dataclass fields that results do not depend on, or that a state names in another way."""
 
 
 class Interrupted(NmtpruneError):
     """The user or the system ended a run that can go on."""
 
     exit_code = 130
+
+
+def settings_of(values: Any) -> dict[str, Any]:
+    """What results depend on: every field of a dataclass by the name of its option, nested dataclasses included.
+
+    ``max_drop`` is ``--max-drop``, unless the metadata of the field have another ``option``. Fields are settings unless
+    they are marked with `NO_SETTING`; that is right for outputs and threads, and for files, which must be named by
+    their content.
+    """
+    found: dict[str, Any] = {}
+    for field in fields(values):
+        value = getattr(values, field.name)
+        option = field.metadata.get("option", "--" + field.name.replace("_", "-"))
+        if option is not None and is_dataclass(value):
+            found |= settings_of(value)
+        elif option is not None:
+            found[option] = _as_json(value)
+    return found
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_as_json(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def pack(arrays: Arrays) -> bytes:
@@ -67,12 +95,15 @@ class State:
         """The state that an interrupted run of the same settings left, where `resume` asks for it; else a new one.
 
         Raises:
-            OutputError: the state is damaged, or of a run with other settings: all differences are named.
+            OutputError: the state is damaged, of another version of nmtprune, or of a run with other settings: all
+                differences are named.
         """
         new = cls(path, settings)
         if not (resume and path.exists()):
             return new
         there, units = _read(path)
+        if any(there.get(name) != value for name, value in _FORMAT.items()):
+            raise OutputError(f"{path}: written by another version of nmtprune, which cannot be resumed; {_START_OVER}")
         differences = _differences(there, new._settings)
         if differences:
             where = f"{path}: of a run with other settings (repeat them, or {_START_OVER})"

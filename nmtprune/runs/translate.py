@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
 from nmtprune.plan import Plan
+from nmtprune.process import termination_as_interrupt
 from nmtprune.runs.baseline import check_direction
-from nmtprune.runs.collect import termination_as_interrupt
 from nmtprune.runs.device import choose_device
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nmtprune.engines.base import Engine, Kept
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.search.options import Search
-    from nmtprune.runs.progress import Progress
+    from nmtprune.progress import Progress
 
 
 @dataclass(frozen=True)

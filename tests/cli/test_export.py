@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nmtprune.cli.export import _QUANTIZATIONS
-from nmtprune.export import QUANTIZATIONS
+from nmtprune.ctranslate2_model import QUANTIZATIONS
 from nmtprune.runs import export as runs_export
 from tests.support.cli import documented, nmtprune, refused
 from tests.support.marian_files import VARIANTS, marian_model

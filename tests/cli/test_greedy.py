@@ -88,7 +88,7 @@ def test_ctrl_c_keeps_the_state(tiny: Path, tmp_path: Path) -> None:
     assert process.returncode == 130, stderr
     assert stdout == ""
     state = folder / "state.json"
-    message = f"interrupted: what was measured is kept in {state}; the same command with --resume goes on"
+    message = f"interrupted: finished work is kept in {folder}; run the same command with --resume to continue"
     assert stderr.splitlines()[-1] == f"Error: {message}"
     assert list(folder.iterdir()) == [state]
 
@@ -119,7 +119,7 @@ def test_usage(base: tuple[Any, ...], tmp_path: Path) -> None:
     )
     assert refused(*base[:4], "-o", "-") == (
         2,
-        "-o -: a run has many files: name a folder (--format json prints the curves too)",
+        "-o -: a run writes many files: name a folder (--format json prints the curves too)",
     )
     assert refused(*base, "--kinds", "middle") == (
         2,

@@ -11,8 +11,8 @@ import torch
 
 from nmtprune.errors import CheckpointError, NotFiniteError, TrainingError
 from nmtprune.formats import load
-from nmtprune.runs.lottery.setup import check_can_go_on
-from nmtprune.runs.training import load_trained
+from nmtprune.runs.lottery.job import check_can_go_on
+from nmtprune.training.fairseq_train import load_trained
 from tests.support import fairseq_files
 from tests.support.cli import nmtprune, refused
 from tests.support.fairseq_files import Build

@@ -130,7 +130,7 @@ def test_all_but_one_with_test_data(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_engines_agree(tiny: Path, tmp_path: Path, scored: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolkit.subprocess, "run", fairseq_commands.in_this_process)
+    monkeypatch.setattr(toolkit, "run", fairseq_commands.in_this_process)
     output = tmp_path / "scores.json"
     data = ("--data-bin", tiny.parent / "data-bin")
     result = nmtprune("score", tiny, *data, "-o", output, *FAST, "--engine", "fairseq")
@@ -315,10 +315,8 @@ def test_ctrl_c_keeps_the_state(tiny: Path, tmp_path: Path) -> None:
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert stdout == ""
-    assert re.fullmatch(
-        rf"Error: interrupted: \d+ of 24 heads are kept in {state}; the same command with --resume goes on",
-        stderr.splitlines()[-1],
-    )
+    message = f"interrupted: finished work is kept in {state}; run the same command with --resume to continue"
+    assert stderr.splitlines()[-1] == f"Error: {message}"
     assert list(tmp_path.iterdir()) == [state]
     resumed = nmtprune("score", tiny, *options, "--resume")
     assert resumed.code == 0, resumed.stderr
@@ -431,7 +429,7 @@ def test_usage(base: tuple[Any, ...], tiny: Path, tmp_path: Path) -> None:
     assert code == 2 and line.startswith("no BLEU tokenizer 'klingon': choose one of ")
     assert refused("score", tiny, *data, "-o", "-") == (
         2,
-        "-o -: the run keeps its state beside the output: name a file (--format json prints it too)",
+        "-o -: a table and a picture are written next to the result: name a file (--format json prints it too)",
     )
     assert refused(*base[:-1], "gpu", *data) == (2, "--device 'gpu': choose auto, cpu, cuda or cuda:N")
     assert refused(*base, *data, "--alpha", 1.5) == (2, "significance test: alpha 1.5 is not between 0 and 1")

@@ -102,7 +102,7 @@ def test_the_engine_fairseq(tiny: Path, plan: Path, generated: str) -> None:
 
 
 def test_engines_agree(tiny: Path, plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolkit.subprocess, "run", fairseq_commands.in_this_process)
+    monkeypatch.setattr(toolkit, "run", fairseq_commands.in_this_process)
     text = "w1 w2 w3\n" + "w3 " * 40 + "\n\nw4 unknown\nw5 w6 w7 w8 w9 w10\n"
     raw = _raw(tiny, "--buffer-size", 2, "--skip-invalid-size-inputs-valid-test", "--n-best", 2)
     for options, stdin in ((_test_set(tiny), None), ((*_test_set(tiny), "--plan", plan), None), (raw, text)):

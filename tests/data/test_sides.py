@@ -10,7 +10,7 @@ from nmtprune.data.corpus import Corpus, load_corpus, stream_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import DataError
 from nmtprune.profile import ModelProfile
-from nmtprune.runs.measure import contents
+from nmtprune.runs.quality import contents
 from tests.support.data import write_dictionary
 from tests.support.subwords import ENGLISH, GERMAN, bpe_codes, pieces, sentencepiece_model, subwords, written
 

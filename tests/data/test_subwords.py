@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nmtprune.data.codec import TextCodec
 from nmtprune.data.moses import MosesTokenizer
 from nmtprune.data.subwords import (
     POST_PROCESSES,
     BpeSegmenter,
     SentencePieceSegmenter,
-    TextCodec,
     guess_post_process,
     post_process,
 )

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nmtprune.data.databin import DataBin, Languages
-from nmtprune.data.sentences import Sentences
-from nmtprune.data.writing import NumberedData, read_numbers, write_sentences
+from nmtprune.data.databin import DataBin, Languages, NumberedData, read_numbers
+from nmtprune.data.mmap import write_sentences
+from nmtprune.data.ragged import Sentences
 from nmtprune.errors import OutputError
 from tests.support.data import random_sentences
 

@@ -7,9 +7,9 @@ from rich.console import Console
 
 from nmtprune.demo import display as display_module
 from nmtprune.demo.display import ConsoleDisplay
-from nmtprune.runs.steps import Step, Update
+from nmtprune.process import Command, Update
 
-STEP = Step("train", "Train a transformer", ("fairseq-train", "x" * 200, "--adam-betas", "(0.9, 0.98)"))
+STEP = Command("train", "Train a transformer", ("fairseq-train", "x" * 200, "--adam-betas", "(0.9, 0.98)"))
 
 
 def _run(console: Console) -> None:

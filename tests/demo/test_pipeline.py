@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nmtprune.demo.commands import MODELS, TESTED, Settings, all_steps, generated_corpus
+from nmtprune.demo.commands import MODELS, TESTED, DemoSettings, all_steps, generated_corpus
 from nmtprune.demo.pipeline import ModelFigures, fresh_folder, sentences_per_second, table_rows
 from nmtprune.demo.recipe import GENERATED, REAL
 from nmtprune.errors import EngineError, OutputError
@@ -21,9 +21,9 @@ UNTRAINED = {f"NMTPRUNE_{command}_ALLOW_BAD_BASELINE": "1" for command in ("SCOR
 """Environment in which the model of a few updates may be compared with others."""
 
 
-def _settings(folder: Path, **changes: object) -> Settings:
+def _settings(folder: Path, **changes: object) -> DemoSettings:
     given = {"recipe": GENERATED, "sentences": 100, "remove": "50%", "seed": 1, "beam": 5, "max_minutes": None}
-    return Settings(folder=folder, corpus=generated_corpus(folder), **(given | changes))  # type: ignore[arg-type]
+    return DemoSettings(folder=folder, corpus=generated_corpus(folder), **(given | changes))  # type: ignore[arg-type]
 
 
 def _option(argv: tuple[str, ...], name: str) -> str:

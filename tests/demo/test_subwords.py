@@ -8,19 +8,19 @@ import pytest
 import sentencepiece
 
 from nmtprune.demo.corpus import write_corpus
-from nmtprune.demo.datasets import Corpus, find_corpus
+from nmtprune.demo.datasets import ParallelCorpus, find_corpus
 from nmtprune.demo.hypotheses import read_hypotheses
 from nmtprune.demo.subwords import LONGEST_TRAINING_PIECES, encode, learn
 from nmtprune.errors import DataError, OutputError
 
 
 @pytest.fixture
-def corpus(tmp_path: Path) -> Corpus:
+def corpus(tmp_path: Path) -> ParallelCorpus:
     write_corpus(tmp_path / "corpus", 1, train=400, val=20, test=30)
     return find_corpus(tmp_path / "corpus")
 
 
-def test_pieces_are_the_corpus_again(corpus: Corpus, tmp_path: Path) -> None:
+def test_pieces_are_the_corpus_again(corpus: ParallelCorpus, tmp_path: Path) -> None:
     assert learn(corpus, tmp_path / "spm.model", 300) == 300
     results = encode(corpus, tmp_path / "spm.model", tmp_path / "pieces")
     assert [(result.name, result.pairs) for result in results] == [("train", 400), ("val", 20), ("test", 30)]
@@ -31,7 +31,7 @@ def test_pieces_are_the_corpus_again(corpus: Corpus, tmp_path: Path) -> None:
             assert [processor.decode(line.split(" ")) for line in pieces] == path.read_text("utf-8").splitlines()
 
 
-def test_learning_is_repeatable(corpus: Corpus, tmp_path: Path) -> None:
+def test_learning_is_repeatable(corpus: ParallelCorpus, tmp_path: Path) -> None:
     for name in ("a.model", "b.model"):
         learn(corpus, tmp_path / name, 300)
     assert (tmp_path / "a.model").read_bytes() == (tmp_path / "b.model").read_bytes()
@@ -44,13 +44,13 @@ def test_a_small_text_gives_a_smaller_vocabulary(tmp_path: Path) -> None:
     assert sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "spm.model")).get_piece_size() == size
 
 
-def test_a_vocabulary_smaller_than_the_alphabet_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_vocabulary_smaller_than_the_alphabet_is_refused(corpus: ParallelCorpus, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no vocabulary of 10 pieces: .*[Vv]ocabulary size is smaller"):
         learn(corpus, tmp_path / "spm.model", 10)
     assert not (tmp_path / "spm.model").exists()
 
 
-def test_the_model_is_not_overwritten(corpus: Corpus, tmp_path: Path) -> None:
+def test_the_model_is_not_overwritten(corpus: ParallelCorpus, tmp_path: Path) -> None:
     (tmp_path / "spm.model").write_text("mine")
     with pytest.raises(OutputError, match="exists"):
         learn(corpus, tmp_path / "spm.model", 300)
@@ -73,7 +73,7 @@ def test_empty_and_long_training_pairs_are_left_out_and_counted_but_no_test_line
     assert (results["test"].pairs, results["test"].empty, results["test"].long) == (3, 0, 0)
 
 
-def test_a_test_sentence_that_no_model_can_take_is_named(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_test_sentence_that_no_model_can_take_is_named(corpus: ParallelCorpus, tmp_path: Path) -> None:
     learn(corpus, tmp_path / "spm.model", 300)
     lines = corpus.tests[0].source.read_text(encoding="utf-8").splitlines()
     lines[6] = " ".join(["?"] * 1_001)
@@ -83,7 +83,7 @@ def test_a_test_sentence_that_no_model_can_take_is_named(corpus: Corpus, tmp_pat
     assert str(caught.value) == (f"{corpus.tests[0].source}: pieces of a sentence, 1,000 at most: line 7 has 1,001")
 
 
-def test_as_commands(corpus: Corpus, tmp_path: Path) -> None:
+def test_as_commands(corpus: ParallelCorpus, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "nmtprune.demo.subwords"]
     data, model = str(corpus.train.source.parent), str(tmp_path / "spm.model")
     learned = subprocess.run(

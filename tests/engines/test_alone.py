@@ -18,7 +18,7 @@ from nmtprune.architecture import ModuleId
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus, random_corpus
 from nmtprune.data.options import DataOptions
-from nmtprune.data.sentences import Sentences
+from nmtprune.data.ragged import Sentences
 from nmtprune.engines import Engine, EngineSettings, Kept, open_engine, toolkit
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
@@ -224,7 +224,7 @@ def test_fairseq_itself(
     subject: Callable[[str], Subject], limit: tuple[float, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gets sentences one by one where the limit depends on the source; with the flag it gets batches."""
-    monkeypatch.setattr(toolkit.subprocess, "run", fairseq_commands.in_this_process)
+    monkeypatch.setattr(toolkit, "run", fairseq_commands.in_this_process)
     own, search = subject(FAIRSEQ[0]), SearchOptions(beam=2, max_len_a=limit[0], max_len_b=limit[1])
     alone = own.engine("native", search, 1).translate(own.corpus, {})
     _check_limits_matter(alone, search)

@@ -2,7 +2,6 @@
 
 import gc
 import importlib.util
-import subprocess
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from nmtprune.architecture import ModuleId, parse_heads
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus, stream_corpus
 from nmtprune.data.options import DataOptions
-from nmtprune.engines import EngineSettings, Kept, fairseq, generate, open_engine, toolkit
+from nmtprune.engines import EngineSettings, Kept, fairseq, open_engine, toolkit
 from nmtprune.errors import EngineError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
@@ -33,7 +32,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolkit.subprocess, "run", fairseq_commands.in_this_process)
+    monkeypatch.setattr(toolkit, "run", fairseq_commands.in_this_process)
 
 
 def _settings(search: SearchOptions = SEARCH, limits: BatchLimits = BatchLimits.of(400)) -> EngineSettings:  # noqa: B008
@@ -160,8 +159,7 @@ def test_temporary_files_go(tiny: Path, in_this_process: None, tmp_path: Path, m
 
 
 def test_sentences_that_do_not_come_back(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = subprocess.CompletedProcess([], 0, "S-3\tw1\nH-3\t-0.5\t5\n", "")
-    monkeypatch.setattr(toolkit.subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr(toolkit, "run", lambda *_: "S-3\tw1\nH-3\t-0.5\t5\n")
     checkpoint = load(tiny)
     with pytest.raises(EngineError) as raised:
         open_engine("fairseq", checkpoint, _settings()).translate(_corpus(checkpoint, tiny.parent), {})
@@ -169,31 +167,12 @@ def test_sentences_that_do_not_come_back(tiny: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_failure_of_the_real_process_is_one_line(tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(generate, "USER_DIR", tmp_path / "none")
+    monkeypatch.setattr(fairseq, "USER_DIR", tmp_path / "none")
     checkpoint = load(tiny)
     with pytest.raises(EngineError) as raised:
         open_engine("fairseq", checkpoint, _settings()).translate(_corpus(checkpoint, tiny.parent), {})
     assert str(raised.value) == f"{tiny}: fairseq-generate failed: FileNotFoundError: {tmp_path / 'none'}"
     assert raised.value.exit_code == 6
-
-
-def test_reasons() -> None:
-    assert toolkit._reason(2, "warning\nerror: no\n\n") == "error: no"
-    assert toolkit._reason(-6, "[now] Error: cannot open x\n[now] Stack\n") == "cannot open x"
-    assert toolkit._reason(3, "") == "exit status 3"
-    assert toolkit._reason(-9, "") == "killed by SIGKILL; out of memory?"
-    assert toolkit._reason(-15, "some text") == "killed by SIGTERM"
-
-
-def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert toolkit.child_environment(gpu=None, threads=None)["OMP_NUM_THREADS"] == "7"
-    assert toolkit.child_environment(gpu=None, threads=3)["OMP_NUM_THREADS"] == "3"
-    assert "CUDA_VISIBLE_DEVICES" not in toolkit.child_environment(gpu=None, threads=3)
-    assert toolkit.child_environment(gpu=1, threads=None)["CUDA_VISIBLE_DEVICES"] == "1"
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-5")
-    assert toolkit.child_environment(gpu=1, threads=None)["CUDA_VISIBLE_DEVICES"] == "GPU-5"
 
 
 def test_models_that_it_cannot_run(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU
 
-from nmtprune.evaluate.paired import Bootstrap, Randomization, Settings
-from nmtprune.evaluate.quality import Bleu, Scored
+from nmtprune.evaluate.metrics import Bleu, Scored
+from nmtprune.evaluate.paired import Bootstrap, Randomization, ResamplingSettings
 from nmtprune.evaluate.significance import SignificanceTest
 from tests.support.oracles import significance as slow
 from tests.support.systems import METHODS, METRICS, by_sacrebleu, corpus, losses, score_one, scored_corpus
@@ -129,7 +129,7 @@ def test_the_randomization_p_value_agrees_with_all_exchanges(name: str) -> None:
 @pytest.mark.parametrize("name", ["bleu", "chrf", "loss"])
 def test_resampled_differences_are_those_of_one_resample_after_the_other(name: str) -> None:
     baseline, *systems = scored_corpus(name, 30, 3, 2)
-    test = Bootstrap(baseline, systems, Settings(200, seed=4, threads=2, chunk=17))
+    test = Bootstrap(baseline, systems, ResamplingSettings(200, seed=4, threads=2, chunk=17))
     results = test.run()
     for number, system in enumerate(systems):
         deltas = slow.bootstrap_deltas(score_one(baseline), baseline.statistics, system.statistics, 200, 4)
@@ -145,15 +145,15 @@ def test_resampled_differences_are_those_of_one_resample_after_the_other(name: s
 @pytest.mark.parametrize("name", ["bleu", "chrf", "loss"])
 def test_results_depend_neither_on_chunks_nor_on_threads(name: str, test: Any) -> None:
     baseline, *systems = scored_corpus(name, 37, 5, 9)
-    whole = test(baseline, systems, Settings(500, seed=3, chunk=512)).run()
+    whole = test(baseline, systems, ResamplingSettings(500, seed=3, chunk=512)).run()
     for chunk, threads in [(1, 1), (50, 3), (96, 2), (None, 2)]:
-        assert test(baseline, systems, Settings(500, seed=3, threads=threads, chunk=chunk)).run() == whole
+        assert test(baseline, systems, ResamplingSettings(500, seed=3, threads=threads, chunk=chunk)).run() == whole
 
 
 def test_loss_results_are_exact_too_for_any_chunk_of_many_sentences() -> None:
     baseline, *systems = losses(5000, 2, 0)
-    whole = Bootstrap(baseline, systems, Settings(300, seed=3, chunk=300)).run()
-    assert Bootstrap(baseline, systems, Settings(300, seed=3, chunk=7, threads=2)).run() == whole
+    whole = Bootstrap(baseline, systems, ResamplingSettings(300, seed=3, chunk=300)).run()
+    assert Bootstrap(baseline, systems, ResamplingSettings(300, seed=3, chunk=7, threads=2)).run() == whole
 
 
 def test_one_changed_sentence_is_a_tie_wherever_it_is_not_drawn() -> None:
@@ -195,7 +195,7 @@ def test_sums_beyond_float32_are_rounded_as_sacrebleu_rounds_them(name: str) -> 
         return Scored(metric, np.stack([counts, counts + 9, counts // 3], axis=1).reshape(18, 90).T)
 
     baseline, system = scored(), scored()
-    test = Bootstrap(baseline, [system], Settings(300, seed=2, chunk=50))
+    test = Bootstrap(baseline, [system], ResamplingSettings(300, seed=2, chunk=50))
     (result,) = test.run()
     single = [each.statistics.astype(np.float32) for each in (baseline, system)]
     score = lambda sums: metric._metric._compute_score_from_stats(sums).score  # noqa: E731

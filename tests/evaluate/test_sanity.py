@@ -5,9 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from nmtprune.evaluate.metric import TokenLoss
-from nmtprune.evaluate.quality import Bleu, Chrf
-from nmtprune.evaluate.sanity import FLOORS, Output, of_loss, of_score, of_translations
+from nmtprune.evaluate.metrics import Bleu, Chrf, TokenLoss
+from nmtprune.evaluate.sanity import FLOORS, Translations, of_loss, of_score, of_translations
 
 SOURCE, REFERENCE = "the cat sat on the mat", "die Katze saß auf der Matte"
 
@@ -18,9 +17,9 @@ def _output(
     sources: Sequence[str] | None = None,
     references: Sequence[Sequence[str]] | None = None,
     cut: Sequence[bool] | None = None,
-) -> Output:
+) -> Translations:
     count = len(texts)
-    return Output(
+    return Translations(
         texts, sources or [SOURCE] * count, [[REFERENCE] * count] if references is None else references,
         cut or [False] * count,
     )  # fmt: skip

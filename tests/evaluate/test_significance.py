@@ -9,7 +9,7 @@ from scipy.stats import false_discovery_control
 
 from nmtprune.errors import DataError, UsageError
 from nmtprune.evaluate import paired, significance
-from nmtprune.evaluate.quality import Bleu, Chrf, Scored
+from nmtprune.evaluate.metrics import Bleu, Chrf, Scored
 from nmtprune.evaluate.significance import SignificanceTest, correct
 from tests.support.oracles import significance as slow
 from tests.support.systems import losses, scored_corpus

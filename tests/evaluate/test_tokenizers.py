@@ -9,7 +9,7 @@ import pytest
 from sacrebleu.metrics import BLEU
 
 from nmtprune.errors import EngineError
-from nmtprune.evaluate.quality import Bleu
+from nmtprune.evaluate.metrics import Bleu
 from nmtprune.evaluate.tokenizers import doubts, language_code, sacrebleu_tokenizer
 
 SPELLINGS = {

@@ -7,8 +7,7 @@ import torch
 from fairseq.modules import MultiheadAttention
 from torch import Tensor
 
-from nmtprune.fairseq_plugin.attention import PrunableAttention
-from nmtprune.fairseq_plugin.projections import AttentionShape
+from nmtprune.fairseq_plugin.prunable_attention import AttentionShape, PrunableAttention
 
 T, S, B, D, H, K = 5, 7, 4, 24, 4, 6
 ROLES = ("encoder", "decoder", "cross")

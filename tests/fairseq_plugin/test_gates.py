@@ -10,10 +10,10 @@ import torch
 from nmtprune import slim
 from nmtprune.architecture import ModuleId
 from nmtprune.errors import CheckpointError, UsageError
-from nmtprune.fairseq_plugin.gates import GateSet, HeadGates, gates_of, start_open
+from nmtprune.fairseq_plugin.head_gates import GateSet, HeadGates, gates_of, start_open
 from nmtprune.formats.fairseq import FairseqCheckpoint, loading
 from nmtprune.gates import PARAMETER, GateSettings
-from nmtprune.runs.l0.gated import load_gated
+from nmtprune.runs.l0 import load_gated
 from tests.support import fairseq_files
 from tests.support.fairseq_commands import eval_lm, generate, hypotheses, run, scores, train, validate
 from tests.support.fairseq_files import Files
@@ -32,7 +32,7 @@ def l0_train(files: Files, folder: Path, *options: Any, start: Path | None = Non
 
 def stored(path: Path) -> dict[str, torch.Tensor]:
     """The model's tensors as the file has them."""
-    model: dict[str, torch.Tensor] = loading.read(path)["model"]
+    model: dict[str, torch.Tensor] = loading.read_state(path)["model"]
     return model
 
 
@@ -138,9 +138,9 @@ def test_an_interrupted_training_goes_on(files: Files, tmp_path: Path) -> None:
     options = ("--l0-weight", 0.2, "--max-tokens", 60, "--save-interval-updates", 2, "--gate-freeze-updates", 5)
     whole = l0_train(files, tmp_path / "whole", *options, updates=6)
     half = l0_train(files, tmp_path / "parts", *options, updates=4)
-    assert loading.read(half)["extra_state"]["train_iterator"]["iterations_in_epoch"] > 0
+    assert loading.read_state(half)["extra_state"]["train_iterator"]["iterations_in_epoch"] > 0
     parts = l0_train(files, tmp_path / "parts", *options, updates=6)
-    first, second = (loading.read(path) for path in (whole, parts))
+    first, second = (loading.read_state(path) for path in (whole, parts))
     assert first["extra_state"]["train_iterator"] == second["extra_state"]["train_iterator"]
     for name, tensor in first["model"].items():
         assert torch.equal(tensor, second["model"][name]), name

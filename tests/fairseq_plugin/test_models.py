@@ -11,7 +11,7 @@ import torch
 
 import nmtprune.fairseq_plugin  # noqa: F401  # registers the models
 from nmtprune.errors import CheckpointError
-from nmtprune.fairseq_plugin.attention import PrunableAttention
+from nmtprune.fairseq_plugin.prunable_attention import PrunableAttention
 from nmtprune.fairseq_plugin.surgery import attention_modules
 from tests.support import fairseq_files
 

@@ -11,7 +11,7 @@ import torch
 from nmtprune import slim
 from nmtprune.architecture import parse_heads
 from nmtprune.errors import CheckpointError, UsageError
-from nmtprune.fairseq_plugin.starting_point import starting_point
+from nmtprune.fairseq_plugin.train_settings import starting_point
 from nmtprune.formats.fairseq.checkpoint import FairseqCheckpoint
 from nmtprune.plan import Plan
 from tests.support import fairseq_files

@@ -9,7 +9,7 @@ import torch
 
 from nmtprune.architecture import HeadId, ModuleId
 from nmtprune.data.batching import BatchLimits
-from nmtprune.data.sentences import Sentences
+from nmtprune.data.ragged import Sentences
 from nmtprune.engines import native
 from nmtprune.errors import CheckpointError, DataError
 from nmtprune.formats import load

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nmtprune.architecture import Architecture, AttentionModule, ModuleId
-from nmtprune.formats.fairseq.network import describe, native_tensors
+from nmtprune.formats.fairseq.network import describe_network, native_tensors
 from nmtprune.model import Pass, Transformer
 from tests.support import fairseq_files, networks
 from tests.support.fairseq_files import Build
@@ -54,7 +54,7 @@ def rebuilt(path: Path, kept: dict[ModuleId, list[int]], padding: int, cut: bool
                 name = f"{prefix}.{part}.{kind}"
                 tensors[name] = torch.nn.functional.pad(tensors[name][keep], pad)
         modules.append(AttentionModule(module.id, len(kept[module.id]), module.head_dim, padding))
-    return Transformer(describe(settings, stored), Architecture(tuple(modules)), tensors)
+    return Transformer(describe_network(settings, stored), Architecture(tuple(modules)), tensors)
 
 
 @pytest.mark.parametrize(("padding", "cut"), [(0, False), (0, True), (2, True)], ids=["zeroed", "cut", "padded"])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nmtprune.errors import CheckpointError, DataError
-from nmtprune.formats.fairseq.network import describe, native_tensors
+from nmtprune.formats.fairseq.network import describe_network, native_tensors
 from nmtprune.model import Transformer
 from nmtprune.model.embedding import sinusoids
 from tests.support import fairseq_files, networks
@@ -17,7 +17,7 @@ from tests.support.fairseq_files import Build
 def parts(build: Build, **options: Any) -> tuple[Any, Any, dict[str, Tensor]]:
     path = build(**options)
     settings, stored = networks.settings_of(path), fairseq_files.load(path)["model"]
-    return describe(settings, stored), networks.architecture(settings, stored), native_tensors(settings, stored)
+    return describe_network(settings, stored), networks.architecture(settings, stored), native_tensors(settings, stored)
 
 
 def test_every_fault_is_named(build: Build) -> None:

@@ -17,19 +17,18 @@ from nmtprune.data.batching import BatchLimits
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import native
 from nmtprune.errors import BudgetError, DataError, OutputError, UsageError
-from nmtprune.evaluate.significance import Difference, SignificanceTest
+from nmtprune.evaluate.significance import Difference
 from nmtprune.evaluate.verify import verify
 from nmtprune.formats import load
 from nmtprune.methods.chance import random_scores
 from nmtprune.methods.importance import ImportanceSettings, importance, module_norms, normalized
 from nmtprune.methods.measuring import batches
 from nmtprune.plan import Plan
-from nmtprune.runs.drop import DropRule
+from nmtprune.progress import Silent
 from nmtprune.runs.greedy.loop import GreedyResult, greedy
 from nmtprune.runs.greedy.setup import GreedyRun
-from nmtprune.runs.measure import MeasureSettings
 from nmtprune.runs.meters import MeterSettings
-from nmtprune.runs.progress import Silent
+from nmtprune.runs.quality import DropRule
 from nmtprune.runs.score import score
 from nmtprune.runs.state import Interrupted, State
 from tests.support.examples import corpus
@@ -41,28 +40,23 @@ METERS = MeterSettings("sentence", "layer", 10, None, "references", False)
 
 
 def _run(checkpoint: Path, output: Path, **changes: Any) -> GreedyRun:
-    settings = MeasureSettings(
-        metric="bleu", engine="native", device="cpu", threads=1, search=SEARCH, limits=BatchLimits.of(60),
-        allow_bad_baseline=True,
-    )  # fmt: skip
     values: dict[str, Any] = {
         "checkpoints": (checkpoint,),
         "data": DataOptions(data_bin=checkpoint.parent / "data-bin", subset="valid"),
-        "measure": settings,
+        "metric": "bleu",
+        "engine": "native",
+        "device": "cpu",
+        "threads": 1,
+        "search": SEARCH,
+        "limits": BatchLimits.of(60),
+        "allow_bad_baseline": True,
         "meters": METERS,
         "importance_data": DataOptions(data_bin=checkpoint.parent / "data-bin", subset="train"),
         "orders": ("importance",),
-        "reestimate": False,
         "samples": 2,
-        "kinds": (),
         "step": "25%",
         "until": "75%",
-        "min_heads_per_module": 0,
-        "uniform": False,
-        "max_drop": None,
-        "significance": SignificanceTest(resamples=500, threads=1, correction="none"),
-        "resume": False,
-        "force": False,
+        "resamples": 500,
     }
     return GreedyRun(output=output, **(values | changes))
 
@@ -205,7 +199,9 @@ def test_interrupted_after_every_piece_of_work(tiny: Path, tmp_path: Path, monke
             break
         except Interrupted as error:
             times += 1
-            expected = f"interrupted: what was measured is kept in {where}; the same command with --resume goes on"
+            expected = (
+                f"interrupted: finished work is kept in {where.parent}; run the same command with --resume to continue"
+            )
             assert (str(error), error.exit_code) == (expected, 130)
             assert [path.name for path in where.parent.iterdir()] == ["state.json"]
     assert result is not None
@@ -233,8 +229,8 @@ def test_runs_of_other_settings_are_refused(tiny: Path, tmp_path: Path) -> None:
     assert re.fullmatch(r'sentences for importance was "[0-9a-f]+\.\.\., is not given', last)
     assert message == (
         f"{run.output / 'state.json'}: of a run with other settings (repeat them, or start over with --force and "
-        'without --resume): --order was ["importance"], is ["random"]; --step was "25%", is "5"; --kinds was '
-        '[["encoder", "decoder", "cross"]], is [["cross"]]; --importance-unit was "sentence", is not given; '
+        'without --resume): --order was ["importance"], is ["random"]; --kinds was [["encoder", "decoder", "cross"]], '
+        'is [["cross"]]; --step was "25%", is "5"; --importance-unit was "sentence", is not given; '
         '--importance-normalize was "layer", is not given; --importance-sentences was 10, is not given'
     )
     with pytest.raises(
@@ -301,11 +297,10 @@ def _curve(result: GreedyResult, name: str) -> tuple[Any, ...]:
 
 
 def test_significant_drops_end_a_curve(tiny: Path, tmp_path: Path, swept: tuple[Path, GreedyResult]) -> None:
-    test = SignificanceTest(alpha=0.6, resamples=500, threads=1, correction="none")
     every = _curve(swept[1], "random-1")
     broken = [step.difference.p < 0.6 and step.difference.delta < 0 for step in every]
     assert any(broken)
-    run = _run(tiny, tmp_path / "run", orders=("random",), samples=1, max_drop="significant", significance=test)
+    run = _run(tiny, tmp_path / "run", orders=("random",), samples=1, max_drop="significant", alpha=0.6)
     steps = _swept(run).swept[0].steps
     assert [step.broken for step in steps] == broken[: broken.index(True) + 1]
 

@@ -15,14 +15,12 @@ from nmtprune.errors import CheckpointError, OutputError, TrainingError, UsageEr
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.formats import load
 from nmtprune.plan import Plan
-from nmtprune.runs.l0 import loop
-from nmtprune.runs.l0.gated import chosen_checkpoint, load_gated
-from nmtprune.runs.l0.loop import L0Result, l0
-from nmtprune.runs.l0.setup import L0Run
-from nmtprune.runs.measure import MeasureSettings
-from nmtprune.runs.progress import Silent
+from nmtprune.process import Command, CommandFailed
+from nmtprune.progress import Silent
+from nmtprune.runs import l0 as runs_l0
+from nmtprune.runs.l0 import L0Result, L0Run, chosen_checkpoint, l0, load_gated
+from nmtprune.runs.run import MeasureSettings
 from nmtprune.runs.state import Interrupted, State
-from nmtprune.runs.steps import Display, Step, StepFailed
 from tests.support.cli import nmtprune
 from tests.support.runs import SEARCH
 
@@ -196,12 +194,12 @@ def test_weights_of_the_slim_model_are_the_trained_ones(several: tuple[Path, L0R
 def test_threads_are_those_of_fairseq_train(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, str] = {}
 
-    def started(step: Step, log: Path, _display: Display, environment: Mapping[str, str]) -> NoReturn:
+    def started(command: Command, log: Path, _watched: object, environment: Mapping[str, str]) -> NoReturn:
         seen.update(environment)
-        raise StepFailed(TrainingError("seen enough"), step, log)
+        raise CommandFailed(TrainingError("seen enough"), command, log)
 
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    monkeypatch.setattr(loop, "run_step", started)
+    monkeypatch.setattr(runs_l0, "run_command", started)
     run = score_run(tiny, tmp_path / "run")
     with pytest.raises(TrainingError, match="seen enough"):
         l0(replace(run, measure=replace(run.measure, threads=2)), Silent())

@@ -14,7 +14,7 @@ from nmtprune.data.options import DataOptions
 from nmtprune.errors import OutputError
 from nmtprune.formats import load
 from nmtprune.model.search import SearchOptions
-from nmtprune.runs.progress import Silent
+from nmtprune.progress import Silent
 from nmtprune.runs.score import ScoreRun, score
 from nmtprune.runs.state import Interrupted, state_path
 from nmtprune.scores import HeadScore, Scores
@@ -132,7 +132,7 @@ def test_interrupted_and_resumed(tiny: Path, tmp_path: Path, metric: str) -> Non
             score(score_run(tiny, output, metric=metric, resume=True), _Interrupting(units))
     state = state_path(output)
     assert str(raised.value) == (
-        f"interrupted: 16 of 24 heads are kept in {state}; the same command with --resume goes on"
+        f"interrupted: finished work is kept in {state}; run the same command with --resume to continue"
     )
     assert raised.value.exit_code == 130
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("scores")] == ["scores.json.state"]
@@ -157,7 +157,7 @@ def test_dear_heads_are_kept_one_by_one(tiny: Path, tmp_path: Path, monkeypatch:
         score_run(tiny, tmp_path / "alone.json", kinds="cross"),
     )
     score(together, Silent())
-    monkeypatch.setattr("nmtprune.runs.units.UNIT_OPERATIONS", 1)
+    monkeypatch.setattr("nmtprune.runs.workers.UNIT_OPERATIONS", 1)
     watcher = _Units()
     score(alone, watcher)
     assert watcher.names == [f"cross.{layer}.{head}" for layer in range(2) for head in range(4)]
@@ -179,7 +179,7 @@ def test_resuming_with_other_settings(tiny: Path, tmp_path: Path) -> None:
         score(other, Silent())
     assert str(raised.value) == (
         f"{state}: of a run with other settings (repeat them, or start over with --force and without --resume): "
-        '--kinds was ["cross", "decoder", "encoder"], is ["encoder"]; --beam was 2, is 1'
+        '--beam was 2, is 1; --kinds was ["cross", "decoder", "encoder"], is ["encoder"]'
     )
     test = DataOptions(data_bin=tiny.parent / "data-bin", subset="test")
     with pytest.raises(OutputError, match=r'\): dev data was "valid.xx-yy", is "test.xx-yy"; dev files was "'):

@@ -1,12 +1,13 @@
 """The state file: what it keeps, what it refuses."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nmtprune.errors import OutputError
-from nmtprune.runs.state import State, check_state, pack, state_path, unpack
+from nmtprune.runs.state import NO_SETTING, State, check_state, pack, settings_of, state_path, unpack
 
 SETTINGS = {"--beam": 5, "--metric": "bleu", "--kinds": ["encoder"], "model": "abc"}
 ARRAYS = {"dev": np.arange(12).reshape(3, 4), "losses": np.array([0.1, 0.2])}
@@ -43,6 +44,40 @@ def test_other_settings_are_named(tmp_path: Path) -> None:
     )
     assert raised.value.exit_code == 8
     assert State.open(path, other, resume=False).units == ()
+
+
+def test_states_of_other_versions_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    State.open(path, SETTINGS, resume=False).add("encoder.0", pack(ARRAYS))
+    path.write_text(path.read_text().replace('"version": 2', '"version": 1'))
+    with pytest.raises(OutputError) as raised:
+        State.open(path, SETTINGS, resume=True)
+    assert str(raised.value) == (
+        f"{path}: written by another version of nmtprune, which cannot be resumed; start over with --force and "
+        "without --resume"
+    )
+    assert raised.value.exit_code == 8
+
+
+@dataclass(frozen=True)
+class _Inner:
+    min_len: int = 1
+    sentences: int = field(default=8, metadata={"option": "--batch-size"})
+
+
+@dataclass(frozen=True)
+class _Outer:
+    inner: _Inner = _Inner()
+    hidden: _Inner = field(default=_Inner(5), metadata=NO_SETTING)
+    output: Path = field(default=Path("x"), metadata=NO_SETTING)
+    files: tuple[Path, ...] = (Path("a"), Path("b"))
+    uniform: bool = False
+
+
+def test_settings_are_the_fields_by_their_options() -> None:
+    assert settings_of(_Outer(uniform=True)) == {
+        "--min-len": 1, "--batch-size": 8, "--files": ["a", "b"], "--uniform": True,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"x" * 100])

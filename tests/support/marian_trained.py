@@ -110,7 +110,7 @@ def train(folder: Path, texts: Texts, models: Mapping[str, Mapping[str, Any]]) -
     paths = {name: folder / f"{number}.npz" for number, name in enumerate(models)}
     run_all([Job("train", _training(paths[name], texts, {**BASE, **own})) for name, own in models.items()])
     for number, path in enumerate(paths.values()):
-        rng, arrays = np.random.default_rng(number), dict(archive.read(path))
+        rng, arrays = np.random.default_rng(number), dict(archive.read_archive(path))
         for name in [name for name in arrays if not name.startswith("special:")]:
             arrays[name] = (arrays[name] + rng.normal(0, 0.3, arrays[name].shape)).astype(np.float32)
         write(path, arrays)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nmtprune.architecture import Architecture, AttentionModule, ModuleId
 from nmtprune.formats.fairseq.architectures import complete
-from nmtprune.formats.fairseq.network import describe, native_tensors
+from nmtprune.formats.fairseq.network import describe_network, native_tensors
 from nmtprune.model import Transformer
 from tests.support import fairseq_files
 
@@ -127,7 +127,7 @@ def native_model(path: Path, dtype: torch.dtype | None = None) -> Transformer:
 
 def native_of(settings: dict[str, Any], tensors: dict[str, Tensor], dtype: torch.dtype | None = None) -> Transformer:
     """The native model of an unpruned fairseq model's settings and tensors."""
-    found = describe(settings, tensors)
+    found = describe_network(settings, tensors)
     return Transformer(found, architecture(settings, tensors), native_tensors(settings, tensors), dtype=dtype)
 
 

@@ -18,9 +18,9 @@ from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.model.search import SearchOptions, Symbols
 from nmtprune.model.search import translate as search
 from nmtprune.plan import Plan
-from nmtprune.runs.lottery.request import LotteryRun
-from nmtprune.runs.measure import MeasureSettings
+from nmtprune.runs.lottery.job import LotteryRun
 from nmtprune.runs.meters import MeterSettings
+from nmtprune.runs.run import MeasureSettings
 from nmtprune.runs.score import ScoreRun
 
 SEARCH = SearchOptions(beam=2, max_len_b=8)
@@ -89,29 +89,19 @@ def content(folder: Path) -> dict[str, Any]:
 def score_run(checkpoint: Path, output: Path, **changes: Any) -> ScoreRun:
     """Scores by BLEU on the CPU; any setting may differ."""
     data_bin = checkpoint.parent / "data-bin"
-    settings = {
+    values: dict[str, Any] = {
         "metric": "bleu",
         "engine": "native",
         "device": "cpu",
         "threads": 1,
         "search": SEARCH,
         "limits": BatchLimits.of(60),
-        "bleu_tokenize": None,
-        "lowercase": False,
         "allow_bad_baseline": True,
-        "allow_few_sentences": False,
-    }
-    settings |= {name: changes.pop(name) for name in list(changes) if name in settings}
-    values: dict[str, Any] = {
         "data": DataOptions(data_bin=data_bin, subset="valid"),
-        "test_data": None,
-        "all_but_one": False,
-        "kinds": None,
-        "significance": SignificanceTest(resamples=3000, threads=1),
-        "resume": False,
-        "force": False,
+        "resamples": 3000,
+        "correction": "holm",
     }
-    return ScoreRun(checkpoint, output=output, measure=MeasureSettings(**settings), **(values | changes))
+    return ScoreRun(checkpoint=checkpoint, output=output, **(values | changes))
 
 
 class Oracle:

@@ -8,7 +8,7 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
-from nmtprune.evaluate.quality import Bleu, Chrf, Scored, TokenLoss
+from nmtprune.evaluate.metrics import Bleu, Chrf, Scored, TokenLoss
 
 METRICS: dict[str, tuple[Any, Any]] = {"bleu": (Bleu, BLEU), "chrf": (Chrf, CHRF)}
 METHODS = {"bs": "bootstrap", "ar": "randomization"}

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
-from nmtprune.formats.fairseq.slots import BUFFER, Slot, glorot, table
+from nmtprune.formats.fairseq.tensor_specs import BUFFER, TensorSpec, glorot_spec, table_spec
 
 _INPUT = "decoder.embed_tokens"
 _SOFTMAX = "decoder.adaptive_softmax"
@@ -35,28 +35,28 @@ def cutoff_faults(settings: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def input_slots(settings: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Slot]:
+def input_specs(settings: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, TensorSpec]:
     """Tables and projections of the adaptive input, [words, width of the band] and [D, width of the band]."""
     outputs = settings["decoder_embed_dim"]
-    found: dict[str, Slot] = {}
+    found: dict[str, TensorSpec] = {}
     ends = cutoffs(settings["adaptive_input_cutoff"])
     for band, words in enumerate(_bands(ends, f"{_INPUT}.embeddings.{len(ends)}.0.weight" in names)):
         width = int(settings["decoder_input_dim"] // settings["adaptive_input_factor"] ** band)
         prefix = f"{_INPUT}.embeddings.{band}"
         # fairseq zeroes row 1 of every band, though padding is in the first one only.
-        found[f"{prefix}.0.weight"] = table(words, width, "embeddings", padding_row=True)
-        found[f"{prefix}.1.weight"] = glorot((outputs, width), outputs, width, "embeddings")
+        found[f"{prefix}.0.weight"] = table_spec(words, width, "embeddings", padding_row=True)
+        found[f"{prefix}.1.weight"] = glorot_spec((outputs, width), outputs, width, "embeddings")
     return found | {f"{_INPUT}._float_tensor": BUFFER}
 
 
-def softmax_slots(settings: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Slot]:
+def softmax_specs(settings: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, TensorSpec]:
     """Head and tail of the adaptive softmax."""
     ends, inputs = cutoffs(settings["adaptive_softmax_cutoff"]), settings["decoder_output_dim"]
     bands = _bands(ends, f"{_SOFTMAX}.tail.{len(ends) - 1}.2.weight" in names)
     found = {f"{_SOFTMAX}.version": BUFFER}
     if settings["tie_adaptive_weights"]:
         width = settings["decoder_input_dim"]
-        found[f"{_SOFTMAX}.head.word_proj.weight"] = table(bands[0], width, "output", padding_row=True)
+        found[f"{_SOFTMAX}.head.word_proj.weight"] = table_spec(bands[0], width, "output", padding_row=True)
         found[f"{_SOFTMAX}.head.class_proj.weight"] = _map(len(bands) - 1, inputs)
         found[f"{_SOFTMAX}.head._float_tensor"] = BUFFER
     else:
@@ -66,11 +66,11 @@ def softmax_slots(settings: Mapping[str, Any], names: Mapping[str, Any]) -> dict
         prefix = f"{_SOFTMAX}.tail.{band}"
         transposed = settings["tie_adaptive_weights"] and settings["tie_adaptive_proj"]
         found[f"{prefix}.0.weight"] = _map(inputs, width) if transposed else _map(width, inputs)
-        found[f"{prefix}.2.weight"] = glorot((words, width), words or 0, width, "output")
+        found[f"{prefix}.2.weight"] = glorot_spec((words, width), words or 0, width, "output")
     return found
 
 
-def aliases(settings: Mapping[str, Any]) -> dict[str, str]:
+def tied_bands(settings: Mapping[str, Any]) -> dict[str, str]:
     """Tensor of the softmax -> tensor of the input that is the same parameter."""
     if not settings["tie_adaptive_weights"]:
         return {}
@@ -88,5 +88,5 @@ def _bands(ends: list[int], has_last: bool) -> list[int | None]:
     return [*sizes, None] if has_last else sizes
 
 
-def _map(outputs: int, inputs: int) -> Slot:
-    return glorot((outputs, inputs), outputs, inputs, "output")
+def _map(outputs: int, inputs: int) -> TensorSpec:
+    return glorot_spec((outputs, inputs), outputs, inputs, "output")

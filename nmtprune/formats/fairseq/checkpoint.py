@@ -12,28 +12,24 @@ from nmtprune.architecture import Architecture, ModuleId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import HeadAxis, fingerprint
 from nmtprune.formats.fairseq import (
-    averages,
     containers,
-    criterion,
     fields,
-    fresh,
     gated,
     inert,
     layout,
     loading,
-    optimizer,
-    profile,
     settings,
     storage,
     tasks,
-    training,
+    tensor_specs,
+    training_state,
 )
 from nmtprune.formats.fairseq.containers import State
 from nmtprune.formats.fairseq.gated import Gates
-from nmtprune.formats.fairseq.optimizer import Optimizer
 from nmtprune.formats.fairseq.settings import Description
-from nmtprune.formats.fairseq.slots import Slot
-from nmtprune.formats.trainable import Progress, TrainableCheckpoint
+from nmtprune.formats.fairseq.tensor_specs import TensorSpec
+from nmtprune.formats.fairseq.training_state import Optimizer
+from nmtprune.formats.trainable import TrainableCheckpoint, TrainingProgress
 from nmtprune.plan import Lineage
 
 if TYPE_CHECKING:
@@ -57,7 +53,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
     Attributes:
         state: the top-level dict of the file.
         description: what its settings say.
-        slots: what is known of every tensor of the model.
+        specs: what is known of every tensor of the model.
         aliases: name -> another name of the same parameter, which shared tables are known by.
         optimizer: moments by parameter.
         gates: of a model that was trained with gates on its heads: `state` and `tensors` are those of the model that
@@ -66,7 +62,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
 
     state: State
     description: Description
-    slots: Mapping[str, Slot]
+    specs: Mapping[str, TensorSpec]
     aliases: Mapping[str, str]
     optimizer: Optimizer
     gates: Gates | None = None
@@ -83,7 +79,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
             CheckpointError: the file is damaged, no fairseq checkpoint, or not supported; all reasons.
         """
         try:
-            checkpoint = cls.of_state(path, loading.read(path))
+            checkpoint = cls.of_state(path, loading.read_state(path))
             faults = list(checkpoint._value_faults())
         except RecursionError:
             raise CheckpointError(f"{path}: not a fairseq checkpoint (its settings are nested too deeply)") from None
@@ -98,22 +94,26 @@ class FairseqCheckpoint(TrainableCheckpoint):
         Raises:
             CheckpointError: not supported, or tensors that do not fit the settings; all reasons.
         """
-        description = settings.describe(state, str(path))
+        description = settings.read_settings(state, str(path))
         state, gates = gated.without_gates(state, description, str(path))
-        description = settings.describe(state, str(path)) if gates else description
+        description = settings.read_settings(state, str(path)) if gates else description
         model: Mapping[str, Tensor] = state["model"]
-        slots = layout.slots(description, model)
-        faults = layout.faults(slots, description, model) + list(averages.faults(state))
+        specs = layout.expected_tensors(description, model)
+        faults = layout.tensor_faults(specs, description, model) + list(training_state.average_faults(state))
         if faults:
             raise CheckpointError.of_faults(f"{path}: the tensors do not fit the settings", faults)
         aliases = {name: first for name, first in layout.aliases(description).items() if name in model}
         parameters = {
             name: tuple(tensor.shape)
             for name, tensor in model.items()
-            if name not in aliases and (name not in slots or slots[name].draw is not None)
+            if name not in aliases and (name not in specs or specs[name].draw is not None)
         }
-        found = optimizer.read(state, parameters, _criterion_shapes(state))
-        copies = {f"{prefix}/{name}": tensor for prefix, own in averages.stored(state) for name, tensor in own.items()}
+        found = training_state.read_moments(state, parameters, _criterion_shapes(state))
+        copies = {
+            f"{prefix}/{name}": tensor
+            for prefix, own in training_state.stored_averages(state)
+            for name, tensor in own.items()
+        }
         return cls(
             path=path,
             architecture=description.architecture,
@@ -122,7 +122,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
             lineage=description.lineage,
             state=state,
             description=description,
-            slots=slots,
+            specs=specs,
             aliases=aliases,
             optimizer=found,
             gates=gates,
@@ -160,7 +160,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
     def notes(self) -> tuple[str, ...]:
         """Remarks on a task and on settings that stock fairseq does not know: it ignores them, and so does nmtprune."""
         task = self.section("task")
-        found = [tasks.note(task)]
+        found = [tasks.task_note(task)]
         unknown = fields.unknown(self.section("model"), task)
         if unknown:
             more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
@@ -190,7 +190,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
         return {
             name: tensor
             for name, tensor in self.model_tensors.items()
-            if name not in self.aliases and name in self.slots and self.slots[name].draw is not None
+            if name not in self.aliases and name in self.specs and self.specs[name].draw is not None
         }
 
     @cached_property
@@ -202,7 +202,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
 
     def part_of(self, name: str) -> str:
         """The part of the model that a parameter belongs to."""
-        return self.slots[self.aliases.get(name, name)].part
+        return self.specs[self.aliases.get(name, name)].part
 
     def rewritten(
         self, tensors: "Mapping[str, Tensor]", architecture: Architecture, lineage: Lineage | None
@@ -222,7 +222,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
         if changed:
             state = self._with_tensors(state, storage.separated(self.tensors, changed))
         if changed or reshaped:
-            state = training.without_best(state)
+            state = training_state.without_best(state)
         return self if state is self.state else FairseqCheckpoint.of_state(self.path, state)
 
     def engines(self, mode: str) -> str:
@@ -249,27 +249,27 @@ class FairseqCheckpoint(TrainableCheckpoint):
 
     def without_optimizer(self) -> "FairseqCheckpoint":
         """The same checkpoint without optimizer state, as fairseq writes it with ``--no-save-optimizer-state``."""
-        found = FairseqCheckpoint.of_state(self.path, optimizer.without_state(self.state))
+        found = FairseqCheckpoint.of_state(self.path, training_state.without_optimizer(self.state))
         return replace(found, gates=self.gates)
 
     @property
     def has_optimizer(self) -> bool:
         """Whether training can go on from this file at its update."""
-        return optimizer.has_state(self.state)
+        return training_state.has_optimizer(self.state)
 
     def with_new_moments(self) -> "FairseqCheckpoint":
         """The same checkpoint at the same update, with an optimizer that has made no step."""
-        return FairseqCheckpoint.of_state(self.path, optimizer.emptied(self.state))
+        return FairseqCheckpoint.of_state(self.path, training_state.with_new_moments(self.state))
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> TrainingProgress:
         """How far its training is."""
-        return training.progress(self.state)
+        return training_state.training_progress(self.state)
 
     @property
     def last_rate(self) -> float | None:
         """Learning rate of the last update; None where the file has no optimizer state."""
-        return training.last_rate(self.state)
+        return training_state.last_rate(self.state)
 
     @property
     def optimizer_problem(self) -> str:
@@ -278,7 +278,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
 
     def reinitialized(self, seed: int) -> "FairseqCheckpoint":
         """The same shape with weights as fairseq draws them for a new model, at update 0; the criterion stays."""
-        weights = fresh.weights(self.model_tensors, self.slots, self.aliases, seed)
+        weights = tensor_specs.draw_weights(self.model_tensors, self.specs, self.aliases, seed)
         for module in self.architecture:
             for axis in self.head_axes[module.id] if module.padding_heads else ():
                 if axis.tensor in weights:
@@ -286,26 +286,26 @@ class FairseqCheckpoint(TrainableCheckpoint):
                     blocks = weights[axis.tensor].unflatten(axis.axis, size)
                     blocks.narrow(axis.axis + 1, module.heads, module.padding_heads).zero_()
         model = containers.with_entries(self.state["model"], weights)
-        return FairseqCheckpoint.of_state(self.path, training.at_start({**self.state, "model": model}))
+        return FairseqCheckpoint.of_state(self.path, training_state.at_start({**self.state, "model": model}))
 
     def profile(self) -> "ModelProfile":
         """From the tensors, and the settings of the task that the model was trained for."""
-        return profile.describe(self, self.section("task"))
+        return tasks.profile_of(self, self.section("task"))
 
     def check_loss(self) -> None:
         """As the settings of the criterion say."""
-        criterion.check(self.section("criterion"), self.path)
+        tasks.check_criterion(self.section("criterion"), self.path)
 
     def label_smoothing(self) -> float:
         """As the settings of the criterion say."""
         self.check_loss()
-        return criterion.label_smoothing(self.section("criterion"), self.path)
+        return tasks.label_smoothing(self.section("criterion"), self.path)
 
     def network(self) -> "Network":
         """What the native model must know beside tensors and head counts."""
         from nmtprune.formats.fairseq import network
 
-        return network.describe(self.settings, self._built_tensors)
+        return network.describe_network(self.settings, self._built_tensors)
 
     def native_tensors(self) -> "Mapping[str, Tensor]":
         """The model's tensors under the names of the native model's parameters."""
@@ -323,12 +323,12 @@ class FairseqCheckpoint(TrainableCheckpoint):
         """The state with other tensors at the places that their names stand for."""
         model = self.model_tensors
         own = {name: tensor for name, tensor in changed.items() if name in model}
-        extra = averages.rewritten(state.get("extra_state", {}), changed)
+        extra = training_state.with_averages(state.get("extra_state", {}), changed)
         found = {**state, "model": containers.with_entries(state["model"], own)}
         if "extra_state" in state:
             found["extra_state"] = extra
         moments = {name: changed.get(name, tensor) for name, tensor in self.optimizer.tensors.items()}
-        return optimizer.rewritten(found, moments) if changed.keys() & moments.keys() else found
+        return training_state.with_moments(found, moments) if changed.keys() & moments.keys() else found
 
     def _value_faults(self) -> Iterator[str]:
         model = self.model_tensors
@@ -357,7 +357,7 @@ def _head_axes(own: Mapping[ModuleId, tuple[HeadAxis, ...]], copies: list[str]) 
         by_name.setdefault(copy.rpartition("/")[2], []).append(copy)
 
     def of_copy(copy: str, axis: HeadAxis) -> HeadAxis:
-        is_average = copy.split("/")[0] in averages.KEYS
+        is_average = copy.split("/")[0] in training_state.AVERAGES
         return replace(axis, tensor=copy, output=axis.output and is_average)
 
     return {

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nmtprune.architecture import ModuleId
 from nmtprune.errors import CheckpointError, NotFiniteError
-from nmtprune.formats.fairseq import containers, optimizer
+from nmtprune.formats.fairseq import containers, training_state
 from nmtprune.formats.fairseq.containers import State
 from nmtprune.formats.fairseq.layout import attention_prefix
 from nmtprune.formats.fairseq.settings import Description
@@ -46,7 +46,7 @@ def without_gates(state: State, description: Description, where: str) -> tuple[S
     settings = GateSettings.from_json(text, where)
     model: dict[str, Any] = state["model"]
     log_alphas = _log_alphas(settings, description, model, where)
-    found = {**optimizer.without_state(state), "model": _folded(settings, description, model, where)}
+    found = {**training_state.without_optimizer(state), "model": _folded(settings, description, model, where)}
     extra = state.get("extra_state")
     if isinstance(extra, dict):
         copies = {name: extra[name] for name in ("ema", "ema_fp32_params") if isinstance(extra.get(name), dict)}

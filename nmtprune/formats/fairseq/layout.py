@@ -11,7 +11,16 @@ from nmtprune.architecture import AttentionModule, ModuleId
 from nmtprune.formats.base import HeadAxis
 from nmtprune.formats.fairseq import adaptive
 from nmtprune.formats.fairseq.settings import Description
-from nmtprune.formats.fairseq.slots import BUFFER, Draw, Slot, glorot, linear, norm, ones, table
+from nmtprune.formats.fairseq.tensor_specs import (
+    BUFFER,
+    Draw,
+    TensorSpec,
+    glorot_spec,
+    linear_specs,
+    norm_specs,
+    ones_spec,
+    table_spec,
+)
 
 _ATTENTION = {
     "encoder": ("encoder", "self_attn"),
@@ -58,9 +67,9 @@ def _axes(prefix: str, width: int, names: set[str]) -> Iterator[HeadAxis]:
     yield HeadAxis(f"{prefix}.out_proj.weight", 1, width, output=True)
 
 
-def slots(description: Description, tensors: Mapping[str, Tensor]) -> dict[str, Slot]:
+def expected_tensors(description: Description, tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
     """Every tensor that the model has, by its name in the file, which may be an old one."""
-    found: dict[str, Slot] = {}
+    found: dict[str, TensorSpec] = {}
     for stack in description.layers:
         found |= _around_layers(stack, description, tensors)
         for position in range(len(description.layers[stack])):
@@ -68,17 +77,19 @@ def slots(description: Description, tensors: Mapping[str, Tensor]) -> dict[str, 
     return found | _output(description, tensors)
 
 
-def faults(expected: Mapping[str, Slot], description: Description, tensors: Mapping[str, Tensor]) -> list[str]:
+def tensor_faults(
+    expected: Mapping[str, TensorSpec], description: Description, tensors: Mapping[str, Tensor]
+) -> list[str]:
     """Missing, unexpected and misshapen tensors; of many, the first few and the number of the others."""
-    found = [f"{name} is missing" for name, slot in expected.items() if name not in tensors and not slot.optional]
+    found = [f"{name} is missing" for name, spec in expected.items() if name not in tensors and not spec.optional]
     found += [
         f"{name} is no part of such a model"
         for name in tensors
         if name not in expected and not is_unused(name, description)
     ]
-    for name, slot in expected.items():
-        if name in tensors and not slot.fits(tuple(tensors[name].shape)):
-            found.append(f"{name} has shape {list(tensors[name].shape)}, not {slot.shown_shape}")
+    for name, spec in expected.items():
+        if name in tensors and not spec.fits(tuple(tensors[name].shape)):
+            found.append(f"{name} has shape {list(tensors[name].shape)}, not {spec.shown_shape}")
     return found if len(found) <= _LISTED else [*found[:_LISTED], f"and {len(found) - _LISTED} more such faults"]
 
 
@@ -89,7 +100,7 @@ def aliases(description: Description) -> dict[str, str]:
     if settings.get("share_all_embeddings") or settings.get("merge_src_tgt_embed"):
         found["decoder.embed_tokens.weight"] = "encoder.embed_tokens.weight"
     if settings["adaptive_softmax_cutoff"] is not None:
-        found |= adaptive.aliases(settings)
+        found |= adaptive.tied_bands(settings)
     elif settings["share_decoder_input_output_embed"]:
         found["decoder.output_projection.weight"] = "decoder.embed_tokens.weight"
     return {name: found.get(first, first) for name, first in found.items()}
@@ -113,23 +124,23 @@ def as_built(name: str, description: Description) -> str | None:
     return f"{match[1]}.layers.{description.layers[match[1]].index(int(match[2]))}.{name[match.end() :]}"
 
 
-def _around_layers(stack: str, description: Description, tensors: Mapping[str, Tensor]) -> dict[str, Slot]:
+def _around_layers(stack: str, description: Description, tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
     """Tables, positions, projections and norms before and after the layers of a stack."""
     settings = description.settings
     width, inputs = settings[f"{stack}_embed_dim"], settings[f"{stack}_embed_dim"]
     if description.language_model and settings["adaptive_input"]:
-        found = adaptive.input_slots(settings, tensors)
+        found = adaptive.input_specs(settings, tensors)
     else:
         inputs = settings["decoder_input_dim"] if description.language_model else width
-        found = {f"{stack}.embed_tokens.weight": table(None, inputs, "embeddings", padding_row=True)}
+        found = {f"{stack}.embed_tokens.weight": table_spec(None, inputs, "embeddings", padding_row=True)}
     found[f"{stack}.version"] = BUFFER
     found |= _positions(stack, width, settings)
     if inputs != width:
-        found[f"{stack}.project_in_dim.weight"] = glorot((width, inputs), width, inputs, "embeddings")
+        found[f"{stack}.project_in_dim.weight"] = glorot_spec((width, inputs), width, inputs, "embeddings")
     if settings["layernorm_embedding"]:
-        found |= norm(f"{stack}.layernorm_embedding", width)
+        found |= norm_specs(f"{stack}.layernorm_embedding", width)
     if settings[f"{stack}_normalize_before"] and _may_end_with_norm(stack, settings, tensors):
-        found |= norm(f"{stack}.layer_norm", width)
+        found |= norm_specs(f"{stack}.layer_norm", width)
     return found
 
 
@@ -139,38 +150,38 @@ def _may_end_with_norm(stack: str, settings: Mapping[str, Any], tensors: Mapping
     return bool(recent) and not (stack == "decoder" and settings["no_decoder_final_norm"])
 
 
-def _positions(stack: str, width: int, settings: Mapping[str, Any]) -> dict[str, Slot]:
+def _positions(stack: str, width: int, settings: Mapping[str, Any]) -> dict[str, TensorSpec]:
     if settings["no_token_positional_embeddings"]:
         return {}
     if settings[f"{stack}_learned_pos"]:
-        return {f"{stack}.embed_positions.weight": table(None, width, "embeddings", padding_row=True)}
+        return {f"{stack}.embed_positions.weight": table_spec(None, width, "embeddings", padding_row=True)}
     return {f"{stack}.embed_positions.{name}": BUFFER for name in ("_float_tensor", "weights")}
 
 
-def _layer(stack: str, position: int, description: Description, tensors: Mapping[str, Tensor]) -> dict[str, Slot]:
+def _layer(stack: str, position: int, description: Description, tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
     settings, prefix = description.settings, f"{stack}.layers.{description.layers[stack][position]}"
     width, inner = settings[f"{stack}_embed_dim"], settings[f"{stack}_ffn_embed_dim"]
     ids = [ModuleId(kind, position) for kind, (own_stack, _) in _ATTENTION.items() if own_stack == stack]
-    found: dict[str, Slot] = {}
+    found: dict[str, TensorSpec] = {}
     for module in (description.architecture[id] for id in ids if id in description.architecture):
         keys = settings["encoder_embed_dim"] if module.id.kind == "cross" else width
         found |= _attention(attention_prefix(module.id, description), module, (width, keys), tensors)
     for number, name in enumerate(_NORMS[stack]):
         if name != "encoder_attn_layer_norm" or ModuleId("cross", position) in description.architecture:
             old = f"{prefix}.layer_norms.{number}"
-            found |= norm(old if f"{old}.weight" in tensors else f"{prefix}.{name}", width)
-    found |= linear(f"{prefix}.fc1", inner, width, "feed-forward")
-    found |= linear(f"{prefix}.fc2", width, inner, "feed-forward")
+            found |= norm_specs(old if f"{old}.weight" in tensors else f"{prefix}.{name}", width)
+    found |= linear_specs(f"{prefix}.fc1", inner, width, "feed-forward")
+    found |= linear_specs(f"{prefix}.fc2", width, inner, "feed-forward")
     if stack == "decoder":
-        found |= norm(f"{prefix}.attn_ln", width) if settings["scale_attn"] else {}
-        found |= norm(f"{prefix}.ffn_layernorm", inner) if settings["scale_fc"] else {}
-        found |= {f"{prefix}.w_resid": ones(width)} if settings["scale_resids"] else {}
+        found |= norm_specs(f"{prefix}.attn_ln", width) if settings["scale_attn"] else {}
+        found |= norm_specs(f"{prefix}.ffn_layernorm", inner) if settings["scale_fc"] else {}
+        found |= {f"{prefix}.w_resid": ones_spec(width)} if settings["scale_resids"] else {}
     return found
 
 
 def _attention(
     prefix: str, module: AttentionModule, widths: tuple[int, int], names: Mapping[str, Any]
-) -> dict[str, Slot]:
+) -> dict[str, TensorSpec]:
     """W_q, W_k, W_v [H * K, width] with biases, or packed [3 * H * K, D]; W_O [D, H * K].
 
     Args:
@@ -183,34 +194,34 @@ def _attention(
     rows, fan = module.stored_heads * module.head_dim, max(1, module.heads * module.head_dim)
     part = f"attention.{module.id.kind}"
     gain = _QKV_GAIN if keys == width else 1.0
-    found: dict[str, Slot] = {}
+    found: dict[str, TensorSpec] = {}
     if f"{prefix}.in_proj_weight" in names:
-        found[f"{prefix}.in_proj_weight"] = glorot((3 * rows, width), fan, width, part, gain)
+        found[f"{prefix}.in_proj_weight"] = glorot_spec((3 * rows, width), fan, width, part, gain)
         found[f"{prefix}.in_proj_bias"] = _bias(3 * rows, width, part)
     else:
         for kind, inputs in (("k", keys), ("v", keys), ("q", width)):
-            found[f"{prefix}.{kind}_proj.weight"] = glorot((rows, inputs), fan, inputs, part, gain)
+            found[f"{prefix}.{kind}_proj.weight"] = glorot_spec((rows, inputs), fan, inputs, part, gain)
             found[f"{prefix}.{kind}_proj.bias"] = _bias(rows, inputs, part)
-    found[f"{prefix}.out_proj.weight"] = glorot((width, rows), width, fan, part)
-    found[f"{prefix}.out_proj.bias"] = Slot((width,), part, Draw("constant", 0.0))
+    found[f"{prefix}.out_proj.weight"] = glorot_spec((width, rows), width, fan, part)
+    found[f"{prefix}.out_proj.bias"] = TensorSpec((width,), part, Draw("constant", 0.0))
     return found
 
 
-def _bias(rows: int, inputs: int, part: str) -> Slot:
-    return Slot((rows,), part, Draw("uniform", 1 / math.sqrt(inputs)))
+def _bias(rows: int, inputs: int, part: str) -> TensorSpec:
+    return TensorSpec((rows,), part, Draw("uniform", 1 / math.sqrt(inputs)))
 
 
-def _output(description: Description, tensors: Mapping[str, Tensor]) -> dict[str, Slot]:
+def _output(description: Description, tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
     """What turns the decoder's vectors into scores of words."""
     settings = description.settings
     width, outputs = settings["decoder_embed_dim"], settings["decoder_output_dim"]
-    found: dict[str, Slot] = {}
+    found: dict[str, TensorSpec] = {}
     if outputs != width and not settings["tie_adaptive_weights"]:
-        found["decoder.project_out_dim.weight"] = glorot((outputs, width), outputs, width, "output")
+        found["decoder.project_out_dim.weight"] = glorot_spec((outputs, width), outputs, width, "output")
     if settings["adaptive_softmax_cutoff"] is not None:
-        return found | adaptive.softmax_slots(settings, tensors)
+        return found | adaptive.softmax_specs(settings, tensors)
     if settings["share_decoder_input_output_embed"]:
-        tied = Slot((None, None), "embeddings", None, optional=True)
+        tied = TensorSpec((None, None), "embeddings", None, optional=True)
         return found | {"decoder.output_projection.weight": tied}
     name = "decoder.embed_out" if "decoder.embed_out" in tensors else "decoder.output_projection.weight"
-    return found | {name: table(None, outputs, "output")}
+    return found | {name: table_spec(None, outputs, "output")}

@@ -5,16 +5,17 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import torch
+from torch import Tensor
 
 from nmtprune.errors import CheckpointError
-from nmtprune.formats.fairseq import forms, inert
+from nmtprune.formats.fairseq import inert
 
 OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How files of `torch.save` before torch 1.6 begin: its magic number as a pickle."""
@@ -28,8 +29,24 @@ _REFUSED = re.compile(r"GLOBAL (\S+)")
 _MODEL = re.compile(r"(fairseq\.(models|modules)|torch\.nn|transformers)\.")
 """Classes of which a file names one where a whole model was pickled, not its tensors."""
 
+_WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "model.")
+"""Prefixes that wrappers of a model (of several GPUs, of torch.compile) give to the names of its tensors."""
 
-def read(path: Path) -> dict[str, Any]:
+_STACKS = ("encoder.", "decoder.")
+_SETTINGS = "fairseq's checkpoints hold the settings too: name the file that fairseq-train wrote"
+_ELSEWHERE: Mapping[str, str] = {
+    "pytorch-lightning_version": "a checkpoint of PyTorch Lightning",
+    "model_state": "a checkpoint of JoeyNMT",
+    "generator": "a checkpoint of OpenNMT-py",
+    "state_dict": "weights under 'state_dict', without 'model' and 'cfg'",
+    "model_state_dict": "weights under 'model_state_dict', without 'model' and 'cfg'",
+}
+"""A key at top level -> what writes it."""
+
+_HUGGING_FACE = ("model.shared.weight", "final_logits_bias", "lm_head.weight", "shared.weight")
+
+
+def read_state(path: Path) -> dict[str, Any]:
     """The top-level dict of a fairseq checkpoint.
 
     Raises:
@@ -140,11 +157,58 @@ def _explain(error: Exception) -> str:
 
 def _checked(state: Any, path: Path) -> dict[str, Any]:
     """The state, after a look at its outer form."""
-    reason = forms.fault(state)
+    reason = _form_fault(state)
     if reason:
         raise CheckpointError(f"{path}: not a fairseq checkpoint ({reason})")
-    unfit = [name for name, tensor in state["model"].items() if not forms.is_plain(tensor)]
+    unfit = [name for name, tensor in state["model"].items() if not _is_plain(tensor)]
     if unfit:
         raise CheckpointError(f"{path}: not a fairseq checkpoint (model entry '{unfit[0]}' is no plain tensor)")
     found: dict[str, Any] = state
     return found
+
+
+def _form_fault(state: Any) -> str:
+    """What is wrong with the outer form of a checkpoint; empty where it is that of fairseq's."""
+    if not isinstance(state, dict):
+        return f"it holds a {type(state).__name__}, not a dict"
+    elsewhere = next((what for key, what in _ELSEWHERE.items() if key in state and state.get("cfg") is None), None)
+    if elsewhere and state.get("args") is None:
+        return f"{elsewhere}; fairseq's (.pt) and Marian's (.npz) models are supported"
+    if not isinstance(state.get("model"), dict) or not state["model"]:
+        return _without_model(state)
+    if not all(isinstance(name, str) for name in state["model"]):
+        return "a name in 'model' is no text"
+    if state.get("cfg") is None and state.get("args") is None:
+        return f"it has no settings: neither 'cfg' nor 'args'; {_SETTINGS}"
+    prefix = _wrapper(state["model"])
+    if prefix:
+        return (
+            f"the names of its tensors begin with '{prefix}', which a wrapper of the model put there: take that prefix "
+            "off every name in 'model' and save the file again"
+        )
+    return ""
+
+
+def _is_plain(tensor: Any) -> bool:
+    """Whether a value is a tensor of the usual kind."""
+    return isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_quantized
+
+
+def _without_model(state: Mapping[Any, Any]) -> str:
+    if any(isinstance(value, Tensor) for value in state.values()):
+        if any(name in state for name in _HUGGING_FACE):
+            return "weights of a model of Hugging Face's transformers; fairseq's own checkpoints are supported"
+        return f"a bare state dict, without 'model' and 'cfg'; {_SETTINGS}"
+    if {"last_optimizer_state", "optimizer_state_dict", "param_groups"} & state.keys():
+        return "optimizer state without a model: name the checkpoint that it belongs to"
+    return f"it has no 'model'; {_SETTINGS}"
+
+
+def _wrapper(names: Iterable[str]) -> str | None:
+    """The prefix that all names of a wrapped model have in common."""
+    listed = list(names)
+    prefix = ""
+    while wrapper := next((own for own in _WRAPPERS if all(name.startswith(prefix + own) for name in listed)), None):
+        prefix += wrapper
+    inside = all(name.removeprefix(prefix).startswith(_STACKS) for name in listed)
+    return prefix if prefix and inside else None

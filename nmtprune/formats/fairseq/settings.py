@@ -10,9 +10,8 @@ from nmtprune.architecture import KINDS, STACKS, Architecture, AttentionModule, 
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.fairseq import adaptive
 from nmtprune.formats.fairseq.architectures import LANGUAGE_MODELS, complete
-from nmtprune.formats.fairseq.containers import State, section
+from nmtprune.formats.fairseq.containers import State, quoted, section
 from nmtprune.formats.fairseq.unsupported import SLIM, architecture_of, unsupported
-from nmtprune.formats.fairseq.values import show
 from nmtprune.plan import Lineage
 
 _STACK_OF = {kind: stack for stack, kinds in STACKS.items() for kind in kinds}
@@ -47,7 +46,7 @@ class Description:
         return "encoder" not in self.layers
 
 
-def describe(state: State, where: str) -> Description:
+def read_settings(state: State, where: str) -> Description:
     """Read the settings of a checkpoint.
 
     Raises:
@@ -81,7 +80,7 @@ def describe(state: State, where: str) -> Description:
 
 
 def slim_fields(arch: str, architecture: Architecture, lineage: Lineage) -> dict[str, Any]:
-    """The settings that make a checkpoint of fairseq's a slim one: the inverse of what `describe` reads."""
+    """The settings that make a checkpoint of fairseq's a slim one: the inverse of what `read_settings` reads."""
     name = "nmtprune_lm" if arch in LANGUAGE_MODELS else "nmtprune"
     stored = {kind: [module.stored_heads for module in architecture.of_kind(kind)] for kind in KINDS}
     widths = {_STACK_OF[module.id.kind]: module.head_dim for module in architecture}
@@ -124,7 +123,7 @@ def _size_faults(settings: Mapping[str, Any], stacks: tuple[str, ...]) -> list[s
     names += [] if "encoder" in stacks else ["decoder_input_dim"]
     least = {name: 0 if name.endswith("_layers") else 1 for name in names}
     return [
-        f"{name} is {show(settings[name])}, no whole number from {least[name]}"
+        f"{name} is {quoted(settings[name])}, no whole number from {least[name]}"
         for name in names
         if not _is_count(settings[name], least[name])
     ]
@@ -152,7 +151,7 @@ def _used_layers(settings: Mapping[str, Any], stack: str, faults: list[str]) -> 
     parts = keep.split(",") if isinstance(keep, str) else []
     numbers = sorted({int(part) for part in parts if part.strip().isascii() and part.strip().isdigit()})
     if not parts or len(numbers) != len(parts):
-        faults.append(f"{stack}_layers_to_keep is {show(keep)}, no list of different layer numbers")
+        faults.append(f"{stack}_layers_to_keep is {quoted(keep)}, no list of different layer numbers")
     return tuple(numbers)
 
 
@@ -182,14 +181,14 @@ def _slim_fields(
     """Stored heads per module and the lineage, from the fields of a slim checkpoint."""
     text = settings.get("nmtprune_heads")
     heads = _parsed(text)
-    faults = [] if _are_head_lists(heads) else [f"nmtprune_heads is {show(text)}, no list of head counts per kind"]
+    faults = [] if _are_head_lists(heads) else [f"nmtprune_heads is {quoted(text)}, no list of head counts per kind"]
     if not faults:
         for kind, count in counts.items():
             if len(heads[kind]) != count:
                 faults.append(f"nmtprune_heads lists {len(heads[kind])} {kind} modules, the model has {count}")
     for name in {f"{_STACK_OF[kind]}_head_dim": None for kind, count in counts.items() if count}:
         if not _is_count(settings.get(name), 1):
-            faults.append(f"{name} is {show(settings.get(name))}, no whole number from 1")
+            faults.append(f"{name} is {quoted(settings.get(name))}, no whole number from 1")
     lineage = None
     if settings.get("nmtprune_lineage"):
         lineage = Lineage.from_json(str(settings["nmtprune_lineage"]), f"{where}: nmtprune_lineage")

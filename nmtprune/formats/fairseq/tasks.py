@@ -1,10 +1,20 @@
-"""fairseq's tasks: whose sentences nmtprune makes as the task does, and why those of the others are something else."""
+"""The task and the criterion of a training: with which sentences, and with what loss, a model can be used.
 
+nmtprune makes sentences as the supported tasks do; those of the others are something else.
+"""
+
+import math
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from nmtprune.errors import CheckpointError
 from nmtprune.formats.fairseq import fields
-from nmtprune.formats.fairseq.values import show
+from nmtprune.formats.fairseq.containers import quoted, truth
+from nmtprune.profile import ModelProfile
+
+if TYPE_CHECKING:
+    from nmtprune.formats.base import Checkpoint
 
 TRANSLATION = "translation"
 
@@ -43,19 +53,109 @@ REFUSED: Mapping[str, str] = {
 }
 """How names of fairseq's other tasks begin -> what keeps nmtprune from handling their models."""
 
+_UNSMOOTHED = ("cross_entropy", "adaptive_loss")
 
-def faults(task: Mapping[str, Any]) -> list[str]:
+
+def task_refusals(task: Mapping[str, Any]) -> list[str]:
     """Why models of a task are not supported: the task itself, or fields of it."""
     name = task.get("_name")
     reason = next((why for start, why in REFUSED.items() if isinstance(name, str) and name.startswith(start)), None)
     if reason is not None and name not in SUPPORTED:
-        return [f"task {show(name)} ({reason}): models of the task 'translation' are supported, for one language pair"]
+        return [
+            f"task {quoted(name)} ({reason}): models of the task 'translation' are supported, for one language pair"
+        ]
     return fields.task_faults(task)
 
 
-def note(task: Mapping[str, Any]) -> str | None:
+def task_note(task: Mapping[str, Any]) -> str | None:
     """A remark on a task that fairseq does not have, which a user's own code may have changed the sentences with."""
     name = task.get("_name")
     if name is None or name in SUPPORTED:
         return None
-    return f"task {show(name)} is not one of fairseq's: its sentences are taken for those of the task 'translation'"
+    return f"task {quoted(name)} is not one of fairseq's: its sentences are taken for those of the task 'translation'"
+
+
+def label_smoothing(criterion: Mapping[str, Any], path: Path) -> float:
+    """Label smoothing of a criterion; 0 for a loss without, or where its settings do not tell.
+
+    Raises:
+        CheckpointError: what they say is no number from 0 to below 1.
+    """
+    # A legacy file has one set of settings for all parts: what the criterion did not ask for may be there all the same.
+    found = None if criterion.get("_name") in _UNSMOOTHED else criterion.get("label_smoothing")
+    try:
+        value = 0.0 if found is None else float(found)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not 0 <= value < 1:
+        raise CheckpointError(
+            f"{path}: label_smoothing is {found!r}, not a number from 0 to below 1: give --label-smoothing"
+        )
+    return value
+
+
+def check_criterion(criterion: Mapping[str, Any], path: Path) -> None:
+    """Check that a criterion is the loss of whole references, which is what nmtprune computes.
+
+    Raises:
+        CheckpointError: it leaves out the first words of every reference.
+    """
+    left_out = criterion.get("ignore_prefix_size")
+    if left_out:
+        raise CheckpointError(
+            f"{path}: ignore_prefix_size {left_out!r}: its loss leaves out the first words of every "
+            "reference, which nmtprune counts: use BLEU or chrF"
+        )
+
+
+def profile_of(checkpoint: "Checkpoint", task: Mapping[str, Any]) -> ModelProfile:
+    """Sizes of the vocabularies, longest sentences, languages and padding of a translation model.
+
+    Args:
+        checkpoint: the model.
+        task: settings of its task.
+
+    Raises:
+        CheckpointError: a language model: it has no source side.
+    """
+    if not checkpoint.architecture.of_kind("encoder") and not checkpoint.architecture.of_kind("cross"):
+        raise CheckpointError(f"{checkpoint.path}: a language model: it has no source sentence to translate")
+    source, target = (_words(checkpoint, side) for side in ("encoder", "decoder"))
+    positions = _positions(checkpoint)
+    return ModelProfile(
+        source_symbols=source,
+        target_symbols=target,
+        source_lang=_language(task.get("source_lang")),
+        target_lang=_language(task.get("target_lang")),
+        max_source_positions=positions[0],
+        max_target_positions=positions[1],
+        left_pad_source=truth(task.get("left_pad_source"), True),
+        left_pad_target=truth(task.get("left_pad_target"), False),
+        truncate_source=_truncation(task, positions[0]) if truth(task.get("truncate_source"), False) else None,
+        notes=tuple(f"{checkpoint.path}: {note}" for note in checkpoint.notes),
+    )
+
+
+def _language(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _words(checkpoint: "Checkpoint", side: str) -> int | None:
+    """Rows of a table of embeddings; None for adaptive ones, whose bands are several tables."""
+    table = checkpoint.model_tensors.get(f"{side}.embed_tokens.weight")
+    return None if table is None else table.shape[0]
+
+
+def _positions(checkpoint: "Checkpoint") -> tuple[int | None, int | None]:
+    """Longest source and target sentence; unknown for a network that only its own toolkit can describe."""
+    try:
+        network = checkpoint.network()
+    except CheckpointError:
+        return None, None
+    return network.encoder.max_positions if network.encoder else None, network.decoder.max_positions
+
+
+def _truncation(task: Mapping[str, Any], positions: int | None) -> int | None:
+    """Tokens that longer sources are cut to: the limit of the task, which may be below that of the model."""
+    limits = [limit for limit in (task.get("max_source_positions"), positions) if isinstance(limit, int)]
+    return min(limits, default=None)

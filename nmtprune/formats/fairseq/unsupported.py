@@ -6,8 +6,7 @@ from typing import Any
 
 from nmtprune.formats.fairseq import fields, tasks
 from nmtprune.formats.fairseq.architectures import LANGUAGE_MODELS, TRANSLATION
-from nmtprune.formats.fairseq.containers import State, section, walk
-from nmtprune.formats.fairseq.values import show
+from nmtprune.formats.fairseq.containers import State, quoted, section, walk
 
 SLIM = {"nmtprune": TRANSLATION, "nmtprune_lm": LANGUAGE_MODELS}
 """Architectures of slim checkpoints -> the architectures that they can be cut from."""
@@ -71,7 +70,7 @@ def unsupported(state: State) -> list[str]:
     given = section(state, "model")
     task = section(state, "task")
     faults = _architecture_faults(given) + fields.model_faults(given) + _parallel_faults(state)
-    return faults + tasks.faults(task) + _code_faults(state)
+    return faults + tasks.task_refusals(task) + _code_faults(state)
 
 
 def is_literal(text: str) -> bool:
@@ -88,16 +87,17 @@ def _architecture_faults(given: Mapping[str, Any]) -> list[str]:
     if isinstance(name, str) and name in SLIM:
         if isinstance(base, str) and base in SLIM[name]:
             return []
-        return [f"nmtprune_base_arch is {show(base)}, no architecture that a model of '{name}' can be cut from"]
+        return [f"nmtprune_base_arch is {quoted(base)}, no architecture that a model of '{name}' can be cut from"]
     if isinstance(name, str) and (name in TRANSLATION or name in LANGUAGE_MODELS):
         return []
     if isinstance(name, str) and name.startswith("transformer") and not any(part in name for part in _OTHER_CLASSES):
         like = next(iter(LANGUAGE_MODELS if name.startswith("transformer_lm") else TRANSLATION))
         return [
-            f"architecture {show(name)} is not fairseq's own: if it only gives fairseq's transformer other sizes, set "
-            f"arch and _name in the file's cfg.model to '{like}' (see 'Architectures of other names' in the footguns)"
+            f"architecture {quoted(name)} is not fairseq's own: if it only gives fairseq's transformer other sizes, "
+            f"set arch and _name in the file's cfg.model to '{like}' (see 'Architectures of other names' in "
+            "the footguns)"
         ]
-    return [f"architecture {show(name)} (fairseq's transformer and transformer_lm architectures are supported)"]
+    return [f"architecture {quoted(name)} (fairseq's transformer and transformer_lm architectures are supported)"]
 
 
 def _parallel_faults(state: State) -> list[str]:
@@ -123,5 +123,5 @@ def _code_faults(state: State) -> list[str]:
     for container in (state.get("args"), state.get("cfg")):
         for name, value in walk(container):
             if name in EVALUATED and isinstance(value, str) and not is_literal(value):
-                found[f"{name} is {show(value)}, no plain literal: fairseq would run it as code"] = None
+                found[f"{name} is {quoted(value)}, no plain literal: fairseq would run it as code"] = None
     return list(found)

@@ -36,7 +36,7 @@ def looks_like(path: Path) -> bool:
     return any(name.endswith(SUFFIX) for name in names)
 
 
-def read(path: Path) -> Arrays:
+def read_archive(path: Path) -> Arrays:
     """All arrays of an archive in its order, writable copies.
 
     Raises:
@@ -55,7 +55,7 @@ def read(path: Path) -> Arrays:
     return arrays
 
 
-def write(file: IO[bytes], arrays: Mapping[str, NDArray[Any]], source: Path, unchanged: set[str]) -> None:
+def write_archive(file: IO[bytes], arrays: Mapping[str, NDArray[Any]], source: Path, unchanged: set[str]) -> None:
     """Write arrays as Marian does: stored, with sizes in the local headers and no zip64 fields, which old ones misread.
 
     Args:

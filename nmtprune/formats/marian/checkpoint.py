@@ -16,7 +16,7 @@ from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import Checkpoint, fingerprint
 from nmtprune.formats.marian import archive, layout
 from nmtprune.formats.marian.archive import Arrays
-from nmtprune.formats.marian.options import ENTRY, Options, encode, parse, with_heads
+from nmtprune.formats.marian.options import ENTRY, Options, encoded, parse, with_heads
 from nmtprune.plan import Lineage
 from nmtprune.profile import ModelProfile
 
@@ -60,7 +60,7 @@ class MarianCheckpoint(Checkpoint):
         Raises:
             CheckpointError: the file is damaged, no transformer of Marian's, or not supported; all reasons.
         """
-        return cls.of_arrays(path, archive.read(path))
+        return cls.of_arrays(path, archive.read_archive(path))
 
     @classmethod
     def of_arrays(cls, path: Path, arrays: Arrays) -> "MarianCheckpoint":
@@ -150,7 +150,7 @@ class MarianCheckpoint(Checkpoint):
                     f"{self.path}: without projections (transformer-no-projection) the heads of a module are the "
                     "model's width: they can be masked, not cut"
                 )
-            arrays[ENTRY] = _text(encode(with_heads(self.options, _stored(architecture))))
+            arrays[ENTRY] = _text(encoded(with_heads(self.options, _stored(architecture))))
             arrays[NOTE] = _text(json.dumps(_note_json(architecture, lineage)).encode())
         return MarianCheckpoint.of_arrays(self.path, arrays)
 
@@ -193,10 +193,10 @@ class MarianCheckpoint(Checkpoint):
         if provenance is not None:
             there = json.loads(arrays[NOTE].tobytes().rstrip(b"\0")) if NOTE in arrays else {}
             arrays[NOTE] = _text(json.dumps({**there, "provenance": provenance}).encode())
-        read = archive.read(self.path)
+        read = archive.read_archive(self.path)
         unchanged = {name for name, array in arrays.items() if _same(array, read.get(name))}
         with files.atomic_output(path, force=force, inputs=[self.path]) as file:
-            archive.write(file, arrays, self.path, unchanged)
+            archive.write_archive(file, arrays, self.path, unchanged)
 
     def without_optimizer(self) -> "MarianCheckpoint":
         """The same: there is no optimizer state in it."""
@@ -229,7 +229,7 @@ class MarianCheckpoint(Checkpoint):
         """What the native model must know beside parameters and head counts."""
         from nmtprune.formats.marian import network
 
-        return network.describe(self.options)
+        return network.describe_network(self.options)
 
     def native_tensors(self) -> "Mapping[str, Tensor]":
         """The parameters under the names of the native model's parameters."""

@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from nmtprune.errors import CheckpointError, DataError, UsageError
-from nmtprune.formats.marian.decoder_keys import FLAGS, INTEGERS, NUMBERS, ignored
 
 ENDING = ".decoder.yml"
 
@@ -23,6 +22,44 @@ _DEFAULT_MAX_LENGTH = 1000
 _TRUE, _FALSE = ("true", "yes", "on", "y"), ("false", "no", "off", "n")
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+_NUMBERS = {"normalize": "normalize", "word-penalty": "word_penalty", "max-length-factor": "max_length_factor"}
+"""Key -> option of the native search."""
+
+_INTEGERS = {"beam-size": "beam"}
+"""The same for whole numbers."""
+
+_FLAGS = {"allow-unk": "allow_unk", "allow-special": "allow_special"}
+"""The same for what is true or false."""
+
+_READ = {"models", "vocabs", "relative-paths", "interpolate-env-vars", "max-length", "max-length-crop"}
+"""Other keys that are used."""
+
+_CHANGING = (
+    "shortlist", "skip-cost", "weights", "output-sampling", "output-approx-knn", "force-decode", "max-length-break",
+    "gemm-type", "gemm-precision", "quantize-range", "int8", "int8shift", "int8shiftAlpha", "int8shiftAll",
+    "int8shiftAlphaAll", "int8Alpha", "int16", "optimize", "optimize8", "fp16", "precision", "ignore-model-config",
+    "tsv", "tsv-fields", "no-spm-encode", "no-spm-decode", "input-reorder", "ssplit-mode", "ssplit-prefix-file",
+    "max-length",
+)  # fmt: skip
+"""Keys with which Marian, or a translator built on it, may write other texts than nmtprune, which ignores them."""
+
+_RUNNING = (
+    "mini-batch", "mini-batch-words", "maxi-batch", "maxi-batch-sort", "workspace", "cpu-threads", "devices",
+    "num-devices", "no-nccl", "no-tensor-cores", "data-threads", "model-mmap", "tempdir", "seed", "check-nan",
+    "encryption-key-path", "cache-size", "quiet", "quiet-translation", "log", "log-level", "log-time-zone",
+    "stat-freq", "input", "output", "n-best", "alignment", "word-scores", "quality", "config", "dump-config", "port",
+    "version", "authors", "cite", "build-info", "sentencepiece-alphas", "sentencepiece-options",
+    "sentencepiece-max-lines",
+)  # fmt: skip
+_MODEL = (
+    "type", "skip", "layer-normalization", "right-left", "best-deep", "alibi", "separator-symbol", "output-omit-bias",
+    "concat-embeddings",
+)  # fmt: skip
+_MODEL_STARTS = (
+    "dim-", "factors-", "lemma-", "enc-", "dec-", "input-", "tied-embeddings", "transformer-", "bert-", "comet-",
+)  # fmt: skip
+_OFF = ("", "false", "False", "no", "off", "0")
 
 
 @dataclass(frozen=True)
@@ -159,9 +196,9 @@ def _flag(value: Any) -> bool | None:
 
 _NUMBER, _WHOLE, _FLAG = "no number", "no whole number from 1 on", "not true or false"
 _FORMS: tuple[tuple[Mapping[str, str], Callable[[Any], Any], str], ...] = (
-    (NUMBERS, _number, _NUMBER),
-    (INTEGERS, _whole, _WHOLE),
-    (FLAGS, _flag, _FLAG),
+    (_NUMBERS, _number, _NUMBER),
+    (_INTEGERS, _whole, _WHOLE),
+    (_FLAGS, _flag, _FLAG),
 )
 
 
@@ -229,6 +266,36 @@ def _model_notes(path: Path, model: Path, models: list[str]) -> Iterator[str]:
 
 
 def _ignored_note(path: Path, values: Mapping[str, Any]) -> Iterator[str]:
-    groups = list(ignored(values))
+    groups = list(_ignored(values))
     if groups:
         yield f"{path}: ignored: {'; '.join(groups)}"
+
+
+def _ignored(values: Mapping[str, Any]) -> Iterator[str]:
+    """What a settings file says that is not used, in up to four groups.
+
+    Args:
+        values: key to value; scalars are text, lists are lists.
+    """
+    used = {*_NUMBERS, *_INTEGERS, *_FLAGS, *_READ}
+    rest = [key for key in values if key not in used]
+    if "max-length" in values and not _is_on(values.get("max-length-crop")):
+        rest.append("max-length")
+    changing = [key for key in rest if key in _CHANGING]
+    yield from _group([key for key in changing if _is_on(values[key])], "Marian may translate otherwise with them")
+    rest = [key for key in rest if key not in _CHANGING or key not in changing]
+    model = [key for key in rest if key in _MODEL or key.startswith(_MODEL_STARTS)]
+    yield from _group(model, "the options in the model's own file count")
+    yield from _group([key for key in rest if key in _RUNNING], "without effect on texts")
+    unknown = [key for key in rest if key not in _RUNNING and key not in model]
+    yield from _group(unknown, "no options of Marian's decoder")
+
+
+def _is_on(value: Any) -> bool:
+    """Whether a value switches something on."""
+    return bool(value) and value not in _OFF
+
+
+def _group(keys: list[str], what: str) -> Iterator[str]:
+    if keys:
+        yield f"{', '.join(keys)} ({what})"

@@ -28,7 +28,7 @@ _LINEAR = {"q": "query", "k": "key", "v": "value", "o": "output", "1": "input", 
 _SUBLAYERS = {"self": "self_attention", "context": "cross_attention", "rnn": "recurrence"}
 
 
-def describe(options: Options) -> Network:
+def describe_network(options: Options) -> Network:
     """The network of a Marian transformer.
 
     Raises:

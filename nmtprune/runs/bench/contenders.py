@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import DataError, UsageError
-from nmtprune.evaluate.arithmetic import multiply_accumulates
-from nmtprune.evaluate.memory import peak_memory
-from nmtprune.evaluate.speed import Spread, in_turns, ratio
+from nmtprune.evaluate.cost import Spread, in_turns, multiply_accumulates, peak_memory, ratio
 from nmtprune.runs.device import choose_device
+from nmtprune.runs.report import Timing
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from nmtprune.engines.base import Engine
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.search.options import Hypothesis, Search
-    from nmtprune.runs.progress import Progress
+    from nmtprune.progress import Progress
 
 IN_PROCESS = ("native", "ctranslate2")
 """Engines whose time for one sentence is that of the model: the others start a process each time."""
@@ -41,29 +40,6 @@ class Contender:
     path: Path
     checkpoint: "Checkpoint"
     corpus: "Corpus"
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Speed of one model at one batch size.
-
-    Attributes:
-        batch_size: sentences.
-        seconds: for all sentences, by round.
-        sentences_per_second: over the rounds.
-        words_per_second: of detokenized text, over the rounds.
-        ratio: by how much less time it took than the first model, round by round.
-        predicted: the first model's multiply-accumulates by this one's.
-        peak_bytes: memory beyond what the loaded models take; None where it is not known.
-    """
-
-    batch_size: int
-    seconds: tuple[float, ...]
-    sentences_per_second: Spread
-    words_per_second: Spread
-    ratio: Spread
-    predicted: float
-    peak_bytes: int | None
 
 
 def engine_settings(search: "Search", batch_size: int, device: str, threads: int | None) -> "EngineSettings":

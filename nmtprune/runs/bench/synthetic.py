@@ -11,12 +11,11 @@ import numpy as np
 
 from nmtprune import slim
 from nmtprune.budget import Amount, Limits
-from nmtprune.data.databin import Languages
+from nmtprune.data.databin import Languages, NumberedData
 from nmtprune.data.options import DataOptions
-from nmtprune.data.sentences import Sentences
-from nmtprune.data.writing import NumberedData
+from nmtprune.data.ragged import Sentences
 from nmtprune.errors import UsageError
-from nmtprune.methods import patterns
+from nmtprune.methods import plans
 from nmtprune.methods.chance import random_scores
 
 if TYPE_CHECKING:
@@ -124,10 +123,10 @@ class Synthetic:
         base = load(full)
         limits = Limits(base.architecture.kinds)
         if self.keep is not None:
-            plan = patterns.keep_heads(base.base, self.keep, self.seed, limits)
+            plan = plans.keep_heads(base.base, self.keep, self.seed, limits)
         else:
             scores = random_scores(base.base.modules, self.seed)
-            plan = patterns.remove_lowest(base.base, scores, Amount.parse(self.random or ""), limits, "model")
+            plan = plans.remove_lowest(base.base, scores, Amount.parse(self.random or ""), limits, "model")
         slim.apply(plan, base).save(cut)
         return full, cut, self._write_sentences(folder / "data")
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from nmtprune import files
-from nmtprune.runs import run_folder
 from nmtprune.runs.greedy.curve import Swept
 from nmtprune.runs.report import Report, ReportFiles
 
@@ -37,8 +36,8 @@ def write(
     """
     kept = {path: plan for each in swept for path, plan in _plans(folder, each, facts)}
     for path, text in kept.items():
-        run_folder.create(folder / PLANS)
-        run_folder.create(path.parent)
+        files.make_folder(folder / PLANS)
+        files.make_folder(path.parent)
         files.write_text(path, text, force=True, inputs=inputs)
     for path in folder.glob(f"{PLANS}/*/[0-9]*.json"):
         if path not in kept:

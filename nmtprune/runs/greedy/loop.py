@@ -3,26 +3,22 @@
 Michel et al. 2019, sections 4 to 6; Budhraja et al. 2020. The state is written after every step of every curve.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nmtprune import plots, provenance
+from nmtprune import files, plots
 from nmtprune.plan import Base
-from nmtprune.runs import run_folder
-from nmtprune.runs.collect import termination_as_interrupt
-from nmtprune.runs.device import choose_device
 from nmtprune.runs.greedy import curve, folder
 from nmtprune.runs.greedy.curve import Swept
 from nmtprune.runs.greedy.setup import GreedyRun, Job, prepare
 from nmtprune.runs.greedy.sweeper import Sweeper, checkpoint_name, unpruned_key
-from nmtprune.runs.processes import processes
 from nmtprune.runs.report import Report, tsv
-from nmtprune.runs.state import Interrupted, State
+from nmtprune.runs.run import Session, started
+from nmtprune.runs.state import State
 
 if TYPE_CHECKING:
-    from nmtprune.runs.progress import Progress
+    from nmtprune.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -51,27 +47,15 @@ def greedy(run: GreedyRun, progress: "Progress") -> GreedyResult | None:
         NmtpruneError: anything that is wrong with options, outputs, checkpoints or data, before any long work.
         Interrupted: Ctrl-C or SIGTERM; the state is kept.
     """
-    own = processes()
-    with own.ending_together(), termination_as_interrupt():
-        result = _greedy(run, progress) if own.leads else None
-        own.finish()
-    return result
-
-
-def _greedy(run: GreedyRun, progress: "Progress") -> GreedyResult:
-    started = time.monotonic()
-    job = prepare(run, progress)
-    state = State.open(run_folder.state_path(run.output), job.settings, resume=run.resume)
-    try:
+    with started(run, progress, shared=True) as session:
+        if not session.leads:
+            return None
+        job = prepare(run, session)
+        state = session.open_state(job.settings)
         _check_baselines(job, state, progress)
-        run_folder.create(run.output)
+        files.make_folder(run.output)
         swept = _sweep(job, state, progress)
-        return _finish(job, swept, started)
-    except KeyboardInterrupt:
-        where = state.path if state.units else run.output
-        raise Interrupted(
-            f"interrupted: what was measured is kept in {where}; the same command with --resume goes on"
-        ) from None
+        return _finish(job, swept, session)
 
 
 def _check_baselines(job: Job, state: State, progress: "Progress") -> None:
@@ -97,25 +81,22 @@ def _sweep(job: Job, state: State, progress: "Progress") -> tuple[Swept, ...]:
             subject = job.subjects.open(each.checkpoint)
             sweepers = {each.checkpoint: Sweeper(checkpoint_name(each.checkpoint), subject, state, progress)}
         numbers, limits = job.numbers[each.kinds], job.limits[each.kinds]
-        steps = sweepers[each.checkpoint].steps(each, numbers, limits, job.run.significance, job.rule)
+        steps = sweepers[each.checkpoint].steps(each, numbers, limits, job.run.significance, job.run.rule)
         found.append(Swept(each, str(job.run.checkpoints[each.checkpoint]), steps))
     return tuple(found)
 
 
-def _finish(job: Job, swept: tuple[Swept, ...], started: float) -> GreedyResult:
+def _finish(job: Job, swept: tuple[Swept, ...], session: Session) -> GreedyResult:
     """Write the files."""
     run, base = job.run, job.bases[0]
-    seconds = round(time.monotonic() - started, 3)
-    made = provenance.collect(
-        seed=run.significance.seed,
+    made = session.provenance(
+        seed=run.seed,
         checkpoints=[
             {"path": str(path), "sha256": base.sha256} for path, base in zip(run.checkpoints, job.bases, strict=True)
         ],
         data=dict(job.inputs),
-        seconds=seconds,
-        device=str(choose_device(run.measure.device)),
     )
-    metric, heads = run.measure.metric, sum(base.modules.values())
+    metric, heads = run.metric, sum(base.modules.values())
     report = Report(
         json=curve.curve_file(metric, swept, {"heads": heads, **job.facts}, made).to_json(),
         tsv=tsv(curve.columns(metric), curve.rows(swept)),
@@ -123,4 +104,4 @@ def _finish(job: Job, swept: tuple[Swept, ...], started: float) -> GreedyResult:
     )
     of_plans = {name: value for name, value in made.items() if name not in ("checkpoints", "data")}
     folder.write(run.output, swept, report, of_plans, run.inputs)
-    return GreedyResult(swept, base, report, job.facts, seconds)
+    return GreedyResult(swept, base, report, job.facts, made["seconds"])

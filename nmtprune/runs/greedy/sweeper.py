@@ -9,24 +9,23 @@ from numpy.typing import NDArray
 
 from nmtprune.architecture import HeadId
 from nmtprune.budget import Limits
-from nmtprune.evaluate.metric import Scored
+from nmtprune.evaluate.metrics import Scored
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.methods.chance import random_scores
 from nmtprune.methods.sweep import sweep
 from nmtprune.plan import Plan
-from nmtprune.runs.drop import DropRule
 from nmtprune.runs.greedy import orders
 from nmtprune.runs.greedy.curve import Step
 from nmtprune.runs.greedy.orders import Curve
-from nmtprune.runs.measure import Measure
 from nmtprune.runs.meters import Meter
+from nmtprune.runs.quality import DropRule, Quality
 from nmtprune.runs.results import ABLATE, Measured
 from nmtprune.runs.state import Arrays, State, pack
-from nmtprune.runs.units import Unit, units
+from nmtprune.runs.workers import Unit, units
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.runs.progress import Progress
+    from nmtprune.progress import Progress
 
 _STATISTICS, _SCORES = "statistics", "scores"
 
@@ -43,7 +42,7 @@ class Subject:
     """
 
     checkpoint: "Checkpoint"
-    measure: Measure
+    measure: Quality
     importance: Meter | None
     confidence: Meter | None
 

@@ -1,5 +1,4 @@
-"""`lottery`: what is asked for, checked and scheduled (`request`, `setup`, `schedule`), done, and what comes out of it.
+"""`lottery`: what is asked for and checked (`job`), scheduled (`schedule`) and found (`outcomes`).
 
-The loop (`loop`) goes through stages (`stages`); a stage trains by `trainer` what `trainings` describes, in the places
-that `folder` names.
+The loop (`rewinding`) goes through stages (`stages`), which train in the places that `folder` names.
 """

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmtprune.errors import OutputError
-from nmtprune.runs.fairseq_options import count_parameters
 from nmtprune.runs.lottery.schedule import Schedule, Ticket, iteration_name
 from nmtprune.runs.report import ReportFiles
+from nmtprune.training.options import count_parameters
 
 if TYPE_CHECKING:
     from nmtprune.formats.trainable import TrainableCheckpoint

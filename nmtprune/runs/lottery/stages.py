@@ -4,37 +4,37 @@ A stage that the state has is not done again. Files of a stage are written befor
 checkpoints go afterwards, so that a run can be killed anywhere.
 """
 
+import hashlib
 import math
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtprune import plots, provenance, slim
+from nmtprune import files, plots, provenance, slim
 from nmtprune.architecture import HeadId
-from nmtprune.evaluate.metric import Scored
+from nmtprune.evaluate.metrics import Scored
 from nmtprune.methods.chance import same_counts
 from nmtprune.methods.sweep import next_plan
 from nmtprune.plan import Plan
-from nmtprune.runs import run_folder
+from nmtprune.progress import Progress
 from nmtprune.runs.device import training_environment
-from nmtprune.runs.lottery import folder, results, trainings
+from nmtprune.runs.lottery import folder, outcomes
+from nmtprune.runs.lottery.job import LotteryJob, check_can_go_on
 from nmtprune.runs.lottery.schedule import LOTTERY, RANDOM, REINIT, Ticket, iteration_name
-from nmtprune.runs.lottery.setup import Job, check_can_go_on
-from nmtprune.runs.lottery.trainer import Patience, Target, Trainer
-from nmtprune.runs.measure import measure
 from nmtprune.runs.meters import CONFIDENCE, confidence_meter
-from nmtprune.runs.progress import Progress
-from nmtprune.runs.quality import metric_of
+from nmtprune.runs.quality import measure, metric_of
 from nmtprune.runs.report import Report, ReportFiles
 from nmtprune.runs.state import State, pack
-from nmtprune.runs.training import Training, load_trained
-from nmtprune.runs.training_bar import TrainingBar
 from nmtprune.scores import HeadScore, Scores
+from nmtprune.training.bar import TrainingBar
+from nmtprune.training.fairseq_train import Patience, Target, Trainer, Training, load_trained
+from nmtprune.training.options import with_defaults
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
@@ -47,7 +47,7 @@ _SCORES, _LATE_RESET = "scores", "late-reset"
 class Stages:
     """The stages of one run."""
 
-    def __init__(self, job: Job, state: State, progress: Progress) -> None:
+    def __init__(self, job: LotteryJob, state: State, progress: Progress) -> None:
         """Take what is done from the state; the late-resetting checkpoint is made or read first of all."""
         self._job, self._state, self._progress = job, state, progress
         self._run, self._folder = job.run, job.run.output
@@ -68,7 +68,7 @@ class Stages:
             The heads that are left, fairseq's validation of the trained model, its quality where the run has a rule.
         """
         own, name = folder.iteration(self._folder, number), iteration_name(number)
-        training = trainings.iteration(self._job, number, plan.count_kept())
+        training = iteration(self._job, number, plan.count_kept())
         started = time.monotonic()
         if f"{name}/trained" not in self._state:
             self._write_start(training, plan, LOTTERY)
@@ -100,7 +100,7 @@ class Stages:
         if f"{name}/trained" in self._state:
             folder.drop_checkpoints(own)
             return plan
-        training = trainings.convergence(self._job, ticket, plan.count_kept())
+        training = convergence(self._job, ticket, plan.count_kept())
         self._write_start(training, plan, ticket.variant)
         self._train_to_convergence(ticket, training)
         best, last = self._read(training.best), self._read(training.last)
@@ -159,7 +159,7 @@ class Stages:
         path = self._folder / folder.LATE_RESET
         if _LATE_RESET not in self._state:
             if not path.exists():
-                training, updates = trainings.pretraining(self._job), self._job.schedule.late_reset
+                training, updates = pretraining(self._job), self._job.schedule.late_reset
                 self._trainer.reach(training, updates, updates)
                 os.replace(training.last, path)
             check_can_go_on(self._read(path), reset=self._run.reset_optimizer)
@@ -177,7 +177,7 @@ class Stages:
         start = training.start
         if start is None or start.exists() or training.last.exists():
             return
-        run_folder.create(start.parent)
+        files.make_folder(start.parent)
         checkpoint: Checkpoint = self._rewound(plan)
         if variant == REINIT:
             checkpoint = checkpoint.reinitialized(self._run.significance.seed)
@@ -232,7 +232,7 @@ class Stages:
         )
         report = Report(
             json=scores.to_json(),
-            tsv=results.confidence_tsv(confidence, removed),
+            tsv=outcomes.confidence_tsv(confidence, removed),
             png=plots.scores_png(scores, alpha=0.0, removed=removed),
         )
         report.write(ReportFiles.beside(own / f"{folder.CONFIDENCE}.json"), force=True, inputs=inputs)
@@ -271,3 +271,62 @@ def _numbers(**values: float) -> dict[str, NDArray[Any]]:
 
 def _target(stored: Mapping[str, NDArray[Any]]) -> Target:
     return Target(int(stored["validation"]), float(stored["better_than"]))
+
+
+_EVERY_EPOCH = 1_000_000
+"""Epochs between validations, where they are between updates."""
+
+
+def pretraining(job: LotteryJob) -> Training:
+    """Of the late-resetting checkpoint, from scratch."""
+    own = folder.pretraining(job.run.output)
+    return replace(_training(job, "pretraining", "Pretrain", own, job.run.given), start=None)
+
+
+def iteration(job: LotteryJob, number: int, heads: int) -> Training:
+    """Of the model that iteration `number` finds, rewound."""
+    own = folder.iteration(job.run.output, number)
+    title = f"Iteration {number} of {job.schedule.pruning_trainings}, {heads} heads"
+    return _rewound(job, _training(job, iteration_name(number), title, own, job.given))
+
+
+def convergence(job: LotteryJob, ticket: Ticket, heads: int) -> Training:
+    """Of a model from late resetting on, or of its reinitialized control from the first update on."""
+    own = folder.converged(job.run.output, ticket)
+    training = _training(job, f"converge-{ticket.name}", f"Converge {ticket.name}, {heads} heads", own, job.given)
+    # What converges sees the data in one order, so that models differ in nothing but their heads and weights.
+    fixed: list[tuple[str, ...]] = [("--seed", str(order_seed(job.run.significance.seed, "convergence")))]
+    if job.validates_every is not None:
+        every, rare = str(job.validates_every), str(_EVERY_EPOCH)
+        fixed += [("--save-interval-updates", every), ("--save-interval", rare), ("--validate-interval", rare)]
+    training = replace(training, options=(*training.options, *fixed))
+    return training if ticket.variant == REINIT else _rewound(job, training)
+
+
+def _training(job: LotteryJob, name: str, title: str, own: Path, given: tuple[str, ...]) -> Training:
+    """What all trainings have in common."""
+    fixed = (
+        ("--seed", str(order_seed(job.run.significance.seed, name))),
+        ("--no-epoch-checkpoints",),
+        ("--keep-interval-updates", "1"),
+    )
+    return Training(
+        name=name,
+        title=title,
+        data_bin=job.run.data_bin,
+        start=own / folder.START,
+        folder=own / folder.CHECKPOINTS,
+        options=(*with_defaults((("--log-interval", "20"),), given), *fixed),
+        given=given,
+        on_cpu=job.run.on_cpu,
+    )
+
+
+def _rewound(job: LotteryJob, training: Training) -> Training:
+    return replace(training, rewinds=True, first_update=job.schedule.late_reset)
+
+
+def order_seed(seed: int, name: str) -> int:
+    """Seed of a training: fairseq adds epochs and updates to it, so that neighbours would repeat each other's draws."""
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1

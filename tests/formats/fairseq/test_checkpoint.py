@@ -209,7 +209,7 @@ def test_parts_cover_the_parameters(variant: FairseqCheckpoint) -> None:
         f"attention.{k}" for k in checkpoint.architecture.kinds
     }
     assert {"embeddings", "feed-forward", "norms"} <= parts <= known
-    with_buffers = {name for name, slot in checkpoint.slots.items() if slot.draw is None and slot.part == ""}
+    with_buffers = {name for name, spec in checkpoint.specs.items() if spec.draw is None and spec.part == ""}
     assert set(checkpoint.model_tensors) == set(checkpoint.parameters) | set(checkpoint.aliases) | (
         with_buffers & set(checkpoint.model_tensors)
     )

@@ -17,9 +17,9 @@ from nmtprune.data.options import DataOptions
 from nmtprune.engines import EngineSettings, open_engine
 from nmtprune.errors import CheckpointError
 from nmtprune.formats import load
-from nmtprune.formats.fairseq import fields, stock_options, tasks
+from nmtprune.formats.fairseq import fields, tasks
 from nmtprune.model.search import SearchOptions
-from nmtprune.runs.training_options import as_it_goes_on
+from nmtprune.training.options import as_it_goes_on
 from tests.support import fairseq_commands, fairseq_files, fairseq_variants, networks
 from tests.support.fairseq_files import Build
 
@@ -89,11 +89,11 @@ def test_every_field_of_fairseqs_is_in_one_list() -> None:
     assert len(listed) == len(set(listed))
     shared = {"seed", "batch_size", "batch_size_valid", "data_buffer_size", "use_plasma_view", "plasma_path"}
     assert of_models_and_tasks() - shared <= set(listed)
-    assert not set(listed) & (stock_options.OTHER_OPTIONS | stock_options.OLD_OPTIONS)
+    assert not set(listed) & (fields.OTHER_OPTIONS | fields.OLD_OPTIONS)
 
 
 def test_every_option_of_fairseqs_is_known() -> None:
-    known = {name for name, _, _ in fields.table()} | stock_options.OTHER_OPTIONS
+    known = {name for name, _, _ in fields.table()} | fields.OTHER_OPTIONS
     assert of_everything_else() - known == set()
 
 

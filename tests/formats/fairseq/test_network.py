@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.fairseq.architectures import complete
-from nmtprune.formats.fairseq.network import describe, native_tensors
+from nmtprune.formats.fairseq.network import describe_network, native_tensors
 from nmtprune.model import Transformer
 from nmtprune.network import Network, Positions, Stack
 from tests.support import fairseq_files, networks
@@ -26,14 +26,14 @@ def pair(path: Path) -> tuple[dict[str, Any], Tensors]:
 
 
 def scores(settings: dict[str, Any], tensors: Tensors, architecture: Any) -> Tensor:
-    model = Transformer(describe(settings, tensors), architecture, native_tensors(settings, tensors))
+    model = Transformer(describe_network(settings, tensors), architecture, native_tensors(settings, tensors))
     with torch.inference_mode():
         return model(*networks.batch(model))
 
 
 def test_description_of_a_translation_model(build: Build) -> None:
     settings, tensors = pair(build(encoder_normalize_before=True, decoder_learned_pos=True, width=(16, 24)))
-    assert describe(settings, tensors) == Network(
+    assert describe_network(settings, tensors) == Network(
         encoder=Stack(2, "n", "a", True, 4.0, 40, positions=Positions(learned=False, first=2)),
         decoder=Stack(2, "", "an", False, math.sqrt(24), 40, positions=Positions(learned=True, first=2)),
         activation="relu",
@@ -44,7 +44,7 @@ def test_description_of_a_translation_model(build: Build) -> None:
 
 def test_description_of_an_adaptive_language_model(build: Build) -> None:
     settings, tensors = pair(build(**networks.VARIANTS["adaptive language model, projections"]))
-    assert describe(settings, tensors) == Network(
+    assert describe_network(settings, tensors) == Network(
         encoder=None,
         decoder=Stack(2, "", "an", False, 4.0, 32, embedding_bands=3, positions=Positions(False, 2)),
         activation="relu",
@@ -145,7 +145,7 @@ def test_layers_chosen_by_the_settings_are_those_that_fairseq_loads(build: Build
     path = tmp_path / "chosen.pt"
     torch.save(state, path)
     settings, tensors = pair(path)
-    found = describe(settings, tensors)
+    found = describe_network(settings, tensors)
     assert found.encoder is not None
     assert (found.encoder.layers, found.decoder.layers) == (2, 1)
     whole = networks.architecture(settings, tensors)
@@ -189,7 +189,7 @@ def test_shared_tables_that_differ_in_the_file_are_the_output_layers(build: Buil
 def test_settings_that_are_refused(build: Build, settings: dict[str, Any], fault: str) -> None:
     given, tensors = pair(build())
     with pytest.raises(CheckpointError) as caught:
-        describe(given | settings, tensors)
+        describe_network(given | settings, tensors)
     assert str(caught.value) == f"the native model cannot run this checkpoint: {fault}"
 
 
@@ -198,7 +198,7 @@ def test_every_reason_is_named_at_once(build: Build) -> None:
     del tensors["decoder.layers.1.fc1.weight"]
     tensors |= {"decoder.layers.0.c_attn": torch.ones(4), "encoder.version": torch.ones(1)}
     with pytest.raises(CheckpointError) as caught:
-        describe(settings | {"quant_noise_scalar": 0.5}, tensors)
+        describe_network(settings | {"quant_noise_scalar": 0.5}, tensors)
     assert caught.value.faults == (
         "quantization noise (quant_noise_scalar = 0.5)",
         "tensors that it has no place for: decoder.layers.0.c_attn",
@@ -211,13 +211,13 @@ def test_every_reason_is_named_at_once(build: Build) -> None:
 def test_joint_attention_over_two_widths_is_refused(build: Build) -> None:
     settings, tensors = pair(build(width=(16, 24)))
     with pytest.raises(CheckpointError) as caught:
-        describe(settings | {"cross_self_attention": True}, tensors)
+        describe_network(settings | {"cross_self_attention": True}, tensors)
     assert caught.value.faults == ("cross_self_attention with an encoder of width 16 and a decoder of width 24",)
 
 
 def test_settings_of_an_old_language_model(build: Build) -> None:
     settings, tensors = pair(build(arch="transformer_lm_gpt"))
-    assert describe(settings, tensors).decoder.final_norm
+    assert describe_network(settings, tensors).decoder.final_norm
     old = complete("transformer_lm_gpt", {**settings, "no_tie_adaptive_proj": True})
     without = {name: tensor for name, tensor in tensors.items() if not name.startswith("decoder.layer_norm.")}
-    assert not describe(old, without).decoder.final_norm
+    assert not describe_network(old, without).decoder.final_norm

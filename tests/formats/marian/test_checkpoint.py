@@ -70,7 +70,7 @@ def test_what_a_plan_leaves_alone_stays_byte_for_byte(tmp_path: Path) -> None:
         assert all(not entry.flag_bits & 8 for entry in after.infolist())
     own = {f"encoder_l2_self_{name}.npy" for name in ("Wq", "Wk", "Wv", "Wo", "bq", "bk", "bv")}
     assert changed == {*own, "special:model.yml.npy"}
-    options = yaml.safe_load(archive.read(tmp_path / "slim.npz")["special:model.yml"].tobytes().rstrip(b"\0"))
+    options = yaml.safe_load(archive.read_archive(tmp_path / "slim.npz")["special:model.yml"].tobytes().rstrip(b"\0"))
     assert options["transformer-encoder-heads"] == [4, 3] and options["transformer-head-dim"] == 4
     assert options["transformer-decoder-heads"] == options["transformer-context-heads"] == [4, 4]
     assert options["transformer-head-file"] is False
@@ -165,7 +165,7 @@ def test_by_command(tmp_path: Path) -> None:
     figures = json.loads(result.stdout)
     assert figures["heads"] == {"before": 24, "after": 12} and figures["verification"]["ok"]
     assert "branch pruned_final of Behnke's Marian" in result.stderr and "--mode masked only" in result.stderr
-    note = json.loads(archive.read(tmp_path / "slim.npz")["special:nmtprune.json"].tobytes().rstrip(b"\0"))
+    note = json.loads(archive.read_archive(tmp_path / "slim.npz")["special:nmtprune.json"].tobytes().rstrip(b"\0"))
     assert note["lineage"]["root"]["format"] == "marian" and note["provenance"]["mode"] == "cut"
 
 

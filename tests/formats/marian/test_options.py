@@ -125,7 +125,7 @@ def test_every_supported_value_is_tried() -> None:
 
 def test_every_option_is_in_one_list(models: dict[str, Path]) -> None:
     """Those that Marian writes into models, and those that its commands know."""
-    known = {name for path in models.values() for name in options_of(archive.read(path))}
+    known = {name for path in models.values() for name in options_of(archive.read_archive(path))}
     for command in ("train", "decode", "score"):
         program = (sys.executable, "-P", "-m", "pymarian", command, "--help")
         shown = subprocess.run(program, capture_output=True, text=True, check=False).stdout
@@ -140,7 +140,7 @@ def test_without_effect(
     name: str, models: dict[str, Path], verdicts: dict[str, Verdict], texts: Texts, tmp_path: Path
 ) -> None:
     assert INERT.keys() == WITHOUT_EFFECT.keys()
-    path = write(tmp_path / "model.npz", with_options(archive.read(models[name]), INERT))
+    path = write(tmp_path / "model.npz", with_options(archive.read_archive(models[name]), INERT))
     assert judge({name: path}, texts)[name] == verdicts[name]
     assert_equal(path, texts, verdicts[name])
 
@@ -149,7 +149,7 @@ def test_missing_options_are_those_of_marian(
     models: dict[str, Path], verdicts: dict[str, Verdict], texts: Texts, tmp_path: Path
 ) -> None:
     """All but the sizes, as in models of versions that did not have them."""
-    arrays = archive.read(models["plain"])
+    arrays = archive.read_archive(models["plain"])
     few = {name: value for name, value in options_of(arrays).items() if name in BASE or name == "dim-vocabs"}
     lines = "".join(f"{name}: {value}\n" for name, value in few.items())
     path = write(tmp_path / "model.npz", with_text(arrays, lines))
@@ -169,8 +169,8 @@ def test_spellings(
     model: str, twin: str, option: str, value: Any, models: dict[str, Path], texts: Texts, tmp_path: Path
 ) -> None:
     """Other spellings of a value are what Marian takes them for: what the usual one gives with the same weights."""
-    arrays = archive.read(models[model])
-    usual = options_of(archive.read(models[twin]))[option]
+    arrays = archive.read_archive(models[model])
+    usual = options_of(archive.read_archive(models[twin]))[option]
     paths = {
         "spelled": write(tmp_path / "spelled.npz", with_options(arrays, {option: value})),
         "usual": write(tmp_path / "usual.npz", with_options(arrays, {option: usual})),
@@ -210,7 +210,7 @@ BAD: list[tuple[str, Any, str]] = [
 
 
 def test_what_marian_refuses_is_refused(models: dict[str, Path], texts: Texts, tmp_path: Path) -> None:
-    arrays = archive.read(models["plain"])
+    arrays = archive.read_archive(models["plain"])
     paths = [
         write(tmp_path / f"{number}.npz", with_options(arrays, {option: value}))
         for number, (option, value, _) in enumerate(BAD)
@@ -270,7 +270,7 @@ def test_an_option_that_stands_there_twice(tmp_path: Path) -> None:
 
 
 def test_tables_of_other_sizes_than_the_options_say(models: dict[str, Path], texts: Texts, tmp_path: Path) -> None:
-    arrays = archive.read(models["plain"])
+    arrays = archive.read_archive(models["plain"])
     path = write(tmp_path / "model.npz", with_options(arrays, {"dim-vocabs": [39, 38]}))
     assert all(run(judging(path, texts)))
     code, line = refused("inspect", path)

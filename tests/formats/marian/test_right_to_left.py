@@ -10,7 +10,7 @@ import torch
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
-from nmtprune.data.sentences import Sentences
+from nmtprune.data.ragged import Sentences
 from nmtprune.engines import EngineSettings, Kept, open_engine
 from nmtprune.formats.marian import MarianCheckpoint, archive
 from nmtprune.plan import Plan
@@ -104,7 +104,7 @@ def test_scores_are_those_of_the_twin_on_texts_backwards(
     metric: str, model: Path, texts: Texts, tmp_path: Path
 ) -> None:
     """The same weights that read from left to right, on sentences turned round."""
-    twin = write(tmp_path / "twin.npz", with_options(archive.read(model), {"right-left": False}))
+    twin = write(tmp_path / "twin.npz", with_options(archive.read_archive(model), {"right-left": False}))
     turned = replace(texts, source=_backwards(texts.source), target=_backwards(texts.target))
     found = []
     for path, own in ((model, texts), (twin, turned)):
@@ -133,7 +133,7 @@ def test_slim_models_stay_right_to_left(model: Path, texts: Texts, tmp_path: Pat
 
 def test_refusals(model: Path, texts: Texts, tmp_path: Path) -> None:
     pytest.importorskip("ctranslate2")
-    twin = write(tmp_path / "twin.npz", with_options(archive.read(model), {"right-left": False}))
+    twin = write(tmp_path / "twin.npz", with_options(archive.read_archive(model), {"right-left": False}))
     vocabs = ("--vocabs", texts.vocabulary, texts.vocabulary, "--post-process", "none")
     assert refused("export", model, *vocabs, "--to", "ctranslate2", "-o", tmp_path / "ct2") == (
         6, f"{model}: CTranslate2 cannot run this model: sentences from right to left (right-left)"

@@ -7,9 +7,9 @@ import pytest
 from nmtprune.architecture import ModuleId
 from nmtprune.budget import Limits
 from nmtprune.errors import BudgetError, UsageError
-from nmtprune.formats.fairseq.training import Progress
+from nmtprune.formats.trainable import TrainingProgress
 from nmtprune.runs.lottery.schedule import Schedule, Ticket, removals, tickets
-from nmtprune.runs.lottery.trainer import Patience
+from nmtprune.training.fairseq_train import Patience
 
 BIG = {ModuleId(kind, layer): 8 for kind in ("encoder", "decoder", "cross") for layer in range(6)}  # type: ignore[arg-type]
 
@@ -87,8 +87,8 @@ def test_updates_in_all() -> None:
     assert last == ("iteration-04", 57, 25, 40, 15, 0, 7, 7 / 48, 7 / 64)
 
 
-def _at(updates: int, epochs: int = 0, *, within: bool = False) -> Progress:
-    return Progress(updates, epochs, within, 1.0)
+def _at(updates: int, epochs: int = 0, *, within: bool = False) -> TrainingProgress:
+    return TrainingProgress(updates, epochs, within, 1.0)
 
 
 def test_patience_in_epochs() -> None:

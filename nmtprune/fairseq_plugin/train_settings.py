@@ -1,0 +1,199 @@
+"""Settings of a model that fairseq-train is going to train: those of the checkpoint that it starts from."""
+
+import logging
+import os
+from argparse import SUPPRESS, ArgumentParser, Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fairseq.models import (
+    ARCH_CONFIG_REGISTRY,
+    ARCH_MODEL_NAME_REGISTRY,
+    ARCH_MODEL_REGISTRY,
+    MODEL_DATACLASS_REGISTRY,
+)
+
+from nmtprune.architecture import STACKS
+from nmtprune.errors import UsageError
+from nmtprune.fairseq_plugin.gate_options import choose_gates
+from nmtprune.fairseq_plugin.heads import HEAD_DIMS, HEADS, StoredHeads
+from nmtprune.formats.fairseq.checkpoint import FairseqCheckpoint
+from nmtprune.formats.fairseq.settings import Description
+from nmtprune.formats.fairseq.unsupported import SLIM, unsupported
+from nmtprune.gates import SETTING
+
+logger = logging.getLogger(__name__)
+
+BASE_ARCH = "nmtprune_base_arch"
+LINEAGE = "nmtprune_lineage"
+
+_LAST = "checkpoint_last.pt"
+
+
+def choose_settings(args: Namespace, name: str) -> None:
+    """Complete the options of ``fairseq-train --arch nmtprune`` (or nmtprune_lm) to the settings of a model.
+
+    They are copied from the checkpoint from which training starts; options that were given win. Without a checkpoint
+    they are those of the base architecture.
+
+    Args:
+        args: fairseq's parsed options, changed in place; options of the model are there only if they were given.
+        name: the architecture, a key of `SLIM`.
+
+    Raises:
+        UsageError: options that do not fit the checkpoint, each other, or nmtprune.
+        CheckpointError: the checkpoint cannot be read or is not supported.
+    """
+    for stack in _stacks(name):
+        keep = getattr(args, f"{stack}_layers_to_keep", None)
+        if isinstance(keep, list):  # fairseq's parser makes a list of what its models read as text
+            setattr(args, f"{stack}_layers_to_keep", ",".join(map(str, keep)))
+    path = starting_point(args)
+    if path is None:
+        _from_scratch(args, name)
+    else:
+        _from_checkpoint(args, name, path)
+    faults = unsupported({"args": args, "model": {}})
+    if args.ddp_backend == "fully_sharded":
+        faults.append("--ddp-backend fully_sharded (FSDP)")
+    if faults:
+        raise UsageError.of_faults(f"--arch {name}: unsupported", faults)
+
+
+def complete_settings(base: str, settings: Any) -> None:
+    """Fill in what the settings do not say as fairseq does for the base architecture, in place."""
+    ARCH_CONFIG_REGISTRY[base](settings)
+    defaults = MODEL_DATACLASS_REGISTRY.get(ARCH_MODEL_NAME_REGISTRY[base])
+    for name, value in vars(defaults()).items() if defaults else ():
+        if not hasattr(settings, name) and not str(value).startswith("${"):
+            setattr(settings, name, value)
+
+
+def _from_scratch(args: Namespace, name: str) -> None:
+    base = getattr(args, BASE_ARCH, next(iter(SLIM[name])))
+    logger.info(f"no checkpoint to start from: training from scratch with the settings of {base}")
+    setattr(args, BASE_ARCH, base)
+    complete_settings(base, args)
+    counts: dict[str, tuple[int, ...]] = {kind: () for kinds in STACKS.values() for kind in kinds}
+    head_dims, faults = {}, []
+    for stack in _stacks(name):
+        heads, width = getattr(args, f"{stack}_attention_heads"), getattr(args, f"{stack}_embed_dim")
+        head_dim = getattr(args, HEAD_DIMS[stack], None)
+        if heads < 1:
+            faults.append(f"--{stack}-attention-heads {heads}: at least one")
+        elif head_dim is None and width % heads:
+            faults.append(f"--{stack}-attention-heads {heads} does not divide {width}: give --{stack}-head-dim")
+        elif head_dim is not None and head_dim < 1:
+            faults.append(f"--{stack}-head-dim {head_dim}: at least 1")
+        else:
+            head_dims[stack] = head_dim or width // heads
+        keep = getattr(args, f"{stack}_layers_to_keep", None)
+        layers = len(keep.split(",")) if keep else getattr(args, f"{stack}_layers")
+        for kind in STACKS[stack]:
+            present = kind != "cross" or not (name.endswith("_lm") or args.no_cross_attention)
+            counts[kind] = (heads,) * layers if present else ()
+    if faults:
+        raise UsageError.of_faults(f"--arch {name}", faults)
+    heads = StoredHeads(counts, head_dims)
+    choose_gates(args, name, heads, None)
+    _set_heads(args, heads, None)
+
+
+def _from_checkpoint(args: Namespace, name: str, path: Path) -> None:
+    checkpoint = FairseqCheckpoint.load(path)
+    description = checkpoint.description
+    if description.arch not in SLIM[name]:
+        other = next(arch for arch, bases in SLIM.items() if description.arch in bases)
+        raise UsageError(f"--arch {name}: {path} is of architecture {description.arch}; train it with --arch {other}")
+    faults = list(_conflicts(args, name, description))
+    if faults:
+        raise UsageError.of_faults(f"--arch {name} continues from {path}", faults)
+    setattr(args, BASE_ARCH, description.arch)
+    # fairseq drops every layer of a stack for which it is told nothing, as soon as it is told of the other one.
+    some_layers = any(layers != tuple(range(len(layers))) for layers in description.layers.values())
+    for stack, layers in description.layers.items():
+        _set_default(args, f"{stack}_layers_to_keep", ",".join(map(str, layers)) if some_layers else None)
+        _set_default(args, f"{stack}_embed_path", None)  # the embeddings come from the checkpoint
+    for option in _model_options(name):
+        if option in description.settings:
+            _set_default(args, option, description.settings[option])
+    if "encoder" not in description.layers and description.settings["decoder_learned_pos"]:
+        # An option of the task too, which says None where it is not given.
+        given = getattr(args, "max_target_positions", None)
+        args.max_target_positions = given or description.settings["max_target_positions"]
+    heads = StoredHeads.of_architecture(description.architecture)
+    choose_gates(args, name, heads, checkpoint.gates.settings if checkpoint.gates else None)
+    if getattr(args, SETTING, None) and any(module.padding_heads for module in description.architecture):
+        raise UsageError(f"{path}: gates cannot be on the zero heads of mode uniform: slim it with --mode cut instead")
+    _set_heads(args, heads, description.lineage.to_json() if description.lineage else None)
+    logger.info(f"settings of the model from {path}: {description.architecture.count()} heads, base {description.arch}")
+
+
+def _conflicts(args: Namespace, name: str, description: Description) -> Iterator[str]:
+    """Options that were given and that contradict the weights of the checkpoint."""
+    fixed: dict[str, Any] = {BASE_ARCH: description.arch}
+    for stack in _stacks(name):
+        fixed |= {setting: description.settings[setting] for setting in (f"{stack}_attention_heads", f"{stack}_layers")}
+        dims = [m.head_dim for m in description.architecture if m.id.kind in STACKS[stack]]
+        fixed[HEAD_DIMS[stack]] = dims[0] if dims else None
+        layers = description.layers[stack]
+        given = getattr(args, f"{stack}_layers_to_keep", None)
+        if given and (description.lineage is not None or layers != tuple(range(len(layers)))):
+            yield f"--{stack}-layers-to-keep {given}: the checkpoint is slim or names layers itself; its layers stay"
+    for setting, value in fixed.items():
+        given = getattr(args, setting, value)
+        if given != value:
+            yield f"--{setting.replace('_', '-')} {given}: the checkpoint has {value}"
+
+
+def _set_heads(args: Namespace, heads: StoredHeads, lineage: str | None) -> None:
+    setattr(args, HEADS, heads.to_json())
+    setattr(args, LINEAGE, lineage)
+    for stack, head_dim in heads.head_dims.items():
+        setattr(args, HEAD_DIMS[stack], head_dim)
+
+
+def _set_default(args: Namespace, setting: str, value: Any) -> None:
+    if not hasattr(args, setting):
+        setattr(args, setting, value)
+
+
+def _stacks(name: str) -> tuple[str, ...]:
+    stacks: tuple[str, ...] = ARCH_MODEL_REGISTRY[name].stacks
+    return stacks
+
+
+def _model_options(name: str) -> list[str]:
+    """Names of the settings that fairseq-train's options of a model set."""
+    parser = ArgumentParser(argument_default=SUPPRESS, allow_abbrev=False, add_help=False)
+    ARCH_MODEL_REGISTRY[name].add_args(parser)
+    return [action.dest for action in parser._actions]
+
+
+def starting_point(args: Namespace) -> Path | None:
+    """The checkpoint that fairseq-train loads before the first update; None where it trains from scratch.
+
+    As in fairseq: ``--restore-file``, else the last checkpoint in ``--save-dir``, else ``--continue-once``, else
+    ``--finetune-from-model``.
+
+    Raises:
+        UsageError: the option names a file that is not there. (fairseq would train from scratch without a word.)
+    """
+    suffix = args.checkpoint_suffix or ""
+    if args.restore_file != _LAST:
+        return _existing("--restore-file", args.restore_file.replace(".pt", f"{suffix}.pt"))
+    last = os.path.join(args.save_dir, f"checkpoint_last{suffix}.pt")
+    if os.path.exists(last):
+        return Path(last)
+    if args.continue_once is not None:
+        return _existing("--continue-once", args.continue_once)
+    if args.finetune_from_model is not None:
+        return _existing("--finetune-from-model", args.finetune_from_model)
+    return None
+
+
+def _existing(option: str, name: str) -> Path:
+    if not os.path.isfile(name):
+        raise UsageError(f"{option} {name}: no such file; to train from scratch leave the option out")
+    return Path(name)

@@ -1,0 +1,281 @@
+"""`lottery`: train, remove the least confident heads, rewind what is left, again; then train the winner to convergence.
+
+Behnke and Heafield 2020, section 3. The state is written after each stage; fairseq-train goes on from its own last
+checkpoint.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nmtprune import files, plots, provenance
+from nmtprune.data.options import DataOptions
+from nmtprune.evaluate.cost import words_per_second
+from nmtprune.evaluate.metrics import Scored
+from nmtprune.methods.measuring import drawn
+from nmtprune.plan import Plan
+from nmtprune.process import termination_as_interrupt
+from nmtprune.runs import run_folder
+from nmtprune.runs.device import choose_device
+from nmtprune.runs.lottery import folder, outcomes
+from nmtprune.runs.lottery.job import LotteryJob, LotteryRun, prepare
+from nmtprune.runs.lottery.outcomes import Converged, Iteration
+from nmtprune.runs.lottery.schedule import Schedule, Ticket, tickets
+from nmtprune.runs.lottery.stages import Stages
+from nmtprune.runs.quality import measure, metric_of
+from nmtprune.runs.report import Report, tsv
+from nmtprune.runs.state import Interrupted, State, pack
+from nmtprune.training.fairseq_train import load_trained
+
+if TYPE_CHECKING:
+    from nmtprune.formats.base import Checkpoint
+    from nmtprune.progress import Progress
+
+_BEGUN, _SPEED = "begun", "speed"
+_SPEED_SENTENCES, _SPEED_ROUNDS = 200, 3
+
+
+@dataclass(frozen=True)
+class LotteryResult:
+    """What a run found.
+
+    Attributes:
+        plan: the last one that is within ``--max-drop``.
+        kinds: whose heads were removed.
+        iterations: in order.
+        converged: the unpruned model first; empty where none was asked for.
+        report: ``lottery.json``, its tables and its picture.
+        times: seconds of each iteration by what they went into.
+        facts: on what and how it was measured.
+        seconds: how long it took.
+    """
+
+    plan: Plan
+    kinds: tuple[str, ...]
+    iterations: tuple[Iteration, ...]
+    converged: tuple[Converged, ...]
+    report: Report
+    times: Mapping[str, Mapping[str, float]]
+    facts: Mapping[str, Any]
+    seconds: float
+
+    @property
+    def table(self) -> str:
+        """Converged models as tab-separated values, or iterations where there are none."""
+        return self.report.tsv or self.report.tables[folder.ITERATIONS]
+
+
+def schedule_of(run: LotteryRun) -> Schedule:
+    """What a run would train; everything is checked and nothing is written.
+
+    Raises:
+        NmtpruneError: anything that is wrong with options, outputs, checkpoint or data.
+    """
+    return prepare(run).schedule
+
+
+def lottery(run: LotteryRun, progress: "Progress") -> LotteryResult:
+    """Run the loop, converge what is asked for, and write the run folder.
+
+    Raises:
+        NmtpruneError: anything that is wrong with options, outputs, checkpoint or data, before any long work.
+        TrainingError: fairseq-train failed, or training diverged; the state is kept.
+        OutputError: the disk is full; the state is kept.
+        Interrupted: Ctrl-C or SIGTERM; what was trained and measured is kept.
+    """
+    started = time.monotonic()
+    with termination_as_interrupt():
+        job = prepare(run)
+        for corpus in job.corpora.values():
+            for note in corpus.notes:
+                progress.note(f"{corpus.name}: {note}")
+        state = State.open(run_folder.state_path(run.output), job.settings, resume=run.resume)
+        if _BEGUN not in state:
+            _check_late_reset(job, progress)
+        files.make_folder(run.output)
+        if _BEGUN not in state:
+            if run.force:
+                folder.start_over(run.output)
+            # Before the first training, so that what goes on there is held against the settings.
+            state.add(_BEGUN, pack({}))
+        try:
+            return _Lottery(job, state, progress).result(started)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"interrupted: what was trained and measured is kept in {run.output}; the same command with --resume "
+                "goes on"
+            ) from None
+
+
+def _check_late_reset(job: LotteryJob, progress: "Progress") -> None:
+    """Translate with the late-resetting checkpoint, before anything is trained, on what is measured later.
+
+    Raises:
+        DataError: its translations mean nothing, and those of the models that are trained from it probably neither.
+    """
+    run = job.run
+    sets = {folder.DATA: run.data} if job.rule is not None else {}
+    if job.schedule.tickets and (run.test_data is not None or not sets):
+        sets[folder.TEST] = run.evaluated
+    if run.late_reset is None or not sets:
+        return
+    from nmtprune.formats import load
+
+    for part in measure(load(run.late_reset), sets, run.measure).values():
+        for remark in part.check_baseline(f"the late-resetting checkpoint {run.late_reset}"):
+            progress.note(remark)
+
+
+class _Lottery:
+    """One run."""
+
+    def __init__(self, job: LotteryJob, state: State, progress: "Progress") -> None:
+        self._job, self._run, self._state, self._progress = job, job.run, state, progress
+        self._stages = Stages(job, state, progress)
+
+    def result(self, started: float) -> LotteryResult:
+        """Every stage in turn; then the files."""
+        plans = [Plan.keep_all(self._stages.late_reset.base)]
+        iterations = tuple(self._iterations(plans))
+        accepted = len(plans) - 1
+        self._stages.write_ticket(plans[accepted])
+        run = self._run
+        chosen = [number for number in run.converge_iterations if number <= accepted]
+        left_out = sorted(set(run.converge_iterations) - set(chosen))
+        if left_out:
+            self._progress.note(f"--max-drop ended the loop: no iteration {', '.join(map(str, left_out))} to converge")
+        asked = tickets(accepted, last=run.converge, chosen=chosen, controls=run.controls if accepted else ())
+        converged = self._compared([(ticket, self._converged(ticket, plans[ticket.iteration])) for ticket in asked])
+        return self._finish(plans[accepted], iterations, converged, started)
+
+    def _converged(self, ticket: Ticket, plan: Plan) -> Plan:
+        """Train a model to convergence; measure the unpruned one at once: what means nothing ends the run there."""
+        found = self._stages.converged(ticket, plan)
+        if not ticket.iteration:
+            self._stages.quality(ticket)
+        return found
+
+    def _iterations(self, plans: list[Plan]) -> Iterator[Iteration]:
+        """Grow the list of plans, each with fewer heads, until the end or until one has dropped too far, which goes."""
+        removed = self._job.schedule.removed
+        first: Scored | None = None
+        for number in range(1, self._job.schedule.pruning_trainings + 1):
+            heads = removed[number] if number < len(removed) else None
+            trained = plans[-1]
+            left, validation, quality = self._stages.iteration(number, trained, heads)
+            first = first or quality
+            broken = self._drops_too_far(first, quality)
+            if broken:
+                plans.pop()
+                left = plans[-1]
+            elif heads is not None:
+                plans.append(left)
+            value = None if quality is None else quality.score
+            yield Iteration(number, trained, left, validation, value, broken)
+            if broken:
+                self._progress.note(f"iteration {number}: {trained.count_kept()} heads are beyond --max-drop")
+                return
+
+    def _drops_too_far(self, first: Scored | None, quality: Scored | None) -> bool:
+        if first is None or quality is None or self._job.rule is None:
+            return False
+        (difference,) = self._run.significance.compare(first, [quality])
+        return self._job.rule.broken_by(difference)
+
+    def _compared(self, trained: Sequence[tuple[Ticket, Plan]]) -> tuple[Converged, ...]:
+        """Quality, significance and speed of the converged models."""
+        if not trained:
+            return ()
+        scored = [self._stages.quality(ticket) for ticket, _ in trained]
+        differences = [None, *self._run.significance.compare(scored[0], scored[1:])]
+        names = [ticket.name for ticket, _ in trained]
+        paths = [folder.converged(self._run.output, ticket) / folder.MODEL for ticket, _ in trained]
+        models = [load_trained(path) for path in paths]
+        rates = self._rates(names, models)
+        found = []
+        for (ticket, plan), path, model, quality, difference, rate in zip(
+            trained, paths, models, scored, differences, rates, strict=True
+        ):
+            figures = self._state[f"converge-{ticket.name}/trained"]
+            found.append(
+                Converged(
+                    ticket=ticket,
+                    plan=plan,
+                    model=str(path.relative_to(self._run.output)),
+                    value=quality.score,
+                    difference=difference,
+                    parameters=sum(tensor.numel() for tensor in model.parameters.values()),
+                    file_bytes=path.stat().st_size,
+                    words_per_second=rate,
+                    updates=int(figures["best"]),
+                    last_update=int(figures["last"]),
+                    validation=float(figures["validation"]),
+                )
+            )
+        return tuple(found)
+
+    def _rates(self, names: Sequence[str], models: "Sequence[Checkpoint]") -> list[float]:
+        from nmtprune.engines import open_engine
+
+        if _SPEED not in self._state or len(self._state[_SPEED]["rates"]) != len(names):
+            self._progress.begin("words per second", 1)
+            # Other engines are processes, whose start-up would be counted.
+            engines = [open_engine("native", model, self._run.measure.for_engine()) for model in models]
+            corpus = drawn(_corpus(self._run.evaluated, models[0]), _SPEED_SENTENCES, self._run.significance.seed)
+            rates = words_per_second(engines, corpus, _SPEED_ROUNDS)
+            self._state.add(_SPEED, pack({"rates": np.array(rates)}))
+            self._progress.advance("speed")
+        return [float(rate) for rate in self._state[_SPEED]["rates"]]
+
+    def _finish(
+        self, plan: Plan, iterations: tuple[Iteration, ...], converged: tuple[Converged, ...], started: float
+    ) -> LotteryResult:
+        """Write the files."""
+        run, job = self._run, self._job
+        seconds = round(time.monotonic() - started, 3)
+        times = self._stages.times(len(iterations))
+        made = {
+            "file_bytes": {each.ticket.name: each.file_bytes for each in converged},
+            "words_per_second": {each.ticket.name: each.words_per_second for each in converged},
+            "times": times,
+            "provenance": provenance.collect(
+                seed=run.significance.seed,
+                late_reset={"sha256": self._stages.late_reset.base.sha256, "updates": job.schedule.late_reset},
+                data={path: digest for corpus in job.corpora.values() for path, digest in corpus.inputs.items()},
+                fairseq_train=list(job.given),
+                seconds=seconds,
+                device=str(choose_device(run.measure.device)),
+            ),
+        }
+        metric, facts = run.measure.metric, self._facts()
+        table = tsv(outcomes.columns(converged, metric), outcomes.rows(converged)) if converged else None
+        picture = None
+        if converged:
+            heads = job.schedule.of_all
+            picture = plots.curves_png(outcomes.lines(converged), metric=metric, heads=heads, from_zero=False)
+        report = Report(
+            json=outcomes.lottery_file(metric, iterations, converged, facts, made).to_json(),
+            tsv=table,
+            png=picture,
+            tables={folder.ITERATIONS: outcomes.iterations_tsv(iterations, metric, job.limits.kinds)},
+        )
+        report.write(folder.report_files(run.output), force=True, inputs=run.inputs)
+        return LotteryResult(plan, job.limits.kinds, iterations, converged, report, times, facts, seconds)
+
+    def _facts(self) -> dict[str, Any]:
+        run = self._run
+        name = folder.TEST if folder.TEST in self._job.corpora else folder.DATA
+        corpus = self._job.corpora[name]
+        quality = {}
+        if corpus.references is not None:
+            quality = {"signature": metric_of(corpus, run.measure).signature}
+        return {**quality, **corpus.describe(), **run.measure.described(), "heads": self._job.schedule.of_all}
+
+
+def _corpus(data: DataOptions, model: "Checkpoint") -> Any:
+    from nmtprune.data.corpus import load_corpus
+
+    return load_corpus(data, model.profile(), references=False)

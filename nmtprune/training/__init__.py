@@ -1,0 +1,1 @@
+"""What drives fairseq-train; it knows no run."""

@@ -1,0 +1,76 @@
+"""Intervals of medians, turns, and multiply-accumulates."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+from scipy.stats import binom
+
+from nmtprune.engines import native
+from nmtprune.evaluate.cost import Spread, in_turns, multiply_accumulates, peak_memory, ratio
+from nmtprune.formats import load
+from nmtprune.formats.marian import MarianCheckpoint
+from tests.support.marian_files import VARIANTS, marian_model
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 6, 9, 20, 101])
+def test_intervals_cover_the_median(count: int) -> None:
+    """The ends are order statistics that the true median lies between with 95 %, and no narrower ones are."""
+    found = Spread.of(list(range(count)))
+    outside = int(found.low)
+    assert found.high == count - 1 - outside and found.low <= found.median <= found.high
+    if count >= 6:
+        assert 1 - 2 * binom.cdf(outside - 1, count, 0.5) >= 0.95
+        assert 1 - 2 * binom.cdf(outside, count, 0.5) < 0.95
+    else:
+        assert outside == 0
+
+
+def test_ratios_are_of_the_same_round() -> None:
+    found = ratio([2.0, 4.0, 6.0], [1.0, 2.0, 2.0])
+    assert (found.median, found.low, found.high) == (2.0, 2.0, 3.0) and found.certain
+    assert not ratio([1.0, 2.0], [2.0, 1.0]).certain
+
+
+def test_jobs_run_in_turns() -> None:
+    log: list[str] = []
+    numbers = itertools.count()
+
+    def job(name: str) -> int:
+        log.append(name)
+        return next(numbers)
+
+    told: list[int] = []
+    seconds, results = in_turns([lambda: job("a"), lambda: job("b")], 2, lambda which, _: told.append(which))
+    assert log == ["a", "b"] * 3 and told == [0, 1] * 3 and results == [0, 1]
+    assert [len(own) for own in seconds] == [2, 2] and all(took >= 0 for own in seconds for took in own)
+
+
+def test_multiply_accumulates_by_hand(tiny: Path) -> None:
+    """A sentence of 5 tokens into one of 3, two hypotheses: 2 + 2 layers of 4 heads of 4, d 16."""
+    model = native.load(load(tiny))
+    found = multiply_accumulates(model, [5], [3], 2)
+    d, inner = 16, 16
+    words, hidden = model.words[1], model.decoder.layers[0].feed_forward.input_weight.shape[0]
+    assert found["encoder attention"] == 2 * (4 * d * inner * 5 + 2 * inner * 25)
+    assert found["decoder attention"] == 2 * 2 * (4 * d * inner * 3 + 2 * inner * (1 + 2 + 3))
+    assert found["cross attention"] == 2 * (2 * d * inner * 5 + 2 * (2 * d * inner * 3 + 2 * inner * 15))
+    assert found["feed-forward"] == 2 * 2 * d * hidden * (5 + 2 * 3)
+    assert found["output"] == 2 * 3 * words * d and found["recurrence"] == 0
+
+
+def test_recurrences_count(tmp_path: Path) -> None:
+    shape = VARIANTS["SSRU decoder of tied layers"]
+    base = MarianCheckpoint.load(marian_model(tmp_path / "model.npz", **shape))
+    found = multiply_accumulates(native.load(base), [4], [3], 1)
+    assert found["recurrence"] == shape.get("dec_depth", 2) * 2 * 16 * 16 * 3 and found["decoder attention"] == 0
+
+
+def test_peak_memory_sees_what_is_gone_afterwards() -> None:
+    import torch
+
+    with peak_memory(torch.device("cpu")) as peak:
+        block = bytearray(64 << 20)
+        block[::4096] = b"x" * len(block[::4096])
+        del block
+    assert peak.bytes is None or peak.bytes >= 60 << 20
