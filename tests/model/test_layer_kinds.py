@@ -186,10 +186,10 @@ def test_recorded_searches_under_masks_are_searches_from_scratch(model: Transfor
     options, systems = SearchOptions(beam=beam, max_len_b=9), _systems(model)
     search = MaskedSearch(model, options, SYMBOLS)
     records = search.record(SOURCE, LENGTHS, range(len(SOURCE)))
-    found = [[()] * len(SOURCE) for _ in systems]
+    found: list[list[tuple[int, ...]]] = [[()] * len(SOURCE) for _ in systems]
     for system, places, texts in search.translations(records, systems):
         for place, text in zip(places, texts, strict=True):
-            found[system][place] = text  # type: ignore[call-overload]
+            found[system][place] = text
     expected = [
         [own[0].tokens for own in translate(model, SOURCE, LENGTHS, options, SYMBOLS, masks)] for masks in systems
     ]
