@@ -15,6 +15,7 @@ from nmtprune.cli.main import COMMANDS, main
 from nmtprune.cli.search_options import SEARCH_NAMES
 from nmtprune.data.batching import MAX_TOKENS
 from nmtprune.engines.base import ENGINES
+from nmtprune.evaluate.metrics import Bleu, Chrf
 from nmtprune.evaluate.significance import CORRECTIONS, SignificanceTest
 from nmtprune.methods.plans import SCOPES
 from nmtprune.model.search import MarianSearchOptions, SearchOptions
@@ -46,6 +47,7 @@ def with_option(name: str) -> list[str]:
         ("l0", "test_gate", gates.TEST_GATES),
         ("l0", "freeze", [",".join(some) for count in (1, 2) for some in combinations(STACKS, count)]),
         *((command, "engine", tuple(ENGINES)) for command in with_option("engine")),
+        *((command, "metric", (Bleu.name, Chrf.name)) for command in with_option("metric") if command != "score"),
     ],
 )
 def test_choices(command: str, name: str, original: Iterable[str]) -> None:
