@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmtprune.cli.data_options import data_options, with_importance_data
-from nmtprune.cli.measure_options import bleu_options, quality_option
 from nmtprune.cli.options import (
     force_option,
     format_option,
@@ -25,6 +24,7 @@ from nmtprune.cli.options import (
 )
 from nmtprune.cli.panels import Panel, panel_option
 from nmtprune.cli.progress_bar import duration, progress
+from nmtprune.cli.quality_options import bleu_options, quality_option
 from nmtprune.cli.render import emit_table
 from nmtprune.cli.scorer_options import ScorerCommand, foreign_to_orders, order_options, taken
 from nmtprune.cli.search_options import engine_options, search_options
@@ -55,7 +55,8 @@ _TRAINING_TEXT = ("importance_subset", "importance_source", "importance_referenc
     Panel.REMOVAL,
     "--reestimate",
     is_flag=True,
-    help="Measure importance again after every step, on the pruned model; the same as --order importance-reestimated.",
+    help="Score heads again after every step, on the pruned model: --order importance then means "
+    "importance-reestimated.",
 )
 @panel_option(
     Panel.REMOVAL,

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmtprune.cli.data_options import data_options, with_test_data
-from nmtprune.cli.measure_options import bleu_options
 from nmtprune.cli.options import (
     checkpoint_argument,
     force_option,
@@ -23,6 +22,7 @@ from nmtprune.cli.options import (
 )
 from nmtprune.cli.panels import Panel, panel_option
 from nmtprune.cli.progress_bar import duration, progress
+from nmtprune.cli.quality_options import bleu_options
 from nmtprune.cli.scorer_options import ScorerCommand, foreign_to_metric, metric_options, taken
 from nmtprune.cli.search_options import SEARCH_NAMES, engine_options, search_options
 from nmtprune.methods.scorer import Scorer

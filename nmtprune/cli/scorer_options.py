@@ -75,7 +75,7 @@ def order_options() -> list[click.Parameter]:
     return [order, *_settings(_of_order(), GREEDY)]
 
 
-def settings_of(name: str, parameter: str) -> Callable[[F], F]:
+def scorer_settings(name: str, parameter: str) -> Callable[[F], F]:
     """The options of one scorer: the command receives them, as the scorer's settings, under the name `parameter`."""
     scorer = SCORERS[name]
 

@@ -7,7 +7,7 @@ summed over its tokens. By the chain rule that is |Att_h(x)^T dL(x)/dAtt_h(x)|.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from nmtprune.architecture import HeadId, ModuleId
 from nmtprune.budget import Limits
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
     from nmtprune.model import Masks, Transformer
 
-UNITS = ("sentence", "token")
+Unit = Literal["sentence", "token"]
+UNITS: tuple[str, ...] = get_args(Unit)
 """What the absolute value is taken of: a sentence's derivative by one factor for each head (the paper's formula), or by
 one for each head and query position (its authors' code). Without it derivatives of both signs would cancel."""
 
-NORMALIZATIONS = ("layer", "none")
+Normalization = Literal["layer", "none"]
 """Whether scores are divided by the norm of their module, see `normalized`."""
 
 _AUTOCAST = ("float16", "bfloat16")
@@ -137,17 +138,17 @@ class ImportanceOptions:
 
     Attributes:
         importance_unit: one of UNITS.
-        importance_normalize: one of NORMALIZATIONS.
+        importance_normalize: ``layer`` divides scores by the norm of their module, ``none`` does not.
         importance_sentences: sentences that are drawn with the seed; None takes all.
         label_smoothing: of the loss; None: as the checkpoint was trained.
     """
 
-    importance_unit: Literal["sentence", "token"] = setting(
+    importance_unit: Unit = setting(
         "sentence",
         "Take the absolute value of one derivative per sentence (the formula in the paper), or of one per query token "
         "(the code of its authors).",
     )
-    importance_normalize: Literal["layer", "none"] = setting(
+    importance_normalize: Normalization = setting(
         "layer", "Divide importance by its l2 norm within each module (layer), or use it as it is (none)."
     )
     importance_sentences: int | None = setting(

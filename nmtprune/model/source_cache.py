@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nmtprune.model.attention import Visible
+from nmtprune.model.scope import Visible
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class SourceCache:
     joint: tuple[Tensor | None, ...]
     padding: Tensor | None
     visible: Visible
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether self-attention of any layer sees the source."""
+        return any(found is not None for found in self.joint)
 
     @property
     def length(self) -> int:

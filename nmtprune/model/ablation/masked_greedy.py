@@ -77,9 +77,9 @@ class _Draft:
         self._token, self._root = token_tree.token, token_tree.table[:, 0, 0]
         ends = torch.tensor([text[-1] if text else _LOST for text in recorded.baseline], device=device)
         self._sentence = torch.empty_like(token_tree.depth)
-        for group in token_tree.groups:
-            numbers = torch.arange(group.sentences.start, group.sentences.stop, device=device)
-            self._sentence[group.rows] = numbers.repeat_interleave(group.size)
+        for block in token_tree.blocks:
+            numbers = torch.arange(block.sentences.start, block.sentences.stop, device=device)
+            self._sentence[block.rows] = numbers.repeat_interleave(block.size)
         self._expected = ends[self._sentence]
         inner = (self._real & (self._depth > 0)).nonzero().squeeze(1)
         self._expected[token_tree.parent[inner]] = token_tree.token[inner]

@@ -20,7 +20,7 @@ from nmtprune.model.ablation.shared_prefix import HeadMasks
 from nmtprune.model.ablation.shortlist import Screen
 from nmtprune.model.search.beam_search import BeamSearch
 from nmtprune.model.search.branches import Tokens
-from nmtprune.model.search.decoder_step import DecoderStep, caches, decoder_layers
+from nmtprune.model.search.decoder_step import DecoderStep, caches
 from nmtprune.model.search.hypotheses import Beams, HypothesisTree
 from nmtprune.model.search.next_words import NextWordPredictor
 from nmtprune.model.search.options import Search, Symbols, max_lens
@@ -122,7 +122,7 @@ class MaskedSearch:
 
     def _ranges(self, recorder: Recorder, searches: int) -> list[range]:
         """Consecutive searches whose nodes, under as many systems as a module has heads, fit into a chunk."""
-        kept = filter(None, (layer.kept_shape() for layer in decoder_layers(self.model.decoder)))
+        kept = filter(None, (layer.kept_shape() for layer in self.model.decoder.layers))
         floats = sum(map(math.prod, kept)) + self.model.decoder.output_width
         most = max(1, RECORD_BYTES // (self._systems * 4 * (floats + 4 * self._predictor.width)))
         ranges, begin, total = [], 0, 0

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nmtprune.model.attention import Masks
+from nmtprune.model.scope import Masks
 from nmtprune.model.search.beam_search import BeamSearch, decoder_masks
 from nmtprune.model.search.branches import Branch, Branches
 from nmtprune.model.search.decoder_step import DecoderStep, caches

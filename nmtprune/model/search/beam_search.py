@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nmtprune.architecture import ModuleId
-from nmtprune.model.attention import Masks
+from nmtprune.model.scope import Masks
 from nmtprune.model.search.decoder_step import DecoderStep, NewTokens, caches
 from nmtprune.model.search.hypotheses import Beams, Ended, HypothesisTree
 from nmtprune.model.search.next_words import EndRules, LogitsObserver, NextWordPredictor, NextWords

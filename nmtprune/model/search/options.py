@@ -160,7 +160,7 @@ class MarianSearchOptions:
 
     @property
     def raw_keys(self) -> bool:
-        """As `DecoderLayer.project` names it."""
+        """As `Scope` names it."""
         return self.unnormalized_keys
 
     @property
