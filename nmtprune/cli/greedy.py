@@ -31,7 +31,7 @@ from nmtprune.cli.search_options import engine_options, search_options
 from nmtprune.runs.scorers import AUTO, RANDOM, scorer_of
 
 if TYPE_CHECKING:
-    from nmtprune.runs.greedy.curve import Step, Swept
+    from nmtprune.runs.greedy.curve import CurvePoint, Swept
     from nmtprune.runs.greedy.loop import GreedyResult
 
 _TRAINING_TEXT = ("importance_subset", "importance_source", "importance_reference")
@@ -223,7 +223,7 @@ def _rows(each: "Swept", heads: int) -> Iterator[tuple[str | int | None, ...]]:
         )  # fmt: skip
 
 
-def _chosen(step: "Step") -> list[str]:
+def _chosen(step: "CurvePoint") -> list[str]:
     """The order that --order auto chose, and its lead."""
     if step.decision is None:
         return []

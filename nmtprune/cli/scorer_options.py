@@ -45,7 +45,7 @@ class ScorerCommand(PanelCommand):
 
 def metric_options() -> list[click.Parameter]:
     """Options of `score`: ``--metric``, and the settings of all scorers."""
-    untested = scorers.listed([each.name for each in _of_metric() if not each.masks], "and")
+    untested = scorers.either([each.name for each in _of_metric() if not each.masks], "and")
     described = " ".join(f"{each.name}: {each.summary}" for each in _of_metric())
     metric = PanelOption(
         ["--metric"],

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any, get_type_hints
 
-from nmtprune.methods.ablation import Ablation, Bleu, Chrf, Loss
+from nmtprune.methods.ablation import BleuDrop, ChrfDrop, LossRise, QualityDrop
 from nmtprune.methods.confidence import Confidence
 from nmtprune.methods.fisher import JointFisher
 from nmtprune.methods.importance import Importance
@@ -17,13 +17,13 @@ from nmtprune.methods.scorer import Scorer
 SCORERS: dict[str, type[Scorer[Any]]] = {
     each.name: each
     for each in (
-        Bleu,
-        Chrf,
-        Loss,
+        BleuDrop,
+        ChrfDrop,
+        LossRise,
         Importance,
         JointFisher,
         ReconstructionOrder,
-        Ablation,
+        QualityDrop,
         Confidence,
     )
 }
@@ -60,10 +60,10 @@ def scorer_of(order: str) -> type[Scorer[Any]] | None:
 
 def names_of(scorers: "Iterable[type[Scorer[Any]]]") -> str:
     """Names of scorers for a message: ``bleu, chrf or loss``."""
-    return listed([scorer.name for scorer in scorers])
+    return either([scorer.name for scorer in scorers])
 
 
-def listed(names: Sequence[str], last: str = "or") -> str:
+def either(names: Sequence[str], last: str = "or") -> str:
     """``a, b or c``."""
     return f"{', '.join(names[:-1])} {last} {names[-1]}" if len(names) > 1 else "".join(names)
 

@@ -7,7 +7,7 @@ import pytest
 
 from nmtprune.evaluate.metrics import Scored
 from nmtprune.plan import Plan
-from nmtprune.runs.greedy.auto import Contender, decided, shortlisted
+from nmtprune.runs.greedy.auto import Candidate, decided, shortlisted
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Fixed:
     score: float
 
 
-def contender(order: str, score: float | None, loss: float = 1.0) -> Contender:
-    return Contender(order, cast(Plan, None), loss, None if score is None else cast(Scored, Fixed(score)))
+def contender(order: str, score: float | None, loss: float = 1.0) -> Candidate:
+    return Candidate(order, cast(Plan, None), loss, None if score is None else cast(Scored, Fixed(score)))
 
 
 def test_losses_that_rise_twice_as_much_are_not_worth_a_translation() -> None:

@@ -37,6 +37,7 @@ from nmtprune.runs.greedy.loop import GreedyResult, greedy
 from nmtprune.runs.greedy.setup import GreedyRun
 from nmtprune.runs.quality import DropRule
 from nmtprune.runs.score import score
+from nmtprune.runs.scorers import orders
 from nmtprune.runs.state import Interrupted, State
 from tests.support.examples import corpus
 from tests.support.fairseq_files import Build
@@ -422,7 +423,7 @@ def test_what_cannot_be(tiny: Path, build: Build, tmp_path: Path) -> None:
     refused(UsageError, "--order random: given twice", orders=("random", "random"))
     refused(
         UsageError,
-        "--order 'chance': choose importance, importance-reestimated, ablation, confidence, random or a score file",
+        f"--order 'chance': choose {', '.join(orders())} or a score file",
         orders=("chance",),
     )
     missing = tmp_path / "none.json"

@@ -19,7 +19,7 @@ SMALLEST_RISE = 0.05
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """The plan of one order at one number of heads.
 
     Attributes:
@@ -45,8 +45,8 @@ class Decision:
         lead: points of the metric by which it is better than the next one; None where only one was translated.
     """
 
-    contenders: tuple[Contender, ...]
-    chosen: Contender
+    contenders: tuple[Candidate, ...]
+    chosen: Candidate
     lead: float | None
 
     @property
@@ -67,7 +67,7 @@ def shortlisted(losses: Mapping[str, float], unpruned: float) -> tuple[str, ...]
     return tuple(order for order, loss in losses.items() if loss <= allowed or order in best)
 
 
-def decided(contenders: Sequence[Contender]) -> Decision:
+def decided(contenders: Sequence[Candidate]) -> Decision:
     """The contender that translates best.
 
     Raises:
@@ -82,5 +82,5 @@ def decided(contenders: Sequence[Contender]) -> Decision:
     return Decision(tuple(contenders), ranked[0], lead)
 
 
-def _score(contender: Contender) -> float:
+def _score(contender: Candidate) -> float:
     return contender.scored.score if contender.scored is not None else float("-inf")

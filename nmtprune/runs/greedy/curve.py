@@ -26,7 +26,7 @@ from nmtprune.runs.report import (
 
 
 @dataclass(frozen=True)
-class Step:
+class CurvePoint:
     """A point of a curve.
 
     Attributes:
@@ -74,10 +74,10 @@ class Swept:
 
     curve: Curve
     checkpoint: str
-    steps: tuple[Step, ...]
+    steps: tuple[CurvePoint, ...]
 
     @property
-    def chosen(self) -> Step:
+    def chosen(self) -> CurvePoint:
         """The last step before the first that breaks the rule; the unpruned model breaks none."""
         return [step for step in self.steps if not step.broken][-1]
 
@@ -118,14 +118,14 @@ def _mean(kinds: tuple[str, ...], group: Sequence[Swept]) -> Mean:
     )
 
 
-def columns(metric: str) -> tuple[str, ...]:
+def curve_columns(metric: str) -> tuple[str, ...]:
     """Columns of the table."""
     between = ("ci_low", "ci_high", "p", "relative")
     return ("checkpoint", "order", "sample", "kinds", "removed", "kept", metric, *between)
 
 
-def rows(swept: Sequence[Swept]) -> Iterator[tuple[Cell, ...]]:
-    """A row of `columns` for every step, in full precision."""
+def curve_rows(swept: Sequence[Swept]) -> Iterator[tuple[Cell, ...]]:
+    """A row of `curve_columns` for every step, in full precision."""
     for each in swept:
         curve = each.curve
         for step in each.steps:
@@ -135,7 +135,7 @@ def rows(swept: Sequence[Swept]) -> Iterator[tuple[Cell, ...]]:
             )  # fmt: skip
 
 
-def _order_of(curve: Curve, step: Step) -> str:
+def _order_of(curve: Curve, step: CurvePoint) -> str:
     """The order that chose the plan of a step: ``fisher``, or ``auto:fisher``."""
     return curve.order.name if step.decision is None else f"{curve.order.name}:{step.decision.chosen.order}"
 

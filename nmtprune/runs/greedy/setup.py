@@ -15,7 +15,6 @@ from nmtprune.methods.sweep import numbers_removed
 from nmtprune.plan import Base
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.greedy import orders
-from nmtprune.runs.greedy.folder import FILES
 from nmtprune.runs.greedy.measured_plans import MeasuredPlans, RefittedPlans
 from nmtprune.runs.greedy.orders import Curve, Order
 from nmtprune.runs.greedy.sweeper import OpenCheckpoint
@@ -27,6 +26,12 @@ from nmtprune.runs.subject import NativeModel, ScoredModel, open_subject
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
+
+PLAN = "plan.json"
+CURVE_JSON = "curve.json"
+PLANS = "plans"
+FILES = (PLAN, CURVE_JSON, "curve.tsv", "curve.png")
+"""What a run writes beside its plans."""
 
 _DATA = "data"
 
@@ -217,7 +222,7 @@ class Job:
     subjects: Subjects
 
 
-def prepare(run: GreedyRun, session: Session) -> Job:
+def check_greedy(run: GreedyRun, session: Session) -> Job:
     """Check everything that can be wrong, the cheapest first.
 
     Raises:

@@ -11,13 +11,13 @@ from nmtprune.architecture import HeadId
 from nmtprune.budget import Limits
 from nmtprune.evaluate.metrics import Scored
 from nmtprune.evaluate.significance import SignificanceTest
-from nmtprune.methods.ablation import Ablation
+from nmtprune.methods.ablation import QualityDrop
 from nmtprune.methods.chance import random_scores
 from nmtprune.methods.scorer import Scorer
 from nmtprune.methods.sweep import sweep
 from nmtprune.plan import Plan
-from nmtprune.runs.greedy.auto import Contender, Decision, decided, shortlisted
-from nmtprune.runs.greedy.curve import Step
+from nmtprune.runs.greedy.auto import Candidate, Decision, decided, shortlisted
+from nmtprune.runs.greedy.curve import CurvePoint
 from nmtprune.runs.greedy.measured_plans import MeasuredPlans, RefittedPlans
 from nmtprune.runs.greedy.orders import Curve
 from nmtprune.runs.greedy.rounds import Rounds, round_starts
@@ -84,21 +84,21 @@ class Sweeper:
 
     def steps(
         self, curve: Curve, numbers: Sequence[int], limits: Limits, test: SignificanceTest, rule: DropRule | None
-    ) -> tuple[Step, ...]:
+    ) -> tuple[CurvePoint, ...]:
         """The points of a curve, up to the first that breaks the rule.
 
         Raises:
             NmtpruneError: what only shows when a model computes.
         """
         quality, unpruned = self._opened.quality, self._unpruned()
-        found: list[Step] = []
+        found: list[CurvePoint] = []
         for plan, scored, decision in self._points(curve, numbers, limits, test.seed):
             removed = len(plan.removed(curve.kinds))
             (difference,) = test.compare(unpruned, [scored])
             relative = scored.score / unpruned.score if unpruned.score else None
             broken = rule is not None and rule.broken_by(difference)
             kept = plan.count_kept(curve.kinds)
-            found.append(Step(removed, kept, plan, scored.score, difference, relative, broken, decision))
+            found.append(CurvePoint(removed, kept, plan, scored.score, difference, relative, broken, decision))
             self._progress.advance(f"{curve.name}, {removed} heads removed, {quality.name} {scored.score:.2f},")
             if broken:
                 break
@@ -152,7 +152,7 @@ class Sweeper:
         whole = Plan.keep_all(self._opened.checkpoint.base)
         short = shortlisted(losses, self._loss(f"{self._name}/", whole))
         scored = {name: self._scored(entrants[first[name]], plan) for name, plan in plans.items() if name in short}
-        return decided([Contender(name, plan, losses[name], scored.get(name)) for name, plan in plans.items()])
+        return decided([Candidate(name, plan, losses[name], scored.get(name)) for name, plan in plans.items()])
 
     def _loss(self, prefix: str, plan: Plan) -> float:
         """Nats per token of the references."""
@@ -183,7 +183,7 @@ class Sweeper:
             return lambda plan: self._measured(scorer, curve, limits, plan)
         if order.scores is not None:
             scores: Mapping[HeadId, float] = order.scores.scores_by_head()
-        elif isinstance(order.scorer, Ablation):
+        elif isinstance(order.scorer, QualityDrop):
             scores = self._ablated(order.scorer, curve)
         else:
             scores = random_scores(self._opened.checkpoint.base.modules, seed + (curve.sample or 1) - 1)
@@ -205,7 +205,7 @@ class Sweeper:
 
         return scorer.ranked(self._heads(f"{curve.name}/{removed:03} {scorer.name}", again), first)
 
-    def _ablated(self, scorer: Ablation, curve: Curve) -> Mapping[HeadId, float]:
+    def _ablated(self, scorer: QualityDrop, curve: Curve) -> Mapping[HeadId, float]:
         """What `score` gives, for the kinds of a curve; the state keeps a few heads at a time."""
         checkpoint, subject = self._opened.checkpoint, self._opened.subjects[scorer.name]
         parameters = sum(tensor.numel() for tensor in checkpoint.model_tensors.values())
