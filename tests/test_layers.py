@@ -34,7 +34,18 @@ ALLOWED = {
     "model": {"architecture", "network"},
     "data": {"files", "profile"},
     "ctranslate2_model": {"architecture", "network", "formats", "model", "data"},
-    "engines": {"architecture", "network", "formats", "model", "data", "plan", "slim", "ctranslate2_model", "process", "user_dir"},
+    "engines": {
+        "architecture",
+        "network",
+        "formats",
+        "model",
+        "data",
+        "plan",
+        "slim",
+        "ctranslate2_model",
+        "process",
+        "user_dir",
+    },
     "evaluate": {"architecture", "plan", "formats", "model", "data", "engines", "scores"},
     "methods": {"architecture", "plan", "budget", "scores", "model", "data", "formats"},
     "fairseq_plugin": {"architecture", "gates", "plan", "formats", "model"},
@@ -81,6 +92,15 @@ def test_imports_follow_the_layers(path: Path) -> None:
         elif own not in ("errors", part):
             allowed = ALLOWED[part]
             assert own in allowed or any(name.startswith(rule) for rule in allowed if "." in rule), f"imports {name}"
+
+
+def _is_below_ablation(path: Path) -> bool:
+    return path.is_relative_to(PACKAGE / "model") and not path.is_relative_to(PACKAGE / "model" / "ablation")
+
+
+@pytest.mark.parametrize("path", filter(_is_below_ablation, MODULES), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_model_and_its_search_know_no_ablation(path: Path) -> None:
+    assert not [name for name in _imports(path) if name.startswith("model.ablation")]
 
 
 def _packages(path: Path) -> set[str]:
