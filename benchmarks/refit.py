@@ -37,7 +37,7 @@ from nmtprune.methods import plans
 from nmtprune.methods.chance import random_scores
 from nmtprune.methods.gradients import label_smoothed_loss
 from nmtprune.methods.measuring import MAX_TOKENS, Texts, drawn
-from nmtprune.methods.refit import RefitSettings, refit
+from nmtprune.methods.refit import RefitSettings, fit_projections
 from nmtprune.model import Transformer
 from nmtprune.plan import Plan
 from nmtprune.runs.bench.synthetic import Shape, Synthetic
@@ -127,7 +127,7 @@ def _timed(options: argparse.Namespace, model: Transformer, pruned: Checkpoint, 
     plain, fits = [], []
     for _ in range(options.repeat + 1):
         plain.append(_seconds(lambda: _plain(model, texts)))
-        fits.append(_seconds(lambda: refit(model, native.load(pruned, dtype=torch.float32), texts, RefitSettings())))
+        fits.append(_seconds(lambda: fit_projections(model, native.load(pruned, dtype=torch.float32), texts, RefitSettings())))
     ratios = [own / other for own, other in zip(fits[1:], plain[1:], strict=True)]
     for name, found in (("forward and backward", plain[1:]), ("refit", fits[1:])):
         print(f"{name:22} {statistics.median(found):8.2f} s ({min(found):.2f} - {max(found):.2f})")

@@ -181,7 +181,7 @@ def refitted(
     """
     from nmtprune.engines import native
     from nmtprune.methods.refit import RefitSettings
-    from nmtprune.methods.refit import refit as fit_projections
+    from nmtprune.methods.refit import fit_projections
 
     model = native.load(slim, base.device, base.dtype)
     stored, in_file = slim.native_tensors(), slim.file_names
