@@ -119,7 +119,7 @@ def _give_environment_variables(command: click.Command, name: str) -> None:
 def _report(message: str, code: int) -> int:
     if options.verbosity() > 0:
         traceback.print_exc()
-    click.echo("Error: " + " ".join(message.split("\n")), err=True)
+    click.echo("Error: " + " ".join(options.in_options(message).split("\n")), err=True)
     return code
 
 

@@ -8,7 +8,7 @@ import click
 from nmtprune.cli.data_options import calibration_data_options
 from nmtprune.cli.options import force_option, format_option, output_option, say, seed_option, verbosity_options
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
-from nmtprune.cli.progress import duration, progress
+from nmtprune.cli.progress_bar import duration, progress
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
 from nmtprune.cli.search_options import device_options, search_options
 

@@ -11,7 +11,7 @@ from nmtprune.data.databin import Languages
 from nmtprune.data.mmap import data_path, index_path, read_sentences
 from nmtprune.data.options import TRAINING_SUBSET, DataOptions
 from nmtprune.data.ragged import Sentences
-from nmtprune.data.read import LanguagePair, read_raw
+from nmtprune.data.read import LanguagePair, RawData
 from nmtprune.data.vocabulary import FairseqVocabulary, check_size
 from nmtprune.errors import DataError, UsageError
 from nmtprune.files import sha256_file
@@ -44,7 +44,7 @@ def load_lines(options: DataOptions, symbols: int, longest: int) -> Corpus:
     pair = LanguagePair(_LANGUAGES, vocabulary, vocabulary, codec)
     notes: list[str] = [] if note is None else [note]
     if options.source is not None:
-        content = read_raw(options, options.source, pair, references=False, targets=False)
+        content = RawData(options, pair).content(references=False, targets=False)
         name, lines, inputs = content.name, content.source, dict(content.inputs)
         notes += content.notes
     else:

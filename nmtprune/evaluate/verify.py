@@ -42,8 +42,8 @@ class Verification:
         if not self.ok:
             raise CheckpointError(
                 f"verification failed: logits of the result differ by up to {self.max_delta:.3g} from those of the "
-                f"masked checkpoint (allowed {self.tolerance:.3g}); nothing was written; are there weights that are "
-                "not finite? Otherwise this is a bug, and --no-verify would write the result all the same"
+                f"masked checkpoint (allowed {self.tolerance:.3g}); are there weights that are not finite? Otherwise "
+                "this is a bug"
             )
 
 

@@ -187,7 +187,7 @@ class Plan(BaseModel):
         """
         faults = self.base.shape_faults(base)
         if not other_weights and base.sha256 != self.base.sha256:
-            hint = "" if faults else "; --other-weights applies it to other weights of the same shape all the same"
+            hint = "" if faults else "; `other_weights` applies it to other weights of the same shape all the same"
             faults.append(f"weights differ (sha256 {base.sha256[:12]}, the plan's base {self.base.sha256[:12]}){hint}")
         if faults:
             raise PlanError.of_faults(f"{where}: made for another model", faults)

@@ -213,7 +213,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
         if reshaped and self.optimizer.problem:
             raise CheckpointError(
                 f"{self.path}: the optimizer state {self.optimizer.problem}, so it cannot be cut with the weights: "
-                "leave it out with --drop-optimizer"
+                "leave it out with `drop_optimizer`"
             )
         state = self.state
         if lineage is not None and (reshaped or lineage != self.lineage):

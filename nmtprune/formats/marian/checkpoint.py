@@ -183,7 +183,7 @@ class MarianCheckpoint(Checkpoint):
         but = f"; that branch does not know {unknown}" if self.options.settings[unknown] else ""
         return (
             "runs in marian-decoder of the branch pruned_final of Behnke's Marian, with --mini-batch 1 (larger batches "
-            f"may take stale keys from its cache){but}; the official Marian runs --mode masked only"
+            f"may take stale keys from its cache){but}; the official Marian runs `mode` masked only"
         )
 
     def toolkit_faults(self, format: str) -> Iterator[str]:
@@ -195,7 +195,7 @@ class MarianCheckpoint(Checkpoint):
         cut = [str(module.id) for module in self.architecture if module.stored_heads != whole]
         if cut:
             shown = ", ".join(cut[:3]) + (f" and {len(cut) - 3} more" if len(cut) > 3 else "")
-            yield f"{shown} with fewer heads than {whole}: the official Marian runs slim models of --mode masked only"
+            yield f"{shown} with fewer heads than {whole}: the official Marian runs slim models of `mode` masked only"
 
     @property
     def toolkit_notes(self) -> tuple[str, ...]:
@@ -204,7 +204,7 @@ class MarianCheckpoint(Checkpoint):
         if options.autoregression != "self-attention" or "n" not in options.sequence("transformer-preprocess"):
             return ()
         return (
-            "pre-norm decoder: Marian up to 1.12 does not normalize keys and values in search, as --unnormalized-keys "
+            "pre-norm decoder: Marian up to 1.12 does not normalize keys and values in search, as `unnormalized_keys` "
             "says of the native engine",
         )
 
@@ -242,7 +242,7 @@ class MarianCheckpoint(Checkpoint):
             source_symbols=source,
             target_symbols=target,
             left_pad_source=False,
-            marian=True,
+            vocabulary_files=True,
             right_to_left=self.right_to_left,
         )
 
