@@ -127,7 +127,9 @@ def _timed(options: argparse.Namespace, model: Transformer, pruned: Checkpoint, 
     plain, fits = [], []
     for _ in range(options.repeat + 1):
         plain.append(_seconds(lambda: _plain(model, texts)))
-        fits.append(_seconds(lambda: fit_projections(model, native.load(pruned, dtype=torch.float32), texts, RefitSettings())))
+        fits.append(
+            _seconds(lambda: fit_projections(model, native.load(pruned, dtype=torch.float32), texts, RefitSettings()))
+        )
     ratios = [own / other for own, other in zip(fits[1:], plain[1:], strict=True)]
     for name, found in (("forward and backward", plain[1:]), ("refit", fits[1:])):
         print(f"{name:22} {statistics.median(found):8.2f} s ({min(found):.2f} - {max(found):.2f})")

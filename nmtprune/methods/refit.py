@@ -108,7 +108,9 @@ class Fit:
 
 
 @torch.no_grad()
-def fit_projections(base: Transformer, slim: Transformer, texts: Sequence[Texts], settings: RefitSettings | None = None) -> Fit:
+def fit_projections(
+    base: Transformer, slim: Transformer, texts: Sequence[Texts], settings: RefitSettings | None = None
+) -> Fit:
     """Fit the output projections of `slim` so that its states follow those of `base` on some sentences.
 
     Memory holds the states of both models for all sentences, and the moments of one projection. Tied sub-layers are

@@ -180,8 +180,7 @@ def refitted(
         CheckpointError: states that are no finite numbers, or a model that nmtprune cannot run.
     """
     from nmtprune.engines import native
-    from nmtprune.methods.refit import RefitSettings
-    from nmtprune.methods.refit import fit_projections
+    from nmtprune.methods.refit import RefitSettings, fit_projections
 
     model = native.load(slim, base.device, base.dtype)
     stored, in_file = slim.native_tensors(), slim.file_names

@@ -69,7 +69,9 @@ def walked(
         ends = [(first.states, second.states) for first, second in places]
 
 
-def observed(own: ProjectionStop, other: ProjectionStop, first: Place, second: Place, real: Tensor) -> tuple[Tensor, Tensor]:
+def observed(
+    own: ProjectionStop, other: ProjectionStop, first: Place, second: Place, real: Tensor
+) -> tuple[Tensor, Tensor]:
     """What the projection of `other` reads, and what it should give, by the definition of the target."""
     wanted = own.summed(first.states, own.output(own.inputs(first)))
     inputs = other.inputs(second)
