@@ -17,6 +17,7 @@ COMMANDS = {
     "inspect": "nmtprune.cli.inspect:inspect",
     "plan": "nmtprune.cli.plan:plan",
     "slim": "nmtprune.cli.slim:slim",
+    "refit": "nmtprune.cli.refit:refit",
     "export": "nmtprune.cli.export:export",
     "bench": "nmtprune.cli.bench:bench",
     "check": "nmtprune.cli.check:check",

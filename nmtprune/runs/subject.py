@@ -87,6 +87,10 @@ class ScoredModel:
 
         return torch.float16 if choose_device(self.run.device).type == "cuda" else None
 
+    def of(self, checkpoint: "Checkpoint") -> "ScoredModel":
+        """The same sentences for another checkpoint with the same vocabularies."""
+        return replace(self, native=NativeModel(checkpoint, self.run), quality=None, _values={})
+
     def batches(self, corpus: "Corpus | None" = None) -> "Iterator[Batch]":
         """Padded tensors, no larger than what the backward pass has memory for."""
         from nmtprune.data.batching import BatchLimits

@@ -255,7 +255,7 @@ def native_tensors(settings: Mapping[str, object], tensors: "Mapping[str, Tensor
     """
     found = _weights_of(tensors)
     outputs = _adaptive_output(settings, found) if _is_adaptive(found) else _plain_output(settings, found)
-    native = {_native_name(name, settings) or name: tensor for name, tensor in found.items() if name not in outputs}
+    native = {native_name(name, settings) or name: tensor for name, tensor in found.items() if name not in outputs}
     native |= dict(outputs.values())
     if settings.get("share_decoder_input_output_embed") and "output.weight" in native:
         native["decoder.embedding.tokens.weight"] = native["output.weight"]
@@ -267,10 +267,10 @@ def native_tensors(settings: Mapping[str, object], tensors: "Mapping[str, Tensor
 def _unknown_names(settings: Mapping[str, object], found: "Mapping[str, Tensor]") -> list[str]:
     """Names among `weights_of` a file that no transformer has."""
     outputs = _adaptive_output(settings, found) if _is_adaptive(found) else _plain_output(settings, found)
-    return [name for name in found if name not in outputs and _native_name(name, settings) is None]
+    return [name for name in found if name not in outputs and native_name(name, settings) is None]
 
 
-def _native_name(name: str, settings: Mapping[str, object]) -> str | None:
+def native_name(name: str, settings: Mapping[str, object]) -> str | None:
     """Native name of a tensor outside the output layer; None for one that a transformer does not have."""
     match = re.fullmatch(r"(encoder|decoder)\.(?:layers\.(\d+)\.)?(.+)\.(weight|bias)", name)
     if match is None:
