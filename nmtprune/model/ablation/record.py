@@ -11,22 +11,21 @@ from nmtprune.model.recurrence import Update
 from nmtprune.model.scope import Visible
 from nmtprune.model.search.hypotheses import Beams, HypothesisTree
 from nmtprune.model.search.next_words import EndRules, LogitsObserver, NextWordPredictor
+from nmtprune.model.search.options import Tokens
 from nmtprune.model.search.selection import Selection
 from nmtprune.model.source_cache import EncoderOutput
 
 _MARGIN = 0.25
-"""Hypotheses are kept that came this close, in log-probability, to one that went on: masked heads may promote them."""
+"""Hypotheses are kept that came this close, in log-probability, to a continued one: masked heads may promote them."""
 
 _BLOCK_NODES = 2048
 
-
-Tokens = tuple[int, ...]
 
 Positions = tuple[int, ...]
 """Places of sentences in the corpus."""
 
 Found = list[list[Tokens]]
-"""For each system of masks the translations of a chunk's sentences; empty for a sentence that has none."""
+"""For each system of masks the translations of the recorded sentences; empty for a sentence that has none."""
 
 
 class Recorder:
@@ -48,15 +47,15 @@ class Recorder:
         return see
 
     def selected(self, beams: Beams, node: Tensor, selection: Selection) -> None:
-        """Note which of the nodes [P, beam] went on or nearly did, and where they belong."""
+        """Note which of the nodes [P, beam] were continued or nearly were, and where they belong."""
         keep = node >= 0
         if self._predictor.normalize:
             gain = max(0.0, -self._predictor.options.unkpen)
             keep &= beams.scores + gain + _MARGIN > selection.floor.unsqueeze(1)
-        row, slot = keep.nonzero(as_tuple=True)
+        row, place = keep.nonzero(as_tuple=True)
         depth = torch.full_like(row, beams.path.shape[2])
         last = ((beams.max_len[row] <= depth) & self._predictor.options.must_end).long()
-        self._kept.append(torch.stack([node[row, slot], beams.search[row], depth, last]))
+        self._kept.append(torch.stack([node[row, place], beams.search[row], depth, last]))
 
     def kept(self) -> Tensor:
         """Columns (node, search, depth, whether it must end) of the nodes to keep, [4, N], by search and depth."""
@@ -75,8 +74,8 @@ class SentenceBlock:
     """Consecutive sentences with about as many nodes, padded to the same number.
 
     Attributes:
-        sentences: numbers in the trellis, B of them.
-        rows: rows of their nodes in the trellis, B * n.
+        sentences: numbers in the token tree, B of them.
+        rows: rows of their nodes in the token tree, B * n.
         size: n.
     """
 

@@ -203,7 +203,7 @@ class TreePass:
 
 
 class MaskedPasses:
-    """Runs a chunk's hypotheses through the decoder under several systems of masks.
+    """Runs recorded hypotheses through the decoder under several systems of masks.
 
     Attributes:
         tree: the pass; says which layers all systems share.
@@ -224,7 +224,7 @@ class MaskedPasses:
         """Features [N, E] of all hypotheses, system by system.
 
         Args:
-            below: gets what the shared layers keep, in the rows of the trellis.
+            below: gets what the shared layers keep, in the rows of the token tree.
             above: gets those of the other layers, in rows ``system * N + row``.
         """
         model, recorded = self._model, self._recorded
@@ -239,9 +239,9 @@ class MaskedPasses:
             yield self.tree.masked(source_cache, masks, above, number * recorded.token_tree.size)
 
     def sources(self) -> tuple[Tensor, Tensor]:
-        """Which sentence of the memories each system's searches translate, and the systems, both [systems * B].
+        """Which sentence of the source caches each system's searches translate, and the systems, both [systems * B].
 
-        Sources rise; the searches of one sentence come together where systems share its memory.
+        Sources rise; the searches of one sentence come together where systems share its cache.
         """
         size, count, device = len(self._recorded.positions), len(self._systems), self._model.device
         sentence, number = torch.arange(size, device=device), torch.arange(count, device=device)

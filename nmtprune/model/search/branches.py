@@ -14,6 +14,7 @@ from nmtprune.architecture import ModuleId
 from nmtprune.model.decoder_state import DecoderState, Pass
 from nmtprune.model.length_groups import length_groups
 from nmtprune.model.search.next_words import EndRules, NextWordPredictor, NextWords
+from nmtprune.model.search.options import Tokens
 from nmtprune.model.search.sources import SourceCaches
 from nmtprune.model.source_cache import SourceCache
 from nmtprune.model.transformer import Transformer
@@ -35,15 +36,13 @@ _GUESSING_ROWS, _MOST_GUESSED = 128, 16
 _SHRINK = 0.7
 """Rows of finished hypotheses are taken out when fewer than this share of the rows go on."""
 
-Tokens = tuple[int, ...]
-
 
 @dataclass
 class Branch:
     """A hypothesis to continue.
 
     Attributes:
-        source: sentence of the memories.
+        source: sentence of the source caches.
         system: which of the head masks apply.
         words: what stands fixed, at least one word; grows to the whole translation, the end-of-sentence symbol
             included, or becomes empty where numbers overflow.

@@ -18,7 +18,7 @@ _FEWEST = 8
 """Keys and values are gathered for so many hypotheses at a time that they are still in the cache when they are used."""
 
 
-def caches(model: Transformer, layers: range, buffers: Buffers | None = None) -> HypothesisCache:
+def empty_cache(model: Transformer, layers: range, buffers: Buffers | None = None) -> HypothesisCache:
     """An empty cache for some of the decoder's layers, by position; `buffers` lend it memory."""
     kept = {layer: model.decoder.layers[layer].kept_shape() for layer in layers}
     sizes = {layer: shape for layer, shape in kept.items() if shape is not None}
@@ -35,7 +35,7 @@ class NewTokens:
         nodes: [R], their own numbers.
         path: [R, t], nodes before them.
         search: [R], search of each; rising.
-        source: [R], which sentence of the memories each translates; rising.
+        source: [R], which sentence of the source caches each translates; rising.
         system: [R], which of the head masks apply to each.
     """
 
