@@ -71,7 +71,7 @@ def write_ctranslate2(
     """Write a model for CTranslate2 into a folder that is there.
 
     Args:
-        checkpoint: that passed `check`.
+        checkpoint: that passed `check_exportable`.
         vocabularies: of source and target.
         folder: gets ``model.bin``, ``config.json`` and the vocabularies.
         quantization: one of QUANTIZATIONS.
@@ -147,7 +147,7 @@ def _specification(checkpoint: Checkpoint, vocabularies: tuple[Vocabulary, Vocab
 
     output = model.output
     if network.encoder is None or model.encoder is None or not isinstance(output, LinearOutput):
-        raise ValueError("a model that `check` refuses")
+        raise ValueError("a model that check_exportable refuses")
     encoder = stack(transformer_spec.TransformerEncoderSpec, network.encoder, 0)
     decoder = stack(transformer_spec.TransformerDecoderSpec, network.decoder, 1)
     _set_stack(encoder, encoder.embeddings[0], model.encoder, network.encoder)

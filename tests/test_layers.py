@@ -60,11 +60,8 @@ PURE = {"errors", "architecture", "budget", "plan", "scores"}
 
 
 def _imports(path: Path) -> Iterator[str]:
-    """Dotted names below nmtprune that a module imports anywhere, type-checking imports left out."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = []
+    """Dotted names below nmtprune that a module imports anywhere, for types alone or not."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "nmtprune":
             below = node.module.removeprefix("nmtprune").removeprefix(".")
             yield from [below] if below else [alias.name for alias in node.names]

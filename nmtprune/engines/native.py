@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import ModuleId
-from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, removed
+from nmtprune.architecture import Kept, ModuleId
+from nmtprune.engines.base import Ablation, Engine, EngineSettings, Tokens, removed
 from nmtprune.errors import CheckpointError, EngineError
 from nmtprune.model import Transformer
 from nmtprune.model import search as beam_search
@@ -74,7 +74,7 @@ class NativeEngine(Engine):
             return ()
         return (
             "pre-norm decoder: searched as it was trained; Marian up to 1.12 does not normalize keys and values in "
-            "search, and gives other translations (--unnormalized-keys gives the same)",
+            "search, and gives other translations (`unnormalized_keys` gives the same)",
         )
 
     def translate(self, corpus: "Corpus", kept: Kept) -> list[list[Hypothesis]]:

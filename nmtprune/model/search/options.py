@@ -69,7 +69,7 @@ class SearchOptions:
         )
         if self.fairseq_batch_length_limit and not self.max_len_a:
             raise UsageError(
-                "search: --fairseq-batch-length-limit goes with --max-len-a above 0: without it the limit is the same "
+                "search: `fairseq_batch_length_limit` goes with `max_len_a` above 0: without it the limit is the same "
                 "for all sentences"
             )
 
@@ -101,8 +101,8 @@ class SearchOptions:
         if longest < self.min_len:
             of = f"of {width} source tokens " if self.varies else ""
             raise UsageError(
-                f"--min-len {self.min_len} is more than the {longest} tokens that a translation {of}may have "
-                f"(--max-len-a, --max-len-b, {positions} positions): choose a smaller one"
+                f"`min_len` {self.min_len} is more than the {longest} tokens that a translation {of}may have "
+                f"(`max_len_a`, `max_len_b`, {positions} positions): choose a smaller one"
             )
         return longest
 
@@ -204,11 +204,7 @@ def max_lens(options: Search, lengths: Sequence[int], positions: int) -> list[in
 
 
 def _check(options: object, **rules: tuple[bool, str]) -> None:
-    faults = [
-        f"--{name.replace('_', '-')} {getattr(options, name)} is {what}"
-        for name, (wrong, what) in rules.items()
-        if wrong
-    ]
+    faults = [f"`{name}` {getattr(options, name)} is {what}" for name, (wrong, what) in rules.items() if wrong]
     if faults:
         raise UsageError.of_faults("search", faults)
 

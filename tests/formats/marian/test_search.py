@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from nmtprune import slim
+from nmtprune.architecture import Kept
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus
 from nmtprune.data.options import DataOptions
-from nmtprune.engines.base import EngineSettings, Kept
+from nmtprune.engines.base import EngineSettings
 from nmtprune.engines.native import NativeEngine
 from nmtprune.formats.marian import MarianCheckpoint
 from nmtprune.model.search import MarianSearchOptions
