@@ -91,6 +91,15 @@ def test_imports_follow_the_layers(path: Path) -> None:
             assert own in allowed or any(name.startswith(rule) for rule in allowed if "." in rule), f"imports {name}"
 
 
+def _is_below_ablation(path: Path) -> bool:
+    return path.is_relative_to(PACKAGE / "model") and not path.is_relative_to(PACKAGE / "model" / "ablation")
+
+
+@pytest.mark.parametrize("path", filter(_is_below_ablation, MODULES), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_model_and_its_search_know_no_ablation(path: Path) -> None:
+    assert not [name for name in _imports(path) if name.startswith("model.ablation")]
+
+
 def _packages(path: Path) -> set[str]:
     """Top-level packages that a module imports anywhere."""
     return {

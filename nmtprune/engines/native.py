@@ -81,7 +81,7 @@ class NativeEngine(Engine):
         """Up to `beam` translations of every sentence, batch by batch."""
         search = self.settings.search
         masks, symbols = masks_of(self.model, kept), symbols_of(corpus, search)
-        nothing = [Hypothesis((symbols.eos,), 0.0, (0.0,))]
+        nothing = [Hypothesis((symbols.eos,), 0.0)]
         found: list[list[Hypothesis]] = [list(nothing) for _ in range(len(corpus))]
         batches = _searched(corpus, self.settings.batches(corpus), search.skips_empty)
         if search.beam == 1:

@@ -15,9 +15,11 @@ from nmtprune.cli.main import COMMANDS, main
 from nmtprune.cli.search_options import SEARCH_NAMES
 from nmtprune.data.batching import MAX_TOKENS
 from nmtprune.engines.base import ENGINES
+from nmtprune.evaluate.metrics import Bleu, Chrf
 from nmtprune.evaluate.significance import CORRECTIONS, SignificanceTest
 from nmtprune.methods.plans import SCOPES
 from nmtprune.model.search import MarianSearchOptions, SearchOptions
+from nmtprune.runs.lottery.schedule import RANDOM, REINIT
 
 TEST = SignificanceTest()
 FAIRSEQ, MARIAN = SearchOptions(), MarianSearchOptions()
@@ -45,7 +47,9 @@ def with_option(name: str) -> list[str]:
         ("l0", "gate", gates.DISTRIBUTIONS),
         ("l0", "test_gate", gates.TEST_GATES),
         ("l0", "freeze", [",".join(some) for count in (1, 2) for some in combinations(STACKS, count)]),
+        ("lottery", "controls", (REINIT, RANDOM)),
         *((command, "engine", tuple(ENGINES)) for command in with_option("engine")),
+        *((command, "metric", (Bleu.name, Chrf.name)) for command in with_option("metric") if command != "score"),
     ],
 )
 def test_choices(command: str, name: str, original: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
+from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import CheckpointError, OutputError, TrainingError, UsageError
 from nmtprune.formats import load
@@ -19,6 +20,7 @@ from nmtprune.runs.l0 import L0Result, L0Run, chosen_checkpoint, l0, load_gated
 from nmtprune.runs.state import Interrupted, State
 from nmtprune.training import fairseq_train
 from tests.support.cli import nmtprune
+from tests.support.reads import Reads, counted_reads
 from tests.support.runs import ON_CPU
 
 FAST = ("--max-update", "6", "--lr", "0.03", "--warmup-updates", "0", "--log-interval", "1", "--num-workers", "0")
@@ -41,11 +43,31 @@ def score_run(checkpoint: Path, output: Path, **changes: Any) -> L0Run:
 
 
 @pytest.fixture(scope="module")
-def several(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, L0Result]:
-    """Two lambdas, of which one closes heads."""
+def recorded(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, L0Result, Reads]:
+    """Two lambdas, of which one closes heads; and what the run read."""
     folder = tmp_path_factory.mktemp("l0") / "run"
     gates = (("--target-heads", "10"), ("--test-gate", "soft"), ("--output-scaling",))
-    return folder, l0(score_run(tiny, folder, weights=(0.5, 1e-5), kinds="encoder,cross", gates=gates), Silent())
+    run = score_run(tiny, folder, weights=(0.5, 1e-5), kinds="encoder,cross", gates=gates)
+    with counted_reads() as reads:
+        return folder, l0(run, Silent()), reads
+
+
+@pytest.fixture(scope="module")
+def several(recorded: tuple[Path, L0Result, Reads]) -> tuple[Path, L0Result]:
+    """The run folder and the result."""
+    return recorded[:2]
+
+
+def test_every_file_is_read_once(tiny: Path, recorded: tuple[Path, L0Result, Reads]) -> None:
+    folder, _, reads = recorded
+    data = DataOptions(data_bin=tiny.parent / "data-bin", subset="valid")
+    with counted_reads() as alone:
+        load_corpus(data, load(tiny).profile())
+    there = alone.below(tiny.parent / "data-bin")
+    assert len(there) == 6 and reads.below(tiny.parent / "data-bin") == there
+    names = [path.name for path, _ in reads.checkpoints]
+    assert sorted(names) == sorted(["checkpoint_last.pt", "checkpoint_last.pt", tiny.name])
+    assert set(reads.checkpoints.values()) == {1}
 
 
 def test_what_is_evaluated_is_what_is_cut(tiny: Path, several: tuple[Path, L0Result]) -> None:

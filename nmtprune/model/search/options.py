@@ -160,7 +160,7 @@ class MarianSearchOptions:
 
     @property
     def raw_keys(self) -> bool:
-        """As `DecoderLayer.project` names it."""
+        """As `Scope` names it."""
         return self.unnormalized_keys
 
     @property
@@ -238,6 +238,10 @@ class Symbols:
         return [word for word in (self.pad, self.eos, *self.never) if word >= 0]
 
 
+Tokens = tuple[int, ...]
+"""Ids of the words of a translation."""
+
+
 @dataclass(frozen=True)
 class Hypothesis:
     """One translation.
@@ -245,9 +249,7 @@ class Hypothesis:
     Attributes:
         tokens: ids, the end-of-sentence symbol included; Marian's search cuts off what grows too long, without it.
         score: sum of the tokens' log-probabilities (natural logarithm), after penalties and normalization.
-        token_scores: log-probability of each token; empty where they were not asked for.
     """
 
-    tokens: tuple[int, ...]
+    tokens: Tokens
     score: float
-    token_scores: tuple[float, ...] = ()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ import torch
 
 from nmtprune import slim
 from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.data.corpus import load_corpus
 from nmtprune.errors import OutputError, TrainingError
+from nmtprune.formats import load
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.methods.confidence import Confidence
 from nmtprune.plan import Plan
@@ -25,16 +28,42 @@ from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.lottery.rewinding import LotteryResult, lottery
 from nmtprune.runs.subject import NativeModel, open_subject
 from nmtprune.scores import Scores
+from tests.support.reads import Reads, counted_reads
 from tests.support.runs import FAST, content, lottery_run
 
 CONVERGES = {"converge": True, "converge_updates": 9, "controls": ("random", "reinit")}
 
 
 @pytest.fixture(scope="module")
-def whole(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LotteryResult]:
-    """Two iterations, and the last with both controls beside the unpruned model, trained on."""
+def recorded(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LotteryResult, Reads]:
+    """Two iterations, and the last with both controls beside the unpruned model, trained on; and what the run read."""
     folder = tmp_path_factory.mktemp("lottery") / "run"
-    return folder, lottery(lottery_run(tiny, folder, **CONVERGES), Silent())
+    run = lottery_run(tiny, folder, **CONVERGES)
+    with counted_reads() as reads:
+        return folder, lottery(run, Silent()), reads
+
+
+@pytest.fixture(scope="module")
+def whole(recorded: tuple[Path, LotteryResult, Reads]) -> tuple[Path, LotteryResult]:
+    """The run folder and the result."""
+    return recorded[:2]
+
+
+def test_every_file_is_read_once(tiny: Path, recorded: tuple[Path, LotteryResult, Reads]) -> None:
+    """Confidence of both iterations on DATA, quality and speed of four models on TEST DATA."""
+    folder, _, reads = recorded
+    own, run = tiny.parent / "data-bin", lottery_run(tiny, folder)
+    alone = Counter[str]()
+    for data, asked in ((run.data, {"references": False, "targets": True}), (run.evaluated, {})):
+        with counted_reads() as of_set:
+            load_corpus(data, load(tiny).profile(), **asked)
+        alone.update(of_set.below(own))
+    found = {name: times for name, times in reads.below(own).items() if not name.startswith("train.")}
+    assert len(alone) == 10 and found == alone
+    names = Counter(path.name for path, _ in reads.checkpoints)
+    trainings = {"checkpoint_last.pt": 2 + 4, "checkpoint_best.pt": 4, "model.pt": 4}
+    assert set(reads.checkpoints.values()) == {1} and names[tiny.name] == 1
+    assert {name: names[name] for name in trainings} == trainings
 
 
 def test_files_say_what_the_run_found(tiny: Path, whole: tuple[Path, LotteryResult]) -> None:
