@@ -124,7 +124,7 @@ def write_fairseq(folder: Path) -> None:
     }
     parts = [_ABOUT_FAIRSEQ]
     for title, held in about.items():
-        rows = "".join(f"| `{name}` | {meaning} |\n" for name, own, meaning in fields.table() if own == title)
+        rows = "".join(f"| `{name}` | {meaning} |\n" for name, own, meaning in fields.field_table() if own == title)
         parts.append(f"## {title.capitalize()}\n\n{held}\n\n| field | meaning |\n|---|---|\n{rows}")
     rows = "".join(f"| `{name}` | supported | {meaning} |\n" for name, meaning in tasks.SUPPORTED.items())
     rows += "".join(f"| `{name}` | refused | {reason} |\n" for name, reason in tasks.REFUSED.items())

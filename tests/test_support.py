@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from tests.support import fairseq_files
 from tests.support.fairseq_files import Build
+from tests.support.fairseq_settings import composed_quickly
+from tests.support.fairseq_variants import difference
 
 TESTS = Path(__file__).parent
 MODULES = sorted(TESTS.rglob("*.py"))
@@ -76,3 +79,36 @@ def test_cfg_is_stored_as_asked(build: Build, kind: str, types: Any) -> None:
     else:
         model = state["cfg"]["model"] if kind == "dict" else state["cfg"].model
         assert (type(state["cfg"]), type(model)) == types
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"arch": "transformer", "save_dir": "a 'b' = [c], {d}", "dropout": 0.3},
+        {"arch": "transformer", "optimizer": "nag", "fp16": True, "encoder_normalize_before": True},
+        {"arch": "transformer", "optimizer": "adafactor", "lr_scheduler": "fixed", "warmup_updates": None},
+        {"arch": "transformer_align", "criterion": "label_smoothed_cross_entropy", "label_smoothing": 0.1},
+        {"arch": "transformer_lm_gpt", "adaptive_softmax_cutoff": "8,16", "store_ema": True},
+    ],
+    ids=str,
+)
+def test_quick_settings_are_those_of_hydra(tmp_path: Path, options: dict[str, Any]) -> None:
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+    parsed = fairseq_files.fairseq_arguments(tmp_path, **options)
+    expected = _plain(convert_namespace_to_omegaconf(parsed))
+    with composed_quickly():
+        found = _plain(convert_namespace_to_omegaconf(parsed))
+    assert difference(found, expected) == ""
+    assert found["model"]["_name" if "_name" in found["model"] else "arch"] == options["arch"]
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """All settings by group; a group that fairseq keeps as a Namespace becomes a dict."""
+    found = {}
+    for name in config:
+        value = config._get_node(name)
+        value = getattr(value, "_val", value)
+        found[name] = vars(value) if isinstance(value, Namespace) else OmegaConf.to_container(value) \
+            if OmegaConf.is_config(value) else value  # fmt: skip
+    return found

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nmtprune.cli.data_options import data_options
-from nmtprune.cli.measure_options import ALLOWING, bleu_options, repeat_option
 from nmtprune.cli.options import (
     force_option,
     format_option,
@@ -24,7 +23,8 @@ from nmtprune.cli.options import (
     verbosity_options,
 )
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
-from nmtprune.cli.progress import progress
+from nmtprune.cli.progress_bar import progress
+from nmtprune.cli.quality_options import ALLOWING, bleu_options, repeat_option
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
 from nmtprune.cli.search_options import beam_options, engine_options
 from nmtprune.errors import UsageError

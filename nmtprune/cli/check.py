@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmtprune.cli.data_options import data_options
-from nmtprune.cli.measure_options import ALLOWING, bleu_options, quality_option, repeat_option
 from nmtprune.cli.options import (
     checkpoint_argument,
     format_option,
@@ -18,7 +17,8 @@ from nmtprune.cli.options import (
     verbosity_options,
 )
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
-from nmtprune.cli.progress import progress
+from nmtprune.cli.progress_bar import progress
+from nmtprune.cli.quality_options import ALLOWING, bleu_options, quality_option, repeat_option
 from nmtprune.cli.render import emit_json, emit_tsv
 from nmtprune.cli.search_options import beam_options, engine_options
 from nmtprune.errors import QualityGateError

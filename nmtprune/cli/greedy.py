@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmtprune.cli.data_options import data_options, with_importance_data
-from nmtprune.cli.measure_options import bleu_options, quality_option
 from nmtprune.cli.options import (
     force_option,
     format_option,
@@ -24,18 +23,23 @@ from nmtprune.cli.options import (
     verbosity_options,
 )
 from nmtprune.cli.panels import Panel, panel_option
-from nmtprune.cli.progress import duration, progress
+from nmtprune.cli.progress_bar import duration, progress
+from nmtprune.cli.quality_options import bleu_options, quality_option
 from nmtprune.cli.render import emit_table
 from nmtprune.cli.scorer_options import ScorerCommand, foreign_to_orders, order_options, taken
 from nmtprune.cli.search_options import engine_options, search_options
-from nmtprune.runs.scorers import RANDOM, scorer_of
+from nmtprune.runs.scorers import AUTO, RANDOM, scorer_of
 
 if TYPE_CHECKING:
-    from nmtprune.runs.greedy.curve import Swept
+    from nmtprune.runs.greedy.curve import CurvePoint, Swept
     from nmtprune.runs.greedy.loop import GreedyResult
 
 _TRAINING_TEXT = ("importance_subset", "importance_source", "importance_reference")
 """Parameters that only scorers use that are measured on training text."""
+
+
+_IN_ROUNDS = "reconstruction"
+"""The order that is measured in rounds."""
 
 
 @click.command(
@@ -55,7 +59,8 @@ _TRAINING_TEXT = ("importance_subset", "importance_source", "importance_referenc
     Panel.REMOVAL,
     "--reestimate",
     is_flag=True,
-    help="Measure importance again after every step, on the pruned model; the same as --order importance-reestimated.",
+    help="Score heads again after every step, on the pruned model: --order importance then means "
+    "importance-reestimated.",
 )
 @panel_option(
     Panel.REMOVAL,
@@ -86,6 +91,40 @@ _TRAINING_TEXT = ("importance_subset", "importance_source", "importance_referenc
     metavar="X|significant",
     help="End a curve at the first step that is more than X points, or significantly, worse than the unpruned model.",
 )
+@panel_option(
+    Panel.REMOVAL,
+    "--refit",
+    is_flag=True,
+    help="Refit every pruned model before it is measured (see nmtprune refit), on sentences of --importance-subset or "
+    "--importance-source. The run folder then also gets the refitted model of plan.json as slim.pt or slim.npz.",
+)
+@panel_option(
+    Panel.REMOVAL,
+    "--calibration-sentences",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    metavar="N",
+    help="Refit on N sentences, chosen at random with --seed.",
+)
+@panel_option(
+    Panel.REMOVAL,
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Measure the order reconstruction N times: again on the refitted model after each N-th part of the removal.",
+)
+@panel_option(
+    Panel.REMOVAL,
+    "--auto-orders",
+    multiple=True,
+    metavar="ORDER|FILE",
+    show_default="importance, fisher, reconstruction",
+    help="Orders among which --order auto chooses at every step: all get the loss of the references, and the best of "
+    "them a translation of DATA. Repeat the option for each order.",
+)
 @min_heads_option
 @uniform_option
 @significance_options
@@ -105,11 +144,13 @@ def greedy(output_format: str, **flags: Any) -> None:
     it. Several CHECKPOINTs, for example of one training run, give one curve each.
     """
     from nmtprune.runs.greedy.loop import greedy as run_greedy
+    from nmtprune.runs.greedy.orders import DEFAULT_CONTENDERS
     from nmtprune.runs.greedy.setup import GreedyRun
     from nmtprune.runs.workers import Ended
 
-    _check_options(flags["orders"])
-    chosen = {scorer.name: scorer for scorer in map(scorer_of, flags["orders"]) if scorer is not None}
+    names = [*flags["orders"], *((flags["auto_orders"] or DEFAULT_CONTENDERS) if AUTO in flags["orders"] else ())]
+    _check_options(names, refit=flags["refit"])
+    chosen = {scorer.name: scorer for scorer in map(scorer_of, names) if scorer is not None}
     run = GreedyRun(scorers=tuple(taken(flags, chosen.values())), **flags)
     try:
         with progress() as watcher:
@@ -121,9 +162,16 @@ def greedy(output_format: str, **flags: Any) -> None:
         say(f"wrote {run.output}; nmtprune slim CHECKPOINT --plan {run.output / 'plan.json'} applies its plan")
 
 
-def _check_options(orders: Sequence[str]) -> None:
+def _check_options(orders: Sequence[str], *, refit: bool) -> None:
     """Refuse options that mean nothing for the orders, all of them."""
-    faults = foreign_to_orders(orders, _TRAINING_TEXT)
+    faults = foreign_to_orders(orders, () if refit else _TRAINING_TEXT)
+    if AUTO not in orders:
+        faults += [f"{spelled(name)} goes with --order {AUTO}" for name in given(["auto_orders"])]
+    if _IN_ROUNDS not in orders:
+        faults += [f"{spelled(name)} goes with --order {_IN_ROUNDS}" for name in given(["rounds"])]
+    if _IN_ROUNDS not in orders and not refit:
+        names = given(["calibration_sentences"])
+        faults += [f"{spelled(name)} goes with --refit or --order {_IN_ROUNDS}" for name in names]
     if RANDOM not in orders:
         faults += [f"{spelled(name)} goes with --order {RANDOM}" for name in given(["samples"])]
     refuse(faults)
@@ -171,5 +219,13 @@ def _rows(each: "Swept", heads: int) -> Iterator[tuple[str | int | None, ...]]:
         yield (
             step.removed, f"{of_kinds:.1%}", f"{step.removed / heads:.1%}", f"{step.value:.2f}",
             f"{low:.2f} to {high:.2f}", f"{step.difference.p:.4f}", relative,
-            "beyond --max-drop" if step.broken else "",
+            ", ".join([*_chosen(step), *(["beyond --max-drop"] if step.broken else [])]),
         )  # fmt: skip
+
+
+def _chosen(step: "CurvePoint") -> list[str]:
+    """The order that --order auto chose, and its lead."""
+    if step.decision is None:
+        return []
+    lead = step.decision.lead
+    return [step.decision.chosen.order + ("" if lead is None else f" (+{lead:.2f})")]

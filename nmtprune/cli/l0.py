@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nmtprune.cli.data_options import data_options
-from nmtprune.cli.measure_options import bleu_options, quality_option
 from nmtprune.cli.options import (
     checkpoint_argument,
     force_option,
@@ -20,7 +19,8 @@ from nmtprune.cli.options import (
     verbosity_options,
 )
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
-from nmtprune.cli.progress import duration, progress
+from nmtprune.cli.progress_bar import duration, progress
+from nmtprune.cli.quality_options import bleu_options, quality_option
 from nmtprune.cli.render import emit_table
 from nmtprune.cli.search_options import engine_options, search_options
 

@@ -8,7 +8,6 @@ import click
 
 from nmtprune.architecture import KINDS
 from nmtprune.cli.data_options import data_options, with_test_data
-from nmtprune.cli.measure_options import bleu_options, quality_option
 from nmtprune.cli.options import (
     force_option,
     format_option,
@@ -25,9 +24,10 @@ from nmtprune.cli.options import (
     verbosity_options,
 )
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
-from nmtprune.cli.progress import duration, progress
+from nmtprune.cli.progress_bar import duration, progress
+from nmtprune.cli.quality_options import bleu_options, quality_option
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
-from nmtprune.cli.scorer_options import settings_of
+from nmtprune.cli.scorer_options import scorer_settings
 from nmtprune.cli.search_options import engine_options, search_options
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
     help="Train a control with each converged model: the same heads with fresh weights (reinit), or the same number "
     "of random heads per module (random). Repeat the option for both.",
 )
-@settings_of("confidence", "confidence")
+@scorer_settings("confidence", "confidence")
 @panel_option(
     Panel.GENERAL, "--dry-run", is_flag=True, help="Check everything and print the schedule, without training."
 )

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmtprune.cli.data_options import data_options, with_test_data
-from nmtprune.cli.measure_options import bleu_options
 from nmtprune.cli.options import (
     checkpoint_argument,
     force_option,
@@ -22,11 +21,12 @@ from nmtprune.cli.options import (
     verbosity_options,
 )
 from nmtprune.cli.panels import Panel, panel_option
-from nmtprune.cli.progress import duration, progress
+from nmtprune.cli.progress_bar import duration, progress
+from nmtprune.cli.quality_options import bleu_options
 from nmtprune.cli.scorer_options import ScorerCommand, foreign_to_metric, metric_options, taken
 from nmtprune.cli.search_options import SEARCH_NAMES, engine_options, search_options
 from nmtprune.methods.scorer import Scorer
-from nmtprune.runs.scorers import SCORERS, listed, names_of
+from nmtprune.runs.scorers import SCORERS, either, names_of
 
 if TYPE_CHECKING:
     from nmtprune.scores import Scores
@@ -126,7 +126,7 @@ def _check_options(scorer: Scorer[Any]) -> None:
         owners = names_of(each for each in offered if each.masks)
         faults += [f"{spelled(name)} goes with --metric {owners}" for name in given(_MASKING_NAMES)]
     if not scorer.needs.search:
-        owners = listed(
+        owners = either(
             [
                 f"{each.name} with {each.searches}" if each.searches else each.name
                 for each in offered

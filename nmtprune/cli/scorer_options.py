@@ -45,7 +45,7 @@ class ScorerCommand(PanelCommand):
 
 def metric_options() -> list[click.Parameter]:
     """Options of `score`: ``--metric``, and the settings of all scorers."""
-    untested = scorers.listed([each.name for each in _of_metric() if not each.masks], "and")
+    untested = scorers.either([each.name for each in _of_metric() if not each.masks], "and")
     described = " ".join(f"{each.name}: {each.summary}" for each in _of_metric())
     metric = PanelOption(
         ["--metric"],
@@ -62,6 +62,7 @@ def order_options() -> list[click.Parameter]:
     """Options of `greedy`: ``--order``, and the settings of all scorers."""
     explained = {each.name: each.brief for each in _of_order()}
     explained |= {each.name + scorers.REESTIMATED: "measured again after every step" for each in _of_order()}
+    explained[scorers.AUTO] = "at every step the best of --auto-orders"
     listed = ", ".join(f"{name} ({explained[name]})" if explained.get(name) else name for name in scorers.orders())
     order = PanelOption(
         ["--order", "orders"],
@@ -75,7 +76,7 @@ def order_options() -> list[click.Parameter]:
     return [order, *_settings(_of_order(), GREEDY)]
 
 
-def settings_of(name: str, parameter: str) -> Callable[[F], F]:
+def scorer_settings(name: str, parameter: str) -> Callable[[F], F]:
     """The options of one scorer: the command receives them, as the scorer's settings, under the name `parameter`."""
     scorer = SCORERS[name]
 

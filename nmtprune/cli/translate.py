@@ -10,7 +10,7 @@ import click
 from nmtprune.cli.data_options import translation_data_options
 from nmtprune.cli.options import checkpoint_argument, verbosity_options
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
-from nmtprune.cli.progress import Notes
+from nmtprune.cli.progress_bar import Notes
 from nmtprune.cli.search_options import engine_options, search_options
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from nmtprune.profile import ModelProfile
 
 _UNSHUFFLED_SUBSET = "test"
 _CROP = "max-length-crop"
-_SKIP_OPTION = "--skip-invalid-size-inputs-valid-test"
+_SKIP_OPTION = "`skip_invalid`"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,15 +66,10 @@ class Corpus:
         """Number of sentences, without those left out."""
         return len(self.source)
 
-    def decode(self, ids: Iterable[int], *, escape_unk: bool = False) -> str:
-        """Text of a translation from its token ids, as fairseq-generate scores it.
-
-        Args:
-            ids: token ids; the end-of-sentence symbol may be among them.
-            escape_unk: write unknown words as ``<<unk>>``, for references.
-        """
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of a translation from its token ids, end of sentence included or not, as fairseq-generate scores it."""
         written = reversed(list(ids)) if self.model.right_to_left else ids
-        return self.codec.decode(self.target_vocabulary.string(written, escape_unk=escape_unk))
+        return self.codec.decode(self.target_vocabulary.string(written))
 
     def texts(self, translations: Iterable[Sequence[int]]) -> list[str]:
         """Translations as text, as they are scored; an empty line for none."""
@@ -163,8 +158,8 @@ class Dataset:
             DataError: as for `load_corpus`, of languages.
         """
         if options.vocabs is not None or options.data_bin is None:
-            return options, model.marian, model.source_symbols, model.target_symbols
-        return options, model.marian, _languages(DataBin(options.data_bin), options, model)
+            return options, model.vocabulary_files, model.source_symbols, model.target_symbols
+        return options, model.vocabulary_files, _languages(DataBin(options.data_bin), options, model)
 
     def corpus(self, model: ModelProfile, *, references: bool = True, targets: bool = False) -> Corpus:
         """What `load_corpus` gives for the same arguments.
@@ -247,17 +242,17 @@ def random_corpus(options: DataOptions, model: ModelProfile, count: int, seed: i
 
 def _check_there_are_sentences(options: DataOptions) -> None:
     if options.source is None and options.vocabs is not None:
-        raise UsageError("data: --vocabs goes with raw text: name --source FILE")
+        raise UsageError("data: `vocabs` goes with raw text: name `source` FILE")
 
 
 def _language_pair(options: DataOptions, model: ModelProfile) -> tuple[DataBin, LanguagePair, str | None]:
     """The folder of the vocabularies, what turns text into token ids, and a note where a part of that was guessed."""
     if options.vocabs is not None:
         return DataBin(options.vocabs[0].parent), *_marian_pair(options, options.vocabs, model)
-    if model.marian:
-        raise UsageError("data: a Marian model: name its vocabularies with --vocabs A B, and text with --source FILE")
+    if model.vocabulary_files:
+        raise UsageError("data: a Marian model: name its vocabularies with `vocabs` A B, and text with `source` FILE")
     if options.data_bin is None:
-        raise UsageError("data: no vocabulary: name --data-bin DIR")
+        raise UsageError("data: no vocabulary: name `data_bin` DIR")
     folder = DataBin(options.data_bin)
     languages = _languages(folder, options, model)
     source, target = folder.dictionary(languages.source), folder.dictionary(languages.target)
@@ -273,7 +268,7 @@ def _languages(folder: DataBin, options: DataOptions, model: ModelProfile) -> La
 
 def _check_sizes(source: Vocabulary, target: Vocabulary, model: ModelProfile) -> None:
     """Check that vocabularies have the sizes of the model's embeddings; those of Marian are cut to them."""
-    if not model.marian:
+    if not model.vocabulary_files:
         check_size(source, model.source_symbols, "source")
         check_size(target, model.target_symbols, "target")
 
@@ -281,8 +276,8 @@ def _check_sizes(source: Vocabulary, target: Vocabulary, model: ModelProfile) ->
 def _marian_pair(
     options: DataOptions, paths: tuple[Path, Path], model: ModelProfile
 ) -> tuple[LanguagePair, str | None]:
-    if not model.marian and model.source_symbols is not None:
-        raise UsageError("data: --vocabs are Marian's: this model has fairseq's dictionaries in --data-bin DIR")
+    if not model.vocabulary_files and model.source_symbols is not None:
+        raise UsageError("data: `vocabs` are Marian's: this model has fairseq's dictionaries in `data_bin` DIR")
     source = MarianVocabulary.read(paths[0], model.source_symbols, "source")
     target = MarianVocabulary.read(paths[1], model.target_symbols, "target")
     languages = Languages(options.source_lang or "source", options.target_lang or "target")

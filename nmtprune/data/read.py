@@ -111,11 +111,11 @@ class RawData(DataReader):
         """As for `DataReader`."""
         options = self._options
         if (references or targets) and not options.reference:
-            raise UsageError("data: --source needs --reference FILE here")
+            raise UsageError("data: `source` needs `reference` FILE here")
         if targets and len(options.reference) > 1:
             raise UsageError(
                 f"data: {len(options.reference)} files of references: losses, importance and confidence are measured "
-                "on one reference per sentence: give one --reference FILE"
+                "on one reference per sentence: give one `reference` FILE"
             )
         text, side = self._text, self._source
         remarks = side.remarks(measured=references or targets)
@@ -157,7 +157,7 @@ class BinarizedData(DataReader):
             notes += unknown_words("reference", bitext.target, pair.target)
         content = Content(bitext.name, bitext.source, bitext.target, None, self._inputs, tuple(notes))
         if bitext.target is None and (targets or (references and not self._options.reference)):
-            remedy = "" if targets else ": give --reference FILE"
+            remedy = "" if targets else ": give `reference` FILE"
             raise DataError(f"{bitext.name} in {self._folder.folder}: no target side{remedy}")
         if not references:
             return content
@@ -184,7 +184,7 @@ class BinarizedData(DataReader):
         symbols = [vocabulary.string(sentence, escape_unk=True) for sentence in target]
         unknown = sum(vocabulary.unk in sentence for sentence in target)
         note = (
-            f"references with unknown words: {unknown} of {len(target)} (--reference FILE takes the raw text instead)"
+            f"references with unknown words: {unknown} of {len(target)} (`reference` FILE takes the raw text instead)"
         )
         return tuple(self._pair.codec.decode(line) for line in symbols), (note,) if unknown else ()
 

@@ -171,7 +171,7 @@ class FairseqAblation(Ablation):
 
     def losses(self, systems: Sequence[Kept]) -> list[list[float]]:
         """Refuse: no command of fairseq tells the loss of every sentence."""
-        raise EngineError("the engine fairseq computes no losses: --metric loss runs on --engine native")
+        raise EngineError("the engine fairseq computes no losses: `metric` loss runs on `engine` native")
 
     def translations(self, kept: Kept, n_best: int) -> list[list[Hypothesis]]:
         """Translations of every sentence under one system, in the order of the corpus.

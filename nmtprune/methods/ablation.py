@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nmtprune.architecture import Kept
 
 
-class Ablation(Scorer[NoSettings]):
+class QualityDrop(Scorer[NoSettings]):
     """The metric of the model minus that of the model without the head: higher means keep.
 
     `greedy` measures it with the metric of the run. `score` offers a class per metric, and tests every difference.
@@ -50,7 +50,7 @@ class Ablation(Scorer[NoSettings]):
         return {HeadId(module.id, head): full - value + 0.0 for head, value in zip(heads, values, strict=True)}
 
 
-class Bleu(Ablation):
+class BleuDrop(QualityDrop):
     """With BLEU."""
 
     name = "bleu"
@@ -65,14 +65,14 @@ class Bleu(Ablation):
         return Needs(search=True)
 
 
-class Chrf(Bleu):
+class ChrfDrop(BleuDrop):
     """With chrF."""
 
     name = "chrf"
     summary = "change of chrF without each head in turn, tested for significance."
 
 
-class Loss(Ablation):
+class LossRise(QualityDrop):
     """With the loss per token of references, which takes no search."""
 
     name = "loss"

@@ -8,7 +8,7 @@ import numpy as np
 
 from nmtprune.architecture import HeadId, ModuleId
 from nmtprune.data.batching import Batch, BatchLimits
-from nmtprune.data.ragged import Sentences
+from nmtprune.data.ragged import Ids, Sentences
 from nmtprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,14 +31,18 @@ def drawn(corpus: "Corpus", sentences: int, seed: int) -> "Corpus":
         raise UsageError(f"{sentences} sentences cannot be drawn: take 1 or more")
     if sentences >= len(corpus):
         return corpus
-    chosen = np.sort(np.random.default_rng(seed).choice(len(corpus), sentences, replace=False))
+    return selected(corpus, np.sort(np.random.default_rng(seed).choice(len(corpus), sentences, replace=False)))
+
+
+def selected(corpus: "Corpus", positions: Ids) -> "Corpus":
+    """The sentences at some positions of a corpus."""
     references = corpus.references
     return replace(
         corpus,
-        source=corpus.source.select(chosen),
-        target=None if corpus.target is None else corpus.target.select(chosen),
-        references=None if references is None else tuple(_at(chosen.tolist(), lines) for lines in references),
-        numbers=corpus.numbers[chosen],
+        source=corpus.source.select(positions),
+        target=None if corpus.target is None else corpus.target.select(positions),
+        references=None if references is None else tuple(_at(positions.tolist(), lines) for lines in references),
+        numbers=corpus.numbers[positions],
     )
 
 

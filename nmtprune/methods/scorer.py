@@ -198,9 +198,14 @@ class Scorer(ABC, Generic[S]):
 
 
 class JointScorer(Scorer[S]):
-    """A scorer whose costs depend on the heads removed before: its scores are ranks in the order of removal."""
+    """A scorer whose costs depend on the heads removed before: its scores are ranks in the order of removal.
+
+    Attributes:
+        in_rounds: `greedy` measures again after each share of the removal (``--rounds``), on the refitted model.
+    """
 
     joint: ClassVar[bool] = True
+    in_rounds: ClassVar[bool] = False
 
     @abstractmethod
     def removal_costs(self, subject: Subject, kept: "Kept | None" = None) -> "RemovalCosts":

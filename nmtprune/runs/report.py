@@ -160,6 +160,21 @@ class _File(_Facts):
     provenance: dict[str, Any] = Field(description="command, time, seed, inputs with their SHA-256, versions")
 
 
+class ContenderOf(QualityOf):
+    """The plan of one order at a step of ``--order auto``; without the metric if it was not translated."""
+
+    order: str
+    loss: float = Field(description="nats per token of the references")
+
+
+class DecisionOf(_Model):
+    """How ``--order auto`` chose the plan of a step."""
+
+    order: str = Field(description="the order whose plan it is")
+    lead: float | None = Field(description="points of the metric above the next one; null if only one was translated")
+    contenders: list[ContenderOf]
+
+
 class CurveStep(QualityOf):
     """A point of a curve of `greedy`."""
 
@@ -170,6 +185,7 @@ class CurveStep(QualityOf):
     relative: float | None = Field(description="share of the unpruned model's value; null where that is 0")
     within_max_drop: bool
     plan: str = Field(description="path of the plan in the run folder")
+    decision: DecisionOf | None = Field(None, description="of --order auto; absent for other orders")
 
 
 class CurveOf(_Model):
@@ -207,6 +223,7 @@ class CurveFile(_File):
     heads: int
     importance: dict[str, Any] | None = None
     confidence: dict[str, Any] | None = None
+    refit: dict[str, Any] | None = Field(None, description="calibration text, if models were refitted")
     curves: list[CurveOf]
     means: list[MeanOf]
 

@@ -7,19 +7,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any, get_type_hints
 
-from nmtprune.methods.ablation import Ablation, Bleu, Chrf, Loss
+from nmtprune.methods.ablation import BleuDrop, ChrfDrop, LossRise, QualityDrop
 from nmtprune.methods.confidence import Confidence
+from nmtprune.methods.fisher import JointFisher
 from nmtprune.methods.importance import Importance
+from nmtprune.methods.reconstruction import ReconstructionOrder
 from nmtprune.methods.scorer import Scorer
 
 SCORERS: dict[str, type[Scorer[Any]]] = {
     each.name: each
     for each in (
-        Bleu,
-        Chrf,
-        Loss,
+        BleuDrop,
+        ChrfDrop,
+        LossRise,
         Importance,
-        Ablation,
+        JointFisher,
+        ReconstructionOrder,
+        QualityDrop,
         Confidence,
     )
 }
@@ -30,6 +34,9 @@ REESTIMATED = "-reestimated"
 
 RANDOM = "random"
 """The order of random numbers, which no scorer gives: every sample is another one."""
+
+AUTO = "auto"
+"""The order that takes, at every number of heads, the best plan of several orders."""
 
 
 def metrics() -> list[str]:
@@ -43,20 +50,20 @@ def orders() -> list[str]:
     for name, scorer in SCORERS.items():
         if scorer.of_order:
             found += [name, *([name + REESTIMATED] if scorer.reestimates else [])]
-    return [*found, RANDOM]
+    return [*found, RANDOM, AUTO]
 
 
 def scorer_of(order: str) -> type[Scorer[Any]] | None:
-    """The scorer of an order; None for random numbers and score files."""
+    """The scorer of an order; None for random numbers, the best of several, and score files."""
     return SCORERS.get(order.removesuffix(REESTIMATED)) if order in orders() else None
 
 
 def names_of(scorers: "Iterable[type[Scorer[Any]]]") -> str:
     """Names of scorers for a message: ``bleu, chrf or loss``."""
-    return listed([scorer.name for scorer in scorers])
+    return either([scorer.name for scorer in scorers])
 
 
-def listed(names: Sequence[str], last: str = "or") -> str:
+def either(names: Sequence[str], last: str = "or") -> str:
     """``a, b or c``."""
     return f"{', '.join(names[:-1])} {last} {names[-1]}" if len(names) > 1 else "".join(names)
 

@@ -11,7 +11,7 @@ from nmtprune.runs.baseline import check_direction
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.quality import Quality
-from nmtprune.runs.run import MeasureSettings
+from nmtprune.runs.run import MeasuringRun
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ class NativeModel:
     """
 
     checkpoint: "Checkpoint"
-    run: MeasureSettings
+    run: MeasuringRun
 
     @cached_property
     def model(self) -> "Transformer":
@@ -66,7 +66,7 @@ class ScoredModel:
     native: NativeModel
     corpus: "Corpus"
     seed: int
-    run: MeasureSettings
+    run: MeasuringRun
     quality: Quality | None = None
     _values: dict[str, Any] = field(default_factory=dict)
 
@@ -86,6 +86,10 @@ class ScoredModel:
         import torch
 
         return torch.float16 if choose_device(self.run.device).type == "cuda" else None
+
+    def of(self, checkpoint: "Checkpoint") -> "ScoredModel":
+        """The same sentences for another checkpoint with the same vocabularies."""
+        return replace(self, native=NativeModel(checkpoint, self.run), quality=None, _values={})
 
     def batches(self, corpus: "Corpus | None" = None) -> "Iterator[Batch]":
         """Padded tensors, no larger than what the backward pass has memory for."""

@@ -37,6 +37,7 @@ from nmtprune.runs.greedy.loop import GreedyResult, greedy
 from nmtprune.runs.greedy.setup import GreedyRun
 from nmtprune.runs.quality import DropRule
 from nmtprune.runs.score import score
+from nmtprune.runs.scorers import orders
 from nmtprune.runs.state import Interrupted, State
 from tests.support.examples import corpus
 from tests.support.fairseq_files import Build
@@ -158,7 +159,8 @@ def _pass(checkpoint: Path, plan: Plan) -> dict[HeadId, float]:
 
 
 def test_importance_is_measured_again_by_the_norms_of_the_first_pass(tiny: Path, tmp_path: Path) -> None:
-    run = _run(tiny, tmp_path / "run", reestimate=True, scorers=(), step="4", until="20")
+    scorers = (Importance(ImportanceOptions(importance_normalize="layer")),)
+    run = _run(tiny, tmp_path / "run", reestimate=True, scorers=scorers, step="4", until="20")
     steps = _swept(run).swept[0].steps
     base = load(tiny).base
     first = _pass(tiny, Plan.keep_all(base))
@@ -236,8 +238,8 @@ def test_runs_of_other_settings_are_refused(tiny: Path, tmp_path: Path) -> None:
     assert message == (
         f"{run.output / 'state.json'}: of a run with other settings (repeat them, or start over with --force and "
         'without --resume): --order was ["importance"], is ["random"]; --kinds was [["encoder", "decoder", "cross"]], '
-        'is [["cross"]]; --step was "25%", is "5"; --importance-unit was "sentence", is not given; '
-        '--importance-normalize was "layer", is not given; --importance-sentences was 10, is not given'
+        'is [["cross"]]; --step was "25%", is "5"; --importance-sentences was 10, is not given; '
+        '--importance-unit was "sentence", is not given; --importance-normalize was "none", is not given'
     )
     with pytest.raises(
         OutputError, match=f"^{run.output}: holds a run already: --resume continues it, --force starts over$"
@@ -421,7 +423,7 @@ def test_what_cannot_be(tiny: Path, build: Build, tmp_path: Path) -> None:
     refused(UsageError, "--order random: given twice", orders=("random", "random"))
     refused(
         UsageError,
-        "--order 'chance': choose importance, importance-reestimated, ablation, confidence, random or a score file",
+        f"--order 'chance': choose {', '.join(orders())} or a score file",
         orders=("chance",),
     )
     missing = tmp_path / "none.json"

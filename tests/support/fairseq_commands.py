@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 from nmtprune.user_dir import USER_DIR
+from tests.support.fairseq_settings import composed_quickly
 
 
 def run(command: str, *arguments: Any) -> str:
@@ -18,7 +19,7 @@ def run(command: str, *arguments: Any) -> str:
     module = importlib.import_module(f"fairseq_cli.{command.replace('-', '_')}")
     argv = [f"fairseq-{command}", *map(str, arguments), "--user-dir", str(USER_DIR)]
     output = io.StringIO()
-    with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(output):
+    with composed_quickly(), mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(output):
         module.cli_main()
     return output.getvalue()
 

@@ -20,6 +20,7 @@ from nmtprune import slim
 from nmtprune.architecture import parse_heads
 from nmtprune.formats.fairseq.checkpoint import FairseqCheckpoint
 from nmtprune.plan import Plan
+from tests.support.fairseq_settings import composed_quickly
 
 Build = Callable[..., Path]
 """`fairseq_checkpoint` without the folder: equal options give the same file."""
@@ -120,8 +121,15 @@ def fairseq_checkpoint(
 
 def fairseq_config(data: Path, *, arch: str, seed: int = 1, **options: Any) -> Any:
     """What fairseq-train makes of its command line: the configuration with every default filled in."""
-    from fairseq import options as fairseq_options
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+    with composed_quickly():
+        return convert_namespace_to_omegaconf(fairseq_arguments(data, arch=arch, seed=seed, **options))
+
+
+def fairseq_arguments(data: Path, *, arch: str, seed: int = 1, **options: Any) -> Namespace:
+    """The parsed command line of fairseq-train; `options` are those of `fairseq_checkpoint`."""
+    from fairseq import options as fairseq_options
 
     language_model = arch.startswith(LM_ARCH)
     chosen: dict[str, Any] = {
@@ -155,7 +163,8 @@ def fairseq_config(data: Path, *, arch: str, seed: int = 1, **options: Any) -> A
         elif value is not None and value is not False:
             arguments += [option, str(value)]
     parser = fairseq_options.get_training_parser()
-    return convert_namespace_to_omegaconf(fairseq_options.parse_args_and_arch(parser, arguments))
+    parsed: Namespace = fairseq_options.parse_args_and_arch(parser, arguments)
+    return parsed
 
 
 def fairseq_model(cfg: Any, seed: int = 1) -> tuple[Any, Any, Any]:

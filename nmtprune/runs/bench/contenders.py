@@ -64,7 +64,7 @@ def open_contenders(paths: Sequence[Path], data: DataOptions, corpora: Corpora) 
     first, faults = profiles[0], []
     for path, own in zip(paths[1:], profiles[1:], strict=True):
         for what, mine, firsts in (
-            ("toolkit", own.marian, first.marian),
+            ("toolkit", own.vocabulary_files, first.vocabulary_files),
             ("direction of reading (right-left)", own.right_to_left, first.right_to_left),
             ("source vocabulary", own.source_symbols, first.source_symbols),
             ("target vocabulary", own.target_symbols, first.target_symbols),

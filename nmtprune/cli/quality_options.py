@@ -1,21 +1,16 @@
-"""Options of commands that measure a model's quality, and the settings that they become."""
+"""Options of commands that measure the quality of models."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from nmtprune.cli.panels import Panel, panel_option
 
-if TYPE_CHECKING:
-    from nmtprune.runs.run import MeasureSettings
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 ALLOWING = ("allow_bad_baseline", "allow_few_sentences")
 """Parameters that allow comparisons which are refused otherwise."""
-
-_MEASURED = ("metric", "engine", "device", "threads", "search", "limits", "bleu_tokenize", "lowercase", *ALLOWING)
 
 quality_option = panel_option(
     Panel.QUALITY,
@@ -65,10 +60,3 @@ def bleu_options(command: F) -> F:
     )
     decorated: F = tokenize(lowercase(baseline(few_sentences_option(command))))
     return decorated
-
-
-def measure_settings(flags: dict[str, Any]) -> "MeasureSettings":
-    """Settings of the measurement; removes their options from those of a command."""
-    from nmtprune.runs.run import MeasureSettings
-
-    return MeasureSettings(**{name: flags.pop(name) for name in _MEASURED})
