@@ -19,7 +19,7 @@ from nmtprune.errors import OutputError
 from nmtprune.profile import ModelProfile
 from nmtprune.runs.report import Cell, CurveStep, Report, ReportFiles, _Facts, quality_of, tsv
 from tests.support.data import write_dictionary
-from tests.support.subwords import ENGLISH, GERMAN, bpe_codes, sentencepiece_model, written
+from tests.support.subwords import ENGLISH, GERMAN, bpe_codes, pieces, sentencepiece_model, subwords, written
 
 CELLS = st.one_of(st.none(), st.integers(), st.floats(allow_nan=False), st.text(max_size=8))
 STEP = {"removed": 1, "kept": 2, "ci": (0.5, 1.5), "p": 0.25, "relative": None, "within_max_drop": True, "plan": "p"}
@@ -71,8 +71,10 @@ LEFT_OUT_OF_FACTS = {
 
 def test_all_that_describes_a_corpus_is_a_field_of_the_results(tmp_path: Path) -> None:
     """Results forbid other fields: a missing one would be noticed when hours of work are written."""
-    for language, words in (("en", ENGLISH), ("de", GERMAN)):
-        write_dictionary(tmp_path / f"dict.{language}.txt", sorted({word for line in words for word in line.split()}))
+    model, codes = sentencepiece_model(tmp_path / "en.spm", ENGLISH), bpe_codes(tmp_path / "codes.de", GERMAN)
+    texts = {"en": [*ENGLISH, *pieces(model, ENGLISH)], "de": [*GERMAN, *subwords(codes, GERMAN)]}
+    for language, lines in texts.items():
+        write_dictionary(tmp_path / f"dict.{language}.txt", sorted({word for line in lines for word in line.split()}))
     plain: dict[str, Any] = {
         "post_process": "none",
         "data_bin": tmp_path,
@@ -82,8 +84,8 @@ def test_all_that_describes_a_corpus_is_a_field_of_the_results(tmp_path: Path) -
         "target_lang": "de",
     }
     changing: dict[str, Any] = {
-        "source_sentencepiece": sentencepiece_model(tmp_path / "en.spm", ENGLISH),
-        "target_bpe_codes": bpe_codes(tmp_path / "codes.de", GERMAN),
+        "source_sentencepiece": model,
+        "target_bpe_codes": codes,
         "post_process": "sentencepiece",
         "tokenizer": "moses",
         "moses_no_dash_splits": True,
