@@ -24,6 +24,7 @@ from nmtprune.progress import Silent
 from nmtprune.runs.lottery.rewinding import LotteryResult, lottery
 from nmtprune.runs.meters import confidence_meter
 from nmtprune.scores import Scores
+from tests.support import warm
 from tests.support.runs import FAST, content, lottery_run
 
 CONVERGES = {"converge": True, "converge_updates": 9, "controls": ("random", "reinit")}
@@ -142,7 +143,7 @@ def test_confidence_is_that_of_the_trained_slim_model(tiny: Path, tmp_path: Path
     command = _command(log)
     place = command.index("--restore-file")
     command[place + 1], command[command.index("--save-dir") + 1] = str(tiny), str(tmp_path / "by-hand")
-    subprocess.run(command, check=True, capture_output=True, cwd=Path.cwd())
+    assert warm.run(*command).returncode == 0
     trained = FairseqCheckpoint.load(tmp_path / "by-hand" / "checkpoint_last.pt")
     found = confidence_meter(trained, run.data, run.meters, run.measure).confidence()
     scores = Scores.read(tmp_path / "run/iterations/iteration-01/confidence.json").scores_by_head()
@@ -196,7 +197,7 @@ def test_patience_ends_where_that_of_fairseq_does(tiny: Path, tmp_path: Path) ->
     command[end : end + 2] = ["--patience", "2", "--max-epoch", "60"]
     command[command.index("--restore-file") + 1] = str(tiny)
     command[command.index("--save-dir") + 1] = str(tmp_path / "fairseq")
-    subprocess.run(command, check=True, capture_output=True, cwd=Path.cwd())
+    assert warm.run(*command).returncode == 0
     theirs = FairseqCheckpoint.load(tmp_path / "fairseq" / "checkpoint_best.pt")
     last = FairseqCheckpoint.load(tmp_path / "fairseq" / "checkpoint_last.pt").progress
     assert 3 < last.epochs < 60
