@@ -166,7 +166,9 @@ def test_sentences_that_do_not_come_back(tiny: Path, monkeypatch: pytest.MonkeyP
     assert str(raised.value) == f"{tiny}: fairseq-generate left out 15 of 16 sentences"
 
 
-def test_a_failure_of_the_real_process_is_one_line(tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_failure_of_the_real_process_is_one_line(
+    tiny: Path, cold_toolkits: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(fairseq, "USER_DIR", tmp_path / "none")
     checkpoint = load(tiny)
     with pytest.raises(EngineError) as raised:
