@@ -1,13 +1,29 @@
 """Fixtures that every test may use: tiny checkpoints made once per session, and real models where they are given."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from tests.support import fairseq_files
+from nmtprune import process
+from tests.support import fairseq_files, warm
 from tests.support.fairseq_files import Build
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_toolkits() -> Iterator[None]:
+    """Commands of fairseq and Marian that nmtprune starts are forks of a process that has imported both."""
+    with mock.patch.object(process, "_start", warm.start):
+        yield
+
+
+@pytest.fixture
+def cold_toolkits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands of fairseq and Marian start as they do for a user."""
+    monkeypatch.setattr(process, "_start", warm.really_start)
 
 
 @pytest.fixture(scope="session")

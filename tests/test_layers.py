@@ -64,7 +64,8 @@ def _imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "nmtprune":
             below = node.module.removeprefix("nmtprune").removeprefix(".")
-            yield from [below] if below else [alias.name for alias in node.names]
+            yield from [below] if below else []
+            yield from (f"{below}.{alias.name}".removeprefix(".") for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (
                 alias.name.removeprefix("nmtprune.") for alias in node.names if alias.name.startswith("nmtprune.")
@@ -74,13 +75,43 @@ def _imports(path: Path) -> Iterator[str]:
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent != PACKAGE)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def _part(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+COMMAND_LINE = [path for path in MODULES if _part(path) == "cli"]
+
+
+@pytest.mark.parametrize("path", COMMAND_LINE, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_command_imports_another_one(path: Path) -> None:
+    assert not set(_imports(path)) & COMMAND_MODULES, "what two commands need belongs to neither"
+
+
+def test_every_command_has_a_module_that_could_be_imported() -> None:
+    modules = {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in COMMAND_LINE}
+    assert modules >= COMMAND_MODULES and len(COMMAND_MODULES) == len(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("from nmtprune.cli.score import score", "cli.score"),
+        ("from nmtprune.cli import score", "cli.score"),
+        ("from nmtprune import slim", "slim"),
+        ("import nmtprune.cli.score", "cli.score"),
+        ("def f():\n    from nmtprune.model.search import passes", "model.search"),
+    ],
+)
+def test_imports_are_found(tmp_path: Path, code: str, found: str) -> None:
+    (tmp_path / "module.py").write_text(code)
+    assert found in set(_imports(tmp_path / "module.py"))
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path not in COMMAND_LINE], ids=lambda path: str(path.relative_to(PACKAGE))
+)
 def test_imports_follow_the_layers(path: Path) -> None:
-    part = path.relative_to(PACKAGE).with_suffix("").parts[0]
-    if part == "cli":
-        commands = set(_imports(path)) & COMMAND_MODULES
-        assert not commands, "a command imports another command: what both need belongs to neither"
-        return
+    part = _part(path)
     assert part in ALLOWED or part in EVERYTHING_BUT_CLI, f"{part} has no import rule"
     for name in _imports(path):
         own = name.split(".")[0]
@@ -108,10 +139,6 @@ def _packages(path: Path) -> set[str]:
         if isinstance(node, ast.Import | ast.ImportFrom)
         for alias in ([ast.alias(node.module or "")] if isinstance(node, ast.ImportFrom) else node.names)
     }
-
-
-def _part(path: Path) -> str:
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
 BELOW_THE_COMMAND_LINE = [path for path in MODULES if _part(path) not in ("cli", "demo")]
@@ -235,10 +262,11 @@ def test_what_holds_for_every_format_is_not(code: str) -> None:
     assert list(_told_apart(code)) == []
 
 
-def test_help_imports_neither_torch_nor_fairseq() -> None:
+@pytest.mark.parametrize("command", [[], ["score"], ["greedy"], ["lottery"]])
+def test_help_imports_neither_torch_nor_fairseq(command: list[str]) -> None:
     code = (
         "import sys\nfrom nmtprune.cli.main import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        f"try:\n    main([*{command}, '--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
         "heavy = {'torch', 'fairseq', 'scipy', 'matplotlib', 'sacrebleu', 'sentencepiece'} & set(sys.modules)\n"
         "sys.exit(','.join(sorted(heavy)) or 0)"
     )

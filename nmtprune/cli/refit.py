@@ -13,7 +13,7 @@ from nmtprune.cli.render import emit_json, emit_table, emit_tsv
 from nmtprune.cli.search_options import device_options, search_options
 
 if TYPE_CHECKING:
-    from nmtprune.runs.refit import Report
+    from nmtprune.runs.refit import RefitReport
 
 _COLUMNS = ("projection", "tokens", "inputs", "silent", "error_before", "error_after")
 
@@ -108,7 +108,7 @@ def refit(checkpoint: Path, output_format: str, **flags: Any) -> None:
     say(f"wrote {report.output}")
 
 
-def _report(report: "Report", output_format: str) -> None:
+def _report(report: "RefitReport", output_format: str) -> None:
     fit = report.fit
     if output_format == "json":
         emit_json(report.as_json())
@@ -119,10 +119,8 @@ def _report(report: "Report", output_format: str) -> None:
         emit_tsv(_COLUMNS, rows)
         return
     emit_table((f"loss per token on {report.holdout['sentences']} sentences", ""), list(report.loss.items()))
-    click.echo(
-        f"fitted {len(fit.projections)} output projections on {report.calibration['sentences']} sentences with their "
-        f"{report.calibration['on']}"
-    )
+    side = "" if report.calibration["on"] == "text" else f" with their {report.calibration['on']}"
+    click.echo(f"fitted {len(fit.projections)} output projections on {report.calibration['sentences']} sentences{side}")
     if report.verification is not None:
         of = "the masked base with these projections" if report.against == "base" else "the fitted model in memory"
         click.echo(

@@ -9,7 +9,6 @@ from unittest import mock
 
 import pytest
 import torch
-from nmtprune.enginesNone import EngineSettings, fairseq, open_engine, toolkit
 from torch import Tensor
 
 from nmtprune import slim
@@ -17,6 +16,7 @@ from nmtprune.architecture import Kept, ModuleId, parse_heads
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus, stream_corpus
 from nmtprune.data.options import DataOptions
+from nmtprune.engines import EngineSettings, fairseq, open_engine, toolkit
 from nmtprune.errors import EngineError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
@@ -166,7 +166,9 @@ def test_sentences_that_do_not_come_back(tiny: Path, monkeypatch: pytest.MonkeyP
     assert str(raised.value) == f"{tiny}: fairseq-generate left out 15 of 16 sentences"
 
 
-def test_a_failure_of_the_real_process_is_one_line(tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_failure_of_the_real_process_is_one_line(
+    tiny: Path, cold_toolkits: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(fairseq, "USER_DIR", tmp_path / "none")
     checkpoint = load(tiny)
     with pytest.raises(EngineError) as raised:

@@ -37,6 +37,12 @@ def test_expected_numbers_can_be_read_and_stand_once(recipe: str) -> None:
     assert named <= tests
 
 
+def test_corpora_and_test_sets_of_both_packages_are_named() -> None:
+    """The tests below look at these two kinds."""
+    kinds = {origin.partition(":")[0] for recipe in NAMES for origin in origins_of(recipe).values()}
+    assert {"mtdata", "sacrebleu"} <= kinds
+
+
 @pytest.mark.parametrize("recipe", NAMES)
 def test_every_mtdata_name_is_in_the_index_of_its_package(recipe: str) -> None:
     index = pytest.importorskip("mtdata.index").INDEX

@@ -4,15 +4,22 @@ import csv
 import io
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from nmtprune.data.corpus import load_corpus
+from nmtprune.data.options import DataOptions
 from nmtprune.errors import OutputError
-from nmtprune.runs.report import Cell, CurveStep, Report, ReportFiles, quality_of, tsv
+from nmtprune.profile import ModelProfile
+from nmtprune.runs.report import Cell, CurveStep, Report, ReportFiles, _Facts, quality_of, tsv
+from tests.support.data import write_dictionary
+from tests.support.subwords import ENGLISH, GERMAN, bpe_codes, pieces, sentencepiece_model, subwords, written
 
 CELLS = st.one_of(st.none(), st.integers(), st.floats(allow_nan=False), st.text(max_size=8))
 STEP = {"removed": 1, "kept": 2, "ci": (0.5, 1.5), "p": 0.25, "relative": None, "within_max_drop": True, "plan": "p"}
@@ -53,3 +60,45 @@ def test_the_result_comes_last(tmp_path: Path) -> None:
     places.png.rmdir()
     report.write(places, force=True, inputs=[])
     assert (places.json.read_text(), places.png.read_bytes()) == ("{}\n", b"png")
+
+
+LEFT_OUT_OF_FACTS = {
+    "data_bin", "subset", "reference", "sentencepiece", "bpe_codes", "source_bpe_codes", "target_sentencepiece",
+    "vocabs", "join_shards", "skip_invalid",
+}  # fmt: skip
+"""Options of DATA that name files, or lead to the facts that other options lead to."""
+
+
+def test_all_that_describes_a_corpus_is_a_field_of_the_results(tmp_path: Path) -> None:
+    """Results forbid other fields: a missing one would be noticed when hours of work are written."""
+    model, codes = sentencepiece_model(tmp_path / "en.spm", ENGLISH), bpe_codes(tmp_path / "codes.de", GERMAN)
+    texts = {"en": [*ENGLISH, *pieces(model, ENGLISH)], "de": [*GERMAN, *subwords(codes, GERMAN)]}
+    for language, lines in texts.items():
+        write_dictionary(tmp_path / f"dict.{language}.txt", sorted({word for line in lines for word in line.split()}))
+    plain: dict[str, Any] = {
+        "post_process": "none",
+        "data_bin": tmp_path,
+        "source": written(tmp_path / "text.en", ENGLISH),
+        "reference": (written(tmp_path / "text.de", GERMAN),),
+        "source_lang": "en",
+        "target_lang": "de",
+    }
+    changing: dict[str, Any] = {
+        "source_sentencepiece": model,
+        "target_bpe_codes": codes,
+        "post_process": "sentencepiece",
+        "tokenizer": "moses",
+        "moses_no_dash_splits": True,
+        "moses_no_escape": True,
+        "lowercase_source": True,
+        "lowercase_target": True,
+        "crop_source": 5,
+    }
+    assert {field.name for field in fields(DataOptions)} == {*plain, *changing} | LEFT_OUT_OF_FACTS
+    measured = {"engine": "native", "search": {}}
+    described: set[str] = set()
+    for options in (plain, {**plain, **changing}):
+        found = load_corpus(DataOptions(**options), ModelProfile(), references=True, targets=True).describe()
+        _Facts.model_validate({**found, **measured})
+        described |= set(found)
+    assert described == set(_Facts.model_fields) - {"batches", "signature", "significance", *measured}

@@ -10,12 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.support import warm
 from tests.support.marian_files import marian_arrays, write
 
 WORDS = 40
 
 _PROGRAM = Path(sys.executable).parent / "pymarian"
-_ALONE = ("--cpu-threads", "1", "-w", "500", "--quiet")
+_ALONE = ("--cpu-threads", "1", "-w", "100", "--quiet")
 _BEST = re.compile(rb"^(\d+) \|\|\| (.*?) \|\|\| F0= \S+ \|\|\| (\S+)$", re.MULTILINE | re.DOTALL)
 
 
@@ -47,6 +48,11 @@ def random_texts(folder: Path, seed: int = 3, lines: int = 12) -> tuple[Path, Pa
         sentences = (" ".join(f"w{word}" for word in rng.integers(2, WORDS, rng.integers(2, 9))) for _ in range(lines))
         path.write_text("".join(f"{sentence}\n" for sentence in sentences))
     return paths
+
+
+def marian(command: str, *options: object) -> "subprocess.CompletedProcess[bytes]":
+    """Run ``train``, ``score`` or ``decode`` of pymarian with one thread."""
+    return warm.run(_PROGRAM, command, *options, *_ALONE)
 
 
 def marian_scores(model: Path, vocabulary: Path, source: Path, target: Path) -> list[float]:
@@ -120,7 +126,7 @@ def _model(folder: Path, rows: int, biases: NDArray[np.float64]) -> tuple[Path, 
 
 
 def _run(command: str, *options: object) -> bytes:
-    found = subprocess.run(list(map(str, (_PROGRAM, command, *options, *_ALONE))), capture_output=True, check=False)
-    if found.returncode:
-        raise MarianRefusal(found.stderr.decode("utf-8", "replace"))
-    return found.stdout
+    done = marian(command, *options)
+    if done.returncode:
+        raise MarianRefusal(done.stderr.decode("utf-8", "replace"))
+    return done.stdout

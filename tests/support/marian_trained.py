@@ -12,8 +12,7 @@ from nmtprune.formats.marian import archive
 from nmtprune.formats.marian.options import ENTRY
 from nmtprune.model.search import MarianSearchOptions
 from tests.support.marian_files import Arrays, write
-from tests.support.marian_forks import Job, run_all
-from tests.support.marian_program import Best, random_texts, vocabulary_file
+from tests.support.marian_program import Best, marian, random_texts, vocabulary_file
 
 SSRU = {"transformer-decoder-autoreg": "rnn", "dec-cell": "ssru"}
 PRE_NORM = {"transformer-preprocess": "n", "transformer-postprocess": "da"}
@@ -108,7 +107,8 @@ class Verdict:
 def train(folder: Path, texts: Texts, models: Mapping[str, Mapping[str, Any]]) -> dict[str, Path]:
     """Models as Marian trains them in one update; noise on every parameter makes each of them matter."""
     paths = {name: folder / f"{number}.npz" for number, name in enumerate(models)}
-    run_all([Job("train", _training(paths[name], texts, {**BASE, **own})) for name, own in models.items()])
+    for name, own in models.items():
+        _succeed("train", *_training(paths[name], texts, {**BASE, **own}))
     for number, path in enumerate(paths.values()):
         rng, arrays = np.random.default_rng(number), dict(archive.read_archive(path))
         for name in [name for name in arrays if not name.startswith("special:")]:
@@ -119,18 +119,20 @@ def train(folder: Path, texts: Texts, models: Mapping[str, Mapping[str, Any]]) -
 
 def judge(models: Mapping[str, Path], texts: Texts) -> dict[str, Verdict]:
     """What Marian says of models."""
-    run_all([job for path in models.values() for job in judging(path, texts)])
+    for path in models.values():
+        for command in judging(path, texts):
+            _succeed(*command)
     return {name: verdict(path) for name, path in models.items()}
 
 
-def judging(path: Path, texts: Texts) -> list[Job]:
+def judging(path: Path, texts: Texts) -> list[tuple[Any, ...]]:
     """Commands that score and translate."""
     common = ("--vocabs", texts.vocabulary, texts.vocabulary, "--mini-batch", 1, "--maxi-batch", 1)
     score = ("--model", path, "--train-sets", texts.source, texts.target, "--output", f"{path}.scores", *common)
     search = ("--beam-size", SEARCH.beam, "--normalize", SEARCH.normalize)
     search = (*search, "--max-length-factor", SEARCH.max_length_factor, "--n-best", "--quiet-translation")
     decode = ("--models", path, "--input", texts.source, "--output", f"{path}.translations", *common, *search)
-    return [Job("score", score), Job("decode", decode)]
+    return [("score", *score), ("decode", *decode)]
 
 
 def verdict(path: Path) -> Verdict:
@@ -157,6 +159,11 @@ def options_of(arrays: Arrays) -> dict[str, Any]:
     """Options of a model."""
     found: dict[str, Any] = yaml.safe_load(arrays[ENTRY].tobytes().rstrip(b"\0"))
     return found
+
+
+def _succeed(command: str, *options: object) -> None:
+    done = marian(command, *options)
+    assert not done.returncode, (command, options, done.stderr)
 
 
 def _training(path: Path, texts: Texts, options: Mapping[str, Any]) -> list[object]:

@@ -1,8 +1,6 @@
 """Options of models: what nmtprune computes is what Marian computes, under every value that it takes."""
 
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from nmtprune.formats.marian.option_lists import HEAD_DIM, HEAD_LISTS, OF_COMMAN
 from nmtprune.formats.marian.options import ENTRY, parse
 from tests.support.cli import refused
 from tests.support.marian_files import marian_arrays, write
-from tests.support.marian_forks import run
+from tests.support.marian_program import marian
 from tests.support.marian_trained import (
     BASE,
     MODELS,
@@ -127,8 +125,7 @@ def test_every_option_is_in_one_list(models: dict[str, Path]) -> None:
     """Those that Marian writes into models, and those that its commands know."""
     known = {name for path in models.values() for name in options_of(archive.read_archive(path))}
     for command in ("train", "decode", "score"):
-        program = (sys.executable, "-P", "-m", "pymarian", command, "--help")
-        shown = subprocess.run(program, capture_output=True, text=True, check=False).stdout
+        shown = marian(command, "--help").stdout.decode()
         known |= {*re.findall(r"^  (?:-\w,)?--([a-z0-9-]+)", shown, re.MULTILINE)}
     assert len(known) > 250
     assert {name: sum(name in own for own in LISTS) for name in known} == dict.fromkeys(known, 1)
@@ -215,10 +212,9 @@ def test_what_marian_refuses_is_refused(models: dict[str, Path], texts: Texts, t
         write(tmp_path / f"{number}.npz", with_options(arrays, {option: value}))
         for number, (option, value, _) in enumerate(BAD)
     ]
-    for path, (option, value, message), status in zip(
-        paths, BAD, run([judging(path, texts)[0] for path in paths]), strict=True
-    ):
-        assert status, f"Marian takes {option}: {value!r}"
+    for path, (option, value, message) in zip(paths, BAD, strict=True):
+        scoring, _ = judging(path, texts)
+        assert marian(*scoring).returncode, f"Marian takes {option}: {value!r}"
         with pytest.raises(CheckpointError) as raised:
             MarianCheckpoint.load(path)
         assert str(raised.value).startswith(f"{path}: unsupported: {message}")
@@ -272,7 +268,7 @@ def test_an_option_that_stands_there_twice(tmp_path: Path) -> None:
 def test_tables_of_other_sizes_than_the_options_say(models: dict[str, Path], texts: Texts, tmp_path: Path) -> None:
     arrays = archive.read_archive(models["plain"])
     path = write(tmp_path / "model.npz", with_options(arrays, {"dim-vocabs": [39, 38]}))
-    assert all(run(judging(path, texts)))
+    assert all(marian(*command).returncode for command in judging(path, texts))
     code, line = refused("inspect", path)
     assert code == 3 and "encoder_Wemb is 40 x 16, not 39 x 16" in line and "decoder_Wemb is 40 x 16, not 38" in line
 

@@ -28,6 +28,7 @@ from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.lottery.rewinding import LotteryResult, lottery
 from nmtprune.runs.subject import NativeModel, open_subject
 from nmtprune.scores import Scores
+from tests.support import warm
 from tests.support.reads import Reads, counted_reads
 from tests.support.runs import FAST, content, lottery_run
 
@@ -171,7 +172,7 @@ def test_confidence_is_that_of_the_trained_slim_model(tiny: Path, tmp_path: Path
     command = _command(log)
     place = command.index("--restore-file")
     command[place + 1], command[command.index("--save-dir") + 1] = str(tiny), str(tmp_path / "by-hand")
-    subprocess.run(command, check=True, capture_output=True, cwd=Path.cwd())
+    assert warm.run(*command).returncode == 0
     trained = FairseqCheckpoint.load(tmp_path / "by-hand" / "checkpoint_last.pt")
     scorer = Confidence(run.confidence)
     found = scorer.scores(open_subject(scorer, NativeModel(trained, run), run.data, run.seed, Corpora()))
@@ -226,7 +227,7 @@ def test_patience_ends_where_that_of_fairseq_does(tiny: Path, tmp_path: Path) ->
     command[end : end + 2] = ["--patience", "2", "--max-epoch", "60"]
     command[command.index("--restore-file") + 1] = str(tiny)
     command[command.index("--save-dir") + 1] = str(tmp_path / "fairseq")
-    subprocess.run(command, check=True, capture_output=True, cwd=Path.cwd())
+    assert warm.run(*command).returncode == 0
     theirs = FairseqCheckpoint.load(tmp_path / "fairseq" / "checkpoint_best.pt")
     last = FairseqCheckpoint.load(tmp_path / "fairseq" / "checkpoint_last.pt").progress
     assert 3 < last.epochs < 60
