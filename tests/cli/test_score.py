@@ -174,7 +174,7 @@ def _expected(tiny: Path, name: str) -> dict[str, float]:
     [
         (
             "importance",
-            ("--importance-unit", "token", "--label-smoothing", 0.2),
+            ("--importance-unit", "token", "--importance-normalize", "layer", "--label-smoothing", 0.2),
             "unit token, normalize layer, label smoothing 0.2",
         ),
         ("confidence", (), "on references, exclude eos False"),
