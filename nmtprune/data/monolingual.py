@@ -34,7 +34,7 @@ def load_lines(options: DataOptions, symbols: int, longest: int) -> Corpus:
         UsageError: options of translation models.
     """
     if options.data_bin is None or options.reference:
-        raise UsageError("data: a language model takes --data-bin DIR with dict.txt, and no --reference")
+        raise UsageError("data: a language model takes `data_bin` DIR with dict.txt, and no `reference`")
     dictionary = options.data_bin / _DICTIONARY
     if not dictionary.exists():
         raise DataError(f"{dictionary}: no such dictionary; a language model's data-bin has one for all text")

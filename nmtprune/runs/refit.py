@@ -345,12 +345,12 @@ def _fitted(run: RefitRun, job: _Job, progress: "Progress") -> _Outcome:
     progress.advance(f"{len(result.fit.projections)} projections")
     loss["refitted"] = mean_loss(result.model, held_out)
     progress.advance("loss after")
-    for note in _notes(result.fit):
+    for note in fit_notes(result.fit):
         progress.note(f"{run.slim}: {note}")
     return _Outcome(result, loss)
 
 
-def _notes(fit: "Fit") -> Iterator[str]:
+def fit_notes(fit: "Fit") -> Iterator[str]:
     """What a user should know of a fit."""
     few = [each for each in fit.projections if each.tokens <= each.inputs]
     if few:

@@ -53,6 +53,10 @@ def test_the_best_order_with_refitted_models(tiny: Path, tmp_path: Path) -> None
     assert f"{decision['order']} (+{decision['lead']:.2f})" in result.stdout
     assert json.loads((folder / "plan.json").read_text())["provenance"]["chosen"] == decision["order"]
     assert load(folder / "slim.pt").architecture.count() == 12
+    again = ("--order", "random", "--samples", 1, "--step", "50%", "--until", "50%", "--allow-bad-baseline", "--force")
+    result = nmtprune("greedy", tiny, "--data-bin", tiny.parent / "data-bin", *again, *FAST, "-o", folder)
+    assert result.code == 0, result.stderr
+    assert f"{folder / 'slim.pt'} was there before: it is not the model of plan.json" in result.stderr
     assert nmtprune("inspect", folder / "slim.pt").code == 0
 
 
