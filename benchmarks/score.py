@@ -24,12 +24,11 @@ from statistics import median
 import torch
 
 from nmtprune import slim
-from nmtprune.architecture import AttentionModule, HeadId, ModuleId
+from nmtprune.architecture import AttentionModule, HeadId, Kept, ModuleId
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import EngineSettings, open_engine
-from nmtprune.engines.base import Kept
 from nmtprune.evaluate.metrics import Bleu, Scored
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.formats import load

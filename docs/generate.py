@@ -1,4 +1,4 @@
-"""Write the pages that come from code: commands, recipes, JSON schemas, fields of fairseq's, options of Marian models.
+"""Write the pages that come from code: commands, recipes, schemas, scorers, fields of fairseq, options of Marian.
 
 They are not under version control: `make docs` writes them anew each time.
 """
@@ -13,6 +13,7 @@ from nmtprune.cli.main import COMMANDS
 from nmtprune.formats.fairseq import fields, tasks
 from nmtprune.formats.marian.option_lists import OF_COMMANDS, REFUSED, SUPPORTED, WITHOUT_EFFECT, Supported
 from nmtprune.runs.report import FILES
+from nmtprune.runs.scorers import REESTIMATED, SCORERS, names_of, options_of, owners_of
 
 DOCS = Path(__file__).parent
 RECIPES = DOCS.parent / "recipes"
@@ -41,12 +42,21 @@ _ABOUT_TASKS = (
 )
 
 
+_ABOUT_SCORERS = """# Scorers
+
+A scorer gives every head a number, where higher means keep. `score --metric NAME` writes the numbers to a score file,
+and `greedy --order NAME` removes the heads with the lowest numbers first. `greedy` also takes `random` and score files.
+[Methods](../methods.md) has the formulas, and [Extending](../extending.md) shows how to add a scorer.
+"""
+
+
 def main() -> None:
-    """Replace the folders commands, recipes, schemas, fairseq and marian."""
+    """Replace the folders commands, recipes, schemas, scorers, fairseq and marian."""
     for name, write in (
         ("commands", write_commands),
         ("recipes", write_recipes),
         ("schemas", write_schemas),
+        ("scorers", write_scorers),
         ("fairseq", write_fairseq),
         ("marian", write_marian),
     ):
@@ -90,6 +100,21 @@ def write_schemas(folder: Path) -> None:
     (folder / "index.md").write_text("\n".join(parts))
 
 
+def write_scorers(folder: Path) -> None:
+    """The scorers that `score` and `greedy` offer, with their options."""
+    parts = [_ABOUT_SCORERS, "| scorer | `score --metric` | `greedy --order` | scores |\n|---|---|---|---|"]
+    for scorer in SCORERS.values():
+        again = f", `{scorer.name}{REESTIMATED}`" if scorer.reestimates else ""
+        order = f"`{scorer.name}`{again}" if scorer.of_order else ""
+        metric = f"`{scorer.name}`" if scorer.of_metric else ""
+        parts.append(f"| {scorer.name} | {metric} | {order} | {scorer.summary} |")
+    parts.append("\n## Options\n\n| option | goes with | meaning |\n|---|---|---|")
+    for _, field, _ in options_of(SCORERS.values()):
+        owners = names_of(owners_of(field.name, SCORERS.values()))
+        parts.append(f"| `--{field.name.replace('_', '-')}` | {owners} | {field.metadata['click']['help']} |")
+    (folder / "index.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
+
+
 def write_fairseq(folder: Path) -> None:
     """The fields of fairseq's model and task, list by list, and its tasks."""
     about = {
@@ -99,7 +124,7 @@ def write_fairseq(folder: Path) -> None:
     }
     parts = [_ABOUT_FAIRSEQ]
     for title, held in about.items():
-        rows = "".join(f"| `{name}` | {meaning} |\n" for name, own, meaning in fields.table() if own == title)
+        rows = "".join(f"| `{name}` | {meaning} |\n" for name, own, meaning in fields.field_table() if own == title)
         parts.append(f"## {title.capitalize()}\n\n{held}\n\n| field | meaning |\n|---|---|\n{rows}")
     rows = "".join(f"| `{name}` | supported | {meaning} |\n" for name, meaning in tasks.SUPPORTED.items())
     rows += "".join(f"| `{name}` | refused | {reason} |\n" for name, reason in tasks.REFUSED.items())

@@ -97,6 +97,10 @@ class Group:
         return self.units + self.padding
 
 
+Kept = Mapping[ModuleId, Sequence[int]]
+"""Heads that stay, of a checkpoint's real heads; a module that is not named keeps all of its own."""
+
+
 @dataclass(frozen=True)
 class AttentionModule(Group):
     """The group of the heads of one attention module: H units of width K."""

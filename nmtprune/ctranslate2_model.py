@@ -19,8 +19,8 @@ from nmtprune.formats.base import Checkpoint
 from nmtprune.model import Transformer
 from nmtprune.model.attention import Attention, CrossAttention, SelfAttention
 from nmtprune.model.embedding import Embedding, PlainTable, PositionTable, sinusoids
-from nmtprune.model.layers import FeedForward, LayerNorm, Residual
 from nmtprune.model.output import LinearOutput
+from nmtprune.model.sublayers import FeedForward, LayerNorm, Residual
 from nmtprune.network import Network, Stack
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def write_ctranslate2(
     """Write a model for CTranslate2 into a folder that is there.
 
     Args:
-        checkpoint: that passed `check`.
+        checkpoint: that passed `check_exportable`.
         vocabularies: of source and target.
         folder: gets ``model.bin``, ``config.json`` and the vocabularies.
         quantization: one of QUANTIZATIONS.
@@ -147,7 +147,7 @@ def _specification(checkpoint: Checkpoint, vocabularies: tuple[Vocabulary, Vocab
 
     output = model.output
     if network.encoder is None or model.encoder is None or not isinstance(output, LinearOutput):
-        raise ValueError("a model that `check` refuses")
+        raise ValueError("a model that check_exportable refuses")
     encoder = stack(transformer_spec.TransformerEncoderSpec, network.encoder, 0)
     decoder = stack(transformer_spec.TransformerDecoderSpec, network.decoder, 1)
     _set_stack(encoder, encoder.embeddings[0], model.encoder, network.encoder)
@@ -204,10 +204,10 @@ def _set_stack(spec: Any, embeddings: Any, stack: Any, own: Stack) -> None:
     for target, layer in zip(spec.layer, stack.layers, strict=True):
         heads = int(spec.num_heads)
         _set_self_attention(target.self_attention, layer.self_attention, heads)
-        _set_norm(target.self_attention.layer_norm, _norm_of(layer.around_self))
+        _set_norm(target.self_attention.layer_norm, _norm_of(layer.around_self_attention))
         if hasattr(target, "attention"):
             _set_cross_attention(target.attention, layer.cross_attention, heads)
-            _set_norm(target.attention.layer_norm, _norm_of(layer.around_cross))
+            _set_norm(target.attention.layer_norm, _norm_of(layer.around_cross_attention))
         _set_feed_forward(target.ffn, layer.feed_forward)
         _set_norm(target.ffn.layer_norm, _norm_of(layer.around_feed_forward))
 

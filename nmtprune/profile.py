@@ -1,4 +1,4 @@
-"""What a model asks of the sentences that are fed to it: plain values, any file format."""
+"""What a model asks of the sentences that are fed to it: plain values, whatever the file format."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class ModelProfile:
         left_pad_source: padding goes before source sentences, fairseq's default.
         left_pad_target: padding goes before target sentences.
         truncate_source: tokens that longer source sentences are cut to, as the model was trained; None: none is cut.
-        marian: the vocabularies are Marian's.
+        vocabulary_files: its vocabularies are files that are named one by one, not dictionaries of a data folder.
         notes: remarks on the model.
         right_to_left: the words of source and target sentences come last one first.
     """
@@ -31,6 +31,6 @@ class ModelProfile:
     left_pad_source: bool = True
     left_pad_target: bool = False
     truncate_source: int | None = None
-    marian: bool = False
+    vocabulary_files: bool = False
     notes: tuple[str, ...] = ()
     right_to_left: bool = False

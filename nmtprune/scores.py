@@ -20,7 +20,7 @@ FORMAT = "nmtprune-scores"
 VERSION = 1
 MODES = ("ablate", "all-but-one")
 PROBABILITIES = ("p", "p_corrected", "p_sacrebleu")
-OPTIONAL = ("delta", "ci", *PROBABILITIES)
+OPTIONAL = ("delta", "ci", *PROBABILITIES, "details")
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 _Json = Annotated[Mapping[str, Any], AfterValidator(strictjson.freeze)]
@@ -37,6 +37,7 @@ class HeadScore(BaseModel):
         p: two-sided p-value of `delta`.
         p_corrected: the same, corrected for the number of heads.
         p_sacrebleu: the p-value that sacrebleu reports.
+        details: further numbers of the head by name.
     """
 
     model_config = _FROZEN
@@ -48,6 +49,7 @@ class HeadScore(BaseModel):
     p: float | None = None
     p_corrected: float | None = None
     p_sacrebleu: float | None = None
+    details: Mapping[str, float] | None = None
 
     @property
     def id(self) -> HeadId:
@@ -264,9 +266,17 @@ def _entry_faults(entry: Any, place: str) -> list[str]:
     for key in ("score", "delta", *PROBABILITIES):
         if key in entry:
             faults += _number_faults(entry[key], f"{place}: {key}", key in PROBABILITIES)
+    if "details" in entry:
+        faults += _details_faults(entry["details"], f"{place}: details")
     if "ci" in entry and not _is_interval(entry["ci"]):
         faults.append(f"{place}: ci is {show(entry['ci'])}, not a list of two numbers in ascending order")
     return faults
+
+
+def _details_faults(details: Any, name: str) -> list[str]:
+    if not isinstance(details, Mapping):
+        return [f"{name} is {show(details)}, not an object"]
+    return [fault for key, value in details.items() for fault in _number_faults(value, f"{name}.{key}", False)]
 
 
 def _names_head(name: Any) -> bool:

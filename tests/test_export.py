@@ -87,6 +87,24 @@ def test_fairseq_models_full_and_slim(build: Build, tmp_path: Path, variant: str
     assert heads == (1, 1) and ctranslate2_model.padding_heads(own) == len(own.architecture.modules)
 
 
+def test_an_empty_line_has_an_empty_translation_and_a_note(build: Build, tmp_path: Path) -> None:
+    """CTranslate2 answers sentences without tokens by itself; fairseq's search asks the model, Marian's does not."""
+    base = load(build())
+    folder = base.path.parent / "data-bin"
+    source = tmp_path / "source"
+    source.write_text("\nw1 w2\n", encoding="utf-8")
+    options = DataOptions(data_bin=folder, source=source, post_process="none")
+    corpus = load_corpus(options, base.profile(), references=False)
+    engines = [
+        open_engine(name, base, _settings(SearchOptions(beam=1, max_len_b=15))) for name in ("native", "ctranslate2")
+    ]
+    native, ours = ([own[0].tokens for own in engine.translate(corpus, {})] for engine in engines)
+    assert len(native[0]) > 1 and ours == [(corpus.target_vocabulary.eos,), native[1]]
+    assert (engines[0].notes, len(engines[1].notes)) == ((), 1) and "empty line" in engines[1].notes[0]
+    marian = load(marian_model(tmp_path / "model.npz"))
+    assert open_engine("ctranslate2", marian, _settings(MarianSearchOptions(beam=1))).notes == ()
+
+
 def test_what_ctranslate2_cannot_run(tmp_path: Path) -> None:
     ssru = load(marian_model(tmp_path / "ssru.npz", **VARIANTS["SSRU decoder of tied layers"]))
     with pytest.raises(EngineError, match=r"ssru\.npz: CTranslate2 cannot run this model: an SSRU decoder$"):
@@ -101,7 +119,7 @@ def test_what_ctranslate2_cannot_run(tmp_path: Path) -> None:
         "decoder sublayers with 'n' before and 'an' after them",
     )
     plain = load(marian_model(tmp_path / "plain.npz"))
-    with pytest.raises(EngineError, match="the engine ctranslate2 cannot search so: --word-penalty 0.5"):
+    with pytest.raises(EngineError, match="the engine ctranslate2 cannot search so: `word_penalty` 0.5"):
         open_engine("ctranslate2", plain, _settings(MarianSearchOptions(word_penalty=0.5)))
 
 

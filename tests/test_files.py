@@ -127,7 +127,7 @@ def test_permissions(tmp_path: Path) -> None:
 
 
 def test_existing_output(old: Path) -> None:
-    expected = f"{old}: exists (--force replaces it)"
+    expected = f"{old}: exists (`force` replaces it)"
     assert message_of(check_output, old) == expected
     assert message_of(write, old) == expected
     assert content(old.parent) == {"out.txt": "old"}
@@ -148,7 +148,7 @@ def test_output_that_appears_in_the_meantime(tmp_path: Path, monkeypatch: pytest
     def no_links(*_paths: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    expected = f"{path}: exists by now (--force replaces it)"
+    expected = f"{path}: exists by now (`force` replaces it)"
     assert message_of(race) == expected
     assert content(tmp_path) == {"out.txt": "other"}
     monkeypatch.setattr(os, "link", no_links)

@@ -82,7 +82,7 @@ CONTENTS: dict[str, tuple[bytes, str]] = {
     "xz": (lzma.compress(b"\1" * 2000), "is compressed by xz: unpack it first"),
     "index": (
         b"MMIDIDX\0\0" + bytes(30),
-        "is an index of fairseq-preprocess: it belongs to a data folder (--data-bin)",
+        "is an index of fairseq-preprocess: it belongs to a data folder (`data_bin`)",
     ),
     "plan": (b'{"format": "nmtprune-plan", "version": 1}', "is a file of nmtprune's (nmtprune-plan), no checkpoint"),
     "json": (b'{"a": 1}', "is a JSON file, no checkpoint"),
@@ -113,7 +113,7 @@ def test_a_sentencepiece_model_is_no_translation_model(tmp_path: Path) -> None:
     sentencepiece.SentencePieceTrainer.train(
         input=str(text), model_prefix=str(tmp_path / "spm"), vocab_size=20, minloglevel=2, hard_vocab_limit=False
     )
-    assert refused(tmp_path / "spm.model").startswith("is a SentencePiece model: it goes with --sentencepiece or")
+    assert refused(tmp_path / "spm.model").startswith("is a SentencePiece model: it goes with `sentencepiece` or")
 
 
 def test_a_binary_model_of_marians_own(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_folders(tmp_path: Path) -> None:
     )
     assert "CTranslate2" in describe_folder(folder("ct2", "model.bin", "config.json", "shared_vocabulary.json"))
     assert "TensorFlow" in describe_folder(folder("tf", "checkpoint", "model.ckpt-1.index"))
-    assert "--data-bin" in describe_folder(folder("bin", "dict.en.txt", "dict.de.txt"))
+    assert "`data_bin`" in describe_folder(folder("bin", "dict.en.txt", "dict.de.txt"))
     assert "such as checkpoints/a.pt" in describe_folder(folder("outer", "checkpoints/a.pt"))
     assert "without a checkpoint" in describe_folder(folder("empty", "README"))
 

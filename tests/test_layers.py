@@ -60,11 +60,8 @@ PURE = {"errors", "architecture", "budget", "plan", "scores"}
 
 
 def _imports(path: Path) -> Iterator[str]:
-    """Dotted names below nmtprune that a module imports anywhere, type-checking imports left out."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = []
+    """Dotted names below nmtprune that a module imports anywhere, for types alone or not."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "nmtprune":
             below = node.module.removeprefix("nmtprune").removeprefix(".")
             yield from [below] if below else []
@@ -123,6 +120,15 @@ def test_imports_follow_the_layers(path: Path) -> None:
         elif own not in ("errors", part):
             allowed = ALLOWED[part]
             assert own in allowed or any(name.startswith(rule) for rule in allowed if "." in rule), f"imports {name}"
+
+
+def _is_below_ablation(path: Path) -> bool:
+    return path.is_relative_to(PACKAGE / "model") and not path.is_relative_to(PACKAGE / "model" / "ablation")
+
+
+@pytest.mark.parametrize("path", filter(_is_below_ablation, MODULES), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_model_and_its_search_know_no_ablation(path: Path) -> None:
+    assert not [name for name in _imports(path) if name.startswith("model.ablation")]
 
 
 def _packages(path: Path) -> set[str]:

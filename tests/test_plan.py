@@ -372,7 +372,7 @@ def test_check_names_what_differs() -> None:
         PLAN.check(base_of([4, 3], [2], [4], OTHER_SHA), where="plan.json")
     assert str(caught.value) == (
         "plan.json: made for another model: weights differ (sha256 ffffffffffff, the plan's base 0123456789ab); "
-        "--other-weights applies it to other weights of the same shape all the same"
+        "`other_weights` applies it to other weights of the same shape all the same"
     )
     marian = Base(format="marian", sha256=OTHER_SHA, heads={"encoder": (4, 3), "decoder": (), "cross": (4, 4)})
     with pytest.raises(PlanError) as caught:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nmtprune.cli.data_options import data_options
-from nmtprune.cli.measure_options import bleu_options, quality_settings, repeat_option, single_test
 from nmtprune.cli.options import (
     force_option,
     format_option,
@@ -20,10 +19,12 @@ from nmtprune.cli.options import (
     seed_option,
     significance_options,
     spelled,
+    typed,
     verbosity_options,
 )
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
-from nmtprune.cli.progress import progress
+from nmtprune.cli.progress_bar import progress
+from nmtprune.cli.quality_options import ALLOWING, bleu_options, repeat_option
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
 from nmtprune.cli.search_options import beam_options, engine_options
 from nmtprune.errors import UsageError
@@ -141,13 +142,12 @@ def bench(output_format: str, **flags: Any) -> None:
     from nmtprune.runs.bench.comparison import bench as run_bench
 
     only = [spelled(name) for name in given(_OF_QUALITY) if name != "seed" or flags["synthetic"] is None]
-    test, quality = single_test(flags), quality_settings(flags, "bleu")
-    made = _synthetic(flags, test.seed)
+    made = _synthetic(flags, flags["seed"])
     with contextlib.ExitStack() as stack:
         if made is not None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nmtprune-")))
             flags |= _made_up(made, folder, flags)
-        run = BenchRun(significance=test, quality=quality, given=only, **flags)
+        run = BenchRun(needs_references=(*only, *typed(ALLOWING)), **flags)
         found = run_bench(run, stack.enter_context(progress()))
     if output_format == "json":
         emit_json(found.as_json())

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmtprune.cli.data_options import data_options
-from nmtprune.cli.measure_options import bleu_options, quality_option, quality_settings, repeat_option, single_test
 from nmtprune.cli.options import (
     checkpoint_argument,
     format_option,
@@ -14,10 +13,12 @@ from nmtprune.cli.options import (
     resamples_option,
     seed_option,
     spelled,
+    typed,
     verbosity_options,
 )
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
-from nmtprune.cli.progress import progress
+from nmtprune.cli.progress_bar import progress
+from nmtprune.cli.quality_options import ALLOWING, bleu_options, quality_option, repeat_option
 from nmtprune.cli.render import emit_json, emit_tsv
 from nmtprune.cli.search_options import beam_options, engine_options
 from nmtprune.errors import QualityGateError
@@ -93,9 +94,9 @@ def check(output_format: str, **flags: Any) -> None:
     from nmtprune.runs.check import CheckRun
     from nmtprune.runs.check import check as run_check
 
-    only = tuple([spelled(name) for name in given(names)] for names in (_OF_QUALITY, _OF_SPEED))
-    test, quality = single_test(flags), quality_settings(flags, flags.pop("metric"))
-    run = CheckRun(significance=test, quality=quality, given=(only[0], only[1]), **flags)
+    of_quality = [*map(spelled, given(_OF_QUALITY)), *typed(ALLOWING)]
+    of_speed = map(spelled, given(_OF_SPEED))
+    run = CheckRun(needs_drop=tuple(of_quality), needs_speedup=tuple(of_speed), **flags)
     with progress() as watcher:
         verdict = run_check(run, watcher)
     _report(verdict, output_format)

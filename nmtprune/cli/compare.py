@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nmtprune.cli.measure_options import few_sentences_option
 from nmtprune.cli.options import force_option, format_option, say, verbosity_options
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
+from nmtprune.cli.quality_options import few_sentences_option
 from nmtprune.cli.render import emit_json, emit_tsv
 
 if TYPE_CHECKING:

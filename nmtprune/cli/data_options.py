@@ -209,6 +209,31 @@ def translation_data_options(command: F) -> F:
     return decorated
 
 
+def calibration_data_options(command: F) -> F:
+    """DATA for commands that calibrate: the training set unless another subset or raw text is named."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, data: DataOptions, **values: Any) -> Any:
+        if data.source is None:
+            subset = data.subset or TRAINING_SUBSET
+            data = replace(data, subset=subset, join_shards=subset == TRAINING_SUBSET, skip_invalid=True)
+        return command(*args, **values, data=data)
+
+    subset = panel_option(
+        Panel.DATA,
+        "--subset",
+        metavar="NAME[,NAME...]",
+        show_default=TRAINING_SUBSET,
+        help="Binarized subset of --data-bin; several are joined. Sentences longer than the model allows are left out.",
+    )
+    options = (
+        *(_DATA_BIN, subset, _SOURCE, _REFERENCE, _VOCABS, decoder_config_option),
+        *(*_LANGUAGES, *_SUBWORDS, *_TEXT, _LOWERCASE_TARGET),
+    )
+    decorated: F = _add(_collecting(wrapper), options)
+    return decorated
+
+
 def with_test_data(command: F) -> F:
     """TEST DATA in addition to DATA: the command receives ``test_data`` too, a `DataOptions` or None.
 

@@ -15,7 +15,7 @@ from nmtprune.cli.options import (
     verbosity_options,
 )
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
-from nmtprune.cli.progress import Notes
+from nmtprune.cli.progress_bar import Notes
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
 
 if TYPE_CHECKING:

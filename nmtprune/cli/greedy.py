@@ -1,14 +1,12 @@
 """`nmtprune greedy`: quality against heads removed, in several orders, with a plan for every step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nmtprune.cli.data_options import data_options, with_importance_data
-from nmtprune.cli.measure_options import bleu_options, quality_option
-from nmtprune.cli.meter_options import CONFIDENCE_NAMES, IMPORTANCE_NAMES, meter_options
 from nmtprune.cli.options import (
     force_option,
     format_option,
@@ -24,21 +22,29 @@ from nmtprune.cli.options import (
     uniform_option,
     verbosity_options,
 )
-from nmtprune.cli.panels import Panel, PanelCommand, panel_option
-from nmtprune.cli.progress import duration, progress
+from nmtprune.cli.panels import Panel, panel_option
+from nmtprune.cli.progress_bar import duration, progress
+from nmtprune.cli.quality_options import bleu_options, quality_option
 from nmtprune.cli.render import emit_table
+from nmtprune.cli.scorer_options import ScorerCommand, foreign_to_orders, order_options, taken
 from nmtprune.cli.search_options import engine_options, search_options
+from nmtprune.runs.scorers import AUTO, RANDOM, scorer_of
 
 if TYPE_CHECKING:
-    from nmtprune.runs.greedy.curve import Swept
+    from nmtprune.runs.greedy.curve import CurvePoint, Swept
     from nmtprune.runs.greedy.loop import GreedyResult
 
-_ORDERS = ("importance", "importance-reestimated")
-"""Orders that need importance."""
+_TRAINING_TEXT = ("importance_subset", "importance_source", "importance_reference")
+"""Parameters that only scorers use that are measured on training text."""
+
+
+_IN_ROUNDS = "reconstruction"
+"""The order that is measured in rounds."""
 
 
 @click.command(
-    cls=PanelCommand,
+    cls=ScorerCommand,
+    scorer_options=order_options,
     epilog="Example: nmtprune greedy checkpoint_best.pt --data-bin data-bin --order importance --order random -o run",
     short_help="Remove heads step by step; write curves, and a plan for each step.",
 )
@@ -51,20 +57,10 @@ _ORDERS = ("importance", "importance-reestimated")
 @quality_option
 @panel_option(
     Panel.REMOVAL,
-    "--order",
-    "orders",
-    multiple=True,
-    default=("importance",),
-    show_default="importance",
-    metavar="ORDER|FILE",
-    help="Removal order: importance, importance-reestimated (measured again after every step), ablation (smallest drop "
-    "when masked alone), confidence, random, or a score FILE; lowest first. Repeat the option for one curve per order.",
-)
-@panel_option(
-    Panel.REMOVAL,
     "--reestimate",
     is_flag=True,
-    help="Measure importance again after every step, on the pruned model; the same as --order importance-reestimated.",
+    help="Score heads again after every step, on the pruned model: --order importance then means "
+    "importance-reestimated.",
 )
 @panel_option(
     Panel.REMOVAL,
@@ -95,9 +91,42 @@ _ORDERS = ("importance", "importance-reestimated")
     metavar="X|significant",
     help="End a curve at the first step that is more than X points, or significantly, worse than the unpruned model.",
 )
+@panel_option(
+    Panel.REMOVAL,
+    "--refit",
+    is_flag=True,
+    help="Refit every pruned model before it is measured (see nmtprune refit), on sentences of --importance-subset or "
+    "--importance-source. The run folder then also gets the refitted model of plan.json as slim.pt or slim.npz.",
+)
+@panel_option(
+    Panel.REMOVAL,
+    "--calibration-sentences",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    metavar="N",
+    help="Refit on N sentences, chosen at random with --seed.",
+)
+@panel_option(
+    Panel.REMOVAL,
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Measure the order reconstruction N times: again on the refitted model after each N-th part of the removal.",
+)
+@panel_option(
+    Panel.REMOVAL,
+    "--auto-orders",
+    multiple=True,
+    metavar="ORDER|FILE",
+    show_default="importance, fisher, reconstruction",
+    help="Orders among which --order auto chooses at every step: all get the loss of the references, and the best of "
+    "them a translation of DATA. Repeat the option for each order.",
+)
 @min_heads_option
 @uniform_option
-@meter_options(sentences=5000)
 @significance_options
 @search_options
 @bleu_options
@@ -115,11 +144,14 @@ def greedy(output_format: str, **flags: Any) -> None:
     it. Several CHECKPOINTs, for example of one training run, give one curve each.
     """
     from nmtprune.runs.greedy.loop import greedy as run_greedy
+    from nmtprune.runs.greedy.orders import DEFAULT_CONTENDERS
     from nmtprune.runs.greedy.setup import GreedyRun
     from nmtprune.runs.workers import Ended
 
-    _check_options(flags)
-    run = GreedyRun(**flags)
+    names = [*flags["orders"], *((flags["auto_orders"] or DEFAULT_CONTENDERS) if AUTO in flags["orders"] else ())]
+    _check_options(names, refit=flags["refit"])
+    chosen = {scorer.name: scorer for scorer in map(scorer_of, names) if scorer is not None}
+    run = GreedyRun(scorers=tuple(taken(flags, chosen.values())), **flags)
     try:
         with progress() as watcher:
             result = run_greedy(run, watcher)
@@ -130,17 +162,18 @@ def greedy(output_format: str, **flags: Any) -> None:
         say(f"wrote {run.output}; nmtprune slim CHECKPOINT --plan {run.output / 'plan.json'} applies its plan")
 
 
-def _check_options(flags: dict[str, Any]) -> None:
+def _check_options(orders: Sequence[str], *, refit: bool) -> None:
     """Refuse options that mean nothing for the orders, all of them."""
-    orders = flags["orders"]
-    faults = []
-    if not set(orders) & set(_ORDERS):
-        names = (*IMPORTANCE_NAMES, "importance_subset", "importance_source", "importance_reference")
-        faults += [f"{spelled(name)} goes with --order importance" for name in given(names)]
-    if "confidence" not in orders:
-        faults += [f"{spelled(name)} goes with --order confidence" for name in given(CONFIDENCE_NAMES)]
-    if "random" not in orders:
-        faults += [f"{spelled(name)} goes with --order random" for name in given(["samples"])]
+    faults = foreign_to_orders(orders, () if refit else _TRAINING_TEXT)
+    if AUTO not in orders:
+        faults += [f"{spelled(name)} goes with --order {AUTO}" for name in given(["auto_orders"])]
+    if _IN_ROUNDS not in orders:
+        faults += [f"{spelled(name)} goes with --order {_IN_ROUNDS}" for name in given(["rounds"])]
+    if _IN_ROUNDS not in orders and not refit:
+        names = given(["calibration_sentences"])
+        faults += [f"{spelled(name)} goes with --refit or --order {_IN_ROUNDS}" for name in names]
+    if RANDOM not in orders:
+        faults += [f"{spelled(name)} goes with --order {RANDOM}" for name in given(["samples"])]
     refuse(faults)
 
 
@@ -186,5 +219,13 @@ def _rows(each: "Swept", heads: int) -> Iterator[tuple[str | int | None, ...]]:
         yield (
             step.removed, f"{of_kinds:.1%}", f"{step.removed / heads:.1%}", f"{step.value:.2f}",
             f"{low:.2f} to {high:.2f}", f"{step.difference.p:.4f}", relative,
-            "beyond --max-drop" if step.broken else "",
+            ", ".join([*_chosen(step), *(["beyond --max-drop"] if step.broken else [])]),
         )  # fmt: skip
+
+
+def _chosen(step: "CurvePoint") -> list[str]:
+    """The order that --order auto chose, and its lead."""
+    if step.decision is None:
+        return []
+    lead = step.decision.lead
+    return [step.decision.chosen.order + ("" if lead is None else f" (+{lead:.2f})")]

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nmtprune.cli.data_options import data_options
-from nmtprune.cli.measure_options import bleu_options, measure_settings, quality_option, single_test
 from nmtprune.cli.options import (
     checkpoint_argument,
     force_option,
@@ -20,12 +19,13 @@ from nmtprune.cli.options import (
     verbosity_options,
 )
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
-from nmtprune.cli.progress import duration, progress
+from nmtprune.cli.progress_bar import duration, progress
+from nmtprune.cli.quality_options import bleu_options, quality_option
 from nmtprune.cli.render import emit_table
 from nmtprune.cli.search_options import engine_options, search_options
 
 if TYPE_CHECKING:
-    from nmtprune.runs.l0 import L0Result, L0Run
+    from nmtprune.runs.l0 import L0Result
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -128,21 +128,15 @@ def l0(output_format: str, **flags: Any) -> None:
     the checkpoint's settings and its last learning rate (Voita et al. 2019, section 6; --gate binconcrete: Shim et al.
     2021).
     """
+    from nmtprune.runs.l0 import L0Run
     from nmtprune.runs.l0 import l0 as run_l0
 
-    run = _run(flags)
+    run = L0Run(gates=tuple(_gates(flags)), **flags)
     with progress() as watcher:
         result = run_l0(run, watcher)
-    _report(result, run.measure.metric, output_format)
+    _report(result, run.metric, output_format)
     folders = ", ".join(str(run.folder(weight) / "slim.pt") for weight in run.weights)
     say(f"wrote {run.output}: {folders}")
-
-
-def _run(flags: dict[str, Any]) -> "L0Run":
-    from nmtprune.runs.l0 import L0Run
-
-    test = single_test(flags)
-    return L0Run(measure=measure_settings(flags), significance=test, gates=tuple(_gates(flags)), **flags)
 
 
 def _gates(flags: dict[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -8,8 +8,6 @@ import click
 
 from nmtprune.architecture import KINDS
 from nmtprune.cli.data_options import data_options, with_test_data
-from nmtprune.cli.measure_options import bleu_options, measure_settings, quality_option, single_test
-from nmtprune.cli.meter_options import confidence_options
 from nmtprune.cli.options import (
     force_option,
     format_option,
@@ -26,12 +24,13 @@ from nmtprune.cli.options import (
     verbosity_options,
 )
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
-from nmtprune.cli.progress import duration, progress
+from nmtprune.cli.progress_bar import duration, progress
+from nmtprune.cli.quality_options import bleu_options, quality_option
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
+from nmtprune.cli.scorer_options import scorer_settings
 from nmtprune.cli.search_options import engine_options, search_options
 
 if TYPE_CHECKING:
-    from nmtprune.runs.lottery.job import LotteryRun
     from nmtprune.runs.lottery.rewinding import LotteryResult
     from nmtprune.runs.lottery.schedule import Schedule
 
@@ -149,7 +148,7 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
     help="Train a control with each converged model: the same heads with fresh weights (reinit), or the same number "
     "of random heads per module (random). Repeat the option for both.",
 )
-@confidence_options
+@scorer_settings("confidence", "confidence")
 @panel_option(
     Panel.GENERAL, "--dry-run", is_flag=True, help="Check everything and print the schedule, without training."
 )
@@ -170,30 +169,23 @@ def lottery(output_format: str, dry_run: bool, **flags: Any) -> None:
     is measured on DATA. Converged models are measured on TEST DATA, or on DATA if no test data are given (Behnke and
     Heafield 2020).
     """
+    from nmtprune.runs.lottery.job import LotteryRun
     from nmtprune.runs.lottery.rewinding import lottery as run_lottery
     from nmtprune.runs.lottery.rewinding import schedule_of
 
-    run = _run(flags)
+    if not (flags["converge"] or flags["converge_iterations"]):
+        refuse(f"{spelled(name)} goes with --converge or --converge-iterations" for name in given(["patience"]))
+    run = LotteryRun(**flags)
     if dry_run:
         _emit_schedule(schedule_of(run), output_format)
         return
     with progress() as watcher:
         result = run_lottery(run, watcher)
     if output_format == "text":
-        _emit_text(result, run.measure.metric)
+        _emit_text(result, run.metric)
     else:
         click.echo(result.report.json if output_format == "json" else result.table, nl=False)
     say(f"wrote {run.output}: plan.json, ticket.pt" + "".join(f", {each.model}" for each in result.converged))
-
-
-def _run(flags: dict[str, Any]) -> "LotteryRun":
-    from nmtprune.runs.lottery.job import LotteryRun
-
-    if not (flags["converge"] or flags["converge_iterations"]):
-        refuse(f"{spelled(name)} goes with --converge or --converge-iterations" for name in given(["patience"]))
-
-    test = single_test(flags)
-    return LotteryRun(measure=measure_settings(flags), significance=test, **flags)
 
 
 def _emit_schedule(schedule: "Schedule", output_format: str) -> None:

@@ -17,6 +17,7 @@ COMMANDS = {
     "inspect": "nmtprune.cli.inspect:inspect",
     "plan": "nmtprune.cli.plan:plan",
     "slim": "nmtprune.cli.slim:slim",
+    "refit": "nmtprune.cli.refit:refit",
     "export": "nmtprune.cli.export:export",
     "bench": "nmtprune.cli.bench:bench",
     "check": "nmtprune.cli.check:check",
@@ -118,7 +119,7 @@ def _give_environment_variables(command: click.Command, name: str) -> None:
 def _report(message: str, code: int) -> int:
     if options.verbosity() > 0:
         traceback.print_exc()
-    click.echo("Error: " + " ".join(message.split("\n")), err=True)
+    click.echo("Error: " + " ".join(options.in_options(message).split("\n")), err=True)
     return code
 
 

@@ -1,5 +1,6 @@
 """Options that several commands share, each defined once."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,19 @@ from nmtprune.errors import UsageError
 F = TypeVar("F", bound=Callable[..., Any])
 
 _VERBOSITY = "nmtprune.verbosity"
+SETTINGS = frozenset((
+    "allow_special", "allow_unk", "beam", "bleu_tokenize", "bpe_codes", "data_bin", "drop_optimizer", "engine",
+    "fairseq_batch_length_limit", "force", "label_smoothing", "lenpen", "lowercase_source", "lowercase_target",
+    "marian_batch_length_limit", "max_len_a", "max_len_b", "max_length_factor", "max_tokens", "metric", "min_len",
+    "mode", "moses_no_dash_splits", "moses_no_escape", "normalize", "other_weights", "post_process", "reference",
+    "resamples", "sentencepiece", "skip_invalid", "source", "source_bpe_codes", "source_lang", "source_sentencepiece",
+    "subset", "target_bpe_codes", "target_lang", "target_sentencepiece", "tokenizer", "unkpen", "unnormalized",
+    "unnormalized_keys", "vocabs", "word_penalty",
+))  # fmt: skip
+"""Settings that messages of the library name, in backticks: parameters of commands."""
+
+_SETTING = re.compile(r"`(\w+)`")
+_OTHER_SPELLINGS = {"skip_invalid": "--skip-invalid-size-inputs-valid-test"}
 _GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
 
@@ -131,35 +145,47 @@ uniform_option = panel_option(
 )
 
 
-def output_option(help_text: str, *, default: str | None = None) -> Callable[[F], F]:
-    """-o/--output PATH, required where there is no default."""
+def output_option(help_text: str) -> Callable[[F], F]:
+    """-o/--output PATH, required."""
     return panel_option(
         Panel.OUTPUT,
         "-o",
         "--output",
         type=click.Path(path_type=Path, allow_dash=True),
-        required=default is None,
-        default=default,
-        show_default=default is not None,
+        required=True,
         help=help_text,
     )
 
 
 def say(message: str) -> None:
-    """Print a line for people on stderr, unless -q is given."""
+    """Print a line for people on stderr, unless -q is given; settings in it are spelled as options."""
     if verbosity() >= 0:
-        click.echo(message, err=True)
+        click.echo(in_options(message), err=True)
 
 
 def spelled(name: str) -> str:
     """The option of a parameter."""
-    return "--" + name.replace("_", "-")
+    return _OTHER_SPELLINGS.get(name, "--" + name.replace("_", "-"))
+
+
+def in_options(message: str) -> str:
+    """A message of the library, which names settings as Python does (`max_tokens`), with the options of commands."""
+    return _SETTING.sub(lambda match: spelled(match[1]) if match[1] in SETTINGS else match[0], message)
 
 
 def given(names: Iterable[str]) -> list[str]:
     """The parameters, of those named, that the user gave on the command line or in the environment."""
     context = click.get_current_context()
     return [name for name in names if context.get_parameter_source(name) in _GIVEN]
+
+
+def typed(names: Iterable[str]) -> list[str]:
+    """The options of the parameters, of those named, that the user gave on the command line.
+
+    What stands in the environment is meant for many commands, of which some have no use for it.
+    """
+    context = click.get_current_context()
+    return [spelled(name) for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
 
 
 def refuse(faults: Iterable[str]) -> None:

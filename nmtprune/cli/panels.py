@@ -23,6 +23,7 @@ class Panel(StrEnum):
     REMOVAL = "Heads to remove"
     GATES = "Gates"
     SYNTHETIC = "Synthetic models"
+    CALIBRATION = "Calibration"
     DATA = "Data"
     TEST_DATA = "Test data"
     TEXT = "Text"

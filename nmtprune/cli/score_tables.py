@@ -37,7 +37,7 @@ def emit_scores(scores: "Scores") -> None:
         for kind in KINDS:
             _emit_kind(scores, kind)
     else:
-        from nmtprune.runs.results import best_heads
+        from nmtprune.runs.score import best_heads
 
         click.echo(f"best delta {scores.metric} with only one head (its number) left in the module, by layer:")
         _emit_best(scores.metric, scores.baseline, best_heads(scores).values())
@@ -55,8 +55,11 @@ def _emit_plain(scores: "Scores") -> None:
     baseline = scores.baseline
     left_out = f" ({baseline['left_out']} left out)" if baseline["left_out"] else ""
     click.echo(f"{baseline['data']}: {scores.metric} over {baseline['sentences']} sentences{left_out}")
-    shown = ("unit", "normalize", "label_smoothing", "on", "exclude_eos")
-    click.echo(", ".join(f"{name.replace('_', ' ')} {baseline[name]}" for name in shown if name in baseline))
+    from nmtprune.runs.report import MEASURED_ON
+
+    own = {name: value for name, value in baseline.items() if name not in MEASURED_ON}
+    if own:
+        click.echo(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in own.items()))
     click.echo(f"{scores.metric} of the head, by layer and head:")
     for kind in KINDS:
         _emit_kind(scores, kind)

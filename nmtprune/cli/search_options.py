@@ -145,6 +145,12 @@ def engine_options(command: F) -> F:
     return decorated
 
 
+def device_options(command: F) -> F:
+    """Where the native engine runs: ``device`` and ``threads``."""
+    decorated: F = _add(command, [_DEVICE, _THREADS])
+    return decorated
+
+
 def _add(command: Callable[..., Any], options: list[Callable[[Any], Any]]) -> Any:
     for option in reversed(options):
         command = option(command)

@@ -18,7 +18,7 @@ from nmtprune.cli.options import (
 )
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
-from nmtprune.errors import UsageError
+from nmtprune.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from nmtprune.evaluate.verify import Verification
@@ -112,6 +112,8 @@ def _rewrite(base: "Checkpoint", plan: "Plan", settings: SlimSettings) -> tuple[
     """The slim checkpoint in memory, and how far its logits are from those of the masked one."""
     from nmtprune.slim import apply
 
+    if settings.verify and not settings.reinit:
+        _check_verifiable(base)
     source = base.without_optimizer() if settings.drop_optimizer or settings.reinit else base
     result = apply(plan, source, settings.mode, other_weights=settings.other_weights)
     if settings.reinit:
@@ -121,8 +123,20 @@ def _rewrite(base: "Checkpoint", plan: "Plan", settings: SlimSettings) -> tuple[
     from nmtprune.evaluate.verify import verify
 
     verification = verify(base, result, plan)
-    verification.raise_if_different()
+    try:
+        verification.raise_if_different()
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; nothing was written (--no-verify writes the result all the same)") from None
     return result, verification
+
+
+def _check_verifiable(base: "Checkpoint") -> None:
+    """Raise CheckpointError, before anything is cut, for a model that cannot be run to compare the result with it."""
+    try:
+        base.network()
+    except CheckpointError as error:
+        where = f"{base.path}: the result cannot be verified (--no-verify writes it all the same): {error}"
+        raise CheckpointError(where, error.faults) from None
 
 
 def _figures(

@@ -10,7 +10,7 @@ import click
 from nmtprune.cli.data_options import translation_data_options
 from nmtprune.cli.options import checkpoint_argument, verbosity_options
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
-from nmtprune.cli.progress import Notes
+from nmtprune.cli.progress_bar import Notes
 from nmtprune.cli.search_options import engine_options, search_options
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def translate(checkpoint: Path, with_scores: bool, n_best: int | None, **flags: 
     from nmtprune.runs.translate import TranslateRun
     from nmtprune.runs.translate import translate as run_translate
 
-    run = TranslateRun(checkpoint, n_best=n_best or 1, **flags)
+    run = TranslateRun(checkpoint=checkpoint, n_best=n_best or 1, **flags)
     stream = sys.stdout.buffer
     for number, translations in enumerate(run_translate(run, Notes())):
         for line in _lines(translations, None if n_best is None else number, with_scores):

@@ -79,7 +79,7 @@ def batch_by_size(order: Ids, sizes: Ids, limits: BatchLimits) -> list[Ids]:
     """
     longest = int(sizes[order].max(initial=0))
     if limits.max_tokens is not None and longest > limits.max_tokens:
-        raise UsageError(f"--max-tokens {limits.max_tokens} is too small: the longest sentence has {longest} tokens")
+        raise UsageError(f"`max_tokens` {limits.max_tokens} is too small: the longest sentence has {longest} tokens")
     bounds = [0, *_ends(sizes[order].tolist(), limits)]
     return [order[begin:end] for begin, end in zip(bounds, bounds[1:], strict=False)]
 

@@ -28,7 +28,7 @@ class TextCodec:
     """Both ways between the text of a sentence and its blank-separated symbols.
 
     Attributes:
-        post_process: how symbols are joined, one of POST_PROCESSES.
+        post_process: how symbols of the target are joined, one of POST_PROCESSES.
         segmenters: by side, ``source`` or ``target``, what splits words into subwords; none for text that is split.
         tokenizers: by side, what tokenizes raw text; empty for text that is not tokenized.
         detokenizer: of translations; None where they are not detokenized.
@@ -36,8 +36,8 @@ class TextCodec:
         own_segmenters: by side, those that take the place of `segmenters` there.
         tags: tokens in front of source sentences that no segmenter may tear.
         strips: white space at both ends of a line goes, as fairseq-interactive has it.
-        joiners: by side, what joins symbols where `post_process` is ``sentencepiece``; without one strings are joined,
-            as fairseq does.
+        joiners: by side, what joins symbols of ``sentencepiece``; without one strings are joined, as fairseq does.
+        source_post_process: how symbols of the source are joined, likewise.
     """
 
     post_process: str
@@ -49,6 +49,7 @@ class TextCodec:
     tags: LanguageTags = field(default_factory=LanguageTags)
     strips: bool = True
     joiners: Mapping[str, Joiner] = field(default_factory=dict)
+    source_post_process: str = "none"
 
     def encode(self, text: str, side: str) -> str:
         """Symbols of a sentence of side ``source`` or ``target``, as fairseq-interactive makes them."""
@@ -82,8 +83,9 @@ class TextCodec:
 
     def decode(self, symbols: str, side: str = "target") -> str:
         """Text of a side from its symbols, as fairseq-generate scores it; Marian's own joiners do as Marian does."""
-        joiner = self.joiners.get(side) if self.post_process == "sentencepiece" else None
-        text = joiner.decode(symbols) if joiner else post_process(symbols, self.post_process)
+        method = self.post_process if side == "target" else self.source_post_process
+        joiner = self.joiners.get(side) if method == "sentencepiece" else None
+        text = joiner.decode(symbols) if joiner else post_process(symbols, method)
         return self.detokenizer.decode(text) if self.detokenizer else text
 
 
@@ -103,7 +105,7 @@ def build_codec(
     target, joining, note = vocabularies["target"], options.subword_model("target"), None
     suggested = joining[0] if joining else guess_post_process(target)
     if joining is None and options.post_process is None and suggested != "none":
-        note = f"joining subwords as --post-process {suggested}, which the symbols of {target.path.name} suggest"
+        note = f"joining subwords as `post_process` {suggested}, which the symbols of {target.path.name} suggest"
     tokenizers: dict[str, MosesTokenizer] = {}
     if options.tokenizer == "moses":
         dashes, escape = not options.moses_no_dash_splits, not options.moses_no_escape
@@ -117,8 +119,17 @@ def build_codec(
         detokenizer=tokenizers.get("target"),
         lowercased=frozenset(side for side in SIDES if getattr(options, f"lowercase_{side}")),
         tags=LanguageTags.of(vocabularies["source"].symbols),
+        source_post_process=_source_post_process(options, vocabularies["source"]),
     )
     return codec, note
+
+
+def _source_post_process(options: DataOptions, vocabulary: Vocabulary) -> str:
+    """How symbols of the source are joined: by its own subword model or marks, else as those of the target."""
+    named, guessed = options.subword_model("source"), guess_post_process(vocabulary)
+    if named is not None:
+        return named[0]
+    return guessed if guessed != "none" else options.post_process or "none"
 
 
 def marian_codec(
@@ -136,7 +147,15 @@ def marian_codec(
         if isinstance(segmenter, SentencePieceSegmenter)
     }
     post_process = options.post_process or ("sentencepiece" if target.sentencepiece else codec.post_process)
-    return replace(codec, own_segmenters=own, strips=False, joiners={**by_model, **own}, post_process=post_process)
+    of_source = "sentencepiece" if source.sentencepiece else codec.source_post_process
+    return replace(
+        codec,
+        own_segmenters=own,
+        strips=False,
+        joiners={**by_model, **own},
+        post_process=post_process,
+        source_post_process=of_source,
+    )
 
 
 def _segmenters(options: DataOptions) -> dict[str, Segmenter]:

@@ -1,7 +1,7 @@
 """DATA as a value: what the options name, read, checked and turned into token ids and references."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,14 +14,14 @@ from nmtprune.data.language_tags import form_of
 from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.options import DataOptions
 from nmtprune.data.ragged import Ids, Sentences
-from nmtprune.data.read import Content, LanguagePair, cropped, read_binarized, read_raw, stream_raw
+from nmtprune.data.read import BinarizedData, Content, LanguagePair, RawData, cropped, stream_raw
 from nmtprune.data.vocabulary import Vocabulary, check_size
 from nmtprune.errors import DataError, UsageError
 from nmtprune.profile import ModelProfile
 
 _UNSHUFFLED_SUBSET = "test"
 _CROP = "max-length-crop"
-_SKIP_OPTION = "--skip-invalid-size-inputs-valid-test"
+_SKIP_OPTION = "`skip_invalid`"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,15 +66,10 @@ class Corpus:
         """Number of sentences, without those left out."""
         return len(self.source)
 
-    def decode(self, ids: Iterable[int], *, escape_unk: bool = False) -> str:
-        """Text of a translation from its token ids, as fairseq-generate scores it.
-
-        Args:
-            ids: token ids; the end-of-sentence symbol may be among them.
-            escape_unk: write unknown words as ``<<unk>>``, for references.
-        """
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of a translation from its token ids, end of sentence included or not, as fairseq-generate scores it."""
         written = reversed(list(ids)) if self.model.right_to_left else ids
-        return self.codec.decode(self.target_vocabulary.string(written, escape_unk=escape_unk))
+        return self.codec.decode(self.target_vocabulary.string(written))
 
     def texts(self, translations: Iterable[Sequence[int]]) -> list[str]:
         """Translations as text, as they are scored; an empty line for none."""
@@ -140,6 +135,50 @@ class Corpus:
         }
 
 
+class Dataset:
+    """DATA for all models that read it with the same vocabularies: each file is read once, when it is first needed."""
+
+    def __init__(self, options: DataOptions, model: ModelProfile) -> None:
+        """Read the vocabularies that one of the models needs.
+
+        Raises:
+            DataError, UsageError: as for `load_corpus`, of vocabularies.
+        """
+        self._options = options
+        folder, self._pair, self._note = _language_pair(options, model)
+        _check_there_are_sentences(options)
+        raw = options.source is not None
+        self._reader = RawData(options, self._pair) if raw else BinarizedData(options, self._pair, folder)
+
+    @staticmethod
+    def shared_by(options: DataOptions, model: ModelProfile) -> Hashable:
+        """Equal for options and models that can share a `Dataset`.
+
+        Raises:
+            DataError: as for `load_corpus`, of languages.
+        """
+        if options.vocabs is not None or options.data_bin is None:
+            return options, model.vocabulary_files, model.source_symbols, model.target_symbols
+        return options, model.vocabulary_files, _languages(DataBin(options.data_bin), options, model)
+
+    def corpus(self, model: ModelProfile, *, references: bool = True, targets: bool = False) -> Corpus:
+        """What `load_corpus` gives for the same arguments.
+
+        Raises:
+            DataError, UsageError: as for `load_corpus`.
+        """
+        options, pair = self._options, self._pair
+        _check_sizes(pair.source, pair.target, model)
+        content = self._reader.content(references=references, targets=targets)
+        if not len(content.source):
+            raise DataError(f"{content.name}: empty: it holds no sentences")
+        content = cropped(content, options.crop_source, pair.source.eos, _CROP)
+        corpus = _within_positions(content, pair, model, skip=options.skip_invalid)
+        notes = (*model.notes, *([self._note] if self._note else ()), *corpus.notes, *_remarks(corpus))
+        shuffle = options.subsets != (_UNSHUFFLED_SUBSET,)
+        return replace(corpus, notes=notes, shuffle=shuffle, crop_source=options.crop_source)
+
+
 def load_corpus(
     options: DataOptions, model: ModelProfile | None = None, *, references: bool = True, targets: bool = False
 ) -> Corpus:
@@ -156,19 +195,7 @@ def load_corpus(
         UsageError: references are needed and none are named.
     """
     model = model or ModelProfile()
-    folder, pair, note = _language_pair(options, model)
-    _check_there_are_sentences(options)
-    if options.source is not None:
-        content = read_raw(options, options.source, pair, references=references, targets=targets)
-    else:
-        content = read_binarized(options, folder, pair, references=references, targets=targets)
-    if not len(content.source):
-        raise DataError(f"{content.name}: empty: it holds no sentences")
-    content = cropped(content, options.crop_source, pair.source.eos, _CROP)
-    corpus = _within_positions(content, pair, model, skip=options.skip_invalid)
-    notes = (*model.notes, *([note] if note else ()), *corpus.notes, *_remarks(corpus))
-    shuffle = options.subsets != (_UNSHUFFLED_SUBSET,)
-    return replace(corpus, notes=notes, shuffle=shuffle, crop_source=options.crop_source)
+    return Dataset(options, model).corpus(model, references=references, targets=targets)
 
 
 def stream_corpus(options: DataOptions, model: ModelProfile, size: int) -> Iterator[Corpus]:
@@ -182,7 +209,7 @@ def stream_corpus(options: DataOptions, model: ModelProfile, size: int) -> Itera
     if options.source is not None:
         pieces = stream_raw(options.source, pair, size)
     else:
-        whole = read_binarized(options, folder, pair, references=False, targets=False)
+        whole = BinarizedData(options, pair, folder).content(references=False, targets=False)
         pieces = (
             replace(whole, source=whole.source.select(np.arange(first, min(first + size, len(whole.source)))),
                     target=None, notes=() if first else whole.notes, first=first)
@@ -215,32 +242,42 @@ def random_corpus(options: DataOptions, model: ModelProfile, count: int, seed: i
 
 def _check_there_are_sentences(options: DataOptions) -> None:
     if options.source is None and options.vocabs is not None:
-        raise UsageError("data: --vocabs goes with raw text: name --source FILE")
+        raise UsageError("data: `vocabs` goes with raw text: name `source` FILE")
 
 
 def _language_pair(options: DataOptions, model: ModelProfile) -> tuple[DataBin, LanguagePair, str | None]:
     """The folder of the vocabularies, what turns text into token ids, and a note where a part of that was guessed."""
     if options.vocabs is not None:
         return DataBin(options.vocabs[0].parent), *_marian_pair(options, options.vocabs, model)
-    if model.marian:
-        raise UsageError("data: a Marian model: name its vocabularies with --vocabs A B, and text with --source FILE")
+    if model.vocabulary_files:
+        raise UsageError("data: a Marian model: name its vocabularies with `vocabs` A B, and text with `source` FILE")
     if options.data_bin is None:
-        raise UsageError("data: no vocabulary: name --data-bin DIR")
+        raise UsageError("data: no vocabulary: name `data_bin` DIR")
     folder = DataBin(options.data_bin)
-    wanted, trained = (options.source_lang, options.target_lang), (model.source_lang, model.target_lang)
-    languages = folder.choose_languages(options.subsets, wanted, trained)
+    languages = _languages(folder, options, model)
     source, target = folder.dictionary(languages.source), folder.dictionary(languages.target)
-    check_size(source, model.source_symbols, "source")
-    check_size(target, model.target_symbols, "target")
+    _check_sizes(source, target, model)
     codec, note = build_codec(options, languages, {"source": source, "target": target})
     return folder, LanguagePair(languages, source, target, codec), note
+
+
+def _languages(folder: DataBin, options: DataOptions, model: ModelProfile) -> Languages:
+    wanted, trained = (options.source_lang, options.target_lang), (model.source_lang, model.target_lang)
+    return folder.choose_languages(options.subsets, wanted, trained)
+
+
+def _check_sizes(source: Vocabulary, target: Vocabulary, model: ModelProfile) -> None:
+    """Check that vocabularies have the sizes of the model's embeddings; those of Marian are cut to them."""
+    if not model.vocabulary_files:
+        check_size(source, model.source_symbols, "source")
+        check_size(target, model.target_symbols, "target")
 
 
 def _marian_pair(
     options: DataOptions, paths: tuple[Path, Path], model: ModelProfile
 ) -> tuple[LanguagePair, str | None]:
-    if not model.marian and model.source_symbols is not None:
-        raise UsageError("data: --vocabs are Marian's: this model has fairseq's dictionaries in --data-bin DIR")
+    if not model.vocabulary_files and model.source_symbols is not None:
+        raise UsageError("data: `vocabs` are Marian's: this model has fairseq's dictionaries in `data_bin` DIR")
     source = MarianVocabulary.read(paths[0], model.source_symbols, "source")
     target = MarianVocabulary.read(paths[1], model.target_symbols, "target")
     languages = Languages(options.source_lang or "source", options.target_lang or "target")

@@ -128,7 +128,7 @@ class DataBin:
         if len(fitting) == 1:
             return fitting[0]
         found = f"it holds {', '.join(map(str, sorted(pairs)))}" if pairs else "no file name tells them"
-        raise DataError(f"{self.folder}: unclear languages: {found}; give --source-lang and --target-lang")
+        raise DataError(f"{self.folder}: unclear languages: {found}; give `source_lang` and `target_lang`")
 
     def read(self, subset: str, languages: Languages, symbols: tuple[int, int], *, join_shards: bool = False) -> Bitext:
         """Map both sides of a subset, binarized in either direction.
@@ -252,7 +252,7 @@ def _other_folder(folder: Path) -> str | None:
     if not folder.exists() and folder.parent.is_dir():
         names = sorted(path.name for path in folder.parent.iterdir() if path.name.startswith(f"{folder.name}."))
         if names:
-            return f"is the beginning of file names ({some(names)}): name the folder ({folder.parent}), and --subset"
+            return f"is the beginning of file names ({some(names)}): name the folder ({folder.parent}), and `subset`"
     return None
 
 

@@ -70,7 +70,7 @@ def subwords_against_words(hypotheses: Sequence[str], references: Sequence[str])
         if max(ours, theirs) < enough or min(ours, theirs) * _CONTRAST > max(ours, theirs):
             continue
         marked = f"{ours:.0%} of the translations carry the mark {mark.name}, and {theirs:.0%} of the references"
-        joining = f"join subwords with --post-process {mark.method}" if mark.method else "no --post-process joins these"
+        joining = f"join subwords with `post_process` {mark.method}" if mark.method else "no `post_process` joins these"
         remedy = joining if ours > theirs else "give references that consist of words"
         return f"subwords measured against words: {marked}: {remedy}"
     return None

@@ -107,46 +107,46 @@ class DataOptions:
     def _form_faults(self) -> list[str]:
         faults = []
         if self.data_bin is not None and self.vocabs is not None:
-            faults.append("--vocabs (Marian's) and --data-bin (fairseq's) exclude each other")
+            faults.append("`vocabs` (Marian's) and `data_bin` (fairseq's) exclude each other")
         if self.source is None:
             named = self.data_bin or self.vocabs
-            return faults if named else ["none given: name --data-bin DIR or --source FILE"]
+            return faults if named else ["none given: name `data_bin` DIR or `source` FILE"]
         if self.data_bin is None and self.vocabs is None:
-            faults.append("--source needs --data-bin DIR, whose dictionaries dict.LANG.txt turn text into token ids")
+            faults.append("`source` needs `data_bin` DIR, whose dictionaries dict.LANG.txt turn text into token ids")
         if self.subset is not None:
-            faults.append("--subset names binarized data and --source raw text: give one of the two")
+            faults.append("`subset` names binarized data and `source` raw text: give one of the two")
         models = (self.subword_model(side) for side in ("source", "target"))
         if not (any(models) or self.splits_itself("source") or self.post_process):
             faults.append(
-                "--source needs --sentencepiece MODEL or --bpe-codes FILE, for one side or both "
-                "(--source-sentencepiece, ...); text that is segmented already needs --post-process METHOD, and "
-                "--post-process none where its words are the dictionary's symbols"
+                "`source` needs `sentencepiece` MODEL or `bpe_codes` FILE, for one side or both "
+                "(`source_sentencepiece`, ...); text that is segmented already needs `post_process` METHOD, and "
+                "`post_process` none where its words are the dictionary's symbols"
             )
         if self.texts.count(STDIN) > 1:
-            faults.append("only one of --source and --reference can be standard input")
+            faults.append("only one of `source` and `reference` can be standard input")
         return faults
 
     def _value_faults(self) -> list[str]:
         faults = self._subword_faults()
         if self.post_process not in (None, *POST_PROCESSES):
-            faults.append(f"unknown --post-process '{self.post_process}' (choose among {', '.join(POST_PROCESSES)})")
+            faults.append(f"unknown `post_process` '{self.post_process}' (choose among {', '.join(POST_PROCESSES)})")
         if self.tokenizer not in (None, *TOKENIZERS):
-            faults.append(f"unknown --tokenizer '{self.tokenizer}' (choose among {', '.join(TOKENIZERS)})")
-        moses = {"--moses-no-dash-splits": self.moses_no_dash_splits, "--moses-no-escape": self.moses_no_escape}
+            faults.append(f"unknown `tokenizer` '{self.tokenizer}' (choose among {', '.join(TOKENIZERS)})")
+        moses = {"`moses_no_dash_splits`": self.moses_no_dash_splits, "`moses_no_escape`": self.moses_no_escape}
         if self.tokenizer != "moses" and any(moses.values()):
-            faults.append(f"{', '.join(name for name in moses if moses[name])} needs --tokenizer moses")
+            faults.append(f"{', '.join(name for name in moses if moses[name])} needs `tokenizer` moses")
         for side in ("source", "target"):
             if self.source is not None and getattr(self, f"lowercase_{side}") and self.segmented(side):
-                reason = f"with --post-process {self.post_process} and no subword model text is segmented already"
-                faults.append(f"--lowercase-{side}: {reason}")
+                reason = f"with `post_process` {self.post_process} and no subword model text is segmented already"
+                faults.append(f"`lowercase_{side}`: {reason}")
         if not all(self.subsets) and self.source is None:
-            faults.append(f"--subset '{self.subset}' holds an empty name")
+            faults.append(f"`subset` '{self.subset}' holds an empty name")
         return faults
 
     def _subword_faults(self) -> list[str]:
         """Two subword models for one side."""
         options = [f"{side}{name}" for side in ("", "source_", "target_") for name in ("sentencepiece", "bpe_codes")]
-        given = {name: f"--{name.replace('_', '-')}" for name in options if getattr(self, name) is not None}
+        given = {name: f"`{name}`" for name in options if getattr(self, name) is not None}
         faults = []
         for side in ("", "source_", "target_"):
             both = [given[name] for name in (f"{side}sentencepiece", f"{side}bpe_codes") if name in given]
@@ -156,10 +156,19 @@ class DataOptions:
         own = [given[name] for name in options[2:] if name in given]
         if shared and own:
             faults.append(f"{shared[0]} is for both sides and excludes {', '.join(own)}")
-        for number, side in enumerate(("source", "target")):
-            named = getattr(self, f"{side}_sentencepiece") or getattr(self, f"{side}_bpe_codes")
-            if self.vocabs is not None and self.splits_itself(side) and named not in (None, self.vocabs[number]):
-                faults.append(
-                    f"{self.vocabs[number]} splits the {side} side itself: {named} goes with a .yml vocabulary"
-                )
-        return faults
+        return faults + self._vocabulary_faults()
+
+    def _vocabulary_faults(self) -> list[str]:
+        """Subword models of sides that their vocabularies split themselves."""
+        vocabs = dict(zip(("source", "target"), self.vocabs or (), strict=False))
+        split = {side: vocab for side, vocab in vocabs.items() if self.splits_itself(side)}
+        shared = self.sentencepiece or self.bpe_codes
+        if shared is not None and len(split) == 2 and {*split.values()} != {shared}:
+            names = " and ".join(dict.fromkeys(map(str, split.values())))
+            return [f"{names}: vocabularies that split text themselves: {shared} goes with a .yml vocabulary"]
+        named = {side: getattr(self, f"{side}_sentencepiece") or getattr(self, f"{side}_bpe_codes") for side in split}
+        return [
+            f"{vocab} splits the {side} side itself: {named[side]} goes with a .yml vocabulary"
+            for side, vocab in split.items()
+            if named[side] not in (None, vocab)
+        ]

@@ -1,14 +1,16 @@
 """The two forms of DATA, binarized and raw, read into the same shape before any sentence is left out."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from nmtprune.data.codec import TextCodec
-from nmtprune.data.databin import DataBin, Languages, joined
+from nmtprune.data.databin import Bitext, DataBin, Languages, joined
 from nmtprune.data.options import DataOptions
 from nmtprune.data.ragged import Ids, Sentences
 from nmtprune.data.remarks import SAMPLE, TextSide, unknown_words
@@ -65,32 +67,126 @@ class Content:
         return f"line {place + 1}" if self.raw else f"sentence {place} (counted from 0)"
 
 
-def read_raw(options: DataOptions, source: Path, pair: LanguagePair, *, references: bool, targets: bool) -> Content:
-    """Text and, where asked for, its reference.
+class DataReader(ABC):
+    """The files of DATA, each of them read once, when it is first needed."""
 
-    Raises:
-        DataError: a file cannot be read, is not UTF-8, or has another number of lines.
-        UsageError: a reference is needed and none is named, or several are where one becomes token ids.
-    """
-    if (references or targets) and not options.reference:
-        raise UsageError("data: --source needs --reference FILE here")
-    if targets and len(options.reference) > 1:
-        raise UsageError(
-            f"data: {len(options.reference)} files of references: losses, importance and confidence are measured on "
-            "one reference per sentence: give one --reference FILE"
+    def __init__(self, options: DataOptions, pair: LanguagePair) -> None:
+        """Read nothing yet."""
+        self._options, self._pair = options, pair
+
+    @abstractmethod
+    def content(self, *, references: bool, targets: bool) -> Content:
+        """All sentences.
+
+        Args:
+            references: reference texts are needed; without it there are none.
+            targets: reference token ids are needed; those of binarized data are there without it.
+
+        Raises:
+            DataError: a file is missing, damaged, or does not fit the others.
+            UsageError: a reference is needed and none is named, or several are where one becomes token ids.
+        """
+
+    def _references(self, content: Content) -> list[TextFile]:
+        """Files of references, each with one line per sentence; every file that has another number is a fault."""
+        faults = [
+            f"{text.name}: {len(text.lines)} lines, but {content.name} has {len(content.source)} sentences"
+            f"{_other_ends(text, len(content.source))}"
+            for text in self._streams
+            if len(text.lines) != len(content.source)
+        ]
+        if faults:
+            raise DataError(f"{'; '.join(faults)}: the reference must have one line per sentence", faults)
+        return self._streams
+
+    @cached_property
+    def _streams(self) -> list[TextFile]:
+        return [read_text(path) for path in self._options.reference]
+
+
+class RawData(DataReader):
+    """Text and, where it is needed, its reference."""
+
+    def content(self, *, references: bool, targets: bool) -> Content:
+        """As for `DataReader`."""
+        options = self._options
+        if (references or targets) and not options.reference:
+            raise UsageError("data: `source` needs `reference` FILE here")
+        if targets and len(options.reference) > 1:
+            raise UsageError(
+                f"data: {len(options.reference)} files of references: losses, importance and confidence are measured "
+                "on one reference per sentence: give one `reference` FILE"
+            )
+        text, side = self._text, self._source
+        remarks = side.remarks(measured=references or targets)
+        content = Content(text.name, side.sentences, None, None, {text.name: text.sha256}, tuple(remarks), raw=True)
+        if not (references or targets):
+            return content
+        streams = self._references(content)
+        if targets:
+            notes = (*content.notes, *self._target.remarks(measured=True))
+            content = replace(content, target=self._target.sentences, notes=notes)
+        return _with_references(content, streams) if references else replace(content, inputs=_inputs(content, streams))
+
+    @cached_property
+    def _text(self) -> TextFile:
+        return read_text(self._options.source or STDIN)
+
+    @cached_property
+    def _source(self) -> TextSide:
+        return _read_side(self._text.name, self._text.lines, "source", self._pair)
+
+    @cached_property
+    def _target(self) -> TextSide:
+        return _read_side(self._streams[0].name, self._streams[0].lines, "target", self._pair)
+
+
+class BinarizedData(DataReader):
+    """Binarized subsets; their references are raw lines if they are named, else the decoded target side."""
+
+    def __init__(self, options: DataOptions, pair: LanguagePair, folder: DataBin) -> None:
+        """Read nothing yet."""
+        super().__init__(options, pair)
+        self._folder = folder
+
+    def content(self, *, references: bool, targets: bool) -> Content:
+        """As for `DataReader`."""
+        bitext, pair = self._bitext, self._pair
+        notes = unknown_words("source", bitext.source, pair.source)
+        if targets and bitext.target is not None:
+            notes += unknown_words("reference", bitext.target, pair.target)
+        content = Content(bitext.name, bitext.source, bitext.target, None, self._inputs, tuple(notes))
+        if bitext.target is None and (targets or (references and not self._options.reference)):
+            remedy = "" if targets else ": give `reference` FILE"
+            raise DataError(f"{bitext.name} in {self._folder.folder}: no target side{remedy}")
+        if not references:
+            return content
+        if self._options.reference:
+            return _with_references(content, self._references(content))
+        lines, note = self._decoded
+        return replace(content, references=(lines,), notes=(*content.notes, *note))
+
+    @cached_property
+    def _bitext(self) -> Bitext:
+        options, pair = self._options, self._pair
+        symbols, shards = (len(pair.source), len(pair.target)), options.join_shards
+        read = self._folder.read
+        return joined([read(subset, pair.languages, symbols, join_shards=shards) for subset in options.subsets])
+
+    @cached_property
+    def _inputs(self) -> dict[str, str]:
+        return {str(path): sha256_file(path) for path in self._bitext.files}
+
+    @cached_property
+    def _decoded(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Texts of the target side, and a remark if there are unknown words in them."""
+        target, vocabulary = self._bitext.target or Sentences.of(()), self._pair.target
+        symbols = [vocabulary.string(sentence, escape_unk=True) for sentence in target]
+        unknown = sum(vocabulary.unk in sentence for sentence in target)
+        note = (
+            f"references with unknown words: {unknown} of {len(target)} (`reference` FILE takes the raw text instead)"
         )
-    text = read_text(source)
-    side = _read_side(text.name, text.lines, "source", pair)
-    remarks = side.remarks(measured=references or targets)
-    content = Content(text.name, side.sentences, None, None, {text.name: text.sha256}, tuple(remarks), raw=True)
-    if not (references or targets):
-        return content
-    streams = _references(options.reference, content)
-    if targets:
-        side = _read_side(streams[0].name, streams[0].lines, "target", pair)
-        notes = (*content.notes, *side.remarks(measured=True))
-        content = replace(content, target=side.sentences, notes=notes)
-    return _with_references(content, streams) if references else replace(content, inputs=_inputs(content, streams))
+        return tuple(self._pair.codec.decode(line) for line in symbols), (note,) if unknown else ()
 
 
 def stream_raw(source: Path, pair: LanguagePair, size: int) -> Iterator[Content]:
@@ -108,57 +204,6 @@ def stream_raw(source: Path, pair: LanguagePair, size: int) -> Iterator[Content]
         side = _read_side(name, piece, "source", pair)
         remarks = () if first else side.remarks(measured=False)
         yield Content(name, side.sentences, None, None, {}, tuple(remarks), True, first)
-
-
-def read_binarized(
-    options: DataOptions, folder: DataBin, pair: LanguagePair, *, references: bool, targets: bool
-) -> Content:
-    """Binarized subsets and, where asked for, the reference: raw lines if they are named, else the decoded target side.
-
-    Raises:
-        DataError: a file is missing or damaged, or a target side is needed and there is none.
-    """
-    symbols = len(pair.source), len(pair.target)
-    parts = [
-        folder.read(subset, pair.languages, symbols, join_shards=options.join_shards) for subset in options.subsets
-    ]
-    bitext = joined(parts)
-    inputs = {str(path): sha256_file(path) for path in bitext.files}
-    notes = unknown_words("source", bitext.source, pair.source)
-    if targets and bitext.target is not None:
-        notes += unknown_words("reference", bitext.target, pair.target)
-    content = Content(bitext.name, bitext.source, bitext.target, None, inputs, tuple(notes))
-    if bitext.target is None and (targets or (references and not options.reference)):
-        remedy = "" if targets else ": give --reference FILE"
-        raise DataError(f"{bitext.name} in {folder.folder}: no target side{remedy}")
-    if not references:
-        return content
-    if options.reference:
-        return _with_references(content, _references(options.reference, content))
-    return _with_decoded_references(content, pair)
-
-
-def _with_decoded_references(content: Content, pair: LanguagePair) -> Content:
-    target = content.target or Sentences.of(())
-    symbols = [pair.target.string(sentence, escape_unk=True) for sentence in target]
-    unknown = sum(pair.target.unk in sentence for sentence in target)
-    note = f"references with unknown words: {unknown} of {len(target)} (--reference FILE takes the raw text instead)"
-    lines = tuple(pair.codec.decode(line) for line in symbols)
-    return replace(content, references=(lines,), notes=(*content.notes, note) if unknown else content.notes)
-
-
-def _references(paths: Iterable[Path], content: Content) -> list[TextFile]:
-    """Files of references, each with one line per sentence; every file that has another number is a fault."""
-    streams = [read_text(path) for path in paths]
-    faults = [
-        f"{text.name}: {len(text.lines)} lines, but {content.name} has {len(content.source)} sentences"
-        f"{_other_ends(text, len(content.source))}"
-        for text in streams
-        if len(text.lines) != len(content.source)
-    ]
-    if faults:
-        raise DataError(f"{'; '.join(faults)}: the reference must have one line per sentence", faults)
-    return streams
 
 
 def _with_references(content: Content, streams: list[TextFile]) -> Content:

@@ -129,7 +129,7 @@ class TextSide:
         if tokenized <= _MANY_TOKENIZED * len(self.lines):
             return []
         lines = f"{tokenized} of {len(self.lines)} lines have marks such as &apos; or @-@"
-        return [f"the {self.text} looks tokenized by Moses already ({lines}): leave --tokenizer moses out"]
+        return [f"the {self.text} looks tokenized by Moses already ({lines}): leave `tokenizer` moses out"]
 
     def _unknown(self, *, measured: bool) -> list[str]:
         unknown = UnknownTokens.of(self.sentences, self.vocabulary)
@@ -147,15 +147,15 @@ class TextSide:
         unknown = [token for token in tokens if token not in known]
         joined = guess_post_process(self.vocabulary)
         if joined != "none" and not self.codec.takes_text(self.side) and mark_of_text(self.lines) is None:
-            option = "sentencepiece" if joined == "sentencepiece" else "bpe-codes"
-            return f"the text is not segmented: name its subword model with --{self.side}-{option}"
+            option = "sentencepiece" if joined == "sentencepiece" else "bpe_codes"
+            return f"the text is not segmented: name its subword model with `{self.side}_{option}`"
         elsewhere = set(self.other.symbols)
         if elsewhere != known and 2 * sum(token not in elsewhere for token in tokens) < len(unknown):
             return "the vocabulary of the other side knows them: are the two languages exchanged?"
         if 2 * sum(token.lower() in known for token in unknown) > len(unknown):
-            return f"it knows them lower-cased: --lowercase-{self.side} lower-cases the text"
+            return f"it knows them lower-cased: `lowercase_{self.side}` lower-cases the text"
         if self.side not in self.codec.tokenizers and len(_MOSES_ESCAPES & known) > 1:
-            return "its symbols are of text that Moses tokenized: give --tokenizer moses, or text that is tokenized"
+            return "its symbols are of text that Moses tokenized: give `tokenizer` moses, or text that is tokenized"
         return f"are subword model, tokenization, casing and language those of the model's {self.side} side?"
 
     def _torn(self, *, measured: bool) -> list[str]:
@@ -173,8 +173,8 @@ class TextSide:
             return []
         reason = (
             f"{segmenter.path} cuts {len(torn)} of {len(whole)} {self.text} words that {self.vocabulary.path} has "
-            f"whole: is it the subword model of the {self.side} side? (--source-sentencepiece and "
-            "--target-sentencepiece, or --source-bpe-codes and --target-bpe-codes, name one for each)"
+            f"whole: is it the subword model of the {self.side} side? (`source_sentencepiece` and "
+            "`target_sentencepiece`, or `source_bpe_codes` and `target_bpe_codes`, name one for each)"
         )
         if measured and len(torn) > _MOST_TORN * len(whole):
             raise DataError(f"{self.name}: {reason}")
@@ -191,7 +191,7 @@ class TextSide:
             return []
         share = f"{len(cased)} of {len(words)} {self.text} words are cut that {self.vocabulary.path} has whole in"
         if 2 * sum(word.lower() in known for word in cased) > len(cased):
-            return [f"{share} lower case: --lowercase-{self.side} lower-cases the text"]
+            return [f"{share} lower case: `lowercase_{self.side}` lower-cases the text"]
         return [f"{share} another case: was the text lower-cased?"]
 
 

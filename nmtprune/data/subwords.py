@@ -44,7 +44,7 @@ def post_process(symbols: str, method: str) -> str:
         return (symbols + " ").replace("@@" if method == "@@" else "@@ ", "").rstrip()
     if method == "none":
         return symbols
-    raise UsageError(f"--post-process '{method}' is unknown: choose among {', '.join(POST_PROCESSES)}")
+    raise UsageError(f"`post_process` '{method}' is unknown: choose among {', '.join(POST_PROCESSES)}")
 
 
 def guess_post_process(vocabulary: Vocabulary) -> str:
@@ -97,7 +97,7 @@ class SentencePieceSegmenter:
         try:
             loaded = bool(stored) and self.processor.LoadFromSerializedProto(stored)
         except RuntimeError as error:
-            reason = _other_kind(path, stored, "--sentencepiece") or "that file usually ends in .model"
+            reason = _other_kind(path, stored, "`sentencepiece`") or "that file usually ends in .model"
             if reason == SENTENCEPIECE:
                 raise DataError(f"{path}: a SentencePiece model that is damaged or truncated") from error
             raise DataError(f"{path}: no SentencePiece model: {reason}") from error
@@ -140,7 +140,7 @@ def _read_codes(path: Path) -> TextFile:
     try:
         return read_text(path)
     except DataError as error:
-        reason = _other_kind(path, path.read_bytes(), "--bpe-codes") if path.is_file() else None
+        reason = _other_kind(path, path.read_bytes(), "`bpe_codes`") if path.is_file() else None
         if reason is None:
             raise
         raise DataError(f"{path}: no BPE codes: {reason}") from error
@@ -172,7 +172,7 @@ def _merge_lines(path: Path, stored: tuple[str, ...]) -> list[str]:
     wrong = [(number, " ".join(merge)) for number, merge in enumerate(merges, first) if len(merge) != 2]
     if wrong:
         faults = [f"line {number}: '{line[:40]}' does not hold two symbols" for number, line in wrong]
-        reason = _other_kind(path, "\n".join(stored).encode(), "--bpe-codes")
+        reason = _other_kind(path, "\n".join(stored).encode(), "`bpe_codes`")
         raise DataError.of_faults(f"{path}: no BPE codes", [reason] if reason else first_of(faults))
     return version + [" ".join(merge) for merge in merges]
 
@@ -200,14 +200,14 @@ def _kind(path: Path, stored: bytes) -> str | None:
     try:
         lines = stored.decode("utf-8-sig").splitlines()[:_SHOWN]
     except UnicodeDecodeError:
-        return "it is a SentencePiece model: name it with --sentencepiece" if _is_sentencepiece(stored) else None
+        return "it is a SentencePiece model: name it with `sentencepiece`" if _is_sentencepiece(stored) else None
     if stored.startswith((b"{", b"[")):
         return "it is JSON"
     if not lines:
         return None
     pieces = f"it is a list of SentencePiece's pieces: name the model, {path.with_suffix('.model').name}"
     words = "it is a list of words with their counts, such as fairseq's dictionaries"
-    codes = "it holds BPE codes: name it with --bpe-codes"
+    codes = "it holds BPE codes: name it with `bpe_codes`"
     forms = {r".*\t-?[\d.e+-]+": pieces, r".+: \d+": "it is a vocabulary", r"\S+ \d+\s*": words, _MERGE: codes}
     if lines[0].startswith("#version:"):
         return codes

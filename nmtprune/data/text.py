@@ -20,6 +20,7 @@ STDIN = Path("-")
 _GZIP_MAGIC = b"\x1f\x8b"
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_FAULTS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,10 @@ def stream_lines(path: Path, stdin: BinaryIO | None = None) -> Iterator[str]:
         raise DataError(f"{name}: {_unreadable(path, error)}") from error
 
 
-def first_of(faults: list[str], shown: int = 5) -> list[str]:
+def first_of(faults: list[str]) -> list[str]:
     """The first faults of a file and how many more there are: a file of another kind has one in every line."""
-    more = len(faults) - shown
-    return faults[:shown] + [f"and {more} more"] if more > 0 else faults
+    more = len(faults) - _FAULTS_SHOWN
+    return faults[:_FAULTS_SHOWN] + [f"and {more} more"] if more > 0 else faults
 
 
 def _decompressed(name: str, stored: bytes) -> bytes:

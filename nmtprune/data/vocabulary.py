@@ -1,7 +1,7 @@
 """Vocabularies: symbols and their ids. fairseq's ``dict.LANG.txt``, equal to what fairseq makes of the file."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -139,29 +139,17 @@ class FairseqVocabulary(SymbolTable):
             raise DataError.of_faults(f"{path}: no dictionary of fairseq", first_of(faults))
         return cls(path, tuple(symbols), index, text.sha256)
 
-    def string(
-        self,
-        ids: Iterable[int],
-        *,
-        escape_unk: bool = False,
-        unk_string: str | None = None,
-        ignore: Collection[int] = (),
-        include_eos: bool = False,
-    ) -> str:
-        """Symbols of a sequence of ids, separated by blanks; ``<s>`` and, unless asked for, ``</s>`` are left out.
+    def string(self, ids: Iterable[int], *, escape_unk: bool = False) -> str:
+        """Symbols of a sequence of ids, separated by blanks; ``<s>`` and ``</s>`` are left out.
 
         Args:
             ids: token ids; ids beyond the dictionary read ``<unk>``.
             escape_unk: write ``<<unk>>``, as fairseq-generate does in references, so that an unknown word of the
                 reference never matches one of the hypothesis.
-            unk_string: what to write for an unknown word instead.
-            ignore: further ids to leave out.
-            include_eos: write ``</s>`` too.
         """
-        unknown = unk_string if unk_string is not None else "<<unk>>" if escape_unk else "<unk>"
-        left_out = {self.bos, *ignore} if include_eos else {self.bos, self.eos, *ignore}
+        unknown = "<<unk>>" if escape_unk else "<unk>"
         listed = ids.tolist() if isinstance(ids, np.ndarray) else [int(token) for token in ids]
-        kept = (token for token in listed if token not in left_out)
+        kept = (token for token in listed if token not in (self.bos, self.eos))
         return " ".join(unknown if token == self.unk else self._symbol(token) for token in kept)
 
     def _symbol(self, token: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from nmtprune.demo.commands import HELD_OUT, TESTED, DemoSettings, generated_corpus
-from nmtprune.demo.console import INTERRUPTED, fail, run_command
+from nmtprune.demo.console import INTERRUPTED, fail, run_as_program
 from nmtprune.demo.datasets import find_corpus, parse_languages, read_pairs
 from nmtprune.demo.display import ConsoleDisplay
 from nmtprune.demo.pipeline import LOGS, fresh_folder, run_all, table_rows
@@ -184,4 +184,4 @@ def _print_table(columns: list[str], rows: list[list[str]]) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_as_program(main)

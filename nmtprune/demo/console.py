@@ -11,7 +11,7 @@ USAGE_ERROR = 2
 INTERRUPTED = 130
 
 
-def run_command(command: click.Command) -> NoReturn:
+def run_as_program(command: click.Command) -> NoReturn:
     """Run a command with the arguments of the process and exit."""
     try:
         command.main(standalone_mode=False)

@@ -6,7 +6,7 @@ from random import Random
 
 import click
 
-from nmtprune.demo.console import run_command
+from nmtprune.demo.console import run_as_program
 from nmtprune.demo.grammar import Grammar
 from nmtprune.demo.languages import SourceLanguage, TargetLanguage
 from nmtprune.demo.lexicon import Lexicon
@@ -96,4 +96,4 @@ def main(folder: Path, seed: int, train: int, val: int, test: int) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_as_program(main)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from nmtprune.demo.console import run_command
+from nmtprune.demo.console import run_as_program
 from nmtprune.errors import DataError
 from nmtprune.files import write_text
 
@@ -54,4 +54,4 @@ def main(generated: Path, sentences: int | None, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_as_program(main)

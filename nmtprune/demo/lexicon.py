@@ -9,7 +9,6 @@ Item = TypeVar("Item")
 
 GENDERS = ("m", "f")
 NUMBERS = ("sg", "pl")
-CASES = ("nom", "acc")
 TENSES = ("present", "past", "future")
 DOMAINS = (0, 1)
 """Subjects of conversation: an adjective belongs to one, and tells the two senses of a homonym apart."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from nmtprune.data.text import first_of
-from nmtprune.demo.console import run_command
+from nmtprune.demo.console import run_as_program
 from nmtprune.demo.datasets import ParallelCorpus, find_corpus, parse_languages, read_pairs
 from nmtprune.errors import DataError
 from nmtprune.files import atomic_output, check_output, write_text
@@ -167,4 +167,4 @@ def _corpus(data: Path, languages: str | None) -> ParallelCorpus:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_as_program(main)

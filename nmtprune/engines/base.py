@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nmtprune.architecture import Architecture, HeadId, ModuleId
+from nmtprune.architecture import Architecture, HeadId, Kept, ModuleId
 from nmtprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from nmtprune.data.ragged import Ids
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.search.options import Hypothesis, Search
-
-Kept = Mapping[ModuleId, Sequence[int]]
-"""Heads that stay, of the checkpoint's real heads; a module that is not named keeps all of its own."""
 
 Tokens = tuple[int, ...]
 """Ids of a translation, the end-of-sentence symbol included; empty for none."""
@@ -60,12 +57,13 @@ class EngineSettings:
     def batches(self, corpus: "Corpus") -> "list[Ids]":
         """Positions of sentences, batch by batch.
 
-        Where batches decide how long Marian's translations may be, they have the sizes that Marian's own have.
+        Where batches decide how long translations may be, they have the sizes that the toolkit's own have.
 
         Raises:
             UsageError: a sentence is larger than a batch.
         """
-        exact = corpus.model.marian and self.search.by_batch
+        # Only fairseq rounds the size of batches.
+        exact = corpus.model.vocabulary_files and self.search.by_batch
         return corpus.batches(replace(self.limits, multiple=1) if exact else self.limits)
 
 
@@ -141,7 +139,7 @@ def open_engine(name: str, checkpoint: "Checkpoint", settings: EngineSettings) -
         EngineError, CheckpointError: as for `Engine`.
     """
     if name not in ENGINES:
-        raise UsageError(f"--engine '{name}': choose {' or '.join(ENGINES)}")
+        raise UsageError(f"`engine` '{name}': choose {' or '.join(ENGINES)}")
     module, _, attribute = ENGINES[name].partition(":")
     engine: type[Engine] = getattr(importlib.import_module(module), attribute)
     return engine(checkpoint, settings)
@@ -153,8 +151,8 @@ def batches_note(engine: str, settings: EngineSettings) -> tuple[str, ...]:
     if not settings.one_by_one or limits.max_sentences == 1 or limits == type(limits).of():
         return ()
     return (
-        f"--engine {engine} translates sentences one by one, since it limits the length of translations by the longest "
-        f"source of a batch (--{engine}-batch-length-limit: in batches, with that limit)",
+        f"`engine` {engine} translates sentences one by one, since it limits the length of translations by the longest "
+        f"source of a batch (`{engine}_batch_length_limit`: in batches, with that limit)",
     )
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmtprune import ctranslate2_model
-from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, masked, removed
+from nmtprune.architecture import Kept
+from nmtprune.engines.base import Ablation, Engine, EngineSettings, Tokens, masked, removed
 from nmtprune.errors import EngineError
 from nmtprune.model.search.options import Hypothesis, MarianSearchOptions, Search, max_lens
 
@@ -18,25 +19,30 @@ if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
     from nmtprune.formats.base import Checkpoint
 
+_QUANTIZATION = "float32"
+
 
 class CTranslate2Engine(Engine):
     """Exports a checkpoint into a temporary folder, and translates with it.
 
     Beams are searched as CTranslate2 searches them, which is not quite as fairseq or Marian do.
-
-    Attributes:
-        quantization: how weights are stored.
     """
 
-    def __init__(self, checkpoint: "Checkpoint", settings: EngineSettings, quantization: str = "float32") -> None:
+    def __init__(self, checkpoint: "Checkpoint", settings: EngineSettings) -> None:
         """Check that CTranslate2 is there, and can run the model and the search; nothing is written."""
         super().__init__(checkpoint, settings)
         ctranslate2_model.check_exportable(checkpoint)
         faults = list(_search_faults(settings.search))
         if faults:
             raise EngineError.of_faults(f"{checkpoint.path}: the engine ctranslate2 cannot search so", faults)
-        self.quantization = quantization
         self._translators: dict[str, Translator] = {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """That CTranslate2 does not ask the model about empty sentences, where other engines do."""
+        if self.settings.search.skips_empty:
+            return ()
+        return ("CTranslate2 gives an empty line an empty translation; fairseq and the native engine ask the model",)
 
     def translate(self, corpus: "Corpus", kept: Kept) -> list[list[Hypothesis]]:
         """Up to `beam` translations of every sentence, batch by batch."""
@@ -49,10 +55,10 @@ class CTranslate2Engine(Engine):
     def _translator(self, corpus: "Corpus", kept: Kept) -> "Translator":
         vocabularies = corpus.source_vocabulary, corpus.target_vocabulary
         if removed(self.checkpoint.architecture, kept):
-            return opened_temporarily(masked(self.checkpoint, kept), vocabularies, self.settings, self.quantization)
+            return _opened_temporarily(masked(self.checkpoint, kept), vocabularies, self.settings)
         key = f"{vocabularies[0].sha256} {vocabularies[1].sha256}"
         if key not in self._translators:
-            found = opened_temporarily(self.checkpoint, vocabularies, self.settings, self.quantization)
+            found = _opened_temporarily(self.checkpoint, vocabularies, self.settings)
             self._translators[key] = found
         return self._translators[key]
 
@@ -70,16 +76,14 @@ class CTranslate2Ablation(Ablation):
 
     def losses(self, systems: Sequence[Kept]) -> list[list[float]]:
         """Refuse: other engines compute the same losses."""
-        raise EngineError("the engine ctranslate2 computes no losses: --metric loss runs on --engine native")
+        raise EngineError("the engine ctranslate2 computes no losses: `metric` loss runs on `engine` native")
 
 
-def opened_temporarily(
-    checkpoint: "Checkpoint", vocabularies: Any, settings: EngineSettings, quantization: str
-) -> "Translator":
-    """A translator of a checkpoint, whose files are deleted with it."""
+def _opened_temporarily(checkpoint: "Checkpoint", vocabularies: Any, settings: EngineSettings) -> "Translator":
+    """A translator of a checkpoint in single precision, whose files are deleted with it."""
     folder = Path(tempfile.mkdtemp(prefix="nmtprune-"))
     try:
-        ctranslate2_model.write_ctranslate2(checkpoint, vocabularies, folder, quantization)
+        ctranslate2_model.write_ctranslate2(checkpoint, vocabularies, folder, _QUANTIZATION)
         found = opened(folder, settings)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -200,8 +204,8 @@ def _options(search: Search, corpus: "Corpus") -> Mapping[str, Any]:
 def _search_faults(search: Search) -> Iterator[str]:
     """What of a search CTranslate2 does not do."""
     if search.word_penalty:
-        yield f"--word-penalty {search.word_penalty}"
+        yield f"`word_penalty` {search.word_penalty}"
     if search.unkpen:
-        yield f"--unkpen {search.unkpen}"
+        yield f"`unkpen` {search.unkpen}"
     if search.raw_keys:
-        yield "--unnormalized-keys"
+        yield "`unnormalized_keys`"

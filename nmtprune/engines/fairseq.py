@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from nmtprune.architecture import Kept
 from nmtprune.data.databin import Languages, NumberedData, read_numbers
 from nmtprune.data.ragged import Ids
 from nmtprune.data.vocabulary import FairseqVocabulary
 from nmtprune.engines import toolkit
-from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, batches_note, masked
+from nmtprune.engines.base import Ablation, Engine, EngineSettings, Tokens, batches_note, masked
 from nmtprune.errors import EngineError
 from nmtprune.model.search.options import Hypothesis, SearchOptions, max_lens
 from nmtprune.user_dir import USER_DIR
@@ -170,7 +171,7 @@ class FairseqAblation(Ablation):
 
     def losses(self, systems: Sequence[Kept]) -> list[list[float]]:
         """Refuse: no command of fairseq tells the loss of every sentence."""
-        raise EngineError("the engine fairseq computes no losses: --metric loss runs on --engine native")
+        raise EngineError("the engine fairseq computes no losses: `metric` loss runs on `engine` native")
 
     def translations(self, kept: Kept, n_best: int) -> list[list[Hypothesis]]:
         """Translations of every sentence under one system, in the order of the corpus.

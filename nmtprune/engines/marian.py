@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from nmtprune.architecture import Kept
 from nmtprune.data.marian_vocabulary import SENTENCEPIECE, MarianVocabulary
 from nmtprune.data.ragged import Sentences
 from nmtprune.engines import toolkit
-from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, batches_note, masked
+from nmtprune.engines.base import Ablation, Engine, EngineSettings, Tokens, batches_note, masked
 from nmtprune.errors import EngineError
 from nmtprune.model.search.options import Hypothesis, MarianSearchOptions
 
@@ -150,7 +151,7 @@ class MarianAblation(Ablation):
         special = cast(MarianSearchOptions, settings.search).allow_special
         sides = (("source", corpus.source_vocabulary), ("target", corpus.target_vocabulary))
         source, self._target = (
-            names_of(cast("MarianVocabulary", vocabulary), self._folder, side, allow_special=special)
+            _names_of(cast("MarianVocabulary", vocabulary), self._folder, side, allow_special=special)
             for side, vocabulary in sides
         )
         self._source_names = source
@@ -270,17 +271,17 @@ def _search(search: MarianSearchOptions) -> Iterator[str]:
 
 def _corpus_faults(corpus: "Corpus", search: MarianSearchOptions) -> Iterator[str]:
     """Why sentences cannot be written for Marian."""
-    if not corpus.model.marian:
+    target = corpus.target_vocabulary
+    if not isinstance(target, MarianVocabulary):
         yield f"{corpus.source_vocabulary.path} is no vocabulary of Marian's"
         return
-    target = cast("MarianVocabulary", corpus.target_vocabulary)
     model = target.sentencepiece
     if model is not None and target.control and not search.allow_special and model.relabelled:
         # Marian knows control characters from the SentencePiece model alone, and prints its pieces as they are.
         yield f"{target.path}: pieces with blanks, and control characters that may be chosen: give --allow-special"
 
 
-def names_of(vocabulary: MarianVocabulary, folder: Path, side: str, *, allow_special: bool) -> Names:
+def _names_of(vocabulary: MarianVocabulary, folder: Path, side: str, *, allow_special: bool) -> Names:
     """The vocabulary file with which Marian translates into a side, or from it.
 
     Args:

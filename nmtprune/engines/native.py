@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import ModuleId
-from nmtprune.engines.base import Ablation, Engine, EngineSettings, Kept, Tokens, removed
+from nmtprune.architecture import Kept, ModuleId
+from nmtprune.engines.base import Ablation, Engine, EngineSettings, Tokens, removed
 from nmtprune.errors import CheckpointError, EngineError
 from nmtprune.model import Transformer
 from nmtprune.model import search as beam_search
@@ -74,14 +74,14 @@ class NativeEngine(Engine):
             return ()
         return (
             "pre-norm decoder: searched as it was trained; Marian up to 1.12 does not normalize keys and values in "
-            "search, and gives other translations (--unnormalized-keys gives the same)",
+            "search, and gives other translations (`unnormalized_keys` gives the same)",
         )
 
     def translate(self, corpus: "Corpus", kept: Kept) -> list[list[Hypothesis]]:
         """Up to `beam` translations of every sentence, batch by batch."""
         search = self.settings.search
         masks, symbols = masks_of(self.model, kept), symbols_of(corpus, search)
-        nothing = [Hypothesis((symbols.eos,), 0.0, (0.0,))]
+        nothing = [Hypothesis((symbols.eos,), 0.0)]
         found: list[list[Hypothesis]] = [list(nothing) for _ in range(len(corpus))]
         batches = _searched(corpus, self.settings.batches(corpus), search.skips_empty)
         if search.beam == 1:

@@ -244,7 +244,7 @@ def _precisions(sums: Floats) -> Floats:
 
 
 class Chrf(TextMetric):
-    """Corpus chrF2 (Popović 2015), chrF2++ with `word_order` 2, with sacrebleu's defaults: character 6-grams.
+    """Corpus chrF2 (Popović 2015) with sacrebleu's defaults: character 6-grams.
 
     Statistics of a sentence: n-grams of the hypothesis, of the reference, matches; for every order.
     """
@@ -252,9 +252,7 @@ class Chrf(TextMetric):
     name = "chrf"
     sacrebleu_error = 0.0
 
-    def __init__(
-        self, references: Sequence[Sequence[str | None]], *, lowercase: bool = False, word_order: int = 0
-    ) -> None:
+    def __init__(self, references: Sequence[Sequence[str | None]], *, lowercase: bool = False) -> None:
         """Prepare references, given as for `Bleu`.
 
         Raises:
@@ -262,7 +260,7 @@ class Chrf(TextMetric):
         """
         from sacrebleu.metrics import CHRF
 
-        super().__init__(CHRF(lowercase=lowercase, word_order=word_order), references)
+        super().__init__(CHRF(lowercase=lowercase), references)
 
     def scores(self, sums: Floats) -> Floats:
         """Scores [...] of sums [3 x orders, ...], in the precision of the sums."""
@@ -310,7 +308,7 @@ def _sacrebleu_bleu(tokenize: str, lowercase: bool) -> Any:
 def _tokenizer_error(tokenize: str, error: BaseException) -> NmtpruneError:
     extra = {"ja-mecab": "ja", "ko-mecab": "ko"}.get(tokenize)
     if extra and isinstance(error, RuntimeError):
-        remedy = f'pip install "sacrebleu[{extra}]", or choose another one (--bleu-tokenize char)'
+        remedy = f'pip install "sacrebleu[{extra}]", or choose another one (`bleu_tokenize` char)'
         return EngineError(f"BLEU tokenizer {tokenize}: its packages are missing: {remedy}")
     reason = " ".join(str(error).split()) or type(error).__name__
     if extra:

@@ -1,16 +1,13 @@
-"""Paired resampling tests of systems against one baseline: what each resample gives, and the p-values of it.
+"""The paired bootstrap test of systems against one baseline: what each resample gives, and the p-values of it.
 
-Two-sided p: of n resampled differences d*_i, c are at least as far from their centre as the observed difference d is
-from 0; p = (c + 1) / (n + 1). The centre is their mean for the bootstrap (Koehn 2004) and 0 for approximate
-randomization, whose resamples follow the null hypothesis already.
+Two-sided p (Koehn 2004): of n resampled differences d*_i, c are at least as far from their mean as the observed
+difference d is from 0; p = (c + 1) / (n + 1).
 
-sacrebleu's own number counts, strictly, |d*_i| - mean(|d*|) > |d| (bootstrap) or |d*_i| > |d| (randomization), from
-float32 sums and precisions in the bootstrap. Its draws, sums and precisions are those here; where rounding of the last
-bits could decide a comparison, the draws are repeated and scored in sacrebleu's own arithmetic, slowly.
+sacrebleu's own number counts, strictly, |d*_i| - mean(|d*|) > |d|, from float32 sums and precisions. Its draws, sums
+and precisions are those here; where rounding of the last bits could decide a comparison, the draws are repeated and
+scored in sacrebleu's own arithmetic, slowly.
 """
 
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,8 +19,6 @@ from nmtprune.evaluate.resampling import (
     FLOAT32_EXACT,
     Array,
     BootstrapDraws,
-    Draws,
-    RandomizationDraws,
     SummedDifferences,
     chunk_rows,
     for_each_chunk,
@@ -43,7 +38,7 @@ class ResamplingSettings:
         resamples: n.
         seed: of the one generator that all draws come from; 0 is a seed.
         threads: what works on chunks of resamples at once.
-        chunk: resamples in a chunk (rounded up to what the draws ask for); None chooses. Results do not depend on it.
+        chunk: resamples in a chunk; None chooses. Results do not depend on it.
     """
 
     resamples: int
@@ -71,11 +66,11 @@ class Resampled:
     p_sacrebleu: float | None
 
 
-class PairedTest(ABC):
-    """A paired test of some systems against one baseline under common draws."""
+class Bootstrap:
+    """Paired bootstrap resampling over sentences (Koehn 2004), as `sacrebleu --paired-bs` draws it.
 
-    _draws: type[Draws]
-    _centred: bool
+    Some systems are compared with one baseline under common draws.
+    """
 
     def __init__(
         self, baseline: Scored, systems: Sequence[Scored], settings: ResamplingSettings, *, exact: bool = False
@@ -83,10 +78,15 @@ class PairedTest(ABC):
         """Prepare a test; `exact` makes sacrebleu's differences equal to its own in every bit."""
         self._baseline, self._systems, self._settings = baseline, systems, settings
         self._metric = baseline.metric
-        self._scores = self._metric.sacrebleu_scores if exact else self._metric.scores
+        self._sacrebleu_scores = self._metric.sacrebleu_scores if exact else self._metric.scores
         self._sums = SummedDifferences(baseline.statistics, [system.statistics for system in systems])
         self._deltas: Array = np.empty((len(systems), settings.resamples))
         self._observed = [system.score - baseline.score for system in systems]
+        self._scored: Array | None = None
+        if self._metric.sacrebleu_error is not None:
+            corpus = baseline.statistics.sum(axis=0, dtype=np.float32)
+            precision = self._metric.scores(corpus[:, None]).dtype
+            self._scored = np.empty((1 + len(systems), settings.resamples), precision)
 
     def run(self) -> tuple[Resampled, ...]:
         """Resample and summarise every system, in their order."""
@@ -102,34 +102,47 @@ class PairedTest(ABC):
 
     def _resample(self) -> None:
         settings, sentences = self._settings, len(self._baseline.statistics)
-        draws = self._draws(settings.seed, sentences)
+        draws = BootstrapDraws(settings.seed, sentences)
         widest = max(sentences, self._baseline.statistics.shape[1] * len(self._systems))
-        rows = chunk_rows(widest, draws.chunk_multiple)
-        if settings.chunk is not None:
-            rows = math.ceil(settings.chunk / draws.chunk_multiple) * draws.chunk_multiple
 
         def work(chunk: slice, drawn: Array) -> None:
-            self._score(chunk, drawn, *self._sides(draws.weights(drawn, self._sums.dtype)))
+            self._score(chunk, drawn, draws.weights(drawn, self._sums.dtype))
 
-        for_each_chunk(draws, settings.resamples, rows, work, settings.threads)
+        for_each_chunk(draws, settings.resamples, settings.chunk or chunk_rows(widest), work, settings.threads)
 
-    @abstractmethod
-    def _sides(self, weights: Array) -> tuple[Array, Array]:
-        """Exact sums [stats, 1 or systems, R] of what stands for the baseline and for each system."""
+    def _score(self, chunk: slice, drawn: Array, weights: Array) -> None:
+        """Store the differences of one chunk, and the scores that sacrebleu would compare."""
+        base, differences = self._sums(weights)
+        # Exact sums [stats, 1 or systems, R] of the baseline and of each system.
+        first, second = base[:, None], base[:, None] + differences
+        self._deltas[:, chunk] = self._metric.scores(second) - self._metric.scores(first)
+        if self._scored is not None:
+            self._scored[:1, chunk] = self._sacrebleu_scores(self._as_sacrebleu(first, [self._baseline], drawn))
+            self._scored[1:, chunk] = self._sacrebleu_scores(self._as_sacrebleu(second, self._systems, drawn))
 
-    def _score(self, chunk: slice, drawn: Array, first: Array, second: Array) -> None:
-        """Store the differences of one chunk."""
-        self._deltas[:, chunk] = self._scores(second) - self._scores(first)
+    def _as_sacrebleu(self, sums: Array, sources: Sequence[Scored], drawn: Array) -> Array:
+        """Sums in float32; where they leave the exact range, added one sentence after the other as sacrebleu does.
+
+        That is as slow as sacrebleu, and needs more than 2^24 words (BLEU) or characters (chrF) in a resample.
+        """
+        rounded = sums.astype(np.float32)
+        if self._sums.dtype == np.float32:
+            return rounded
+        for system, row in np.argwhere((sums > FLOAT32_EXACT).any(axis=0)):
+            rounded[:, system, row] = sources[system].statistics[drawn[row]].astype(np.float32).sum(axis=0)
+        return rounded
 
     def _sacrebleu_differences(self, system: int) -> Array:
         """|d*| [n] as sacrebleu has them, up to the metric's `sacrebleu_error`."""
-        differences: Array = np.abs(self._deltas[system])
+        if self._scored is None:
+            raise ValueError(f"{self._metric.name} is no metric of sacrebleu")
+        first, second = (_as_array_of_scores(self._scored[row]) for row in (0, 1 + system))
+        differences: Array = np.abs(second - first)
         return differences
 
     def _summary(self, system: int) -> Resampled:
         deltas = self._deltas[system]
-        centre = deltas.mean() if self._centred else 0.0
-        reached = np.count_nonzero(np.abs(deltas - centre) >= abs(self._observed[system]) - TIE)
+        reached = np.count_nonzero(np.abs(deltas - deltas.mean()) >= abs(self._observed[system]) - TIE)
         low, high = np.quantile(deltas, _PERCENTILES)
         return Resampled(
             p=_add_one(int(reached), len(deltas)),
@@ -150,7 +163,8 @@ class PairedTest(ABC):
     def _sacrebleu_distances(self, system: int) -> Array:
         """What sacrebleu compares with |d|: [n]."""
         differences = self._sacrebleu_differences(system)
-        return differences - differences.mean() if self._centred else differences
+        distances: Array = differences - differences.mean()
+        return distances
 
     def _is_identical(self, system: int) -> bool:
         return np.array_equal(self._systems[system].statistics, self._baseline.statistics)
@@ -166,75 +180,9 @@ class PairedTest(ABC):
         """P-values of some systems in sacrebleu's own arithmetic."""
         if not doubtful:
             return {}
-        again = type(self)(self._baseline, [self._systems[number] for number in doubtful], self._settings, exact=True)
+        again = Bootstrap(self._baseline, [self._systems[number] for number in doubtful], self._settings, exact=True)
         again._resample()
         return {number: again._p_sacrebleu(position) for position, number in enumerate(doubtful)}
-
-
-class Bootstrap(PairedTest):
-    """Paired bootstrap resampling over sentences (Koehn 2004), as `sacrebleu --paired-bs` draws it."""
-
-    _draws = BootstrapDraws
-    _centred = True
-
-    def __init__(
-        self, baseline: Scored, systems: Sequence[Scored], settings: ResamplingSettings, *, exact: bool = False
-    ) -> None:
-        super().__init__(baseline, systems, settings, exact=exact)
-        self._scored: Array | None = None
-        if self._metric.sacrebleu_error is not None:
-            corpus = baseline.statistics.sum(axis=0, dtype=np.float32)
-            precision = self._metric.scores(corpus[:, None]).dtype
-            self._scored = np.empty((1 + len(systems), settings.resamples), precision)
-
-    def _sides(self, weights: Array) -> tuple[Array, Array]:
-        base, differences = self._sums(weights)
-        return base[:, None], base[:, None] + differences
-
-    def _score(self, chunk: slice, drawn: Array, first: Array, second: Array) -> None:
-        self._deltas[:, chunk] = self._metric.scores(second) - self._metric.scores(first)
-        if self._scored is not None:
-            self._scored[:1, chunk] = self._scores(self._as_sacrebleu(first, [self._baseline], drawn))
-            self._scored[1:, chunk] = self._scores(self._as_sacrebleu(second, self._systems, drawn))
-
-    def _as_sacrebleu(self, sums: Array, sources: Sequence[Scored], drawn: Array) -> Array:
-        """Sums in float32; where they leave the exact range, added one sentence after the other as sacrebleu does.
-
-        That is as slow as sacrebleu, and needs more than 2^24 words (BLEU) or characters (chrF) in a resample.
-        """
-        rounded = sums.astype(np.float32)
-        if self._sums.dtype == np.float32:
-            return rounded
-        for system, row in np.argwhere((sums > FLOAT32_EXACT).any(axis=0)):
-            rounded[:, system, row] = sources[system].statistics[drawn[row]].astype(np.float32).sum(axis=0)
-        return rounded
-
-    def _sacrebleu_differences(self, system: int) -> Array:
-        if self._scored is None:
-            return super()._sacrebleu_differences(system)
-        first, second = (_as_array_of_scores(self._scored[row]) for row in (0, 1 + system))
-        differences: Array = np.abs(second - first)
-        return differences
-
-
-class Randomization(PairedTest):
-    """Approximate randomization: outputs change places sentence by sentence, as `sacrebleu --paired-ar` draws it."""
-
-    _draws = RandomizationDraws
-    _centred = False
-
-    def __init__(
-        self, baseline: Scored, systems: Sequence[Scored], settings: ResamplingSettings, *, exact: bool = False
-    ) -> None:
-        super().__init__(baseline, systems, settings, exact=exact)
-        everything = np.ones((1, len(baseline.statistics)), self._sums.dtype)
-        base, differences = self._sums(everything)
-        self._totals = base[:, None], base[:, None] + differences
-
-    def _sides(self, weights: Array) -> tuple[Array, Array]:
-        _, moved = self._sums(weights)
-        first, second = self._totals
-        return first + moved, second - moved
 
 
 def _add_one(reached: int, resamples: int) -> float:

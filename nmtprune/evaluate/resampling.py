@@ -13,7 +13,7 @@ result depends on how the resamples are cut into chunks:
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,28 +85,8 @@ def _steps(statistics: Statistics, sums: Array) -> Array:
     return steps
 
 
-class Draws(Protocol):
-    """A stream of random weightings of sentences, read in order.
-
-    Attributes:
-        chunk_multiple: the stream continues over calls whose rows are a multiple of this.
-    """
-
-    chunk_multiple: int
-
-    def __init__(self, seed: int, sentences: int) -> None: ...
-
-    def next(self, rows: int) -> Array:
-        """The raw draws [rows, sentences] that follow."""
-
-    def weights(self, draws: Array, dtype: Any) -> Array:
-        """Weights [rows, sentences] of raw draws."""
-
-
 class BootstrapDraws:
     """Resamples with replacement (Koehn 2004): sentence indices of one generator, in sacrebleu's order."""
-
-    chunk_multiple = 1
 
     def __init__(self, seed: int, sentences: int) -> None:
         self._generator = np.random.default_rng(seed)
@@ -123,31 +103,14 @@ class BootstrapDraws:
         return np.bincount(cells.ravel(), minlength=rows * sentences).reshape(rows, sentences).astype(dtype)
 
 
-class RandomizationDraws:
-    """Random assignments for approximate randomization: 1 where the two systems' outputs change places."""
-
-    # numpy takes 32 booleans from one random word and drops the rest of a call's last word.
-    chunk_multiple = 32
-
-    def __init__(self, seed: int, sentences: int) -> None:
-        self._generator = np.random.default_rng(seed)
-        self._sentences = sentences
-
-    def next(self, rows: int) -> Array:
-        """Booleans [rows, sentences]; calls continue one stream where rows are a multiple of `chunk_multiple`."""
-        return self._generator.integers(2, size=(rows, self._sentences), dtype=bool)
-
-    def weights(self, draws: Array, dtype: Any) -> Array:
-        """The booleans as numbers."""
-        return draws.astype(dtype)
+def chunk_rows(width: int) -> int:
+    """Resamples that are worked on together: about a million cells, `width` for each."""
+    return max(1, _CHUNK_CELLS // width)
 
 
-def chunk_rows(width: int, multiple: int = 1) -> int:
-    """Resamples that are worked on together, a multiple of `multiple`: about a million cells, `width` for each."""
-    return max(1, _CHUNK_CELLS // width // multiple) * multiple
-
-
-def for_each_chunk(draws: Draws, total: int, rows: int, work: Callable[[slice, Array], None], threads: int) -> None:
+def for_each_chunk(
+    draws: BootstrapDraws, total: int, rows: int, work: Callable[[slice, Array], None], threads: int
+) -> None:
     """Call `work(which, raw draws)` for all resamples in chunks of `rows`, on several threads.
 
     Draws are taken in order, under a lock; what is done with them may overlap, and numpy lets threads run meanwhile.

@@ -61,7 +61,10 @@ def of_loss(baseline: Scored, words: int) -> Findings:
         return Findings()
     worse = f"is not below {chance:.2f}, that of choosing among {words} words at random"
     fault = f"a loss of {value:.2f} {worse if math.isfinite(value) else 'is no number'}"
-    causes = "the subword model or vocabulary, the direction (-s, -t) or the reference file is probably another one's"
+    causes = (
+        "the subword model or vocabulary, the direction (`source_lang`, `target_lang`) or the reference file is "
+        "probably another one's"
+    )
     return Findings((f"{fault}: {causes}",))
 
 
@@ -118,12 +121,12 @@ def _cause(name: str, output: Translations) -> str:
         return "the references are the source sentences"
     if name == Bleu.name and Chrf(output.references).scored(output.texts).score >= _RIGHT_CHARACTERS:
         return (
-            "the characters are right, so words are probably cut in the wrong places: the tokenizer (--bleu-tokenize, "
-            "or -t for the target language), or the segmentation (--post-process, --tokenizer)"
+            "the characters are right, so words are probably cut in the wrong places: the tokenizer (`bleu_tokenize`, "
+            "or `target_lang`), or the segmentation (`post_process`, `tokenizer`)"
         )
     return (
-        "the direction (-s, -t), the subword model or segmentation (--post-process), or the reference file is "
-        "probably wrong"
+        "the direction (`source_lang`, `target_lang`), the subword model or segmentation (`post_process`), or the "
+        "reference file is probably wrong"
     )
 
 

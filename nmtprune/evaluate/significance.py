@@ -5,20 +5,18 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nmtprune.errors import DataError, UsageError
 from nmtprune.evaluate.metrics import Scored
-from nmtprune.evaluate.paired import Bootstrap, PairedTest, Randomization, Resampled, ResamplingSettings
+from nmtprune.evaluate.paired import Bootstrap, Resampled, ResamplingSettings
 
 Correction = Literal["holm", "bh", "none"]
-Method = Literal["bootstrap", "randomization"]
 
 CORRECTIONS: tuple[Correction, ...] = ("holm", "bh", "none")
-METHODS: dict[Method, type[PairedTest]] = {"bootstrap": Bootstrap, "randomization": Randomization}
 
 _UNCORRECTED_RESAMPLES = 10_000
 _THREADS = 8
@@ -62,7 +60,6 @@ class SignificanceTest:
             or `none`.
         resamples: n, or `auto`: 10 x tests / alpha with a correction, 10 000 without.
         seed: 0 is a seed.
-        method: `bootstrap`, or `randomization` (the intervals are the bootstrap's in any case).
         threads: None takes the processors that this process may use, at most 8: the matrix product has its own.
     """
 
@@ -70,8 +67,10 @@ class SignificanceTest:
     correction: Correction = "holm"
     resamples: int | Literal["auto"] = "auto"
     seed: int = 1
-    method: Method = "bootstrap"
     threads: int | None = None
+
+    method: ClassVar[str] = "bootstrap"
+    """Name of the test in files."""
 
     def __post_init__(self) -> None:
         """Refuse values that no test can have."""
@@ -80,8 +79,6 @@ class SignificanceTest:
             faults.append(f"alpha {self.alpha:g} is not between 0 and 1")
         if self.correction not in CORRECTIONS:
             faults.append(f"no correction '{self.correction}': choose one of {', '.join(CORRECTIONS)}")
-        if self.method not in METHODS:
-            faults.append(f"no method '{self.method}': choose one of {', '.join(METHODS)}")
         if self.resamples != "auto" and (not isinstance(self.resamples, int) or self.resamples < 1):
             faults.append(f"{self.resamples} resamples: give a number from 1 on, or auto")
         if self.seed < 0:
@@ -108,9 +105,9 @@ class SignificanceTest:
             return _UNCORRECTED_RESAMPLES if smallest <= _UNCORRECTED_RESAMPLES else math.ceil(10 * needed)
         if self.resamples < smallest:
             raise UsageError(
-                f"--resamples {self.resamples} is too few: the smallest p-value of n resamples is 1/(n+1), and "
+                f"`resamples` {self.resamples} is too few: the smallest p-value of n resamples is 1/(n+1), and "
                 f"{_tests(tests)} at alpha {self.alpha:g} with correction {self.correction} cannot find anything below "
-                f"n = {smallest}; give --resamples {smallest} or more, or auto"
+                f"n = {smallest}; give `resamples` {smallest} or more, or auto"
             )
         return self.resamples
 
@@ -126,22 +123,21 @@ class SignificanceTest:
         if not systems:
             return ()
         settings = ResamplingSettings(resamples, self.seed, self.threads or min(_THREADS, len(os.sched_getaffinity(0))))
-        tested = _in_groups(METHODS[self.method], baseline, systems, settings)
-        intervals = tested if self.method == "bootstrap" else _in_groups(Bootstrap, baseline, systems, settings)
+        tested = _in_groups(baseline, systems, settings)
         corrected = correct([each.p for each in tested], self.correction)
         sign = baseline.metric.sign
         return tuple(
             Difference(
                 delta=sign * (system.score - baseline.score),
-                ci=_signed(bootstrapped.interval, sign),
+                ci=_signed(result.interval, sign),
                 p=result.p,
                 p_corrected=p_corrected,
                 p_sacrebleu=result.p_sacrebleu,
                 significant=p_corrected < self.alpha,
-                better=bootstrapped.better / resamples,
-                worse=bootstrapped.worse / resamples,
+                better=result.better / resamples,
+                worse=result.worse / resamples,
             )
-            for system, result, bootstrapped, p_corrected in zip(systems, tested, intervals, corrected, strict=True)
+            for system, result, p_corrected in zip(systems, tested, corrected, strict=True)
         )
 
 
@@ -161,20 +157,18 @@ def correct(p_values: Sequence[float], correction: Correction) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def _in_groups(
-    test: type[PairedTest], baseline: Scored, systems: Sequence[Scored], settings: ResamplingSettings
-) -> list[Resampled]:
+def _in_groups(baseline: Scored, systems: Sequence[Scored], settings: ResamplingSettings) -> list[Resampled]:
     """Results of every system; equal outputs are tested once, and no more systems at a time than memory holds."""
     keys = [system.statistics.tobytes() for system in systems]
     distinct = dict(zip(keys, systems, strict=True))
     results: dict[bytes, Resampled] = {}
     for group in _groups(list(distinct), settings.resamples):
         try:
-            resampled = test(baseline, [distinct[key] for key in group], settings).run()
+            resampled = Bootstrap(baseline, [distinct[key] for key in group], settings).run()
         except MemoryError as error:
             size = settings.resamples * _BYTES_PER_RESAMPLE * len(group) / 2**30
             raise UsageError(
-                f"--resamples {settings.resamples}: {size:.1f} GiB are not free in memory; ask for fewer"
+                f"`resamples` {settings.resamples}: {size:.1f} GiB are not free in memory; ask for fewer"
             ) from error
         results.update(zip(group, resampled, strict=True))
     return [results[key] for key in keys]

@@ -67,10 +67,10 @@ def doubts(tokenizer: str, references: Iterable[str], *, explicit: bool) -> list
         return []
     fitting = _SCRIPTS[script][1]
     codes = {"Japanese": "ja", "Chinese": "zh", "Korean": "ko"}
-    named = f" or name the target language (-t {codes[script]})" if script in codes and not explicit else ""
+    named = f" or name the target language (`target_lang` {codes[script]})" if script in codes and not explicit else ""
     return [
         f"the references are mostly {script}, whose words BLEU's tokenizer {tokenizer} does not separate: give "
-        f"--bleu-tokenize {fitting}{named}"
+        f"`bleu_tokenize` {fitting}{named}"
     ]
 
 

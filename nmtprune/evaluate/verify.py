@@ -11,7 +11,7 @@ from nmtprune.architecture import ModuleId
 from nmtprune.engines import native
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import Checkpoint
-from nmtprune.model import EncoderOutput, Transformer
+from nmtprune.model import EncoderOutput, Masks, Transformer
 from nmtprune.plan import Plan
 
 LENGTHS = (3, 9, 17, 24)
@@ -42,8 +42,8 @@ class Verification:
         if not self.ok:
             raise CheckpointError(
                 f"verification failed: logits of the result differ by up to {self.max_delta:.3g} from those of the "
-                f"masked checkpoint (allowed {self.tolerance:.3g}); nothing was written; are there weights that are "
-                "not finite? Otherwise this is a bug, and --no-verify would write the result all the same"
+                f"masked checkpoint (allowed {self.tolerance:.3g}); are there weights that are not finite? Otherwise "
+                "this is a bug"
             )
 
 
@@ -65,6 +65,12 @@ def verify(base: Checkpoint, slim: Checkpoint, plan: Plan, *, seed: int = 1, dev
     dtype = None if _is_double(base) else torch.float32
     models = native.load(base, device, dtype), native.load(slim, device, dtype)
     masks = {module.id: _mask(module.id, module.heads, plan, models[0]) for module in base.architecture}
+    return compare(*models, masks, seed=seed)
+
+
+def compare(expected: Transformer, found: Transformer, masks: Masks | None = None, *, seed: int = 1) -> Verification:
+    """Compare the logits of two models, the first one with `masks`, on a padded batch of random tokens."""
+    models = expected, found
     source, target = batch(models[0], seed)
     max_delta = max_logit = 0.0
     with torch.inference_mode():
@@ -73,9 +79,9 @@ def verify(base: Checkpoint, slim: Checkpoint, plan: Plan, *, seed: int = 1, dev
             for model, chosen in zip(models, (masks, None), strict=True)
         ]
         for rows in _chunks(models[0], target):
-            expected, found = (model.output(own[rows]) for model, own in zip(models, features, strict=True))
-            max_delta = _larger(max_delta, (found - expected).abs().max())
-            max_logit = _larger(max_logit, expected.abs().max())
+            wanted, there = (model.output(own[rows]) for model, own in zip(models, features, strict=True))
+            max_delta = _larger(max_delta, (there - wanted).abs().max())
+            max_logit = _larger(max_logit, wanted.abs().max())
     tolerance = (1e-9 if models[0].dtype == torch.float64 else 1e-5) * max(1.0, max_logit)
     return Verification(max_delta, max_logit, tolerance, max_delta <= tolerance)
 
@@ -118,7 +124,7 @@ def _mask(module: ModuleId, heads: int, plan: Plan, model: Transformer) -> Tenso
     return mask.to(model.device)
 
 
-def _encoded(model: Transformer, source: Tensor | None, masks: dict[ModuleId, Tensor] | None) -> EncoderOutput | None:
+def _encoded(model: Transformer, source: Tensor | None, masks: Masks | None) -> EncoderOutput | None:
     return None if source is None else model.encode(source, masks)
 
 

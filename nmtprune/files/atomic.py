@@ -150,7 +150,7 @@ def _check_target(path: Path | str, target: Path, force: bool, inputs: Iterable[
             alias = "" if str(source) == str(path) else f" {source}"
             raise OutputError(f"{path}: is the input file{alias}; nothing is changed in place, choose another output")
     if not force:
-        raise OutputError(f"{path}: exists (--force replaces it)")
+        raise OutputError(f"{path}: exists (`force` replaces it)")
 
 
 def _is_same(there: os.stat_result, source: Path | str) -> bool:
@@ -190,7 +190,7 @@ def _explained(path: Path | str, target: Path) -> Iterator[None]:
 def _output_error(path: Path | str, target: Path, error: OSError | ValueError) -> OutputError:
     number = getattr(error, "errno", None)
     if number == errno.EEXIST:
-        return OutputError(f"{path}: exists by now (--force replaces it)")
+        return OutputError(f"{path}: exists by now (`force` replaces it)")
     reason = _REASONS.get(number or 0) or getattr(error, "strerror", None) or str(error)
     if number in _NOT_WRITABLE:
         reason = f"the folder {target.parent} is not writable"

@@ -52,8 +52,8 @@ _MAGIC = {
     b"\x93NUMPY": "is a single NumPy array (.npy), no archive of a model's parameters",
     b"%PDF": "is a PDF document",
     b"\xf5\x17\x34\x01\xd5\x48\x1a\xf1": "is a lexical shortlist of Marian's, which goes beside a model",
-    b"MMIDIDX\0": "is an index of fairseq-preprocess: it belongs to a data folder (--data-bin)",
-    b"TNTIDX\0": "is an index of fairseq-preprocess: it belongs to a data folder (--data-bin)",
+    b"MMIDIDX\0": "is an index of fairseq-preprocess: it belongs to a data folder (`data_bin`)",
+    b"TNTIDX\0": "is an index of fairseq-preprocess: it belongs to a data folder (`data_bin`)",
 }
 
 _MARIAN_VERSION = 1
@@ -207,7 +207,7 @@ def _sentencepiece(head: bytes, _path: Path) -> str | None:
     """A SentencePiece model: a protocol buffer of pieces, each with its length, text and score."""
     if len(head) < 8 or head[0] != 0x0A or head[2] != 0x0A or len(head) <= 4 + head[3] or head[4 + head[3]] != 0x15:
         return None
-    return f"is {SENTENCEPIECE}: it goes with --sentencepiece or, Marian's, with --vocabs"
+    return f"is {SENTENCEPIECE}: it goes with `sentencepiece` or, Marian's, with `vocabs`"
 
 
 def _json(head: bytes, path: Path) -> str | None:

@@ -63,7 +63,7 @@ def _of_a_toolkit(folder: Path, names: set[str]) -> str | None:
     if "saved_model.pb" in names or "checkpoint" in names and any(name.endswith(".index") for name in names):
         return "is a model of TensorFlow: fairseq's (.pt) and Marian's (.npz) checkpoints are supported"
     if any(name.startswith("dict.") and name.endswith(".txt") for name in names):
-        return "is a data folder of fairseq-preprocess: it goes with --data-bin, and a model is a file"
+        return "is a data folder of fairseq-preprocess: it goes with `data_bin`, and a model is a file"
     return None
 
 

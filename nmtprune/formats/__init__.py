@@ -25,9 +25,20 @@ def load(path: Path | str, *, finite: bool = True) -> "Checkpoint":
     """
     path = Path(path)
     checkpoint = class_of(path).load(path)
-    if finite and checkpoint.not_finite:
-        raise NotFiniteError(f"{path}: {checkpoint.not_finite}: no model can be run or pruned with such weights")
+    if finite:
+        check_finite(checkpoint)
     return checkpoint
+
+
+def check_finite(checkpoint: "Checkpoint") -> None:
+    """Refuse a model with weights that are no finite numbers, which computes nothing.
+
+    Raises:
+        NotFiniteError: weights that are NaN or infinite.
+    """
+    if checkpoint.not_finite:
+        what = f"{checkpoint.path}: {checkpoint.not_finite}"
+        raise NotFiniteError(f"{what}: no model can be run or pruned with such weights")
 
 
 def class_of(path: Path | None) -> "type[Checkpoint]":

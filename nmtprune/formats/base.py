@@ -110,6 +110,11 @@ class Checkpoint(ABC):
 
     @property
     @abstractmethod
+    def provenance(self) -> str | None:
+        """How the file was made, as JSON; None for a file that nmtprune did not write."""
+
+    @property
+    @abstractmethod
     def model_tensors(self) -> Mapping[str, "Tensor"]:
         """The model's own tensors under the names of the file: no moving averages, no optimizer state."""
 
@@ -168,6 +173,23 @@ class Checkpoint(ABC):
 
         Raises:
             CheckpointError: optimizer state of a kind that cannot be cut, where heads were cut.
+        """
+
+    @property
+    @abstractmethod
+    def file_names(self) -> Mapping[str, str]:
+        """Native name -> name in the file, for parameters of which the file has one tensor each, in any layout."""
+
+    @abstractmethod
+    def with_native_tensors(self, changed: Mapping[str, "Tensor"], lineage: Lineage | None) -> "Checkpoint":
+        """The same checkpoint with other values of some parameters; nothing is written.
+
+        Optimizer state and moving averages, which belong to the parameters before the change, are left out, and gates
+        are folded into the weights.
+
+        Args:
+            changed: by native names, which must be among `file_names`; of any type of float.
+            lineage: of the result.
         """
 
     @abstractmethod

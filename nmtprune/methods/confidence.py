@@ -5,23 +5,26 @@ alike: the mean is over those of all sentences together, not over means of sente
 """
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from nmtprune.architecture import HeadId, ModuleId
-from nmtprune.data.batching import Batch
+from nmtprune.budget import Limits
 from nmtprune.errors import CheckpointError, DataError
-from nmtprune.methods.measuring import Texts, by_head, heads_left
+from nmtprune.methods.scorer import Needs, Scorer, Subject, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nmtprune.architecture import Kept
+    from nmtprune.data.batching import Batch
     from nmtprune.model import Masks, Transformer
 
 
 def confidence(
     model: "Transformer",
-    batches: Iterable[Batch],
+    batches: "Iterable[Batch]",
     *,
     left_out: tuple[int, int] | None = None,
     masks: "Masks | None" = None,
@@ -51,6 +54,7 @@ def confidence(
     """
     import torch
 
+    from nmtprune.methods.measuring import Texts, by_head, heads_left
     from nmtprune.model import Pass
 
     left = heads_left(model, masks)
@@ -76,3 +80,53 @@ def confidence(
     if wrong:
         raise CheckpointError(f"attention weights of {', '.join(wrong)} are no numbers: check the model's weights")
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfidenceOptions:
+    """Options of confidence.
+
+    Attributes:
+        confidence_on: what the decoder reads.
+        exclude_eos: leave out the queries of end-of-sentence symbols.
+    """
+
+    confidence_on: Literal["references", "translations"] = setting(
+        "references",
+        "Measure confidence with the references or with the model's own translations as decoder input.",
+    )
+    exclude_eos: bool = setting(False, "Leave out end-of-sentence positions when measuring confidence.")
+
+    @property
+    def translates(self) -> bool:
+        """Whether confidence takes a search."""
+        return self.confidence_on == "translations"
+
+
+class Confidence(Scorer[ConfidenceOptions]):
+    """Mean maximum attention weight of every head."""
+
+    name = "confidence"
+    summary = "mean maximum attention weight of the head (Behnke and Heafield 2020)."
+    settings = ConfidenceOptions
+    panel = "Confidence"
+    searches = "--confidence-on translations"
+
+    @property
+    def needs(self) -> Needs:
+        """References as token ids, unless translations take their place."""
+        return Needs(targets=not self.options.translates, search=self.options.translates)
+
+    def scores(
+        self, subject: Subject, kept: "Kept | None" = None, limits: Limits | None = None
+    ) -> Mapping[HeadId, float]:
+        """From 0 to 1."""
+        corpus = subject.translated() if self.options.translates else subject.corpus
+        ends = corpus.source_vocabulary.eos, corpus.target_vocabulary.eos
+        left_out = ends if self.options.exclude_eos else None
+        return confidence(subject.model, subject.batches(corpus), left_out=left_out, masks=subject.masks(kept))
+
+    def facts(self, subject: Subject) -> dict[str, Any]:
+        """What the decoder read, and the search that found it."""
+        facts = {"on": self.options.confidence_on, "exclude_eos": self.options.exclude_eos}
+        return facts | (subject.search_facts() if self.options.translates else {})

@@ -11,17 +11,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nmtprune.architecture import HeadId
-from nmtprune.data.batching import Batch
 from nmtprune.errors import DataError
-from nmtprune.methods.measuring import Texts, heads_left
+from nmtprune.methods.importance import GradientOptions, GradientScorer
+from nmtprune.methods.scorer import JointScorer, Subject
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
+    from nmtprune.architecture import Kept
+    from nmtprune.data.batching import Batch
     from nmtprune.model import Masks, Transformer
 
 
@@ -36,8 +37,8 @@ class Fisher:
     """
 
     heads: tuple[HeadId, ...]
-    moments: NDArray[np.float64]
-    removed: NDArray[np.bool_]
+    moments: "NDArray[np.float64]"
+    removed: "NDArray[np.bool_]"
 
     @property
     def diagonal(self) -> dict[HeadId, float]:
@@ -62,12 +63,12 @@ class Fisher:
     def cost_of(self, heads: Iterable[HeadId]) -> float:
         """1/2 sum of F over R x R for a set R of heads."""
         places = [self.heads.index(head) for head in heads]
-        return float(self.moments[np.ix_(places, places)].sum()) / 2
+        return float(self.moments[places][:, places].sum()) / 2
 
 
 def fisher(
     model: "Transformer",
-    batches: Iterable[Batch],
+    batches: "Iterable[Batch]",
     *,
     label_smoothing: float = 0.0,
     autocast: "torch.dtype | None" = None,
@@ -91,9 +92,11 @@ def fisher(
         CheckpointError: derivatives that are no finite numbers.
         ValueError: a model in half precision, batches without references, masks of another shape or other values.
     """
+    import numpy as np
     import torch
 
     from nmtprune.methods.gradients import HeadGradients
+    from nmtprune.methods.measuring import Texts, heads_left
 
     if model.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"fisher in {model.dtype}: build the model in single precision and use autocast")
@@ -114,3 +117,31 @@ def fisher(
     if not sentences:
         raise DataError("fisher: there are no sentences to measure it on")
     return Fisher(heads, (moments / sentences).cpu().numpy(), np.zeros(len(heads), dtype=np.bool_))
+
+
+class JointFisher(GradientScorer[GradientOptions], JointScorer[GradientOptions]):
+    """The joint Fisher order."""
+
+    name = "fisher"
+    summary = "place in the joint Fisher order, which takes into account the heads removed before (0 goes first)."
+    settings = GradientOptions
+    brief = "smallest rise of the loss together with the heads removed before"
+
+    def removal_costs(self, subject: Subject, kept: "Kept | None" = None) -> Fisher:
+        """F of the heads that are left."""
+
+        def measured() -> Fisher:
+            batches, settings = subject.batches(self.sentences(subject)), self.measured_by(subject)
+            return fisher(
+                subject.model,
+                batches,
+                label_smoothing=settings.label_smoothing,
+                autocast=settings.autocast,
+                masks=subject.masks(kept),
+            )
+
+        return measured() if kept else subject.once(self.name, measured)
+
+    def details(self, subject: Subject) -> Mapping[str, Mapping[HeadId, float]]:
+        """``diagonal``: 1/2 F_hh, nats per sentence that removing the head alone is expected to cost."""
+        return {"diagonal": self.removal_costs(subject).diagonal}

@@ -6,24 +6,28 @@ summed over its tokens. By the chain rule that is |Att_h(x)^T dL(x)/dAtt_h(x)|.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from nmtprune.architecture import HeadId, ModuleId
-from nmtprune.data.batching import Batch
+from nmtprune.budget import Limits
 from nmtprune.errors import DataError, UsageError
-from nmtprune.methods.measuring import Texts, by_head, heads_left
+from nmtprune.methods.scorer import Needs, Scorer, Subject, setting
 
 if TYPE_CHECKING:
     import torch
 
+    from nmtprune.architecture import Kept
+    from nmtprune.data.batching import Batch
+    from nmtprune.data.corpus import Corpus
     from nmtprune.model import Masks, Transformer
 
-UNITS = ("sentence", "token")
+Unit = Literal["sentence", "token"]
+UNITS: tuple[str, ...] = get_args(Unit)
 """What the absolute value is taken of: a sentence's derivative by one factor for each head (the paper's formula), or by
 one for each head and query position (its authors' code). Without it derivatives of both signs would cancel."""
 
-NORMALIZATIONS = ("layer", "none")
+Normalization = Literal["layer", "none"]
 """Whether scores are divided by the norm of their module, see `normalized`."""
 
 _AUTOCAST = ("float16", "bfloat16")
@@ -62,7 +66,7 @@ class ImportanceSettings:
 
 
 def importance(
-    model: "Transformer", batches: Iterable[Batch], settings: ImportanceSettings, masks: "Masks | None" = None
+    model: "Transformer", batches: "Iterable[Batch]", settings: ImportanceSettings, masks: "Masks | None" = None
 ) -> dict[HeadId, float]:
     """I_h of every head, not normalized; which sentences share a batch makes no difference.
 
@@ -88,6 +92,7 @@ def importance(
     import torch
 
     from nmtprune.methods.gradients import HeadGradients
+    from nmtprune.methods.measuring import Texts, by_head, heads_left
 
     if model.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"importance in {model.dtype}: build the model in single precision and use autocast")
@@ -125,3 +130,122 @@ def normalized(scores: Mapping[HeadId, float], norms: Mapping[ModuleId, float] |
     """
     chosen = module_norms(scores) if norms is None else norms
     return {head: score / chosen[head.module] if chosen[head.module] else 0.0 for head, score in scores.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientOptions:
+    """Options of all scorers by derivatives of the loss.
+
+    Attributes:
+        importance_sentences: sentences that are drawn with the seed; None takes all.
+        label_smoothing: of the loss; None: as the checkpoint was trained.
+    """
+
+    importance_sentences: int | None = setting(
+        None,
+        "Measure importance (or fisher, or reconstruction) on N sentences, chosen at random with --seed.",
+        metavar="N",
+        minimum=1,
+        shown="all",
+        in_greedy=5000,
+    )
+    label_smoothing: float | None = setting(
+        None,
+        "Label smoothing of the loss that is differentiated.",
+        metavar="X",
+        shown="the value in training",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportanceOptions(GradientOptions):
+    """Options of importance.
+
+    Attributes:
+        importance_unit: one of UNITS.
+        importance_normalize: ``layer`` divides scores by the norm of their module, ``none`` does not.
+    """
+
+    importance_unit: Unit = setting(
+        "sentence",
+        "Take the absolute value of one derivative per sentence (the formula in the paper), or of one per query token "
+        "(the code of its authors).",
+    )
+    importance_normalize: Normalization = setting(
+        "none",
+        "Divide importance by its l2 norm within each module (layer, as in the paper), or use it as it is (none).",
+    )
+
+
+G = TypeVar("G", bound=GradientOptions)
+
+
+class GradientScorer(Scorer[G]):
+    """What scorers by derivatives of the loss have in common: references, and sentences that are drawn."""
+
+    panel = "Importance"
+    draws = True
+    on_training_text = True
+
+    @property
+    def needs(self) -> Needs:
+        """References as token ids, and the loss of whole references."""
+        return Needs(targets=True, loss=True)
+
+    def check(self, subject: Subject) -> None:
+        """Check the label smoothing, and that the model can be run."""
+        super().check(subject)
+        self.measured_by(subject)
+
+    def sentences(self, subject: Subject) -> "Corpus":
+        """The sentences that are drawn."""
+        from nmtprune.methods.measuring import drawn
+
+        number = self.options.importance_sentences
+        return subject.corpus if number is None else drawn(subject.corpus, number, subject.seed)
+
+    def measured_by(self, subject: Subject) -> ImportanceSettings:
+        """How derivatives are taken: label smoothing and precision.
+
+        Raises:
+            UsageError: a label smoothing that is none.
+        """
+        smoothing = self.options.label_smoothing
+        if smoothing is None:
+            smoothing = subject.checkpoint.label_smoothing()
+        return ImportanceSettings(label_smoothing=smoothing, autocast=subject.autocast)
+
+    def facts(self, subject: Subject) -> dict[str, Any]:
+        """The label smoothing of the loss."""
+        return {"label_smoothing": self.measured_by(subject).label_smoothing}
+
+
+class Importance(GradientScorer[ImportanceOptions]):
+    """I_h, divided by the norm of its module if the options say so."""
+
+    name = "importance"
+    summary = "sensitivity of the loss to the head's mask (Michel et al. 2019, section 4)."
+    settings = ImportanceOptions
+    reestimates = True
+
+    def scores(
+        self, subject: Subject, kept: "Kept | None" = None, limits: Limits | None = None
+    ) -> Mapping[HeadId, float]:
+        """I_h, not normalized."""
+        batches = subject.batches(self.sentences(subject))
+        return importance(subject.model, batches, self.measured_by(subject), subject.masks(kept))
+
+    def measured_by(self, subject: Subject) -> ImportanceSettings:
+        """The unit too."""
+        return replace(super().measured_by(subject), unit=self.options.importance_unit)
+
+    def ranked(self, scores: Mapping[HeadId, float], first: Mapping[HeadId, float]) -> Mapping[HeadId, float]:
+        """Divided by the norms of the first pass: by its own norm the last head of a module would always score 1."""
+        if self.options.importance_normalize == "none":
+            return scores
+        return normalized(scores, module_norms(first))
+
+    def facts(self, subject: Subject) -> dict[str, Any]:
+        """Unit, normalization, and the label smoothing of the loss."""
+        normalize = self.options.importance_normalize
+        return {"unit": self.options.importance_unit, "normalize": normalize, **super().facts(subject)}

@@ -8,20 +8,20 @@ import numpy as np
 
 from nmtprune.architecture import HeadId, ModuleId
 from nmtprune.data.batching import Batch, BatchLimits
-from nmtprune.data.corpus import Corpus
-from nmtprune.data.ragged import Sentences
+from nmtprune.data.ragged import Ids, Sentences
 from nmtprune.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nmtprune.data.corpus import Corpus
     from nmtprune.model import Masks, Transformer
 
 MAX_TOKENS = 4096
 """Tokens per batch where nothing else is asked for: importance keeps the states of all layers for the way back."""
 
 
-def drawn(corpus: Corpus, sentences: int, seed: int) -> Corpus:
+def drawn(corpus: "Corpus", sentences: int, seed: int) -> "Corpus":
     """That many sentences of a corpus, drawn without repetition, in their order; all where there are no more.
 
     Raises:
@@ -31,14 +31,18 @@ def drawn(corpus: Corpus, sentences: int, seed: int) -> Corpus:
         raise UsageError(f"{sentences} sentences cannot be drawn: take 1 or more")
     if sentences >= len(corpus):
         return corpus
-    chosen = np.sort(np.random.default_rng(seed).choice(len(corpus), sentences, replace=False))
+    return selected(corpus, np.sort(np.random.default_rng(seed).choice(len(corpus), sentences, replace=False)))
+
+
+def selected(corpus: "Corpus", positions: Ids) -> "Corpus":
+    """The sentences at some positions of a corpus."""
     references = corpus.references
     return replace(
         corpus,
-        source=corpus.source.select(chosen),
-        target=None if corpus.target is None else corpus.target.select(chosen),
-        references=None if references is None else tuple(_at(chosen.tolist(), lines) for lines in references),
-        numbers=corpus.numbers[chosen],
+        source=corpus.source.select(positions),
+        target=None if corpus.target is None else corpus.target.select(positions),
+        references=None if references is None else tuple(_at(positions.tolist(), lines) for lines in references),
+        numbers=corpus.numbers[positions],
     )
 
 
@@ -46,7 +50,7 @@ def _at(places: Sequence[int], lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(lines[place] for place in places)
 
 
-def on_translations(corpus: Corpus, translations: Sequence[Sequence[int]]) -> Corpus:
+def on_translations(corpus: "Corpus", translations: Sequence[Sequence[int]]) -> "Corpus":
     """The corpus with translations in the place of its references.
 
     Args:
@@ -63,7 +67,7 @@ def on_translations(corpus: Corpus, translations: Sequence[Sequence[int]]) -> Co
     return replace(corpus, target=target, references=None)
 
 
-def batches(corpus: Corpus, limits: BatchLimits | None = None) -> Iterator[Batch]:
+def batches(corpus: "Corpus", limits: BatchLimits | None = None) -> Iterator[Batch]:
     """The sentences of a corpus as padded tensors, batched by its own rules; of at most MAX_TOKENS tokens by default.
 
     Raises:

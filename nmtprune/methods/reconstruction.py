@@ -18,13 +18,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nmtprune.architecture import HeadId, ModuleId
-from nmtprune.data.batching import Batch
 from nmtprune.errors import CheckpointError, DataError
-from nmtprune.methods.measuring import Texts, heads_left
+from nmtprune.methods.importance import GradientOptions, GradientScorer
+from nmtprune.methods.scorer import JointScorer, Subject
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nmtprune.architecture import Kept
+    from nmtprune.data.batching import Batch
+    from nmtprune.methods.measuring import Texts
     from nmtprune.model import Masks, Transformer
     from nmtprune.model.attention import Attention
 
@@ -115,7 +118,7 @@ class Reconstruction:
 
 def reconstruction(
     model: "Transformer",
-    batches: Iterable[Batch],
+    batches: "Iterable[Batch]",
     *,
     label_smoothing: float = 0.0,
     ridge: float = RIDGE,
@@ -141,6 +144,8 @@ def reconstruction(
     """
     import torch
 
+    from nmtprune.methods.measuring import Texts, heads_left
+
     if model.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"reconstruction in {model.dtype}: build the model in single precision")
     sentences = 0
@@ -153,6 +158,25 @@ def reconstruction(
     if not sentences:
         raise DataError("reconstruction: there are no sentences to measure it on")
     return Reconstruction.of({id: own.reconstruction(sentences, ridge) for id, own in moments.items()})
+
+
+class ReconstructionOrder(GradientScorer[GradientOptions], JointScorer[GradientOptions]):
+    """The order for models that are refitted."""
+
+    name = "reconstruction"
+    summary = "place in the order of what refitting cannot repair (0 goes first)."
+    settings = GradientOptions
+    brief = "smallest rise of the loss that refitting cannot repair, see --rounds"
+    in_rounds = True
+
+    def removal_costs(self, subject: Subject, kept: "Kept | None" = None) -> Reconstruction:
+        """Costs of the heads that are left."""
+        return reconstruction(
+            subject.model,
+            subject.batches(self.sentences(subject)),
+            label_smoothing=self.measured_by(subject).label_smoothing,
+            masks=subject.masks(kept),
+        )
 
 
 class _Moments:
@@ -204,7 +228,7 @@ class _Moments:
 
 
 def _add(
-    model: "Transformer", texts: Texts, moments: Mapping[ModuleId, _Moments], masks: "Masks", label_smoothing: float
+    model: "Transformer", texts: "Texts", moments: Mapping[ModuleId, _Moments], masks: "Masks", label_smoothing: float
 ) -> None:
     """Add the positions of a batch to the moments of every module."""
     import torch

@@ -1,7 +1,7 @@
 """The native transformer: full and ragged models of any file format, head masks, decoding step by step."""
 
-from nmtprune.model.attention import Masks, Observer
 from nmtprune.model.decoder_state import DecoderState, Pass
+from nmtprune.model.scope import Masks, Observer
 from nmtprune.model.source_cache import EncoderOutput, SourceCache
 from nmtprune.model.transformer import Transformer
 

@@ -3,69 +3,23 @@
 Keys and values travel together as one tensor of shape [2, B, S, H, K]: keys first, then values.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nmtprune.architecture import AttentionModule, ModuleId
 from nmtprune.model.kernels import linear
+from nmtprune.model.scope import Probe, Scope, Visible
+from nmtprune.model.sublayers import Body
 from nmtprune.model.weights import Weights
-
-Masks = Mapping[ModuleId, Tensor]
-"""Factor of each head's output before W_O, by module: [H], [B, H] or [B, H, T] with T the queries; gradients flow."""
-
-Observer = Callable[[ModuleId, Tensor], None]
-"""Gets the attention weights of a module after the softmax, [B, H, T, S]; modules without heads are not reported."""
-
-Tap = Callable[["Attention", Tensor, Tensor], Tensor]
-"""Gets an attention module, what its output projection reads (masked contexts [B, T, H, K], padding heads included),
-and its output [B, T, D]; returns the output [B, T, D] that the model uses. Modules without heads are not reported."""
-
 
 _FEW = 16
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What a pass through the model does to attention heads, and who looks at them."""
-
-    masks: Masks = field(default_factory=dict)
-    observe: Observer | None = None
-    tap: Tap | None = None
-
-
-@dataclass(frozen=True)
-class Visible:
-    """Which keys the queries see.
-
-    Attributes:
-        bias: added to the scores, [B or 1, 1, T or 1, S], 0 or hugely negative; None: everything is seen.
-        causal: query t sees the keys up to t; only without `bias`.
-    """
-
-    bias: Tensor | None = None
-    causal: bool = False
-
-    @classmethod
-    def all_but(cls, padding: Tensor | None, dtype: torch.dtype) -> "Visible":
-        """Every key but those that are padding [B, S]; None where none is."""
-        return cls() if padding is None else cls.where(~padding.unsqueeze(1), dtype)
-
-    @classmethod
-    def where(cls, seen: Tensor, dtype: torch.dtype) -> "Visible":
-        """What a Boolean tensor [B or 1, T or 1, S] marks.
-
-        The bias is finite, so that a query that sees nothing (padding) gives numbers instead of NaN.
-        """
-        low = torch.finfo(dtype).min / 2
-        return cls(torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, low).unsqueeze(1))
-
-
-class Attention(nn.Module):
+class Attention(Body):
     """What self- and cross-attention have in common: from queries, keys and values to the module's output.
+
+    Inner values are the contexts [R, T, H, K], what each head makes of the values, before masks and W_O.
 
     Attributes:
         id: kind and layer.
@@ -73,6 +27,7 @@ class Attention(nn.Module):
         head_dim: K; scores are scaled by K^-0.5 whatever H is.
     """
 
+    id: ModuleId
     output_weight: nn.Parameter
     output_bias: nn.Parameter
 
@@ -85,13 +40,9 @@ class Attention(nn.Module):
         self.inner = self.heads * self.head_dim
         self.output_weight, self.output_bias = weights.linear(f"{prefix}.output", width, self.inner)
 
-    def nothing(self, x: Tensor) -> Tensor:
-        """Output of a module without heads for queries [B, T, D]: the bias of the output projection."""
-        return self.output_bias.expand(x.shape[0], x.shape[1], -1)
-
-    def attend(self, queries: Tensor, keys_values: Tensor, visible: Visible, probe: Probe) -> Tensor:
-        """Attention output [R, T, D] after W_O; arguments as for `context`."""
-        return self.output(self.context(queries, keys_values, visible, probe), probe)
+    def no_contexts(self, x: Tensor) -> Tensor:
+        """Contexts [B, T, 0, K] of a module without heads for states [B, T, D]."""
+        return x.new_empty(*x.shape[:2], 0, self.head_dim)
 
     def context(self, queries: Tensor, keys_values: Tensor, visible: Visible, probe: Probe) -> Tensor:
         """What each head makes of the values, [R, T, H, K], before masks and W_O.
@@ -122,7 +73,9 @@ class Attention(nn.Module):
         return context.transpose(1, 2).reshape(rows, length, self.heads, self.head_dim)
 
     def output(self, context: Tensor, probe: Probe) -> Tensor:
-        """Output [R, T, D] of contexts [R, T, H, K]: masks, by rows, then W_O."""
+        """Output [R, T, D] of contexts [R, T, H, K]: masks, by rows, then W_O; without heads the bias alone."""
+        if not self.heads:
+            return self.output_bias.expand(*context.shape[:2], -1)
         mask = probe.masks.get(self.id)
         if mask is not None:
             context = context * self._factor(mask, *context.shape[:2])
@@ -151,8 +104,12 @@ class SelfAttention(Attention):
     input_weight: nn.Parameter
     input_bias: nn.Parameter
 
-    def __init__(self, module: AttentionModule, weights: Weights, prefix: str, width: int) -> None:
+    def __init__(
+        self, module: AttentionModule, weights: Weights, prefix: str, width: int, *, joint: bool = False
+    ) -> None:
+        """Take the weights; `joint`: the source's keys and values come before those of the states."""
         super().__init__(module, weights, prefix, width)
+        self.sees_source = joint and self.heads > 0
         parts = tuple(f"{prefix}.{part}" for part in ("query", "key", "value"))
         self.input_weight, self.input_bias = weights.stacked(parts, self.inner, width)
 
@@ -166,16 +123,25 @@ class SelfAttention(Attention):
         projected = linear(states, self.input_weight[self.inner :], self.input_bias[self.inner :])
         return projected.view(*states.shape[:2], 2, self.heads, self.head_dim).permute(2, 0, 1, 3, 4)
 
-    def forward(self, x: Tensor, visible: Visible, probe: Probe) -> Tensor:
-        """States [B, T, D] that attend to each other."""
+    def inner_values(self, x: Tensor, normed: Tensor, scope: Scope, position: int) -> Tensor:
+        """Contexts [R, T, H, K] of states that attend to each other, and to whatever else they see."""
         if not self.heads:
-            return self.nothing(x)
-        queries, keys_values = self.project(x)
-        return self.attend(queries, keys_values, visible, probe)
+            return self.no_contexts(x)
+        queries, keys_values = self.project(normed)
+        if not scope.raw_keys:
+            return scope.attend(self, queries, keys_values, position)
+        contexts = scope.attend(self, queries, self.keys_values(x), position)
+        return scope.with_first(contexts, keys_values[1])
+
+    def kept_shape(self) -> tuple[int, int, int] | None:
+        """Keys and values."""
+        return (2, self.heads, self.head_dim) if self.heads else None
 
 
 class CrossAttention(Attention):
     """Queries of the decoder, keys and values of the encoder's output, which may have another width."""
+
+    sees_source = True
 
     def __init__(self, module: AttentionModule, weights: Weights, prefix: str, widths: tuple[int, int]) -> None:
         """Take the weights; `widths` are those of queries and of the encoder's output."""
@@ -200,11 +166,11 @@ class CrossAttention(Attention):
         """Queries [R, T, H, K] of states [R, T, D]."""
         return linear(x, self.query_weight, self.query_bias).view(*x.shape[:2], self.heads, self.head_dim)
 
-    def forward(self, x: Tensor, keys_values: Tensor, visible: Visible, probe: Probe) -> Tensor:
-        """States [R, T, D] that attend to keys and values [2, B, S, H, K]; R a multiple of B."""
+    def inner_values(self, x: Tensor, normed: Tensor, scope: Scope, position: int) -> Tensor:
+        """Contexts [R, T, H, K] of states that attend to the source."""
         if not self.heads:
-            return self.nothing(x)
-        return self.attend(self.queries(x), keys_values, visible, probe)
+            return self.no_contexts(x)
+        return scope.attend_to_source(self, self.queries(normed), position)
 
 
 def _are_few(queries: Tensor, keys: Tensor) -> bool:

@@ -1,13 +1,12 @@
-"""What a decoder remembers of the tokens decoded so far, and how a pass takes it up."""
+"""What a decoder keeps of the tokens decoded so far, and the scope of the tokens that follow them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from nmtprune.model.attention import Masks, Observer, Probe, Tap, Visible
-from nmtprune.model.recurrence import Update
+from nmtprune.model.scope import Masks, Observer, Probe, Scope, Tap, Visible
 from nmtprune.model.source_cache import SourceCache
 
 _FIRST_CAPACITY = 16
@@ -24,34 +23,39 @@ class LayerCache:
         self._buffer: Tensor | None = None
         self._spare: Tensor | None = None
 
-    def extend(self, keys_values: Tensor, slots: int | Tensor, columns: int) -> Tensor:
-        """Store keys and values [2, B, n, H, K] and give back all of the first `columns` columns.
+    def extend(self, keys_values: Tensor, places: int | Tensor, columns: int) -> None:
+        """Store keys and values [2, B, n, H, K].
 
         Args:
             keys_values: of the new tokens.
-            slots: column of the first new token; or, where rows have different lengths, columns [B, n].
+            places: column of the first new token; or, where rows have different lengths, columns [B, n].
             columns: number of columns in use afterwards.
         """
         buffer = self._with_room(keys_values, columns)
-        if isinstance(slots, int):
-            buffer[:, :, slots : slots + keys_values.shape[2]] = keys_values
+        if isinstance(places, int):
+            buffer[:, :, places : places + keys_values.shape[2]] = keys_values
         else:
-            buffer[:, :, columns - slots.shape[1] : columns] = 0  # shorter rows leave gaps, which must hold numbers
-            rows = torch.arange(slots.shape[0], device=slots.device).unsqueeze(1)
-            buffer[:, rows, slots] = keys_values
-        return buffer[:, :, :columns]
+            buffer[:, :, columns - places.shape[1] : columns] = 0  # shorter rows leave gaps, which must hold numbers
+            rows = torch.arange(places.shape[0], device=places.device).unsqueeze(1)
+            buffer[:, rows, places] = keys_values
 
-    def before(self, slots: int | Tensor) -> Tensor | None:
+    def first(self, columns: int) -> Tensor:
+        """What is stored in the first columns, [parts, B, columns, H, K]."""
+        if self._buffer is None:
+            raise ValueError("nothing is stored yet")
+        return self._buffer[:, :, :columns]
+
+    def before(self, places: int | Tensor) -> Tensor | None:
         """What [parts, B, H, K] stands before the first new tokens; zeros where nothing does, None where nowhere.
 
         Args:
-            slots: as for `extend`.
+            places: as for `extend`.
         """
-        if self._buffer is None or (isinstance(slots, int) and not slots):
+        if self._buffer is None or (isinstance(places, int) and not places):
             return None
-        if isinstance(slots, int):
-            return self._buffer[:, :, slots - 1]
-        first = slots[:, 0]
+        if isinstance(places, int):
+            return self._buffer[:, :, places - 1]
+        first = places[:, 0]
         rows = torch.arange(first.shape[0], device=first.device)
         return self._buffer[:, rows, (first - 1).clamp(min=0)] * (first > 0).view(1, -1, 1, 1)
 
@@ -171,117 +175,81 @@ class Pass:
         masks: head masks by module.
         observe: gets the attention weights of every module that runs.
         tap: gets, and may change, the output of every module that runs.
-        state: what the decoder remembers; it is extended by the tokens of the pass.
-        hidden: gets the input [B, T, D] of every layer that runs, appended in order.
-        first: the first layer that runs; the others must have run before.
-        start: the input of that layer, from an earlier pass's `hidden`; None: token embeddings.
-        raw_keys: see `DecoderLayer.project`.
+        state: what the decoder keeps of earlier tokens; it is extended by the tokens of the pass.
+        raw_keys: as for `Scope`.
     """
 
     masks: Masks = field(default_factory=dict)
     observe: Observer | None = None
     tap: Tap | None = None
     state: DecoderState | None = None
-    hidden: list[Tensor] | None = None
-    first: int = 0
-    start: Tensor | None = None
     raw_keys: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse a pass that begins above the first layer without that layer's input."""
-        if self.first > 0 and self.start is None:
-            raise ValueError(f"a pass that begins at layer {self.first} needs the input of that layer")
 
     @property
     def probe(self) -> Probe:
-        """What attention modules need to know."""
+        """Head masks, observer and tap."""
         return Probe(self.masks, self.observe, self.tap)
 
 
-@dataclass(frozen=True)
-class Step:
-    """Where the tokens of one pass through the decoder stand.
+@dataclass(frozen=True, kw_only=True)
+class StateScope(Scope):
+    """The scope of tokens that follow those of a `DecoderState`, and are kept in it.
 
     Attributes:
-        visible: the keys that they see in self-attention.
-        slots: where their keys and values go: first column, or columns [B, n] for rows of different lengths.
+        state: what is kept of earlier tokens.
+        places: where the new tokens go: first column, or columns [R, n] for rows of different lengths.
         columns: columns in use afterwards.
-        state: what receives them; None for a pass that remembers nothing.
-        raw_keys: see `DecoderLayer.project`.
     """
 
-    visible: Visible
-    slots: int | Tensor
+    state: DecoderState
+    places: int | Tensor
     columns: int
-    state: DecoderState | None
-    raw_keys: bool = False
 
-    def keep(self, layer: int, keys_values: Tensor) -> Tensor:
-        """All keys and values of the layer, those of the new tokens [2, B, n, H, K] stored after the earlier ones."""
-        if self.state is None:
-            return keys_values
-        return self.state.caches[layer].extend(keys_values, self.slots, self.columns)
+    def keep(self, kept: Tensor, position: int) -> None:
+        """Store what a layer keeps behind that of earlier tokens."""
+        self.state.caches[position].extend(kept, self.places, self.columns)
 
-    def recur(self, layer: int, update: Update) -> Tensor:
-        """Cells [B, n, D] of a recurrent layer after each of the new tokens; they are kept."""
-        before = None if self.state is None else self.state.caches[layer].before(self.slots)
-        cells = update.after(None if before is None else before.flatten(0, 2).view(-1, update.kept.shape[2]))
-        self.keep(layer, cells[None, :, :, None])
-        return cells
+    def seen(self, keys_values: Tensor, position: int) -> Tensor:
+        """Keys and values [2, R, T, H, K] of all tokens so far."""
+        return self.state.caches[position].first(self.columns)
+
+    def cell_before(self, position: int) -> Tensor | None:
+        """The cell [R, D] of a recurrent layer before the first new token; None for zeros."""
+        before = self.state.caches[position].before(self.places)
+        return None if before is None else before.flatten(2)[0]
 
     def with_first(self, context: Tensor, alone: Tensor) -> Tensor:
         """Contexts [R, n, H, K] in which tokens that begin a sentence have those of `alone`."""
-        first = context.new_zeros(context.shape[:2], dtype=torch.bool)
-        first[:, 0] = isinstance(self.slots, int) and self.slots == 0
-        if isinstance(self.slots, Tensor):
-            first = (self.slots == 0).expand(first.shape)
-        return torch.where(first[:, :, None, None], alone, context)
+        if isinstance(self.places, int):
+            return context if self.places else super().with_first(context, alone)
+        return torch.where((self.places == 0)[:, :, None, None], alone, context)
 
-    def behind(self, source_cache: SourceCache, tokens: Tensor, dtype: torch.dtype) -> "Step":
-        """The same step of tokens [R, n] for joint attention, where the keys of the source come first."""
-        length, (rows, new) = source_cache.length, tokens.shape
-        own = self.visible.bias
-        if own is None:
-            seen = torch.ones(new, self.columns, dtype=torch.bool, device=tokens.device)
-            own = Visible.where((seen.tril() if self.visible.causal else seen).unsqueeze(0), dtype).bias
-        source = source_cache.visible.bias
-        if source is None:
-            source = torch.zeros(1, 1, 1, length, dtype=dtype, device=tokens.device)
-        else:
-            source = source.repeat_interleave(rows // source.shape[0], 0)
-        both = [bias.expand(rows, 1, new, -1) for bias in (source, own) if bias is not None]
-        return replace(self, visible=Visible(torch.cat(both, dim=-1)))
-
-    def finish(self, padding: Tensor | None) -> None:
-        """Count the new tokens; where some are padding [B, n], which must follow the others, rows now differ."""
-        if self.state is None:
-            return
+    def finish(self) -> None:
+        """Count the new tokens; where some are padding, which must follow the others, rows now differ in length."""
         before, lengths = self.state.columns, self.state.lengths
-        new = self.columns - before
         self.state.columns = self.columns
-        if padding is not None:
-            counts = (~padding).sum(1)
+        if self.padding is not None:
+            counts = (~self.padding).sum(1)
             self.state.truncate(counts + (before if lengths is None else lengths))
         elif lengths is not None:
-            self.state.lengths = lengths + new
+            self.state.lengths = lengths + self.columns - before
 
 
-def place(tokens: Tensor, padding: Tensor | None, run: Pass, dtype: torch.dtype) -> Step:
-    """Where tokens [B, n] stand that follow what ``run.state`` holds, and which keys they see.
+def scope_of(
+    tokens: Tensor, padding: Tensor | None, source: SourceCache | None, run: Pass, dtype: torch.dtype
+) -> Scope:
+    """The scope of decoder tokens [R, n] that follow those in ``run.state``, if there is one.
 
     Args:
         tokens: the new tokens.
-        padding: [B, n], true for padding; None where there is none.
+        padding: [R, n], true for padding; None where there is none.
+        source: keys and values of the source; None in a language model.
         run: the pass.
         dtype: type of the scores.
     """
-    state = run.state
-    new = tokens.shape[1]
-    start: int | Tensor = 0
-    columns = new
-    if state is not None:
-        start = state.start
-        columns = state.columns + new
+    state, new = run.state, tokens.shape[1]
+    start = 0 if state is None else state.start
+    columns = new if state is None else state.columns + new
     offsets = torch.arange(new, device=tokens.device)
     if columns == new and padding is None:
         visible = Visible(causal=new > 1)
@@ -293,5 +261,17 @@ def place(tokens: Tensor, padding: Tensor | None, run: Pass, dtype: torch.dtype)
         if padding is not None and columns == new:
             seen = seen & ~padding.unsqueeze(1)
         visible = Visible.where(seen, dtype)
-    slots = start if isinstance(start, int) else start + offsets
-    return Step(visible, slots, columns, state, run.raw_keys)
+    if source is not None and source.is_joint:
+        visible = visible.behind(source.visible, source.length, tokens, columns, dtype)
+    if state is None:
+        return Scope(probe=run.probe, visible=visible, source=source, padding=padding, raw_keys=run.raw_keys)
+    return StateScope(
+        probe=run.probe,
+        visible=visible,
+        source=source,
+        padding=padding,
+        raw_keys=run.raw_keys,
+        state=state,
+        places=start if isinstance(start, int) else start + offsets,
+        columns=columns,
+    )

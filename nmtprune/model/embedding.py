@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nmtprune.errors import DataError
 from nmtprune.model.kernels import linear
-from nmtprune.model.layers import LayerNorm
+from nmtprune.model.sublayers import LayerNorm
 from nmtprune.model.weights import Weights
 from nmtprune.network import Network, Stack
 

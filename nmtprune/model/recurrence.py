@@ -7,24 +7,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nmtprune.model.kernels import linear
+from nmtprune.model.scope import Probe, Scope
+from nmtprune.model.sublayers import Body
 from nmtprune.model.weights import Weights
 from nmtprune.network import Stack
 
 _EPSILON = 1e-9
 
 
-class Recurrence(nn.Module):
+class Recurrence(Body):
     """Simpler simple recurrent unit, SSRU (Kim et al. 2019, section 3.2).
 
     f_t = sigmoid(W_f x_t + b_f), c_t = f_t * c_{t-1} + (1 - f_t) * W x_t, output relu(c_t), c_0 = 0. Marian may
-    normalize W x_t and W_f x_t (the former without a bias), and project the output.
+    normalize W x_t and W_f x_t (the former without a bias), and project the output. Inner values are relu(c_t),
+    [B, T, D].
     """
 
     def __init__(self, stack: Stack, weights: Weights, prefix: str, width: int) -> None:
         super().__init__()
         self.weight = weights.take(f"{prefix}.input.weight", width, width)
         self.gate_weight, self.gate_bias = weights.linear(f"{prefix}.gate", width, width)
-        self.output_weight: nn.Parameter | None = None
+        self.output_weight = self.output_bias = None
         if stack.recurrence_projection:
             self.output_weight, self.output_bias = weights.linear(f"{prefix}.output", width, width)
         norms = ("input_norm", "gate_norm") if stack.recurrence_norm else ()
@@ -40,10 +43,17 @@ class Recurrence(nn.Module):
             added, gate = linear(x, self.weight), linear(x, self.gate_weight, self.gate_bias).sigmoid()
         return Update(gate, (1 - gate) * added)
 
-    def output(self, cells: Tensor) -> Tensor:
-        """Outputs [B, T, D] for cells [B, T, D]."""
-        output = F.relu(cells)
-        return output if self.output_weight is None else linear(output, self.output_weight, self.output_bias)
+    def inner_values(self, x: Tensor, normed: Tensor, scope: Scope, position: int) -> Tensor:
+        """Rectified cells [B, T, D] after each of the tokens."""
+        return F.relu(scope.recur(self.project(normed), position))
+
+    def output(self, inner: Tensor, probe: Probe) -> Tensor:
+        """Outputs [B, T, D]."""
+        return inner if self.output_weight is None else linear(inner, self.output_weight, self.output_bias)
+
+    def kept_shape(self) -> tuple[int, int, int] | None:
+        """The cell."""
+        return (1, 1, self.weight.shape[0])
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nmtprune.model.attention import Visible
+from nmtprune.model.scope import Visible
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,17 @@ class SourceCache:
     visible: Visible
 
     @property
+    def is_joint(self) -> bool:
+        """Whether self-attention of any layer sees the source."""
+        return any(found is not None for found in self.joint)
+
+    @property
     def length(self) -> int:
         """S; 0 where no layer looks at the encoder."""
         return next((found.shape[2] for found in (*self.cross, *self.joint) if found is not None), 0)
 
     def select(self, sentences: Tensor) -> "SourceCache":
-        """The memory of these sentences (indices [B']), repeated and reordered as they say."""
+        """The cache of these sentences (indices [B']), repeated and reordered as they say."""
         rows = replace(
             self,
             cross=tuple(_rows_of(found, sentences) for found in self.cross),
@@ -54,12 +59,12 @@ class SourceCache:
         )
 
     def narrow(self, sentences: slice) -> "SourceCache":
-        """The memory of consecutive sentences; nothing is copied."""
+        """The cache of consecutive sentences; nothing is copied."""
         return self._mapped(lambda found, axis: found[(slice(None),) * axis + (sentences,)])
 
     @classmethod
     def joined(cls, source_caches: Sequence["SourceCache"]) -> "SourceCache":
-        """The sentences of several memories one after the other, padded to the longest."""
+        """The sentences of several caches one after the other, padded to the longest."""
         if len(source_caches) == 1:
             return source_caches[0]
         width = max(source_cache.length for source_cache in source_caches)
@@ -115,7 +120,7 @@ class SourceCache:
         return self._mapped(grown)
 
     def put(self, first: int, other: "SourceCache") -> None:
-        """Fill in the sentences of another memory of the same source length, from number `first` on."""
+        """Fill in the sentences of another cache of the same source length, from number `first` on."""
         pairs = [*zip(self.cross, other.cross, strict=True), *zip(self.joint, other.joint, strict=True)]
         places = [(mine, theirs, 1) for mine, theirs in pairs]
         places += [(self.padding, other.padding, 0), (self.visible.bias, other.visible.bias, 0)]
@@ -158,6 +163,6 @@ def _joined(parts: Sequence[Tensor | None], axis: int) -> Tensor | None:
 
 
 def _joined_heads(parts: Sequence[Tensor | None]) -> Tensor | None:
-    """Keys and values of several memories; in memory heads come before positions, and stay so."""
+    """Keys and values of several caches; in memory heads come before positions, and stay so."""
     joined = _joined([None if part is None else part.transpose(2, 3) for part in parts], 1)
     return None if joined is None else joined.transpose(2, 3)

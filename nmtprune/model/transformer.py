@@ -1,26 +1,29 @@
 """The native transformer: encoder-decoder or language model, full or with any number of heads in every module."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from nmtprune.architecture import Architecture, ModuleId
-from nmtprune.model.attention import Masks, Visible
-from nmtprune.model.decoder_state import DecoderState, Pass, Step, place
+from nmtprune.architecture import Architecture
+from nmtprune.model.decoder_state import DecoderState, Pass, StateScope, scope_of
 from nmtprune.model.embedding import Embedding
 from nmtprune.model.kernels import linear
-from nmtprune.model.layers import Blueprint, DecoderLayer, EncoderLayer, LayerNorm, RecurrentDecoderLayer
+from nmtprune.model.layers import Blueprint, DecoderLayer, EncoderLayer, LayerStack, decoder_layer
 from nmtprune.model.output import AdaptiveOutput, LinearOutput
+from nmtprune.model.scope import Masks, Probe, Scope, Visible
 from nmtprune.model.source_cache import EncoderOutput, SourceCache
+from nmtprune.model.sublayers import LayerNorm
 from nmtprune.model.weights import Weights
 from nmtprune.network import Network
 
 
-class Encoder(nn.Module):
+class Encoder(LayerStack):
     """Embedding, layers and final norm of the source side."""
+
+    layers: Sequence[EncoderLayer]
 
     def __init__(self, blueprint: Blueprint, embedding: Embedding) -> None:
         super().__init__()
@@ -28,46 +31,41 @@ class Encoder(nn.Module):
         if stack is None:
             raise ValueError("an encoder for a network without one")
         self.embedding = embedding
-        self.layers = nn.ModuleList(EncoderLayer(blueprint, stack, layer) for layer in range(stack.layers))
+        layers = nn.ModuleList(EncoderLayer(blueprint, stack, layer) for layer in range(stack.layers))
+        self.layers = cast(Sequence[EncoderLayer], layers)
         width, epsilon = blueprint.encoder_width, blueprint.network.layer_norm_epsilon
-        self.final_norm: LayerNorm | None = (
+        self.final_norm = (
             LayerNorm(blueprint.weights, "encoder.final_norm", width, epsilon) if stack.final_norm else None
         )
 
-    def embed(self, source: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Input [B, S, D] of the first layer for tokens [B, S], and where they are padding, which enters as zeros."""
+    def begin(self, source: Tensor, probe: Probe) -> tuple[Tensor, Scope]:
+        """Input [B, S, D] of the first layer for tokens [B, S], zeros for padding, and the scope of the tokens."""
         padding = self.embedding.padding_of(source)
         x = self.embedding(source, padding)
-        return (x if padding is None else x.masked_fill(padding.unsqueeze(-1), 0.0)), padding
+        scope = Scope(probe=probe, visible=Visible.all_but(padding, x.dtype), padding=padding)
+        return (x if padding is None else x.masked_fill(padding.unsqueeze(-1), 0.0)), scope
 
-    def forward(self, source: Tensor, run: Pass) -> EncoderOutput:
+    def forward(self, source: Tensor, probe: Probe) -> EncoderOutput:
         """States [B, S, D] for tokens [B, S]."""
-        if run.start is None:
-            x, padding = self.embed(source)
-        else:
-            x, padding = run.start, self.embedding.padding_of(source)
-        visible = Visible.all_but(padding, x.dtype)
-        for layer in self.layers[run.first :]:
-            if run.hidden is not None:
-                run.hidden.append(x)
-            x = layer(x, visible, run.probe)
-        if self.final_norm is not None:
-            x = self.final_norm(x)
-        return EncoderOutput(x, padding)
+        x, scope = self.begin(source, probe)
+        return EncoderOutput(self.finish(self.run(x, scope)), scope.padding)
 
 
-class Decoder(nn.Module):
+class Decoder(LayerStack):
     """Embedding, layers, final norm and projection of the target side, or of a language model."""
+
+    layers: Sequence[DecoderLayer]
 
     def __init__(self, blueprint: Blueprint, embedding: Embedding) -> None:
         super().__init__()
         network, weights, width = blueprint.network, blueprint.weights, blueprint.decoder_width
         self.embedding = embedding
         self.dtype = weights.dtype
-        kind = RecurrentDecoderLayer if network.decoder.recurrent else DecoderLayer
+        kind = decoder_layer(network)
         numbers = network.decoder.tied or tuple(range(network.decoder.layers))
         built = {number: kind(blueprint, number) for number in dict.fromkeys(numbers)}
-        self.layers = nn.ModuleList(_at(built[number], position) for position, number in enumerate(numbers))
+        layers = nn.ModuleList(_at(built[number], position) for position, number in enumerate(numbers))
+        self.layers = cast(Sequence[DecoderLayer], layers)
         self.final_norm = (
             LayerNorm(weights, "decoder.final_norm", width, network.layer_norm_epsilon)
             if network.decoder.final_norm
@@ -78,39 +76,42 @@ class Decoder(nn.Module):
         )
         self.output_width = width if self.projection is None else self.projection.shape[0]
 
-    def position(self, layer: int) -> int:
-        """The first place at which the layer of that number stands; tied layers stand at several."""
-        return next(own.position for own in cast(Iterable[DecoderLayer], self.layers) if own.layer == layer)
+    def position(self, number: int) -> int:
+        """The first place of the layer of that number; tied layers have several."""
+        return next(layer.position for layer in self.layers if layer.number == number)
 
     def cache_source(self, encoded: EncoderOutput, *, by_head: bool = True) -> SourceCache:
         """Keys and values that the layers take from the encoder's output; `by_head` as for `CrossAttention`."""
-        layers = cast(Iterable[DecoderLayer], self.layers)
-        cross, joint = zip(*(layer.cache_source(encoded.states, by_head=by_head) for layer in layers), strict=True)
+        found = (layer.cache_source(encoded.states, by_head=by_head) for layer in self.layers)
+        cross, joint = zip(*found, strict=True)
         return SourceCache(cross, joint, encoded.padding, Visible.all_but(encoded.padding, self.dtype))
 
-    def place(self, tokens: Tensor, source_cache: SourceCache | None, run: Pass) -> tuple[Step, Tensor | None]:
-        """Where tokens [R, n] stand after those in ``run.state``, and which of them are padding.
+    def scope(self, tokens: Tensor, source_cache: SourceCache | None, run: Pass) -> Scope:
+        """The scope of tokens [R, n] after those in ``run.state``.
 
         A single token after others is never taken for padding: incremental search feeds none, and need not look.
         """
         single = run.state is not None and tokens.shape[1] == 1
         padding = None if single else self.embedding.padding_of(tokens)
-        step = place(tokens, padding, run, self.dtype)
-        joint = source_cache is not None and any(found is not None for found in source_cache.joint)
-        return (step.behind(source_cache, tokens, self.dtype) if source_cache is not None and joint else step), padding
+        return scope_of(tokens, padding, source_cache, run, self.dtype)
+
+    def begin(self, tokens: Tensor, source_cache: SourceCache | None, run: Pass) -> tuple[Tensor, Scope]:
+        """Input [R, n, D] of the first layer for tokens [R, n] after those in ``run.state``, and their scope."""
+        scope = self.scope(tokens, source_cache, run)
+        before = run.state.start if run.state is not None else 0
+        return self.embedding(tokens, scope.padding, before), scope
 
     def forward(self, tokens: Tensor, source_cache: SourceCache | None, run: Pass) -> Tensor:
         """Features [R, n, E] that the output layer takes, for tokens [R, n]."""
-        step, padding = self.place(tokens, source_cache, run)
-        before = run.state.start if run.state is not None else 0
-        x = self.embedding(tokens, padding, before) if run.start is None else run.start
-        for layer in self.layers[run.first :]:
-            if run.hidden is not None:
-                run.hidden.append(x)
-            x = layer(x, step, source_cache, run.probe)
-        step.finish(padding)
-        if self.final_norm is not None:
-            x = self.final_norm(x)
+        x, scope = self.begin(tokens, source_cache, run)
+        x = self.run(x, scope)
+        if isinstance(scope, StateScope):
+            scope.finish()
+        return self.finish(x)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Features [..., E] that the output layer takes, from the states [..., D] after the last layer."""
+        x = super().finish(x)
         return x if self.projection is None else linear(x, self.projection)
 
 
@@ -184,22 +185,17 @@ class Transformer(nn.Module):
         """Longest source and target sentence in tokens; (0, T) for a language model."""
         return (self.network.encoder.max_positions if self.network.encoder else 0), self.network.decoder.max_positions
 
-    def stage(self, module: ModuleId) -> tuple[bool, int, bool]:
-        """Sorts modules as they are first computed: the encoder before the decoder, self- before cross-attention."""
-        encoder = module.kind == "encoder"
-        return not encoder, module.layer if encoder else self.decoder.position(module.layer), module.kind == "cross"
-
     def encode(self, source: Tensor, masks: Masks | None = None, run: Pass | None = None) -> EncoderOutput:
         """Encode tokens [B, S], padded on either side.
 
         Args:
             source: token ids.
             masks: head masks of encoder modules.
-            run: instead of `masks`: observers, layers to resume at, layer inputs to keep.
+            run: instead of `masks`: masks and observer.
         """
         if self.encoder is None:
             raise ValueError("a language model has no encoder")
-        return self.encoder(source, self._pass(masks, run))  # type: ignore[no-any-return]
+        return self.encoder(source, self._pass(masks, run).probe)  # type: ignore[no-any-return]
 
     def cache_source(self, encoded: EncoderOutput, *, by_head: bool = True) -> SourceCache:
         """What the decoder takes from the encoder's output, computed once for any number of calls of `decode`.
@@ -223,7 +219,7 @@ class Transformer(nn.Module):
                 or a multiple n * B of it: rows n*b to n*b+n-1 then belong to sentence b.
             encoded: the source; None for a language model.
             masks: head masks of decoder modules, by rows of `tokens`.
-            run: instead of `masks`: observers, state, layers to resume at, layer inputs to keep.
+            run: instead of `masks`: masks, observer and state.
 
         Returns:
             Logits, or log-probabilities where `normalized`.

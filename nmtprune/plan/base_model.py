@@ -25,6 +25,9 @@ def _in_order(heads: Mapping[str, Iterable[int]]) -> strictjson.FrozenDict:
 HeadLists = Annotated[Mapping[str, tuple[int, ...]], AfterValidator(_in_order)]
 """Integers by kind or by module, ordered and immutable."""
 
+JsonObject = Annotated[Mapping[str, Any], AfterValidator(strictjson.freeze)]
+"""Any JSON object, immutable."""
+
 FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 

@@ -75,7 +75,11 @@ def lineage_faults(data: Any) -> list[str]:
     """Faults of a lineage."""
     if not isinstance(data, Mapping):
         return [f"is {show(data)}, not a lineage (a JSON object)"]
-    return key_faults(data, ["root", "keep"]) + _base_and_keep_faults(data, "root")
+    faults = key_faults(data, ["root", "keep"], ["refit"]) + _base_and_keep_faults(data, "root")
+    refit = data.get("refit")
+    if refit is not None and not isinstance(refit, Mapping):
+        return [*faults, f"refit is {show(refit)}, not an object"]
+    return faults + (value_faults(refit, "refit") if refit is not None else [])
 
 
 def _identity_faults(data: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, model_validator
 from nmtprune import strictjson
 from nmtprune.architecture import KINDS
 from nmtprune.errors import CheckpointError, PlanError
-from nmtprune.plan.base_model import FROZEN, Base, HeadLists, faultless
+from nmtprune.plan.base_model import FROZEN, Base, HeadLists, JsonObject, faultless
 from nmtprune.plan.faults import lineage_faults
 from nmtprune.plan.plan import Plan
 
@@ -23,6 +23,7 @@ class Lineage(BaseModel):
     Attributes:
         root: the model that was cut first.
         keep: ``encoder.0`` -> the ids in `root` of the heads that are there now, in their present order.
+        refit: how output projections were last fitted (`nmtprune.runs.refit`), any JSON object; None if they were not.
 
     Raises:
         CheckpointError: on construction, naming every fault (a lineage lives in a checkpoint).
@@ -32,6 +33,7 @@ class Lineage(BaseModel):
 
     root: Base
     keep: HeadLists
+    refit: JsonObject | None = None
 
     @model_validator(mode="wrap")
     @classmethod
@@ -59,7 +61,8 @@ class Lineage(BaseModel):
 
     def to_json(self) -> str:
         """The lineage as JSON on one line."""
-        return json.dumps({"root": self.root.as_json(), "keep": self.keep})
+        refit = {} if self.refit is None else {"refit": self.refit}
+        return json.dumps({"root": self.root.as_json(), "keep": self.keep, **refit})
 
     def after(self, plan: Plan) -> "Lineage":
         """The lineage of what `plan` makes of a checkpoint of this lineage.
@@ -73,4 +76,4 @@ class Lineage(BaseModel):
         if faults:
             raise PlanError.of_faults("plan: not made for the checkpoint of this lineage", faults)
         kept = {module: tuple(ids[place] for place in plan.keep[module]) for module, ids in self.keep.items()}
-        return Lineage(root=self.root, keep=kept)
+        return self.model_copy(update={"keep": strictjson.freeze(kept)})

@@ -3,17 +3,15 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, model_validator
+from pydantic import BaseModel, model_validator
 
 from nmtprune import files, strictjson
 from nmtprune.architecture import KINDS, HeadId, ModuleId
 from nmtprune.errors import PlanError
-from nmtprune.plan.base_model import FROZEN, Base, HeadLists, faultless
+from nmtprune.plan.base_model import FROZEN, Base, HeadLists, JsonObject, faultless
 from nmtprune.plan.faults import FORMAT, VERSION, plan_faults
-
-_Json = Annotated[Mapping[str, Any], AfterValidator(strictjson.freeze)]
 
 
 class Plan(BaseModel):
@@ -38,7 +36,7 @@ class Plan(BaseModel):
     version: Literal[1] = VERSION
     base: Base
     keep: HeadLists
-    provenance: _Json = strictjson.FrozenDict()
+    provenance: JsonObject = strictjson.FrozenDict()
 
     @model_validator(mode="wrap")
     @classmethod
@@ -189,7 +187,7 @@ class Plan(BaseModel):
         """
         faults = self.base.shape_faults(base)
         if not other_weights and base.sha256 != self.base.sha256:
-            hint = "" if faults else "; --other-weights applies it to other weights of the same shape all the same"
+            hint = "" if faults else "; `other_weights` applies it to other weights of the same shape all the same"
             faults.append(f"weights differ (sha256 {base.sha256[:12]}, the plan's base {self.base.sha256[:12]}){hint}")
         if faults:
             raise PlanError.of_faults(f"{where}: made for another model", faults)

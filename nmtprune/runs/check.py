@@ -5,68 +5,76 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
-from nmtprune.process import termination_as_interrupt
-from nmtprune.runs import quality
 from nmtprune.runs.baseline import carries_tests, check_translations, with_remarks
 from nmtprune.runs.bench import contenders as models
+from nmtprune.runs.device import choose_device
+from nmtprune.runs.quality import text_metric
 from nmtprune.runs.report import CheckAnswer, Condition, Timing
-from nmtprune.runs.run import QualitySettings
+from nmtprune.runs.run import Computing, QualitySettings, Run, Session, Testing, started
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
     from nmtprune.engines import EngineSettings
     from nmtprune.evaluate.metrics import TextMetric
-    from nmtprune.evaluate.significance import SignificanceTest
-    from nmtprune.model.search.options import Hypothesis, Search
+    from nmtprune.model.search.options import Hypothesis
     from nmtprune.progress import Progress
     from nmtprune.runs.bench.contenders import Contender
 
 
-@dataclass(frozen=True)
-class CheckRun:
-    """What `check` is asked for.
+@dataclass(frozen=True, kw_only=True)
+class CheckRun(Run, Computing, QualitySettings, Testing):
+    """What `check` is given: sentences, with references if there is a condition of quality.
 
     Attributes:
         checkpoint: the model in question.
         baseline: what it is compared with.
-        data: sentences, with references where quality is asked for.
-        quality: the metric, and on how weak grounds there is a verdict.
-        max_drop: so many points of the metric it may be worse; None: not asked for.
+        max_drop: points of the metric that it may be worse; None: no such condition.
         significant: the drop must be smaller with confidence, not only on these sentences.
-        min_speedup: so many times as fast it must be; None: not asked for.
-        max_size: so many percent of the baseline's bytes its tensors may have; None: not asked for.
-        search: how translations are searched.
+        min_speedup: how many times as fast it must be at least; None: no such condition.
+        max_size: percent of the baseline's bytes that its tensors may have at most; None: no such condition.
         batch_size: sentences per batch.
-        engine: what runs the models.
-        device: as `--device` names it.
-        threads: CPU threads; None leaves the number to the engine.
         repeat: rounds of timing that are counted.
-        significance: resamples and seed of the interval.
-        given: options that only `max_drop` (first) or `min_speedup` (second) has a use for, as the user gave them.
+        needs_drop: options that mean nothing without `max_drop`, as the user gave them.
+        needs_speedup: options that mean nothing without `min_speedup`, likewise.
     """
 
     checkpoint: Path
     baseline: Path
-    data: DataOptions
-    quality: QualitySettings
-    max_drop: float | None
-    significant: bool
-    min_speedup: float | None
-    max_size: float | None
-    search: "Search"
+    max_drop: float | None = None
+    significant: bool = False
+    min_speedup: float | None = None
+    max_size: float | None = None
     batch_size: int
-    engine: str
-    device: str
-    threads: int | None
     repeat: int
-    significance: "SignificanceTest"
-    given: tuple[Sequence[str], Sequence[str]] = ((), ())
+    needs_drop: tuple[str, ...] = ()
+    needs_speedup: tuple[str, ...] = ()
 
-    def settings(self) -> "EngineSettings":
+    def check(self) -> None:
+        """Refuse to run without a condition, conditions that mean nothing, and options that no condition needs."""
+        faults = []
+        if self.max_drop is None and self.significant:
+            faults.append("--significant goes with --max-drop X: without a margin any damage passes on few sentences")
+        elif self.max_drop is None and self.min_speedup is None and self.max_size is None:
+            faults.append("name at least one condition: --max-drop, --min-speedup or --max-size")
+        for option, value in (("--max-drop", self.max_drop), ("--min-speedup", self.min_speedup)):
+            if value is not None and not 0 <= value < float("inf"):
+                faults.append(f"{option} {value:g} is not a number from 0 on")
+        if self.max_size is not None and not 0 < self.max_size < float("inf"):
+            faults.append(f"--max-size {self.max_size:g} is not a positive number of percent")
+        for option, value, names in (
+            ("--max-drop", self.max_drop, self.needs_drop),
+            ("--min-speedup", self.min_speedup, self.needs_speedup),
+        ):
+            faults += [f"{name} goes with {option}" for name in names if value is None]
+        faults += self.faults()
+        if faults:
+            raise UsageError.of_faults("check", faults)
+        _ = choose_device(self.device), self.significance
+
+    def in_its_batches(self) -> "EngineSettings":
         """What an engine must know."""
-        return models.engine_settings(self.search, self.batch_size, self.device, self.threads)
+        return self.in_batches(models.batches_of(self.batch_size))
 
 
 def check(run: CheckRun, progress: "Progress") -> CheckAnswer:
@@ -76,32 +84,20 @@ def check(run: CheckRun, progress: "Progress") -> CheckAnswer:
         UsageError: no condition, or conditions that mean nothing.
         NmtpruneError: bad checkpoints or data; an engine that cannot run a model.
     """
-    _check_options(run)
-    opened = models.open_contenders([run.baseline, run.checkpoint], run.data)
-    corpus = opened[0].corpus
-    metric = None
-    if run.max_drop is not None:
-        if corpus.references is None:
-            raise UsageError("--max-drop needs references: name --reference FILE")
-        metric = quality.text_metric(corpus, run.quality)
-        corpus = with_remarks(corpus, run.quality, tests=run.significant)
-        progress.note(metric.signature)
-    if run.min_speedup is not None:
-        models.check_batches(corpus, [run.batch_size], run.engine, run.search)
-    for note in corpus.notes:
-        progress.note(f"{corpus.name}: {note}")
-    conditions: list[Condition] = []
-    with termination_as_interrupt():
-        translated: list[list[list[Hypothesis]]] = []
-        check_first = _baseline_check(run, corpus, metric, progress)
+    with started(run, progress) as session:
+        opened = models.open_contenders([run.baseline, run.checkpoint], run.data, session.corpora)
+        corpus = opened[0].corpus
+        metric = None
+        if run.max_drop is not None:
+            if corpus.references is None:
+                raise UsageError("--max-drop needs references: name --reference FILE")
+            metric = text_metric(corpus, run)
+            corpus = with_remarks(corpus, run, tests=run.significant)
+            progress.note(metric.signature)
         if run.min_speedup is not None:
-            timings, translated = models.timings(opened, run.engine, run.settings(), run.repeat, progress, check_first)
-            conditions.append(_speed(run, run.min_speedup, timings[1]))
-        if metric is not None and run.max_drop is not None:
-            translated = translated or _translated(run, opened, progress, check_first)
-            conditions.insert(0, _quality(run, run.max_drop, corpus, metric, translated))
-    if run.max_size is not None:
-        conditions.append(_size(run.max_size, opened))
+            models.check_batches(corpus, [run.batch_size], run.engine, run.search)
+        session.note(corpus)
+        conditions = _conditions(run, opened, corpus, metric, session)
     facts: dict[str, Any] = {"checkpoint": str(run.checkpoint), "baseline": str(run.baseline), **corpus.describe()}
     facts |= {} if metric is None else {"signature": metric.signature}
     return CheckAnswer(
@@ -115,36 +111,35 @@ def check(run: CheckRun, progress: "Progress") -> CheckAnswer:
     )
 
 
-def _check_options(run: CheckRun) -> None:
-    faults = []
-    if run.max_drop is None and run.significant:
-        faults.append("--significant goes with --max-drop X: without a margin any damage passes on few sentences")
-    elif run.max_drop is None and run.min_speedup is None and run.max_size is None:
-        faults.append("name at least one condition: --max-drop, --min-speedup or --max-size")
-    for option, value in (("--max-drop", run.max_drop), ("--min-speedup", run.min_speedup)):
-        if value is not None and not 0 <= value < float("inf"):
-            faults.append(f"{option} {value:g} is not a number from 0 on")
-    if run.max_size is not None and not 0 < run.max_size < float("inf"):
-        faults.append(f"--max-size {run.max_size:g} is not a positive number of percent")
-    for option, value, names in zip(
-        ("--max-drop", "--min-speedup"), (run.max_drop, run.min_speedup), run.given, strict=True
-    ):
-        faults += [f"{name} goes with {option}" for name in names if value is None]
-    faults += run.quality.faults()
-    if faults:
-        raise UsageError.of_faults("check", faults)
+def _conditions(
+    run: CheckRun, opened: "Sequence[Contender]", corpus: "Corpus", metric: "TextMetric | None", session: Session
+) -> list[Condition]:
+    """What came of each condition, quality first; models are timed before, and their translations used."""
+    found: list[Condition] = []
+    translated: list[list[list[Hypothesis]]] = []
+    check_first = _baseline_check(run, corpus, metric, session)
+    if run.min_speedup is not None:
+        settings = run.in_its_batches()
+        timings, translated = models.timings(opened, run.engine, settings, run.repeat, session, check_first)
+        found.append(_speed(run, run.min_speedup, timings[1]))
+    if metric is not None and run.max_drop is not None:
+        translated = translated or _translated(run, opened, session, check_first)
+        found.insert(0, _quality(run, run.max_drop, corpus, metric, translated))
+    if run.max_size is not None:
+        found.append(_size(run.max_size, opened))
+    return found
 
 
 def _baseline_check(
-    run: CheckRun, corpus: "Corpus", metric: "TextMetric | None", progress: "Progress"
+    run: CheckRun, corpus: "Corpus", metric: "TextMetric | None", session: Session
 ) -> "Callable[[list[list[Hypothesis]]], None]":
     """What looks at the baseline's translations before anything else is done."""
 
     def look(found: "list[list[Hypothesis]]") -> None:
         for remark in check_translations(
-            corpus, metric, models.best(found), run.search, run.quality, f"the baseline {run.baseline}"
+            corpus, metric, models.best(found), run.search, run, f"the baseline {run.baseline}"
         ):
-            progress.note(remark)
+            session.remark(remark)
 
     return look
 
@@ -152,18 +147,17 @@ def _baseline_check(
 def _translated(
     run: CheckRun,
     opened: "Sequence[Contender]",
-    progress: "Progress",
+    session: Session,
     first: "Callable[[list[list[Hypothesis]]], None]",
 ) -> "list[list[list[Hypothesis]]]":
-    from nmtprune.engines import open_engine
-
-    progress.begin("translate", len(opened))
+    engines = models.open_engines(opened, run.engine, run.in_its_batches(), session)
+    session.progress.begin("translate", len(opened))
     found = []
-    for own in opened:
-        found.append(open_engine(run.engine, own.checkpoint, run.settings()).translate(own.corpus, {}))
+    for own, engine in zip(opened, engines, strict=True):
+        found.append(engine.translate(own.corpus, {}))
         if len(found) == 1:
             first(found[0])
-        progress.advance(str(own.path))
+        session.progress.advance(own.name)
     return found
 
 
@@ -183,7 +177,7 @@ def _quality(
     against = f"lower end {low:+.2f} of the 95 % interval" if run.significant else "the change"
     must = f"must be {'above' if run.significant else 'at least'} {-limit:g}"
     values = f"{metric.name} {scored[0].score:.2f} -> {scored[1].score:.2f}, change {difference.delta:+.2f}"
-    interval = difference.ci if carries_tests(len(corpus), run.quality) else None
+    interval = difference.ci if carries_tests(len(corpus), run) else None
     if interval is not None:
         values = f"{values} ({low:+.2f} to {high:+.2f})"
     says = f"{values}; {against} {must}"

@@ -1,19 +1,20 @@
 """`export`: a checkpoint as CTranslate2 serves it, written whole or not at all, and compared with the native engine."""
 
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nmtprune import files, provenance
-from nmtprune.data.options import DataOptions
 from nmtprune.errors import EngineError, OutputError
-from nmtprune.process import termination_as_interrupt
+from nmtprune.profile import ModelProfile
+from nmtprune.runs.corpora import Corpora
+from nmtprune.runs.report import ExportNote
+from nmtprune.runs.run import Run, started
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
@@ -29,33 +30,42 @@ _MODEL = "model.bin"
 _UNROUNDED = "float32"
 
 
-@dataclass(frozen=True)
-class ExportRun:
-    """What `export` is asked for.
+@dataclass(frozen=True, kw_only=True)
+class ExportRun(Run):
+    """What `export` is given: vocabularies, and the sentences that are compared; without any, random words are.
 
     Attributes:
         checkpoint: the model.
-        data: its vocabularies, and the sentences that are compared; random words where none are named.
         output: the folder to write.
         quantization: how weights are stored.
         verify: compare translations.
         sentences: how many at most.
         threads: CPU threads; None leaves the number to the engines.
-        force: replace an exported model that is there.
     """
 
     checkpoint: Path
-    data: DataOptions
     output: Path
     quantization: str
-    verify: bool
+    verify: bool = True
     sentences: int
-    threads: int | None
-    force: bool
+    threads: int | None = None
+
+    def check_output(self) -> None:
+        """Check that the folder is new or empty, or holds an exported model that may be replaced."""
+        output = self.output
+        if not output.exists():
+            files.check_output(output)  # what can take a file there can take a folder
+            return
+        if not output.is_dir():
+            raise OutputError(f"{output}: is a file, not a folder")
+        if any(output.iterdir()) and not (output / _MODEL).exists():
+            raise OutputError(f"{output}: is not empty and holds no exported model: name another folder")
+        if any(output.iterdir()) and not self.force:
+            raise OutputError(f"{output}: exists (--force replaces it)")
 
 
 @dataclass(frozen=True)
-class Difference:
+class UnequalTranslation:
     """A sentence that the two engines translate differently: its number from 0, texts and scores."""
 
     sentence: int
@@ -81,7 +91,7 @@ class Exported:
     padding: int
     model_bytes: tuple[int, int]
     compared: int
-    differences: tuple[Difference, ...]
+    differences: tuple[UnequalTranslation, ...]
 
 
 def export(run: ExportRun, progress: "Progress") -> Exported:
@@ -96,18 +106,17 @@ def export(run: ExportRun, progress: "Progress") -> Exported:
     from nmtprune.formats import load
     from nmtprune.summary import model_bytes
 
-    _check_output(run)
-    checkpoint = load(run.checkpoint)
-    ctranslate2.check_exportable(checkpoint)
-    corpus = _corpus(run, checkpoint.profile())
-    for note in corpus.notes:
-        progress.note(f"{corpus.name}: {note}")
-    vocabularies = corpus.source_vocabulary, corpus.target_vocabulary
-    with termination_as_interrupt(), _folder_beside(run.output) as folder:
-        ctranslate2.write_ctranslate2(checkpoint, vocabularies, folder, run.quantization)
-        compared, differences = _compared(run, checkpoint, corpus, folder) if run.verify else (0, ())
-        _write_note(run, checkpoint, folder)
-        _put_in_place(folder, run.output)
+    with started(run, progress) as session:
+        checkpoint = load(run.checkpoint)
+        ctranslate2.check_exportable(checkpoint)
+        corpus = _corpus(run, checkpoint.profile(), session.corpora)
+        session.note(corpus)
+        vocabularies = corpus.source_vocabulary, corpus.target_vocabulary
+        with _folder_beside(run.output) as folder:
+            ctranslate2.write_ctranslate2(checkpoint, vocabularies, folder, run.quantization)
+            compared, differences = _compared(run, checkpoint, corpus, folder) if run.verify else (0, ())
+            _write_note(run, checkpoint, folder)
+            _put_in_place(folder, run.output)
     return Exported(
         heads=ctranslate2.uniform_heads(checkpoint),
         padding=ctranslate2.padding_heads(checkpoint),
@@ -117,28 +126,15 @@ def export(run: ExportRun, progress: "Progress") -> Exported:
     )
 
 
-def _check_output(run: ExportRun) -> None:
-    output = run.output
-    if not output.exists():
-        files.check_output(output)  # what can take a file there can take a folder
-        return
-    if not output.is_dir():
-        raise OutputError(f"{output}: is a file, not a folder")
-    if any(output.iterdir()) and not (output / _MODEL).exists():
-        raise OutputError(f"{output}: is not empty and holds no exported model: name another folder")
-    if any(output.iterdir()) and not run.force:
-        raise OutputError(f"{output}: exists (--force replaces it)")
-
-
-def _corpus(run: ExportRun, model: Any) -> "Corpus":
+def _corpus(run: ExportRun, model: ModelProfile, corpora: Corpora) -> "Corpus":
     """The sentences to compare, the first ones of what is named."""
     import numpy as np
 
-    from nmtprune.data.corpus import load_corpus, random_corpus
+    from nmtprune.data.corpus import random_corpus
 
     if run.data.source is None and run.data.subset is None:
         return random_corpus(run.data, model, run.sentences)
-    found = load_corpus(run.data, model, references=False)
+    found = corpora.read(run.data, model, references=False)
     few = np.arange(min(run.sentences, len(found)))
     return replace(
         found,
@@ -152,7 +148,7 @@ def _corpus(run: ExportRun, model: Any) -> "Corpus":
 
 def _compared(
     run: ExportRun, checkpoint: "Checkpoint", corpus: "Corpus", folder: Path
-) -> tuple[int, tuple[Difference, ...]]:
+) -> tuple[int, tuple[UnequalTranslation, ...]]:
     """Greedy translations of both engines: there, what engines do with beams makes no difference.
 
     Raises:
@@ -168,7 +164,7 @@ def _compared(
         texts = [corpus.decode(found[0].tokens) if found else "" for found in (own, theirs)]
         if texts[0] != texts[1]:
             scores = [found[0].score if found else 0.0 for found in (own, theirs)]
-            differences.append(Difference(number, texts[0], scores[0], texts[1], scores[1]))
+            differences.append(UnequalTranslation(number, texts[0], scores[0], texts[1], scores[1]))
     if run.quantization == _UNROUNDED and len(differences) > (1 - EQUAL) * len(corpus):
         shown = "".join(f", '{each.native}' as '{each.exported}'" for each in differences[:1])
         counts = f"{len(differences)} of {len(corpus)} sentences"
@@ -188,16 +184,15 @@ def _greedy(run: ExportRun, checkpoint: "Checkpoint") -> "EngineSettings":
 
 def _write_note(run: ExportRun, checkpoint: "Checkpoint", folder: Path) -> None:
     """What CTranslate2 does not ask for: where the model comes from."""
-    lineage = checkpoint.lineage
-    note: Mapping[str, Any] = {
-        "format": "nmtprune-export",
-        "version": 1,
-        "base": checkpoint.base.as_json(),
-        "lineage": None if lineage is None else json.loads(lineage.to_json()),
-        "quantization": run.quantization,
-        "provenance": provenance.collect(inputs=(run.checkpoint,)),
-    }
-    (folder / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+    note = ExportNote(
+        format="nmtprune-export",
+        version=1,
+        base=checkpoint.base,
+        lineage=checkpoint.lineage,
+        quantization=run.quantization,
+        provenance=provenance.collect(inputs=(run.checkpoint,)),
+    )
+    (folder / NOTE).write_text(note.to_json(), encoding="utf-8")
 
 
 @contextmanager

@@ -6,11 +6,10 @@ fairseq-train goes on from its own last checkpoint.
 
 import math
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +17,14 @@ from numpy.typing import NDArray
 from nmtprune import files, plots, provenance, slim
 from nmtprune.architecture import KINDS, Architecture, HeadId, parse_kinds
 from nmtprune.data.databin import DataBin
-from nmtprune.data.options import TRAINING_SUBSET, DataOptions
+from nmtprune.data.options import TRAINING_SUBSET
 from nmtprune.errors import CheckpointError, UsageError
-from nmtprune.evaluate.significance import Difference, SignificanceTest
+from nmtprune.evaluate.significance import Difference
 from nmtprune.formats.trainable import TrainableCheckpoint
 from nmtprune.plan import Plan
 from nmtprune.plots import Pruned
-from nmtprune.process import CommandFailed, program, run_command, termination_as_interrupt
-from nmtprune.runs import run_folder
+from nmtprune.process import program
+from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.device import choose_device, training_environment
 from nmtprune.runs.quality import Quality, measure
 from nmtprune.runs.report import (
@@ -40,16 +39,14 @@ from nmtprune.runs.report import (
     quality_of,
     tsv,
 )
-from nmtprune.runs.run import MeasureSettings
-from nmtprune.runs.state import Interrupted, State, pack
-from nmtprune.training.bar import TrainingBar
-from nmtprune.training.fairseq_train import Training, load_trained
+from nmtprune.runs.run import FolderRun, MeasuringRun, Session, started
+from nmtprune.runs.state import NO_SETTING, State, pack
+from nmtprune.training.fairseq_train import Trainer, Training, load_trained
 from nmtprune.training.options import ARCH, Options, as_trained, check_given, value_of, with_defaults
 
 if TYPE_CHECKING:
     from nmtprune.evaluate.metrics import Scored
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.formats.trainable import TrainableCheckpoint
     from nmtprune.progress import Progress
 
 TASK, CRITERION = "translation_l0", "label_smoothed_cross_entropy_l0"
@@ -57,124 +54,124 @@ DEFAULT_EPOCHS = 10
 """With which training ends where the user names no end."""
 
 _RESERVED = ("--task", "--criterion", "--l0-weight")
+_DATA = "data"
+_JSON = "l0.json"
+_PLAN, _SLIM, _CHECKPOINTS = "plan.json", "slim.pt", "checkpoints"
+_STATISTICS, _UNPRUNED = "statistics", "unpruned"
+_WATCHED = ("open_heads", *(f"open_{kind}" for kind in KINDS))
 
 
-@dataclass(frozen=True)
-class L0Run:
-    """What `l0` is asked for.
+@dataclass(frozen=True, kw_only=True)
+class L0Run(FolderRun, MeasuringRun):
+    """What `l0` is given: binarized data to train on, and the sentences on which quality is measured.
 
     Attributes:
         checkpoint: a converged model, full or slim.
-        data: binarized data to train on, and the sentences on which quality is measured.
-        output: the run folder.
         weights: of the penalty, lambda; one training each.
         gates: options of fairseq-train that say how gates work and what learns, with their values.
         kinds: comma-separated; None for all that the model has.
         best: take the checkpoint with the lowest validation loss among those with the gates of the last one.
         given: options for fairseq-train as the user typed them.
-        measure: metric, engine and search.
-        significance: how differences are tested.
-        resume: go on where an interrupted run stopped.
-        force: start over in a folder that is not empty.
     """
 
-    checkpoint: Path
-    data: DataOptions
-    output: Path
-    weights: tuple[float, ...]
-    gates: Options
-    kinds: str | None
-    best: bool
-    given: tuple[str, ...]
-    measure: MeasureSettings
-    significance: SignificanceTest
-    resume: bool
-    force: bool
+    prints: ClassVar[str] = "table"
+
+    checkpoint: Path = field(metadata=NO_SETTING)
+    weights: tuple[float, ...] = field(metadata=NO_SETTING)
+    gates: Options = field(default=(), metadata=NO_SETTING)
+    kinds: str | None = field(default=None, metadata=NO_SETTING)
+    best: bool = False
+    given: tuple[str, ...] = field(default=(), metadata=NO_SETTING)
 
     @property
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
-        return [self.checkpoint, *self.data.texts]
+        return [self.checkpoint, *super().inputs]
+
+    @property
+    def outputs(self) -> ReportFiles:
+        """Result, table and picture."""
+        return ReportFiles.beside(self.output / _JSON)
+
+    @property
+    def written(self) -> list[str]:
+        """Names of files in the run folder."""
+        return [*(path.name for path in self.outputs), _PLAN, _SLIM]
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether trainings have no GPU."""
+        return choose_device(self.device).type == "cpu"
 
     def folder(self, weight: float) -> Path:
         """Where the results of a weight lie: the run folder itself where there is only one."""
         return self.output if len(self.weights) == 1 else self.output / f"l0-weight-{weight:g}"
 
+    def check(self) -> None:
+        """Refuse options that no training can have, and what any measuring run refuses."""
+        if self.data.data_bin is None:
+            raise UsageError("l0 trains on binarized data: name --data-bin DIR")
+        check_given(self.given, (*ARCH, *_RESERVED, "--l0-kinds", *(option[0] for option in self.gates)))
+        bad = [f"{weight:g}" for weight in self.weights if not 0 <= weight < math.inf]
+        if bad:
+            raise UsageError(f"--l0-weight {', '.join(bad)}: give a number from 0 on")
+        if len(set(self.weights)) < len(self.weights):
+            weights = ", ".join(f"{weight:g}" for weight in self.weights)
+            raise UsageError(f"--l0-weight {weights}: the same weight twice")
+        super().check()
+        self.significance.resamples_for(1)
+
 
 @dataclass(frozen=True)
-class L0Job:
+class _Checked:
     """A checked run: everything that can be refused without training has been accepted.
 
     Attributes:
-        run: what was asked for.
+        run: what the command was given.
         base: the checkpoint from which every training starts.
-        measure: quality on DATA, of the unpruned model.
+        quality: on DATA, of the unpruned model.
         trainings: by weight.
-        settings: what the state belongs to.
     """
 
     run: L0Run
-    base: "TrainableCheckpoint"
-    measure: Quality
+    base: TrainableCheckpoint
+    quality: Quality
     trainings: Mapping[float, Training]
-    settings: Mapping[str, Any]
 
 
-def prepare(run: L0Run) -> L0Job:
-    """Check everything that can be wrong, the cheapest first.
-
-    Raises:
-        NmtpruneError: anything that is wrong with options, outputs, checkpoint or data.
-    """
+def _prepare(run: L0Run, corpora: Corpora) -> _Checked:
+    """Check everything that can be wrong with checkpoint and data, the cheapest first."""
     from nmtprune.formats import load
 
-    _check_options(run)
-    run.measure.check_settings()
-    run.significance.resamples_for(1)
-    names = [*(path.name for path in ReportFiles.beside(run.output / JSON)), PLAN, SLIM]
-    run_folder.check(run.output, names, resume=run.resume, force=run.force, inputs=run.inputs)
     base = load(run.checkpoint).trainable("with gates: l0 needs fairseq's")
     kinds = base.architecture.kinds if run.kinds is None else parse_kinds(run.kinds, base.architecture)
     if not base.architecture.head_ids(kinds):
         raise UsageError(f"{run.checkpoint}: there is no head to put a gate on ({', '.join(kinds) or 'no attention'})")
     trained = value_of(run.given, "--train-subset") or TRAINING_SUBSET
     DataBin(run.data.data_bin or Path()).check_subsets((trained,))
-    own = measure(base, {DATA: run.data}, run.measure)[DATA]
+    quality = measure(base, {_DATA: run.data}, run, corpora)[_DATA]
     trainings = {weight: _training(run, base, kinds, weight) for weight in run.weights}
     program("fairseq-train")  # what is not installed shall not show after the first measurement
-    words = [" ".join(each.words) for each in trainings.values()]
-    settings = {
-        "model": base.base.sha256,
-        **run.measure.settings(),
-        **own.identity(),
-        "fairseq-train": words,
-        "--threads": run.measure.threads if choose_device(run.measure.device).type == "cpu" else None,
-        **{"--best": run.best, "--resamples": run.significance.resamples, "--alpha": run.significance.alpha},
-        "--seed": run.significance.seed,
+    return _Checked(run, base, quality, trainings)
+
+
+def _facts(job: _Checked) -> dict[str, Any]:
+    """What the state belongs to besides the options of `l0`; other options are among the words of fairseq-train."""
+    return {
+        "model": job.base.base.sha256,
+        **job.quality.identity(),
+        "fairseq-train": [" ".join(each.words) for each in job.trainings.values()],
+        "--threads": job.run.threads if job.run.on_cpu else None,
     }
-    return L0Job(run, base, own, trainings, settings)
 
 
-def _check_options(run: L0Run) -> None:
-    if str(run.output) == "-":
-        raise UsageError("-o -: a run has many files: name a folder (--format json prints the table too)")
-    if run.data.data_bin is None:
-        raise UsageError("l0 trains on binarized data: name --data-bin DIR")
-    check_given(run.given, (*ARCH, *_RESERVED, "--l0-kinds", *(option[0] for option in run.gates)))
-    bad = [weight for weight in run.weights if not 0 <= weight < math.inf]
-    if bad:
-        raise UsageError(f"--l0-weight {', '.join(f'{weight:g}' for weight in bad)}: give a number from 0 on")
-    if len(set(run.weights)) < len(run.weights):
-        raise UsageError(f"--l0-weight {', '.join(f'{weight:g}' for weight in run.weights)}: the same weight twice")
-
-
-def _training(run: L0Run, base: "TrainableCheckpoint", kinds: Sequence[str], weight: float) -> Training:
+def _training(run: L0Run, base: TrainableCheckpoint, kinds: Sequence[str], weight: float) -> Training:
     smoothing = base.label_smoothing()
     # A run with --best chooses among the checkpoints of all epochs.
     saved: Options = () if run.best else (("--no-epoch-checkpoints",),)
     defaults = (
         *as_trained(base),
-        *(("--label-smoothing", repr(smoothing)), ("--seed", str(run.significance.seed))),
+        *(("--label-smoothing", repr(smoothing)), ("--seed", str(run.seed))),
         *(("--max-epoch", str(DEFAULT_EPOCHS)), ("--log-interval", "20"), *saved),
     )
     folder = run.folder(weight)
@@ -188,10 +185,10 @@ def _training(run: L0Run, base: "TrainableCheckpoint", kinds: Sequence[str], wei
         title=f"Train gates with lambda {weight:g}",
         data_bin=run.data.data_bin or Path(),
         start=run.checkpoint,
-        folder=folder / CHECKPOINTS,
+        folder=folder / _CHECKPOINTS,
         options=options,
         given=run.given,
-        on_cpu=choose_device(run.measure.device).type == "cpu",
+        on_cpu=run.on_cpu,
     )
 
 
@@ -214,7 +211,7 @@ def load_gated(path: Path) -> tuple[TrainableCheckpoint, Plan]:
     return checkpoint, Plan.removing(checkpoint.base, closed)
 
 
-def chosen_checkpoint(last: Path, *, best: bool) -> Path:
+def chosen_checkpoint(last: Path, *, best: bool) -> tuple[TrainableCheckpoint, Plan]:
     """The checkpoint that a training is known by: the last, or of those with its open gates the best one.
 
     The lowest validation loss of a whole training is normally that of the least pruned model.
@@ -226,25 +223,18 @@ def chosen_checkpoint(last: Path, *, best: bool) -> Path:
     Raises:
         CheckpointError: a checkpoint cannot be read.
     """
-    if not best:
-        return last
-    _, plan = load_gated(last)
-    losses = {last: _validation_loss(load_gated(last)[0])}
-    for path in sorted(last.parent.glob("checkpoint*.pt")):
+    chosen, plan = load_gated(last)
+    others = sorted({*last.parent.glob("checkpoint*.pt")} - {last}) if best else ()
+    for path in others:
         checkpoint, other = load_gated(path)
-        if other.keep == plan.keep and path != last:
-            losses[path] = _validation_loss(checkpoint)
-    return min(losses, key=lambda path: losses[path])
+        if other.keep == plan.keep and _validation_loss(checkpoint) < _validation_loss(chosen):
+            chosen, plan = checkpoint, other
+    return chosen, plan
 
 
 def _validation_loss(checkpoint: TrainableCheckpoint) -> float:
     value = checkpoint.progress.validation
     return math.inf if value is None else value
-
-
-DATA = "data"
-JSON = "l0.json"
-PLAN, SLIM, CHECKPOINTS = "plan.json", "slim.pt", "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -285,14 +275,14 @@ class Baseline:
     value: float
 
 
-def columns(metric: str, base: Baseline) -> tuple[str, ...]:
+def _columns(metric: str, base: Baseline) -> tuple[str, ...]:
     """Columns of the table."""
     between = (f"{metric}_gated", f"{metric}_slim", "delta", "ci_low", "ci_high", "p", "parameters")
     return ("l0_weight", "kept", *base.architecture.kinds, *between)
 
 
-def rows(base: Baseline, outcomes: Sequence[Outcome]) -> Iterator[tuple[Cell, ...]]:
-    """A row of `columns` for every lambda, in full precision."""
+def _rows(base: Baseline, outcomes: Sequence[Outcome]) -> Iterator[tuple[Cell, ...]]:
+    """A row of `_columns` for every lambda, in full precision."""
     for each in outcomes:
         yield (
             each.weight, each.plan.count_kept(), *each.kept(base.architecture).values(), each.gated, each.slim,
@@ -300,7 +290,7 @@ def rows(base: Baseline, outcomes: Sequence[Outcome]) -> Iterator[tuple[Cell, ..
         )  # fmt: skip
 
 
-def l0_file(
+def _l0_file(
     metric: str, base: Baseline, outcomes: Sequence[Outcome], facts: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> L0File:
     """The table as ``l0.json`` has it."""
@@ -331,7 +321,7 @@ def _gates(metric: str, base: Baseline, each: Outcome) -> GatesOf:
     )
 
 
-def points(base: Baseline, outcomes: Sequence[Outcome]) -> list[Pruned]:
+def _points(base: Baseline, outcomes: Sequence[Outcome]) -> list[Pruned]:
     """What the picture shows: the pruned models, each with the interval of its change around the unpruned value."""
     return [
         Pruned(
@@ -342,10 +332,6 @@ def points(base: Baseline, outcomes: Sequence[Outcome]) -> list[Pruned]:
         )
         for each in outcomes
     ]
-
-
-_STATISTICS, _UNPRUNED = "statistics", "unpruned"
-_WATCHED = ("open_heads", *(f"open_{kind}" for kind in KINDS))
 
 
 @dataclass(frozen=True)
@@ -375,31 +361,23 @@ def l0(run: L0Run, progress: "Progress") -> L0Result:
         TrainingError: fairseq-train failed.
         Interrupted: Ctrl-C or SIGTERM; what was trained and measured is kept.
     """
-    started = time.monotonic()
-    with termination_as_interrupt():
-        job = prepare(run)
-        for note in job.measure.corpus.notes:
-            progress.note(f"{job.measure.corpus.name}: {note}")
-        state = State.open(run_folder.state_path(run.output), job.settings, resume=run.resume)
-        try:
-            for remark in job.measure.check_baseline(f"the baseline {run.checkpoint}"):
-                progress.note(remark)
-            files.make_folder(run.output)
-            state.keep_same(_UNPRUNED, {_STATISTICS: job.measure.baseline().statistics})
-            outcomes = tuple(_Lambda(job, weight, state, progress).outcome() for weight in run.weights)
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"interrupted: what was trained and measured is kept in {run.output}; the same command with --resume "
-                "goes on"
-            ) from None
-        return _finish(job, state, outcomes, started)
+    with started(run, progress) as session:
+        job = _prepare(run, session.corpora)
+        session.note(job.quality.corpus)
+        state = session.open_state(_facts(job))
+        for remark in job.quality.check_baseline(f"the baseline {run.checkpoint}"):
+            progress.note(remark)
+        files.make_folder(run.output)
+        state.keep_same(_UNPRUNED, {_STATISTICS: job.quality.baseline().statistics})
+        outcomes = tuple(_Lambda(job, weight, state, session).outcome() for weight in run.weights)
+        return _finish(job, state, outcomes, session)
 
 
 class _Lambda:
     """One lambda of a run."""
 
-    def __init__(self, job: L0Job, weight: float, state: State, progress: "Progress") -> None:
-        self._job, self._weight, self._state, self._progress = job, weight, state, progress
+    def __init__(self, job: _Checked, weight: float, state: State, session: Session) -> None:
+        self._job, self._run, self._weight, self._state, self._session = job, job.run, weight, state, session
         self._training = job.trainings[weight]
         self._name, self._folder = self._training.name, job.run.folder(weight)
 
@@ -407,16 +385,15 @@ class _Lambda:
         """The slim model and its quality; whatever the state holds is not done again."""
         job = self._job
         self._train()
-        path = chosen_checkpoint(self._training.last, best=job.run.best)
-        gated, plan = load_gated(path)
+        gated, plan = chosen_checkpoint(self._training.last, best=self._run.best)
         cut = self._cut(gated, plan)
         of_gated, of_cut = (self._measured(name, model) for name, model in (("gated", gated), ("slim", cut)))
-        unpruned = job.measure.scored(self._state[_UNPRUNED][_STATISTICS])
-        (difference,) = job.run.significance.compare(unpruned, [of_cut])
+        unpruned = job.quality.scored(self._state[_UNPRUNED][_STATISTICS])
+        (difference,) = self._run.significance.compare(unpruned, [of_cut])
         return Outcome(
             weight=self._weight,
             folder=str(self._folder),
-            checkpoint=str(path),
+            checkpoint=str(gated.path),
             plan=plan,
             gated=of_gated.score,
             slim=of_cut.score,
@@ -427,21 +404,10 @@ class _Lambda:
     def _train(self) -> None:
         if f"{self._name}/trained" in self._state:
             return
-        files.make_folder(self._folder)
-        if not self._job.run.resume and self._training.folder.exists():
+        if not self._run.resume and self._training.folder.exists():
             shutil.rmtree(self._training.folder)  # fairseq would go on from what another run left
-        repaired = self._training.repair()
-        if repaired:
-            self._progress.note(repaired)
-        log = self._training.next_log()
-        bar = TrainingBar(self._progress, self._training.title)
-        bar.call()
-        measured = self._job.run.measure
-        environment = training_environment(measured.device, measured.threads)
-        try:
-            run_command(self._training.command(_WATCHED), log, bar.update, environment)
-        except CommandFailed as failed:
-            raise type(failed.reason)(f"{failed.reason}; all that it said is in {log}") from None
+        environment = training_environment(self._run.device, self._run.threads)
+        Trainer(self._session.progress, environment).complete(self._training, _WATCHED)
         self._state.add(f"{self._name}/trained", pack({"updates": np.array(0)}))
 
     def _cut(self, gated: "Checkpoint", plan: Plan) -> "Checkpoint":
@@ -450,41 +416,38 @@ class _Lambda:
 
         cut = slim.apply(plan, gated)
         verify(gated, cut, plan).raise_if_different()
-        inputs = self._job.run.inputs
+        inputs = self._run.inputs
         record = provenance.collect(checkpoint=str(gated.path), l0_weight=self._weight)
-        files.write_text(self._folder / PLAN, plan.with_provenance(record).to_json(), force=True, inputs=inputs)
-        cut.save(self._folder / SLIM, force=True, provenance={**record, "mode": "cut", "plan": plan.as_json()})
+        files.write_text(self._folder / _PLAN, plan.with_provenance(record).to_json(), force=True, inputs=inputs)
+        cut.save(self._folder / _SLIM, force=True, provenance={**record, "mode": "cut", "plan": plan.as_json()})
         return cut
 
     def _measured(self, what: str, model: "Checkpoint") -> "Scored":
-        run, key = self._job.run, f"{self._name}/{what}"
+        run, key = self._run, f"{self._name}/{what}"
         if key not in self._state:
-            own = measure(model, {DATA: run.data}, run.measure)[DATA]
+            own = measure(model, {_DATA: run.data}, run, self._session.corpora)[_DATA]
             self._state.add(key, pack({_STATISTICS: own.baseline().statistics}))
         statistics: NDArray[Any] = self._state[key][_STATISTICS]
-        return self._job.measure.scored(statistics)
+        return self._job.quality.scored(statistics)
 
 
-def _finish(job: L0Job, state: State, outcomes: tuple[Outcome, ...], started: float) -> L0Result:
+def _finish(job: _Checked, state: State, outcomes: tuple[Outcome, ...], session: Session) -> L0Result:
     """Write the files."""
-    run = job.run
-    seconds = round(time.monotonic() - started, 3)
-    made = provenance.collect(
-        seed=run.significance.seed,
+    run, quality = job.run, job.quality
+    made = session.provenance(
+        seed=run.seed,
         checkpoint={"path": str(run.checkpoint), "sha256": job.base.base.sha256},
-        data=dict(job.measure.corpus.inputs),
+        data=dict(quality.corpus.inputs),
         fairseq_train={each.name: list(each.command().argv) for each in job.trainings.values()},
-        seconds=seconds,
-        device=str(choose_device(run.measure.device)),
     )
-    unpruned = job.measure.scored(state[_UNPRUNED][_STATISTICS])
+    unpruned = quality.scored(state[_UNPRUNED][_STATISTICS])
     parameters = sum(tensor.numel() for tensor in job.base.parameters.values())
     base = Baseline(job.base.architecture, parameters, unpruned.score)
-    metric, facts = run.measure.metric, {"signature": job.measure.signature, **job.measure.facts()}
+    facts = {"signature": quality.signature, **quality.facts()}
     report = Report(
-        json=l0_file(metric, base, outcomes, facts, made).to_json(),
-        tsv=tsv(columns(metric, base), rows(base, outcomes)),
-        png=plots.pruned_png(points(base, outcomes), metric=metric, unpruned=base.value),
+        json=_l0_file(run.metric, base, outcomes, facts, made).to_json(),
+        tsv=tsv(_columns(run.metric, base), _rows(base, outcomes)),
+        png=plots.pruned_png(_points(base, outcomes), metric=run.metric, unpruned=base.value),
     )
-    report.write(ReportFiles.beside(run.output / JSON), force=True, inputs=run.inputs)
-    return L0Result(base, outcomes, report, facts, seconds)
+    report.write(run.outputs, force=True, inputs=run.inputs)
+    return L0Result(base, outcomes, report, facts, made["seconds"])

@@ -16,11 +16,12 @@ from nmtprune.evaluate.metrics import Bleu, Chrf, Metric, Scored, Statistics, Te
 from nmtprune.evaluate.significance import Difference
 from nmtprune.runs.baseline import check_loss, check_translations, with_remarks
 from nmtprune.runs.corpora import Corpora
-from nmtprune.runs.run import LOSS, MeasureSettings, QualitySettings
+from nmtprune.runs.run import LOSS, MeasuringRun, QualitySettings
 from nmtprune.runs.workers import Unit, heads_together
 
 if TYPE_CHECKING:
-    from nmtprune.engines.base import Ablation, Kept, Tokens
+    from nmtprune.architecture import Kept
+    from nmtprune.engines.base import Ablation, Tokens
     from nmtprune.formats.base import Checkpoint
 
 SIGNIFICANT = "significant"
@@ -82,7 +83,7 @@ def text_metric(corpus: "Corpus", settings: QualitySettings) -> TextMetric:
 class Quality(ABC):
     """A metric of a model with heads masked, on one set of sentences."""
 
-    def __init__(self, corpus: "Corpus", metric: Metric, ablation: "Ablation", settings: MeasureSettings) -> None:
+    def __init__(self, corpus: "Corpus", metric: Metric, ablation: "Ablation", settings: MeasuringRun) -> None:
         self.corpus, self._metric, self._ablation, self._settings = corpus, metric, ablation, settings
 
     @abstractmethod
@@ -203,7 +204,7 @@ def contents(corpus: "Corpus") -> str:
 def measure(
     checkpoint: "Checkpoint",
     sets: Mapping[str, DataOptions],
-    settings: MeasureSettings,
+    settings: MeasuringRun,
     corpora: Corpora | None = None,
 ) -> dict[str, Quality]:
     """The quality of one model on several sets of sentences, with remarks on what can be measured there.

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
 
 from nmtprune import files
 from nmtprune.evaluate.cost import Spread
 from nmtprune.evaluate.significance import Difference
 from nmtprune.plan import Base, Lineage, Plan
+from nmtprune.runs.scorers import SCORERS
 from nmtprune.scores import Scores
 
 Cell = str | int | float | None
@@ -149,10 +150,29 @@ class _Facts(_Model):
     significance: dict[str, Any] | None = None
 
 
+MEASURED_ON = frozenset(_Facts.model_fields)
+"""Keys that say on what and how any command measured; others belong to a scorer."""
+
+
 class _File(_Facts):
     version: Literal[1]
     metric: str = Field(pattern="^(bleu|chrf)$")
     provenance: dict[str, Any] = Field(description="command, time, seed, inputs with their SHA-256, versions")
+
+
+class ContenderOf(QualityOf):
+    """The plan of one order at a step of ``--order auto``; without the metric if it was not translated."""
+
+    order: str
+    loss: float = Field(description="nats per token of the references")
+
+
+class DecisionOf(_Model):
+    """How ``--order auto`` chose the plan of a step."""
+
+    order: str = Field(description="the order whose plan it is")
+    lead: float | None = Field(description="points of the metric above the next one; null if only one was translated")
+    contenders: list[ContenderOf]
 
 
 class CurveStep(QualityOf):
@@ -165,6 +185,7 @@ class CurveStep(QualityOf):
     relative: float | None = Field(description="share of the unpruned model's value; null where that is 0")
     within_max_drop: bool
     plan: str = Field(description="path of the plan in the run folder")
+    decision: DecisionOf | None = Field(None, description="of --order auto; absent for other orders")
 
 
 class CurveOf(_Model):
@@ -202,8 +223,21 @@ class CurveFile(_File):
     heads: int
     importance: dict[str, Any] | None = None
     confidence: dict[str, Any] | None = None
+    refit: dict[str, Any] | None = Field(None, description="calibration text, if models were refitted")
     curves: list[CurveOf]
     means: list[MeanOf]
+
+    # How the scores of an order were measured, under the name of its scorer.
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, dict[str, Any]]
+
+    @model_validator(mode="after")
+    def _check_names(self) -> "CurveFile":
+        """Refuse keys that are no scorers."""
+        unknown = sorted(set(self.__pydantic_extra__) - set(SCORERS))
+        if unknown:
+            raise ValueError(f"unknown keys: {', '.join(unknown)}")
+        return self
 
 
 class Unpruned(QualityOf):
@@ -373,6 +407,14 @@ class ExportNote(_Model):
     lineage: Lineage | None
     quantization: str
     provenance: dict[str, Any]
+
+    @field_serializer("base")
+    def _base_as_json(self, base: Base) -> dict[str, Any]:
+        return base.as_json()
+
+    @field_serializer("lineage")
+    def _lineage_as_json(self, lineage: Lineage | None) -> dict[str, Any] | None:
+        return None if lineage is None else {"root": lineage.root.as_json(), "keep": lineage.keep}
 
 
 FILES: dict[str, type[BaseModel]] = {

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from nmtprune import files, provenance
 from nmtprune.data.options import DataOptions
-from nmtprune.errors import UsageError
+from nmtprune.errors import OutputError, UsageError
 from nmtprune.process import termination_as_interrupt
 from nmtprune.progress import Progress
-from nmtprune.runs import run_folder
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.report import ReportFiles
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from nmtprune.model.search.options import Search
 
 LOSS = "loss"
+_STATE = "state.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,42 +91,6 @@ class QualitySettings:
         if self.metric not in ("bleu", "chrf") and self.lowercase:
             found.append("--lowercase goes with --metric bleu or chrf")
         return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasureSettings(Computing, QualitySettings):
-    """What the quality of one model on one set of sentences depends on.
-
-    Attributes:
-        limits: size of batches.
-    """
-
-    limits: "BatchLimits"
-
-    def for_engine(self) -> "EngineSettings":
-        """What the engine must know."""
-        return self.in_batches(self.limits)
-
-    def check_settings(self) -> None:
-        """Refuse options that mean nothing for the metric, and a device that is not there.
-
-        Raises:
-            UsageError: likewise.
-        """
-        faults = self.faults()
-        if faults:
-            raise UsageError("; ".join(faults), faults)
-        choose_device(self.device)
-
-    def settings(self) -> dict[str, Any]:
-        """What results depend on."""
-        return {**settings_of(self), "--device": choose_device(self.device).type}
-
-    def described(self) -> dict[str, Any]:
-        """How quality is measured, for result files."""
-        batches = {"max_tokens": self.limits.max_tokens, "batch_size": self.limits.max_sentences}
-        search = {} if self.metric == LOSS else {"search": asdict(self.search)}
-        return {"engine": self.engine, **search, "batches": batches}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +168,20 @@ class Run:
         """
 
 
+def check_report(output: Path, outputs: ReportFiles, run: Run) -> None:
+    """Check that a result can be written, with its table and its picture.
+
+    Raises:
+        UsageError, OutputError: as for `Run.check_output`.
+    """
+    if str(output) == "-":
+        raise UsageError(
+            "-o -: a table and a picture are written next to the result: name a file (--format json prints it too)"
+        )
+    for path in outputs:
+        files.check_output(path, force=run.force, inputs=run.inputs)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportRun(Run):
     """A run that writes one JSON file, with a table and a picture next to it.
@@ -226,12 +204,7 @@ class ReportRun(Run):
 
     def check_output(self) -> None:
         """Check all outputs, and that no interrupted run is forgotten."""
-        if str(self.output) == "-":
-            raise UsageError(
-                "-o -: a table and a picture are written next to the result: name a file (--format json prints it too)"
-            )
-        for output in self.outputs:
-            files.check_output(output, force=self.force, inputs=self.inputs)
+        check_report(self.output, self.outputs, self)
         check_state(self.output, resume=self.resume, force=self.force)
 
 
@@ -256,7 +229,7 @@ class FolderRun(Run, ABC):
     @property
     def state_path(self) -> Path:
         """In the folder."""
-        return run_folder.state_path(self.output)
+        return self.output / _STATE
 
     @property
     def kept_in(self) -> Path:
@@ -269,17 +242,48 @@ class FolderRun(Run, ABC):
             raise UsageError(
                 f"-o -: a run writes many files: name a folder (--format json prints the {self.prints} too)"
             )
-        run_folder.check(self.output, self.written, resume=self.resume, force=self.force, inputs=self.inputs)
+        if not self.output.exists():
+            files.check_output(self.output)  # what can take a file there can take a folder
+            return
+        if not self.output.is_dir():
+            raise OutputError(f"{self.output}: is a file, not a run folder")
+        for name in (_STATE, *self.written):
+            files.check_output(self.output / name, force=True, inputs=self.inputs)
+        if self.resume or self.force:
+            return
+        if self.state_path.exists():
+            raise OutputError(f"{self.output}: holds a run already: --resume continues it, --force starts over")
+        if any(self.output.iterdir()):
+            raise OutputError(f"{self.output}: is not empty (--force writes into it)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasuringRun(Run, MeasureSettings, Testing):
-    """A run that measures the quality of models and tests differences."""
+class MeasuringRun(Run, Computing, QualitySettings, Testing):
+    """A run that measures the quality of models and tests differences.
+
+    Attributes:
+        limits: size of batches.
+    """
+
+    limits: "BatchLimits"
+
+    def for_engine(self) -> "EngineSettings":
+        """What the engine must know."""
+        return self.in_batches(self.limits)
+
+    def described(self) -> dict[str, Any]:
+        """How quality is measured, for result files."""
+        batches = {"max_tokens": self.limits.max_tokens, "batch_size": self.limits.max_sentences}
+        search = {} if self.metric == LOSS else {"search": asdict(self.search)}
+        return {"engine": self.engine, **search, "batches": batches}
 
     def check(self) -> None:
         """Refuse a device that is not there, values that no test can have, options that mean nothing for the metric."""
         super().check()
-        self.check_settings()
+        faults = self.faults()
+        if faults:
+            raise UsageError("; ".join(faults), faults)
+        choose_device(self.device)
         _ = self.significance
 
 
@@ -314,10 +318,13 @@ class Session:
     def note(self, corpus: "Corpus") -> None:
         """Tell the user the remarks on a corpus, each once."""
         for note in corpus.notes:
-            line = f"{corpus.name}: {note}"
-            if line not in self._noted:
-                self._noted.add(line)
-                self.progress.note(line)
+            self.remark(f"{corpus.name}: {note}")
+
+    def remark(self, line: str) -> None:
+        """Tell the user a line, once."""
+        if line not in self._noted:
+            self._noted.add(line)
+            self.progress.note(line)
 
     def open_state(self, facts: Settings) -> State:
         """The state of the interrupted run that is resumed, or a new one; of the process that leads.

@@ -1,36 +1,51 @@
-"""`score`: mask heads one at a time and test what that changes (Michel et al. 2019, section 3).
+"""`score`: what every head is worth.
 
-The work unit is a module, whose heads share much, or a part of it where a head takes long: the state is kept after
-each. Units are dealt to the processes of the run one by one; each process translates with the full model first, which
-fixes the drafts and batches that every unit starts from, so that a result depends neither on the number of processes
-nor on what was resumed.
+Scorers that mask heads measure the model without one head at a time, and every difference is tested (Michel et al.
+2019, section 3). The work unit is a module, whose heads share much, or a part of it where a head takes long: the state
+is kept after each. Units are dealt to the processes of the run one by one; each process translates with the full model
+first, which fixes the drafts and batches that every unit starts from, so that a result depends neither on the number of
+processes nor on what was resumed. All other scorers take one pass over the sentences, and are not tested.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtprune.architecture import AttentionModule, HeadId, parse_kinds
+from nmtprune import plots
+from nmtprune.architecture import AttentionModule, HeadId, ModuleId, parse_kinds
+from nmtprune.budget import Limits
 from nmtprune.data.options import DataOptions
-from nmtprune.errors import UsageError
+from nmtprune.errors import EngineError, UsageError
 from nmtprune.evaluate.metrics import Scored
-from nmtprune.runs import results
+from nmtprune.evaluate.significance import SignificanceTest
+from nmtprune.methods.scorer import Scorer
 from nmtprune.runs.quality import Quality, measure
-from nmtprune.runs.results import ABLATE, ALL_BUT_ONE, Measured, Mode, best_head
+from nmtprune.runs.report import Cell, Report, tsv
 from nmtprune.runs.run import MeasuringRun, ReportRun, Session, started
-from nmtprune.runs.state import NO_SETTING, State, pack
+from nmtprune.runs.scorers import SCORERS
+from nmtprune.runs.state import NO_SETTING, State, pack, settings_of
+from nmtprune.runs.subject import NativeModel, open_subject
 from nmtprune.runs.workers import Collector, Unit, of_best_heads, units
-from nmtprune.scores import HeldOut, Scores
+from nmtprune.scores import HeadScore, HeldOut, Scores
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
     from nmtprune.progress import Progress
 
+Mode = Literal["ablate", "all-but-one"]
+
+ABLATE: Mode = "ablate"
+ALL_BUT_ONE: Mode = "all-but-one"
+
+_COLUMNS = (
+    "data", "head", "kind", "layer", "index", "score", "delta", "ci_low", "ci_high", "p", "p_corrected",
+    "p_sacrebleu", "significant",
+)  # fmt: skip
 _BASELINE = "baseline"
 _DEV, _TEST = "dev", "test"
 
@@ -44,12 +59,19 @@ class ScoreRun(ReportRun, MeasuringRun):
         test_data: sentences on which the best head of each module is reported, with `all_but_one`.
         all_but_one: mask all heads of a module except one, instead of one.
         kinds: comma-separated; None for all that the model has.
+        options: of the scorer; None for their defaults.
     """
 
     checkpoint: Path = field(metadata=NO_SETTING)
     test_data: DataOptions | None = field(default=None, metadata=NO_SETTING)
     all_but_one: bool = False
     kinds: str | None = None
+    options: Any = field(default=None, metadata=NO_SETTING)
+
+    @cached_property
+    def scorer(self) -> Scorer[Any]:
+        """What scores the heads."""
+        return SCORERS[self.metric](self.options)
 
     @property
     def mode(self) -> Mode:
@@ -63,17 +85,130 @@ class ScoreRun(ReportRun, MeasuringRun):
         return [self.checkpoint, *(path for data in sets for path in data.texts)]
 
     def check(self) -> None:
-        """Refuse test data without `all_but_one`, and what any measuring run refuses."""
+        """Refuse test data without `all_but_one`, an engine that cannot score, and what any measuring run refuses."""
         super().check()
+        if self.engine != "native" and not (self.scorer.masks or self.scorer.needs.search):
+            raise EngineError(
+                f"the engine {self.engine} measures no {self.metric}: --metric {self.metric} runs on --engine native"
+            )
         if self.test_data is not None and not self.all_but_one:
             raise UsageError(
                 "test data goes with --all-but-one: the best head of a module is chosen on DATA and tested there"
             )
 
 
+def score(run: ScoreRun, progress: "Progress") -> Scores | None:
+    """Score every head and write the files; None in processes that do not lead.
+
+    Raises:
+        NmtpruneError: anything that is wrong with options, outputs, checkpoint or data, before any long work.
+        Interrupted: Ctrl-C or SIGTERM; the state is kept.
+    """
+    with started(run, progress, shared=True) as session:
+        if run.scorer.masks:
+            scores = _by_masking(run, session)
+        else:
+            scores = _in_one_pass(run, session) if session.leads else None
+        if scores is not None:
+            report(scores).write(run.outputs, force=run.force, inputs=run.inputs)
+        if session.state is not None:
+            session.state.remove()
+    return scores
+
+
+def _open(run: ScoreRun) -> "tuple[Checkpoint, tuple[AttentionModule, ...]]":
+    """The checkpoint, and its modules of the selected kinds that have heads."""
+    from nmtprune.formats import load
+
+    checkpoint = load(run.checkpoint)
+    architecture = checkpoint.architecture
+    kinds = architecture.kinds if run.kinds is None else parse_kinds(run.kinds, architecture)
+    modules = tuple(module for module in architecture if module.id.kind in kinds and module.heads)
+    if not modules:
+        raise UsageError(f"{run.checkpoint}: there is no head to score ({', '.join(kinds) or 'the model has none'})")
+    return checkpoint, modules
+
+
+def _in_one_pass(run: ScoreRun, session: Session) -> Scores:
+    """Scores that need no masking, and no test."""
+    checkpoint, modules = _open(run)
+    scorer = run.scorer
+    subject = open_subject(scorer, NativeModel(checkpoint, run), run.data, run.seed, session.corpora)
+    session.note(subject.corpus)
+    session.progress.begin(run.metric, 1)
+    limits = Limits(tuple(dict.fromkeys(module.id.kind for module in modules)))
+    measured = scorer.scores(subject, None, limits)
+    found, details = scorer.ranked(measured, measured), scorer.details(subject)
+    heads = [HeadId(module.id, head) for module in modules for head in range(module.heads)]
+    return Scores(
+        metric=run.metric,
+        mode=ABLATE,
+        baseline=subject.facts(scorer),
+        heads=tuple(
+            HeadScore(
+                head=str(head),
+                score=found[head],
+                details={name: values[head] for name, values in details.items()} or None,
+            )
+            for head in heads
+        ),
+        base=checkpoint.base,
+        provenance=session.provenance(
+            seed=run.seed if scorer.draws else None, checkpoint=str(run.checkpoint), data=dict(subject.corpus.inputs)
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What a metric says of the full model and of models with heads masked, on one set of sentences.
+
+    Attributes:
+        baseline: the full model.
+        masked: by head: the model without it, or without the others of its module.
+        facts: how and on what it was measured, JSON values.
+    """
+
+    baseline: Scored
+    masked: Mapping[HeadId, Scored]
+    facts: Mapping[str, Any]
+
+    def describe(self, test: SignificanceTest) -> dict[str, Any]:
+        """The `baseline` object of a score file."""
+        metric = self.baseline.metric
+        significance = {
+            "method": test.method,
+            "resamples": test.resamples_for(len(self.masked)),
+            "seed": test.seed,
+            "alpha": test.alpha,
+            "correction": test.correction,
+        }
+        value = metric.sign * self.baseline.score
+        return {"value": value, "signature": metric.signature, **self.facts, "significance": significance}
+
+    def scores(self, test: SignificanceTest, mode: Mode) -> tuple[HeadScore, ...]:
+        """Score, delta and significance of every head (Michel et al. 2019, sections 3.2 and 3.3)."""
+        heads = sorted(self.masked)
+        differences = test.compare(self.baseline, [self.masked[head] for head in heads])
+        # Without the head things should get worse, with it alone they should not.
+        sign = self.baseline.metric.sign * (1 if mode == ALL_BUT_ONE else -1)
+        return tuple(
+            HeadScore(
+                head=str(head),
+                score=sign * found.delta + 0.0,
+                delta=found.delta + 0.0,
+                ci=found.ci,
+                p=found.p,
+                p_corrected=found.p_corrected,
+                p_sacrebleu=found.p_sacrebleu,
+            )
+            for head, found in zip(heads, differences, strict=True)
+        )
+
+
 @dataclass(frozen=True)
 class _Checked:
-    """A checked run: everything that can be refused has been accepted."""
+    """A run that masks heads; everything that can be refused has been accepted."""
 
     run: ScoreRun
     checkpoint: "Checkpoint"
@@ -92,35 +227,17 @@ class _Checked:
         return tuple(HeadId(module.id, head) for module in self.modules for head in range(module.heads))
 
 
-def score(run: ScoreRun, progress: "Progress") -> Scores | None:
-    """Score every head and write the files; None in processes that do not lead.
-
-    Raises:
-        NmtpruneError: anything that is wrong with options, outputs, checkpoint or data, before any long work.
-        Interrupted: Ctrl-C or SIGTERM; the state is kept.
-    """
-    with started(run, progress, shared=True) as session:
-        job = _prepare(run, session)
-        state = session.open_state(_facts(job)) if session.leads else None
-        _work(job, session)
-        if state is None:
-            return None
-        scores = _assemble(job, state, session)
-        results.report(scores).write(run.outputs, force=run.force, inputs=run.inputs)
-        state.remove()
-    return scores
+def _by_masking(run: ScoreRun, session: Session) -> Scores | None:
+    """Scores from the model with heads masked, with their tests; None in processes that do not lead."""
+    job = _prepare(run, session)
+    state = session.open_state(_facts(job)) if session.leads else None
+    _work(job, session)
+    return None if state is None else _assemble(job, state, session)
 
 
 def _prepare(run: ScoreRun, session: Session) -> _Checked:
     """Check everything that can be wrong, the cheapest first."""
-    from nmtprune.formats import load
-
-    checkpoint = load(run.checkpoint)
-    architecture = checkpoint.architecture
-    kinds = architecture.kinds if run.kinds is None else parse_kinds(run.kinds, architecture)
-    modules = tuple(module for module in architecture if module.id.kind in kinds and module.heads)
-    if not modules:
-        raise UsageError(f"{run.checkpoint}: there is no head to score ({', '.join(kinds) or 'the model has none'})")
+    checkpoint, modules = _open(run)
     run.significance.resamples_for(sum(module.heads for module in modules))
     sets = {_DEV: run.data} | ({_TEST: run.test_data} if run.test_data else {})
     if run.test_data:
@@ -134,6 +251,7 @@ def _prepare(run: ScoreRun, session: Session) -> _Checked:
 def _facts(job: _Checked) -> dict[str, Any]:
     """What the results depend on besides the options."""
     facts = {
+        **settings_of(job.run.scorer.options),
         "model": job.checkpoint.base.as_json()["sha256"],
         "--kinds": sorted({module.id.kind for module in job.modules}),
     }
@@ -177,7 +295,7 @@ def _stage(job: _Checked, session: Session, left: Sequence[Unit]) -> None:
 def _best_heads(job: _Checked, state: State) -> dict[str, int]:
     """The head of each module that does best alone on the development set."""
     masked = _measured(job, state, _DEV, job.units).masked
-    return {str(module.id): best_head(module.id, masked).head for module in job.modules}
+    return {str(module.id): _best_head(module.id, masked).head for module in job.modules}
 
 
 def _statistics(job: _Checked, unit: Unit) -> NDArray[Any]:
@@ -210,7 +328,7 @@ def _assemble(job: _Checked, state: State, session: Session) -> Scores:
     )
 
 
-def _measured(job: _Checked, state: State, name: str, done: Iterable[Unit]) -> Measured:
+def _measured(job: _Checked, state: State, name: str, done: Iterable[Unit]) -> _Measured:
     """What the state holds of one set of sentences."""
     part = job.measures[name]
     masked: dict[HeadId, Scored] = {}
@@ -218,4 +336,49 @@ def _measured(job: _Checked, state: State, name: str, done: Iterable[Unit]) -> M
         statistics = state[unit.key]["statistics"]
         for head, own in zip(unit.heads, statistics, strict=True):
             masked[HeadId(unit.module.id, head)] = part.scored(own)
-    return Measured(part.scored(state[_BASELINE][name]), masked, part.facts())
+    return _Measured(part.scored(state[_BASELINE][name]), masked, part.facts())
+
+
+def _best_head(module: ModuleId, masked: Mapping[HeadId, Scored]) -> HeadId:
+    """The head of a module that does best alone; the first of those that do equally well."""
+    return max(
+        (head for head in sorted(masked) if head.module == module), key=lambda head: masked[head].score
+    )  # fmt: skip
+
+
+def best_heads(scores: Scores) -> dict[ModuleId, HeadScore]:
+    """The highest-scored head of every module, the first of equals."""
+    best: dict[ModuleId, HeadScore] = {}
+    for entry in scores.heads:
+        known = best.get(entry.id.module)
+        if known is None or entry.score > known.score:
+            best[entry.id.module] = entry
+    return best
+
+
+def table(scores: Scores) -> str:
+    """One row per head, in full precision; those of the test data last, and further numbers of heads at the end."""
+    details = list(dict.fromkeys(name for entry in scores.heads for name in entry.details or ()))
+    return tsv((*_COLUMNS, *details), _rows(scores, details))
+
+
+def _rows(scores: Scores, details: Sequence[str]) -> Iterator[tuple[Cell, ...]]:
+    parts = [(scores.baseline, scores.heads)]
+    if scores.test is not None:
+        parts.append((scores.test.baseline, scores.test.heads))
+    for baseline, heads in parts:
+        test = baseline.get("significance")
+        for entry in heads:
+            module, (low, high) = entry.id.module, entry.ci or (None, None)
+            significant = None if entry.p_corrected is None or not test else int(entry.p_corrected < test["alpha"])
+            yield (
+                baseline["data"], entry.head, module.kind, module.layer, entry.id.head, entry.score, entry.delta,
+                low, high, entry.p, entry.p_corrected, entry.p_sacrebleu, significant,
+                *((entry.details or {}).get(name) for name in details),
+            )  # fmt: skip
+
+
+def report(scores: Scores) -> Report:
+    """The score file, its table and its picture."""
+    alpha = scores.baseline.get("significance", {}).get("alpha", 0.0)
+    return Report(json=scores.to_json(), tsv=table(scores), png=plots.scores_png(scores, alpha=alpha))

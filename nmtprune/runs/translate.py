@@ -5,51 +5,44 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
 from nmtprune.plan import Plan
-from nmtprune.process import termination_as_interrupt
 from nmtprune.runs.baseline import check_direction
-from nmtprune.runs.device import choose_device
+from nmtprune.runs.run import Computing, Run, started
 
 if TYPE_CHECKING:
+    from nmtprune.architecture import Kept
     from nmtprune.data.batching import BatchLimits
     from nmtprune.data.corpus import Corpus
-    from nmtprune.engines.base import Engine, Kept
+    from nmtprune.engines.base import Engine
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.model.search.options import Search
     from nmtprune.progress import Progress
 
 
-@dataclass(frozen=True)
-class TranslateRun:
-    """What `translate` is asked for.
+@dataclass(frozen=True, kw_only=True)
+class TranslateRun(Run, Computing):
+    """What `translate` is given: the sentences, and a model for them.
 
     Attributes:
         checkpoint: the model, full or slim.
-        data: sentences.
         plan: heads that are not in this plan are masked.
         other_weights: the plan may be made for other weights of the same shape.
-        engine: what runs the model.
-        device: as `--device` names it.
-        threads: CPU threads; None leaves the number to torch.
-        search: options of the search.
         limits: size of batches.
         buffer_size: sentences that are read, sorted by length and translated together.
         n_best: translations per sentence.
     """
 
     checkpoint: Path
-    data: DataOptions
-    plan: Path | None
-    other_weights: bool
-    engine: str
-    device: str
-    threads: int | None
-    search: "Search"
+    plan: Path | None = None
+    other_weights: bool = False
     limits: "BatchLimits"
     buffer_size: int
     n_best: int
+
+    def check(self) -> None:
+        """Refuse more translations per sentence than the search keeps."""
+        if self.n_best > self.search.beam:
+            raise UsageError(f"--n-best {self.n_best} is more than the --beam of {self.search.beam} hypotheses")
 
 
 @dataclass(frozen=True)
@@ -71,27 +64,27 @@ def translate(run: TranslateRun, progress: "Progress") -> Iterator[tuple[Transla
     """
     from nmtprune.data.corpus import stream_corpus
 
-    if run.n_best > run.search.beam:
-        raise UsageError(f"--n-best {run.n_best} is more than the --beam of {run.search.beam} hypotheses")
-    checkpoint, engine, kept = _prepare(run)
-    for note in engine.notes:
-        progress.note(f"{checkpoint.path}: {note}")
-    left_out = total = 0
-    for corpus in stream_corpus(run.data, checkpoint.profile(), run.buffer_size):
-        for note in (*corpus.notes, *(() if total else check_direction(corpus))):
-            progress.note(f"{corpus.name}: {note}")
-        total, left_out = total + corpus.total, left_out + corpus.total - len(corpus)
-        yield from _piece(run, engine, corpus, kept)
-    if left_out:
-        progress.note(f"{left_out} of {total} sentences were left out: an empty line stands for each")
+    # An engine may have temporary files and a process of its own, which must end with this one.
+    with started(run, progress):
+        checkpoint, engine, kept = _prepare(run)
+        for note in engine.notes:
+            progress.note(f"{checkpoint.path}: {note}")
+        left_out = total = 0
+        for corpus in stream_corpus(run.data, checkpoint.profile(), run.buffer_size):
+            for note in (*corpus.notes, *(() if total else check_direction(corpus))):
+                progress.note(f"{corpus.name}: {note}")
+            total, left_out = total + corpus.total, left_out + corpus.total - len(corpus)
+            yield from _piece(run, engine, corpus, kept)
+        if left_out:
+            progress.note(f"{left_out} of {total} sentences were left out: an empty line stands for each")
 
 
 def _prepare(run: TranslateRun) -> "tuple[Checkpoint, Engine, Kept]":
     """Checkpoint, engine and the heads that the plan keeps."""
-    from nmtprune.engines import EngineSettings, open_engine
+    from nmtprune.engines import open_engine
     from nmtprune.formats import load
 
-    settings = EngineSettings(run.search, run.limits, choose_device(run.device), run.threads)
+    settings = run.in_batches(run.limits)
     checkpoint = load(run.checkpoint)
     kept: Kept = {}
     if run.plan is not None:
@@ -104,9 +97,7 @@ def _prepare(run: TranslateRun) -> "tuple[Checkpoint, Engine, Kept]":
 def _piece(run: TranslateRun, engine: "Engine", corpus: "Corpus", kept: "Kept") -> Iterator[tuple[Translation, ...]]:
     """Translations of consecutive sentences, nothing where one was left out."""
     found: list[tuple[Translation, ...]] = [()] * corpus.total
-    # An engine may have temporary files and a process of its own, which must end with this one.
-    with termination_as_interrupt():
-        translations = engine.translate(corpus, kept)
+    translations = engine.translate(corpus, kept)
     for place, hypotheses in zip(corpus.numbers.tolist(), translations, strict=True):
         best = hypotheses[: run.n_best]
         found[place] = tuple(Translation(corpus.decode(each.tokens), each.score) for each in best)

@@ -9,7 +9,7 @@ import itertools
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,14 +76,17 @@ class Training:
         names = itertools.chain([_LOG], (_LOG.replace(".", f"-{number}.") for number in itertools.count(2)))
         return next(path for name in names if not (path := self.folder.parent / name).exists())
 
-    def repair(self) -> str | None:
+    def repair(self, read: Callable[[Path], object] | None = None) -> str | None:
         """Replace a last checkpoint that was being copied when training was killed; says so, None where it is whole.
 
         fairseq would refuse the file each time. It goes on from the best one, or starts again.
+
+        Args:
+            read: reads a checkpoint, or raises CheckpointError; None: `formats.load`.
         """
-        if not self.last.exists() or _whole(self.last):
+        if not self.last.exists() or _whole(self.last, read or _read):
             return None
-        if self.best.exists() and _whole(self.best):
+        if self.best.exists() and _whole(self.best, read or _read):
             # fairseq writes the best one whole before it copies it.
             with files.atomic_output(self.last, force=True) as file, self.best.open("rb") as best:
                 shutil.copyfileobj(best, file)
@@ -129,12 +132,22 @@ def load_trained(path: Path) -> "TrainableCheckpoint":
         TrainingError: weights that are NaN or infinite: the training diverged.
         CheckpointError: it cannot be read.
     """
-    from nmtprune.formats import load
+    return converging(_read(path))
+
+
+def converging(checkpoint: "TrainableCheckpoint") -> "TrainableCheckpoint":
+    """The same checkpoint, if a training of ours that wrote it did not diverge.
+
+    Raises:
+        TrainingError: weights that are NaN or infinite.
+    """
+    from nmtprune.formats import check_finite
 
     try:
-        return load(path).trainable()
+        check_finite(checkpoint)
     except NotFiniteError as error:
         raise TrainingError(f"training diverged: {error}; start over with a lower --lr or --clip-norm") from None
+    return checkpoint
 
 
 @dataclass(frozen=True)
@@ -226,6 +239,40 @@ class Trainer:
     def __init__(self, progress: Progress, environment: Mapping[str, str]) -> None:
         """Show trainings in `progress`; `environment` is that of fairseq-train."""
         self._progress, self._environment = progress, environment
+        self._held: dict[tuple[int, int, int, int], TrainableCheckpoint] = {}
+
+    def read(self, path: Path) -> "TrainableCheckpoint":
+        """A checkpoint, diverged or not; read again only if the file has changed, or after `forget`.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        there = path.stat() if path.exists() else None
+        # A file that is renamed stays the same file.
+        stamp = (there.st_dev, there.st_ino, there.st_mtime_ns, there.st_size) if there else (0, 0, 0, 0)
+        if stamp not in self._held:
+            self._held[stamp] = _read(path)
+        held = self._held[stamp]
+        return held if held.path == path else replace(held, path=path)
+
+    def forget(self) -> None:
+        """Hold no checkpoint any longer: its files will change, or go."""
+        self._held.clear()
+
+    def complete(self, training: Training, watched: Sequence[str] = ()) -> None:
+        """Train to the end that the options of the training say.
+
+        Args:
+            training: what to train.
+            watched: figures of fairseq's log to show beside the loss.
+
+        Raises:
+            TrainingError: training failed or diverged.
+            OutputError: the disk is full.
+        """
+        bar = TrainingBar(self._progress, training.title)
+        self._begin(training)
+        self._call(training, (), bar, watched)
 
     def reach(self, training: Training, updates: int, weight: float) -> Stopwatch:
         """Train to an update; nothing is done where the last checkpoint is there already.
@@ -242,7 +289,7 @@ class Trainer:
         spent, bar = Stopwatch(), TrainingBar(self._progress, training.title, weight)
         at = self._begin(training)
         if at is None or at.updates < updates:
-            self._call(training, (("--max-update", str(updates)),), bar, spent)
+            spent = self._call(training, (("--max-update", str(updates)),), bar)
             at = self._progress_of(training.last)
         if at is None or at.updates != updates:
             raise TrainingError(
@@ -263,7 +310,7 @@ class Trainer:
         """
         at = self._begin(training)
         if not patience.reached(at, target.validation):
-            self._call(training, patience.ends(target.validation), bar, Stopwatch())
+            self._call(training, patience.ends(target.validation), bar)
             at = self._progress_of(training.last)
         best = self._progress_of(training.best)
         if at is None or best is None or best.validation is None:
@@ -282,15 +329,13 @@ class Trainer:
     def _begin(self, training: Training) -> "TrainingProgress | None":
         """Where a training is; its folder is made, and a last checkpoint that is cut off goes."""
         files.make_folder(training.folder.parent)
-        repaired = training.repair()
+        repaired = training.repair(self.read)
         if repaired:
             self._progress.note(repaired)
         return self._progress_of(training.last)
 
     def _progress_of(self, path: Path) -> "TrainingProgress | None":
-        from nmtprune.formats import load
-
-        return load(path, finite=False).trainable().progress if path.exists() else None
+        return self.read(path).progress if path.exists() else None
 
     def _check(self, training: Training, at: "TrainingProgress") -> None:
         if at.validation is not None and not math.isfinite(at.validation):
@@ -299,11 +344,12 @@ class Trainer:
                 f"was trained is in {training.folder}; start over with a lower --lr"
             )
 
-    def _call(self, training: Training, ends: Options, bar: TrainingBar, spent: Stopwatch) -> None:
+    def _call(self, training: Training, ends: Options, bar: TrainingBar, watched: Sequence[str] = ()) -> Stopwatch:
+        self.forget()  # fairseq writes over its files: mapped tensors would change, or be gone
         log = training.next_log()
         bar.call()
         started = time.monotonic()
-        command = replace(training, options=(*training.options, *ends)).command()
+        command = replace(training, options=(*training.options, *ends)).command(watched)
         try:
             run_command(command, log, bar.update, self._environment)
         except CommandFailed as failed:
@@ -311,27 +357,21 @@ class Trainer:
         except OSError as error:
             raise OutputError(f"{log}: cannot be written: {error.strerror}; what was trained is kept") from error
         ended = time.monotonic()
-        spent.seconds += ended - started
-        spent.start_up += (bar.begun or ended) - started
+        return Stopwatch(ended - started, (bar.begun or ended) - started)
 
 
-def _whole(path: Path) -> bool:
+def _read(path: Path) -> "TrainableCheckpoint":
     from nmtprune.formats import load
 
+    return load(path, finite=False).trainable()
+
+
+def _whole(path: Path, read: Callable[[Path], object]) -> bool:
     try:
-        load(path, finite=False)
+        read(path)
     except CheckpointError:
         return False
     return True
-
-
-def _end(argv: Sequence[str]) -> tuple[int | None, int | None]:
-    """Updates or epochs with which training ends, for the bar."""
-    updates, epochs = (
-        int(text) if text is not None and text.isdecimal() else None
-        for text in (value_of(argv, "--max-update"), value_of(argv, "--max-epoch"))
-    )
-    return (updates, None) if updates else (None, epochs)
 
 
 def _explained(failed: CommandFailed, training: Training, bar: TrainingBar, log: Path) -> Exception:
@@ -348,3 +388,12 @@ def _explained(failed: CommandFailed, training: Training, bar: TrainingBar, log:
     if "FloatingPointError" in str(failed.reason):
         return TrainingError(f"{where}: training diverged: start over with a lower --lr or --clip-norm; {kept}")
     return type(failed.reason)(f"{where}; {kept}")
+
+
+def _end(argv: Sequence[str]) -> tuple[int | None, int | None]:
+    """Updates or epochs with which training ends, for the bar."""
+    updates, epochs = (
+        int(text) if text is not None and text.isdecimal() else None
+        for text in (value_of(argv, "--max-update"), value_of(argv, "--max-epoch"))
+    )
+    return (updates, None) if updates else (None, epochs)

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
+from nmtprune.data.corpus import load_corpus
+from nmtprune.data.options import DataOptions
 from nmtprune.formats import load
 from nmtprune.plan import Plan
 from nmtprune.summary import model_bytes
 from tests.support.cli import documented, nmtprune, refused
 from tests.support.marian_files import marian_model
 from tests.support.marian_program import random_texts, vocabulary_file
+from tests.support.reads import counted_reads
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +35,21 @@ def _data(tiny: Path, *options: Any) -> tuple[Any, ...]:
 def _searched(tiny: Path, *options: Any) -> tuple[Any, ...]:
     data = ("--data-bin", tiny.parent / "data-bin", "--subset", "test", "--device", "cpu", "--threads", 1)
     return (*data, "--beam", 2, "--max-len-b", 8, *options)
+
+
+@pytest.mark.parametrize("command", ["bench", "check"])
+def test_every_file_is_read_once(tiny: Path, slim: Path, command: str) -> None:
+    """References are those of the binarized data."""
+    data = DataOptions(data_bin=tiny.parent / "data-bin", subset="test")
+    with counted_reads() as alone:
+        load_corpus(data, load(tiny).profile())
+    models = (tiny, slim) if command == "bench" else (slim, "--baseline", tiny, "--max-drop", 100, "--min-speedup", 0)
+    with counted_reads() as reads:
+        result = nmtprune(command, *models, *_data(tiny), "--batch-size", 8, "--resamples", 200)
+    assert result.code == 0 and "bleu" in (result.stdout + result.stderr).lower(), result.stderr
+    there = alone.below(tiny.parent / "data-bin")
+    assert len(there) == 6 and reads.below(tiny.parent / "data-bin") == there
+    assert sorted(path for path, _ in reads.checkpoints.elements()) == sorted(map(Path.resolve, (tiny, slim)))
 
 
 @pytest.mark.parametrize("engine", ["native", "ctranslate2"])

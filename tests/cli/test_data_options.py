@@ -5,6 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from nmtprune.cli.data_options import data_options, translation_data_options, with_test_data
+from nmtprune.cli.options import in_options
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
 
@@ -136,7 +137,7 @@ def test_translation_reads_standard_input_unless_told_otherwise() -> None:
 def test_usage_errors(line: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         _run(score, line)
-    assert (str(caught.value), caught.value.exit_code) == (message, 2)
+    assert (in_options(str(caught.value)), caught.value.exit_code) == (message, 2)
 
 
 def test_help_names_every_option() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from nmtprune.formats.marian import MarianCheckpoint
 from nmtprune.scores import Scores
 from tests.support.cli import documented, nmtprune, refused
 from tests.support.marian_files import VARIANTS, marian_model
@@ -247,3 +248,17 @@ def test_pre_norm_decoders_are_named_once(tmp_path: Path) -> None:
     assert as_marian.stderr == ""
     theirs = marian_translations(path, vocabulary, source, "--beam-size", 2)
     assert as_marian.stdout.splitlines() == [own[0].text for own in theirs]
+
+
+def test_slim_says_before_it_cuts_what_it_could_not_verify(tmp_path: Path) -> None:
+    model = marian_model(tmp_path / "model.npz", transformer_postprocess_top="a")
+    plan, slim = tmp_path / "plan.json", tmp_path / "slim.npz"
+    assert nmtprune("plan", model, "--random", 4, "-o", plan).code == 0
+    assert refused("slim", model, "--plan", plan, "-o", slim) == (
+        3,
+        f"{model}: the result cannot be verified (--no-verify writes it all the same): the native model cannot run "
+        "this checkpoint: transformer-postprocess-top: a",
+    )
+    assert not slim.exists()
+    assert nmtprune("slim", model, "--plan", plan, "-o", slim, "--no-verify").code == 0
+    assert MarianCheckpoint.load(slim).architecture.count() == MarianCheckpoint.load(model).architecture.count() - 4

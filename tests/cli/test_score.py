@@ -233,15 +233,15 @@ def test_confidence_on_translations(tiny: Path, tmp_path: Path) -> None:
 
 def test_options_that_mean_nothing_for_a_metric(base: tuple[Any, ...], tiny: Path, tmp_path: Path) -> None:
     data = (*base, "--data-bin", tiny.parent / "data-bin", "--metric")
-    masking = "goes with --metric bleu, chrf, loss"
-    search = "--beam goes with --metric bleu or chrf, or with confidence and --confidence-on translations"
+    masking = "goes with --metric bleu, chrf or loss"
+    search = "--beam goes with --metric bleu, chrf or confidence with --confidence-on translations"
     assert refused(*data, "importance", "--resamples", 9, "--all-but-one", "--beam", 1, "--exclude-eos") == (
         2,
         f"--all-but-one {masking}; --resamples {masking}; {search}; --exclude-eos goes with --metric confidence",
     )
     assert refused(*data, "confidence", "--resume", "--beam", 1, "--importance-unit", "token", "--seed", 1) == (
         2,
-        f"--resume {masking}; {search}; --seed goes with --metric importance; "
+        f"--resume {masking}; {search}; --seed goes with --metric bleu, chrf, loss or importance; "
         "--importance-unit goes with --metric importance",
     )
     assert refused(*data, "bleu", "--label-smoothing", 0.1) == (2, "--label-smoothing goes with --metric importance")
@@ -418,8 +418,8 @@ def test_usage(base: tuple[Any, ...], tiny: Path, tmp_path: Path) -> None:
     )
     assert refused(*base, *data, "--metric", "loss", "--beam", 5, "--unkpen", 1.0) == (
         2,
-        "--beam goes with --metric bleu or chrf: the loss needs no search; "
-        "--unkpen goes with --metric bleu or chrf: the loss needs no search",
+        "--beam goes with --metric bleu, chrf or confidence with --confidence-on translations; "
+        "--unkpen goes with --metric bleu, chrf or confidence with --confidence-on translations",
     )
     assert refused(*base, *data, "--metric", "chrf", "--bleu-tokenize", "zh") == (
         2,

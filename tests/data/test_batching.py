@@ -56,7 +56,7 @@ def test_limits_of_fairseq_generate() -> None:
 def test_a_sentence_beyond_max_tokens() -> None:
     with pytest.raises(UsageError) as caught:
         batch_by_size(np.arange(3), np.array([3, 9, 4]), BatchLimits(8))
-    assert str(caught.value) == "--max-tokens 8 is too small: the longest sentence has 9 tokens"
+    assert str(caught.value) == "`max_tokens` 8 is too small: the longest sentence has 9 tokens"
     without_it = batch_by_size(np.array([0, 2]), np.array([3, 9, 4]), BatchLimits(8))
     assert [batch.tolist() for batch in without_it] == [[0, 2]]
 

@@ -114,7 +114,7 @@ def test_several_references(folder: Path, tmp_path: Path) -> None:
     faults = "; ".join(f"{path}: 1 lines, but {source} has 2 sentences" for path in (first, second))
     assert _error(raw) == f"{faults}: the reference must have one line per sentence"
     code = "data: 2 files of references: losses, importance and confidence are measured on one reference per sentence"
-    assert _error(raw, references=False, targets=True) == f"{code}: give one --reference FILE"
+    assert _error(raw, references=False, targets=True) == f"{code}: give one `reference` FILE"
 
 
 def test_real_data_equals_fairseq(test_models: Path) -> None:
@@ -217,8 +217,8 @@ def test_subwords_are_joined_and_unknown_words_escaped(tmp_path: Path) -> None:
     corpus = load_corpus(DataOptions(data_bin=folder))
     assert corpus.references == (("der Hund.", "<<unk>> der"),)
     assert corpus.notes == (
-        "joining subwords as --post-process sentencepiece, which the symbols of dict.de.txt suggest",
-        "references with unknown words: 1 of 2 (--reference FILE takes the raw text instead)",
+        "joining subwords as `post_process` sentencepiece, which the symbols of dict.de.txt suggest",
+        "references with unknown words: 1 of 2 (`reference` FILE takes the raw text instead)",
     )
     assert corpus.decode([5, 6, 3, 2]) == "Hund<unk>"
     plain = load_corpus(DataOptions(data_bin=folder, post_process="none"))
@@ -269,7 +269,7 @@ def test_sentences_over_the_positions_are_refused_or_left_out_as_by_fairseq(fold
         f"valid.en-de: {len(ignored)} of 83 sentences are longer than the model's positions "
         f"(9 source, 10 target tokens), first sentence {first} (counted from 0) with "
         f"{whole.source.sizes[first]} source and {whole.target.sizes[first]} target tokens: "
-        "--skip-invalid-size-inputs-valid-test leaves such sentences out"
+        "`skip_invalid` leaves such sentences out"
     )
     corpus = load_corpus(DataOptions(data_bin=folder, skip_invalid=True), model)
     assert corpus.numbers.tolist() == kept.tolist()
@@ -293,7 +293,7 @@ def test_raw_lines_over_the_positions(folder: Path, text: Path) -> None:
     options = DataOptions(data_bin=folder, source=text, post_process="none")
     assert _error(options, model, references=False) == (
         f"{text}: 2 of 4 sentences are longer than the model's positions (3 source, 1 target tokens), first line 1 "
-        "with 4 source tokens: --skip-invalid-size-inputs-valid-test leaves such sentences out"
+        "with 4 source tokens: `skip_invalid` leaves such sentences out"
     )
     none_left = ModelProfile(max_source_positions=0)
     skipping = DataOptions(data_bin=folder, source=text, post_process="none", skip_invalid=True)
@@ -309,13 +309,13 @@ def test_dictionary_of_another_model(folder: Path) -> None:
 
 def test_what_is_needed_and_missing(folder: Path, text: Path, tmp_path: Path) -> None:
     raw = DataOptions(data_bin=folder, source=text, post_process="none")
-    assert _error(raw) == "data: --source needs --reference FILE here"
+    assert _error(raw) == "data: `source` needs `reference` FILE here"
     assert len(load_corpus(raw, references=False)) == 4
     one_sided = write_data_bin(tmp_path / "bin", {"valid": 3})
     for suffix in ("idx", "bin"):
         (one_sided / f"valid.en-de.de.{suffix}").unlink()
     assert _error(DataOptions(data_bin=one_sided)) == (
-        f"valid.en-de in {one_sided}: no target side: give --reference FILE"
+        f"valid.en-de in {one_sided}: no target side: give `reference` FILE"
     )
     assert _error(DataOptions(data_bin=one_sided), references=False, targets=True) == (
         f"valid.en-de in {one_sided}: no target side"

@@ -77,13 +77,13 @@ def test_unclear_languages(tmp_path: Path) -> None:
     for name in ("valid.en-de.en.idx", "valid.en-fr.en.idx"):
         (tmp_path / name).touch()
     assert _error(DataBin(tmp_path), ("valid",), NONE, NONE) == (
-        f"{tmp_path}: unclear languages: it holds en-de, en-fr; give --source-lang and --target-lang"
+        f"{tmp_path}: unclear languages: it holds en-de, en-fr; give `source_lang` and `target_lang`"
     )
     assert DataBin(tmp_path).choose_languages(("valid",), NONE, ("en", "fr")) == Languages("en", "fr")
     assert DataBin(tmp_path).choose_languages(("valid",), (None, "fr"), NONE) == Languages("en", "fr")
     (tmp_path / "empty").mkdir()
     assert _error(DataBin(tmp_path / "empty"), (), NONE, NONE) == (
-        f"{tmp_path}/empty: unclear languages: no file name tells them; give --source-lang and --target-lang"
+        f"{tmp_path}/empty: unclear languages: no file name tells them; give `source_lang` and `target_lang`"
     )
 
 

@@ -23,7 +23,7 @@ SEGMENTED = {
 def test_subwords_against_words(method: str) -> None:
     found = subwords_against_words(SEGMENTED[method], ["A man.", "Ein Hund", "see", "", "two"])
     assert found is not None and found.startswith("subwords measured against words: ")
-    assert found.endswith(f"of the references: join subwords with --post-process {method}")
+    assert found.endswith(f"of the references: join subwords with `post_process` {method}")
     reverse = subwords_against_words(["A man.", "Ein Hund", "see", "", "two"], SEGMENTED[method])
     assert reverse is not None and reverse.endswith("give references that consist of words")
     assert subwords_against_words(SEGMENTED[method], SEGMENTED[method]) is None
@@ -33,7 +33,7 @@ def test_marks_that_nothing_joins_and_subwords_joined_by_the_wrong_method() -> N
     words = ["a man", "two cats"]
     for text in (["a m ##an", "two cat ##s"], ["a Ġman", "two Ġcats"], ["a m￭ an", "two"]):
         found = subwords_against_words(text, words)
-        assert found is not None and found.endswith("no --post-process joins these")
+        assert found is not None and found.endswith("no `post_process` joins these")
     assert subwords_against_words(["am@@an", "twocat@@s"], words) is not None
 
 

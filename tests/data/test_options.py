@@ -12,59 +12,71 @@ BIN, TEXT, MODEL = Path("bin"), Path("text"), Path("spm.model")
 @pytest.mark.parametrize(
     ("options", "faults"),
     [
-        ({}, "none given: name --data-bin DIR or --source FILE"),
+        ({}, "none given: name `data_bin` DIR or `source` FILE"),
         (
             {"source": TEXT, "sentencepiece": MODEL},
-            "--source needs --data-bin DIR, whose dictionaries dict.LANG.txt turn text into token ids",
+            "`source` needs `data_bin` DIR, whose dictionaries dict.LANG.txt turn text into token ids",
         ),
         (
             {"data_bin": BIN, "source": TEXT, "sentencepiece": MODEL, "subset": "valid"},
-            "--subset names binarized data and --source raw text: give one of the two",
+            "`subset` names binarized data and `source` raw text: give one of the two",
         ),
         (
             {"data_bin": BIN, "source": TEXT},
-            "--source needs --sentencepiece MODEL or --bpe-codes FILE, for one side or both "
-            "(--source-sentencepiece, ...); text that is segmented already needs --post-process METHOD, and "
-            "--post-process none where its words are the dictionary's symbols",
+            "`source` needs `sentencepiece` MODEL or `bpe_codes` FILE, for one side or both "
+            "(`source_sentencepiece`, ...); text that is segmented already needs `post_process` METHOD, and "
+            "`post_process` none where its words are the dictionary's symbols",
         ),
         (
             {"data_bin": BIN, "sentencepiece": MODEL, "bpe_codes": MODEL},
-            "--sentencepiece and --bpe-codes exclude each other",
+            "`sentencepiece` and `bpe_codes` exclude each other",
         ),
         (
             {"data_bin": BIN, "sentencepiece": MODEL, "target_bpe_codes": MODEL, "source_sentencepiece": MODEL},
-            "--sentencepiece is for both sides and excludes --source-sentencepiece, --target-bpe-codes",
+            "`sentencepiece` is for both sides and excludes `source_sentencepiece`, `target_bpe_codes`",
         ),
         (
             {"data_bin": BIN, "source_sentencepiece": MODEL, "source_bpe_codes": MODEL},
-            "--source-sentencepiece and --source-bpe-codes exclude each other",
+            "`source_sentencepiece` and `source_bpe_codes` exclude each other",
         ),
         (
             {"vocabs": (Path("a.spm"), Path("b.yml")), "source": TEXT, "source_bpe_codes": MODEL},
             "a.spm splits the source side itself: spm.model goes with a .yml vocabulary",
         ),
         (
+            {"vocabs": (Path("a.spm"), Path("b.spm")), "source": TEXT, "sentencepiece": MODEL},
+            "a.spm and b.spm: vocabularies that split text themselves: spm.model goes with a .yml vocabulary",
+        ),
+        (
+            {"vocabs": (Path("a.spm"), Path("b.spm")), "source": TEXT, "sentencepiece": Path("a.spm")},
+            "a.spm and b.spm: vocabularies that split text themselves: a.spm goes with a .yml vocabulary",
+        ),
+        (
+            {"vocabs": (Path("a.spm"), Path("a.spm")), "source": TEXT, "bpe_codes": MODEL},
+            "a.spm: vocabularies that split text themselves: spm.model goes with a .yml vocabulary",
+        ),
+        (
             {"data_bin": BIN, "tokenizer": None, "moses_no_escape": True},
-            "--moses-no-escape needs --tokenizer moses",
+            "`moses_no_escape` needs `tokenizer` moses",
         ),
         (
             {"data_bin": BIN, "source": TEXT, "post_process": "@@ ", "lowercase_source": True},
-            "--lowercase-source: with --post-process @@  and no subword model text is segmented already",
+            "`lowercase_source`: with `post_process` @@  and no subword model text is segmented already",
         ),
         (
             {"data_bin": BIN, "source": Path("-"), "reference": (Path("-"),), "sentencepiece": MODEL},
-            "only one of --source and --reference can be standard input",
+            "only one of `source` and `reference` can be standard input",
         ),
-        ({"data_bin": BIN, "subset": "valid,"}, "--subset 'valid,' holds an empty name"),
+        ({"data_bin": BIN, "subset": "valid,"}, "`subset` 'valid,' holds an empty name"),
         (
             {"data_bin": BIN, "post_process": "x", "tokenizer": "y"},
-            "unknown --post-process 'x' (choose among sentencepiece, subword_nmt, @@ , @@, wordpiece, letter, silence, "
-            "_EOW, none); unknown --tokenizer 'y' (choose among moses)",
+            "unknown `post_process` 'x' (choose among sentencepiece, subword_nmt, @@ , @@, wordpiece, letter, silence, "
+            "_EOW, none); unknown `tokenizer` 'y' (choose among moses)",
         ),
         (
             {"source": TEXT, "subset": "valid", "sentencepiece": MODEL},
-            "--source needs --data-bin DIR, whose dictionaries dict.LANG.txt turn text into token ids; "
-            "--subset names binarized data and --source raw text: give one of the two",
+            "`source` needs `data_bin` DIR, whose dictionaries dict.LANG.txt turn text into token ids; "
+            "`subset` names binarized data and `source` raw text: give one of the two",
         ),
     ],
 )
@@ -72,6 +84,11 @@ def test_options_that_do_not_fit(options: dict[str, Any], faults: str) -> None:
     with pytest.raises(UsageError) as caught:
         DataOptions(**options)
     assert str(caught.value) == f"data: {faults}"
+
+
+def test_the_vocabularies_themselves_may_be_named_as_subword_models() -> None:
+    both = (Path("a.spm"), Path("a.spm"))
+    assert DataOptions(vocabs=both, source=TEXT, sentencepiece=both[0]).splits_itself("target")
 
 
 def test_subsets() -> None:

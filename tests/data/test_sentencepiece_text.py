@@ -91,7 +91,7 @@ def test_translations_are_joined_by_the_model_of_the_target(tmp_path: Path) -> N
     options = DataOptions(
         source=source, vocabs=(vocabulary, vocabulary), source_sentencepiece=model, target_sentencepiece=model
     )
-    corpus = load_corpus(options, ModelProfile(8, 8, marian=True), references=False)
+    corpus = load_corpus(options, ModelProfile(8, 8, vocabulary_files=True), references=False)
     assert corpus.source[0].tolist()[0] == 7
     assert corpus.decode([2, 3, 4, 5, 6, 1, 2, 0]) == "foxä nur-Quelles ⁇  fox"
 
@@ -106,6 +106,6 @@ def test_sources_are_joined_by_the_model_of_the_source(tmp_path: Path) -> None:
     source.write_text(f"{TEXT[1]}\nw\u4e00!\n")
     options = DataOptions(source=source, vocabs=(paths[0], paths[1]))
     for right_to_left in (False, True):
-        profile = ModelProfile(400, 400, marian=True, right_to_left=right_to_left)
+        profile = ModelProfile(400, 400, vocabulary_files=True, right_to_left=right_to_left)
         corpus = load_corpus(options, profile, references=False)
         assert [corpus.source_text(place) for place in (0, 1)] == [TEXT[1], "w\u4e00!"]

@@ -83,6 +83,7 @@ def test_each_side_is_cut_by_its_own_model(sides: Sides) -> None:
         assert _ids(corpus) == _theirs(data_bin, kinds[source]["en"], kinds[target]["de"])
         assert (corpus.notes, corpus.codec.post_process) == ((), joined[target])
         assert [corpus.decode(ids) for ids in corpus.target or ()] == GERMAN
+        assert [corpus.source_text(place) for place in range(len(corpus))] == ENGLISH
         assert {str(path) for path in options.values()} <= corpus.inputs.keys()
 
 
@@ -131,7 +132,7 @@ def test_iwslt14(sides: Sides, tmp_path: Path) -> None:
         assert [corpus.decode(ids) for ids in corpus.target or ()] == joined
         cased = sides.corpus(data_bin, **options)
         assert [note.partition(": ")[2] for note in cased.notes] == [
-            f"it knows them lower-cased: --lowercase-{side} lower-cases the text" for side in ("source", "target")
+            f"it knows them lower-cased: `lowercase_{side}` lower-cases the text" for side in ("source", "target")
         ]
 
 
@@ -195,7 +196,7 @@ def test_text_of_another_case(sides: Sides, tmp_path: Path) -> None:
         data_bin = sides.data_bin(f"case-{kind}", symbols, segment(models["de"], GERMAN))
         options = {"source": upper, f"source_{kind}": models["en"], f"target_{kind}": models["de"]}
         (note,) = sides.corpus(data_bin, **options).notes
-        assert note.endswith("has whole in lower case: --lowercase-source lower-cases the text")
+        assert note.endswith("has whole in lower case: `lowercase_source` lower-cases the text")
         assert sides.corpus(data_bin, **options, lowercase_source=True).notes == ()
 
 
@@ -222,12 +223,12 @@ def test_text_of_another_kind(sides: Sides, tmp_path: Path) -> None:
     data_bin = sides.data_bin("separate", english, german)
     models = {"source_sentencepiece": sides.spm["en"], "target_sentencepiece": sides.spm["de"]}
     assert _refused(sides, data_bin, post_process="sentencepiece").endswith(
-        "the text is not segmented: name its subword model with --source-sentencepiece"
+        "the text is not segmented: name its subword model with `source_sentencepiece`"
     )
     alone = {"source_sentencepiece": sides.spm["en"]}
     refused = _refused(sides, data_bin, **alone)
     assert f"reference tokens (100%) are not in {data_bin / 'dict.de.txt'}: " in refused
-    assert refused.endswith("the text is not segmented: name its subword model with --target-sentencepiece")
+    assert refused.endswith("the text is not segmented: name its subword model with `target_sentencepiece`")
     segmented = written(tmp_path / "segmented", english)
     assert _refused(sides, data_bin, source=segmented, **models) == (
         f"{segmented}: the text is segmented already (it carries the mark '▁' of SentencePiece) and would be once "

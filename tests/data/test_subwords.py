@@ -67,7 +67,7 @@ def test_unknown_post_process() -> None:
     with pytest.raises(UsageError) as caught:
         post_process("a", "bert")
     assert str(caught.value) == (
-        "--post-process 'bert' is unknown: choose among sentencepiece, subword_nmt, @@ , @@, wordpiece, letter, "
+        "`post_process` 'bert' is unknown: choose among sentencepiece, subword_nmt, @@ , @@, wordpiece, letter, "
         "silence, _EOW, none"
     )
 
@@ -171,8 +171,8 @@ def test_damaged_sentencepiece_models(tmp_path: Path, sentencepiece_model: Path)
     ("content", "reason"),
     [
         (b"the 5\nof 3\n", "it is a list of words with their counts, such as fairseq's dictionaries"),
-        (b"#version: 0.2\na b\n", "it holds BPE codes: name it with --bpe-codes"),
-        (b"a b 7\nab c 5\n", "it holds BPE codes: name it with --bpe-codes"),
+        (b"#version: 0.2\na b\n", "it holds BPE codes: name it with `bpe_codes`"),
+        (b"a b 7\nab c 5\n", "it holds BPE codes: name it with `bpe_codes`"),
         ("<unk>\t0\n▁the\t-3.2\n".encode(), "it is a list of SentencePiece's pieces: name the model, spm.model"),
         (b'{"a": 0}', "it is JSON"),
         (b'"a": 0\n"b": 1\n', "it is a vocabulary"),
@@ -188,7 +188,7 @@ def test_files_that_are_no_sentencepiece_model(tmp_path: Path, content: bytes, r
 
 def test_files_that_are_no_codes(tmp_path: Path, sentencepiece_model: Path) -> None:
     assert _error(BpeSegmenter, sentencepiece_model) == (
-        f"{sentencepiece_model}: no BPE codes: it is a SentencePiece model: name it with --sentencepiece"
+        f"{sentencepiece_model}: no BPE codes: it is a SentencePiece model: name it with `sentencepiece`"
     )
     path = tmp_path / "codes"
     path.write_text("the 12\nof 7\n")

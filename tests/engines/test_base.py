@@ -29,7 +29,7 @@ def test_engines_by_name(tiny: Path, tmp_path: Path) -> None:
         assert engine.checkpoint is own and engine.settings is given
     with pytest.raises(UsageError) as raised:
         open_engine("opennmt", checkpoint, SETTINGS)
-    assert str(raised.value) == "--engine 'opennmt': choose native or fairseq or marian or ctranslate2"
+    assert str(raised.value) == "`engine` 'opennmt': choose native or fairseq or marian or ctranslate2"
 
 
 def test_removed_heads() -> None:

@@ -9,14 +9,14 @@ from unittest import mock
 
 import pytest
 import torch
+from nmtprune.enginesNone import EngineSettings, fairseq, open_engine, toolkit
 from torch import Tensor
 
 from nmtprune import slim
-from nmtprune.architecture import ModuleId, parse_heads
+from nmtprune.architecture import Kept, ModuleId, parse_heads
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus, stream_corpus
 from nmtprune.data.options import DataOptions
-from nmtprune.engines import EngineSettings, Kept, fairseq, open_engine, toolkit
 from nmtprune.errors import EngineError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
@@ -207,10 +207,10 @@ def test_data_that_it_cannot_take(tiny: Path) -> None:
     )
     with pytest.raises(EngineError) as raised:
         engine.ablation(corpus).losses([{}])
-    assert str(raised.value) == "the engine fairseq computes no losses: --metric loss runs on --engine native"
+    assert str(raised.value) == "the engine fairseq computes no losses: `metric` loss runs on `engine` native"
     short = open_engine("fairseq", checkpoint, _settings(SearchOptions(min_len=30, max_len_b=20)))
-    with pytest.raises(UsageError, match="--min-len 30 is more than the 20 tokens that a translation may have"):
+    with pytest.raises(UsageError, match="`min_len` 30 is more than the 20 tokens that a translation may have"):
         short.ablation(corpus)
     small = open_engine("fairseq", checkpoint, _settings(limits=BatchLimits.of(4)))
-    with pytest.raises(UsageError, match="--max-tokens 4 is too small"):
+    with pytest.raises(UsageError, match="`max_tokens` 4 is too small"):
         small.ablation(corpus)

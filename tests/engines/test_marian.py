@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from nmtprune.enginesNone import EngineSettings, open_engine
 
 from nmtprune import slim
+from nmtprune.architecture import Kept
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus
 from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.options import DataOptions
-from nmtprune.engines import EngineSettings, Kept, open_engine
 from nmtprune.engines.marian import MarianEngine, Program
 from nmtprune.errors import EngineError
 from nmtprune.formats import load
@@ -100,7 +101,7 @@ def test_what_marian_cannot_run(ssru: MarianCheckpoint, tmp_path: Path, tiny: Pa
     cut = slim.apply(random_plan(ssru, 1, 0.5), ssru)
     with pytest.raises(EngineError) as refusal:
         open_engine("marian", cut, _settings())
-    assert "with fewer heads than 4: the official Marian runs slim models of --mode masked only" in str(refusal.value)
+    assert "with fewer heads than 4: the official Marian runs slim models of `mode` masked only" in str(refusal.value)
     with pytest.raises(EngineError, match="the engine marian cannot run this model: a checkpoint of fairseq"):
         open_engine("marian", load(tiny), _settings())
 
@@ -178,8 +179,8 @@ def test_pre_norm_decoders_are_named(tmp_path: Path) -> None:
 def test_batches_that_marian_does_not_get_are_named(ssru: MarianCheckpoint) -> None:
     (note,) = open_engine("marian", ssru, _settings()).notes
     assert note == (
-        "--engine marian translates sentences one by one, since it limits the length of translations by the longest "
-        "source of a batch (--marian-batch-length-limit: in batches, with that limit)"
+        "`engine` marian translates sentences one by one, since it limits the length of translations by the longest "
+        "source of a batch (`marian_batch_length_limit`: in batches, with that limit)"
     )
     by_batch = _settings(replace(SEARCH, marian_batch_length_limit=True))
     not_asked_for = EngineSettings(SEARCH, BatchLimits.of(), torch.device("cpu"), 1)

@@ -81,7 +81,7 @@ def test_words_cut_in_other_places_are_told_from_wrong_words() -> None:
     scored = Bleu([[REFERENCE] * 10]).scored(joined)
     (fault,) = of_score(scored, _output(joined)).faults
     assert fault.startswith(f"bleu {scored.score:.2f} is below 1: the characters are right")
-    assert "--bleu-tokenize" in fault and "--post-process" in fault
+    assert "`bleu_tokenize`" in fault and "`post_process`" in fault
 
 
 def test_a_loss_is_below_chance() -> None:

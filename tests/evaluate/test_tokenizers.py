@@ -77,7 +77,7 @@ def test_an_explicit_choice_wins() -> None:
 )
 def test_scripts_without_blanks_are_noticed(line: str, script: str, tokenizer: str) -> None:
     (remark,) = doubts("13a", [line, line], explicit=False)
-    assert f"mostly {script}" in remark and f"--bleu-tokenize {tokenizer}" in remark
+    assert f"mostly {script}" in remark and f"`bleu_tokenize` {tokenizer}" in remark
     assert len(doubts("13a", [line], explicit=True)) == (script != "Korean")  # Korean has blanks
     assert doubts("char", [line], explicit=True) == []
 

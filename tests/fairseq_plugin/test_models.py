@@ -242,5 +242,5 @@ def test_registering_twice_is_no_error() -> None:
     from nmtprune.fairseq_plugin import models
 
     before = dict(ARCH_MODEL_REGISTRY)
-    models.register()
+    models.register_architectures()
     assert {"nmtprune", "nmtprune_lm"} <= before.keys() and before == ARCH_MODEL_REGISTRY

@@ -5,9 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from nmtprune.architecture import HeadId, ModuleId, parse_heads
 from nmtprune.budget import Limits
@@ -17,11 +15,9 @@ from nmtprune.errors import DataError
 from nmtprune.methods.fisher import fisher
 from nmtprune.methods.importance import ImportanceSettings, importance
 from nmtprune.methods.joint_order import removal_order
-from nmtprune.model import Masks, Transformer
 from tests.support.fairseq_files import Build
-from tests.support.joint import NAMES, Tiny, alone
+from tests.support.joint import EPS, NAMES, Tiny, alone, loss
 
-EPS = 0.1
 SOME = "encoder.0.0-1 cross.1.3 decoder.0"
 
 
@@ -33,14 +29,6 @@ def tiny(request: pytest.FixtureRequest, build: Build, tmp_path_factory: pytest.
 @pytest.fixture(scope="module")
 def plain(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return Tiny.of("pre-norm, shared tables", build, tmp_path_factory.mktemp("plain"))
-
-
-def loss(model: Transformer, batch: Batch, masks: Masks) -> Tensor:
-    """Of a single sentence without padding."""
-    assert batch.target is not None and batch.previous is not None
-    scores, words = model(batch.source, batch.previous, masks), model.words[1]
-    own = EPS * words / (words - 1)  # torch gives the right word a part of eps too
-    return F.cross_entropy(scores[0], batch.target[0], label_smoothing=own, reduction="sum")
 
 
 def derivatives(tiny: Tiny) -> NDArray[np.float64]:

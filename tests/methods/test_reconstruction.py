@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import pytest
 import torch
@@ -12,13 +13,16 @@ from nmtprune.architecture import HeadId, ModuleId
 from nmtprune.budget import Limits
 from nmtprune.engines import native
 from nmtprune.errors import CheckpointError, DataError
+from nmtprune.formats import load
 from nmtprune.methods.joint_order import removal_order
 from nmtprune.methods.reconstruction import RIDGE, Reconstruction, reconstruction
-from tests.methods.test_fisher import loss
+from nmtprune.model import Transformer
+from nmtprune.model.attention import SelfAttention
+from nmtprune.model.layers import DecoderLayer, EncoderLayer
 from tests.support.fairseq_files import Build
-from tests.support.joint import NAMES, Passed, Tiny, alone, passed
+from tests.support.joint import EPS, NAMES, Passed, Tiny, alone, passed, random_batches
+from tests.support.networks import randomized
 
-EPS = 0.1
 SOME = "encoder.0.0-1 cross.1.3 decoder.0"
 SENTENCES = 18
 
@@ -67,9 +71,14 @@ def remove(found: Reconstruction, heads: Sequence[HeadId]) -> float:
     return total
 
 
+def first_attention(model: Transformer) -> SelfAttention:
+    assert model.encoder is not None
+    return cast(EncoderLayer, model.encoder.layers[0]).self_attention
+
+
 @pytest.mark.parametrize("ridge", [1e-5, RIDGE])
 def test_costs_are_those_of_least_squares(tiny: Tiny, ridge: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    found, modules = measured(tiny, ridge), passed(tiny, loss, monkeypatch)
+    found, modules = measured(tiny, ridge), passed(tiny, monkeypatch)
     assert tuple(found.costs()) == tiny.heads
     assert max(found.costs().values()) > 1e-3
     for module in tiny.model.architecture:
@@ -84,7 +93,7 @@ def test_costs_are_those_of_least_squares(tiny: Tiny, ridge: float, monkeypatch:
 
 
 def test_the_order_is_that_of_brute_force(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    found, modules = measured(tiny, RIDGE), passed(tiny, loss, monkeypatch)
+    found, modules = measured(tiny, RIDGE), passed(tiny, monkeypatch)
     removed: dict[ModuleId, list[int]] = {module.id: [] for module in tiny.model.architecture}
     order = removal_order(found, tiny.checkpoint.base.modules, Limits())
     assert sorted(order) == list(tiny.heads)
@@ -107,7 +116,7 @@ def test_batches_and_padding_make_no_difference(tiny: Tiny) -> None:
 
 def test_heads_removed_before_are_gone(plain: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     found = measured(plain, RIDGE, SOME)
-    modules = passed(plain, loss, monkeypatch, plain.masks(SOME))
+    modules = passed(plain, monkeypatch, plain.masks(SOME))
     left = {id: [head.head for head in found.costs() if head.module == id] for id in found.modules}
     assert left[ModuleId("encoder", 0)] == [2, 3] and left[ModuleId("cross", 1)] == [0, 1, 2]
     assert ModuleId("decoder", 0) not in left
@@ -122,7 +131,7 @@ def test_heads_removed_before_are_gone(plain: Tiny, monkeypatch: pytest.MonkeyPa
 def test_a_head_that_others_replace_costs_nothing(plain: Tiny) -> None:
     """The context of a head that is a copy of another one can be made of that one's."""
     model = native.load(plain.checkpoint, dtype=torch.float64)
-    attention = model.encoder.layers[0].self_attention  # type: ignore[union-attr]
+    attention = first_attention(model)
     width = attention.head_dim
     for tensor in (attention.input_weight, attention.input_bias):
         for part in range(3):
@@ -139,7 +148,7 @@ def test_a_head_that_others_replace_costs_nothing(plain: Tiny) -> None:
 def test_contexts_that_never_vary_cost_nothing(plain: Tiny) -> None:
     """The bias replaces them."""
     model = native.load(plain.checkpoint, dtype=torch.float64)
-    attention = model.encoder.layers[0].self_attention  # type: ignore[union-attr]
+    attention = first_attention(model)
     attention.input_weight.data[2 * attention.inner :] = 0
     found = reconstruction(model, plain.sentences)
     assert [cost for head, cost in found.costs().items() if head.module == ModuleId("encoder", 0)] == pytest.approx(
@@ -148,9 +157,6 @@ def test_contexts_that_never_vary_cost_nothing(plain: Tiny) -> None:
 
 
 def test_heads_that_nothing_leads_to_cost_nothing(build: Build) -> None:
-    from nmtprune.formats import load
-    from tests.support.joint import random_batches
-    from tests.support.networks import randomized
 
     checkpoint = load(randomized(build(no_cross_attention=True)))
     model = native.load(checkpoint, dtype=torch.float64)
@@ -170,7 +176,7 @@ def test_what_cannot_be_measured_is_refused(plain: Tiny) -> None:
     with pytest.raises(ValueError, match="build the model in single precision"):
         reconstruction(native.load(plain.checkpoint, dtype=torch.bfloat16), plain.sentences)
     model = native.load(plain.checkpoint, dtype=torch.float64)
-    bias = model.decoder.layers[1].feed_forward.output_bias  # type: ignore[union-attr]
+    bias = cast(DecoderLayer, model.decoder.layers[1]).feed_forward.output_bias
     bias.data = torch.full_like(bias, math.nan)
     with pytest.raises(CheckpointError, match="encoder.0 or derivatives by its output are no finite numbers"):
         reconstruction(model, plain.sentences)

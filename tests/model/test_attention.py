@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from nmtprune.architecture import AttentionModule, ModuleId
-from nmtprune.model.attention import CrossAttention, Probe, SelfAttention, Visible
+from nmtprune.model.attention import CrossAttention, SelfAttention
+from nmtprune.model.scope import Probe, Scope, Visible
+from nmtprune.model.source_cache import SourceCache
 from nmtprune.model.weights import Weights
 from tests.support.oracles.transformer import attend
 
@@ -44,6 +46,18 @@ def masks(heads: int) -> dict[str, Tensor]:
     return {name: torch.rand(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
 
 
+def self_attend(attention: SelfAttention, x: Tensor, visible: Visible, probe: Probe) -> Tensor:
+    """Output for states without a norm before it."""
+    return attention.output(attention.inner_values(x, x, Scope(probe=probe, visible=visible), 0), probe)
+
+
+def cross_attend(attention: CrossAttention, x: Tensor, keys_values: Tensor, visible: Visible, probe: Probe) -> Tensor:
+    """Output for states without a norm before it, and keys and values of a source."""
+    source = SourceCache((keys_values,), (None,), None, visible)
+    scope = Scope(probe=probe, visible=Visible(), source=source)
+    return attention.output(attention.inner_values(x, x, scope, 0), probe)
+
+
 def full(mask: Tensor, heads: int) -> Tensor:
     by_query = mask if mask.dim() == 3 else mask.unsqueeze(-1)
     return by_query.expand(ROWS, heads, LENGTH)
@@ -58,7 +72,7 @@ def test_masks_in_self_attention(heads: int, shape: str) -> None:
     expected = attend(found, x, x, HEAD_DIM, causal, full(mask, heads))[0]
     probe = Probe({ModuleId("encoder", 0): mask})
     for visible in (Visible(causal=True), Visible.where(causal, torch.float64)):
-        torch.testing.assert_close(attention(x, visible, probe), expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(self_attend(attention, x, visible, probe), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", ["[H]", "[B, H]", "[B, H, T]"])
@@ -75,7 +89,7 @@ def test_masks_in_cross_attention_with_padding_and_another_width(shape: str) -> 
     seen = ~padding.unsqueeze(1).expand(ROWS, LENGTH, KEYS)
     expected = attend(found, x, source_cache, HEAD_DIM, seen, full(mask, 4))[0]
     visible, probe = Visible.all_but(padding, torch.float64), Probe({ModuleId("cross", 0): mask})
-    actual = attention(x, attention.keys_values(source_cache), visible, probe)
+    actual = cross_attend(attention, x, attention.keys_values(source_cache), visible, probe)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
@@ -87,7 +101,7 @@ def test_observed_weights_are_those_after_the_softmax() -> None:
     seen = torch.ones(ROWS, LENGTH, LENGTH, dtype=torch.bool).tril() & ~padding.unsqueeze(1)
     expected, expected_weights = attend(found, x, x, HEAD_DIM, seen)
     observed: dict[ModuleId, Tensor] = {}
-    actual = attention(x, Visible.where(seen, torch.float64), Probe(observe=observed.__setitem__))
+    actual = self_attend(attention, x, Visible.where(seen, torch.float64), Probe(observe=observed.__setitem__))
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(observed[ModuleId("encoder", 0)], expected_weights, rtol=0, atol=1e-12)
 
@@ -101,8 +115,11 @@ def test_several_rows_may_share_the_keys_of_a_sentence() -> None:
     observed: dict[ModuleId, Tensor] = {}
     for observe in (None, observed.__setitem__):
         probe = Probe({ModuleId("cross", 0): mask}, observe)
-        folded = attention(x, attention.keys_values(source_cache), Visible.all_but(padding, torch.float64), probe)
-        repeated = attention(
+        folded = cross_attend(
+            attention, x, attention.keys_values(source_cache), Visible.all_but(padding, torch.float64), probe
+        )
+        repeated = cross_attend(
+            attention,
             x,
             attention.keys_values(source_cache.repeat_interleave(2, 0)),
             Visible.all_but(padding.repeat_interleave(2, 0), torch.float64),
@@ -121,7 +138,9 @@ def _check_equal(observed: dict[ModuleId, Tensor]) -> Any:
 def test_a_module_without_heads_gives_its_bias() -> None:
     found = parameters(0)
     attention = SelfAttention(module(0), weights(found), "x", WIDTH)
-    torch.testing.assert_close(attention(states(), Visible(), Probe()), found["output.bias"].expand(ROWS, LENGTH, -1))
+    torch.testing.assert_close(
+        self_attend(attention, states(), Visible(), Probe()), found["output.bias"].expand(ROWS, LENGTH, -1)
+    )
 
 
 def test_padding_heads_are_computed_but_not_masked_nor_observed() -> None:
@@ -133,7 +152,7 @@ def test_padding_heads_are_computed_but_not_masked_nor_observed() -> None:
         whole = torch.cat([full(own, 3), torch.ones(ROWS, 2, LENGTH, dtype=torch.float64)], dim=1)
         probe = Probe({ModuleId("encoder", 0): own}, observed.__setitem__)
         expected, expected_weights = attend(found, x, x, HEAD_DIM, None, whole)
-        torch.testing.assert_close(attention(x, Visible(), probe), expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(self_attend(attention, x, Visible(), probe), expected, rtol=0, atol=1e-12)
         torch.testing.assert_close(observed[ModuleId("encoder", 0)], expected_weights[:, :3], rtol=0, atol=1e-12)
 
 
@@ -141,7 +160,11 @@ def test_a_query_that_sees_nothing_gives_numbers() -> None:
     attention = SelfAttention(module(2), weights(parameters(2)), "x", WIDTH)
     seen = torch.zeros(ROWS, LENGTH, LENGTH, dtype=torch.bool)
     for observe in (None, lambda module, found: None):
-        assert attention(states(), Visible.where(seen, torch.float64), Probe(observe=observe)).isfinite().all()
+        assert (
+            self_attend(attention, states(), Visible.where(seen, torch.float64), Probe(observe=observe))
+            .isfinite()
+            .all()
+        )
 
 
 @pytest.mark.parametrize("shape", ["[H]", "[B, H]", "[B, H, T]"])
@@ -151,7 +174,7 @@ def test_gradients_of_masks(shape: str) -> None:
     x = states()
 
     def loss(own: Tensor) -> Tensor:
-        return attention(x, Visible(causal=True), Probe({ModuleId("encoder", 0): own})).square().sum()
+        return self_attend(attention, x, Visible(causal=True), Probe({ModuleId("encoder", 0): own})).square().sum()
 
     assert torch.autograd.gradcheck(loss, (mask,), atol=1e-6)
 
@@ -159,7 +182,7 @@ def test_gradients_of_masks(shape: str) -> None:
 def test_a_mask_of_another_shape_is_refused() -> None:
     attention = SelfAttention(module(3), weights(parameters(3)), "x", WIDTH)
     with pytest.raises(ValueError) as caught:
-        attention(states(), Visible(), Probe({ModuleId("encoder", 0): torch.ones(4)}))
+        self_attend(attention, states(), Visible(), Probe({ModuleId("encoder", 0): torch.ones(4)}))
     assert str(caught.value) == "mask of encoder.0 has shape (4,), not one of (3,), (3, 3) or (3, 3, 4)"
 
 
@@ -171,5 +194,7 @@ def test_one_query_per_row() -> None:
     for own in (padding, None):
         seen = None if own is None else ~own.unsqueeze(1)
         expected = attend(found, x, source_cache, HEAD_DIM, seen)[0]
-        actual = attention(x, attention.keys_values(source_cache), Visible.all_but(own, torch.float64), Probe())
+        actual = cross_attend(
+            attention, x, attention.keys_values(source_cache), Visible.all_but(own, torch.float64), Probe()
+        )
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)

@@ -130,7 +130,6 @@ def test_what_makes_no_sense_is_refused(build: Build) -> None:
         (lambda: model.decode(target), "a translation model decodes with an encoded source"),
         (lambda: language_model.encode(source), "a language model has no encoder"),
         (lambda: language_model.decode(target, encoded), "a language model decodes without a source"),
-        (lambda: Pass(first=1), "a pass that begins at layer 1 needs the input of that layer"),
     ]
     for call, message in calls:
         with pytest.raises(ValueError) as caught:

@@ -1,5 +1,6 @@
 """Decoding step by step, from anywhere and in any order of rows, gives what teacher forcing gives."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 from torch import Tensor
 
 from nmtprune.architecture import ModuleId
-from nmtprune.model import EncoderOutput, Pass, SourceCache, Transformer
+from nmtprune.model import Pass, SourceCache, Transformer
+from nmtprune.model.layers import LayerStack, Stop
+from nmtprune.model.scope import Probe
 from tests.support import networks
 from tests.support.fairseq_files import Build
 
@@ -33,7 +36,7 @@ def model(checkpoint: Path) -> Transformer:
     return networks.native_model(checkpoint)
 
 
-def memory_of(model: Transformer, source: Tensor | None) -> SourceCache | None:
+def cache_of(model: Transformer, source: Tensor | None) -> SourceCache | None:
     return None if source is None else model.cache_source(model.encode(source))
 
 
@@ -45,7 +48,7 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 def test_steps_give_what_teacher_forcing_gives(model: Transformer) -> None:
     source, _ = networks.batch(model)
     tokens = torch.randint(4, model.words[1], (5, 20), generator=torch.Generator().manual_seed(3))
-    source_cache, state = memory_of(model, source), model.new_state()
+    source_cache, state = cache_of(model, source), model.new_state()
     expected = model.decode(tokens, source_cache)
     for position in range(20):
         found = model.decode(tokens[:, position : position + 1], source_cache, run=Pass(state=state))
@@ -57,7 +60,7 @@ def test_steps_give_what_teacher_forcing_gives(model: Transformer) -> None:
 def test_several_tokens_may_follow_a_prefix(model: Transformer) -> None:
     source, _ = networks.batch(model)
     tokens = torch.randint(4, model.words[1], (5, 20), generator=torch.Generator().manual_seed(3))
-    source_cache, state = memory_of(model, source), model.new_state()
+    source_cache, state = cache_of(model, source), model.new_state()
     expected = model.decode(tokens, source_cache)
     parts = [model.decode(part, source_cache, run=Pass(state=state)) for part in tokens.split([6, 1, 13], dim=1)]
     assert_close(torch.cat(parts, dim=1), expected)
@@ -66,7 +69,7 @@ def test_several_tokens_may_follow_a_prefix(model: Transformer) -> None:
 @torch.inference_mode()
 def test_rows_of_different_lengths_go_on_from_where_they_are(model: Transformer) -> None:
     source, target = networks.batch(model)
-    source_cache, state = memory_of(model, source), model.new_state()
+    source_cache, state = cache_of(model, source), model.new_state()
     prefix = model.decode(target, source_cache, run=Pass(state=state))
     real = target != 1
     assert_close(prefix[real], model.decode(target, source_cache)[real])
@@ -86,7 +89,7 @@ def test_rows_of_different_lengths_go_on_from_where_they_are(model: Transformer)
 def test_truncated_states_forget_what_came_later(model: Transformer) -> None:
     source, _ = networks.batch(model)
     tokens = torch.randint(4, model.words[1], (5, 9), generator=torch.Generator().manual_seed(5))
-    source_cache, state = memory_of(model, source), model.new_state()
+    source_cache, state = cache_of(model, source), model.new_state()
     model.decode(tokens, source_cache, run=Pass(state=state))
     kept = torch.tensor([4, 9, 1, 6, 4])
     state.truncate(kept)
@@ -104,7 +107,7 @@ def test_hypotheses_share_their_sentence_and_change_places(model: Transformer) -
     beam, steps = 3, 22
     generator = torch.Generator().manual_seed(7)
     source, _ = networks.batch(model)
-    source_cache, state = memory_of(model, source), model.new_state()
+    source_cache, state = cache_of(model, source), model.new_state()
     sentences = torch.arange(5)
     history = torch.full((5 * beam, 1), 2)
     for step in range(steps):
@@ -129,7 +132,7 @@ def test_hypotheses_share_their_sentence_and_change_places(model: Transformer) -
 def test_a_copied_state_goes_its_own_way(model: Transformer) -> None:
     source, _ = networks.batch(model)
     target = torch.randint(4, model.words[1], (5, 3), generator=torch.Generator().manual_seed(8))
-    source_cache, state = memory_of(model, source), model.new_state()
+    source_cache, state = cache_of(model, source), model.new_state()
     model.decode(target[:, :2], source_cache, run=Pass(state=state))
     copy = state.copy()
     model.decode(torch.full((5, 1), 7), source_cache, run=Pass(state=copy))
@@ -138,35 +141,41 @@ def test_a_copied_state_goes_its_own_way(model: Transformer) -> None:
 
 
 @torch.inference_mode()
-def test_a_pass_may_begin_at_any_layer(model: Transformer) -> None:
+def test_a_pass_may_stop_anywhere_and_continue_under_other_masks(model: Transformer) -> None:
     source, target = networks.batch(model)
-    layers = model.network.decoder.layers
     masks = {module.id: torch.tensor([0.0] + [1.0] * (module.heads - 1)) for module in model.architecture}
-    top = {id: mask for id, mask in masks.items() if id.layer == layers - 1 and id.kind != "encoder"}
-    source_cache = memory_of(model, source)
-    hidden: list[Tensor] = []
-    plain = model.decode(target, source_cache, run=Pass(hidden=hidden))
-    assert len(hidden) == layers
-    resumed = model.decode(target, source_cache, run=Pass(masks=top, first=layers - 1, start=hidden[-1]))
-    assert torch.equal(resumed, model.decode(target, source_cache, top))
-    assert not torch.allclose(resumed, plain)
-    if source is None or model.network.encoder is None:
-        return
-    inputs: list[Tensor] = []
-    model.encode(source, run=Pass(hidden=inputs))
-    assert len(inputs) == model.network.encoder.layers
-    for first, start in enumerate(inputs):
-        own = {ModuleId("encoder", layer): masks[ModuleId("encoder", layer)] for layer in range(first, len(inputs))}
-        again = model.encode(source, run=Pass(masks=own, first=first, start=start))
-        expected: EncoderOutput = model.encode(source, own)
-        assert torch.equal(again.states, expected.states)
+    cache, stops = cache_of(model, source), 0
+    for stack in (model.encoder, model.decoder):
+        if stack is None or source is None and stack is model.encoder:
+            continue
+        for stop in _stops(stack):
+            own = _from(masks, stack, stop)
+            x, scope = stack.begin(source, Probe()) if stack is model.encoder else stack.begin(target, cache, Pass())
+            stopped = stack.until(stop, x, scope)
+            found = stack.finish(stack.after(stop, stopped, scope.under(Probe(own))))
+            whole = stack is model.encoder
+            assert torch.equal(found, model.encode(source, own).states if whole else model.features(target, cache, own))
+            stops += 1
+    assert stops > 4 * len(model.decoder.layers)
+
+
+def _stops(stack: LayerStack) -> list[Stop]:
+    """All stops before and inside sublayers, and the last."""
+    before = [stop for stop, _ in stack.stops()]
+    return [*before, *(replace(stop, inside=True) for stop in before), stack.end]
+
+
+def _from(masks: dict[ModuleId, Tensor], stack: LayerStack, stop: Stop) -> dict[ModuleId, Tensor]:
+    """The masks of the modules from a stop on."""
+    ids = [sublayer.body.id for own, sublayer in stack.stops() if own >= replace(stop, inside=False)]
+    return {id: masks[id] for id in ids if id in masks}
 
 
 @torch.inference_mode()
 def test_what_the_memory_held_before_does_not_matter(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Caches are allocated without being filled: gaps of shorter rows must not let old contents in."""
     source, target = networks.batch(model)
-    source_cache = memory_of(model, source)
+    source_cache = cache_of(model, source)
     allocate = Tensor.new_empty
     monkeypatch.setattr(Tensor, "new_empty", lambda self, *size: allocate(self, *size).fill_(torch.nan))
     state = model.new_state()

@@ -14,6 +14,7 @@ from nmtprune import slim
 from nmtprune.architecture import HeadId
 from nmtprune.budget import Limits, lowest
 from nmtprune.data.batching import BatchLimits
+from nmtprune.data.databin import DataBin
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import native
 from nmtprune.errors import BudgetError, DataError, OutputError, UsageError
@@ -21,22 +22,29 @@ from nmtprune.evaluate.significance import Difference
 from nmtprune.evaluate.verify import verify
 from nmtprune.formats import load
 from nmtprune.methods.chance import random_scores
-from nmtprune.methods.importance import ImportanceSettings, importance, module_norms, normalized
+from nmtprune.methods.importance import (
+    Importance,
+    ImportanceOptions,
+    ImportanceSettings,
+    importance,
+    module_norms,
+    normalized,
+)
 from nmtprune.methods.measuring import batches
 from nmtprune.plan import Plan
 from nmtprune.progress import Silent
 from nmtprune.runs.greedy.loop import GreedyResult, greedy
 from nmtprune.runs.greedy.setup import GreedyRun
-from nmtprune.runs.meters import MeterSettings
 from nmtprune.runs.quality import DropRule
 from nmtprune.runs.score import score
+from nmtprune.runs.scorers import orders
 from nmtprune.runs.state import Interrupted, State
 from tests.support.examples import corpus
 from tests.support.fairseq_files import Build
 from tests.support.marian_files import marian_model
 from tests.support.runs import SEARCH, Oracle, score_run
 
-METERS = MeterSettings("sentence", "layer", 10, None, "references", False)
+ON_TEN = ImportanceOptions(importance_sentences=10)
 
 
 def _run(checkpoint: Path, output: Path, **changes: Any) -> GreedyRun:
@@ -50,7 +58,7 @@ def _run(checkpoint: Path, output: Path, **changes: Any) -> GreedyRun:
         "search": SEARCH,
         "limits": BatchLimits.of(60),
         "allow_bad_baseline": True,
-        "meters": METERS,
+        "scorers": (Importance(ON_TEN),),
         "importance_data": DataOptions(data_bin=checkpoint.parent / "data-bin", subset="train"),
         "orders": ("importance",),
         "samples": 2,
@@ -151,8 +159,8 @@ def _pass(checkpoint: Path, plan: Plan) -> dict[HeadId, float]:
 
 
 def test_importance_is_measured_again_by_the_norms_of_the_first_pass(tiny: Path, tmp_path: Path) -> None:
-    everything = replace(METERS, importance_sentences=None)
-    run = _run(tiny, tmp_path / "run", reestimate=True, meters=everything, step="4", until="20")
+    scorers = (Importance(ImportanceOptions(importance_normalize="layer")),)
+    run = _run(tiny, tmp_path / "run", reestimate=True, scorers=scorers, step="4", until="20")
     steps = _swept(run).swept[0].steps
     base = load(tiny).base
     first = _pass(tiny, Plan.keep_all(base))
@@ -230,8 +238,8 @@ def test_runs_of_other_settings_are_refused(tiny: Path, tmp_path: Path) -> None:
     assert message == (
         f"{run.output / 'state.json'}: of a run with other settings (repeat them, or start over with --force and "
         'without --resume): --order was ["importance"], is ["random"]; --kinds was [["encoder", "decoder", "cross"]], '
-        'is [["cross"]]; --step was "25%", is "5"; --importance-unit was "sentence", is not given; '
-        '--importance-normalize was "layer", is not given; --importance-sentences was 10, is not given'
+        'is [["cross"]]; --step was "25%", is "5"; --importance-sentences was 10, is not given; '
+        '--importance-unit was "sentence", is not given; --importance-normalize was "none", is not given'
     )
     with pytest.raises(
         OutputError, match=f"^{run.output}: holds a run already: --resume continues it, --force starts over$"
@@ -378,6 +386,32 @@ def test_several_checkpoints(tiny: Path, build: Build, tmp_path: Path) -> None:
     Plan.read(run.output / "plan.json").check(load(tiny).base)
 
 
+def test_checkpoints_and_sentences_are_read_once(
+    tiny: Path, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = build(
+        updates=4, encoder_normalize_before=True, decoder_normalize_before=True, share_all_embeddings=True, dropout=0.0
+    )
+    checkpoints: list[Path] = []
+    subsets: list[str] = []
+    read = DataBin.read
+
+    def counting_load(path: Path) -> Any:
+        checkpoints.append(path)
+        return load(path)
+
+    def counting_read(self: DataBin, subset: str, *args: Any, **values: Any) -> Any:
+        subsets.append(subset)
+        return read(self, subset, *args, **values)
+
+    monkeypatch.setattr("nmtprune.formats.load", counting_load)
+    monkeypatch.setattr(DataBin, "read", counting_read)
+    orders = ("confidence", "importance", "ablation")
+    _swept(_run(tiny, tmp_path / "run", checkpoints=(tiny, later), orders=orders, kinds=("cross",), until="25%"))
+    assert sorted(checkpoints) == sorted([tiny, later])
+    assert sorted(subsets) == ["train", "valid"]
+
+
 def test_what_cannot_be(tiny: Path, build: Build, tmp_path: Path) -> None:
     def refused(kind: type[Exception], message: str, **changes: Any) -> None:
         with pytest.raises(kind) as raised:
@@ -389,7 +423,7 @@ def test_what_cannot_be(tiny: Path, build: Build, tmp_path: Path) -> None:
     refused(UsageError, "--order random: given twice", orders=("random", "random"))
     refused(
         UsageError,
-        "--order 'chance': choose importance, importance-reestimated, ablation, confidence, random or a score file",
+        f"--order 'chance': choose {', '.join(orders())} or a score file",
         orders=("chance",),
     )
     missing = tmp_path / "none.json"

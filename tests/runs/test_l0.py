@@ -9,29 +9,24 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
-from nmtprune.data.batching import BatchLimits
+from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import CheckpointError, OutputError, TrainingError, UsageError
-from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.formats import load
 from nmtprune.plan import Plan
 from nmtprune.process import Command, CommandFailed
 from nmtprune.progress import Silent
-from nmtprune.runs import l0 as runs_l0
 from nmtprune.runs.l0 import L0Result, L0Run, chosen_checkpoint, l0, load_gated
-from nmtprune.runs.run import MeasureSettings
 from nmtprune.runs.state import Interrupted, State
+from nmtprune.training import fairseq_train
 from tests.support.cli import nmtprune
-from tests.support.runs import SEARCH
+from tests.support.reads import Reads, counted_reads
+from tests.support.runs import ON_CPU
 
 FAST = ("--max-update", "6", "--lr", "0.03", "--warmup-updates", "0", "--log-interval", "1", "--num-workers", "0")
 
 
 def score_run(checkpoint: Path, output: Path, **changes: Any) -> L0Run:
-    measure = MeasureSettings(
-        metric="bleu", engine="native", device="cpu", threads=1, search=SEARCH, limits=BatchLimits.of(60),
-        allow_bad_baseline=True,
-    )  # fmt: skip
     values: dict[str, Any] = {
         "data": DataOptions(data_bin=checkpoint.parent / "data-bin", subset="valid"),
         "weights": (0.5,),
@@ -39,20 +34,40 @@ def score_run(checkpoint: Path, output: Path, **changes: Any) -> L0Run:
         "kinds": None,
         "best": False,
         "given": FAST,
-        "measure": measure,
-        "significance": SignificanceTest(resamples=500, threads=1, correction="none"),
+        **ON_CPU,
+        "resamples": 500,
         "resume": False,
         "force": False,
     }
-    return L0Run(checkpoint, output=output, **(values | changes))
+    return L0Run(checkpoint=checkpoint, output=output, **(values | changes))
 
 
 @pytest.fixture(scope="module")
-def several(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, L0Result]:
-    """Two lambdas, of which one closes heads."""
+def recorded(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, L0Result, Reads]:
+    """Two lambdas, of which one closes heads; and what the run read."""
     folder = tmp_path_factory.mktemp("l0") / "run"
     gates = (("--target-heads", "10"), ("--test-gate", "soft"), ("--output-scaling",))
-    return folder, l0(score_run(tiny, folder, weights=(0.5, 1e-5), kinds="encoder,cross", gates=gates), Silent())
+    run = score_run(tiny, folder, weights=(0.5, 1e-5), kinds="encoder,cross", gates=gates)
+    with counted_reads() as reads:
+        return folder, l0(run, Silent()), reads
+
+
+@pytest.fixture(scope="module")
+def several(recorded: tuple[Path, L0Result, Reads]) -> tuple[Path, L0Result]:
+    """The run folder and the result."""
+    return recorded[:2]
+
+
+def test_every_file_is_read_once(tiny: Path, recorded: tuple[Path, L0Result, Reads]) -> None:
+    folder, _, reads = recorded
+    data = DataOptions(data_bin=tiny.parent / "data-bin", subset="valid")
+    with counted_reads() as alone:
+        load_corpus(data, load(tiny).profile())
+    there = alone.below(tiny.parent / "data-bin")
+    assert len(there) == 6 and reads.below(tiny.parent / "data-bin") == there
+    names = [path.name for path, _ in reads.checkpoints]
+    assert sorted(names) == sorted(["checkpoint_last.pt", "checkpoint_last.pt", tiny.name])
+    assert set(reads.checkpoints.values()) == {1}
 
 
 def test_what_is_evaluated_is_what_is_cut(tiny: Path, several: tuple[Path, L0Result]) -> None:
@@ -113,8 +128,8 @@ def test_interrupted_after_every_stage(tiny: Path, tmp_path: Path, monkeypatch: 
         except Interrupted as error:
             times += 1
             assert str(error) == (
-                f"interrupted: what was trained and measured is kept in {interrupted.output}; the same command with "
-                "--resume goes on"
+                f"interrupted: finished work is kept in {interrupted.output}; run the same command with --resume to "
+                "continue"
             )
     assert times == 4
     assert _content(tmp_path / "pieces") == _content(tmp_path / "whole")
@@ -140,7 +155,7 @@ def test_the_best_has_the_gates_of_the_last(tiny: Path, tmp_path: Path) -> None:
         if plan.keep == load_gated(folder / "checkpoint_last.pt")[1].keep:
             losses[path] = float(checkpoint.state["extra_state"]["val_loss"])
     assert len(losses) > 4
-    chosen = chosen_checkpoint(folder / "checkpoint_last.pt", best=True)
+    chosen = chosen_checkpoint(folder / "checkpoint_last.pt", best=True)[0].path
     assert losses[chosen] == min(losses.values())
     assert json.loads((tmp_path / "run" / "l0.json").read_text())["runs"][0]["checkpoint"] == str(chosen)
 
@@ -151,7 +166,7 @@ def test_training_that_fails(tiny: Path, tmp_path: Path) -> None:
         l0(run, Silent())
     log = tmp_path / "run" / "train.log"
     assert str(raised.value).startswith("l0-weight-0.5 failed (exit status 2): fairseq-train: error: unrecognized")
-    assert str(raised.value).endswith(f"; all that it said is in {log}")
+    assert str(raised.value).endswith(f"; what was trained is kept, all that fairseq-train said is in {log}")
     assert "--no-such-option" in log.read_text()
 
 
@@ -199,8 +214,8 @@ def test_threads_are_those_of_fairseq_train(tiny: Path, tmp_path: Path, monkeypa
         raise CommandFailed(TrainingError("seen enough"), command, log)
 
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    monkeypatch.setattr(runs_l0, "run_command", started)
+    monkeypatch.setattr(fairseq_train, "run_command", started)
     run = score_run(tiny, tmp_path / "run")
     with pytest.raises(TrainingError, match="seen enough"):
-        l0(replace(run, measure=replace(run.measure, threads=2)), Silent())
+        l0(replace(run, threads=2), Silent())
     assert seen["OMP_NUM_THREADS"] == "2"

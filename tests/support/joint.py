@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nmtprune.architecture import HeadId, ModuleId, parse_heads
@@ -15,7 +16,7 @@ from nmtprune.data.batching import Batch, collate, shift_right
 from nmtprune.engines import native
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
-from nmtprune.model import Transformer
+from nmtprune.model import Masks, Transformer
 from nmtprune.model.attention import Attention
 from nmtprune.plan import Plan
 from nmtprune.slim import apply
@@ -36,7 +37,8 @@ FAIRSEQ: dict[str, dict[str, Any]] = {
 }
 UNIFORM = "uniform, with padding heads"
 NAMES = (*MODELS, *FAIRSEQ, *MARIAN, UNIFORM)
-EOS = 2
+EPS = 0.1
+"""Label smoothing."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,14 @@ def _padding(batch: Batch) -> int:
     return -1 if bool((batch.source == -1).any()) or int(batch.source[0, -1]) == 0 else 1
 
 
+def loss(model: Transformer, batch: Batch, masks: Masks) -> Tensor:
+    """Of a single sentence without padding."""
+    assert batch.target is not None and batch.previous is not None
+    scores, words = model(batch.source, batch.previous, masks), model.words[1]
+    own = EPS * words / (words - 1)  # torch gives the right word a part of eps too
+    return F.cross_entropy(scores[0], batch.target[0], label_smoothing=own, reduction="sum")
+
+
 @dataclass(frozen=True)
 class Passed:
     """What one module computed for all sentences: contexts [N, H, K] and the derivatives of the loss by its output."""
@@ -118,7 +128,7 @@ class Passed:
     weight: Tensor
 
 
-def passed(tiny: Tiny, loss: Any, monkeypatch: pytest.MonkeyPatch, masks: Any = None) -> dict[ModuleId, Passed]:
+def passed(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, masks: Masks | None = None) -> dict[ModuleId, Passed]:
     """What every module with heads computed, one sentence at a time, by torch's own backward pass."""
     model = native.load(tiny.checkpoint, dtype=torch.float64).requires_grad_(True)
     calls: list[tuple[Attention, Tensor, Tensor]] = []

@@ -12,18 +12,25 @@ from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import native
-from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.formats import load
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.model.search import SearchOptions, Symbols
 from nmtprune.model.search import translate as search
 from nmtprune.plan import Plan
 from nmtprune.runs.lottery.job import LotteryRun
-from nmtprune.runs.meters import MeterSettings
-from nmtprune.runs.run import MeasureSettings
 from nmtprune.runs.score import ScoreRun
 
 SEARCH = SearchOptions(beam=2, max_len_b=8)
+ON_CPU: dict[str, Any] = {
+    "metric": "bleu",
+    "engine": "native",
+    "device": "cpu",
+    "threads": 1,
+    "search": SEARCH,
+    "limits": BatchLimits.of(60),
+    "allow_bad_baseline": True,
+}
+"""How the quality of untrained models is measured."""
 FAST = ("--num-workers", "0", "--log-interval", "1", "--max-tokens", "60")
 
 
@@ -48,17 +55,8 @@ def lottery_run(checkpoint: Path, output: Path, **changes: Any) -> LotteryRun:
         "patience": 2,
         "reset_optimizer": False,
         "controls": (),
-        "meters": MeterSettings(),
-        "measure": MeasureSettings(
-            metric="bleu",
-            engine="native",
-            device="cpu",
-            threads=1,
-            search=SEARCH,
-            limits=BatchLimits.of(60),
-            allow_bad_baseline=True,
-        ),
-        "significance": SignificanceTest(resamples=500, threads=1, correction="none"),
+        **ON_CPU,
+        "resamples": 500,
         "given": FAST,
         "resume": False,
         "force": False,
@@ -90,13 +88,7 @@ def score_run(checkpoint: Path, output: Path, **changes: Any) -> ScoreRun:
     """Scores by BLEU on the CPU; any setting may differ."""
     data_bin = checkpoint.parent / "data-bin"
     values: dict[str, Any] = {
-        "metric": "bleu",
-        "engine": "native",
-        "device": "cpu",
-        "threads": 1,
-        "search": SEARCH,
-        "limits": BatchLimits.of(60),
-        "allow_bad_baseline": True,
+        **ON_CPU,
         "data": DataOptions(data_bin=data_bin, subset="valid"),
         "resamples": 3000,
         "correction": "holm",

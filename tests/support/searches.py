@@ -80,10 +80,7 @@ def fairseq_search(
     lengths = (source != SYMBOLS.pad).sum(1)
     found = generator.generate([model], {"net_input": {"src_tokens": source, "src_lengths": lengths}})
     return [
-        [
-            Hypothesis(tuple(each["tokens"].tolist()), float(each["score"]), tuple(each["positional_scores"].tolist()))
-            for each in hypotheses
-        ]
+        [Hypothesis(tuple(each["tokens"].tolist()), float(each["score"])) for each in hypotheses]
         for hypotheses in found
     ]
 
@@ -94,12 +91,11 @@ def alone(source: Tensor) -> list[Tensor]:
 
 
 def assert_same(found: list[list[Hypothesis]], expected: list[list[Hypothesis]]) -> None:
-    """All hypotheses of all sentences agree: tokens exactly, scores of texts and of tokens to 1e-4."""
+    """All hypotheses of all sentences agree: tokens exactly, scores to 1e-4."""
     assert [[each.tokens for each in own] for own in found] == [[each.tokens for each in own] for own in expected]
     for own, theirs in zip(found, expected, strict=True):
         for one, other in zip(own, theirs, strict=True):
             assert one.score == pytest.approx(other.score, abs=1e-4)
-            assert one.token_scores == pytest.approx(other.token_scores, abs=1e-4)
 
 
 def best(model: Transformer, source: Tensor, options: SearchOptions, masks: HeadMasks | None = None) -> Texts:

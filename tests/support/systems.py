@@ -11,7 +11,6 @@ from sacrebleu.significance import PairedTest
 from nmtprune.evaluate.metrics import Bleu, Chrf, Scored, TokenLoss
 
 METRICS: dict[str, tuple[Any, Any]] = {"bleu": (Bleu, BLEU), "chrf": (Chrf, CHRF)}
-METHODS = {"bs": "bootstrap", "ar": "randomization"}
 
 
 def corpus(sentences: int, systems: int, seed: int, words: int = 12, changed: float = 0.3) -> list[list[str]]:
@@ -33,12 +32,12 @@ def corpus(sentences: int, systems: int, seed: int, words: int = 12, changed: fl
 
 
 def by_sacrebleu(
-    monkeypatch: pytest.MonkeyPatch, metric: Any, lines: list[list[str]], test: str, n: int, seed: int
+    monkeypatch: pytest.MonkeyPatch, metric: Any, lines: list[list[str]], n: int, seed: int
 ) -> tuple[list[float], list[float]]:
-    """Scores of all systems and p-values of all but the baseline, by sacrebleu's Python interface."""
+    """Scores of all systems and p-values of all but the baseline, by sacrebleu's paired bootstrap."""
     monkeypatch.setenv("SACREBLEU_SEED", str(seed))
     named = [(str(number), output) for number, output in enumerate(lines[1:])]
-    _, scores = PairedTest(named, {"it": metric}, [lines[0]], test_type=test, n_samples=n)()
+    _, scores = PairedTest(named, {"it": metric}, [lines[0]], test_type="bs", n_samples=n)()
     results: list[Any] = next(value for key, value in scores.items() if key != "System")
     return [result.score for result in results], [result.p_value for result in results[1:]]
 

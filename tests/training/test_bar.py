@@ -2,7 +2,7 @@
 
 import pytest
 
-from nmtprune.cli.progress import _Lines
+from nmtprune.cli.progress_bar import _Lines
 from nmtprune.process import Update
 from nmtprune.progress import Silent
 from nmtprune.training.bar import TrainingBar, TrainingWatcher, watch_translation

@@ -213,7 +213,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
         if reshaped and self.optimizer.problem:
             raise CheckpointError(
                 f"{self.path}: the optimizer state {self.optimizer.problem}, so it cannot be cut with the weights: "
-                "leave it out with --drop-optimizer"
+                "leave it out with `drop_optimizer`"
             )
         state = self.state
         if lineage is not None and (reshaped or lineage != self.lineage):
@@ -224,6 +224,22 @@ class FairseqCheckpoint(TrainableCheckpoint):
         if changed or reshaped:
             state = training_state.without_best(state)
         return self if state is self.state else FairseqCheckpoint.of_state(self.path, state)
+
+    @property
+    def file_names(self) -> Mapping[str, str]:
+        """Native name -> name in the file; packed projections, which the native model has apart, are left out."""
+        from nmtprune.formats.fairseq.network import native_name
+
+        built = {name: layout.as_built(name, self.description) for name in self.parameters}
+        natives = {name: native_name(own, self.settings) for name, own in built.items() if own is not None}
+        return {native: name for name, native in natives.items() if native is not None}
+
+    def with_native_tensors(self, changed: "Mapping[str, Tensor]", lineage: Lineage | None) -> "FairseqCheckpoint":
+        """The same checkpoint with other values of some parameters, without optimizer state, averages and gates."""
+        names, model = self.file_names, self.model_tensors
+        own = {names[native]: tensor.to(model[names[native]]) for native, tensor in changed.items()}
+        plain = FairseqCheckpoint.of_state(self.path, training_state.without_copies(self.state))
+        return plain.rewritten({**plain.tensors, **own}, plain.architecture, lineage)
 
     def engines(self, mode: str) -> str:
         """Stock fairseq runs what has other shapes with the plug-in only."""

@@ -230,7 +230,7 @@ TASK_MUST_BE_OFF: Mapping[str, str] = {
 """Task fields under which sentences look otherwise than those of the task `translation`."""
 
 
-def table() -> Iterator[tuple[str, str, str]]:
+def field_table() -> Iterator[tuple[str, str, str]]:
     """Every field with its list and what it means, for the manual."""
     lists = (
         (SUPPORTED, {**READ, **READ_FLAGS}), (SUPPORTED, TASK_READ), (WITHOUT_EFFECT, TRAINING_ONLY),
@@ -252,7 +252,7 @@ class _Known:
         return name not in self.names and not name.startswith(("_", "nmtprune_")) and not is_off(value)
 
 
-_KNOWN = _Known(frozenset(field for field, _, _ in table()) | OTHER_OPTIONS | OLD_OPTIONS)
+_KNOWN = _Known(frozenset(field for field, _, _ in field_table()) | OTHER_OPTIONS | OLD_OPTIONS)
 
 
 def model_faults(given: Mapping[str, Any]) -> list[str]:

@@ -90,7 +90,7 @@ def describe_network(settings: Mapping[str, object], tensors: "Mapping[str, Tens
     Raises:
         CheckpointError: something that the native model does not compute; all reasons.
     """
-    found = _weights_of(settings, tensors)
+    found = _weights_of(tensors)
     faults = [*_setting_faults(settings), *_tensor_faults(settings, tensors, found)]
     if faults:
         raise CheckpointError.of_faults("the native model cannot run this checkpoint", faults)
@@ -197,20 +197,13 @@ def _width(side: str, found: "Mapping[str, Tensor]") -> int | None:
     return None if inner is None else int(inner.shape[1])
 
 
-def _weights_of(settings: Mapping[str, object], tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+def _weights_of(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     """The tensors that hold weights, under the names of today's fairseq.
 
-    Packed projections are split into views. Where settings choose layers to keep, the others are left out and those
-    that stay are numbered anew, unless the names already are.
+    Packed projections are split into views.
     """
     found: dict[str, Tensor] = {}
-    numbers = {side: _kept_layers(side, settings, tensors) for side in ("encoder", "decoder")}
     for name, tensor in tensors.items():
-        layer = re.match(r"(encoder|decoder)\.layers\.(\d+)\.", name)
-        if layer and (kept := numbers[layer[1]]):
-            if int(layer[2]) not in kept:
-                continue
-            name = f"{layer[1]}.layers.{kept.index(int(layer[2]))}.{name[layer.end() :]}"
         if _BUFFERS.fullmatch(name):
             continue
         packed = re.fullmatch(r"(.*_attn)\.in_proj_(weight|bias)", name)
@@ -260,9 +253,9 @@ def native_tensors(settings: Mapping[str, object], tensors: "Mapping[str, Tensor
         settings: the model's settings, completed by `architectures.complete`.
         tensors: the model's tensors under fairseq's names.
     """
-    found = _weights_of(settings, tensors)
+    found = _weights_of(tensors)
     outputs = _adaptive_output(settings, found) if _is_adaptive(found) else _plain_output(settings, found)
-    native = {_native_name(name, settings) or name: tensor for name, tensor in found.items() if name not in outputs}
+    native = {native_name(name, settings) or name: tensor for name, tensor in found.items() if name not in outputs}
     native |= dict(outputs.values())
     if settings.get("share_decoder_input_output_embed") and "output.weight" in native:
         native["decoder.embedding.tokens.weight"] = native["output.weight"]
@@ -274,10 +267,10 @@ def native_tensors(settings: Mapping[str, object], tensors: "Mapping[str, Tensor
 def _unknown_names(settings: Mapping[str, object], found: "Mapping[str, Tensor]") -> list[str]:
     """Names among `weights_of` a file that no transformer has."""
     outputs = _adaptive_output(settings, found) if _is_adaptive(found) else _plain_output(settings, found)
-    return [name for name in found if name not in outputs and _native_name(name, settings) is None]
+    return [name for name in found if name not in outputs and native_name(name, settings) is None]
 
 
-def _native_name(name: str, settings: Mapping[str, object]) -> str | None:
+def native_name(name: str, settings: Mapping[str, object]) -> str | None:
     """Native name of a tensor outside the output layer; None for one that a transformer does not have."""
     match = re.fullmatch(r"(encoder|decoder)\.(?:layers\.(\d+)\.)?(.+)\.(weight|bias)", name)
     if match is None:
@@ -296,13 +289,6 @@ def _native_name(name: str, settings: Mapping[str, object]) -> str | None:
         place = "pre" if settings.get(f"{side}_normalize_before") else "post"
         return f"{side}.layers.{layer}.{_NORMS[inside]}_{place}_norm.{kind}"
     return f"{side}.layers.{layer}.{_INSIDE[inside]}.{kind}" if inside in _INSIDE else None
-
-
-def _kept_layers(side: str, settings: Mapping[str, object], names: Iterable[str]) -> list[int]:
-    """Layers that the settings choose (LayerDrop); none where they choose none or the names are numbered anew."""
-    chosen = settings.get(f"{side}_layers_to_keep")
-    kept = sorted(int(layer) for layer in str(chosen).split(",")) if chosen else []
-    return kept if set(kept) <= _layers_of(side, names) else []
 
 
 def _plain_output(settings: Mapping[str, object], found: "Mapping[str, Tensor]") -> "dict[str, tuple[str, Tensor]]":

@@ -89,7 +89,7 @@ def label_smoothing(criterion: Mapping[str, Any], path: Path) -> float:
         value = math.nan
     if not 0 <= value < 1:
         raise CheckpointError(
-            f"{path}: label_smoothing is {found!r}, not a number from 0 to below 1: give --label-smoothing"
+            f"{path}: label_smoothing is {found!r}, not a number from 0 to below 1: give `label_smoothing`"
         )
     return value
 

@@ -215,6 +215,14 @@ def with_averages(extra: Mapping[str, Any], changed: Mapping[str, Tensor]) -> di
     return found
 
 
+def without_copies(state: State) -> dict[str, Any]:
+    """The checkpoint without what belongs to its weights of before: optimizer state and moving averages."""
+    found, extra = without_optimizer(state), state.get("extra_state")
+    if isinstance(extra, dict):
+        found["extra_state"] = {name: value for name, value in extra.items() if name not in AVERAGES.values()}
+    return found
+
+
 def training_progress(state: State) -> TrainingProgress:
     """Read how far training is; what the file does not tell is 0."""
     history = state.get("optimizer_history")

@@ -103,6 +103,12 @@ class MarianCheckpoint(Checkpoint):
         return DecoderSettings.beside(path) if named is None else DecoderSettings.read(named, path)
 
     @property
+    def provenance(self) -> str | None:
+        """How the file was made, as JSON; None for a file that nmtprune did not write."""
+        found = json.loads(self.arrays[NOTE].tobytes().rstrip(b"\0")) if NOTE in self.arrays else {}
+        return json.dumps(found["provenance"]) if "provenance" in found else None
+
+    @property
     def model_tensors(self) -> "Mapping[str, Tensor]":
         """The parameters under the names of the file."""
         return self.tensors
@@ -141,7 +147,7 @@ class MarianCheckpoint(Checkpoint):
             CheckpointError: heads were cut from a model that does not project what they give.
         """
         changed = {name: tensor for name, tensor in tensors.items() if tensor is not self.tensors[name]}
-        if not changed and architecture == self.architecture:
+        if not changed and architecture == self.architecture and lineage == self.lineage:
             return self
         arrays = {**self.arrays, **{name: tensor.numpy() for name, tensor in changed.items()}}
         if architecture != self.architecture:
@@ -151,8 +157,23 @@ class MarianCheckpoint(Checkpoint):
                     "model's width: they can be masked, not cut"
                 )
             arrays[ENTRY] = _text(encoded(with_heads(self.options, _stored(architecture))))
+        if architecture != self.architecture or lineage != self.lineage:
             arrays[NOTE] = _text(json.dumps(_note_json(architecture, lineage)).encode())
         return MarianCheckpoint.of_arrays(self.path, arrays)
+
+    @property
+    def file_names(self) -> Mapping[str, str]:
+        """Native name -> name in the file, for all but tables that serve as several parameters."""
+        from nmtprune.formats.marian import network
+
+        return network.file_names(self.options, self.tensors)
+
+    def with_native_tensors(self, changed: "Mapping[str, Tensor]", lineage: Lineage | None) -> "MarianCheckpoint":
+        """The same model with other values of some parameters: matrices transposed, vectors with a second axis."""
+        names = self.file_names
+        laid_out = {names[native]: each.T if each.dim() == 2 else each[None] for native, each in changed.items()}
+        own = {name: each.to(self.tensors[name]).contiguous() for name, each in laid_out.items()}
+        return self.rewritten({**self.tensors, **own}, self.architecture, lineage)
 
     def engines(self, mode: str) -> str:
         """The official Marian demands square matrices."""
@@ -162,7 +183,7 @@ class MarianCheckpoint(Checkpoint):
         but = f"; that branch does not know {unknown}" if self.options.settings[unknown] else ""
         return (
             "runs in marian-decoder of the branch pruned_final of Behnke's Marian, with --mini-batch 1 (larger batches "
-            f"may take stale keys from its cache){but}; the official Marian runs --mode masked only"
+            f"may take stale keys from its cache){but}; the official Marian runs `mode` masked only"
         )
 
     def toolkit_faults(self, format: str) -> Iterator[str]:
@@ -174,7 +195,7 @@ class MarianCheckpoint(Checkpoint):
         cut = [str(module.id) for module in self.architecture if module.stored_heads != whole]
         if cut:
             shown = ", ".join(cut[:3]) + (f" and {len(cut) - 3} more" if len(cut) > 3 else "")
-            yield f"{shown} with fewer heads than {whole}: the official Marian runs slim models of --mode masked only"
+            yield f"{shown} with fewer heads than {whole}: the official Marian runs slim models of `mode` masked only"
 
     @property
     def toolkit_notes(self) -> tuple[str, ...]:
@@ -183,7 +204,7 @@ class MarianCheckpoint(Checkpoint):
         if options.autoregression != "self-attention" or "n" not in options.sequence("transformer-preprocess"):
             return ()
         return (
-            "pre-norm decoder: Marian up to 1.12 does not normalize keys and values in search, as --unnormalized-keys "
+            "pre-norm decoder: Marian up to 1.12 does not normalize keys and values in search, as `unnormalized_keys` "
             "says of the native engine",
         )
 
@@ -221,7 +242,7 @@ class MarianCheckpoint(Checkpoint):
             source_symbols=source,
             target_symbols=target,
             left_pad_source=False,
-            marian=True,
+            vocabulary_files=True,
             right_to_left=self.right_to_left,
         )
 

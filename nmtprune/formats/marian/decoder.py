@@ -143,10 +143,10 @@ class DecoderSettings:
         if self.vocabs is None:
             beside = f"there is no {model.name}{ENDING} beside it that names them"
             where = beside if self.file is None else f"{self.file} names none"
-            raise UsageError(f"data: a Marian model: name its vocabularies with --vocabs A B ({where})")
+            raise UsageError(f"data: a Marian model: name its vocabularies with `vocabs` A B ({where})")
         for path in self.vocabs:
             if not os.path.isfile(path):
-                raise DataError(f"{path}: no such file ({self.file} names it): name the vocabularies with --vocabs A B")
+                raise DataError(f"{path}: no such file ({self.file} names it): name the vocabularies with `vocabs` A B")
         return self.vocabs
 
 

@@ -97,6 +97,12 @@ def native_tensors(
     return found
 
 
+def file_names(options: Options, tensors: "Mapping[str, Tensor]") -> dict[str, str]:
+    """Native name -> name in the file, for the parameters of layers: tables and output layers are left out."""
+    names = {name: [native for native, _ in _translated(name, tensors[name], options)] for name in tensors}
+    return {natives[0]: name for name, natives in names.items() if ".layers." in natives[0]}
+
+
 def _identity(id: ModuleId, like: "Tensor") -> "dict[str, Tensor]":
     """W_O of a module whose heads are joined as they are."""
     own = _native_name(*f"{layout.prefix(id)}_Wo".split("_", 1)).removesuffix("weight")

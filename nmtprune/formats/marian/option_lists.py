@@ -71,7 +71,7 @@ SUPPORTED: dict[str, Supported] = {
     "transformer-dim-ffn": Supported("count", 2048, "inner width of feed-forward layers"),
     "transformer-decoder-dim-ffn": Supported("size", 0, "the same of the decoder; 0: as the encoder"),
     "transformer-ffn-depth": Supported(
-        "count", 2, "matrices of a feed-forward layer; the native model computes 2, `--engine marian` any number"
+        "count", 2, "matrices of a feed-forward layer; the native model computes 2, the engine marian any number"
     ),
     "transformer-decoder-ffn-depth": Supported("size", 0, "the same of the decoder; 0: as the encoder"),
     "transformer-ffn-activation": Supported(
@@ -83,7 +83,7 @@ SUPPORTED: dict[str, Supported] = {
     ),
     "transformer-postprocess-emb": Supported("operations", "d", "after embeddings, likewise", ("d", "n")),
     "transformer-postprocess-top": Supported(
-        "operations", "", "after the last layer, likewise; the native model does not compute a, `--engine marian` does",
+        "operations", "", "after the last layer, likewise; the native model does not compute a, the engine marian does",
         ("d", "a", "n"),
     ),
     "transformer-decoder-autoreg": Supported(

@@ -14,15 +14,15 @@ _BLOCK = 1024
 
 
 def blocks(size: int) -> Iterator[slice]:
-    """Rows of a trellis in pieces whose candidates are computed together."""
+    """Rows of a token tree in pieces whose next words are computed together."""
     for begin in range(0, size, _BLOCK):
         yield slice(begin, min(begin + _BLOCK, size))
 
 
-def next_words(
+def draft_words(
     features: Tensor, rows: slice, token_tree: TokenTree, predictor: NextWordPredictor, screen: Screen | None
 ) -> NextWords:
-    """Candidates of some rows of a trellis with new features [n, E]: by the screen where it holds, else exactly."""
+    """Next words of some rows of a token tree with new features [n, E]: exact ones where the screen cannot tell."""
     rules, real = token_tree.rules.select(rows), token_tree.real[rows]
     if screen is None or token_tree.known is None:
         found, exact = predictor.none(features, len(features)), real
@@ -38,10 +38,11 @@ def next_words(
     return found
 
 
-class RecordedDraft:
-    """The hypotheses of a trellis, once for each system; node ``system * N + row`` is that of a row.
+class Draft:
+    """The hypotheses of a token tree, once for each system; node ``system * N + row`` is that of a row.
 
     Attributes:
+        tree: the hypotheses.
         next_words: of all nodes.
     """
 
@@ -54,17 +55,17 @@ class RecordedDraft:
         self._token_tree, self._predictor = token_tree, predictor
         self._screen = screen
         count, device = systems * token_tree.size, token_tree.token.device
-        self.nodes = HypothesisTree(device)
+        self.tree = HypothesisTree(device)
         offset = torch.arange(systems, device=device).unsqueeze(1) * token_tree.size
         parent = (token_tree.parent + offset).flatten()
         token = token_tree.token.repeat(systems)
-        self.nodes.add(token, parent, torch.zeros(count, dtype=torch.float64, device=device))
+        self.tree.add(token, parent, torch.zeros(count, dtype=torch.float64, device=device))
         none = predictor.none(next(predictor.output.parameters()), count)
         self.next_words = none
         self._features: list[Tensor] = []
 
     def fill(self, features: Tensor) -> None:
-        """Take the features [N, E] of the next system's hypotheses, and find their candidates."""
+        """Take the features [N, E] of the next system's hypotheses, and find their next words."""
         first = len(self._features) * self._token_tree.size
         self._features.append(features)
         for rows in blocks(self._token_tree.size):
@@ -72,16 +73,16 @@ class RecordedDraft:
 
     def _fill(self, features: Tensor, rows: slice, first: int) -> None:
         nodes = slice(first + rows.start, first + rows.stop)
-        self._write(nodes, next_words(features, rows, self._token_tree, self._predictor, self._screen))
+        self._write(nodes, draft_words(features, rows, self._token_tree, self._predictor, self._screen))
 
     def _write(self, nodes: Tensor | slice, found: NextWords) -> None:
         self.next_words.tokens[nodes] = found.tokens
         self.next_words.logits[nodes] = found.logits
-        self.nodes.normalizer[nodes] = found.normalizer.double()
-        self.nodes.spread[nodes] = 0.0 if found.spread is None else found.spread.double()
+        self.tree.normalizer[nodes] = found.normalizer.double()
+        self.tree.spread[nodes] = 0.0 if found.spread is None else found.spread.double()
 
     def settle(self, nodes: Tensor) -> None:
-        """Make the candidates and normalizers of these nodes exact."""
+        """Make the next words and normalizers of these nodes exact."""
         if not len(nodes):
             return
         size = self._token_tree.size
@@ -93,13 +94,13 @@ class RecordedDraft:
         """Rows [P] of the hypotheses without tokens."""
         return self._token_tree.table[self._sentence(beams), 0, 0]
 
-    def numbers(self, beams: Beams) -> Tensor:
-        """Nodes [P, beam] of the slots' hypotheses; -1 where the trellis does not have them."""
-        node = beams.draft + (beams.system * self._token_tree.size).unsqueeze(1)
-        return node.masked_fill(beams.draft < 0, -1)
+    def nodes(self, rows: Tensor, beams: Beams) -> Tensor:
+        """Nodes [P, beam] of the hypotheses in these rows [P, beam] of the token tree, -1 where rows are -1."""
+        node = rows + (beams.system * self._token_tree.size).unsqueeze(1)
+        return node.masked_fill(rows < 0, -1)
 
     def children(self, beams: Beams, parents: Tensor, step: int) -> Tensor:
-        """Rows [P, beam] of the slots' hypotheses, -1 where there are none; `parents` are those one token shorter."""
+        """Rows [P, beam] of the beams' hypotheses, -1 where there are none; `parents` are those one token shorter."""
         table = self._token_tree.table
         if step >= table.shape[1]:
             return torch.full_like(parents, -1)

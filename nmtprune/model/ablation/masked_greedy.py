@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from nmtprune.model.ablation.draft import blocks, next_words
+from nmtprune.model.ablation.draft import blocks, draft_words
 from nmtprune.model.ablation.record import Found, Positions, RecordedSearch
 from nmtprune.model.ablation.shared_prefix import HeadMasks, MaskedPasses, stacked_masks
 from nmtprune.model.ablation.shortlist import Screen
-from nmtprune.model.search.branches import Branch, Branches, Tokens, best_words
+from nmtprune.model.search.branches import Branch, Branches, best_words
 from nmtprune.model.search.next_words import NextWordPredictor
+from nmtprune.model.search.options import Tokens
 from nmtprune.model.search.sources import SourceCaches
 from nmtprune.model.transformer import Transformer
 
@@ -18,7 +19,7 @@ _LOST = -1
 
 
 class MaskedGreedySearch:
-    """Searches with a beam of 1, whose trellis is a chain for each sentence."""
+    """Repeats recorded searches with a beam of 1, whose token tree is a chain for each sentence."""
 
     def __init__(self, model: Transformer, predictor: NextWordPredictor, screen: Screen | None) -> None:
         self._model, self._predictor, self._screen, self._eos = model, predictor, screen, predictor.symbols.eos
@@ -26,7 +27,7 @@ class MaskedGreedySearch:
     def __call__(
         self, records: Iterable[RecordedSearch], systems: Sequence[HeadMasks]
     ) -> Iterator[tuple[Positions, Found]]:
-        """Translations of each chunk's sentences under each system of masks, which all change something."""
+        """Translations of the recorded sentences under each system of masks, which all change something."""
         branches = Branches(self._model, self._predictor, stacked_masks(systems))
         waiting: list[tuple[Positions, Found, list[tuple[int, Branch]]]] = []
         for recorded in records:
@@ -42,7 +43,7 @@ class MaskedGreedySearch:
     ) -> tuple[Found, list[tuple[int, Branch]]]:
         """The recorded translations that stand, and by sentence what the others begin with."""
         passes = MaskedPasses(self._model, recorded, systems, raw_keys=self._predictor.options.raw_keys)
-        draft, size, max_len = _Draft(recorded), len(recorded.positions), recorded.max_len.tolist()
+        draft, size, max_len = _RecordedTexts(recorded), len(recorded.positions), recorded.max_len.tolist()
         found: Found = [list(recorded.baseline) for _ in systems]
         begun: list[tuple[int, Branch]] = []
         for number, features in enumerate(passes.features()):
@@ -59,7 +60,7 @@ class MaskedGreedySearch:
         """The word [N] that follows each hypothesis, from its features [N, E]."""
         words = [
             best_words(
-                next_words(features[rows], rows, recorded.token_tree, self._predictor, self._screen),
+                draft_words(features[rows], rows, recorded.token_tree, self._predictor, self._screen),
                 self._predictor.symbols.eos,
             )
             for rows in blocks(recorded.token_tree.size)
@@ -67,8 +68,8 @@ class MaskedGreedySearch:
         return torch.cat(words)
 
 
-class _Draft:
-    """The recorded translations of a chunk, word by word."""
+class _RecordedTexts:
+    """The recorded translations of some sentences, word by word."""
 
     def __init__(self, recorded: RecordedSearch) -> None:
         token_tree = recorded.token_tree
@@ -77,9 +78,9 @@ class _Draft:
         self._token, self._root = token_tree.token, token_tree.table[:, 0, 0]
         ends = torch.tensor([text[-1] if text else _LOST for text in recorded.baseline], device=device)
         self._sentence = torch.empty_like(token_tree.depth)
-        for group in token_tree.groups:
-            numbers = torch.arange(group.sentences.start, group.sentences.stop, device=device)
-            self._sentence[group.rows] = numbers.repeat_interleave(group.size)
+        for block in token_tree.blocks:
+            numbers = torch.arange(block.sentences.start, block.sentences.stop, device=device)
+            self._sentence[block.rows] = numbers.repeat_interleave(block.size)
         self._expected = ends[self._sentence]
         inner = (self._real & (self._depth > 0)).nonzero().squeeze(1)
         self._expected[token_tree.parent[inner]] = token_tree.token[inner]

@@ -1,9 +1,9 @@
 """Translations under many head masks, from one recorded search: what masks leave untouched is verified, not searched.
 
-Most translations survive the loss of a head. The search without masks is recorded as a trellis, the tree of all
-hypotheses that mattered. For each masked model one parallel pass computes all its nodes, from the first masked module
-on; the search is then replayed on them, and only hypotheses that the trellis does not have are decoded step by step,
-those of all systems of a chunk in the same batches. The results are those of a search from scratch.
+Most translations survive the loss of a head. The search without masks is recorded as a tree of all hypotheses that
+mattered. For each masked model one parallel pass computes all its nodes, from the first masked module on; the search is
+then repeated on them, and only hypotheses that the tree does not have are decoded step by step, those of all systems in
+the same batches. The results are those of a search from scratch.
 """
 
 import math
@@ -16,15 +16,11 @@ from nmtprune.architecture import ModuleId
 from nmtprune.model.ablation.masked_beam import MaskedBeamSearch, best_tokens
 from nmtprune.model.ablation.masked_greedy import MaskedGreedySearch
 from nmtprune.model.ablation.record import Positions, RecordedSearch, Recorder, lay_out
-from nmtprune.model.ablation.shared_prefix import HeadMasks
+from nmtprune.model.ablation.shared_prefix import HeadMasks, changed
 from nmtprune.model.ablation.shortlist import Screen
-from nmtprune.model.search.beam_search import BeamSearch
-from nmtprune.model.search.branches import Tokens
-from nmtprune.model.search.decoder_step import DecoderStep, caches, decoder_layers
-from nmtprune.model.search.hypotheses import Beams, HypothesisTree
+from nmtprune.model.search.beam_search import begin_search
 from nmtprune.model.search.next_words import NextWordPredictor
-from nmtprune.model.search.options import Search, Symbols, max_lens
-from nmtprune.model.search.sources import SourceCaches
+from nmtprune.model.search.options import Search, Symbols, Tokens
 from nmtprune.model.source_cache import EncoderOutput
 from nmtprune.model.transformer import Transformer
 
@@ -47,7 +43,7 @@ class MaskedSearch:
             options: of the search.
             symbols: special words of the target vocabulary.
         """
-        self.model, self._options, self._symbols = model, options, symbols
+        self.model, self._options = model, options
         self._predictor = NextWordPredictor(model, options, symbols, scores=False)
         self._screen = Screen.of(self._predictor)
         self._systems = max([1, *(module.heads for module in model.architecture)])
@@ -67,27 +63,24 @@ class MaskedSearch:
         Raises:
             UsageError: a minimum length above the maximum.
         """
-        model, options = self.model, self._options
-        source = source.to(model.device)
-        encoded = model.encode(source)
-        source_caches = SourceCaches((model.cache_source(encoded),), len(positions))
-        nodes, recorder = HypothesisTree(source.device), Recorder(self._predictor, self._screen)
-        stores = [caches(model, range(len(model.decoder.layers)))]
-        decoder_step = DecoderStep(model, source_caches, {}, stores, raw_keys=options.raw_keys)
-        max_len = torch.tensor(max_lens(options, lengths, model.max_positions[1]), device=source.device)
-        searches = torch.arange(len(positions), device=source.device)
-        slots = Beams.begin(searches, torch.zeros_like(searches), max_len, self._predictor)
-        ended = BeamSearch(self._predictor, decoder_step, nodes).run(slots, recorder)
-        texts = best_tokens(ended.ranked(nodes, options), nodes)
+        recorder = Recorder(self._predictor, self._screen)
+        start = begin_search(self.model, self._predictor, source, lengths)
+        ended = start.search.run(start.beams, recorder)
+        texts = best_tokens(ended.ranked(start.tree, self._options), start.tree)
         records = []
         for some in self._ranges(recorder, len(positions)):
-            token_tree = lay_out(recorder, nodes, some, options.min_len)
-            order = token_tree.order.tolist()
-            padding = None if encoded.padding is None else encoded.padding[token_tree.order]
-            own = EncoderOutput(encoded.states[token_tree.order], padding)
-            places, found = tuple(positions[i] for i in order), tuple(texts[i] for i in order)
+            token_tree = lay_out(recorder, start.tree, some, self._options.min_len)
+            order = token_tree.order
+            padding = None if start.encoded.padding is None else start.encoded.padding[order]
             records.append(
-                RecordedSearch(places, source[token_tree.order], own, max_len[token_tree.order], token_tree, found)
+                RecordedSearch(
+                    positions=tuple(positions[place] for place in order.tolist()),
+                    source=start.source[order],
+                    encoded=EncoderOutput(start.encoded.states[order], padding),
+                    max_len=start.beams.max_len[order],
+                    token_tree=token_tree,
+                    baseline=tuple(texts[place] for place in order.tolist()),
+                )
             )
         return records
 
@@ -95,15 +88,15 @@ class MaskedSearch:
     def translations(
         self, records: Iterable[RecordedSearch], systems: Sequence[HeadMasks]
     ) -> Iterator[tuple[int, Positions, list[Tokens]]]:
-        """Translations of the sentences of chunks under each of several systems of masks.
+        """Translations of the recorded sentences under each of several systems of masks.
 
         Args:
             records: of `record`, in something that can be gone through several times.
             systems: masks [H] of zeros and ones by module; best those of one module, which share most.
 
         Yields:
-            For each system and chunk, in any order: the number of the system, the places of the chunk's sentences in
-            the corpus, and their translations; empty where a sentence has none.
+            For each system and record, in any order: the number of the system, the places of the sentences in the
+            corpus, and their translations; empty where a sentence has none.
         """
         masks = [_effective(each) for each in systems]
         changing = [number for number, each in enumerate(masks) if each]
@@ -121,8 +114,8 @@ class MaskedSearch:
         yield from ((number, positions, list(texts)) for positions, texts in unmasked.items() for number in same)
 
     def _ranges(self, recorder: Recorder, searches: int) -> list[range]:
-        """Consecutive searches whose nodes, under as many systems as a module has heads, fit into a chunk."""
-        kept = filter(None, (layer.kept_shape() for layer in decoder_layers(self.model.decoder)))
+        """Consecutive searches whose nodes, under as many systems as a module has heads, fit into a record."""
+        kept = filter(None, (layer.kept_shape() for layer in self.model.decoder.layers))
         floats = sum(map(math.prod, kept)) + self.model.decoder.output_width
         most = max(1, RECORD_BYTES // (self._systems * 4 * (floats + 4 * self._predictor.width)))
         ranges, begin, total = [], 0, 0
@@ -135,7 +128,7 @@ class MaskedSearch:
 
 
 def _noting(records: Iterable[RecordedSearch], unmasked: dict[Positions, list[Tokens]]) -> Iterator[RecordedSearch]:
-    """The chunks; their translations without masks are noted on the way."""
+    """The records; their translations without masks are noted on the way."""
     for recorded in records:
         unmasked[recorded.positions] = list(recorded.baseline)
         yield recorded
@@ -143,4 +136,4 @@ def _noting(records: Iterable[RecordedSearch], unmasked: dict[Positions, list[To
 
 def _effective(masks: HeadMasks) -> dict[ModuleId, Tensor]:
     """The masks that change anything."""
-    return {module: mask for module, mask in masks.items() if bool((mask != 1).any())}
+    return {module: masks[module] for module in changed(masks)}

@@ -6,26 +6,26 @@ import torch
 from torch import Tensor
 
 from nmtprune.model.ablation.shortlist import Screen, Shortlists
-from nmtprune.model.attention import Visible
+from nmtprune.model.length_groups import length_groups
 from nmtprune.model.recurrence import Update
+from nmtprune.model.scope import Visible
 from nmtprune.model.search.hypotheses import Beams, HypothesisTree
 from nmtprune.model.search.next_words import EndRules, LogitsObserver, NextWordPredictor
+from nmtprune.model.search.options import Tokens
 from nmtprune.model.search.selection import Selection
 from nmtprune.model.source_cache import EncoderOutput
 
 _MARGIN = 0.25
-"""Hypotheses are kept that came this close, in log-probability, to one that went on: masked heads may promote them."""
+"""Hypotheses are kept that came this close, in log-probability, to a continued one: masked heads may promote them."""
 
-_GROUP_NODES = 2048
+_BLOCK_NODES = 2048
 
-
-Tokens = tuple[int, ...]
 
 Positions = tuple[int, ...]
 """Places of sentences in the corpus."""
 
 Found = list[list[Tokens]]
-"""For each system of masks the translations of a chunk's sentences; empty for a sentence that has none."""
+"""For each system of masks the translations of the recorded sentences; empty for a sentence that has none."""
 
 
 class Recorder:
@@ -47,15 +47,15 @@ class Recorder:
         return see
 
     def selected(self, beams: Beams, node: Tensor, selection: Selection) -> None:
-        """Note which of the nodes [P, beam] went on or nearly did, and where they belong."""
+        """Note which of the nodes [P, beam] were continued or nearly were, and where they belong."""
         keep = node >= 0
         if self._predictor.normalize:
             gain = max(0.0, -self._predictor.options.unkpen)
             keep &= beams.scores + gain + _MARGIN > selection.floor.unsqueeze(1)
-        row, slot = keep.nonzero(as_tuple=True)
+        row, place = keep.nonzero(as_tuple=True)
         depth = torch.full_like(row, beams.path.shape[2])
         last = ((beams.max_len[row] <= depth) & self._predictor.options.must_end).long()
-        self._kept.append(torch.stack([node[row, slot], beams.search[row], depth, last]))
+        self._kept.append(torch.stack([node[row, place], beams.search[row], depth, last]))
 
     def kept(self) -> Tensor:
         """Columns (node, search, depth, whether it must end) of the nodes to keep, [4, N], by search and depth."""
@@ -74,8 +74,8 @@ class SentenceBlock:
     """Consecutive sentences with about as many nodes, padded to the same number.
 
     Attributes:
-        sentences: numbers in the trellis, B of them.
-        rows: rows of their nodes in the trellis, B * n.
+        sentences: numbers in the token tree, B of them.
+        rows: rows of their nodes in the token tree, B * n.
         size: n.
     """
 
@@ -91,7 +91,7 @@ class SentenceBlock:
 
 @dataclass(frozen=True)
 class TreeLevels:
-    """How the hypotheses of a group continue each other, for layers whose state is handed on from token to token.
+    """How the hypotheses of a block continue each other, for layers whose state is handed on from token to token.
 
     Attributes:
         roots: [B * n], hypotheses without tokens, and padding.
@@ -111,7 +111,7 @@ class TreeLevels:
 
 @dataclass(frozen=True)
 class TokenTree:
-    """Recorded hypotheses of B sentences, by groups of sentences of equal size, each sentence in order of length.
+    """Recorded hypotheses of B sentences, by blocks of sentences of equal size, each sentence in order of length.
 
     Attributes:
         token: [N], last token of each hypothesis.
@@ -121,7 +121,7 @@ class TokenTree:
         rules: which may end or must.
         table: [B, T, J], rows of the hypotheses of a sentence by length; -1 where there are fewer than J.
         order: [B], the recorded searches that the sentences stand for.
-        groups: of sentences.
+        blocks: of sentences.
         known: shortlists; None where the output layer cannot be screened.
     """
 
@@ -132,7 +132,7 @@ class TokenTree:
     rules: EndRules
     table: Tensor
     order: Tensor
-    groups: tuple[SentenceBlock, ...]
+    blocks: tuple[SentenceBlock, ...]
     known: Shortlists | None
 
     @property
@@ -140,23 +140,23 @@ class TokenTree:
         """N."""
         return len(self.token)
 
-    def levels(self, group: SentenceBlock) -> TreeLevels:
-        """Which hypotheses of a group continue which."""
-        depth, parent = self.depth[group.rows], self.parent[group.rows] - group.rows.start
+    def levels(self, block: SentenceBlock) -> TreeLevels:
+        """Which hypotheses of a block continue which."""
+        depth, parent = self.depth[block.rows], self.parent[block.rows] - block.rows.start
         lengths = range(1, int(depth.max()) + 1)
         places = [(depth == length).nonzero().squeeze(1) for length in lengths]
         return TreeLevels(depth == 0, tuple((own, parent[own]) for own in places))
 
-    def visible(self, group: SentenceBlock, dtype: torch.dtype) -> Visible:
+    def visible(self, block: SentenceBlock, dtype: torch.dtype) -> Visible:
         """In self-attention each hypothesis sees itself and those that it continues."""
-        first, count = group.rows.start, group.count
-        parent = (self.parent[group.rows] - first).view(count, group.size)
-        parent = parent - torch.arange(count, device=parent.device).unsqueeze(1) * group.size
-        depth = self.depth[group.rows].view(count, group.size)
-        before = torch.arange(-1, group.size - 1, device=parent.device)
+        first, count = block.rows.start, block.count
+        parent = (self.parent[block.rows] - first).view(count, block.size)
+        parent = parent - torch.arange(count, device=parent.device).unsqueeze(1) * block.size
+        depth = self.depth[block.rows].view(count, block.size)
+        before = torch.arange(-1, block.size - 1, device=parent.device)
         if bool(((parent == before) | (depth == 0)).all()):
             return Visible(causal=True)
-        seen = torch.eye(group.size, dtype=torch.bool, device=parent.device).repeat(count, 1, 1)
+        seen = torch.eye(block.size, dtype=torch.bool, device=parent.device).repeat(count, 1, 1)
         for length in range(1, int(depth.max()) + 1):
             sentence, node = (depth == length).nonzero(as_tuple=True)
             seen[sentence, node] |= seen[sentence, parent[sentence, node]]
@@ -192,10 +192,10 @@ def lay_out(recorder: Recorder, nodes: HypothesisTree, searches: range, min_len:
     order = counts.sort(stable=True).indices
     number, depth, last = kept[0], kept[2], kept[3].bool()
     sentence = order.argsort()[kept[1] - searches.start]
-    groups, first = _groups(counts[order].tolist())
+    blocks, first = _blocks(counts[order].tolist())
     inside = torch.arange(len(sentence), device=number.device) - (counts.cumsum(0) - counts)[order][sentence]
     row = torch.tensor(first, device=number.device)[sentence] + inside
-    total = groups[-1].rows.stop
+    total = blocks[-1].rows.stop
 
     def laid(values: Tensor, empty: Tensor) -> Tensor:
         empty[row] = values
@@ -216,25 +216,27 @@ def lay_out(recorder: Recorder, nodes: HypothesisTree, searches: range, min_len:
         rules=EndRules(real & (depths < min_len), ending if bool(ending.any()) else None),
         table=_table(sentence, depth, row, len(searches)),
         order=order + searches.start,
-        groups=groups,
+        blocks=blocks,
         known=None if known is None else known.select(source),
     )
 
 
-def _groups(sizes: list[int]) -> tuple[tuple[SentenceBlock, ...], list[int]]:
-    """Groups of sentences with these numbers of nodes, which rise; and the first row of each sentence."""
-    groups: list[SentenceBlock] = []
+def _blocks(sizes: list[int]) -> tuple[tuple[SentenceBlock, ...], list[int]]:
+    """Blocks of sentences with these numbers of nodes, which rise; and the first row of each sentence."""
+
+    def fits(count: int, shortest: int, longest: int) -> bool:
+        return count * longest <= _BLOCK_NODES and longest <= 1.25 * shortest
+
+    blocks: list[SentenceBlock] = []
     first: list[int] = []
-    begin = total = 0
-    while begin < len(sizes):
-        end = begin + 1
-        while end < len(sizes) and (end + 1 - begin) * sizes[end] <= _GROUP_NODES and sizes[end] <= 1.25 * sizes[begin]:
-            end += 1
-        size = sizes[end - 1]
-        first += [total + size * place for place in range(end - begin)]
-        groups.append(SentenceBlock(slice(begin, end), slice(total, total + size * (end - begin)), size))
-        total, begin = total + size * (end - begin), end
-    return tuple(groups), first
+    total = 0
+    for group in length_groups(sizes, fits):
+        size = sizes[group[-1]]
+        first += [total + size * place for place in range(len(group))]
+        rows = slice(total, total + size * len(group))
+        blocks.append(SentenceBlock(slice(group[0], group[-1] + 1), rows, size))
+        total = rows.stop
+    return tuple(blocks), first
 
 
 def _table(sentence: Tensor, depth: Tensor, row: Tensor, sentences: int) -> Tensor:

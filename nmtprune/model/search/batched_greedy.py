@@ -10,15 +10,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nmtprune.model.attention import Masks
-from nmtprune.model.search.beam_search import BeamSearch, decoder_masks
+from nmtprune.model.scope import Masks
+from nmtprune.model.search.beam_search import SearchStart, begin_search, decoder_masks
 from nmtprune.model.search.branches import Branch, Branches
-from nmtprune.model.search.decoder_step import DecoderStep, caches
-from nmtprune.model.search.hypotheses import Beams, HypothesisTree
+from nmtprune.model.search.hypotheses import Beams
 from nmtprune.model.search.next_words import NextWordPredictor
-from nmtprune.model.search.options import Hypothesis, Search, Symbols, max_lens
+from nmtprune.model.search.options import Hypothesis, Search, Symbols
 from nmtprune.model.search.sources import SourceCaches
-from nmtprune.model.source_cache import SourceCache
 from nmtprune.model.transformer import Transformer
 
 _FEW = 0.2
@@ -37,10 +35,9 @@ class BatchedGreedySearch:
             symbols: special words of the target vocabulary.
             masks: [H] by module, for all sentences.
         """
-        self._model, self._options, self._symbols, self._masks = model, options, symbols, masks
+        self._model, self._options, self._masks = model, options, masks
         self._predictor = NextWordPredictor(model, options, symbols, scores=True)
-        self._decoder_masks = decoder_masks(masks)
-        self._branches = Branches(model, self._predictor, self._decoder_masks)
+        self._branches = Branches(model, self._predictor, decoder_masks(masks))
         self._found: dict[int, list[Hypothesis]] = {}
         self._waiting: list[tuple[int, Branch]] = []
 
@@ -51,35 +48,26 @@ class BatchedGreedySearch:
         Raises:
             UsageError: a minimum length above the maximum.
         """
-        model, options = self._model, self._options
-        source = source.to(model.device)
-        source_cache = model.cache_source(model.encode(source, self._masks))
-        nodes = HypothesisTree(source.device)
-        stores = [caches(model, range(len(model.decoder.layers)))]
-        source_caches = SourceCaches((source_cache,), len(places))
-        decoder_step = DecoderStep(model, source_caches, self._decoder_masks, stores, raw_keys=options.raw_keys)
-        max_len = torch.tensor(max_lens(options, lengths, model.max_positions[1]), device=source.device)
-        sentences = torch.arange(len(places), device=source.device)
-        beams = Beams.begin(sentences, torch.zeros_like(sentences), max_len, self._predictor)
-        ended, left = BeamSearch(self._predictor, decoder_step, nodes).run_until(beams, int(_FEW * len(places)))
-        hypotheses = ended.ranked(nodes, options).hypotheses(nodes, ended, 1)
+        start = begin_search(self._model, self._predictor, source, lengths, self._masks)
+        ended, left = start.search.run_until(start.beams, int(_FEW * len(places)))
+        hypotheses = ended.ranked(start.tree, self._options).hypotheses(start.tree, 1)
         self._found.update(zip(places, hypotheses, strict=True))
-        self._wait(left, nodes, places, source_cache)
+        self._wait(left, start, places)
 
-    def _wait(self, left: Beams, nodes: HypothesisTree, places: Sequence[int], source_cache: SourceCache) -> None:
-        """Keep what is left for later."""
+    def _wait(self, left: Beams, start: SearchStart, places: Sequence[int]) -> None:
+        """Keep the searches that are left for later."""
         if not len(left.search):
             return
-        path = left.path[:, 0]
-        words = torch.cat([nodes.token[path[:, 1:]], left.token], dim=1)
-        sums = torch.cat([nodes.logits[path[:, 1:]], left.logits], dim=1)
-        scores = torch.cat([sums[:, :1], sums.diff(dim=1)], dim=1) - nodes.normalizer[path]
+        tree, path = start.tree, left.path[:, 0]
+        words = torch.cat([tree.token[path[:, 1:]], left.token], dim=1)
+        sums = torch.cat([tree.logits[path[:, 1:]], left.logits], dim=1)
+        scores = torch.cat([sums[:, :1], sums.diff(dim=1)], dim=1) - tree.normalizer[path]
         begun = []
         rows = zip(left.source.tolist(), words.tolist(), scores.tolist(), left.max_len.tolist(), strict=True)
         for sentence, own, by_word, max_len in rows:
             begun.append(Branch(sentence, 0, own, max_len, scores=by_word))
             self._waiting.append((places[sentence], begun[-1]))
-        self._branches.begin(begun, SourceCaches((source_cache,), len(places)))
+        self._branches.begin(begun, SourceCaches((start.source_cache,), len(places)))
 
     @torch.no_grad()
     def finish(self) -> dict[int, list[Hypothesis]]:
@@ -93,4 +81,4 @@ class BatchedGreedySearch:
         length = len(branch.words)
         total = math.fsum(branch.scores) - self._options.word_penalty * length
         score = total / float(self._options.scale(torch.tensor(length)))
-        return Hypothesis(tuple(branch.words), score, tuple(branch.scores))
+        return Hypothesis(tuple(branch.words), score)

@@ -1,4 +1,4 @@
-"""Beam search for many sentences and head masks at once, step by step, with or without a recorded search as a draft."""
+"""Beam search for many sentences at once, step by step, with any head masks, as fairseq or Marian searches."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,55 +8,35 @@ import torch
 from torch import Tensor
 
 from nmtprune.architecture import ModuleId
-from nmtprune.model.attention import Masks
-from nmtprune.model.search.decoder_step import DecoderStep, NewTokens, caches
+from nmtprune.model.scope import Masks
+from nmtprune.model.search.decoder_step import DecoderStep, NewTokens, empty_cache
 from nmtprune.model.search.hypotheses import Beams, Ended, HypothesisTree
-from nmtprune.model.search.next_words import EndRules, LogitsObserver, NextWordPredictor, NextWords
+from nmtprune.model.search.next_words import EndRules, LogitsObserver, NextWordPredictor
 from nmtprune.model.search.options import Hypothesis, Search, Symbols, max_lens
 from nmtprune.model.search.selection import Selection, Selector
 from nmtprune.model.search.sources import SourceCaches
+from nmtprune.model.source_cache import EncoderOutput, SourceCache
 from nmtprune.model.transformer import Transformer
-
-_WORST = 0.25
-"""Of inexact nodes those are made exact first whose error bounds are this much of the largest."""
-
-
-class Draft(Protocol):
-    """Hypotheses whose next words were computed beforehand; they are the first nodes of the search."""
-
-    next_words: NextWords
-
-    def root(self, beams: Beams) -> Tensor:
-        """Draft numbers [P] of the hypotheses without tokens."""
-
-    def numbers(self, beams: Beams) -> Tensor:
-        """Nodes [P, beam] of the slots' hypotheses; -1 where there are none."""
-
-    def children(self, beams: Beams, parents: Tensor, step: int) -> Tensor:
-        """Draft numbers [P, beam] of the slots' hypotheses, from those of the hypotheses one token shorter."""
-
-    def settle(self, nodes: Tensor) -> None:
-        """Make the candidates and normalizers of these nodes exact."""
 
 
 class SearchObserver(Protocol):
     """Sees all that a search does."""
 
     def extended(self, features: Tensor) -> LogitsObserver:
-        """When new nodes [R] were decoded; what it returns sees their logits."""
+        """After new nodes [R] were decoded; the observer that it returns sees their logits."""
 
     def selected(self, beams: Beams, node: Tensor, selection: Selection) -> None:
-        """After each step; `node` [P, beam] are the slots' nodes, -1 where there is none."""
+        """After each step; `node` [P, beam] are the nodes of the hypotheses, -1 where there is none."""
 
 
 @dataclass
-class _Candidates:
-    """Candidates of the slots at one step.
+class Candidates:
+    """Hypotheses of P beams with the words that may follow them.
 
     Attributes:
-        node: [P, beam], the slots' nodes; -1 where a hypothesis cannot matter or there is none.
-        tokens: [P, beam, k + 1].
-        logits: [P, beam, k + 1]; -inf for slots without a node.
+        node: [P, beam], nodes of the hypotheses; -1 where a hypothesis cannot matter or there is none.
+        tokens: [P, beam, k + 1], words.
+        logits: [P, beam, k + 1]; -inf for hypotheses without a node.
     """
 
     node: Tensor
@@ -67,19 +47,16 @@ class _Candidates:
 class BeamSearch:
     """Searches that advance together until the last has ended."""
 
-    def __init__(
-        self, predictor: NextWordPredictor, decoder_step: DecoderStep, nodes: HypothesisTree, draft: Draft | None = None
-    ) -> None:
+    def __init__(self, predictor: NextWordPredictor, decoder_step: DecoderStep, tree: HypothesisTree) -> None:
         """Prepare the search.
 
         Args:
-            predictor: chooses candidates.
+            predictor: finds the words that may follow.
             decoder_step: runs the decoder.
-            nodes: gets what is found; holds the draft's nodes, where there is a draft.
-            draft: a recorded search.
+            tree: gets all hypotheses.
         """
-        self._predictor, self._decoder_step, self._nodes, self._draft = predictor, decoder_step, nodes, draft
-        self._beam = Selector.of(predictor.options, predictor.width + 1)
+        self._predictor, self._decoder_step, self._tree = predictor, decoder_step, tree
+        self._selector = Selector.of(predictor.options, predictor.width + 1)
         self._observer: SearchObserver | None = None
 
     def run(self, beams: Beams, observer: SearchObserver | None = None) -> Ended:
@@ -88,12 +65,8 @@ class BeamSearch:
         return self.run_until(beams, 0)[0]
 
     def run_until(self, beams: Beams, few: int) -> tuple[Ended, Beams]:
-        """Search until that few searches or fewer go on, and give back those too; after one step at least."""
+        """Search, for one step at least, until at most `few` searches are left, and give back those too."""
         ended = Ended(beams.search.shape[0], beams.token.shape[1], beams.token.device)
-        if self._draft is not None:
-            draft = beams.draft.clone()
-            draft[:, 0] = self._draft.root(beams)
-            beams = replace(beams, draft=draft)
         step = 0
         while beams.search.shape[0] and (beams.search.shape[0] > few or not step):
             beams = self._step(beams, step, ended)
@@ -102,147 +75,80 @@ class BeamSearch:
         return ended, beams
 
     def _step(self, beams: Beams, step: int, ended: Ended) -> Beams:
-        """Make one token more; the searches that go on."""
+        """Make one token more; the searches that continue."""
         candidates = self._candidates(beams, step)
         beams, selection = self._select(beams, candidates, step)
         if self._observer is not None:
             self._observer.selected(beams, candidates.node, selection)
         found = self._end(beams, candidates, selection, ended)
         after = self._advance(replace(beams, found=found), candidates, selection)
-        beam = beams.token.shape[1]
-        going_on = (found < beam) & (beams.max_len > step) & (after.logits != -torch.inf).any(1)
-        if bool(going_on.all()):
-            rows = None
-        else:
-            rows = going_on.nonzero().squeeze(1)
-            after, beams = after.select(rows), beams.select(rows)
-        if self._draft is None or not after.search.shape[0]:
-            return after
-        order = selection.beams if rows is None else selection.beams[rows]
-        return replace(after, draft=self._draft.children(after, beams.draft.gather(1, order), step + 1))
+        going_on = (found < beams.token.shape[1]) & (beams.max_len > step) & (after.logits != -torch.inf).any(1)
+        rows = None if bool(going_on.all()) else going_on.nonzero().squeeze(1)
+        return after if rows is None else after.select(rows)
 
-    def _candidates(self, beams: Beams, step: int) -> _Candidates:
-        """Candidates of all slots that can matter; decodes those that the draft does not have."""
-        count, beam = beams.token.shape
-        width = self._predictor.width + 1
-        shape = (count, beam, width)
+    def _candidates(self, beams: Beams, step: int) -> Candidates:
+        """Candidates of all hypotheses that can matter."""
+        shape = (*beams.token.shape, self._predictor.width + 1)
         tokens = torch.full(shape, self._predictor.symbols.eos, dtype=torch.long, device=beams.token.device)
         logits = torch.full(shape, -torch.inf, dtype=torch.float64, device=beams.token.device)
-        node = torch.full_like(beams.token, -1)
-        candidates = _Candidates(node, tokens, logits)
-        needed = beams.logits != -torch.inf
-        if self._draft is not None:
-            candidates.node = self._draft.numbers(beams).masked_fill(~needed, -1)
-            known = candidates.node >= 0
-            self._take_draft(candidates, known)
-            needed &= ~known
-            if bool(needed.any()):
-                best = beams.scores + self._doubt(beams, candidates) + max(0.0, -self._predictor.options.unkpen)
-                needed &= best > self._floor(beams, candidates).unsqueeze(1)
-        new = needed.nonzero()
+        candidates = Candidates(torch.full_like(beams.token, -1), tokens, logits)
+        new = self._unknown(beams, candidates).nonzero()
         if new.shape[0]:
             self._extend(beams, candidates, new, step)
         return candidates
 
-    def _take_draft(self, candidates: _Candidates, known: Tensor) -> None:
-        if self._draft is None:
-            return
-        nodes = candidates.node[known]
-        candidates.tokens[known] = self._draft.next_words.tokens[nodes]
-        candidates.logits[known] = self._draft.next_words.logits[nodes].double()
+    def _unknown(self, beams: Beams, candidates: Candidates) -> Tensor:
+        """Which hypotheses [P, beam] (Boolean) have to be decoded."""
+        return beams.logits != -torch.inf
 
-    def _floor(self, beams: Beams, candidates: _Candidates) -> Tensor:
-        """Score that a candidate must reach to matter, [P]."""
-        values = self._values(beams, candidates) - self._doubt(beams, candidates).unsqueeze(-1)
-        return self._beam.floor(values.flatten(1), beams)
-
-    def _values(self, beams: Beams, candidates: _Candidates) -> Tensor:
+    def _scores(self, beams: Beams, candidates: Candidates) -> Tensor:
         """Scores of all candidates, [P, beam, k + 1]."""
-        normalizer = beams.normalizer + self._nodes.normalizer[candidates.node.clamp(min=0)]
+        normalizer = beams.normalizer + self._tree.normalizer[candidates.node.clamp(min=0)]
         return (beams.logits - normalizer).unsqueeze(-1) + candidates.logits
 
-    def _doubt(self, beams: Beams, candidates: _Candidates) -> Tensor:
-        """Error bound of a slot's candidates against those of other slots of the sentence, [P, beam]."""
-        if self._draft is None:
-            return torch.zeros_like(beams.logits)
-        return self._own_spread(beams, candidates)[1].sum(-1)
-
-    def _own_spread(self, beams: Beams, candidates: _Candidates) -> tuple[Tensor, Tensor]:
-        """Nodes on each slot's path, its own included, and their error bounds, both [P, beam, t + 1].
-
-        Nodes that are on the paths of all slots of a search do not count: their errors are the same for all.
-        """
-        path = torch.cat([beams.path, candidates.node.clamp(min=0).unsqueeze(-1)], dim=2)
-        empty = (beams.logits == -torch.inf).unsqueeze(-1)
-        shared = ((path == path[:, :1]) | empty).all(1, keepdim=True)
-        own = self._nodes.spread[path].masked_fill(shared | empty, 0.0)
-        own[:, :, -1].masked_fill_(candidates.node < 0, 0.0)
-        return path, own
-
-    def _extend(self, beams: Beams, candidates: _Candidates, new: Tensor, step: int) -> None:
-        """Decode the hypotheses at places `new` [R, 2] (search, slot)."""
-        search, slot = new.unbind(1)
-        path = beams.path[search, slot]
+    def _extend(self, beams: Beams, candidates: Candidates, new: Tensor, step: int) -> None:
+        """Decode the hypotheses `new` [R, 2] (beam, place in it)."""
+        row, place = new.unbind(1)
+        path = beams.path[row, place]
         parent = path[:, -1] if step else None
-        node = self._nodes.add(beams.token[search, slot], parent, beams.logits[search, slot])
-        candidates.node[search, slot] = node
-        belongs = beams.search[search], beams.source[search], beams.system[search]
-        rows = NewTokens(beams.token[search, slot], node, path, *belongs)
-        last = (beams.max_len[search] <= step) & self._predictor.options.must_end
+        node = self._tree.add(beams.token[row, place], parent, beams.logits[row, place])
+        candidates.node[row, place] = node
+        belongs = beams.search[row], beams.source[row], beams.system[row]
+        tokens = NewTokens(beams.token[row, place], node, path, *belongs)
+        last = (beams.max_len[row] <= step) & self._predictor.options.must_end
         early = torch.ones_like(last) if step < self._predictor.options.min_len else None
-        features = self._decoder_step(rows)
+        features = self._decoder_step(tokens)
         see = None if self._observer is None else self._observer.extended(features)
         found = self._predictor(features, EndRules(early, last if bool(last.any()) else None), see)
-        candidates.tokens[search, slot] = found.tokens
-        candidates.logits[search, slot] = found.logits.double()
-        self._nodes.normalizer[node] = found.normalizer.double()
+        candidates.tokens[row, place] = found.tokens
+        candidates.logits[row, place] = found.logits.double()
+        self._tree.normalizer[node] = found.normalizer.double()
 
-    def _select(self, beams: Beams, candidates: _Candidates, step: int) -> tuple[Beams, Selection]:
-        """Choose among the candidates; where inexact normalizers leave doubt, they are made exact first."""
-        words = self._predictor.output.words * (beams.token.shape[1] if step else 1)
-        while True:
-            values = self._values(beams, candidates).flatten(1)
-            selection = self._beam.select_candidates(values, beams, words - 1)
-            if self._draft is None:
-                return beams, selection
-            unsure = self._beam.doubtful(values, self._doubt(beams, candidates), selection, beams)
-            if not bool(unsure.any()):
-                return beams, selection
-            beams = self._settle(beams, candidates, unsure)
+    def _select(self, beams: Beams, candidates: Candidates, step: int) -> tuple[Beams, Selection]:
+        """Choose among the candidates."""
+        return beams, self._selector.select(self._scores(beams, candidates).flatten(1), beams, self._words(beams, step))
 
-    def _settle(self, beams: Beams, candidates: _Candidates, searches: Tensor) -> Beams:
-        """Make exact the worst of what the scores of some searches [P] (Boolean) rest on."""
-        if self._draft is None:
-            return beams
-        path, own = self._own_spread(beams, candidates)
-        path, own = path[searches], own[searches]
-        worst = own.flatten(1).amax(1)[:, None, None]
-        self._draft.settle(path[own >= _WORST * worst].unique())
-        self._take_draft(
-            candidates, (candidates.node >= 0) & (candidates.node < self._draft.next_words.tokens.shape[0])
-        )
-        return replace(beams, normalizer=self._nodes.normalizer[beams.path].sum(-1))
+    def _words(self, beams: Beams, step: int) -> int:
+        """Number of words to choose from, in the whole beam of a sentence."""
+        return self._predictor.output.words * (beams.token.shape[1] if step else 1) - 1
 
-    def _end(self, beams: Beams, candidates: _Candidates, selection: Selection, ended: Ended) -> Tensor:
+    def _end(self, beams: Beams, candidates: Candidates, selection: Selection, ended: Ended) -> Tensor:
         """Keep the hypotheses that end now; how many each search has, [P]."""
         beam = beams.token.shape[1]
-        place = beams.found.unsqueeze(1) + selection.accepted.cumsum(1) - 1
-        taken = selection.accepted & (place < beam)
+        number = beams.found.unsqueeze(1) + selection.accepted.cumsum(1) - 1
+        taken = selection.accepted & (number < beam)
         if not bool(taken.any()):
             return beams.found
-        row, column = taken.nonzero(as_tuple=True)
-        slot, word = selection.ranked[row, column], selection.words[row, column]
-        logits = beams.logits[row, slot] + candidates.logits[row, slot, word]
-        where, last = (
-            (beams.search[row], place[row, column]),
-            (candidates.node[row, slot], candidates.tokens[row, slot, word]),
-        )
-        ended.add(where, last, logits, beams.path.shape[2] + 1)
+        row, rank = taken.nonzero(as_tuple=True)
+        place, column = selection.places[row, rank], selection.columns[row, rank]
+        logits = beams.logits[row, place] + candidates.logits[row, place, column]
+        last = candidates.node[row, place], candidates.tokens[row, place, column]
+        ended.add((beams.search[row], number[row, rank]), last, logits, beams.path.shape[2] + 1)
         return beams.found + taken.sum(1)
 
-    def _advance(self, beams: Beams, candidates: _Candidates, selection: Selection) -> Beams:
-        """The slots after the choice."""
-        order, columns = selection.beams, selection.columns
+    def _advance(self, beams: Beams, candidates: Candidates, selection: Selection) -> Beams:
+        """The beams after the choice."""
+        order, columns = selection.next_places, selection.next_columns
         node = candidates.node.gather(1, order)
         chosen = torch.arange(order.shape[0], device=order.device).unsqueeze(1), order, columns
         logits = beams.logits.gather(1, order) + candidates.logits[chosen]
@@ -253,10 +159,63 @@ class BeamSearch:
             beams,
             token=candidates.tokens[chosen],
             logits=logits,
-            normalizer=beams.normalizer.gather(1, order) + self._nodes.normalizer[node.clamp(min=0)],
+            normalizer=beams.normalizer.gather(1, order) + self._tree.normalizer[node.clamp(min=0)],
             path=torch.cat([path, node.clamp(min=0).unsqueeze(-1)], dim=2),
             ignored=selection.ignored,
         )
+
+
+@dataclass(frozen=True)
+class SearchStart:
+    """A batch of sentences whose search is about to make its first step.
+
+    Attributes:
+        source: [B, S] token ids, on the model's device.
+        encoded: the encoder's output.
+        source_cache: keys and values of the encoder's output.
+        tree: gets all hypotheses.
+        beams: a hypothesis without tokens for each sentence.
+        search: takes `beams`.
+    """
+
+    source: Tensor
+    encoded: EncoderOutput
+    source_cache: SourceCache
+    tree: HypothesisTree
+    beams: Beams
+    search: BeamSearch
+
+
+def begin_search(
+    model: Transformer,
+    predictor: NextWordPredictor,
+    source: Tensor,
+    lengths: Sequence[int],
+    masks: Masks | None = None,
+) -> SearchStart:
+    """Encode a padded batch and set up its search.
+
+    Args:
+        model: an encoder-decoder model.
+        predictor: finds the words that may follow a hypothesis; has the options of the search.
+        source: [B, S] token ids.
+        lengths: [B], tokens of each sentence without padding.
+        masks: [H] by module, for all sentences.
+
+    Raises:
+        UsageError: a minimum length above the maximum.
+    """
+    options, source = predictor.options, source.to(model.device)
+    encoded = model.encode(source, masks)
+    source_cache = model.cache_source(encoded)
+    cache = empty_cache(model, range(len(model.decoder.layers)))
+    sources = SourceCaches((source_cache,), len(lengths))
+    decoder_step = DecoderStep(model, sources, decoder_masks(masks or {}), [cache], raw_keys=options.raw_keys)
+    max_len = torch.tensor(max_lens(options, lengths, model.max_positions[1]), device=source.device)
+    sentences = torch.arange(len(lengths), device=source.device)
+    beams = Beams.begin(sentences, torch.zeros_like(sentences), max_len, predictor)
+    tree = HypothesisTree(source.device)
+    return SearchStart(source, encoded, source_cache, tree, beams, BeamSearch(predictor, decoder_step, tree))
 
 
 @torch.no_grad()
@@ -284,20 +243,10 @@ def translate(
     Raises:
         UsageError: a minimum length above the maximum.
     """
-    source = source.to(model.device)
-    masks = masks or {}
     predictor = NextWordPredictor(model, options, symbols, scores=True)
-    source_cache = model.cache_source(model.encode(source, masks))
-    nodes = HypothesisTree(source.device)
-    stores = [caches(model, range(len(model.decoder.layers)))]
-    decoder_step = DecoderStep(
-        model, SourceCaches((source_cache,), source.shape[0]), decoder_masks(masks), stores, raw_keys=options.raw_keys
-    )
-    max_len = torch.tensor(max_lens(options, lengths, model.max_positions[1]), device=source.device)
-    sentences = torch.arange(source.shape[0], device=source.device)
-    slots = Beams.begin(sentences, torch.zeros_like(sentences), max_len, predictor)
-    ended = BeamSearch(predictor, decoder_step, nodes).run(slots)
-    return ended.ranked(nodes, options).hypotheses(nodes, ended, predictor.beam)
+    start = begin_search(model, predictor, source, lengths, masks)
+    ended = start.search.run(start.beams)
+    return ended.ranked(start.tree, options).hypotheses(start.tree, predictor.beam)
 
 
 def decoder_masks(masks: Mapping[ModuleId, Tensor]) -> dict[ModuleId, Tensor]:

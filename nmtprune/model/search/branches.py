@@ -12,7 +12,9 @@ from torch import Tensor
 
 from nmtprune.architecture import ModuleId
 from nmtprune.model.decoder_state import DecoderState, Pass
+from nmtprune.model.length_groups import length_groups
 from nmtprune.model.search.next_words import EndRules, NextWordPredictor, NextWords
+from nmtprune.model.search.options import Tokens
 from nmtprune.model.search.sources import SourceCaches
 from nmtprune.model.source_cache import SourceCache
 from nmtprune.model.transformer import Transformer
@@ -34,15 +36,13 @@ _GUESSING_ROWS, _MOST_GUESSED = 128, 16
 _SHRINK = 0.7
 """Rows of finished hypotheses are taken out when fewer than this share of the rows go on."""
 
-Tokens = tuple[int, ...]
-
 
 @dataclass
 class Branch:
     """A hypothesis to continue.
 
     Attributes:
-        source: sentence of the memories.
+        source: sentence of the source caches.
         system: which of the head masks apply.
         words: what stands fixed, at least one word; grows to the whole translation, the end-of-sentence symbol
             included, or becomes empty where numbers overflow.
@@ -166,7 +166,7 @@ class Branches:
 
     def finish(self) -> None:
         """Go on until all that was begun has ended."""
-        waiting, self._begun = sorted(self._begun, key=lambda begun: begun.width), []
+        waiting, self._begun = self._begun, []
         for together in _of_like_width(waiting):
             self._finish(_Begun.joined(together))
 
@@ -248,24 +248,20 @@ def best_words(next_words: NextWords, eos: int) -> Tensor:
 
 
 def _by_length(branches: Sequence[Branch]) -> Iterator[list[Branch]]:
-    """Branches that are about as long; in each block sources rise."""
-    order = sorted(branches, key=lambda branch: len(branch.words))
-    begin = 0
-    for end in range(1, len(order) + 1):
-        full = end == len(order) or (end + 1 - begin) * len(order[end].words) > _BLOCK_TOKENS
-        if full or len(order[end].words) > 1.2 * len(order[begin].words) + 1:
-            yield sorted(order[begin:end], key=lambda branch: (branch.source, branch.system))
-            begin = end
+    """Branches of about one length; in each group sources rise."""
+
+    def fits(count: int, shortest: int, longest: int) -> bool:
+        return count * longest <= _BLOCK_TOKENS and longest <= 1.2 * shortest + 1
+
+    for group in length_groups([len(branch.words) for branch in branches], fits):
+        yield sorted((branches[number] for number in group), key=lambda branch: (branch.source, branch.system))
 
 
 def _of_like_width(begun: Sequence[_Begun]) -> Iterator[list[_Begun]]:
-    """Blocks, which come by width, in groups that may share memory: each row takes the room of the widest."""
-    together: list[_Begun] = []
-    for block in begun:
-        rows = sum(len(part.rows) for part in together) + len(block.rows)
-        if together and (rows > _ROWS or block.width > max(_SHORT, _SPREAD * together[0].width)):
-            yield together
-            together = []
-        together.append(block)
-    if together:
-        yield together
+    """Batches in groups that may share memory: each row takes the room of the widest."""
+
+    def fits(rows: int, shortest: int, longest: int) -> bool:
+        return rows <= _ROWS and longest <= max(_SHORT, _SPREAD * shortest)
+
+    for group in length_groups([each.width for each in begun], fits, [len(each.rows) for each in begun]):
+        yield [begun[number] for number in group]

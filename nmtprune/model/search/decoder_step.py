@@ -2,40 +2,25 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from nmtprune.architecture import ModuleId
-from nmtprune.model.attention import Probe, Visible
-from nmtprune.model.kernels import linear
-from nmtprune.model.layers import DecoderLayer, RecurrentDecoderLayer
+from nmtprune.model.attention import Attention
+from nmtprune.model.scope import Probe, Scope, Visible
 from nmtprune.model.search.hypothesis_cache import Buffers, HypothesisCache
 from nmtprune.model.search.sources import ActiveSources, SourceCaches, SourceGroups
-from nmtprune.model.source_cache import SourceCache
-from nmtprune.model.transformer import Decoder, Transformer
+from nmtprune.model.transformer import Transformer
 
 _BLOCK_BYTES = 1 << 20
 _FEWEST = 8
 """Keys and values are gathered for so many hypotheses at a time that they are still in the cache when they are used."""
 
 
-def decoder_layers(decoder: Decoder) -> tuple[DecoderLayer, ...]:
-    """The layers of a decoder."""
-    return tuple(cast(Iterable[DecoderLayer], decoder.layers))
-
-
-def finish(decoder: Decoder, x: Tensor) -> Tensor:
-    """Features that the output layer takes, from the states [..., D] after the last layer."""
-    if decoder.final_norm is not None:
-        x = decoder.final_norm(x)
-    return x if decoder.projection is None else linear(x, decoder.projection)
-
-
-def caches(model: Transformer, layers: range, buffers: Buffers | None = None) -> HypothesisCache:
+def empty_cache(model: Transformer, layers: range, buffers: Buffers | None = None) -> HypothesisCache:
     """An empty cache for some of the decoder's layers, by position; `buffers` lend it memory."""
-    kept = {layer: decoder_layers(model.decoder)[layer].kept_shape() for layer in layers}
+    kept = {layer: model.decoder.layers[layer].kept_shape() for layer in layers}
     sizes = {layer: shape for layer, shape in kept.items() if shape is not None}
     like = next(model.decoder.parameters())
     return HypothesisCache(sizes, like.new_empty(0, dtype=model.dtype), buffers or Buffers())
@@ -50,7 +35,7 @@ class NewTokens:
         nodes: [R], their own numbers.
         path: [R, t], nodes before them.
         search: [R], search of each; rising.
-        source: [R], which sentence of the memories each translates; rising.
+        source: [R], which sentence of the source caches each translates; rising.
         system: [R], which of the head masks apply to each.
     """
 
@@ -81,7 +66,7 @@ class DecoderStep:
             source_caches: of the sentences.
             masks: of decoder modules, [systems, H]; modules without an entry have no masked heads in any system.
             stores: caches; together they have all layers that keep anything.
-            raw_keys: as for `DecoderLayer.project`.
+            raw_keys: as for `Scope`.
         """
         self._model, self._masks, self._raw_keys = model, masks, raw_keys
         self._sources, self._stores = ActiveSources(source_caches), tuple(stores)
@@ -90,18 +75,16 @@ class DecoderStep:
         """Features [R, E] of the next word; what layers keep of the tokens stays for what follows."""
         decoder = self._model.decoder
         x = decoder.embedding(rows.tokens.unsqueeze(1), None, rows.path.shape[1])
-        source_cache, groups = self._sources.of(rows.search, rows.source)
-        probe = Probe({module: mask[rows.system] for module, mask in self._masks.items()})
-        around = _Surroundings(groups, source_cache, probe, self._raw_keys)
-        places = self._places(rows)
-        for layer in decoder_layers(decoder):
-            own = places.get(layer.position)
-            if isinstance(layer, RecurrentDecoderLayer):
-                x = _recur(layer, x, own)
-            else:
-                x = _attend_to_self(layer, x, own, around)
-            x = layer.above_cross(_attend_to_source(layer, x, around))
-        return finish(decoder, x).squeeze(1)
+        source, groups = self._sources.of(rows.search, rows.source)
+        scope = _HypothesisScope(
+            probe=Probe({module: mask[rows.system] for module, mask in self._masks.items()}),
+            visible=Visible(),
+            source=source,
+            raw_keys=self._raw_keys,
+            groups=groups,
+            places=self._places(rows),
+        )
+        return decoder.finish(decoder.run(x, scope)).squeeze(1)
 
     def compact(self, nodes: Tensor) -> None:
         """Forget, where it is worth the while, what no path through these nodes needs."""
@@ -128,73 +111,64 @@ class _Places:
     whole: Tensor
 
 
-@dataclass(frozen=True)
-class _Surroundings:
-    """What all layers of a step have in common."""
+@dataclass(frozen=True, kw_only=True)
+class _HypothesisScope(Scope):
+    """The scope of the last tokens of hypotheses, which all see the whole of theirs.
+
+    Attributes:
+        groups: which hypotheses share a sentence of the source.
+        places: by the position of a layer, where what it keeps of the tokens is.
+    """
 
     groups: SourceGroups
-    source_cache: SourceCache
-    probe: Probe
-    raw_keys: bool
+    places: Mapping[int, _Places]
 
-    def behind(self, layer: int, keys_values: Tensor, rows: slice) -> tuple[Tensor, Visible]:
-        """Keys and values of some rows, behind those of the source where attention is joint, and what is seen."""
-        joint, owner, bias = self.source_cache.joint[layer], self.groups.owner[rows], self.source_cache.visible.bias
-        if joint is None:
+    def attend(self, attention: Attention, queries: Tensor, keys_values: Tensor, position: int) -> Tensor:
+        """Contexts [R, 1, H, K] of self-attention, for as many hypotheses at a time as the cache has room for."""
+        self.keep(keys_values, position)
+        places = self.places[position]
+        rows, length = places.whole.shape
+        size = 2 * length * attention.inner * queries.element_size()
+        block = max(_FEWEST, _BLOCK_BYTES // size) if queries.device.type == "cpu" else rows
+        contexts = []
+        for begin in range(0, rows, block):
+            part = slice(begin, begin + block)
+            keys_values, visible = self._behind_source(places.store.read(position, places.whole[part]), position, part)
+            contexts.append(attention.context(queries[part], keys_values, visible, Probe()))
+        return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
+
+    def with_first(self, context: Tensor, alone: Tensor) -> Tensor:
+        """Contexts [R, 1, H, K]: those of `alone` where the hypotheses have no tokens before."""
+        return alone if next(iter(self.places.values())).whole.shape[1] == 1 else context
+
+    def attend_to_source(self, attention: Attention, queries: Tensor, position: int) -> Tensor:
+        """Contexts [R, 1, H, K] of cross-attention; hypotheses of one sentence share its keys."""
+        keys_values = None if self.source is None else self.source.cross[position]
+        if self.source is None or keys_values is None:
+            raise ValueError(f"{attention.id} has no source to attend to")
+        spread = self.groups.spread(queries)
+        return self.groups.gather(attention.context(spread, keys_values, self.source.visible, Probe()))
+
+    def keep(self, kept: Tensor, position: int) -> None:
+        """Keep what a layer has of each hypothesis."""
+        places = self.places[position]
+        places.store.store(position, places.new, kept)
+
+    def cell_before(self, position: int) -> Tensor | None:
+        """The cells [R, D] of the hypotheses one token shorter; None for zeros."""
+        places = self.places[position]
+        if places.whole.shape[1] == 1:
+            return None
+        return places.store.read(position, places.whole[:, -2:-1]).flatten(0, 3)
+
+    def _behind_source(self, keys_values: Tensor, position: int, rows: slice) -> tuple[Tensor, Visible]:
+        """Keys and values of some rows, behind those of the source where attention is joint, and which are seen."""
+        joint = None if self.source is None else self.source.joint[position]
+        if self.source is None or joint is None:
             return keys_values, Visible()
+        owner, bias = self.groups.owner[rows], self.source.visible.bias
         both = torch.cat([joint.index_select(1, owner), keys_values], dim=2)
         if bias is None:
             return both, Visible()
         own = bias.new_zeros(len(owner), 1, 1, keys_values.shape[2])
         return both, Visible(torch.cat([bias.index_select(0, owner), own], dim=-1))
-
-
-def _attend_to_self(layer: DecoderLayer, x: Tensor, places: _Places | None, around: _Surroundings) -> Tensor:
-    """States after self-attention."""
-    attention = layer.self_attention
-    if places is None:
-        return layer.around_self.after(x, attention.nothing(x))
-    queries, keys_values, first = layer.project(x, raw_keys=around.raw_keys)
-    places.store.store(layer.position, places.new, keys_values)
-    rows, length = places.whole.shape
-    size = 2 * length * attention.inner * x.element_size()
-    block = max(_FEWEST, _BLOCK_BYTES // size) if x.device.type == "cpu" else rows
-    contexts = []
-    for begin in range(0, rows, block):
-        part = slice(begin, begin + block)
-        keys_values = places.store.read(layer.position, places.whole[part])
-        keys_values, visible = around.behind(layer.position, keys_values, part)
-        contexts.append(attention.context(queries[part], keys_values, visible, Probe()))
-    context = contexts[0] if len(contexts) == 1 else torch.cat(contexts)
-    if first is not None and length == 1:
-        context = first
-    return layer.around_self.after(x, attention.output(context, around.probe))
-
-
-def _recur(layer: RecurrentDecoderLayer, x: Tensor, places: _Places | None) -> Tensor:
-    """States after a recurrence."""
-    if places is None:
-        raise ValueError(f"no cache for the cells of decoder layer {layer.position}")
-    before = None
-    if places.whole.shape[1] > 1:
-        before = places.store.read(layer.position, places.whole[:, -2:-1]).flatten(0, 3)
-    update = layer.recurrence.project(layer.around_self.before(x))
-    cells = update.after(before)
-    places.store.store(layer.position, places.new, cells[None, :, :, None])
-    return layer.around_self.after(x, layer.recurrence.output(cells))
-
-
-def _attend_to_source(layer: DecoderLayer, x: Tensor, around: _Surroundings) -> Tensor:
-    """States after cross-attention; rows of one sentence share its keys."""
-    attention, residual, keys_values = (
-        layer.cross_attention,
-        layer.around_cross,
-        around.source_cache.cross[layer.position],
-    )
-    if attention is None or residual is None:
-        return x
-    if not attention.heads or keys_values is None:
-        return residual.after(x, attention.nothing(x))
-    queries = around.groups.spread(attention.queries(residual.before(x)))
-    context = around.groups.gather(attention.context(queries, keys_values, around.source_cache.visible, Probe()))
-    return residual.after(x, attention.output(context, around.probe))

@@ -1,4 +1,4 @@
-"""The state of many beam searches that advance together, and what they have found."""
+"""The hypotheses of many beam searches that advance together: the tree of all, those in the beams, those that ended."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -13,7 +13,10 @@ _FIRST_NODES = 1024
 
 
 class HypothesisTree:
-    """Columns of equal length, one entry per node.
+    """All hypotheses of a search, as columns of equal length with one entry per node.
+
+    A node is a hypothesis whose next words were computed. Nodes are numbered in the order in which they came to be, all
+    sentences together; a hypothesis is the path from its root.
 
     Attributes:
         count: number of nodes.
@@ -63,16 +66,15 @@ class Beams:
 
     Attributes:
         search: [P], number of the search.
-        source: [P], which sentence of the memory it translates; rising.
+        source: [P], which sentence of the source caches it translates; rising.
         system: [P], which head masks it runs under.
         max_len: [P], tokens that a translation may have before the end-of-sentence symbol.
         found: [P], hypotheses that have ended.
         token: [P, beam], last tokens.
-        logits: [P, beam], sum of the tokens' logits; -inf where a slot is empty.
+        logits: [P, beam], sum of the tokens' logits; -inf where a place is empty.
         normalizer: [P, beam], sum of what is to be subtracted from them.
         path: [P, beam, t], nodes of the earlier tokens.
         ignored: [P, beam], see `Selection`.
-        draft: [P, beam], number in a recorded search of the same hypothesis; -1 where it is not part of one.
     """
 
     search: Tensor
@@ -85,11 +87,10 @@ class Beams:
     normalizer: Tensor
     path: Tensor
     ignored: Tensor
-    draft: Tensor
 
     @classmethod
     def begin(cls, source: Tensor, system: Tensor, max_len: Tensor, predictor: NextWordPredictor) -> "Beams":
-        """One hypothesis without tokens per search [P], of up to `max_len` [P] tokens; the other slots are empty."""
+        """One hypothesis without tokens per search [P], of up to `max_len` [P] tokens; the other places are empty."""
         beam, first = predictor.beam, predictor.symbols.first
         count, device = source.shape[0], source.device
         logits = torch.full((count, beam), -torch.inf, dtype=torch.float64, device=device)
@@ -106,7 +107,6 @@ class Beams:
             normalizer=torch.zeros_like(logits),
             path=none.new_empty(count, beam, 0),
             ignored=none.bool(),
-            draft=torch.full_like(none, -1),
         )
 
     @property
@@ -139,13 +139,13 @@ class Ended:
         self.node[places], self.word[places] = last
         self.logits[places], self.length[places] = logits, length
 
-    def ranked(self, nodes: HypothesisTree, options: Search) -> "Ranking":
+    def ranked(self, tree: HypothesisTree, options: Search) -> "Ranking":
         """All hypotheses, best first."""
         longest = max(1, int(self.length.max()) if self.length.numel() else 1)
-        path = nodes.paths(self.node.flatten(), longest).unflatten(0, self.node.shape)
+        path = tree.paths(self.node.flatten(), longest).unflatten(0, self.node.shape)
         inside = torch.arange(longest, 0, -1, device=path.device) <= self.length.unsqueeze(-1)
-        sums = self.logits - (nodes.normalizer[path] * inside).sum(-1)
-        bounds = (nodes.spread[path] * inside).sum(-1)
+        sums = self.logits - (tree.normalizer[path] * inside).sum(-1)
+        bounds = (tree.spread[path] * inside).sum(-1)
         if options.word_penalty:
             sums = sums - options.word_penalty * self.length
         scale = options.scale(self.length.clamp(min=1))
@@ -178,32 +178,18 @@ class Ranking:
     length: Tensor
     word: Tensor
 
-    def doubtful(self) -> Tensor:
-        """Where another hypothesis than the first might be the best, Boolean [P]."""
-        if self.scores.shape[1] == 1:
-            return torch.zeros_like(self.scores[:, 0], dtype=torch.bool)
-        low, high = self.scores[:, 0] - self.bounds[:, 0], (self.scores + self.bounds)[:, 1:].amax(1)
-        return (low <= high) & (self.bounds > 0).any(1)
-
-    def tokens(self, nodes: HypothesisTree, best: int) -> list[list[tuple[int, ...]]]:
+    def tokens(self, tree: HypothesisTree, best: int) -> list[list[tuple[int, ...]]]:
         """Tokens of the best hypotheses of each search."""
         order = self.order[:, :best]
         path = self.path.gather(1, order.unsqueeze(-1).expand(-1, -1, self.path.shape[2]))
-        tokens = nodes.token[path].tolist()
+        tokens = tree.token[path].tolist()
         found = zip(tokens, self.length[:, :best].tolist(), self.word[:, :best].tolist(), strict=True)
         return [
             [(*row[len(row) - n + 1 :], word) for row, n, word in zip(rows, counts, words, strict=True) if n]
             for rows, counts, words in found
         ]
 
-    def hypotheses(self, nodes: HypothesisTree, ended: Ended, best: int) -> list[list[Hypothesis]]:
-        """The best hypotheses of each search with the scores of their tokens."""
-        before = nodes.logits[self.path]
-        after = torch.cat([before[:, :, 1:], ended.logits.unsqueeze(-1)], dim=2)
-        by_token = (after - before - nodes.normalizer[self.path]).tolist()
-        found = []
-        rows = zip(self.tokens(nodes, best), self.order.tolist(), self.scores.tolist(), by_token, strict=True)
-        for texts, order, scores, parts in rows:
-            ranked = zip(texts, order, scores, strict=False)
-            found.append([Hypothesis(text, score, tuple(parts[i][-len(text) :])) for text, i, score in ranked])
-        return found
+    def hypotheses(self, tree: HypothesisTree, best: int) -> list[list[Hypothesis]]:
+        """The best hypotheses of each search."""
+        found = zip(self.tokens(tree, best), self.scores.tolist(), strict=True)
+        return [[Hypothesis(*each) for each in zip(texts, scores, strict=False)] for texts, scores in found]

@@ -1,8 +1,4 @@
-"""The tree of hypotheses of a search: what its nodes are, and what decoder layers keep of each.
-
-A node is a hypothesis whose next word was computed. Nodes are numbered in the order in which they came to be, all
-sentences together; a hypothesis is the path from its root.
-"""
+"""What decoder layers keep of the hypotheses of a search: keys and values, or the cell of a recurrence."""
 
 import math
 
@@ -28,7 +24,7 @@ class Buffers:
 
 
 class HypothesisCache:
-    """What decoder layers keep of nodes, a row [parts * H * K] per node and layer; see `DecoderLayer.kept_shape`.
+    """What decoder layers keep of nodes, a row [parts * H * K] per node and layer; see `Layer.kept_shape`.
 
     Several layers share one numbering of rows. Rows of nodes on no path that is still followed are dropped when they
     are more than those that are kept; pinned rows stay.

@@ -69,7 +69,7 @@ class SearchOptions:
         )
         if self.fairseq_batch_length_limit and not self.max_len_a:
             raise UsageError(
-                "search: --fairseq-batch-length-limit goes with --max-len-a above 0: without it the limit is the same "
+                "search: `fairseq_batch_length_limit` goes with `max_len_a` above 0: without it the limit is the same "
                 "for all sentences"
             )
 
@@ -101,8 +101,8 @@ class SearchOptions:
         if longest < self.min_len:
             of = f"of {width} source tokens " if self.varies else ""
             raise UsageError(
-                f"--min-len {self.min_len} is more than the {longest} tokens that a translation {of}may have "
-                f"(--max-len-a, --max-len-b, {positions} positions): choose a smaller one"
+                f"`min_len` {self.min_len} is more than the {longest} tokens that a translation {of}may have "
+                f"(`max_len_a`, `max_len_b`, {positions} positions): choose a smaller one"
             )
         return longest
 
@@ -160,7 +160,7 @@ class MarianSearchOptions:
 
     @property
     def raw_keys(self) -> bool:
-        """As `DecoderLayer.project` names it."""
+        """As `Scope` names it."""
         return self.unnormalized_keys
 
     @property
@@ -204,11 +204,7 @@ def max_lens(options: Search, lengths: Sequence[int], positions: int) -> list[in
 
 
 def _check(options: object, **rules: tuple[bool, str]) -> None:
-    faults = [
-        f"--{name.replace('_', '-')} {getattr(options, name)} is {what}"
-        for name, (wrong, what) in rules.items()
-        if wrong
-    ]
+    faults = [f"`{name}` {getattr(options, name)} is {what}" for name, (wrong, what) in rules.items() if wrong]
     if faults:
         raise UsageError.of_faults("search", faults)
 
@@ -242,6 +238,10 @@ class Symbols:
         return [word for word in (self.pad, self.eos, *self.never) if word >= 0]
 
 
+Tokens = tuple[int, ...]
+"""Ids of the words of a translation."""
+
+
 @dataclass(frozen=True)
 class Hypothesis:
     """One translation.
@@ -249,9 +249,7 @@ class Hypothesis:
     Attributes:
         tokens: ids, the end-of-sentence symbol included; Marian's search cuts off what grows too long, without it.
         score: sum of the tokens' log-probabilities (natural logarithm), after penalties and normalization.
-        token_scores: log-probability of each token; empty where they were not asked for.
     """
 
-    tokens: tuple[int, ...]
+    tokens: Tokens
     score: float
-    token_scores: tuple[float, ...] = ()

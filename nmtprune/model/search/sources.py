@@ -13,10 +13,10 @@ _SPARE = 16
 
 @dataclass(frozen=True)
 class SourceCaches:
-    """Memories of the same B sentences under different head masks, or a single one.
+    """Source caches of the same B sentences under different head masks, or a single one.
 
     Attributes:
-        parts: sentence b of the n-th memory has number ``n * size + b``.
+        parts: sentence b of the n-th cache has number ``n * size + b``.
         size: B.
     """
 
@@ -24,7 +24,7 @@ class SourceCaches:
     size: int
 
     def select(self, sources: Tensor) -> SourceCache:
-        """The memory of sentences [G], whose numbers rise."""
+        """The cache of sentences [G], whose numbers rise."""
         if len(self.parts) == 1:
             return self.parts[0].select(sources)
         bounds = torch.arange(1, len(self.parts), device=sources.device) * self.size
@@ -38,7 +38,7 @@ class SourceCaches:
 
 
 class ActiveSources:
-    """The part of memories that searches use at present, with one entry for each of them."""
+    """The part of source caches that searches use at present, with one entry for each search."""
 
     def __init__(self, source_caches: SourceCaches) -> None:
         self._source_caches = source_caches
@@ -47,7 +47,7 @@ class ActiveSources:
         self._count = self._capacity = 0
 
     def of(self, search: Tensor, source: Tensor) -> tuple[SourceCache, "SourceGroups"]:
-        """A memory in which the hypotheses of one search share an entry, and who has which.
+        """A cache in which the hypotheses of one search share an entry, and which hypothesis has which entry.
 
         Args:
             search: [R], search of each hypothesis; rising.
@@ -69,7 +69,7 @@ class ActiveSources:
             self._entry = F.pad(self._entry.to(present.device), (0, most - len(self._entry)), value=-1)
         if self._buffer is None or self._count > len(present):
             self._entry.fill_(-1)
-            # Several searches may translate one sentence: only one of each, in order, need no memory of their own.
+            # Several searches may translate one sentence: only one of each, in order, need no cache of their own.
             whole = len(self._source_caches.parts) == 1 and len(present) == self._source_caches.size
             whole = whole and source.tolist() == list(range(self._source_caches.size))
             self._buffer = self._source_caches.parts[0] if whole else self._source_caches.select(source)
@@ -92,7 +92,7 @@ class ActiveSources:
 
 @dataclass(frozen=True)
 class SourceGroups:
-    """Hypotheses grouped by the entry of a memory that they share.
+    """Hypotheses grouped by the entry of a source cache that they share.
 
     Attributes:
         owner: [R], entry of each hypothesis.

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import DataError, UsageError
 from nmtprune.evaluate.cost import Spread, in_turns, multiply_accumulates, peak_memory, ratio
-from nmtprune.runs.device import choose_device
+from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.report import Timing
+from nmtprune.runs.run import Session
 
 if TYPE_CHECKING:
+    from nmtprune.data.batching import BatchLimits
     from nmtprune.data.corpus import Corpus
     from nmtprune.engines import EngineSettings
     from nmtprune.engines.base import Engine
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.search.options import Hypothesis, Search
-    from nmtprune.progress import Progress
 
 IN_PROCESS = ("native", "ctranslate2")
 """Engines whose time for one sentence is that of the model: the others start a process each time."""
@@ -42,31 +43,28 @@ class Contender:
     corpus: "Corpus"
 
 
-def engine_settings(search: "Search", batch_size: int, device: str, threads: int | None) -> "EngineSettings":
-    """How an engine runs with batches of exactly that many sentences: fairseq would round larger ones."""
+def batches_of(sentences: int) -> "BatchLimits":
+    """Batches of exactly that many sentences: fairseq would round larger ones."""
     from nmtprune.data.batching import BatchLimits
-    from nmtprune.engines import EngineSettings
 
-    limits = replace(BatchLimits.of(None, batch_size), multiple=1)
-    return EngineSettings(search, limits, choose_device(device), threads)
+    return replace(BatchLimits.of(None, sentences), multiple=1)
 
 
-def open_contenders(paths: Sequence[Path], data: DataOptions) -> list[Contender]:
-    """Load models and the sentences.
+def open_contenders(paths: Sequence[Path], data: DataOptions, corpora: Corpora) -> list[Contender]:
+    """Load models and the sentences, each file once.
 
     Raises:
         DataError: models of other formats, vocabularies or languages than the first, or bad data.
         CheckpointError: a bad checkpoint.
     """
-    from nmtprune.data.corpus import load_corpus
     from nmtprune.formats import load
 
-    checkpoints = [load(path) for path in paths]
-    profiles = [checkpoint.profile() for checkpoint in checkpoints]
+    loaded = {path: load(path) for path in dict.fromkeys(paths)}
+    profiles = [loaded[path].profile() for path in paths]
     first, faults = profiles[0], []
     for path, own in zip(paths[1:], profiles[1:], strict=True):
         for what, mine, firsts in (
-            ("toolkit", own.marian, first.marian),
+            ("toolkit", own.vocabulary_files, first.vocabulary_files),
             ("direction of reading (right-left)", own.right_to_left, first.right_to_left),
             ("source vocabulary", own.source_symbols, first.source_symbols),
             ("target vocabulary", own.target_symbols, first.target_symbols),
@@ -77,10 +75,27 @@ def open_contenders(paths: Sequence[Path], data: DataOptions) -> list[Contender]
                 faults.append(f"{path} has another {what} than {paths[0]}")
     if faults:
         raise DataError.of_faults("models that do not do the same work", faults)
-    corpus = load_corpus(data, first, references=bool(data.reference))
+    corpus = corpora.read(data, first, references=bool(data.reference))
     if corpus.references is None and corpus.target is not None:
-        corpus = load_corpus(data, first)  # binarized references, which not every subset has
-    return [Contender(str(path), path, checkpoint, corpus) for path, checkpoint in zip(paths, checkpoints, strict=True)]
+        corpus = corpora.read(data, first)  # binarized references, which not every subset has
+    return [Contender(str(path), path, loaded[path], corpus) for path in paths]
+
+
+def open_engines(
+    contenders: Sequence[Contender], engine: str, settings: "EngineSettings", session: Session
+) -> "list[Engine]":
+    """An engine for every model, with its remarks for the user.
+
+    Raises:
+        EngineError: the engine cannot run a model.
+    """
+    from nmtprune.engines import open_engine
+
+    found = [open_engine(engine, own.checkpoint, settings) for own in contenders]
+    for own, opened in zip(contenders, found, strict=True):
+        for note in opened.notes:
+            session.remark(f"{own.name}: {note}")
+    return found
 
 
 def check_batches(corpus: "Corpus", batch_sizes: Sequence[int], engine: str, search: "Search") -> None:
@@ -109,7 +124,7 @@ def timings(
     engine: str,
     settings: "EngineSettings",
     rounds: int,
-    progress: "Progress",
+    session: Session,
     first: "Callable[[list[list[Hypothesis]]], None] | None" = None,
 ) -> "tuple[list[Timing], list[list[list[Hypothesis]]]]":
     """Speed of every model at one batch size, measured in turns; and what they translate.
@@ -119,17 +134,15 @@ def timings(
         engine: what runs them.
         settings: with a batch size as their limit.
         rounds: how often, after a warm-up.
-        progress: is told of every run.
+        session: is told of every run.
         first: is given what the first model translates, as soon as it is there.
 
     Raises:
         EngineError: an engine cannot run a model.
     """
-    from nmtprune.engines import open_engine
-
     batch_size = settings.limits.max_sentences or 0
     corpus = contenders[0].corpus
-    engines = [open_engine(engine, own.checkpoint, settings) for own in contenders]
+    engines, progress = open_engines(contenders, engine, settings, session), session.progress
     progress.begin(f"batches of {batch_size}", (rounds + 1) * len(engines))
     peaks: list[int | None] = []
     jobs = [_watched(_translating(own, corpus), len(engines), peaks, settings, first) for own in engines]
@@ -184,15 +197,16 @@ def best(translated: "list[list[Hypothesis]]") -> list[tuple[int, ...]]:
     return [found[0].tokens if found else () for found in translated]
 
 
-def latencies(contenders: Sequence[Contender], engine: str, settings: "EngineSettings") -> list[Spread | None]:
+def latencies(
+    contenders: Sequence[Contender], engine: str, settings: "EngineSettings", session: Session
+) -> list[Spread | None]:
     """Milliseconds for a sentence alone, the median over some of them, each with one model after the other."""
-    from nmtprune.engines import open_engine
     from nmtprune.methods.measuring import drawn
 
     if engine not in IN_PROCESS:
         return [None] * len(contenders)
     corpus = drawn(contenders[0].corpus, _LATENCY_SENTENCES, 1)
-    engines = [open_engine(engine, own.checkpoint, settings) for own in contenders]
+    engines = open_engines(contenders, engine, settings, session)
     found: list[list[float]] = [[] for _ in engines]
     for place in range(len(corpus)):
         alone = _one(corpus, place)

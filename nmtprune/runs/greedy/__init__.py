@@ -1,1 +1,1 @@
-"""`greedy`: the loop (`loop.py`), what is checked before it (`setup.py`), orders, steps, curves, run folder."""
+"""`greedy`: the run (`loop.py`), what is checked before it (`setup.py`), orders, and the curves that they give."""

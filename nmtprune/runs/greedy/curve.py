@@ -10,12 +10,23 @@ from nmtprune.architecture import KINDS
 from nmtprune.evaluate.significance import Difference
 from nmtprune.plan import Plan
 from nmtprune.plots import Line
+from nmtprune.runs.greedy.auto import Decision
 from nmtprune.runs.greedy.orders import Curve, kinds_name
-from nmtprune.runs.report import Cell, CurveFile, CurveOf, CurveStep, MeanOf, MeanStep, quality_of
+from nmtprune.runs.report import (
+    Cell,
+    ContenderOf,
+    CurveFile,
+    CurveOf,
+    CurveStep,
+    DecisionOf,
+    MeanOf,
+    MeanStep,
+    quality_of,
+)
 
 
 @dataclass(frozen=True)
-class Step:
+class CurvePoint:
     """A point of a curve.
 
     Attributes:
@@ -26,6 +37,7 @@ class Step:
         difference: from the unpruned model.
         relative: `value` as a share of the unpruned model's; None where that is 0.
         broken: it breaks the rule of the run.
+        decision: how the plan was chosen, if several orders competed.
     """
 
     removed: int
@@ -35,6 +47,7 @@ class Step:
     difference: Difference
     relative: float | None
     broken: bool
+    decision: Decision | None = None
 
     @property
     def ci(self) -> tuple[float, float]:
@@ -61,10 +74,10 @@ class Swept:
 
     curve: Curve
     checkpoint: str
-    steps: tuple[Step, ...]
+    steps: tuple[CurvePoint, ...]
 
     @property
-    def chosen(self) -> Step:
+    def chosen(self) -> CurvePoint:
         """The last step before the first that breaks the rule; the unpruned model breaks none."""
         return [step for step in self.steps if not step.broken][-1]
 
@@ -105,21 +118,26 @@ def _mean(kinds: tuple[str, ...], group: Sequence[Swept]) -> Mean:
     )
 
 
-def columns(metric: str) -> tuple[str, ...]:
+def curve_columns(metric: str) -> tuple[str, ...]:
     """Columns of the table."""
     between = ("ci_low", "ci_high", "p", "relative")
     return ("checkpoint", "order", "sample", "kinds", "removed", "kept", metric, *between)
 
 
-def rows(swept: Sequence[Swept]) -> Iterator[tuple[Cell, ...]]:
-    """A row of `columns` for every step, in full precision."""
+def curve_rows(swept: Sequence[Swept]) -> Iterator[tuple[Cell, ...]]:
+    """A row of `curve_columns` for every step, in full precision."""
     for each in swept:
         curve = each.curve
         for step in each.steps:
             yield (
-                each.checkpoint, curve.order.name, curve.sample, ",".join(curve.kinds), step.removed, step.kept,
+                each.checkpoint, _order_of(curve, step), curve.sample, ",".join(curve.kinds), step.removed, step.kept,
                 step.value, *step.ci, step.difference.p, step.relative,
             )  # fmt: skip
+
+
+def _order_of(curve: Curve, step: CurvePoint) -> str:
+    """The order that chose the plan of a step: ``fisher``, or ``auto:fisher``."""
+    return curve.order.name if step.decision is None else f"{curve.order.name}:{step.decision.chosen.order}"
 
 
 def curve_file(
@@ -149,6 +167,7 @@ def _curve(metric: str, each: Swept) -> CurveOf:
             within_max_drop=not step.broken,
             plan=f"plans/{curve.name}/{step.file}",
             **quality_of(metric, step.value),
+            **_decision_fields(metric, step.decision),
         )
         for step in each.steps
     ]
@@ -160,6 +179,21 @@ def _curve(metric: str, each: Swept) -> CurveOf:
         kinds=list(curve.kinds),
         steps=steps,
     )
+
+
+def _decision_fields(metric: str, decision: Decision | None) -> dict[str, Any]:
+    """The field of a step; none where only one order was swept."""
+    if decision is None:
+        return {}
+    contenders = [
+        ContenderOf(
+            order=each.order,
+            loss=each.loss,
+            **quality_of(metric, None if each.scored is None else each.scored.score),
+        )
+        for each in decision.contenders
+    ]
+    return {"decision": DecisionOf(order=decision.chosen.order, lead=decision.lead, contenders=contenders)}
 
 
 def _mean_of(metric: str, mean: Mean) -> MeanOf:

@@ -3,17 +3,18 @@
 Michel et al. 2019, sections 4 to 6; Budhraja et al. 2020. The state is written after every step of every curve.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmtprune import files, plots
 from nmtprune.plan import Base
-from nmtprune.runs.greedy import curve, folder
+from nmtprune.runs.greedy import curve
 from nmtprune.runs.greedy.curve import Swept
-from nmtprune.runs.greedy.setup import GreedyRun, Job, prepare
+from nmtprune.runs.greedy.setup import CURVE_JSON, PLAN, PLANS, GreedyRun, Job, check_greedy
 from nmtprune.runs.greedy.sweeper import Sweeper, checkpoint_name, unpruned_key
-from nmtprune.runs.report import Report, tsv
+from nmtprune.runs.report import Report, ReportFiles, tsv
 from nmtprune.runs.run import Session, started
 from nmtprune.runs.state import State
 
@@ -50,7 +51,7 @@ def greedy(run: GreedyRun, progress: "Progress") -> GreedyResult | None:
     with started(run, progress, shared=True) as session:
         if not session.leads:
             return None
-        job = prepare(run, session)
+        job = check_greedy(run, session)
         state = session.open_state(job.settings)
         _check_baselines(job, state, progress)
         files.make_folder(run.output)
@@ -68,7 +69,7 @@ def _check_baselines(job: Job, state: State, progress: "Progress") -> None:
     for number, path in reversed([*enumerate(job.run.checkpoints)]):
         if unpruned_key(checkpoint_name(number)) in state:
             continue
-        for remark in job.subjects.open(number).measure.check_baseline(f"the baseline {path}"):
+        for remark in job.subjects.open(number).quality.check_baseline(f"the baseline {path}"):
             progress.note(remark)
 
 
@@ -78,8 +79,9 @@ def _sweep(job: Job, state: State, progress: "Progress") -> tuple[Swept, ...]:
     sweepers: dict[int, Sweeper] = {}
     for each in job.curves:
         if each.checkpoint not in sweepers:
-            subject = job.subjects.open(each.checkpoint)
-            sweepers = {each.checkpoint: Sweeper(checkpoint_name(each.checkpoint), subject, state, progress)}
+            opened = job.subjects.open(each.checkpoint)
+            name, run = checkpoint_name(each.checkpoint), job.run
+            sweepers = {each.checkpoint: Sweeper(name, opened, state, progress, rounds=run.rounds, refit=run.refit)}
         numbers, limits = job.numbers[each.kinds], job.limits[each.kinds]
         steps = sweepers[each.checkpoint].steps(each, numbers, limits, job.run.significance, job.run.rule)
         found.append(Swept(each, str(job.run.checkpoints[each.checkpoint]), steps))
@@ -99,9 +101,68 @@ def _finish(job: Job, swept: tuple[Swept, ...], session: Session) -> GreedyResul
     metric, heads = run.metric, sum(base.modules.values())
     report = Report(
         json=curve.curve_file(metric, swept, {"heads": heads, **job.facts}, made).to_json(),
-        tsv=tsv(curve.columns(metric), curve.rows(swept)),
+        tsv=tsv(curve.curve_columns(metric), curve.curve_rows(swept)),
         png=plots.curves_png(curve.lines(swept), metric=metric, heads=heads),
     )
     of_plans = {name: value for name, value in made.items() if name not in ("checkpoints", "data")}
-    folder.write(run.output, swept, report, of_plans, run.inputs)
+    if run.refit:
+        _write_slim(job, swept[0], of_plans)
+    _write(run.output, swept, report, of_plans, run.inputs)
     return GreedyResult(swept, base, report, job.facts, made["seconds"])
+
+
+def _write_slim(job: Job, first: Swept, facts: Mapping[str, Any]) -> None:
+    """Write the refitted model of the plan that goes to ``plan.json``."""
+    refitted, plan = job.subjects.open(first.curve.checkpoint).refitted, first.chosen.plan
+    if refitted is None:
+        raise ValueError("this run was not prepared to refit")
+    made = {**facts, "base": first.checkpoint, "refit": dict(refitted.record), "plan": plan.as_json()}
+    refitted.of(plan).checkpoint.save(job.run.slim, force=True, provenance=made)
+
+
+def _write(
+    folder: Path,
+    swept: Sequence[Swept],
+    report: Report,
+    facts: Mapping[str, Any],
+    inputs: Sequence[Path],
+) -> None:
+    """Write the plans and curves of a finished run; plans of a run before it in the same folder go.
+
+    Args:
+        folder: of the run.
+        swept: its curves.
+        report: curve, table and picture.
+        facts: provenance of plans.
+        inputs: files that must not be overwritten.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    kept = {path: plan for each in swept for path, plan in _plans(folder, each, facts)}
+    for path, text in kept.items():
+        files.make_folder(folder / PLANS)
+        files.make_folder(path.parent)
+        files.write_text(path, text, force=True, inputs=inputs)
+    for path in folder.glob(f"{PLANS}/*/[0-9]*.json"):
+        if path not in kept:
+            path.unlink()
+    chosen = swept[0].chosen
+    how = {} if chosen.decision is None else {"chosen": chosen.decision.chosen.order}
+    provenance = {**facts, **_facts(swept[0]), **how, "plan": f"{PLANS}/{swept[0].curve.name}/{chosen.file}"}
+    chosen.plan.with_provenance(provenance).write(folder / PLAN, force=True, inputs=inputs)
+    report.write(ReportFiles.beside(folder / CURVE_JSON), force=True, inputs=inputs)
+
+
+def _plans(folder: Path, each: Swept, facts: Mapping[str, Any]) -> Iterable[tuple[Path, str]]:
+    for step in each.steps:
+        chosen = {} if step.decision is None else {"chosen": step.decision.chosen.order}
+        plan = step.plan.with_provenance({**facts, **_facts(each), **chosen})
+        yield folder / PLANS / each.curve.name / step.file, plan.to_json()
+
+
+def _facts(each: Swept) -> dict[str, Any]:
+    """What a plan of a curve comes from."""
+    curve = each.curve
+    sample = {} if curve.sample is None else {"sample": curve.sample}
+    return {"checkpoint": each.checkpoint, "order": curve.order.name, **sample, "kinds": list(curve.kinds)}

@@ -1,19 +1,20 @@
 """Orders in which `greedy` removes heads, and the curves that they give: one for each checkpoint, kinds and sample."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nmtprune.architecture import KINDS
 from nmtprune.errors import UsageError
 from nmtprune.files import sha256_file
+from nmtprune.methods.scorer import JointScorer, Scorer
+from nmtprune.runs import scorers
+from nmtprune.runs.scorers import AUTO, RANDOM, REESTIMATED
 from nmtprune.scores import Scores
 
-IMPORTANCE, REESTIMATED = "importance", "importance-reestimated"
-ABLATION, CONFIDENCE, RANDOM = "ablation", "confidence", "random"
-
-MEASURED = (IMPORTANCE, REESTIMATED, ABLATION, CONFIDENCE, RANDOM)
-"""Orders that are not files."""
+DEFAULT_CONTENDERS = ("importance", "fisher", "reconstruction")
+"""Orders among which AUTO chooses."""
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,30 @@ class Order:
     """What decides which heads go first.
 
     Attributes:
-        name: one of MEASURED, or the path of a score file.
+        name: one of `scorers.orders`, or the path of a score file.
         short: for names of curves.
+        scorer: gives the scores; None for random numbers and score files.
         scores: of the file.
         sha256: of the file.
+        contenders: orders of whose plans the best one is taken.
     """
 
     name: str
     short: str
+    scorer: Scorer[Any] | None = None
     scores: Scores | None = None
     sha256: str | None = None
+    contenders: "tuple[Order, ...]" = ()
+
+    @property
+    def reestimated(self) -> bool:
+        """Heads are scored again after every step."""
+        return self.scorer is not None and self.name.endswith(REESTIMATED)
+
+    @property
+    def in_rounds(self) -> bool:
+        """Heads are scored again after each share of the removal."""
+        return isinstance(self.scorer, JointScorer) and self.scorer.in_rounds
 
 
 @dataclass(frozen=True)
@@ -51,31 +66,80 @@ class Curve:
     kinds: tuple[str, ...]
     sample: int | None = None
 
+    def by(self, order: Order) -> "Curve":
+        """The curve of the same checkpoint and kinds in one order of several that compete."""
+        return Curve(self.name.removesuffix(self.order.short) + order.short, self.checkpoint, order, self.kinds)
 
-def parse_orders(names: Sequence[str], *, reestimate: bool) -> tuple[Order, ...]:
-    """The orders by their names, MEASURED or score files.
+
+def parse_orders(
+    names: Sequence[str],
+    *,
+    reestimate: bool = False,
+    chosen: Sequence[Scorer[Any]] = (),
+    auto: Sequence[str] = DEFAULT_CONTENDERS,
+) -> tuple[Order, ...]:
+    """The orders by their names: those of `scorers.orders`, or score files.
+
+    Args:
+        names: as the user gave them.
+        reestimate: heads are scored again after every step, by the scorers that offer that.
+        chosen: scorers with options; others have their defaults.
+        auto: names of the orders among which AUTO chooses.
 
     Raises:
-        UsageError: an order twice, or importance that shall be estimated again where there is none.
+        UsageError: an order twice, an order that cannot compete, or nothing that can be scored again.
         DataError: a score file that cannot be read.
     """
+    known = scorers.orders()
     if reestimate:
-        if IMPORTANCE not in names:
-            raise UsageError("--reestimate goes with --order importance")
-        names = [REESTIMATED if name == IMPORTANCE else name for name in names]
+        again = [name for name in names if name + REESTIMATED in known]
+        if not again:
+            able = [scorer for scorer in scorers.SCORERS.values() if scorer.of_order and scorer.reestimates]
+            raise UsageError(f"--reestimate goes with --order {scorers.names_of(able)}")
+        names = [name + REESTIMATED if name in again else name for name in names]
+    ready = {scorer.name: scorer for scorer in chosen}
+    _check_once(names, "--order")
+    found = _named_orders(names, ready)
+    if AUTO not in names:
+        return found
+    _check_once(auto, "--auto-orders")
+    unfit = [name for name in auto if name in (AUTO, RANDOM)]
+    if unfit or len(auto) < 2:
+        what = f"{', '.join(unfit)} cannot compete" if unfit else "one order has nothing to compete with"
+        raise UsageError(f"--auto-orders: {what}: give at least two of the other orders")
+    contenders = _named_orders(auto, ready)
+    return tuple(replace(order, contenders=contenders) if order.name == AUTO else order for order in found)
+
+
+def _check_once(names: Sequence[str], option: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UsageError(f"--order {', '.join(twice)}: given twice")
-    shorts = distinct([name if name in MEASURED else Path(name).stem for name in names])
-    return tuple(_order(name, short) for name, short in zip(names, shorts, strict=True))
+        raise UsageError(f"{option} {', '.join(twice)}: given twice")
 
 
-def _order(name: str, short: str) -> Order:
-    if name in MEASURED:
-        return Order(name, short)
+def _named_orders(names: Sequence[str], ready: Mapping[str, Scorer[Any]]) -> tuple[Order, ...]:
+    shorts = distinct([name if name in scorers.orders() else Path(name).stem for name in names])
+    return tuple(_order(name, short, ready) for name, short in zip(names, shorts, strict=True))
+
+
+def _order(name: str, short: str, ready: Mapping[str, Scorer[Any]]) -> Order:
+    known = scorers.orders()
+    if name in known:
+        kind = scorers.scorer_of(name)
+        return Order(name, short, None if kind is None else ready.get(kind.name) or kind())
     if not Path(name).exists() and "." not in name and "/" not in name:
-        raise UsageError(f"--order '{name}': choose {', '.join(MEASURED)} or a score file")
-    return Order(name, short, Scores.read(name), sha256_file(name))
+        raise UsageError(f"--order '{name}': choose {', '.join(known)} or a score file")
+    return Order(name, short, None, Scores.read(name), sha256_file(name))
+
+
+def every(chosen: Sequence[Order]) -> list[Order]:
+    """The orders, and those among which AUTO chooses."""
+    return [each for order in chosen for each in (order, *order.contenders)]
+
+
+def files_among(names: Sequence[str]) -> list[Path]:
+    """The score files among the names of orders."""
+    return [Path(name) for name in names if name not in scorers.orders()]
 
 
 def curves(
@@ -117,5 +181,5 @@ def _numbered(name: str) -> Iterator[str]:
 
 def as_settings(orders: Sequence[Order]) -> Mapping[str, object]:
     """What results depend on."""
-    files = {f"score file {order.name}": order.sha256 for order in orders if order.sha256}
+    files = {f"score file {order.name}": order.sha256 for order in every(orders) if order.sha256}
     return {"--order": [order.name for order in orders], **files}

@@ -8,30 +8,37 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from nmtprune.architecture import Architecture, parse_kinds
 from nmtprune.budget import Amount, Limits
 from nmtprune.data.options import DataOptions
-from nmtprune.errors import UsageError
+from nmtprune.errors import EngineError, UsageError
 from nmtprune.evaluate.significance import SignificanceTest
+from nmtprune.methods.scorer import Scorer
 from nmtprune.methods.sweep import numbers_removed
 from nmtprune.plan import Base
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.greedy import orders
-from nmtprune.runs.greedy.folder import FILES
+from nmtprune.runs.greedy.measured_plans import MeasuredPlans, RefittedPlans
 from nmtprune.runs.greedy.orders import Curve, Order
-from nmtprune.runs.greedy.sweeper import Subject
-from nmtprune.runs.meters import (
-    CONFIDENCE,
-    IMPORTANCE,
-    MeterSettings,
-    confidence_meter,
-    importance_meter,
-)
+from nmtprune.runs.greedy.sweeper import OpenCheckpoint
 from nmtprune.runs.quality import DropRule, contents, measure
 from nmtprune.runs.run import FolderRun, MeasuringRun, Session
-from nmtprune.runs.state import NO_SETTING
+from nmtprune.runs.scorers import AUTO
+from nmtprune.runs.state import NO_SETTING, settings_of
+from nmtprune.runs.subject import NativeModel, ScoredModel, open_subject
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
 
+PLAN = "plan.json"
+CURVE_JSON = "curve.json"
+PLANS = "plans"
+FILES = (PLAN, CURVE_JSON, "curve.tsv", "curve.png")
+"""What a run writes beside its plans."""
+
 _DATA = "data"
+
+DEFAULT_ROUNDS, DEFAULT_CALIBRATION = 8, 2000
+
+_RUNS_CUT = ("native", "ctranslate2")
+"""Engines that run cut models as they are in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +47,10 @@ class GreedyRun(FolderRun, MeasuringRun):
 
     Attributes:
         checkpoints: models with the same heads; of one training run, for example.
-        meters: how importance and confidence are measured.
-        importance_data: sentences on which importance is measured.
+        scorers: of the orders, with their options; those that are missing have their defaults.
+        importance_data: sentences for scorers that are measured on training text.
         orders: names of orders, or score files.
-        reestimate: importance is measured again after each step.
+        reestimate: heads are scored again after each step.
         samples: curves of the random order.
         kinds: comma-separated, each a sweep of its own; empty for all that the model has, together.
         step: heads per step, as the user wrote it.
@@ -51,12 +58,16 @@ class GreedyRun(FolderRun, MeasuringRun):
         min_heads_per_module: heads to keep in every module.
         uniform: all modules of a stack keep the same number of heads.
         max_drop: points of the metric, or ``significant``, that end a curve; None for no such limit.
+        refit: measure refitted models instead of masked ones.
+        rounds: number of times that the reconstruction order is measured.
+        auto_orders: names of orders, or score files, among which ``auto`` chooses; empty for the usual ones.
+        calibration_sentences: sentences to refit on, drawn from `importance_data`.
     """
 
     prints: ClassVar[str] = "curves"
 
     checkpoints: tuple[Path, ...] = field(metadata=NO_SETTING)
-    meters: MeterSettings = field(metadata=NO_SETTING)
+    scorers: tuple[Scorer[Any], ...] = field(default=(), metadata=NO_SETTING)
     importance_data: DataOptions = field(metadata=NO_SETTING)
     orders: tuple[str, ...] = field(metadata={"option": "--order"})
     reestimate: bool = field(default=False, metadata=NO_SETTING)
@@ -67,18 +78,35 @@ class GreedyRun(FolderRun, MeasuringRun):
     min_heads_per_module: int = 0
     uniform: bool = False
     max_drop: str | None = None
+    refit: bool = False
+    rounds: int = DEFAULT_ROUNDS
+    auto_orders: tuple[str, ...] = ()
+    calibration_sentences: int = DEFAULT_CALIBRATION
 
     @property
     def written(self) -> list[str]:
         """Names of the files next to the plans."""
-        return [*FILES]
+        return [*FILES, *([self.slim.name] if self.refit else [])]
+
+    @property
+    def slim(self) -> Path:
+        """Where the refitted model of ``plan.json`` goes."""
+        return self.output / f"slim{self.checkpoints[0].suffix}"
+
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        """Names of the orders among which ``auto`` chooses."""
+        return self.auto_orders or orders.DEFAULT_CONTENDERS
 
     @property
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
-        files = [Path(name) for name in self.orders if name not in orders.MEASURED]
         texts = [*self.data.texts, *self.importance_data.texts]
-        return [*self.checkpoints, *files, *texts]
+        return [*self.checkpoints, *orders.files_among([*self.orders, *self.auto_orders]), *texts]
+
+    def sentences(self, scorer: Scorer[Any]) -> DataOptions:
+        """What a scorer reads."""
+        return self.importance_data if scorer.on_training_text else self.data
 
     @property
     def amounts(self) -> tuple[Amount, Amount]:
@@ -105,6 +133,11 @@ class GreedyRun(FolderRun, MeasuringRun):
         self.significance.resamples_for(1)
         if len(set(self.checkpoints)) < len(self.checkpoints):
             raise UsageError("the same checkpoint twice: " + ", ".join(map(str, self.checkpoints)))
+        if self.refit and self.engine not in _RUNS_CUT:
+            raise EngineError(
+                f"--refit measures models that are cut, which the engine {self.engine} does not run: take --engine "
+                f"{' or '.join(_RUNS_CUT)}"
+            )
 
 
 class Subjects:
@@ -113,12 +146,14 @@ class Subjects:
     def __init__(self, run: GreedyRun, chosen: tuple[Order, ...], corpora: Corpora) -> None:
         from nmtprune.formats import load
 
-        self._run, self._orders, self._corpora = run, {order.name for order in chosen}, corpora
+        self._run, self._corpora = run, corpora
+        self._scorers = scorers_of(chosen)
+        self._refits = run.refit or any(order.in_rounds for order in orders.every(chosen)) and run.rounds > 1
         self.checkpoints = tuple(load(path) for path in run.checkpoints)
-        self._opened: tuple[int, Subject] | None = None
+        self._opened: tuple[int, OpenCheckpoint] | None = None
 
-    def open(self, number: int) -> Subject:
-        """A checkpoint with its data.
+    def open(self, number: int) -> OpenCheckpoint:
+        """A checkpoint with everything that is measured of it.
 
         Raises:
             NmtpruneError: bad checkpoint or data.
@@ -128,15 +163,36 @@ class Subjects:
             self._opened = number, self._open(self.checkpoints[number])
         return self._opened[1]
 
-    def _open(self, checkpoint: "Checkpoint") -> Subject:
+    def _open(self, checkpoint: "Checkpoint") -> OpenCheckpoint:
         run = self._run
-        importance = confidence = None
-        part = measure(checkpoint, {_DATA: run.data}, run, self._corpora)[_DATA]
-        if self._orders & {orders.IMPORTANCE, orders.REESTIMATED}:
-            importance = importance_meter(checkpoint, run.importance_data, run.meters, run, run.seed, self._corpora)
-        if orders.CONFIDENCE in self._orders:
-            confidence = confidence_meter(checkpoint, run.data, run.meters, run, self._corpora)
-        return Subject(checkpoint, part, importance, confidence)
+        quality = measure(checkpoint, {_DATA: run.data}, run, self._corpora)[_DATA]
+        native = NativeModel(checkpoint, run)
+        subjects = {
+            scorer.name: ScoredModel(native, quality.corpus, run.seed, run, quality)
+            if scorer.masks
+            else open_subject(scorer, native, run.sentences(scorer), run.seed, self._corpora)
+            for scorer in self._scorers
+        }
+        refitted = self._refitted_plans(native) if self._refits else None
+        plans = MeasuredPlans(quality, checkpoint, run.data, run, self._corpora, refitted if run.refit else None)
+        return OpenCheckpoint(checkpoint, quality, subjects, plans, refitted)
+
+    def _refitted_plans(self, native: NativeModel) -> RefittedPlans:
+        """Refits models on sentences that are drawn from the training text."""
+        from nmtprune.methods.measuring import drawn
+
+        run, checkpoint = self._run, native.checkpoint
+        corpus = self._corpora.read(run.importance_data, checkpoint.profile(), references=False, targets=True)
+        corpus = drawn(corpus, run.calibration_sentences, run.seed)
+        # The models of all orders that compete are measured one after the other, first their loss, then translations.
+        kept = len(run.contenders) if AUTO in run.orders else 1
+        return RefittedPlans(checkpoint, lambda: native.model, corpus, run.seed, kept)
+
+
+def scorers_of(chosen: Sequence[Order]) -> tuple[Scorer[Any], ...]:
+    """The scorers of orders, each once."""
+    every = orders.every(chosen)
+    return tuple({order.scorer.name: order.scorer for order in every if order.scorer is not None}.values())
 
 
 @dataclass(frozen=True)
@@ -166,14 +222,13 @@ class Job:
     subjects: Subjects
 
 
-def prepare(run: GreedyRun, session: Session) -> Job:
+def check_greedy(run: GreedyRun, session: Session) -> Job:
     """Check everything that can be wrong, the cheapest first.
 
     Raises:
         NmtpruneError: anything that is wrong with orders, checkpoints or data.
     """
-    chosen = orders.parse_orders(run.orders, reestimate=run.reestimate)
-    _expect(run, chosen, session.corpora)
+    chosen = orders.parse_orders(run.orders, reestimate=run.reestimate, chosen=run.scorers, auto=run.contenders)
     subjects = Subjects(run, chosen, session.corpora)
     bases = tuple(checkpoint.base for checkpoint in subjects.checkpoints)
     _check_shapes(run, bases)
@@ -189,14 +244,6 @@ def prepare(run: GreedyRun, session: Session) -> Job:
     settings |= {"--kinds": [list(selected) for selected in kinds]}
     found = orders.curves(run.checkpoints, chosen, kinds, run.samples)
     return Job(run, found, numbers, limits, bases, facts, inputs, settings, subjects)
-
-
-def _expect(run: GreedyRun, chosen: Sequence[Order], corpora: Corpora) -> None:
-    """Announce what is needed of each set of sentences, so that each is read once."""
-    names = {order.name for order in chosen}
-    corpora.expect(run.data, references=True, targets=CONFIDENCE in names and not run.meters.translates)
-    if names & {orders.IMPORTANCE, orders.REESTIMATED}:
-        corpora.expect(run.importance_data, targets=True)
 
 
 def _check_shapes(run: GreedyRun, bases: Sequence[Base]) -> None:
@@ -229,7 +276,7 @@ def _check_score_files(
     bases: tuple[Base, ...],
     session: Session,
 ) -> None:
-    for order in chosen:
+    for order in orders.every(chosen):
         if order.scores is None:
             continue
         order.scores.check(architecture, {kind for selected in kinds for kind in selected}, order.name)
@@ -246,19 +293,24 @@ def _described(
     inputs: dict[str, str] = {}
     settings: dict[str, Any] = dict(orders.as_settings(chosen))
     for number in range(len(run.checkpoints)):
-        subject = subjects.open(number)
-        part = subject.measure
-        settings |= {f"model {number + 1}" if number else "model": subject.checkpoint.base.sha256}
+        opened = subjects.open(number)
+        part = opened.quality
+        settings |= {f"model {number + 1}" if number else "model": opened.checkpoint.base.sha256}
         settings |= {f"data {key}" if key != "data" else key: value for key, value in part.identity().items()}
         facts |= {"signature": part.signature, **part.facts(), "significance": _significance(run.significance)}
         corpora = [part.corpus]
-        for name, meter in ((IMPORTANCE, subject.importance), (CONFIDENCE, subject.confidence)):
-            if meter is not None:
-                facts[name] = meter.facts(name)
-                settings |= meter.settings.of(name)
-                corpora.append(meter.corpus)
-                if name == IMPORTANCE:
-                    settings["sentences for importance"] = contents(meter.corpus)
+        for scorer in scorers_of(chosen):
+            subject = opened.subjects[scorer.name]
+            settings |= settings_of(scorer.options)
+            if not scorer.masks:
+                facts[scorer.name] = subject.facts(scorer)
+                corpora.append(subject.corpus)
+            if scorer.on_training_text:
+                settings[f"sentences for {scorer.name}"] = contents(subject.corpus)
+        if opened.refitted is not None:
+            settings[f"refit {number + 1}"] = dict(opened.refitted.record)
+            facts |= {"refit": dict(opened.refitted.record)}
+            inputs.update(opened.refitted.inputs)
         for corpus in corpora:
             inputs.update(corpus.inputs)
             session.note(corpus)

@@ -41,17 +41,17 @@ def outputs(run: Path) -> list[Path]:
     return [*report_files(run), *(run / name for name in (PLAN, TICKET, LATE_RESET))]
 
 
-def pretraining(run: Path) -> Path:
+def pretraining_folder(run: Path) -> Path:
     """Of the late-resetting checkpoint's training."""
     return run / _PRETRAINING
 
 
-def iteration(run: Path, number: int) -> Path:
+def iteration_folder(run: Path, number: int) -> Path:
     """Of an iteration."""
     return run / ITERATIONS / iteration_name(number)
 
 
-def converged(run: Path, ticket: Ticket) -> Path:
+def converged_folder(run: Path, ticket: Ticket) -> Path:
     """Of a convergence."""
     return run / _CONVERGED / ticket.name
 

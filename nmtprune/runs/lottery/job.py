@@ -1,42 +1,50 @@
-"""What `lottery` is asked for, and everything that can be wrong with it, found before long work begins."""
+"""What `lottery` is given, and everything that can be wrong with it, found before long work begins."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from nmtprune.architecture import Architecture, parse_kinds
 from nmtprune.budget import Limits
+from nmtprune.data.corpus import Corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import CheckpointError, UsageError
-from nmtprune.evaluate.significance import SignificanceTest
+from nmtprune.methods.confidence import ConfidenceOptions
 from nmtprune.process import program
 from nmtprune.profile import ModelProfile
-from nmtprune.runs import run_folder
 from nmtprune.runs.baseline import with_remarks
+from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.lottery import folder
 from nmtprune.runs.lottery.schedule import Schedule, removals, tickets
-from nmtprune.runs.meters import MeterSettings
 from nmtprune.runs.quality import DropRule, contents
-from nmtprune.runs.run import MeasureSettings
+from nmtprune.runs.run import FolderRun, MeasuringRun
+from nmtprune.runs.state import NO_SETTING
 from nmtprune.training.options import as_it_goes_on, check_given, names, parsed, without
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from nmtprune.data.corpus import Corpus
     from nmtprune.formats.trainable import TrainableCheckpoint
 
 
-@dataclass(frozen=True)
-class LotteryRun:
-    """What `lottery` is asked for.
+_RESERVED = (
+    *("--seed", "--max-update", "--max-epoch", "--patience", "--stop-time-hours", "--stop-min-lr"),
+    *("--no-save", "--no-last-checkpoints", "--no-epoch-checkpoints", "--no-save-optimizer-state"),
+    *("--keep-interval-updates", "--keep-last-epochs", "--keep-best-checkpoints", "--save-interval"),
+    *("--reset-optimizer", "--reset-lr-scheduler", "--reset-meters", "--reset-dataloader"),
+    *("--disable-validation", "--validate-interval", "--checkpoint-suffix", "--continue-once"),
+)
+"""Options that say where trainings begin and end, and what they leave."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LotteryRun(FolderRun, MeasuringRun):
+    """What `lottery` is given: binarized data to train on, and sentences on which confidence is measured.
 
     Attributes:
-        data: binarized data to train on, and the sentences on which confidence and `max_drop` are measured.
         test_data: sentences on which converged models are measured; None: those of `data`.
-        output: the run folder.
         late_reset: the late-resetting checkpoint; None trains it.
         pretrain_updates: updates with which it is trained, where it is not given.
         prune_updates: updates of an iteration.
@@ -44,46 +52,43 @@ class LotteryRun:
         until: heads to remove in all, as the user wrote it; None: until `max_drop` ends it.
         max_drop: points of the metric, or ``significant``, that an iteration may be below the first; None: any.
         kinds: comma-separated; None for all that the model has.
-        min_heads_per_module: that stay.
+        min_heads_per_module: heads to keep in every module.
         uniform: all modules of a stack keep the same number of heads.
         converge: train the last iteration's model to convergence.
-        converge_iterations: and those of these iterations.
+        converge_iterations: further iterations whose models are trained to convergence.
         converge_updates: with which convergence ends at the latest, pretraining included; None: patience alone ends it.
         patience: validations without a better one that end a convergence.
         reset_optimizer: rewound models begin with empty moments.
-        controls: ``random``, ``reinit``, each converged beside every pruned model.
-        meters: how confidence is measured.
-        measure: metric, engine and search.
-        significance: how differences are tested.
+        controls: ``random``, ``reinit``, each converged next to every pruned model.
+        confidence: how confidence is measured.
         given: options for fairseq-train as the user typed them.
-        resume: go on where an interrupted run stopped.
-        force: start over in a folder that is not empty.
     """
 
-    data: DataOptions
-    test_data: DataOptions | None
-    output: Path
-    late_reset: Path | None
-    pretrain_updates: int | None
+    prints: ClassVar[str] = "table"
+
+    test_data: DataOptions | None = field(default=None, metadata=NO_SETTING)
+    late_reset: Path | None = field(default=None, metadata=NO_SETTING)
+    pretrain_updates: int | None = None
     prune_updates: int
-    heads_per_iteration: int | None
-    until: str | None
-    max_drop: str | None
-    kinds: str | None
-    min_heads_per_module: int
-    uniform: bool
-    converge: bool
-    converge_iterations: tuple[int, ...]
-    converge_updates: int | None
+    heads_per_iteration: int | None = field(default=None, metadata=NO_SETTING)
+    until: str | None = field(default=None, metadata=NO_SETTING)
+    max_drop: str | None = None
+    kinds: str | None = None
+    min_heads_per_module: int = 0
+    uniform: bool = False
+    converge: bool = False
+    converge_iterations: tuple[int, ...] = ()
+    converge_updates: int | None = None
     patience: int
-    reset_optimizer: bool
-    controls: tuple[str, ...]
-    meters: MeterSettings
-    measure: MeasureSettings
-    significance: SignificanceTest
-    given: tuple[str, ...]
-    resume: bool
-    force: bool
+    reset_optimizer: bool = False
+    controls: tuple[str, ...] = field(default=(), metadata={"option": "--control"})
+    confidence: ConfidenceOptions = ConfidenceOptions()
+    given: tuple[str, ...] = field(default=(), metadata=NO_SETTING)
+
+    @property
+    def written(self) -> list[str]:
+        """Names of files in the run folder."""
+        return [path.name for path in folder.outputs(self.output)]
 
     @property
     def data_bin(self) -> Path:
@@ -107,17 +112,37 @@ class LotteryRun:
     @property
     def on_cpu(self) -> bool:
         """Whether trainings have no GPU."""
-        return choose_device(self.measure.device).type == "cpu"
+        return choose_device(self.device).type == "cpu"
 
+    @property
+    def rule(self) -> DropRule | None:
+        """When the loop ends early.
 
-_RESERVED = (
-    *("--seed", "--max-update", "--max-epoch", "--patience", "--stop-time-hours", "--stop-min-lr"),
-    *("--no-save", "--no-last-checkpoints", "--no-epoch-checkpoints", "--no-save-optimizer-state"),
-    *("--keep-interval-updates", "--keep-last-epochs", "--keep-best-checkpoints", "--save-interval"),
-    *("--reset-optimizer", "--reset-lr-scheduler", "--reset-meters", "--reset-dataloader"),
-    *("--disable-validation", "--validate-interval", "--checkpoint-suffix", "--continue-once"),
-)
-"""Options that say where trainings begin and end, and what they leave."""
+        Raises:
+            UsageError: `max_drop` is no rule.
+        """
+        return None if self.max_drop is None else DropRule.parse(self.max_drop)
+
+    def check(self) -> None:
+        """Refuse options that contradict each other, and what any measuring run refuses."""
+        self.data_bin  # noqa: B018  # raises
+        faults = []
+        if (self.late_reset is None) == (self.pretrain_updates is None):
+            faults.append("give one of --late-reset CHECKPOINT and --pretrain-updates N")
+        if self.until is None and self.max_drop is None:
+            faults.append("nothing ends the loop: give --until AMOUNT, --max-drop X, or both")
+        if self.late_reset is None and "--arch" not in names(self.given):
+            faults.append("--pretrain-updates trains from scratch: name --arch with its settings after --")
+        if self.late_reset is not None and "--arch" in names(self.given):
+            faults.append("--arch: that of --late-reset stays")
+        if self.converge_updates is not None and not (self.converge or self.converge_iterations):
+            faults.append("--converge-updates goes with --converge or --converge-iterations")
+        if faults:
+            raise UsageError("; ".join(faults), faults)
+        check_given(self.given, _RESERVED)
+        _ = self.rule
+        super().check()
+        self.significance.resamples_for(1)
 
 
 @dataclass(frozen=True)
@@ -125,41 +150,35 @@ class LotteryJob:
     """A checked run: everything that can be refused without training has been accepted.
 
     Attributes:
-        run: what was asked for.
+        run: what the command was given.
+        late_reset: the late-resetting checkpoint; None where the run trains it.
         schedule: what will be trained.
         limits: which heads may go.
-        rule: when the loop ends early.
         given: options for fairseq-train from the late-resetting checkpoint on: defaults, then the user's, no
             architecture.
         validates_every: updates between validations; None: validations are at the end of epochs.
         maximizes: a higher value of fairseq's validation is better.
-        corpora: DATA and TEST DATA by their names.
-        settings: what the state belongs to.
+        sets: DATA and TEST DATA by their names.
+        facts: what the state belongs to besides options.
     """
 
     run: LotteryRun
+    late_reset: "TrainableCheckpoint | None"
     schedule: Schedule
     limits: Limits
-    rule: DropRule | None
     given: tuple[str, ...]
     validates_every: int | None
     maximizes: bool
-    corpora: Mapping[str, "Corpus"]
-    settings: Mapping[str, Any]
+    sets: Mapping[str, Corpus]
+    facts: Mapping[str, Any]
 
 
-def prepare(run: LotteryRun) -> LotteryJob:
-    """Check everything that can be wrong, the cheapest first.
+def prepare(run: LotteryRun, corpora: Corpora) -> LotteryJob:
+    """Check everything that can be wrong with programs, checkpoint and data, the cheapest first.
 
     Raises:
-        NmtpruneError: anything that is wrong with options, outputs, checkpoint or data.
+        NmtpruneError: anything that is wrong.
     """
-    _check_options(run)
-    rule = None if run.max_drop is None else DropRule.parse(run.max_drop)
-    run.measure.check_settings()
-    run.significance.resamples_for(1)
-    written = [path.name for path in folder.outputs(run.output)]
-    run_folder.check(run.output, written, resume=run.resume, force=run.force, inputs=run.inputs)
     program("fairseq-train")
     checkpoint = _late_reset(run)
     given = run.given
@@ -173,39 +192,19 @@ def prepare(run: LotteryRun) -> LotteryJob:
     schedule = _schedule(run, architecture, checkpoint, limits)
     every = _validates_every(args)
     _check_subsets(run, args)
-    corpora = _corpora(run, args)
+    sets = _sets(run, args, corpora)
     folder.check_space(run.output, folder.bytes_needed(args, checkpoint, schedule))
     return LotteryJob(
         run=run,
+        late_reset=checkpoint,
         schedule=schedule,
         limits=limits,
-        rule=rule,
         given=without(given, "--arch"),
         validates_every=every,
         maximizes=bool(args.maximize_best_checkpoint_metric),
-        corpora=corpora,
-        settings=_settings(run, schedule, given, checkpoint, corpora, args.train_subset),
+        sets=sets,
+        facts=_facts(run, schedule, given, checkpoint, sets, args.train_subset),
     )
-
-
-def _check_options(run: LotteryRun) -> None:
-    if str(run.output) == "-":
-        raise UsageError("-o -: a run has many files: name a folder (--format json prints the table too)")
-    run.data_bin  # noqa: B018  # raises
-    faults = []
-    if (run.late_reset is None) == (run.pretrain_updates is None):
-        faults.append("give one of --late-reset CHECKPOINT and --pretrain-updates N")
-    if run.until is None and run.max_drop is None:
-        faults.append("nothing ends the loop: give --until AMOUNT, --max-drop X, or both")
-    if run.late_reset is None and "--arch" not in names(run.given):
-        faults.append("--pretrain-updates trains from scratch: name --arch with its settings after --")
-    if run.late_reset is not None and "--arch" in names(run.given):
-        faults.append("--arch: that of --late-reset stays")
-    if run.converge_updates is not None and not (run.converge or run.converge_iterations):
-        faults.append("--converge-updates goes with --converge or --converge-iterations")
-    if faults:
-        raise UsageError("; ".join(faults), faults)
-    check_given(run.given, _RESERVED)
 
 
 def _late_reset(run: LotteryRun) -> "TrainableCheckpoint | None":
@@ -305,57 +304,39 @@ def _check_subsets(run: LotteryRun, args: "Namespace") -> None:
     DataBin(run.data_bin).check_subsets((args.train_subset, *args.valid_subset.split(",")))
 
 
-def _corpora(run: LotteryRun, args: "Namespace") -> dict[str, "Corpus"]:
+def _sets(run: LotteryRun, args: "Namespace", corpora: Corpora) -> dict[str, Corpus]:
     """DATA and TEST DATA, read before there is a model: the data alone say what is wrong with them."""
-    from nmtprune.data.corpus import load_corpus
     from nmtprune.formats.fairseq.containers import truth
 
     languages = {"source_lang": args.source_lang, "target_lang": args.target_lang}
     asked = ModelProfile(**languages, left_pad_source=truth(getattr(args, "left_pad_source", None), True))
     needs_text = run.max_drop is not None or (run.test_data is None and bool(run.converge or run.converge_iterations))
-    targets = not run.meters.translates
-    found = {folder.DATA: load_corpus(run.data, asked, references=needs_text, targets=targets)}
+    targets = not run.confidence.translates
+    found = {folder.DATA: corpora.read(run.data, asked, references=needs_text, targets=targets)}
     if needs_text:
-        found[folder.DATA] = with_remarks(found[folder.DATA], run.measure)
+        found[folder.DATA] = with_remarks(found[folder.DATA], run)
     if run.test_data is not None:
-        found[folder.TEST] = with_remarks(load_corpus(run.test_data, asked, targets=False), run.measure)
+        found[folder.TEST] = with_remarks(corpora.read(run.test_data, asked, targets=False), run)
     return found
 
 
-def _settings(
+def _facts(
     run: LotteryRun,
     schedule: Schedule,
     given: tuple[str, ...],
     checkpoint: "TrainableCheckpoint | None",
-    corpora: Mapping[str, "Corpus"],
+    sets: Mapping[str, Corpus],
     subset: str,
 ) -> dict[str, Any]:
-    """What the state belongs to; of the data that is trained on, the sizes of its files."""
-    start: dict[str, Any] = {"--pretrain-updates": run.pretrain_updates}
+    """What the state belongs to besides options; of the data that is trained on, the sizes of its files."""
+    start: dict[str, Any] = {}
     if checkpoint is not None:
         start = {"late-resetting checkpoint": checkpoint.base.sha256, "updates": schedule.late_reset}
-    trained = {path.name: path.stat().st_size for path in sorted(run.data_bin.glob(f"{subset}*.*"))}
-    sets = {name: {**corpus.describe(), "files": contents(corpus)} for name, corpus in corpora.items()}
     return {
         **start,
-        "--prune-updates": run.prune_updates,
         "heads removed": list(schedule.removed),
-        "--kinds": run.kinds,
-        "--max-drop": run.max_drop,
-        "--min-heads-per-module": run.min_heads_per_module,
-        **({"--uniform": True} if run.uniform else {}),
-        "--converge": run.converge,
-        "--converge-iterations": list(run.converge_iterations),
-        "--converge-updates": run.converge_updates,
-        "--patience": run.patience,
-        "--reset-optimizer": run.reset_optimizer,
-        "--control": list(run.controls),
-        **run.meters.of("confidence"),
-        **run.measure.settings(),
-        "--threads": run.measure.threads if run.on_cpu else None,
-        **sets,
-        "training data": trained,
+        "--threads": run.threads if run.on_cpu else None,
+        **{name: {**corpus.describe(), "files": contents(corpus)} for name, corpus in sets.items()},
+        "training data": {path.name: path.stat().st_size for path in sorted(run.data_bin.glob(f"{subset}*.*"))},
         "fairseq-train": " ".join(given),
-        **{"--resamples": run.significance.resamples, "--alpha": run.significance.alpha},
-        "--seed": run.significance.seed,
     }

@@ -112,7 +112,7 @@ def _iteration_rows(iterations: Sequence[Iteration], kinds: Sequence[str]) -> It
         )  # fmt: skip
 
 
-def columns(converged: Sequence[Converged], metric: str) -> tuple[str, ...]:
+def converged_columns(converged: Sequence[Converged], metric: str) -> tuple[str, ...]:
     """Columns of the table of converged models."""
     kinds = tuple(per_layer(converged[0].plan)) if converged else ()
     return (
@@ -121,8 +121,8 @@ def columns(converged: Sequence[Converged], metric: str) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def rows(converged: Sequence[Converged]) -> Iterator[tuple[Cell, ...]]:
-    """A row of `columns` for every converged model, in full precision."""
+def converged_rows(converged: Sequence[Converged]) -> Iterator[tuple[Cell, ...]]:
+    """A row of `converged_columns` for every converged model, in full precision."""
     for each in converged:
         removed, test = len(each.plan.removed()), each.difference
         compared = (None,) * 4 if test is None else (test.delta, *test.ci, test.p)
@@ -160,7 +160,7 @@ def lottery_file(
     )
 
 
-def lines(converged: Sequence[Converged]) -> list[Line]:
+def curve_lines(converged: Sequence[Converged]) -> list[Line]:
     """What the picture shows: the metric against heads removed, a line per variant, each with its interval."""
     unpruned = next(each for each in converged if not each.ticket.iteration)
     found = []

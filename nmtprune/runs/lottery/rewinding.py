@@ -4,22 +4,18 @@ Behnke and Heafield 2020, section 3. The state is written after each stage; fair
 checkpoint.
 """
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nmtprune import files, plots, provenance
-from nmtprune.data.options import DataOptions
+from nmtprune import files, plots
 from nmtprune.evaluate.cost import words_per_second
 from nmtprune.evaluate.metrics import Scored
 from nmtprune.methods.measuring import drawn
 from nmtprune.plan import Plan
-from nmtprune.process import termination_as_interrupt
-from nmtprune.runs import run_folder
-from nmtprune.runs.device import choose_device
+from nmtprune.progress import Progress, Silent
 from nmtprune.runs.lottery import folder, outcomes
 from nmtprune.runs.lottery.job import LotteryJob, LotteryRun, prepare
 from nmtprune.runs.lottery.outcomes import Converged, Iteration
@@ -27,12 +23,11 @@ from nmtprune.runs.lottery.schedule import Schedule, Ticket, tickets
 from nmtprune.runs.lottery.stages import Stages
 from nmtprune.runs.quality import measure, metric_of
 from nmtprune.runs.report import Report, tsv
-from nmtprune.runs.state import Interrupted, State, pack
-from nmtprune.training.fairseq_train import load_trained
+from nmtprune.runs.run import Session, started
+from nmtprune.runs.state import State, pack
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.progress import Progress
 
 _BEGUN, _SPEED = "begun", "speed"
 _SPEED_SENTENCES, _SPEED_ROUNDS = 200, 3
@@ -74,11 +69,12 @@ def schedule_of(run: LotteryRun) -> Schedule:
     Raises:
         NmtpruneError: anything that is wrong with options, outputs, checkpoint or data.
     """
-    return prepare(run).schedule
+    with started(run, Silent()) as session:
+        return prepare(run, session.corpora).schedule
 
 
-def lottery(run: LotteryRun, progress: "Progress") -> LotteryResult:
-    """Run the loop, converge what is asked for, and write the run folder.
+def lottery(run: LotteryRun, progress: Progress) -> LotteryResult:
+    """Run the loop, converge the chosen models, and write the run folder.
 
     Raises:
         NmtpruneError: anything that is wrong with options, outputs, checkpoint or data, before any long work.
@@ -86,57 +82,47 @@ def lottery(run: LotteryRun, progress: "Progress") -> LotteryResult:
         OutputError: the disk is full; the state is kept.
         Interrupted: Ctrl-C or SIGTERM; what was trained and measured is kept.
     """
-    started = time.monotonic()
-    with termination_as_interrupt():
-        job = prepare(run)
-        for corpus in job.corpora.values():
-            for note in corpus.notes:
-                progress.note(f"{corpus.name}: {note}")
-        state = State.open(run_folder.state_path(run.output), job.settings, resume=run.resume)
+    with started(run, progress) as session:
+        job = prepare(run, session.corpora)
+        for corpus in job.sets.values():
+            session.note(corpus)
+        state = session.open_state(job.facts)
         if _BEGUN not in state:
-            _check_late_reset(job, progress)
+            _check_late_reset(job, session)
         files.make_folder(run.output)
         if _BEGUN not in state:
             if run.force:
                 folder.start_over(run.output)
             # Before the first training, so that what goes on there is held against the settings.
             state.add(_BEGUN, pack({}))
-        try:
-            return _Lottery(job, state, progress).result(started)
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"interrupted: what was trained and measured is kept in {run.output}; the same command with --resume "
-                "goes on"
-            ) from None
+        return _Lottery(job, state, session).result()
 
 
-def _check_late_reset(job: LotteryJob, progress: "Progress") -> None:
+def _check_late_reset(job: LotteryJob, session: Session) -> None:
     """Translate with the late-resetting checkpoint, before anything is trained, on what is measured later.
 
     Raises:
         DataError: its translations mean nothing, and those of the models that are trained from it probably neither.
     """
     run = job.run
-    sets = {folder.DATA: run.data} if job.rule is not None else {}
+    sets = {folder.DATA: run.data} if run.rule is not None else {}
     if job.schedule.tickets and (run.test_data is not None or not sets):
         sets[folder.TEST] = run.evaluated
-    if run.late_reset is None or not sets:
+    if job.late_reset is None or not sets:
         return
-    from nmtprune.formats import load
-
-    for part in measure(load(run.late_reset), sets, run.measure).values():
+    for part in measure(job.late_reset, sets, run, session.corpora).values():
         for remark in part.check_baseline(f"the late-resetting checkpoint {run.late_reset}"):
-            progress.note(remark)
+            session.progress.note(remark)
 
 
 class _Lottery:
     """One run."""
 
-    def __init__(self, job: LotteryJob, state: State, progress: "Progress") -> None:
-        self._job, self._run, self._state, self._progress = job, job.run, state, progress
-        self._stages = Stages(job, state, progress)
+    def __init__(self, job: LotteryJob, state: State, session: Session) -> None:
+        self._job, self._run, self._state, self._session = job, job.run, state, session
+        self._progress, self._stages = session.progress, Stages(job, state, session)
 
-    def result(self, started: float) -> LotteryResult:
+    def result(self) -> LotteryResult:
         """Every stage in turn; then the files."""
         plans = [Plan.keep_all(self._stages.late_reset.base)]
         iterations = tuple(self._iterations(plans))
@@ -149,7 +135,7 @@ class _Lottery:
             self._progress.note(f"--max-drop ended the loop: no iteration {', '.join(map(str, left_out))} to converge")
         asked = tickets(accepted, last=run.converge, chosen=chosen, controls=run.controls if accepted else ())
         converged = self._compared([(ticket, self._converged(ticket, plans[ticket.iteration])) for ticket in asked])
-        return self._finish(plans[accepted], iterations, converged, started)
+        return self._finish(plans[accepted], iterations, converged)
 
     def _converged(self, ticket: Ticket, plan: Plan) -> Plan:
         """Train a model to convergence; measure the unpruned one at once: what means nothing ends the run there."""
@@ -180,10 +166,10 @@ class _Lottery:
                 return
 
     def _drops_too_far(self, first: Scored | None, quality: Scored | None) -> bool:
-        if first is None or quality is None or self._job.rule is None:
+        if first is None or quality is None or self._run.rule is None:
             return False
         (difference,) = self._run.significance.compare(first, [quality])
-        return self._job.rule.broken_by(difference)
+        return self._run.rule.broken_by(difference)
 
     def _compared(self, trained: Sequence[tuple[Ticket, Plan]]) -> tuple[Converged, ...]:
         """Quality, significance and speed of the converged models."""
@@ -192,8 +178,8 @@ class _Lottery:
         scored = [self._stages.quality(ticket) for ticket, _ in trained]
         differences = [None, *self._run.significance.compare(scored[0], scored[1:])]
         names = [ticket.name for ticket, _ in trained]
-        paths = [folder.converged(self._run.output, ticket) / folder.MODEL for ticket, _ in trained]
-        models = [load_trained(path) for path in paths]
+        paths = [folder.converged_folder(self._run.output, ticket) / folder.MODEL for ticket, _ in trained]
+        models = [self._stages.model(ticket) for ticket, _ in trained]
         rates = self._rates(names, models)
         found = []
         for (ticket, plan), path, model, quality, difference, rate in zip(
@@ -223,39 +209,37 @@ class _Lottery:
         if _SPEED not in self._state or len(self._state[_SPEED]["rates"]) != len(names):
             self._progress.begin("words per second", 1)
             # Other engines are processes, whose start-up would be counted.
-            engines = [open_engine("native", model, self._run.measure.for_engine()) for model in models]
-            corpus = drawn(_corpus(self._run.evaluated, models[0]), _SPEED_SENTENCES, self._run.significance.seed)
+            engines = [open_engine("native", model, self._run.for_engine()) for model in models]
+            profile = models[0].profile()
+            sentences = self._session.corpora.read(self._run.evaluated, profile, references=False)
+            corpus = drawn(sentences, _SPEED_SENTENCES, self._run.seed)
             rates = words_per_second(engines, corpus, _SPEED_ROUNDS)
             self._state.add(_SPEED, pack({"rates": np.array(rates)}))
             self._progress.advance("speed")
         return [float(rate) for rate in self._state[_SPEED]["rates"]]
 
-    def _finish(
-        self, plan: Plan, iterations: tuple[Iteration, ...], converged: tuple[Converged, ...], started: float
-    ) -> LotteryResult:
+    def _finish(self, plan: Plan, iterations: tuple[Iteration, ...], converged: tuple[Converged, ...]) -> LotteryResult:
         """Write the files."""
         run, job = self._run, self._job
-        seconds = round(time.monotonic() - started, 3)
         times = self._stages.times(len(iterations))
+        provenance = self._session.provenance(
+            seed=run.seed,
+            late_reset={"sha256": self._stages.late_reset.base.sha256, "updates": job.schedule.late_reset},
+            data={path: digest for corpus in job.sets.values() for path, digest in corpus.inputs.items()},
+            fairseq_train=list(job.given),
+        )
         made = {
             "file_bytes": {each.ticket.name: each.file_bytes for each in converged},
             "words_per_second": {each.ticket.name: each.words_per_second for each in converged},
             "times": times,
-            "provenance": provenance.collect(
-                seed=run.significance.seed,
-                late_reset={"sha256": self._stages.late_reset.base.sha256, "updates": job.schedule.late_reset},
-                data={path: digest for corpus in job.corpora.values() for path, digest in corpus.inputs.items()},
-                fairseq_train=list(job.given),
-                seconds=seconds,
-                device=str(choose_device(run.measure.device)),
-            ),
+            "provenance": provenance,
         }
-        metric, facts = run.measure.metric, self._facts()
-        table = tsv(outcomes.columns(converged, metric), outcomes.rows(converged)) if converged else None
-        picture = None
+        metric, facts = run.metric, self._facts()
+        table = picture = None
         if converged:
+            table = tsv(outcomes.converged_columns(converged, metric), outcomes.converged_rows(converged))
             heads = job.schedule.of_all
-            picture = plots.curves_png(outcomes.lines(converged), metric=metric, heads=heads, from_zero=False)
+            picture = plots.curves_png(outcomes.curve_lines(converged), metric=metric, heads=heads, from_zero=False)
         report = Report(
             json=outcomes.lottery_file(metric, iterations, converged, facts, made).to_json(),
             tsv=table,
@@ -263,19 +247,12 @@ class _Lottery:
             tables={folder.ITERATIONS: outcomes.iterations_tsv(iterations, metric, job.limits.kinds)},
         )
         report.write(folder.report_files(run.output), force=True, inputs=run.inputs)
+        seconds = provenance["seconds"]
         return LotteryResult(plan, job.limits.kinds, iterations, converged, report, times, facts, seconds)
 
     def _facts(self) -> dict[str, Any]:
         run = self._run
-        name = folder.TEST if folder.TEST in self._job.corpora else folder.DATA
-        corpus = self._job.corpora[name]
-        quality = {}
-        if corpus.references is not None:
-            quality = {"signature": metric_of(corpus, run.measure).signature}
-        return {**quality, **corpus.describe(), **run.measure.described(), "heads": self._job.schedule.of_all}
-
-
-def _corpus(data: DataOptions, model: "Checkpoint") -> Any:
-    from nmtprune.data.corpus import load_corpus
-
-    return load_corpus(data, model.profile(), references=False)
+        name = folder.TEST if folder.TEST in self._job.sets else folder.DATA
+        corpus = self._job.sets[name]
+        quality = {} if corpus.references is None else {"signature": metric_of(corpus, run).signature}
+        return {**quality, **corpus.describe(), **run.described(), "heads": self._job.schedule.of_all}

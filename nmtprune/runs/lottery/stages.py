@@ -8,8 +8,9 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,25 +21,29 @@ from nmtprune import files, plots, provenance, slim
 from nmtprune.architecture import HeadId
 from nmtprune.evaluate.metrics import Scored
 from nmtprune.methods.chance import same_counts
+from nmtprune.methods.confidence import Confidence
 from nmtprune.methods.sweep import next_plan
 from nmtprune.plan import Plan
-from nmtprune.progress import Progress
 from nmtprune.runs.device import training_environment
 from nmtprune.runs.lottery import folder, outcomes
 from nmtprune.runs.lottery.job import LotteryJob, check_can_go_on
 from nmtprune.runs.lottery.schedule import LOTTERY, RANDOM, REINIT, Ticket, iteration_name
-from nmtprune.runs.meters import CONFIDENCE, confidence_meter
 from nmtprune.runs.quality import measure, metric_of
 from nmtprune.runs.report import Report, ReportFiles
-from nmtprune.runs.state import State, pack
+from nmtprune.runs.run import Session
+from nmtprune.runs.state import State, pack, settings_of
+from nmtprune.runs.subject import NativeModel, open_subject
 from nmtprune.scores import HeadScore, Scores
 from nmtprune.training.bar import TrainingBar
-from nmtprune.training.fairseq_train import Patience, Target, Trainer, Training, load_trained
+from nmtprune.training.fairseq_train import Patience, Target, Trainer, Training, converging, load_trained
 from nmtprune.training.options import with_defaults
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
     from nmtprune.formats.trainable import TrainableCheckpoint
+
+_EVERY_EPOCH = 1_000_000
+"""Epochs between validations, where they are between updates."""
 
 STATISTICS = "statistics"
 _SCORES, _LATE_RESET = "scores", "late-reset"
@@ -47,13 +52,14 @@ _SCORES, _LATE_RESET = "scores", "late-reset"
 class Stages:
     """The stages of one run."""
 
-    def __init__(self, job: LotteryJob, state: State, progress: Progress) -> None:
+    def __init__(self, job: LotteryJob, state: State, session: Session) -> None:
         """Take what is done from the state; the late-resetting checkpoint is made or read first of all."""
-        self._job, self._state, self._progress = job, state, progress
+        self._job, self._state, self._progress, self._corpora = job, state, session.progress, session.corpora
         self._run, self._folder = job.run, job.run.output
-        environment = training_environment(job.run.measure.device, job.run.measure.threads)
-        self._trainer = Trainer(progress, environment)
-        progress.begin_all("lottery", sum(self._weights()))
+        environment = training_environment(job.run.device, job.run.threads)
+        self._trainer = Trainer(session.progress, environment)
+        self._models: dict[Ticket, TrainableCheckpoint] = {}
+        session.progress.begin_all("lottery", sum(self._weights()))
         self.late_reset = self._late_reset()
 
     def iteration(self, number: int, plan: Plan, heads: int | None) -> tuple[Plan, float | None, Scored | None]:
@@ -67,7 +73,7 @@ class Stages:
         Returns:
             The heads that are left, fairseq's validation of the trained model, its quality where the run has a rule.
         """
-        own, name = folder.iteration(self._folder, number), iteration_name(number)
+        own, name = folder.iteration_folder(self._folder, number), iteration_name(number)
         training = iteration(self._job, number, plan.count_kept())
         started = time.monotonic()
         if f"{name}/trained" not in self._state:
@@ -80,25 +86,26 @@ class Stages:
             other = time.monotonic() - started - spent.seconds
             self._state.add(f"{name}/trained", pack(_numbers(validation=validation, other=other, **vars(spent))))
         quality = None
-        if self._job.rule is not None:
-            quality = self._measured(f"{name}/quality", training.last, folder.DATA, baseline=number == 1)
+        if self._run.rule is not None:
+            read = partial(self._read, training.last)
+            quality = self._measured(f"{name}/quality", read, folder.DATA, baseline=number == 1)
         left = plan
         if heads is not None:
             confidence = self._confidence(name, training, plan)
             left = next_plan(plan, confidence, heads, self._job.limits)
             if not (own / folder.PLAN).exists():
                 self._write_iteration(own, number, plan, left, confidence)
-        folder.drop_checkpoints(own)
+        self._drop_checkpoints(own)
         value = float(self._state[f"{name}/trained"]["validation"])
         return left, None if math.isnan(value) else value, quality
 
     def converged(self, ticket: Ticket, plan: Plan) -> Plan:
         """Train a model to convergence; its heads are those of `plan`, or others where the ticket says so."""
-        own, name = folder.converged(self._folder, ticket), f"converge-{ticket.name}"
+        own, name = folder.converged_folder(self._folder, ticket), f"converge-{ticket.name}"
         if ticket.variant == RANDOM:
-            plan = same_counts(plan, self._run.significance.seed)
+            plan = same_counts(plan, self._run.seed)
         if f"{name}/trained" in self._state:
-            folder.drop_checkpoints(own)
+            self._drop_checkpoints(own)
             return plan
         training = convergence(self._job, ticket, plan.count_kept())
         self._write_start(training, plan, ticket.variant)
@@ -110,13 +117,19 @@ class Stages:
         at = best.progress
         figures = _numbers(best=at.updates, last=last.progress.updates, validation=cast(float, at.validation))
         self._state.add(f"{name}/trained", pack(figures))
-        folder.drop_checkpoints(own)
+        self._drop_checkpoints(own)
         return plan
 
     def quality(self, ticket: Ticket) -> Scored:
         """The metric of a converged model on TEST DATA, or DATA where there are none."""
-        model = folder.converged(self._folder, ticket) / folder.MODEL
-        return self._measured(f"converge-{ticket.name}/quality", model, folder.TEST, baseline=not ticket.iteration)
+        read, key = partial(self.model, ticket), f"converge-{ticket.name}/quality"
+        return self._measured(key, read, folder.TEST, baseline=not ticket.iteration)
+
+    def model(self, ticket: Ticket) -> "TrainableCheckpoint":
+        """A converged model, read once."""
+        if ticket not in self._models:
+            self._models[ticket] = load_trained(folder.converged_folder(self._folder, ticket) / folder.MODEL)
+        return self._models[ticket]
 
     def write_ticket(self, plan: Plan) -> None:
         """Write the plan that was found and the late-resetting checkpoint's weights and moments that it keeps."""
@@ -154,8 +167,8 @@ class Stages:
         return schedule.expected(ticket) or schedule.late_reset + schedule.prune_updates
 
     def _late_reset(self) -> "TrainableCheckpoint":
-        if self._run.late_reset is not None:
-            return self._read(self._run.late_reset)
+        if self._job.late_reset is not None:
+            return self._job.late_reset
         path = self._folder / folder.LATE_RESET
         if _LATE_RESET not in self._state:
             if not path.exists():
@@ -164,8 +177,9 @@ class Stages:
                 os.replace(training.last, path)
             check_can_go_on(self._read(path), reset=self._run.reset_optimizer)
             self._state.add(_LATE_RESET, pack({}))
-        folder.drop_checkpoints(folder.pretraining(self._folder))
-        return self._read(path)
+        found = self._read(path)
+        self._drop_checkpoints(folder.pretraining_folder(self._folder))
+        return found
 
     def _rewound(self, plan: Plan) -> "TrainableCheckpoint":
         """The late-resetting checkpoint's weights and moments of the heads that a plan keeps."""
@@ -180,7 +194,7 @@ class Stages:
         files.make_folder(start.parent)
         checkpoint: Checkpoint = self._rewound(plan)
         if variant == REINIT:
-            checkpoint = checkpoint.reinitialized(self._run.significance.seed)
+            checkpoint = checkpoint.reinitialized(self._run.seed)
         checkpoint.save(start, force=True, provenance={"plan": plan.as_json()})
 
     def _train_to_convergence(self, ticket: Ticket, training: Training) -> None:
@@ -207,8 +221,8 @@ class Stages:
         key = f"{name}/{_SCORES}"
         if key not in self._state:
             started = time.monotonic()
-            meter = confidence_meter(self._read(training.last), self._run.data, self._run.meters, self._run.measure)
-            found = meter.confidence()
+            scorer, native = Confidence(self._run.confidence), NativeModel(self._read(training.last), self._run)
+            found = scorer.scores(open_subject(scorer, native, self._run.data, self._run.seed, self._corpora))
             # The cut model counts the heads that it has: the plan says which they are.
             cut = [HeadId(id, place) for id in plan.base.modules for place in range(len(plan.kept(id)))]
             values = np.array([found[head] for head in cut])
@@ -223,9 +237,9 @@ class Stages:
         removed = sorted(set(left.removed()) - set(before.removed()))
         inputs = self._run.inputs
         scores = Scores(
-            metric=CONFIDENCE,
+            metric=Confidence.name,
             mode="ablate",
-            baseline={"data": self._job.corpora[folder.DATA].name, **self._run.meters.of(CONFIDENCE)},
+            baseline={"data": self._job.sets[folder.DATA].name, **settings_of(self._run.confidence)},
             heads=tuple(HeadScore(head=str(head), score=value) for head, value in sorted(confidence.items())),
             base=left.base,
             provenance=self._provenance(iteration=number),
@@ -239,7 +253,7 @@ class Stages:
         made = self._provenance(iteration=number)
         left.with_provenance(made).write(own / folder.PLAN, force=True, inputs=inputs)
 
-    def _measured(self, key: str, path: Path, name: str, *, baseline: bool) -> Scored:
+    def _measured(self, key: str, read: "Callable[[], TrainableCheckpoint]", name: str, *, baseline: bool) -> Scored:
         """The metric of a model, from the state where it is there; what others are compared with must mean something.
 
         Raises:
@@ -247,22 +261,27 @@ class Stages:
         """
         data = self._run.data if name == folder.DATA else self._run.evaluated
         if key not in self._state:
-            own = measure(self._read(path), {name: data}, self._run.measure)[name]
+            own = measure(read(), {name: data}, self._run, self._corpora)[name]
             model = key.rpartition("/")[0]
             self._progress.begin(f"{own.name} of {model}", 1)
             for remark in own.check_baseline(f"the baseline {model}") if baseline else ():
                 self._progress.note(remark)
             self._state.add(key, pack({STATISTICS: own.baseline().statistics}))
             self._progress.advance(own.name)
-        corpus = self._job.corpora.get(name, self._job.corpora[folder.DATA])
-        return Scored(metric_of(corpus, self._run.measure), self._state[key][STATISTICS])
+        corpus = self._job.sets.get(name, self._job.sets[folder.DATA])
+        return Scored(metric_of(corpus, self._run), self._state[key][STATISTICS])
 
     def _read(self, path: Path) -> "TrainableCheckpoint":
-        return load_trained(path)
+        """A checkpoint of a training, once for all that its stage needs of it."""
+        return converging(self._trainer.read(path))
+
+    def _drop_checkpoints(self, stage: Path) -> None:
+        self._trainer.forget()
+        folder.drop_checkpoints(stage)
 
     def _provenance(self, **facts: Any) -> dict[str, Any]:
         late = {"late_reset": {"sha256": self.late_reset.base.sha256, "updates": self._job.schedule.late_reset}}
-        return provenance.collect(seed=self._run.significance.seed, method="lottery", **late, **facts)
+        return provenance.collect(seed=self._run.seed, method="lottery", **late, **facts)
 
 
 def _numbers(**values: float) -> dict[str, NDArray[Any]]:
@@ -273,29 +292,25 @@ def _target(stored: Mapping[str, NDArray[Any]]) -> Target:
     return Target(int(stored["validation"]), float(stored["better_than"]))
 
 
-_EVERY_EPOCH = 1_000_000
-"""Epochs between validations, where they are between updates."""
-
-
 def pretraining(job: LotteryJob) -> Training:
     """Of the late-resetting checkpoint, from scratch."""
-    own = folder.pretraining(job.run.output)
+    own = folder.pretraining_folder(job.run.output)
     return replace(_training(job, "pretraining", "Pretrain", own, job.run.given), start=None)
 
 
 def iteration(job: LotteryJob, number: int, heads: int) -> Training:
     """Of the model that iteration `number` finds, rewound."""
-    own = folder.iteration(job.run.output, number)
+    own = folder.iteration_folder(job.run.output, number)
     title = f"Iteration {number} of {job.schedule.pruning_trainings}, {heads} heads"
     return _rewound(job, _training(job, iteration_name(number), title, own, job.given))
 
 
 def convergence(job: LotteryJob, ticket: Ticket, heads: int) -> Training:
     """Of a model from late resetting on, or of its reinitialized control from the first update on."""
-    own = folder.converged(job.run.output, ticket)
+    own = folder.converged_folder(job.run.output, ticket)
     training = _training(job, f"converge-{ticket.name}", f"Converge {ticket.name}, {heads} heads", own, job.given)
     # What converges sees the data in one order, so that models differ in nothing but their heads and weights.
-    fixed: list[tuple[str, ...]] = [("--seed", str(order_seed(job.run.significance.seed, "convergence")))]
+    fixed: list[tuple[str, ...]] = [("--seed", str(order_seed(job.run.seed, "convergence")))]
     if job.validates_every is not None:
         every, rare = str(job.validates_every), str(_EVERY_EPOCH)
         fixed += [("--save-interval-updates", every), ("--save-interval", rare), ("--validate-interval", rare)]
@@ -306,7 +321,7 @@ def convergence(job: LotteryJob, ticket: Ticket, heads: int) -> Training:
 def _training(job: LotteryJob, name: str, title: str, own: Path, given: tuple[str, ...]) -> Training:
     """What all trainings have in common."""
     fixed = (
-        ("--seed", str(order_seed(job.run.significance.seed, name))),
+        ("--seed", str(order_seed(job.run.seed, name))),
         ("--no-epoch-checkpoints",),
         ("--keep-interval-updates", "1"),
     )

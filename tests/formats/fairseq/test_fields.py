@@ -85,7 +85,7 @@ def of_everything_else() -> set[str]:
 
 
 def test_every_field_of_fairseqs_is_in_one_list() -> None:
-    listed = [name for name, _, _ in fields.table()]
+    listed = [name for name, _, _ in fields.field_table()]
     assert len(listed) == len(set(listed))
     shared = {"seed", "batch_size", "batch_size_valid", "data_buffer_size", "use_plasma_view", "plasma_path"}
     assert of_models_and_tasks() - shared <= set(listed)
@@ -93,7 +93,7 @@ def test_every_field_of_fairseqs_is_in_one_list() -> None:
 
 
 def test_every_option_of_fairseqs_is_known() -> None:
-    known = {name for name, _, _ in fields.table()} | fields.OTHER_OPTIONS
+    known = {name for name, _, _ in fields.field_table()} | fields.OTHER_OPTIONS
     assert of_everything_else() - known == set()
 
 

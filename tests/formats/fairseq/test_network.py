@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nmtprune.errors import CheckpointError
+from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.formats.fairseq.architectures import complete
 from nmtprune.formats.fairseq.network import describe_network, native_tensors
 from nmtprune.model import Transformer
@@ -144,15 +145,11 @@ def test_layers_chosen_by_the_settings_are_those_that_fairseq_loads(build: Build
     state["cfg"]["model"].encoder_layers_to_keep, state["cfg"]["model"].decoder_layers_to_keep = "0,3", "1"
     path = tmp_path / "chosen.pt"
     torch.save(state, path)
-    settings, tensors = pair(path)
-    found = describe_network(settings, tensors)
+    checkpoint = FairseqCheckpoint.load(path)
+    found = checkpoint.network()
     assert found.encoder is not None
     assert (found.encoder.layers, found.decoder.layers) == (2, 1)
-    whole = networks.architecture(settings, tensors)
-    architecture = type(whole)(
-        tuple(module for module in whole if module.id.layer < (2 if module.id.kind == "encoder" else 1))
-    )
-    model = Transformer(found, architecture, native_tensors(settings, tensors))
+    model = Transformer(found, checkpoint.architecture, checkpoint.native_tensors())
     source, target = networks.batch(model)
     with torch.inference_mode():
         expected = networks.fairseq_scores(networks.fairseq_model(path), source, target)[1]

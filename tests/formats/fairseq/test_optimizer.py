@@ -106,7 +106,7 @@ def test_a_state_that_cannot_be_cut_is_kept_until_heads_go(build: Build, tmp_pat
         slim.apply(plan, checkpoint)
     assert str(caught.value) == (
         f"{path}: the optimizer state has other sizes than the parameters, so it cannot be cut with the weights: "
-        "leave it out with --drop-optimizer"
+        "leave it out with `drop_optimizer`"
     )
     slim.apply(plan, checkpoint.without_optimizer()).save(tmp_path / "cut.pt")
     assert "last_optimizer_state" not in fairseq_files.load(tmp_path / "cut.pt")
@@ -129,7 +129,7 @@ def test_states_of_other_optimizers_are_not_cut(tiny: Path, tmp_path: Path, dama
         del optimizer["state"][len(optimizer["state"]) - 1]
     torch.save(state, tmp_path / "other.pt")
     checkpoint = read(tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match="--drop-optimizer"):
+    with pytest.raises(CheckpointError, match="`drop_optimizer`"):
         slim.apply(Plan.removing(checkpoint.base, [HeadId.parse("encoder.0.1")]), checkpoint)
 
 

@@ -150,7 +150,7 @@ def test_each_side_has_its_own_sentencepiece_model(tmp_path: Path) -> None:
         )  # fmt: skip
         paths.append((tmp_path / f"{side}-model.model").rename(tmp_path / f"{side}.spm"))
     options = DataOptions(source=tmp_path / "source", reference=(tmp_path / "target",), vocabs=(paths[0], paths[1]))
-    corpus = load_corpus(options, ModelProfile(marian=True), targets=True)
+    corpus = load_corpus(options, ModelProfile(vocabulary_files=True), targets=True)
     for path, sentences, text in zip(paths, (corpus.source, corpus.target), texts.values(), strict=True):
         pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
         assert sentences is not None

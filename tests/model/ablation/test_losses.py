@@ -16,6 +16,8 @@ from nmtprune.formats import load
 from nmtprune.model import Transformer
 from nmtprune.model.ablation import losses as losses_module
 from nmtprune.model.ablation.losses import reference_losses
+from nmtprune.model.scope import Scope
+from nmtprune.model.sublayers import FeedForward
 from nmtprune.plan import Plan
 from tests.support import networks
 from tests.support.fairseq_files import Build
@@ -149,18 +151,24 @@ def test_padding_on_the_other_sides(build: Build) -> None:
         ("cross.1", ["encoder.0", "encoder.1", "decoder.0"]),
     ],
 )
-def test_what_masks_leave_as_it_is_is_computed_once(build: Build, name: str, once: list[str]) -> None:
+def test_what_masks_leave_as_it_is_is_computed_once(
+    build: Build, monkeypatch: pytest.MonkeyPatch, name: str, once: list[str]
+) -> None:
     model = native.load(load(build(**networks.VARIANTS["pre-norm, all embeddings shared"])))
     layers: dict[str, Any] = {
         f"{stack}.{number}": layer
         for stack, own in (("encoder", model.encoder), ("decoder", model.decoder))
         for number, layer in enumerate(own.layers if own else ())
     }
+    names = {layer.feed_forward: name for name, layer in layers.items()}
     positions: Counter[str] = Counter()
-    for layer, module in layers.items():
-        module.feed_forward.register_forward_hook(
-            lambda _, inputs, __, layer=layer: positions.update({layer: inputs[0][..., 0].numel()})
-        )
+    compute = FeedForward.inner_values
+
+    def counting(self: FeedForward, x: Tensor, normed: Tensor, scope: Scope, position: int) -> Tensor:
+        positions[names[self]] += x[..., 0].numel()
+        return compute(self, x, normed, scope, position)
+
+    monkeypatch.setattr(FeedForward, "inner_values", counting)
     _losses(model, [{}])
     plain = dict(positions)
     positions.clear()

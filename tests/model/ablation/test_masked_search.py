@@ -106,7 +106,7 @@ def test_shortlists_change_nothing(wide: tuple[Transformer, Path], options: Sear
     systems = [
         searches.mask(model, str(module.id), head) for module in model.architecture for head in range(module.heads)
     ]
-    with mock.patch.object(Screen, "candidates", autospec=True, side_effect=Screen.next_words) as used:
+    with mock.patch.object(Screen, "next_words", autospec=True, side_effect=Screen.next_words) as used:
         found = _found(search, source, systems)
     assert used.call_count
     assert found == [searches.best(model, source, options, masks) for masks in systems]

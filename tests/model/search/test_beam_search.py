@@ -94,15 +94,15 @@ def test_masks_are_those_of_the_masked_checkpoint(build: Build, variant: str, be
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"beam": 0}, "search: --beam 0 is not a positive number"),
+        ({"beam": 0}, "search: `beam` 0 is not a positive number"),
         (
             {"lenpen": float("nan"), "max_len_b": -1},
-            "search: --max-len-b -1 is negative; --lenpen nan is not a finite number",
+            "search: `max_len_b` -1 is negative; `lenpen` nan is not a finite number",
         ),
-        ({"max_len_a": float("inf")}, "search: --max-len-a inf is not a number from 0 to 1e+06"),
+        ({"max_len_a": float("inf")}, "search: `max_len_a` inf is not a number from 0 to 1e+06"),
         (
             {"fairseq_batch_length_limit": True},
-            "search: --fairseq-batch-length-limit goes with --max-len-a above 0: without it the limit is the same for "
+            "search: `fairseq_batch_length_limit` goes with `max_len_a` above 0: without it the limit is the same for "
             "all sentences",
         ),
     ],
@@ -116,7 +116,7 @@ def test_impossible_options(values: dict[str, float], message: str) -> None:
 def test_a_minimum_above_the_maximum(build: Build) -> None:
     model = searches.model_of(searches.checkpoint(build, "pre-norm, all embeddings shared", trained=False))
     source = searches.batch(model.words[0])
-    with pytest.raises(UsageError, match=r"--min-len 9 is more than the 5 tokens that a translation may have"):
+    with pytest.raises(UsageError, match=r"`min_len` 9 is more than the 5 tokens that a translation may have"):
         translate(model, source, searches.lengths(source), SearchOptions(max_len_b=5, min_len=9), searches.SYMBOLS)
 
 
@@ -125,7 +125,7 @@ def test_a_minimum_above_the_maximum_of_a_short_sentence(build: Build) -> None:
     path = searches.checkpoint(build, "pre-norm, all embeddings shared", trained=False)
     model, options = searches.model_of(path), SearchOptions(max_len_a=1, max_len_b=0, min_len=4)
     source = searches.batch(model.words[0])
-    refusal = r"--min-len 4 is more than the 3 tokens that a translation of 3 source tokens may have"
+    refusal = r"`min_len` 4 is more than the 3 tokens that a translation of 3 source tokens may have"
     with pytest.raises(UsageError, match=refusal):
         translate(model, source, searches.lengths(source), options, searches.SYMBOLS)
     with pytest.raises(AssertionError, match="min_len cannot be larger than max_len"):

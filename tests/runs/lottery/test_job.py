@@ -11,17 +11,25 @@ import pytest
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import BudgetError, CheckpointError, DataError, NmtpruneError, OutputError, UsageError
 from nmtprune.formats.fairseq import FairseqCheckpoint
-from nmtprune.runs.lottery.job import prepare
+from nmtprune.progress import Silent
+from nmtprune.runs.lottery.job import LotteryJob, LotteryRun, prepare
 from nmtprune.runs.lottery.stages import iteration, order_seed
+from nmtprune.runs.run import started
 from tests.support.fairseq_files import Build
 from tests.support.runs import FAST, lottery_run
 
 SCRATCH = (*FAST, "--arch", "transformer", "--optimizer", "adam", "--lr", "0.1")
 
 
+def prepared(run: LotteryRun) -> LotteryJob:
+    """A checked run, nothing written."""
+    with started(run, Silent()) as session:
+        return prepare(run, session.corpora)
+
+
 def _refused(checkpoint: Path, folder: Path, **changes: Any) -> NmtpruneError:
     with pytest.raises(NmtpruneError) as raised:
-        prepare(lottery_run(checkpoint, folder, **changes))
+        prepared(lottery_run(checkpoint, folder, **changes))
     assert not folder.exists()
     return raised.value
 
@@ -47,14 +55,14 @@ def _refused(checkpoint: Path, folder: Path, **changes: Any) -> NmtpruneError:
          "one alone"),
         ({"max_drop": "a lot"}, "--max-drop 'a lot': give a number of points from 0 on, or significant"),
         ({"kinds": "middle"}, "kinds 'middle' (choose among encoder, decoder, cross): unknown kind 'middle'"),
-        ({"output": Path("-")}, "-o -: a run has many files: name a folder (--format json prints the table too)"),
+        ({"output": Path("-")}, "-o -: a run writes many files: name a folder (--format json prints the table too)"),
     ],
 )  # fmt: skip
 def test_usage(tiny: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     folder = tmp_path / "run"
     run = replace(lottery_run(tiny, folder), **changes)
     with pytest.raises(UsageError) as raised:
-        prepare(run)
+        prepared(run)
     assert str(raised.value) == message.format(checkpoint=tiny) and not folder.exists()
 
 
@@ -88,7 +96,7 @@ def test_a_training_that_only_the_user_can_name(build: Build, tmp_path: Path) ->
     path = build(updates=1, optimizer="nag", lr_scheduler="fixed")
     error = _refused(path, tmp_path / "run")
     assert str(error) == f"{path}: its training: --optimizer is 'nag': name it with its settings after --"
-    assert prepare(lottery_run(path, tmp_path / "run", given=(*FAST, "--optimizer", "nag"))).schedule.late_reset == 1
+    assert prepared(lottery_run(path, tmp_path / "run", given=(*FAST, "--optimizer", "nag"))).schedule.late_reset == 1
 
 
 def test_data(tiny: Path, tmp_path: Path) -> None:
@@ -101,7 +109,7 @@ def test_data(tiny: Path, tmp_path: Path) -> None:
     assert isinstance(error, DataError)
     assert str(error) == f"{data_bin}: no subset 'valid'; there are test, train"
     assert (
-        prepare(lottery_run(tiny, folder, data=data, given=(*FAST, "--valid-subset", "test"))).schedule.iterations == 2
+        prepared(lottery_run(tiny, folder, data=data, given=(*FAST, "--valid-subset", "test"))).schedule.iterations == 2
     )
     assert isinstance(
         _refused(tiny, folder, data=DataOptions(data_bin=tiny.parent / "data-bin", subset="dev")), DataError
@@ -115,7 +123,7 @@ def test_disk(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     free = needed
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2 * free, free, free))
     asked = {"converge": True, "controls": ("random", "reinit")}
-    prepare(lottery_run(tiny, tmp_path / "run", **asked))
+    prepared(lottery_run(tiny, tmp_path / "run", **asked))
     free -= 1
     error = _refused(tiny, tmp_path / "run", **asked)
     assert isinstance(error, OutputError)
@@ -132,13 +140,13 @@ def test_a_pretraining_is_sized_like_the_checkpoint_that_it_makes(tiny: Path, tm
     run = lottery_run(
         tiny, tmp_path / "run", late_reset=None, pretrain_updates=5, given=(*SCRATCH, *sizes, *widths), until="50%"
     )
-    job = prepare(run)
+    job = prepared(run)
     assert (job.schedule.of_all, job.schedule.late_reset, job.schedule.pretrains) == (3 * 2 + 2 * 2 * 8, 5, True)
     assert job.schedule.removed[-1] == 19 and "--arch" not in job.given
 
 
 def test_trainings_differ_in_their_order_of_the_data(tiny: Path, tmp_path: Path) -> None:
-    job = prepare(lottery_run(tiny, tmp_path / "run"))
+    job = prepared(lottery_run(tiny, tmp_path / "run"))
     first, second = (iteration(job, number, 24).command().argv for number in (1, 2))
     assert [first[first.index("--seed") + 1], second[second.index("--seed") + 1]] == [
         str(order_seed(1, "iteration-01")), str(order_seed(1, "iteration-02"))
@@ -149,7 +157,7 @@ def test_trainings_differ_in_their_order_of_the_data(tiny: Path, tmp_path: Path)
 
 
 def test_defaults_continue_the_training_of_the_checkpoint(tiny: Path, tmp_path: Path) -> None:
-    words = prepare(lottery_run(tiny, tmp_path / "run")).given
+    words = prepared(lottery_run(tiny, tmp_path / "run")).given
     for name, value in (
         ("--lr", "0.01"), ("--lr-scheduler", "inverse_sqrt"), ("--warmup-updates", "4"),
         ("--criterion", "cross_entropy"), ("--adam-betas", "(0.9, 0.98)"), ("--optimizer", "adam"),

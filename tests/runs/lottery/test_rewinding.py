@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,24 +17,54 @@ import torch
 
 from nmtprune import slim
 from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.data.corpus import load_corpus
 from nmtprune.errors import OutputError, TrainingError
+from nmtprune.formats import load
 from nmtprune.formats.fairseq import FairseqCheckpoint
+from nmtprune.methods.confidence import Confidence
 from nmtprune.plan import Plan
 from nmtprune.progress import Silent
+from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.lottery.rewinding import LotteryResult, lottery
-from nmtprune.runs.meters import confidence_meter
+from nmtprune.runs.subject import NativeModel, open_subject
 from nmtprune.scores import Scores
 from tests.support import warm
+from tests.support.reads import Reads, counted_reads
 from tests.support.runs import FAST, content, lottery_run
 
 CONVERGES = {"converge": True, "converge_updates": 9, "controls": ("random", "reinit")}
 
 
 @pytest.fixture(scope="module")
-def whole(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LotteryResult]:
-    """Two iterations, and the last with both controls beside the unpruned model, trained on."""
+def recorded(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LotteryResult, Reads]:
+    """Two iterations, and the last with both controls beside the unpruned model, trained on; and what the run read."""
     folder = tmp_path_factory.mktemp("lottery") / "run"
-    return folder, lottery(lottery_run(tiny, folder, **CONVERGES), Silent())
+    run = lottery_run(tiny, folder, **CONVERGES)
+    with counted_reads() as reads:
+        return folder, lottery(run, Silent()), reads
+
+
+@pytest.fixture(scope="module")
+def whole(recorded: tuple[Path, LotteryResult, Reads]) -> tuple[Path, LotteryResult]:
+    """The run folder and the result."""
+    return recorded[:2]
+
+
+def test_every_file_is_read_once(tiny: Path, recorded: tuple[Path, LotteryResult, Reads]) -> None:
+    """Confidence of both iterations on DATA, quality and speed of four models on TEST DATA."""
+    folder, _, reads = recorded
+    own, run = tiny.parent / "data-bin", lottery_run(tiny, folder)
+    alone = Counter[str]()
+    for data, asked in ((run.data, {"references": False, "targets": True}), (run.evaluated, {})):
+        with counted_reads() as of_set:
+            load_corpus(data, load(tiny).profile(), **asked)
+        alone.update(of_set.below(own))
+    found = {name: times for name, times in reads.below(own).items() if not name.startswith("train.")}
+    assert len(alone) == 10 and found == alone
+    names = Counter(path.name for path, _ in reads.checkpoints)
+    trainings = {"checkpoint_last.pt": 2 + 4, "checkpoint_best.pt": 4, "model.pt": 4}
+    assert set(reads.checkpoints.values()) == {1} and names[tiny.name] == 1
+    assert {name: names[name] for name in trainings} == trainings
 
 
 def test_files_say_what_the_run_found(tiny: Path, whole: tuple[Path, LotteryResult]) -> None:
@@ -145,7 +175,8 @@ def test_confidence_is_that_of_the_trained_slim_model(tiny: Path, tmp_path: Path
     command[place + 1], command[command.index("--save-dir") + 1] = str(tiny), str(tmp_path / "by-hand")
     assert warm.run(*command).returncode == 0
     trained = FairseqCheckpoint.load(tmp_path / "by-hand" / "checkpoint_last.pt")
-    found = confidence_meter(trained, run.data, run.meters, run.measure).confidence()
+    scorer = Confidence(run.confidence)
+    found = scorer.scores(open_subject(scorer, NativeModel(trained, run), run.data, run.seed, Corpora()))
     scores = Scores.read(tmp_path / "run/iterations/iteration-01/confidence.json").scores_by_head()
     assert scores == found
 
@@ -229,8 +260,7 @@ def test_moments_can_begin_anew(tiny: Path, tmp_path: Path) -> None:
 
 def test_the_loop_ends_before_the_drop(tiny: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    measure = replace(lottery_run(tiny, folder).measure, metric="chrf")
-    run = lottery_run(tiny, folder, until="12", max_drop="0", heads_per_iteration=6, measure=measure)
+    run = lottery_run(tiny, folder, until="12", max_drop="0", heads_per_iteration=6, metric="chrf")
     result = lottery(run, Silent())
     values = [each.value for each in result.iterations]
     broken = [value is not None and value < values[0] for value in values]  # type: ignore[operator]

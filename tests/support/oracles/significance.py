@@ -34,16 +34,6 @@ def all_bootstrap_deltas(score: Score, baseline: NDArray[Any], system: NDArray[A
     )
 
 
-def all_randomization_deltas(score: Score, baseline: NDArray[Any], system: NDArray[Any]) -> NDArray[np.float64]:
-    """Differences of all 2^sentences equally likely exchanges of outputs."""
-    deltas = []
-    for swapped in itertools.product((False, True), repeat=len(baseline)):
-        swap = np.array(swapped)[:, None]
-        first, second = np.where(swap, system, baseline), np.where(swap, baseline, system)
-        deltas.append(score(second.sum(axis=0)) - score(first.sum(axis=0)))
-    return np.array(deltas)
-
-
 def p_two_sided(deltas: NDArray[np.float64], observed: float, centre: float, tie: float = 1e-9) -> tuple[float, float]:
     """Smallest and largest share of deltas at least |observed| from the centre, over what rounding may decide."""
     distances = np.abs(deltas - centre)

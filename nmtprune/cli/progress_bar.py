@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nmtprune.cli.options import say, verbosity
+from nmtprune.cli.options import in_options, say, verbosity
 from nmtprune.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class _Bar:
             self._bar.update(self._run, advance=steps)
 
     def note(self, line: str) -> None:
-        self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._bar.console.print(in_options(line), markup=False, highlight=False, soft_wrap=True)
 
     def begin(self, what: str, steps: int) -> None:
         if self._task is not None:

@@ -1,20 +1,16 @@
-"""Options of commands that measure a model's quality, and the settings that they become."""
+"""Options of commands that measure the quality of models."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from nmtprune.cli.panels import Panel, panel_option
 
-if TYPE_CHECKING:
-    from nmtprune.evaluate.significance import SignificanceTest
-    from nmtprune.runs.run import MeasureSettings, QualitySettings
-
 F = TypeVar("F", bound=Callable[..., Any])
 
-_QUALITY = ("bleu_tokenize", "lowercase", "allow_bad_baseline", "allow_few_sentences")
-_MEASURED = ("metric", "engine", "device", "threads", "search", "limits", *_QUALITY)
+ALLOWING = ("allow_bad_baseline", "allow_few_sentences")
+"""Parameters that allow comparisons which are refused otherwise."""
 
 quality_option = panel_option(
     Panel.QUALITY,
@@ -64,29 +60,3 @@ def bleu_options(command: F) -> F:
     )
     decorated: F = tokenize(lowercase(baseline(few_sentences_option(command))))
     return decorated
-
-
-def quality_settings(flags: dict[str, Any], metric: str) -> "QualitySettings":
-    """How quality is computed: takes its options out of those of a command."""
-    from nmtprune.runs.run import QualitySettings
-
-    return QualitySettings(metric=metric, **{name: flags.pop(name) for name in _QUALITY})
-
-
-def measure_settings(flags: dict[str, Any]) -> "MeasureSettings":
-    """Settings of the measurement; removes their options from those of a command."""
-    from nmtprune.runs.run import MeasureSettings
-
-    return MeasureSettings(**{name: flags.pop(name) for name in _MEASURED})
-
-
-def single_test(flags: dict[str, Any]) -> "SignificanceTest":
-    """How a difference is tested where it is not one of many: takes its options out of those of a command.
-
-    Raises:
-        UsageError: values that no test can have.
-    """
-    from nmtprune.evaluate.significance import SignificanceTest
-
-    given = {name: flags.pop(name) for name in ("alpha", "resamples", "seed") if name in flags}
-    return SignificanceTest(**given, correction="none", threads=flags["threads"])

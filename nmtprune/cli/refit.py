@@ -1,0 +1,132 @@
+"""`nmtprune refit`: let a slim checkpoint follow its base, without training."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nmtprune.cli.data_options import calibration_data_options
+from nmtprune.cli.options import force_option, format_option, output_option, say, seed_option, verbosity_options
+from nmtprune.cli.panels import Panel, PanelCommand, panel_option
+from nmtprune.cli.progress_bar import duration, progress
+from nmtprune.cli.render import emit_json, emit_table, emit_tsv
+from nmtprune.cli.search_options import device_options, search_options
+
+if TYPE_CHECKING:
+    from nmtprune.runs.refit import Report
+
+_COLUMNS = ("projection", "tokens", "inputs", "silent", "error_before", "error_after")
+
+
+@click.command(
+    cls=PanelCommand,
+    epilog="Example: nmtprune refit checkpoint_best.pt slim.pt --data-bin data-bin -o refitted.pt",
+    short_help="Fit a slim checkpoint to follow its base, without training.",
+)
+@click.argument("checkpoint", metavar="BASE", type=click.Path(path_type=Path))
+@click.argument("slim", metavar="SLIM", type=click.Path(path_type=Path))
+@calibration_data_options
+@output_option("Checkpoint to write.")
+@panel_option(
+    Panel.CALIBRATION,
+    "--calibration-sentences",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    metavar="N",
+    help="Number of sentences of DATA to fit on, drawn with --seed.",
+)
+@panel_option(
+    Panel.CALIBRATION,
+    "--calibration-on",
+    type=click.Choice(["references", "translations"]),
+    show_default="references if DATA has them",
+    help="Target side of these sentences: the references, or BASE's own translations, which need source text only.",
+)
+@panel_option(
+    Panel.CALIBRATION,
+    "--holdout-sentences",
+    type=click.IntRange(min=1),
+    default=500,
+    show_default=True,
+    metavar="N",
+    help="Number of other sentences of DATA on which the loss is compared before and after.",
+)
+@panel_option(
+    Panel.CALIBRATION,
+    "--force-worse",
+    is_flag=True,
+    help="Write the result even if the loss of the held-out sentences rises.",
+)
+@panel_option(
+    Panel.MODEL,
+    "--only",
+    type=click.Choice(["heads", "ffn"]),
+    help="Fit only W_O of attention (heads), or only the second matrix of feed-forward layers (ffn). Default: both, "
+    "and the output matrix of recurrences.",
+)
+@panel_option(
+    Panel.MODEL,
+    "--ridge",
+    type=click.FloatRange(min=0),
+    default=0.01,
+    show_default=True,
+    metavar="X",
+    help="Draw each matrix towards what it was, by X times the mean variance of its inputs.",
+)
+@panel_option(
+    Panel.MODEL,
+    "--other-base",
+    is_flag=True,
+    help="Accept a BASE of the same shape that SLIM was not cut from, such as a fine-tuned one.",
+)
+@panel_option(
+    Panel.MODEL,
+    "--verify/--no-verify",
+    default=True,
+    show_default=True,
+    help="Compare the result with BASE under masks, the fitted matrices in their place.",
+)
+@search_options
+@device_options
+@seed_option
+@force_option
+@format_option
+@verbosity_options
+def refit(checkpoint: Path, output_format: str, **flags: Any) -> None:
+    """Write SLIM with its output projections fitted so that it follows BASE, the checkpoint that it was cut from.
+
+    W_O of every attention module and the second matrix of every feed-forward layer are replaced by the solution of a
+    least-squares problem on the sentences of DATA: no training, no gradients. Heads that were removed stay removed.
+    """
+    from nmtprune.runs.refit import RefitRun
+    from nmtprune.runs.refit import refit as run_refit
+
+    with progress() as watcher:
+        report = run_refit(RefitRun(base=checkpoint, engine="native", **flags), watcher)
+    _report(report, output_format)
+    say(f"wrote {report.output}")
+
+
+def _report(report: "Report", output_format: str) -> None:
+    fit = report.fit
+    if output_format == "json":
+        emit_json(report.as_json())
+        return
+    if output_format == "tsv":
+        rows = [(each.name, each.tokens, each.inputs, each.silent, each.error_before, each.error_after)
+                for each in fit.projections]  # fmt: skip
+        emit_tsv(_COLUMNS, rows)
+        return
+    emit_table((f"loss per token on {report.holdout['sentences']} sentences", ""), list(report.loss.items()))
+    click.echo(
+        f"fitted {len(fit.projections)} output projections on {report.calibration['sentences']} sentences with their "
+        f"{report.calibration['on']}"
+    )
+    if report.verification is not None:
+        of = "the masked base with these projections" if report.against == "base" else "the fitted model in memory"
+        click.echo(
+            f"verified: max |delta logit| {report.verification.max_delta:.3g} against {of}, bound "
+            f"{report.verification.tolerance:.3g}"
+        )
+    click.echo(f"time {duration(report.seconds)}")

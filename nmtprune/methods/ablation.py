@@ -1,0 +1,86 @@
+"""Ablation: what the quality of the model loses without each head alone (Michel et al. 2019, section 3.2)."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from nmtprune.architecture import AttentionModule, HeadId
+from nmtprune.budget import Limits
+from nmtprune.methods.scorer import Needs, NoSettings, Scorer, Subject
+
+if TYPE_CHECKING:
+    from nmtprune.architecture import Kept
+
+
+class QualityDrop(Scorer[NoSettings]):
+    """The metric of the model minus that of the model without the head: higher means keep.
+
+    `greedy` measures it with the metric of the run. `score` offers a class per metric, and tests every difference.
+    """
+
+    name = "ablation"
+    summary = "drop in quality without the head."
+    brief = "smallest drop when masked alone"
+    of_metric: ClassVar[bool] = False
+    masks = True
+    draws = True
+
+    def check(self, subject: Subject) -> None:
+        """Nothing: the run has checked its metric."""
+
+    def scores(
+        self, subject: Subject, kept: "Kept | None" = None, limits: Limits | None = None
+    ) -> Mapping[HeadId, float]:
+        """The drop without each head of the selected kinds."""
+        kinds = subject.checkpoint.architecture.kinds if limits is None else limits.kinds
+        found: dict[HeadId, float] = {}
+        for module in subject.checkpoint.architecture:
+            left = (kept or {}).get(module.id, range(module.heads))
+            if module.id.kind in kinds:
+                found |= self.drops(subject, module, left, kept)
+        return found
+
+    def drops(
+        self, subject: Subject, module: AttentionModule, heads: Sequence[int], kept: "Kept | None" = None
+    ) -> dict[HeadId, float]:
+        """The drop without each of some heads of a module."""
+        left = (kept or {}).get(module.id, range(module.heads))
+        systems = [{**(kept or {}), module.id: tuple(other for other in left if other != head)} for head in heads]
+        full = subject.once(f"quality {kept}", lambda: subject.qualities([kept or {}])[0])
+        values = subject.qualities(systems)
+        return {HeadId(module.id, head): full - value + 0.0 for head, value in zip(heads, values, strict=True)}
+
+
+class BleuDrop(QualityDrop):
+    """With BLEU."""
+
+    name = "bleu"
+    summary = "change of BLEU without each head in turn, tested for significance."
+    of_metric = True
+    of_order = False
+    searches = ""
+
+    @property
+    def needs(self) -> Needs:
+        """A search."""
+        return Needs(search=True)
+
+
+class ChrfDrop(BleuDrop):
+    """With chrF."""
+
+    name = "chrf"
+    summary = "change of chrF without each head in turn, tested for significance."
+
+
+class LossRise(QualityDrop):
+    """With the loss per token of references, which takes no search."""
+
+    name = "loss"
+    summary = "change of the loss per reference token, likewise, without a search."
+    of_metric = True
+    of_order = False
+
+    @property
+    def needs(self) -> Needs:
+        """References as token ids."""
+        return Needs(targets=True, loss=True)

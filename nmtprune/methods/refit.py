@@ -1,0 +1,378 @@
+"""Refit: least squares for the output projections of a pruned model, so that its states follow the unpruned model's.
+
+Every output projection (W_O of attention, the second matrix of a feed-forward layer, the matrix behind a recurrence) is
+fitted in the order in which the network computes, on what it reads in the pruned and so far refitted model. The target
+is the state that the unpruned model has after the sub-layer minus the one that the pruned model has before it, so that
+each sub-layer also repairs what those below it broke. With x what the projection reads, t the target, W0 and b0 the
+projection as it is and e = t - W0 x - b0 what it misses:
+
+    W = W0 + cov(e, x) (cov(x) + l I)^-1        b = b0 + mean(e) - (W - W0) mean(x)        l = ridge * mean diag cov(x)
+
+which is ridge regression of t on x that draws W towards W0. In post-norm models the states are those that go into the
+norm. A norm maps a state and any multiple of it to the same value, but targets scaled to fit make the model worse.
+
+The problem of one layer is that of ZipLM (Kurtic et al. 2023), K-prune (Park et al. 2024) and OSSCAR (Meng et al.
+2024); the mask tuning of Kwon et al. 2022 is the case of one factor for each head, FLAP (An et al. 2024) that of the
+bias alone.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nmtprune.errors import CheckpointError, DataError, UsageError
+from nmtprune.methods.gradients import label_smoothed_loss
+from nmtprune.methods.measuring import Texts
+from nmtprune.methods.sublayers import ENCODER, FFN, HEADS, Place, Sublayer, entered, stacks, sublayers
+from nmtprune.model import Transformer
+from nmtprune.model.kernels import linear
+
+PARTS = (HEADS, FFN)
+"""What may be fitted alone: the projections of attention, or those of feed-forward layers."""
+
+_LOGITS_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class RefitSettings:
+    """How projections are fitted.
+
+    Attributes:
+        ridge: how strongly a projection is drawn towards what it was, in units of the mean variance of its inputs.
+        only: one of PARTS; None for every output projection.
+        fixed: native names, without ``.weight``, of projections that are left as they are.
+        stored_as: type that fitted projections are rounded to, where a file has fewer bits than the model computes in.
+        kept_bytes: inputs of the projection at hand that are kept between the pass that fits it and the pass that
+            applies it; the inputs beyond are computed twice.
+    """
+
+    ridge: float = 0.01
+    only: str | None = None
+    fixed: frozenset[str] = frozenset()
+    stored_as: torch.dtype | None = None
+    kept_bytes: int = 256 << 20
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UsageError: naming every value that is not allowed.
+        """
+        faults = []
+        if not 0 <= self.ridge < float("inf"):
+            faults.append(f"ridge {self.ridge} is not a number from 0 up")
+        if self.only not in (None, *PARTS):
+            faults.append(f"unknown part '{self.only}' (choose among {', '.join(PARTS)})")
+        if faults:
+            raise UsageError.of_faults("refit", faults)
+
+
+@dataclass(frozen=True)
+class FittedProjection:
+    """What the fit of one output projection did.
+
+    Attributes:
+        name: of the sub-layer, as in `Sublayer.name`.
+        tokens: positions that it was fitted on.
+        inputs: columns that were fitted; those of removed units are not among them.
+        silent: of these, columns whose input is the same at every position.
+        error_before: mean square of what the projection missed, per output value.
+        error_after: the same after the fit.
+        bias: the projection has a bias, which was fitted too.
+    """
+
+    name: str
+    tokens: int
+    inputs: int
+    silent: int
+    error_before: float
+    error_after: float
+    bias: bool
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fitted projections.
+
+    Attributes:
+        tensors: weights [D, E] and biases [D] by the native model's name of the parameter.
+        projections: what was fitted, in the order of the network.
+        left: names of sub-layers that have no output projection to fit.
+    """
+
+    tensors: Mapping[str, Tensor]
+    projections: tuple[FittedProjection, ...]
+    left: tuple[str, ...]
+
+
+@torch.no_grad()
+def refit(base: Transformer, slim: Transformer, texts: Sequence[Texts], settings: RefitSettings | None = None) -> Fit:
+    """Fit the output projections of `slim` so that its states follow those of `base` on some sentences.
+
+    Memory holds the states of both models for all sentences, and the moments of one projection. Tied sub-layers are
+    fitted once, when the network first computes them, on all their places. Units whose columns are all zero (removed
+    from a masked file, padding of a uniform one) stay zero.
+
+    Args:
+        base: the unpruned model; it is not changed.
+        slim: the same layers with other numbers of units; afterwards it computes with the fitted projections. The
+            tensors that it was built from are not changed.
+        texts: sentences with their references or translations, on the device of both models.
+        settings: how to fit.
+
+    Raises:
+        DataError: no sentences.
+        CheckpointError: states that are no finite numbers; the sub-layer is named.
+        ValueError: models of other layers, or of two types.
+    """
+    settings = settings or RefitSettings()
+    if not texts:
+        raise DataError("refit: there are no sentences to fit on")
+    if base.dtype != slim.dtype or stacks(base) != stacks(slim):
+        raise ValueError("refit: the two models have other stacks, or compute in two types")
+    fitting = _Fitting(settings)
+    ends: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * len(texts)
+    for stack in stacks(base):
+        pairs = list(zip(sublayers(base, stack), sublayers(slim, stack), strict=True))
+        lanes = []
+        for text, (of_base, of_slim) in zip(texts, ends, strict=True):
+            real = text.real_source if stack == ENCODER else text.real_target
+            lanes.append(_Lane(entered(base, text, stack, of_base), entered(slim, text, stack, of_slim), real))
+        ends.clear()  # the encoder's output is in the lanes
+        fitting.fit(pairs, lanes)
+        ends = [(lane.base.states, lane.slim.states) for lane in lanes]
+    return Fit(fitting.tensors, tuple(fitting.projections), tuple(fitting.left))
+
+
+@dataclass
+class _Lane:
+    """One batch, as far as both models have computed it.
+
+    Attributes:
+        base: where it stands in the unpruned model.
+        slim: where it stands in the pruned one.
+        real: [B, T], false for padding.
+        inputs: what the sub-layer at hand reads in the pruned model, if that is kept.
+    """
+
+    base: Place
+    slim: Place
+    real: Tensor
+    inputs: Tensor | None = None
+
+
+_Pair = tuple[Sublayer, Sublayer]
+
+
+class _Fitting:
+    """Goes through the sub-layers of two models, with all batches at each of them."""
+
+    def __init__(self, settings: RefitSettings) -> None:
+        self._settings = settings
+        self.tensors: dict[str, Tensor] = {}
+        self.projections: list[FittedProjection] = []
+        self.left: list[str] = []
+        self._done: set[str] = set()
+
+    def fit(self, pairs: Sequence[_Pair], lanes: Sequence[_Lane]) -> None:
+        """Fit the sub-layers of one stack; the batches stand at its end afterwards."""
+        for number, (own, pruned) in enumerate(pairs):
+            if own.name != pruned.name:
+                raise ValueError(f"refit: {pruned.name} in the place of {own.name}")
+            last = number
+            if self._is_wanted(pruned):
+                last = max(place for place, (_, other) in enumerate(pairs) if other.name == pruned.name)
+                self._fit_one(pairs[number : last + 1], lanes)
+            else:
+                for lane in lanes:
+                    lane.base = lane.base.at(own.after(lane.base.states, own.output(own.inputs(lane.base))))
+            for lane in lanes:
+                inputs = pruned.inputs(lane.slim) if lane.inputs is None else lane.inputs
+                lane.slim = lane.slim.at(pruned.after(lane.slim.states, pruned.output(inputs)))
+                lane.inputs = None
+
+    def _is_wanted(self, pruned: Sublayer) -> bool:
+        """Whether the projection is to be fitted here: tied ones are, when they are met first."""
+        if pruned.name in self._done or self._settings.only not in (None, pruned.kind):
+            return False
+        self._done.add(pruned.name)
+        fixed = pruned.weight is None or pruned.parameter in self._settings.fixed
+        if fixed:
+            self.left.append(pruned.name)
+        return not fixed
+
+    def _fit_one(self, pairs: Sequence[_Pair], lanes: Sequence[_Lane]) -> None:
+        """Fit the first of these sub-layers, on it and on what is tied to it; the unpruned model moves on by one."""
+        pruned = pairs[0][1]
+        weight, bias = pruned.weight, pruned.bias
+        if weight is None:
+            raise ValueError(f"{pruned.name} has no output projection")
+        columns = _columns(pruned, weight)
+        moments = _Moments(len(columns), weight.shape[0], weight.device, centred=bias is not None)
+        free = self._settings.kept_bytes
+        for lane in lanes:
+            for place, inputs, missed in _walk(pairs, lane):
+                if place == 0 and inputs.nbytes <= free:
+                    lane.inputs = inputs
+                    free -= inputs.nbytes
+                read = inputs[lane.real]
+                moments.add(read if len(columns) == read.shape[1] else read[:, columns], missed)
+        if not moments.finite:
+            raise CheckpointError(f"{pruned.name}: its states are no finite numbers: check the weights of both models")
+        change, shift = moments.solution(self._settings.ridge)
+        fitted = weight.double()
+        fitted[:, columns] += change
+        self._set(pruned, fitted, shift)
+        self.projections.append(moments.described(pruned.name, change))
+
+    def _set(self, pruned: Sublayer, fitted: Tensor, shift: Tensor) -> None:
+        """Let the pruned model compute with the fitted projection; the tensors it was built from stay as they are."""
+        if pruned.weight is None:
+            return
+        stored = self._settings.stored_as or pruned.weight.dtype
+        pruned.weight.data = fitted.to(stored).to(pruned.weight)
+        self.tensors[f"{pruned.parameter}.weight"] = pruned.weight.data
+        if pruned.bias is not None:
+            pruned.bias.data = (pruned.bias.double() + shift).to(stored).to(pruned.bias)
+            self.tensors[f"{pruned.parameter}.bias"] = pruned.bias.data
+
+
+def _walk(pairs: Sequence[_Pair], lane: _Lane) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """What the first sub-layer reads and misses in one batch, there and wherever else it stands among `pairs`.
+
+    Behind the first place, the pruned model goes on with its projections as they are.
+
+    Yields:
+        Place among `pairs`, inputs [B, T, E], and what the output misses at the N real positions, [N, D].
+    """
+    base, slim, name = lane.base, lane.slim, pairs[0][1].name
+    for place, (own, pruned) in enumerate(pairs):
+        output = own.output(own.inputs(base))
+        inputs = pruned.inputs(slim)
+        reached = pruned.output(inputs)
+        if pruned.name == name:
+            missed = own.summed(base.states, output)[lane.real] - pruned.summed(slim.states, reached)[lane.real]
+            yield place, inputs, missed
+        base = base.at(own.after(base.states, output))
+        if place == 0:
+            lane.base = base
+        if place + 1 < len(pairs):
+            slim = slim.at(pruned.after(slim.states, reached))
+
+
+def _columns(pruned: Sublayer, weight: Tensor) -> Tensor:
+    """Columns of a projection that belong to units which are there: those of a removed unit are all zero."""
+    if not weight.shape[1]:
+        return torch.zeros(0, dtype=torch.long, device=weight.device)
+    width = weight.shape[1] // pruned.units
+    there = (weight != 0).any(0).view(pruned.units, width).any(1)
+    return there.repeat_interleave(width).nonzero().squeeze(1)
+
+
+class _Moments:
+    """Sums over positions, from which the fit of one projection follows."""
+
+    def __init__(self, inputs: int, outputs: int, device: torch.device, *, centred: bool) -> None:
+        """Begin with no positions; without `centred` there is no bias to fit, and moments are about zero."""
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=device)
+
+        self._centred, self._tokens, self._outputs = centred, 0, outputs
+        self._inputs, self._missed, self._square = zeros(inputs), zeros(outputs), zeros()
+        self._of_inputs, self._of_both = zeros(inputs, inputs), zeros(inputs, outputs)
+        self._origin: Tensor | None = None
+
+    def add(self, inputs: Tensor, missed: Tensor) -> None:
+        """Take in inputs [N, E] and what the output misses [N, D]."""
+        if not len(inputs):
+            return
+        if self._origin is None:
+            # An origin near the mean: the differences of large sums below would lose digits.
+            self._origin = inputs.mean(0) if self._centred else torch.zeros_like(inputs[0])
+        inputs = inputs - self._origin
+        by_input = inputs.T.contiguous()
+        self._of_inputs += linear(by_input, by_input)
+        self._of_both += linear(by_input, missed.T.contiguous())
+        self._inputs += inputs.sum(0, dtype=torch.float64)
+        self._missed += missed.sum(0, dtype=torch.float64)
+        self._square += missed.square().sum(dtype=torch.float64)
+        self._tokens += len(inputs)
+
+    @property
+    def finite(self) -> bool:
+        """Whether all sums are numbers."""
+        sums = (self._square, self._inputs, self._missed, self._of_inputs, self._of_both)
+        return all(bool(each.isfinite().all()) for each in sums)
+
+    def solution(self, ridge: float) -> tuple[Tensor, Tensor]:
+        """What to add to the weight, [D, E], and to the bias, [D], in double precision."""
+        variance, covariance = self._central
+        penalty = ridge * float(variance.diagonal().mean()) if len(variance) else 0.0
+        if penalty > 0:
+            variance.diagonal().add_(penalty)
+            factor, failed = torch.linalg.cholesky_ex(variance)
+            change = torch.cholesky_solve(covariance, factor) if not int(failed) else _least(variance, covariance)
+        else:
+            change = _least(variance, covariance)
+        shift = self._missed / self._tokens
+        if self._origin is not None:
+            shift = shift - change.T @ (self._inputs / self._tokens + self._origin)
+        return change.T, shift
+
+    def described(self, name: str, change: Tensor) -> FittedProjection:
+        """What the fit did, with the `change` [D, E] of the weight."""
+        variance, covariance = self._central
+        count = self._outputs * self._tokens
+        before = self._square / count
+        mean = (self._missed / self._tokens).square().sum() / self._outputs if self._centred else 0.0
+        gained = ((2 * covariance.T - change @ variance) * change).sum() / self._outputs
+        silent = int((variance.diagonal() <= 0).sum())
+        after = max(0.0, float(before - mean - gained))
+        return FittedProjection(name, self._tokens, len(variance), silent, float(before), after, self._centred)
+
+    @property
+    def _central(self) -> tuple[Tensor, Tensor]:
+        """Covariances [E, E] of the inputs and [E, D] of inputs and what is missed; moments where there is no bias."""
+        variance, covariance = self._of_inputs / self._tokens, self._of_both / self._tokens
+        if self._centred:
+            mean, missed = self._inputs / self._tokens, self._missed / self._tokens
+            variance -= torch.outer(mean, mean)
+            covariance -= torch.outer(mean, missed)
+        return variance, covariance
+
+
+def _least(variance: Tensor, covariance: Tensor) -> Tensor:
+    """The smallest of the solutions [E, D] of a system that may be singular."""
+    if not len(variance):
+        return covariance
+    values, vectors = torch.linalg.eigh(variance)
+    limit = float(values[-1]) * len(values) * torch.finfo(values.dtype).eps
+    inverse = torch.where(values > limit, 1 / values, 0.0)
+    solution: Tensor = vectors @ (inverse.unsqueeze(1) * (vectors.T @ covariance))
+    return solution
+
+
+@torch.no_grad()
+def mean_loss(model: Transformer, texts: Sequence[Texts]) -> float:
+    """Negative log-likelihood of the target side, in nats per token.
+
+    Raises:
+        DataError: no sentences.
+    """
+    total, tokens = torch.zeros((), dtype=torch.float64, device=model.device), 0
+    for text in texts:
+        encoded = model.encode(text.source) if model.encoder is not None else None
+        source_cache = None if encoded is None else model.cache_source(encoded, by_head=False)
+        features, words = model.features(text.previous, source_cache)[text.real_target], text.target[text.real_target]
+        block = max(1, _LOGITS_BYTES // (model.words[1] * model.dtype.itemsize))
+        for begin in range(0, len(words), block):
+            scores = model.output(features[begin : begin + block])
+            own = label_smoothed_loss(scores, words[begin : begin + block], 0.0, model.normalized)
+            total += own.sum(dtype=torch.float64)
+        tokens += len(words)
+    if not tokens:
+        raise DataError("refit: there are no sentences to measure a loss on")
+    return float(total) / tokens

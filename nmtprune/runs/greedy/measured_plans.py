@@ -1,0 +1,134 @@
+"""The models of plans, and how good they are: the checkpoint with heads masked, or cut and refitted."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from nmtprune import slim
+from nmtprune.data.options import DataOptions
+from nmtprune.plan import Plan
+from nmtprune.runs.corpora import Corpora
+from nmtprune.runs.quality import Quality, measure
+from nmtprune.runs.run import LOSS, MeasuringRun
+
+if TYPE_CHECKING:
+    from nmtprune.data.corpus import Corpus
+    from nmtprune.evaluate.metrics import Statistics
+    from nmtprune.formats.base import Checkpoint
+    from nmtprune.methods.measuring import Texts
+    from nmtprune.model import Transformer
+    from nmtprune.runs.refit import Refitted
+
+_DATA = "data"
+
+
+class RefittedPlans:
+    """Cuts plans out of one checkpoint and refits what is left; the last few results are kept for the next use.
+
+    Attributes:
+        record: what lineages say of the calibration text.
+    """
+
+    def __init__(
+        self, checkpoint: "Checkpoint", model: "Callable[[], Transformer]", corpus: "Corpus", seed: int, kept: int = 1
+    ) -> None:
+        """Prepare; nothing is cut yet.
+
+        Args:
+            checkpoint: the unpruned checkpoint.
+            model: gives its native model.
+            corpus: the calibration text, with references as token ids.
+            seed: with which the text was drawn.
+            kept: number of results that are kept.
+        """
+        from nmtprune.runs.refit import calibration_record
+
+        self._checkpoint, self._model, self._corpus, self._most = checkpoint, model, corpus, kept
+        self._kept: dict[Plan, Refitted] = {}
+        self.record: Mapping[str, Any] = calibration_record(
+            corpus, {"on": "references", "seed": seed, "only": "all", "base": checkpoint.sha256}
+        )
+
+    def of(self, plan: Plan) -> "Refitted":
+        """The refitted model of a plan.
+
+        Raises:
+            CheckpointError: states that are no finite numbers.
+        """
+        from nmtprune.runs.refit import refitted
+
+        key = Plan.removing(plan.base, plan.removed())
+        if key not in self._kept:
+            while len(self._kept) >= self._most:
+                self._kept.pop(next(iter(self._kept)))
+            cut = slim.apply(plan, self._checkpoint.without_optimizer())
+            self._kept[key] = refitted(self._model(), cut, self._texts, record=self.record)
+        return self._kept[key]
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """SHA-256 of the files of the calibration text, by path."""
+        return self._corpus.inputs
+
+    @cached_property
+    def _texts(self) -> "tuple[Texts, ...]":
+        from nmtprune.runs.refit import calibration_texts
+
+        return calibration_texts(self._corpus, self._model())
+
+
+class MeasuredPlans:
+    """How good the models of plans are on the development set."""
+
+    def __init__(
+        self,
+        quality: Quality,
+        checkpoint: "Checkpoint",
+        data: DataOptions,
+        settings: MeasuringRun,
+        corpora: Corpora,
+        refitted: RefittedPlans | None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            quality: the metric of the checkpoint under masks.
+            checkpoint: the unpruned checkpoint.
+            data: the development set.
+            settings: metric, engine, search and batches.
+            corpora: what the run has read.
+            refitted: gives the models that are measured; None: the checkpoint with heads masked.
+        """
+        self._quality, self._checkpoint, self._data, self._settings = quality, checkpoint, data, settings
+        self._corpora, self._refitted = corpora, refitted
+
+    def statistics(self, plan: Plan) -> "Statistics":
+        """Statistics of the metric [sentences, stats]."""
+        if self._refitted is None:
+            return self._quality.systems([_kept(plan)])[0].statistics
+        return self._measured(self._refitted.of(plan).checkpoint, self._settings).systems([{}])[0].statistics
+
+    def loss(self, plan: Plan) -> float:
+        """Nats per token of the references; of the unpruned model for a plan that removes nothing."""
+        if self._refitted is None or not plan.removed():
+            return -self._losses.systems([_kept(plan)])[0].score
+        return -self._measured(self._refitted.of(plan).checkpoint, self._for_loss).systems([{}])[0].score
+
+    @cached_property
+    def _losses(self) -> Quality:
+        return self._measured(self._checkpoint, self._for_loss)
+
+    @property
+    def _for_loss(self) -> MeasuringRun:
+        return replace(self._settings, metric=LOSS, engine="native", bleu_tokenize=None, lowercase=False)
+
+    def _measured(self, checkpoint: "Checkpoint", settings: MeasuringRun) -> Quality:
+        # A loss is that of the token ids, which binarized data have without files of references.
+        bare = settings.metric == LOSS and self._data.source is None
+        data = replace(self._data, reference=()) if bare else self._data
+        return measure(checkpoint, {_DATA: data}, settings, self._corpora)[_DATA]
+
+
+def _kept(plan: Plan) -> dict[Any, tuple[int, ...]]:
+    return {module: plan.kept(module) for module in plan.base.modules}

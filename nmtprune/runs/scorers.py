@@ -1,0 +1,89 @@
+"""The scorers that `score --metric` and `greedy --order` offer.
+
+Help pages, options, settings of the state and the manual come from this table. Nothing here imports torch.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import Field, fields
+from typing import Any, get_type_hints
+
+from nmtprune.methods.ablation import BleuDrop, ChrfDrop, LossRise, QualityDrop
+from nmtprune.methods.confidence import Confidence
+from nmtprune.methods.fisher import JointFisher
+from nmtprune.methods.importance import Importance
+from nmtprune.methods.reconstruction import ReconstructionOrder
+from nmtprune.methods.scorer import Scorer
+
+SCORERS: dict[str, type[Scorer[Any]]] = {
+    each.name: each
+    for each in (
+        BleuDrop,
+        ChrfDrop,
+        LossRise,
+        Importance,
+        JointFisher,
+        ReconstructionOrder,
+        QualityDrop,
+        Confidence,
+    )
+}
+"""Every scorer by its name."""
+
+REESTIMATED = "-reestimated"
+"""Behind the name of a scorer: scored again after every step."""
+
+RANDOM = "random"
+"""The order of random numbers, which no scorer gives: every sample is another one."""
+
+AUTO = "auto"
+"""The order that takes, at every number of heads, the best plan of several orders."""
+
+
+def metrics() -> list[str]:
+    """Names that `score --metric` takes."""
+    return [name for name, scorer in SCORERS.items() if scorer.of_metric]
+
+
+def orders() -> list[str]:
+    """Names that `greedy --order` takes; score files come in addition."""
+    found = []
+    for name, scorer in SCORERS.items():
+        if scorer.of_order:
+            found += [name, *([name + REESTIMATED] if scorer.reestimates else [])]
+    return [*found, RANDOM, AUTO]
+
+
+def scorer_of(order: str) -> type[Scorer[Any]] | None:
+    """The scorer of an order; None for random numbers, the best of several, and score files."""
+    return SCORERS.get(order.removesuffix(REESTIMATED)) if order in orders() else None
+
+
+def names_of(scorers: "Iterable[type[Scorer[Any]]]") -> str:
+    """Names of scorers for a message: ``bleu, chrf or loss``."""
+    return either([scorer.name for scorer in scorers])
+
+
+def either(names: Sequence[str], last: str = "or") -> str:
+    """``a, b or c``."""
+    return f"{', '.join(names[:-1])} {last} {names[-1]}" if len(names) > 1 else "".join(names)
+
+
+def options_of(scorers: Iterable[type[Scorer[Any]]]) -> Iterator[tuple[type[Scorer[Any]], "Field[Any]", Any]]:
+    """Every option of some scorers once, with the scorer that defines it first and the type of its values."""
+    seen = set()
+    for scorer in scorers:
+        hints = get_type_hints(scorer.settings)
+        for field in fields(scorer.settings):
+            if field.name not in seen:
+                seen.add(field.name)
+                yield scorer, field, hints[field.name]
+
+
+def owners_of(option: str, scorers: Iterable[type[Scorer[Any]]]) -> list[type[Scorer[Any]]]:
+    """The scorers, of those given, that have an option of that name."""
+    return [scorer for scorer in scorers if option in {field.name for field in fields(scorer.settings)}]
+
+
+def configured(scorer: type[Scorer[Any]], values: Mapping[str, Any]) -> Scorer[Any]:
+    """A scorer with its options from values by name; those of others are ignored."""
+    return scorer(scorer.settings(**{field.name: values[field.name] for field in fields(scorer.settings)}))

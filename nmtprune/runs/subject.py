@@ -1,0 +1,161 @@
+"""A checkpoint and sentences as scorers see them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from nmtprune.data.options import DataOptions
+from nmtprune.methods.scorer import Scorer
+from nmtprune.runs.baseline import check_direction
+from nmtprune.runs.corpora import Corpora
+from nmtprune.runs.device import choose_device
+from nmtprune.runs.quality import Quality
+from nmtprune.runs.run import MeasuringRun
+
+if TYPE_CHECKING:
+    import torch
+
+    from nmtprune.architecture import Kept
+    from nmtprune.data.batching import Batch
+    from nmtprune.data.corpus import Corpus
+    from nmtprune.formats.base import Checkpoint
+    from nmtprune.model import Masks, Transformer
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class NativeModel:
+    """The native model of a checkpoint, built when it is needed, for all scorers together.
+
+    Attributes:
+        checkpoint: the model's file.
+        run: device and threads.
+    """
+
+    checkpoint: "Checkpoint"
+    run: MeasuringRun
+
+    @cached_property
+    def model(self) -> "Transformer":
+        """In single precision at least: sums of derivatives need it."""
+        import torch
+
+        from nmtprune.engines import native
+
+        device = choose_device(self.run.device)
+        if self.run.threads is not None:
+            torch.set_num_threads(self.run.threads)
+        model = native.load(self.checkpoint, device)
+        return model if model.dtype.itemsize >= 4 else native.load(self.checkpoint, device, torch.float32)
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """A checkpoint with the sentences that its heads are scored on: a `methods.scorer.Subject`.
+
+    Attributes:
+        native: the checkpoint, and its model.
+        corpus: the sentences.
+        seed: of everything that is drawn.
+        run: device, threads, batches, and the search of translations.
+        quality: the metric of the run under masks; None where no scorer asks for it.
+    """
+
+    native: NativeModel
+    corpus: "Corpus"
+    seed: int
+    run: MeasuringRun
+    quality: Quality | None = None
+    _values: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def checkpoint(self) -> "Checkpoint":
+        """The model's file."""
+        return self.native.checkpoint
+
+    @property
+    def model(self) -> "Transformer":
+        """The native model."""
+        return self.native.model
+
+    @property
+    def autocast(self) -> "torch.dtype | None":
+        """GPUs compute products in float16; derivatives by heads are in single precision all the same."""
+        import torch
+
+        return torch.float16 if choose_device(self.run.device).type == "cuda" else None
+
+    def of(self, checkpoint: "Checkpoint") -> "ScoredModel":
+        """The same sentences for another checkpoint with the same vocabularies."""
+        return replace(self, native=NativeModel(checkpoint, self.run), quality=None, _values={})
+
+    def batches(self, corpus: "Corpus | None" = None) -> "Iterator[Batch]":
+        """Padded tensors, no larger than what the backward pass has memory for."""
+        from nmtprune.data.batching import BatchLimits
+        from nmtprune.methods.measuring import MAX_TOKENS, batches
+
+        own = self.run.limits
+        limits = BatchLimits(min(own.max_tokens or MAX_TOKENS, MAX_TOKENS), own.max_sentences)
+        return batches(self.corpus if corpus is None else corpus, limits)
+
+    def masks(self, kept: "Kept | None") -> "Masks":
+        """Zeros and ones [H] per module."""
+        from nmtprune.engines.native import masks_of
+
+        return masks_of(self.model, kept or {})
+
+    def translated(self) -> "Corpus":
+        """The sentences with the translations of the run's engine in the place of references."""
+        from nmtprune.engines import open_engine
+        from nmtprune.methods.measuring import on_translations
+
+        engine = open_engine(self.run.engine, self.checkpoint, self.run.for_engine())
+        return on_translations(self.corpus, engine.ablation(self.corpus).best([{}])[0])
+
+    def qualities(self, systems: "Sequence[Kept]") -> list[float]:
+        """The metric of the run; the full model comes first, since masked models start from its translations."""
+        if self.quality is None:
+            raise ValueError("this run was prepared without a metric")
+        full = self.quality.baseline().score
+        masked = iter(self.quality.systems([kept for kept in systems if kept]))
+        return [next(masked).score if kept else full for kept in systems]
+
+    def search_facts(self) -> dict[str, Any]:
+        """Engine, search and batches."""
+        return self.run.described()
+
+    def once(self, name: str, compute: Callable[[], T]) -> T:
+        """The value of `compute`, which is called once for a name."""
+        if name not in self._values:
+            self._values[name] = compute()
+        return cast(T, self._values[name])
+
+    def facts(self, scorer: Scorer[Any]) -> dict[str, Any]:
+        """On what and how a scorer measured, for result files."""
+        return {**scorer.sentences(self).describe(), "engine": "native", **scorer.facts(self)}
+
+
+def open_subject(
+    scorer: Scorer[Any],
+    native: NativeModel,
+    data: DataOptions,
+    seed: int,
+    corpora: Corpora,
+    quality: Quality | None = None,
+) -> ScoredModel:
+    """Read the sentences of a scorer, and check that it can score the model on them.
+
+    Raises:
+        NmtpruneError: bad data, settings of the scorer that cannot be, a model that cannot be run.
+    """
+    needs = scorer.needs
+    if needs.loss:
+        native.checkpoint.check_loss()
+    corpus = corpora.read(data, native.checkpoint.profile(), references=False, targets=needs.targets)
+    allowed = native.run.allow_bad_baseline
+    corpus = replace(corpus, notes=(*corpus.notes, *check_direction(corpus, allowed=allowed)))
+    subject = ScoredModel(native, corpus, seed, native.run, quality)
+    scorer.check(subject)
+    return subject

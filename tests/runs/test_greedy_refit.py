@@ -1,0 +1,227 @@
+"""`greedy` with refitted models, in rounds, and with the best of several orders."""
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nmtprune import slim
+from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.budget import Limits
+from nmtprune.data.batching import BatchLimits
+from nmtprune.data.options import DataOptions
+from nmtprune.engines import native
+from nmtprune.errors import EngineError, UsageError
+from nmtprune.formats import load
+from nmtprune.formats.base import Checkpoint
+from nmtprune.methods.importance import GradientOptions, Importance, ImportanceOptions
+from nmtprune.methods.joint_order import removal_order
+from nmtprune.methods.measuring import batches, drawn
+from nmtprune.methods.reconstruction import reconstruction
+from nmtprune.plan import Plan
+from nmtprune.progress import Silent
+from nmtprune.runs.greedy.loop import GreedyResult, greedy
+from nmtprune.runs.greedy.orders import parse_orders
+from nmtprune.runs.greedy.setup import GreedyRun
+from nmtprune.runs.refit import calibration_texts, refitted
+from nmtprune.runs.scorers import SCORERS
+from nmtprune.runs.state import Interrupted, State
+from tests.support.examples import corpus
+from tests.support.runs import SEARCH, Oracle
+
+ORDERS = ("importance", "fisher", "reconstruction")
+
+
+def greedy_run(checkpoint: Path, output: Path, **changes: Any) -> GreedyRun:
+    options = GradientOptions(importance_sentences=8)
+    joint = (SCORERS[name](options) for name in ("fisher", "reconstruction"))
+    values: dict[str, Any] = {
+        "checkpoints": (checkpoint,),
+        "data": DataOptions(data_bin=checkpoint.parent / "data-bin", subset="valid"),
+        "metric": "bleu",
+        "engine": "native",
+        "device": "cpu",
+        "threads": 1,
+        "search": SEARCH,
+        "limits": BatchLimits.of(60),
+        "allow_bad_baseline": True,
+        "scorers": (Importance(ImportanceOptions(importance_sentences=8)), *joint),
+        "importance_data": DataOptions(data_bin=checkpoint.parent / "data-bin", subset="train"),
+        "orders": ("reconstruction",),
+        "samples": 1,
+        "step": "25%",
+        "until": "50%",
+        "resamples": 500,
+        "calibration_sentences": 12,
+        "rounds": 2,
+        "refit": True,
+    }
+    return GreedyRun(output=output, **(values | changes))
+
+
+def swept(run: GreedyRun) -> GreedyResult:
+    result = greedy(run, Silent())
+    assert result is not None
+    return result
+
+
+@cache
+def refit(path: Path, plan: Plan) -> Checkpoint:
+    """The refitted model of a plan, without `greedy`."""
+    checkpoint = load(path)
+    base, cut = native.load(checkpoint), slim.apply(plan, checkpoint.without_optimizer())
+    text = drawn(corpus(path.parent / "data-bin", checkpoint, "train"), 12, 1)
+    return refitted(base, cut, calibration_texts(text, base)).checkpoint
+
+
+@pytest.fixture(scope="module")
+def every(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, GreedyResult]:
+    folder = tmp_path_factory.mktemp("refit") / "run"
+    return folder, swept(greedy_run(tiny, folder, orders=("auto", *ORDERS, "random")))
+
+
+def test_every_point_is_that_of_a_refitted_model(tiny: Path, tmp_path: Path, every: tuple[Path, GreedyResult]) -> None:
+    folder, _ = every
+    content = json.loads((folder / "curve.json").read_text())
+    assert [curve["name"] for curve in content["curves"]] == ["auto", *ORDERS, "random-1"]
+    assert content["refit"]["sentences"] == 12
+    masked = Oracle(tiny)
+    differs = False
+    for curve in content["curves"][1:]:
+        for step in curve["steps"][1:]:
+            plan = Plan.read(folder / step["plan"])
+            refit(tiny, plan).save(tmp_path / "slim.pt", force=True)
+            (tmp_path / "data-bin").exists() or (tmp_path / "data-bin").symlink_to(tiny.parent / "data-bin")
+            assert step["bleu"] == pytest.approx(Oracle(tmp_path / "slim.pt").bleu({}), abs=1e-9)
+            kept = {module: plan.kept(module) for module in plan.base.modules}
+            differs |= abs(step["bleu"] - masked.bleu(native.masks_of(masked.model, kept))) > 1e-3
+    assert differs
+
+
+def test_the_slim_file_is_the_refitted_model_of_the_plan(tiny: Path, every: tuple[Path, GreedyResult]) -> None:
+    folder, _ = every
+    plan, found = Plan.read(folder / "plan.json"), load(folder / "slim.pt")
+    assert found.sha256 == refit(tiny, plan).sha256
+    assert {module.id: module.heads for module in found.architecture} == {
+        id: len(plan.kept(id)) for id in plan.base.modules
+    }
+    assert found.lineage is not None and found.lineage.refit is not None
+
+
+def test_auto_takes_the_best_plan_at_every_step(every: tuple[Path, GreedyResult]) -> None:
+    folder, result = every
+    auto, *others = json.loads((folder / "curve.json").read_text())["curves"]
+    assert [step["removed"] for step in auto["steps"]] == [0, 6, 12]
+    assert "decision" not in auto["steps"][0] and all("decision" not in step for own in others for step in own["steps"])
+    for place, step in enumerate(auto["steps"][1:], 1):
+        decision, by_name = step["decision"], {own["name"]: own["steps"][place] for own in others}
+        there = {each["order"]: each["bleu"] for each in decision["contenders"] if "bleu" in each}
+        assert [each["order"] for each in decision["contenders"]] == [*ORDERS] and len(there) >= 2
+        assert there == {name: by_name[name]["bleu"] for name in there}
+        assert step["bleu"] == max(there.values()) == there[decision["order"]]
+        first, second, *_ = sorted(there.values(), reverse=True)
+        assert decision["lead"] == pytest.approx(first - second)
+        plans = [Plan.read(folder / own["plan"]).keep for own in (step, by_name[decision["order"]])]
+        assert plans[0] == plans[1]
+    rows = [line.split("\t")[1] for line in (result.report.tsv or "").splitlines()[1:4]]
+    assert rows == ["auto", *(f"auto:{step['decision']['order']}" for step in auto["steps"][1:])]
+
+
+def test_rounds_go_on_from_the_refitted_model(tiny: Path, tmp_path: Path) -> None:
+    run = greedy_run(tiny, tmp_path / "run", refit=False, step="4", until="16", min_heads_per_module=1)
+    plans = {step.removed: step.plan for step in swept(run).swept[0].steps}
+    checkpoint, limits = load(tiny), Limits(("encoder", "decoder", "cross"), 1)
+    text = drawn(corpus(tiny.parent / "data-bin", checkpoint, "train"), 8, 1)
+
+    def order(model: Checkpoint) -> list[HeadId]:
+        costs = reconstruction(native.load(model), batches(text))
+        return [*removal_order(costs, model.base.modules, limits)]
+
+    first = order(checkpoint)
+    assert set(plans[8].removed()) == {*first[:8]}
+    second = [
+        HeadId(head.module, plans[8].kept(head.module)[head.head]) for head in order(refit(tiny, plans[8]))
+    ]  # fmt: skip
+    assert set(plans[16].removed()) == {*first[:8], *second[:8]}
+    assert set(plans[12].removed()) == {*first[:8], *second[:4]}
+    once = swept(
+        greedy_run(tiny, tmp_path / "once", refit=False, rounds=1, min_heads_per_module=1, until="16", step="8")
+    )
+    assert set(once.swept[0].steps[-1].plan.removed()) == {*first[:16]} and second != first[8:]
+    assert not (tmp_path / "once" / "slim.pt").exists()
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """Every file of a run but its state, without provenance."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".json" and path.name != "state.json":
+            found[name] = {key: value for key, value in json.loads(path.read_text()).items() if key != "provenance"}
+        elif path.suffix == ".pt":
+            found[name] = load(path).sha256
+        elif path.is_file() and path.name != "state.json":
+            found[name] = path.read_bytes()
+    return found
+
+
+def test_interrupted_after_every_piece_of_work(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = greedy_run(tiny, tmp_path / "whole", orders=("auto", "importance-reestimated"), until="8", step="4")
+    swept(run)
+    interrupted = replace(run, output=tmp_path / "pieces", resume=True)
+    add, times = State.add, 0
+
+    def add_and_end(state: State, unit: str, packed: bytes) -> None:
+        add(state, unit, packed)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(State, "add", add_and_end)
+    for _ in range(60):
+        try:
+            result = greedy(interrupted, Silent())
+            break
+        except Interrupted:
+            times += 1
+    assert result is not None
+    assert times == len(json.loads((tmp_path / "whole" / "state.json").read_text())["units"]) >= 15
+    assert content(tmp_path / "pieces") == content(tmp_path / "whole")
+    assert "slim.pt" in content(tmp_path / "whole")
+
+
+def test_what_cannot_be(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        EngineError, match="--refit measures models that are cut, which the engine fairseq does not run"
+    ):
+        greedy(greedy_run(tiny, tmp_path / "run", engine="fairseq"), Silent())
+    for auto, message in (
+        (("importance",), "one order has nothing to compete with"),
+        (("importance", "random"), "random cannot compete"),
+        (("importance", "auto"), "auto cannot compete"),
+        (("importance", "importance"), "--auto-orders importance: given twice"),
+        (("importance", "nonsense"), "--order 'nonsense': choose"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            parse_orders(["auto"], auto=auto)
+    assert not (tmp_path / "run").exists()
+    assert parse_orders(["fisher"], auto=("nonsense",))[0].contenders == ()
+
+
+def test_kinds_and_uniform_plans(tiny: Path, tmp_path: Path) -> None:
+    run = greedy_run(
+        tiny,
+        tmp_path / "run",
+        orders=("auto",),
+        uniform=True,
+        kinds=("decoder,cross",),
+        until="8",
+        step="4",
+        refit=False,
+    )
+    (curve,) = swept(run).swept
+    assert [step.removed for step in curve.steps] == [0, 4, 8]
+    for step in curve.steps:
+        counts = {len(step.plan.kept(ModuleId(kind, layer))) for kind in ("decoder", "cross") for layer in range(2)}
+        assert len(counts) == 1 and not step.plan.removed(("encoder",))
