@@ -30,7 +30,7 @@ _STAMP = re.compile(r"^\[\d{4}-\d\d-\d\d [^\]]*\] *")
 
 
 @dataclass(frozen=True)
-class Update:
+class ProgressUpdate:
     """How far a running command is.
 
     Attributes:
@@ -42,7 +42,7 @@ class Update:
     text: str
 
 
-Watcher = Callable[[str], Update | None]
+Watcher = Callable[[str], ProgressUpdate | None]
 """Reads a line of a command's output and returns how far it is; None for a line that does not say."""
 
 
@@ -112,7 +112,7 @@ def shown(path: Path) -> str:
 def run_command(
     command: Command,
     log: Path,
-    watched: Callable[[Update], None] | None = None,
+    watched: Callable[[ProgressUpdate], None] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run a command to its end, its output in `log`.

@@ -54,7 +54,7 @@ def _is_for_the_command_line(node: ast.AST) -> bool:
     match node:
         case ast.keyword(arg="metadata") | ast.Call(func=ast.Name(id="setting")):
             return True
-        case ast.Assign(targets=[ast.Name(id="searches")]):
+        case ast.Assign(targets=[ast.Name(id="searches" | "summary" | "brief")]):
             return True
     return False
 

@@ -15,7 +15,7 @@ from nmtprune.errors import CheckpointError, EngineError, NmtpruneError, PlanErr
 from nmtprune.process import (
     Command,
     CommandFailed,
-    Update,
+    ProgressUpdate,
     child_environment,
     output_of,
     program,
@@ -70,11 +70,12 @@ def test_standard_output_can_go_into_a_file_and_overwrites_none(tmp_path: Path) 
 
 def test_progress_is_read_from_the_log(tmp_path: Path) -> None:
     step = _python(
-        "print('1\\n2\\nx')", watch=lambda line: Update(int(line) / 2, line.strip()) if line[0] in "12" else None
+        "print('1\\n2\\nx')",
+        watch=lambda line: ProgressUpdate(int(line) / 2, line.strip()) if line[0] in "12" else None,
     )
-    seen: list[Update] = []
+    seen: list[ProgressUpdate] = []
     run_command(step, tmp_path / "log", seen.append)
-    assert seen == [Update(0.5, "1"), Update(1.0, "2")]
+    assert seen == [ProgressUpdate(0.5, "1"), ProgressUpdate(1.0, "2")]
 
 
 def test_the_environment_is_passed_on(tmp_path: Path) -> None:

@@ -31,11 +31,11 @@ def decoder_settings(values: Mapping[str, Any]) -> "DecoderSettings | None":
     """Settings for the model among the values of a command's parameters; read once, with notes on unused settings.
 
     Raises:
-        UsageError, CheckpointError: as for `settings_of`.
+        UsageError, CheckpointError: as for `settings_for_model`.
     """
     context = click.get_current_context()
     if _READ not in context.meta:
-        settings = settings_of(model_of(values), context.params.get("decoder_config"))
+        settings = settings_for_model(model_of(values), context.params.get("decoder_config"))
         context.meta[_READ] = settings
         for note in settings.notes if settings else ():
             say(note)
@@ -43,7 +43,7 @@ def decoder_settings(values: Mapping[str, Any]) -> "DecoderSettings | None":
     return found
 
 
-def settings_of(checkpoint: Path | None, named: Path | None = None) -> "DecoderSettings | None":
+def settings_for_model(checkpoint: Path | None, named: Path | None = None) -> "DecoderSettings | None":
     """Settings of the toolkit's decoder for a checkpoint; None for models of a toolkit that has none.
 
     Args:

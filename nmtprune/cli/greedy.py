@@ -146,7 +146,7 @@ def greedy(output_format: str, **flags: Any) -> None:
     from nmtprune.runs.greedy.loop import greedy as run_greedy
     from nmtprune.runs.greedy.orders import DEFAULT_CONTENDERS
     from nmtprune.runs.greedy.setup import GreedyRun
-    from nmtprune.runs.workers import Ended
+    from nmtprune.runs.workers import ProcessFailed
 
     names = [*flags["orders"], *((flags["auto_orders"] or DEFAULT_CONTENDERS) if AUTO in flags["orders"] else ())]
     _check_options(names, refit=flags["refit"])
@@ -155,7 +155,7 @@ def greedy(output_format: str, **flags: Any) -> None:
     try:
         with progress() as watcher:
             result = run_greedy(run, watcher)
-    except Ended as ended:
+    except ProcessFailed as ended:
         click.get_current_context().exit(ended.exit_code)
     if result is not None:
         _report(result, run.metric, output_format)

@@ -13,7 +13,7 @@ from nmtprune.cli.render import emit_json, emit_table, emit_tsv
 from nmtprune.cli.search_options import device_options, search_options
 
 if TYPE_CHECKING:
-    from nmtprune.runs.refit import Report
+    from nmtprune.runs.refit import RefitReport
 
 _COLUMNS = ("projection", "tokens", "inputs", "silent", "error_before", "error_after")
 
@@ -108,7 +108,7 @@ def refit(checkpoint: Path, output_format: str, **flags: Any) -> None:
     say(f"wrote {report.output}")
 
 
-def _report(report: "Report", output_format: str) -> None:
+def _report(report: "RefitReport", output_format: str) -> None:
     fit = report.fit
     if output_format == "json":
         emit_json(report.as_json())

@@ -103,7 +103,7 @@ def score(checkpoint: Path, output_format: str, **flags: Any) -> None:
     """
     from nmtprune.runs.score import ScoreRun
     from nmtprune.runs.score import score as run_score
-    from nmtprune.runs.workers import Ended
+    from nmtprune.runs.workers import ProcessFailed
 
     (scorer,) = taken(flags, [SCORERS[flags["metric"]]])
     _check_options(scorer)
@@ -111,7 +111,7 @@ def score(checkpoint: Path, output_format: str, **flags: Any) -> None:
     try:
         with progress() as watcher:
             scores = run_score(run, watcher)
-    except Ended as ended:
+    except ProcessFailed as ended:
         click.get_current_context().exit(ended.exit_code)
     if scores is not None:
         _report(scores, output_format)

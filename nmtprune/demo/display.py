@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from nmtprune.process import Command, Update
+from nmtprune.process import Command, ProgressUpdate
 
 EVERY_S = 10.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -41,7 +41,7 @@ class ConsoleDisplay:
             self._task = self._progress.add_task("", total=None)
             self._progress.start()
 
-    def update(self, update: Update) -> None:
+    def update(self, update: ProgressUpdate) -> None:
         """Move the bar; without a terminal, a line from time to time."""
         if self._progress is not None:
             self._progress.update(self._task, description=update.text)

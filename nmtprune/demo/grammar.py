@@ -36,12 +36,12 @@ class Phrase:
     number: str
     determiner: Determiner | None = None
     adjectives: tuple[Adjective, ...] = ()
-    place: "Place | None" = None
+    place: "PlacePhrase | None" = None
     relative: "Relative | None" = None
 
 
 @dataclass(frozen=True)
-class Place:
+class PlacePhrase:
     """A phrase with a preposition (source) or postposition (target)."""
 
     preposition: Pair
@@ -87,7 +87,7 @@ class Clause:
     verb: Verb
     tense: str
     object: Phrase | None = None
-    place: Place | None = None
+    place: PlacePhrase | None = None
     adverb: Pair | None = None
     negated: bool = False
     complement: "Clause | None" = None
@@ -171,8 +171,8 @@ class Grammar:
                 chosen.append(adjective)
         return tuple(chosen)
 
-    def _place(self, random: Random) -> Place:
-        return Place(pick(random, self.lexicon.prepositions), self._phrase(random, depth=0))
+    def _place(self, random: Random) -> PlacePhrase:
+        return PlacePhrase(pick(random, self.lexicon.prepositions), self._phrase(random, depth=0))
 
     def _relative(self, random: Random, noun: Noun) -> Relative:
         other = self._phrase(random, depth=0)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nmtprune.demo.grammar import Clause, Phrase, Place, Sentence, SubjectPhrase
+from nmtprune.demo.grammar import Clause, Phrase, PlacePhrase, Sentence, SubjectPhrase
 from nmtprune.demo.lexicon import (
     Lexicon,
     Verb,
@@ -79,7 +79,7 @@ class SourceLanguage:
             ]
         return words
 
-    def _place(self, place: Place) -> list[str]:
+    def _place(self, place: PlacePhrase) -> list[str]:
         return [place.preposition.source, *self._phrase(place.phrase)]
 
 
@@ -148,5 +148,5 @@ class TargetLanguage:
         verb = target_verb(relative.verb.target, relative.tense, number)
         return [pronoun, *self._phrase(relative.other, other_case), verb, ","]
 
-    def _place(self, place: Place) -> list[str]:
+    def _place(self, place: PlacePhrase) -> list[str]:
         return [*self._phrase(place.phrase, _OBJECT), place.preposition.target]

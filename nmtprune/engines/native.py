@@ -95,7 +95,7 @@ class NativeEngine(Engine):
         for positions in batches:
             batch = corpus.batch(positions)
             lengths = batch.source_lengths.tolist()
-            translations = beam_search.translate(self.model, batch.source, lengths, search, symbols, masks)
+            translations = beam_search.translate_batch(self.model, batch.source, lengths, search, symbols, masks)
             for place, hypotheses in zip(batch.positions.tolist(), translations, strict=True):
                 found[place] = hypotheses
         return found

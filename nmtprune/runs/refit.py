@@ -124,7 +124,7 @@ class Refitted:
 
 
 @dataclass(frozen=True)
-class Report:
+class RefitReport:
     """What `refit` found.
 
     Attributes:
@@ -216,7 +216,7 @@ def calibration_record(corpus: "Corpus", run_facts: Mapping[str, Any]) -> dict[s
     return {"sha256": digest.hexdigest(), "sentences": len(corpus), **run_facts}
 
 
-def refit(run: RefitRun, progress: "Progress") -> Report:
+def refit(run: RefitRun, progress: "Progress") -> RefitReport:
     """Fit, compare and write.
 
     Raises:
@@ -345,7 +345,7 @@ def _notes(fit: "Fit") -> Iterator[str]:
         yield f"the format has no bias for {', '.join(unbiased)}: none was added"
 
 
-def _write(run: RefitRun, job: _Job, outcome: _Outcome, session: Session) -> Report:
+def _write(run: RefitRun, job: _Job, outcome: _Outcome, session: Session) -> RefitReport:
     """Check the result and write it."""
     before, after = outcome.loss["slim"], outcome.loss["refitted"]
     if not after <= before + _ROUNDING:
@@ -367,7 +367,7 @@ def _write(run: RefitRun, job: _Job, outcome: _Outcome, session: Session) -> Rep
     )
     outcome.result.checkpoint.save(run.output, force=run.force, provenance=made)
     tokens = 0 if job.held_out.target is None else int(job.held_out.target.sizes.sum())
-    return Report(
+    return RefitReport(
         output=run.output,
         calibration=job.record,
         holdout={"sentences": len(job.held_out), "tokens": tokens},

@@ -84,7 +84,7 @@ def of_best_heads(data: str, modules: tuple[AttentionModule, ...], best: Mapping
     return tuple(Unit(data, module, (best[str(module.id)],)) for module in modules)
 
 
-class Ended(NmtpruneError):
+class ProcessFailed(NmtpruneError):
     """Another process failed and says why; this one ends with the same exit code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -126,7 +126,7 @@ class Processes(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raise Ended where another process has failed."""
+        """Raise ProcessFailed where another process has failed."""
 
     @abstractmethod
     def ending_together(self) -> AbstractContextManager[None]:
@@ -140,7 +140,7 @@ class Processes(ABC):
         """Wait a moment for the others.
 
         Raises:
-            Ended: one of them has failed.
+            ProcessFailed: one of them has failed.
         """
         self.check()
         time.sleep(_POLL_S)
@@ -216,7 +216,7 @@ class Joined(Processes):
         """Look for the failure of another process."""
         if self._store.check(["failed"]):
             failure = json.loads(self._store.get("failed"))
-            raise Ended(f"process {failure['rank']} failed: {failure['message']}", failure["exit_code"])
+            raise ProcessFailed(f"process {failure['rank']} failed: {failure['message']}", failure["exit_code"])
 
     @contextmanager
     def ending_together(self) -> Iterator[None]:
@@ -225,10 +225,10 @@ class Joined(Processes):
 
         try:
             yield
-        except Ended:
+        except ProcessFailed:
             raise
         except DistError as error:
-            raise Ended(f"the connection between the processes broke: {error}", 1) from error
+            raise ProcessFailed(f"the connection between the processes broke: {error}", 1) from error
         except BaseException as error:
             # compare_set answers with what is there afterwards.
             own = json.dumps({"rank": self.rank, "exit_code": _exit_code(error), "message": str(error)})

@@ -4,7 +4,7 @@ import re
 import time
 from dataclasses import dataclass
 
-from nmtprune.process import Update
+from nmtprune.process import ProgressUpdate
 from nmtprune.progress import Progress
 
 PERCENT = 100
@@ -33,14 +33,14 @@ class TrainingWatcher:
     watched: tuple[str, ...] = ()
     first: int = 0
 
-    def __call__(self, line: str) -> Update | None:
+    def __call__(self, line: str) -> ProgressUpdate | None:
         """How far training is, by a line of its log."""
         match = _TRAINING.search(line)
         if match is None and _BEGUN in line:
-            return Update(None, "the first update")
+            return ProgressUpdate(None, "the first update")
         if match is None:
             valid = _VALIDATION.search(line)
-            return Update(None, f"validation loss {valid[1]}") if valid else None
+            return ProgressUpdate(None, f"validation loss {valid[1]}") if valid else None
         epoch, batch, batches = (int(match[group]) for group in (1, 2, 3))
         fields = dict(_FIELD.findall(match[4]))
         shown = [name for name in ("loss", *self.watched) if name in fields]
@@ -48,21 +48,21 @@ class TrainingWatcher:
         if self.updates is not None and "num_updates" in fields:
             done = int(fields["num_updates"])
             fraction = (done - self.first) / max(self.updates - self.first, 1)
-            return Update(min(max(fraction, 0.0), 1.0), f"update {done:,} of {self.updates:,}{loss}")
+            return ProgressUpdate(min(max(fraction, 0.0), 1.0), f"update {done:,} of {self.updates:,}{loss}")
         if self.epochs is not None:
             done_epochs = epoch - 1 + batch / batches
             text = f"epoch {epoch} of {self.epochs}, update {batch:,} of {batches:,}{loss}"
-            return Update(min(done_epochs / self.epochs, 1.0), text)
-        return Update(None, f"epoch {epoch}, update {batch:,} of {batches:,}{loss}")
+            return ProgressUpdate(min(done_epochs / self.epochs, 1.0), text)
+        return ProgressUpdate(None, f"epoch {epoch}, update {batch:,} of {batches:,}{loss}")
 
 
-def watch_translation(line: str) -> Update | None:
+def watch_translation(line: str) -> ProgressUpdate | None:
     """How far fairseq-generate is, by a line of its log."""
     match = _TRANSLATION.search(line)
     if match is None:
         return None
     batch, batches = int(match[1]), int(match[2])
-    return Update(batch / batches, f"batch {batch:,} of {batches:,}")
+    return ProgressUpdate(batch / batches, f"batch {batch:,} of {batches:,}")
 
 
 class TrainingBar:
@@ -87,7 +87,7 @@ class TrainingBar:
         if self._done:
             self._progress.advance("what was trained,", self._done, passing=True)
 
-    def update(self, update: Update) -> None:
+    def update(self, update: ProgressUpdate) -> None:
         """Advance by the percents that are new."""
         self.text = update.text
         self.begun = time.monotonic() if self.begun is None else self.begun

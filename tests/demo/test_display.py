@@ -7,7 +7,7 @@ from rich.console import Console
 
 from nmtprune.demo import display as display_module
 from nmtprune.demo.display import ConsoleDisplay
-from nmtprune.process import Command, Update
+from nmtprune.process import Command, ProgressUpdate
 
 STEP = Command("train", "Train a transformer", ("fairseq-train", "x" * 200, "--adam-betas", "(0.9, 0.98)"))
 
@@ -15,8 +15,8 @@ STEP = Command("train", "Train a transformer", ("fairseq-train", "x" * 200, "--a
 def _run(console: Console) -> None:
     display = ConsoleDisplay(console)
     display.begin(2, 20, STEP, STEP.text)
-    display.update(Update(0.5, "update 500 of 1,000, loss 2.1"))
-    display.update(Update(None, "validation loss 2.0 [not markup]"))
+    display.update(ProgressUpdate(0.5, "update 500 of 1,000, loss 2.1"))
+    display.update(ProgressUpdate(None, "validation loss 2.0 [not markup]"))
     display.end(12.34)
     display.halt()
 

@@ -13,13 +13,13 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from nmtprune.enginesNone import Engine, EngineSettings, open_engine, toolkit
 
 from nmtprune.architecture import Kept, ModuleId
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus, random_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.data.ragged import Sentences
+from nmtprune.engines import Engine, EngineSettings, open_engine, toolkit
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
 from nmtprune.model.search import Hypothesis, MarianSearchOptions, Search, SearchOptions

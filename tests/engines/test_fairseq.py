@@ -9,7 +9,6 @@ from unittest import mock
 
 import pytest
 import torch
-from nmtprune.enginesNone import EngineSettings, fairseq, open_engine, toolkit
 from torch import Tensor
 
 from nmtprune import slim
@@ -17,6 +16,7 @@ from nmtprune.architecture import Kept, ModuleId, parse_heads
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus, stream_corpus
 from nmtprune.data.options import DataOptions
+from nmtprune.engines import EngineSettings, fairseq, open_engine, toolkit
 from nmtprune.errors import EngineError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint

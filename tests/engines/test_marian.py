@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from nmtprune.enginesNone import EngineSettings, open_engine
 
 from nmtprune import slim
 from nmtprune.architecture import Kept
@@ -16,6 +15,7 @@ from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus
 from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.options import DataOptions
+from nmtprune.engines import EngineSettings, open_engine
 from nmtprune.engines.marian import MarianEngine, Program
 from nmtprune.errors import EngineError
 from nmtprune.formats import load

@@ -7,19 +7,19 @@ from unittest import mock
 
 import pytest
 import torch
-from nmtprune.enginesNone import EngineSettings, native, open_engine
 from torch import Tensor
 
 from nmtprune.architecture import Kept, ModuleId
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus
 from nmtprune.data.options import DataOptions
+from nmtprune.engines import EngineSettings, native, open_engine
 from nmtprune.errors import CheckpointError, EngineError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
 from nmtprune.methods.measuring import drawn
 from nmtprune.model.ablation.masked_search import MaskedSearch
-from nmtprune.model.search import SearchOptions, Symbols, translate
+from nmtprune.model.search import SearchOptions, Symbols, translate_batch
 from nmtprune.plan import Plan
 from nmtprune.slim import apply
 from tests.support import networks
@@ -172,7 +172,9 @@ def test_translations_come_in_the_order_of_the_corpus(path: Path) -> None:
         found = engine.translate(corpus, kept)
         for source, hypotheses in zip(corpus.source, found, strict=True):
             one, lengths = torch.from_numpy(source)[None], [len(source)]
-            (alone,) = translate(engine.model, one, lengths, SETTINGS.search, Symbols(1, 2, 3), _masks(engine, kept))
+            (alone,) = translate_batch(
+                engine.model, one, lengths, SETTINGS.search, Symbols(1, 2, 3), _masks(engine, kept)
+            )
             assert [each.tokens for each in hypotheses] == [each.tokens for each in alone]
             assert [each.score for each in hypotheses] == pytest.approx([each.score for each in alone], abs=1e-5)
 

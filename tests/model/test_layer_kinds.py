@@ -14,7 +14,7 @@ from nmtprune.model.kernels import linear
 from nmtprune.model.layers import Blueprint, DecoderLayer
 from nmtprune.model.recurrence import Update
 from nmtprune.model.scope import Probe, Scope, Visible
-from nmtprune.model.search import SearchOptions, Symbols, translate
+from nmtprune.model.search import SearchOptions, Symbols, translate_batch
 from nmtprune.model.search.batched_greedy import BatchedGreedySearch
 from nmtprune.model.sublayers import Body
 from nmtprune.model.weights import Weights
@@ -172,7 +172,7 @@ def _log_probabilities(
 def test_searches_score_as_whole_sequences_do(model: Transformer, beam: int) -> None:
     texts = set()
     for masks in _systems(model)[::3]:
-        found = translate(model, SOURCE, LENGTHS, SearchOptions(beam=beam, max_len_b=9), SYMBOLS, masks)
+        found = translate_batch(model, SOURCE, LENGTHS, SearchOptions(beam=beam, max_len_b=9), SYMBOLS, masks)
         for source, hypotheses in zip(SOURCE, found, strict=True):
             for hypothesis in hypotheses:
                 expected = float(_log_probabilities(model, source, hypothesis.tokens, masks).mean())
@@ -191,7 +191,7 @@ def test_recorded_searches_under_masks_are_searches_from_scratch(model: Transfor
         for place, text in zip(places, texts, strict=True):
             found[system][place] = text
     expected = [
-        [own[0].tokens for own in translate(model, SOURCE, LENGTHS, options, SYMBOLS, masks)] for masks in systems
+        [own[0].tokens for own in translate_batch(model, SOURCE, LENGTHS, options, SYMBOLS, masks)] for masks in systems
     ]
     assert found == expected
     assert len({tuple(texts) for texts in expected}) > 2
@@ -203,7 +203,7 @@ def test_batched_greedy_search_finds_the_same(model: Transformer) -> None:
     for begin in (0, 2):
         search.translate(SOURCE[begin : begin + 2], LENGTHS[begin : begin + 2], (begin, begin + 1))
     found = search.finish()
-    expected = translate(model, SOURCE, LENGTHS, options, SYMBOLS)
+    expected = translate_batch(model, SOURCE, LENGTHS, options, SYMBOLS)
     assert [found[place][0].tokens for place in range(4)] == [own[0].tokens for own in expected]
 
 

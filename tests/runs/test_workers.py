@@ -16,9 +16,9 @@ from nmtprune.errors import DataError, NmtpruneError, UsageError
 from nmtprune.runs.workers import (
     UNIT_OPERATIONS,
     Alone,
-    Ended,
     Joined,
     Processes,
+    ProcessFailed,
     heads_together,
     local_rank,
     of_best_heads,
@@ -112,7 +112,7 @@ def test_one_failure_ends_all_and_is_told_once() -> None:
     first, second, third = together(work)
     assert isinstance(second, DataError) and str(second) == "no such subset"
     for ended in (first, third):
-        assert isinstance(ended, Ended) and ended.exit_code == 5
+        assert isinstance(ended, ProcessFailed) and ended.exit_code == 5
         assert str(ended) == "process 1 failed: no such subset"
 
 
@@ -121,7 +121,7 @@ def test_the_same_failure_everywhere_is_told_once() -> None:
         raise DataError("no such subset")
 
     kinds = [type(result) for result in together(work)]
-    assert sorted(kinds, key=lambda kind: kind.__name__) == [DataError, Ended, Ended]
+    assert sorted(kinds, key=lambda kind: kind.__name__) == [DataError, ProcessFailed, ProcessFailed]
 
 
 def test_alone() -> None:

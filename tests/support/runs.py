@@ -15,7 +15,7 @@ from nmtprune.engines import native
 from nmtprune.formats import load
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.model.search import SearchOptions, Symbols
-from nmtprune.model.search import translate as search
+from nmtprune.model.search import translate_batch as search
 from nmtprune.plan import Plan
 from nmtprune.runs.lottery.job import LotteryRun
 from nmtprune.runs.score import ScoreRun

@@ -16,7 +16,7 @@ from nmtprune.engines import native
 from nmtprune.formats import load
 from nmtprune.model import Transformer
 from nmtprune.model.ablation.shared_prefix import HeadMasks
-from nmtprune.model.search import Hypothesis, SearchOptions, Symbols, translate
+from nmtprune.model.search import Hypothesis, SearchOptions, Symbols, translate_batch
 from tests.support import fairseq_files
 from tests.support.fairseq_files import Build
 from tests.support.networks import VARIANTS, randomized
@@ -100,7 +100,7 @@ def assert_same(found: list[list[Hypothesis]], expected: list[list[Hypothesis]])
 
 def best(model: Transformer, source: Tensor, options: SearchOptions, masks: HeadMasks | None = None) -> Texts:
     """The best translation of each sentence from scratch; empty for none."""
-    found = translate(model, source, lengths(source), options, SYMBOLS, masks)
+    found = translate_batch(model, source, lengths(source), options, SYMBOLS, masks)
     return [hypotheses[0].tokens if hypotheses else () for hypotheses in found]
 
 

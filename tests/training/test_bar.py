@@ -3,7 +3,7 @@
 import pytest
 
 from nmtprune.cli.progress_bar import _Lines
-from nmtprune.process import Update
+from nmtprune.process import ProgressUpdate
 from nmtprune.progress import Silent
 from nmtprune.training.bar import TrainingBar, TrainingWatcher, watch_translation
 
@@ -29,11 +29,11 @@ def test_calls_of_one_training_add_up() -> None:
     bar = TrainingBar(progress, "Train", weight=300)
     bar.call()
     for fraction in (None, 0.1, 0.1, 0.4):
-        bar.update(Update(fraction, f"at {fraction}"))
+        bar.update(ProgressUpdate(fraction, f"at {fraction}"))
     assert (progress.stages[-1], progress.all, bar.text) == (40, pytest.approx(120), "at 0.4")
     bar.call()
     assert progress.stages[-1] == 40 and bar.begun is None
-    bar.update(Update(0.41, "on"))
+    bar.update(ProgressUpdate(0.41, "on"))
     assert (progress.stages[-1], progress.all) == (41, pytest.approx(123)) and bar.begun is not None
     bar.complete()
     assert progress.all == pytest.approx(300)
@@ -64,18 +64,18 @@ VALID = (
 
 
 def test_training_by_updates_and_by_epochs() -> None:
-    assert TrainingWatcher(updates=1000)(INNER) == Update(0.4, "update 400 of 1,000, loss 2.066")
+    assert TrainingWatcher(updates=1000)(INNER) == ProgressUpdate(0.4, "update 400 of 1,000, loss 2.066")
     by_epochs = TrainingWatcher(epochs=4)(INNER)
     assert by_epochs is not None
     assert by_epochs.fraction == pytest.approx((1 + 34 / 366) / 4)
     assert by_epochs.text == "epoch 2 of 4, update 34 of 366, loss 2.066"
-    assert TrainingWatcher()(INNER) == Update(None, "epoch 2, update 34 of 366, loss 2.066")
-    assert TrainingWatcher(updates=1000)(VALID) == Update(None, "validation loss 1.682")
+    assert TrainingWatcher()(INNER) == ProgressUpdate(None, "epoch 2, update 34 of 366, loss 2.066")
+    assert TrainingWatcher(updates=1000)(VALID) == ProgressUpdate(None, "validation loss 1.682")
     assert TrainingWatcher(updates=1000)("something else\n") is None
 
 
 def test_translation_by_batches() -> None:
-    assert watch_translation("INFO:fairseq.logging.progress_bar::     3 / 12 wps=512\n") == Update(
+    assert watch_translation("INFO:fairseq.logging.progress_bar::     3 / 12 wps=512\n") == ProgressUpdate(
         0.25, "batch 3 of 12"
     )
     assert watch_translation("INFO:fairseq_cli.generate:loading model(s)\n") is None

@@ -219,7 +219,7 @@ def begin_search(
 
 
 @torch.no_grad()
-def translate(
+def translate_batch(
     model: Transformer,
     source: Tensor,
     lengths: Sequence[int],

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from nmtprune.enginesNone import EngineSettings, open_engine
 
 from nmtprune.architecture import Kept
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.data.ragged import Sentences
+from nmtprune.engines import EngineSettings, open_engine
 from nmtprune.formats.marian import MarianCheckpoint, archive
 from nmtprune.plan import Plan
 from nmtprune.scores import Scores

@@ -9,7 +9,7 @@ from nmtprune import slim
 from nmtprune.architecture import HeadId
 from nmtprune.errors import UsageError
 from nmtprune.formats import load
-from nmtprune.model.search import SearchOptions, translate
+from nmtprune.model.search import SearchOptions, translate_batch
 from nmtprune.plan import Plan
 from tests.support import searches
 from tests.support.fairseq_files import Build
@@ -43,7 +43,7 @@ def test_search_is_fairseqs(build: Build, variant: str, options: SearchOptions) 
     model = searches.model_of(path)
     source = searches.batch(model.words[0])
     searches.assert_same(
-        translate(model, source, searches.lengths(source), options, searches.SYMBOLS),
+        translate_batch(model, source, searches.lengths(source), options, searches.SYMBOLS),
         searches.fairseq_search(path, source, options),
     )
 
@@ -54,12 +54,12 @@ def test_limits_of_length_are_fairseqs(build: Build, beam: int) -> None:
     path = searches.checkpoint(build, "post-norm, separate embeddings", trained=False)
     model, options = searches.model_of(path), SearchOptions(beam=beam, max_len_a=1.2, max_len_b=1)
     source = searches.batch(model.words[0])
-    found = translate(model, source, searches.lengths(source), options, searches.SYMBOLS)
+    found = translate_batch(model, source, searches.lengths(source), options, searches.SYMBOLS)
     one_by_one = [searches.fairseq_search(path, sentence, options)[0] for sentence in searches.alone(source)]
     searches.assert_same(found, one_by_one)
     assert {len(own[0].tokens) for own in found} > {3, 12}  # sentences of 1 and of 9 tokens
     by_batch = replace(options, fairseq_batch_length_limit=True)
-    together = translate(model, source, searches.lengths(source), by_batch, searches.SYMBOLS)
+    together = translate_batch(model, source, searches.lengths(source), by_batch, searches.SYMBOLS)
     searches.assert_same(together, searches.fairseq_search(path, source, options))
     assert [own[0].tokens for own in together] != [own[0].tokens for own in found]
 
@@ -68,7 +68,7 @@ def test_trained_models_translate_alike(build: Build) -> None:
     path = searches.checkpoint(build, "pre-norm, all embeddings shared")
     model, options = searches.model_of(path), SearchOptions(beam=5, max_len_b=20)
     source = searches.batch(model.words[0], (9, 8, 7, 6, 5, 4, 3, 2, 1))
-    found = translate(model, source, searches.lengths(source), options, searches.SYMBOLS)
+    found = translate_batch(model, source, searches.lengths(source), options, searches.SYMBOLS)
     searches.assert_same(found, searches.fairseq_search(path, source, options))
     assert len({own[0].tokens for own in found}) > 3
 
@@ -88,7 +88,9 @@ def test_masks_are_those_of_the_masked_checkpoint(build: Build, variant: str, be
     }
     source = searches.batch(model.words[0])
     expected = searches.fairseq_search(masked, source, options, path.parent / "data-bin")
-    searches.assert_same(translate(model, source, searches.lengths(source), options, searches.SYMBOLS, masks), expected)
+    searches.assert_same(
+        translate_batch(model, source, searches.lengths(source), options, searches.SYMBOLS, masks), expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,9 @@ def test_a_minimum_above_the_maximum(build: Build) -> None:
     model = searches.model_of(searches.checkpoint(build, "pre-norm, all embeddings shared", trained=False))
     source = searches.batch(model.words[0])
     with pytest.raises(UsageError, match=r"`min_len` 9 is more than the 5 tokens that a translation may have"):
-        translate(model, source, searches.lengths(source), SearchOptions(max_len_b=5, min_len=9), searches.SYMBOLS)
+        translate_batch(
+            model, source, searches.lengths(source), SearchOptions(max_len_b=5, min_len=9), searches.SYMBOLS
+        )
 
 
 def test_a_minimum_above_the_maximum_of_a_short_sentence(build: Build) -> None:
@@ -127,8 +131,8 @@ def test_a_minimum_above_the_maximum_of_a_short_sentence(build: Build) -> None:
     source = searches.batch(model.words[0])
     refusal = r"`min_len` 4 is more than the 3 tokens that a translation of 3 source tokens may have"
     with pytest.raises(UsageError, match=refusal):
-        translate(model, source, searches.lengths(source), options, searches.SYMBOLS)
+        translate_batch(model, source, searches.lengths(source), options, searches.SYMBOLS)
     with pytest.raises(AssertionError, match="min_len cannot be larger than max_len"):
         searches.fairseq_search(path, searches.alone(source)[1], options)
     by_batch = replace(options, fairseq_batch_length_limit=True)
-    assert translate(model, source, searches.lengths(source), by_batch, searches.SYMBOLS)
+    assert translate_batch(model, source, searches.lengths(source), by_batch, searches.SYMBOLS)
