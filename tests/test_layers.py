@@ -262,10 +262,11 @@ def test_what_holds_for_every_format_is_not(code: str) -> None:
     assert list(_told_apart(code)) == []
 
 
-def test_help_imports_neither_torch_nor_fairseq() -> None:
+@pytest.mark.parametrize("command", [[], ["score"], ["greedy"], ["lottery"]])
+def test_help_imports_neither_torch_nor_fairseq(command: list[str]) -> None:
     code = (
         "import sys\nfrom nmtprune.cli.main import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        f"try:\n    main([*{command}, '--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
         "heavy = {'torch', 'fairseq', 'scipy', 'matplotlib', 'sacrebleu', 'sentencepiece'} & set(sys.modules)\n"
         "sys.exit(','.join(sorted(heavy)) or 0)"
     )

@@ -71,6 +71,18 @@ def test_scores_by_head() -> None:
     assert SCORES.scores_by_head() == {HeadId.parse("encoder.0.1"): -0.1, HeadId.parse("cross.0.0"): 1.5}
 
 
+def test_further_numbers_of_heads(tmp_path: Path) -> None:
+    head = HeadScore(head="encoder.0.1", score=3, details={"diagonal": 0.25})
+    scores = Scores(metric="fisher", mode="ablate", baseline={}, heads=(head,))
+    text = scores.to_json()
+    assert '{"head": "encoder.0.1", "score": 3.0, "details": {"diagonal": 0.25}}' in text
+    assert Scores.from_json(text) == scores
+    with pytest.raises(DataError, match=r"encoder.0.1: details.diagonal is \"x\", not a finite number"):
+        Scores.from_json(text.replace("0.25", '"x"'))
+    with pytest.raises(DataError, match="encoder.0.1: details is 7, not an object"):
+        Scores.from_json(text.replace('{"diagonal": 0.25}', "7"))
+
+
 def test_all_faults_are_named_at_once() -> None:
     text = edited(
         version=3,

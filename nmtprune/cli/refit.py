@@ -119,10 +119,8 @@ def _report(report: "RefitReport", output_format: str) -> None:
         emit_tsv(_COLUMNS, rows)
         return
     emit_table((f"loss per token on {report.holdout['sentences']} sentences", ""), list(report.loss.items()))
-    click.echo(
-        f"fitted {len(fit.projections)} output projections on {report.calibration['sentences']} sentences with their "
-        f"{report.calibration['on']}"
-    )
+    side = "" if report.calibration["on"] == "text" else f" with their {report.calibration['on']}"
+    click.echo(f"fitted {len(fit.projections)} output projections on {report.calibration['sentences']} sentences{side}")
     if report.verification is not None:
         of = "the masked base with these projections" if report.against == "base" else "the fitted model in memory"
         click.echo(

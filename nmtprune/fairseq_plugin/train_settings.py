@@ -4,6 +4,8 @@ import logging
 import os
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ BASE_ARCH = "nmtprune_base_arch"
 LINEAGE = "nmtprune_lineage"
 
 _LAST = "checkpoint_last.pt"
+_IN_MEMORY: ContextVar[FairseqCheckpoint | None] = ContextVar("_IN_MEMORY", default=None)
 
 
 def choose_settings(args: Namespace, name: str) -> None:
@@ -100,8 +103,19 @@ def _from_scratch(args: Namespace, name: str) -> None:
     _set_heads(args, heads, None)
 
 
+@contextmanager
+def in_memory(checkpoint: Any) -> Iterator[None]:
+    """Let fairseq's parser use a checkpoint that this process holds (or None), instead of reading its file."""
+    token = _IN_MEMORY.set(checkpoint)
+    try:
+        yield
+    finally:
+        _IN_MEMORY.reset(token)
+
+
 def _from_checkpoint(args: Namespace, name: str, path: Path) -> None:
-    checkpoint = FairseqCheckpoint.load(path)
+    held = _IN_MEMORY.get()
+    checkpoint = held if held is not None and held.path == path else FairseqCheckpoint.load(path)
     description = checkpoint.description
     if description.arch not in SLIM[name]:
         other = next(arch for arch, bases in SLIM.items() if description.arch in bases)

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from nmtprune.architecture import AttentionModule, HeadId
-from nmtprune.budget import Limits
 from nmtprune.methods.scorer import Needs, NoSettings, Scorer, Subject
 
 if TYPE_CHECKING:
     from nmtprune.architecture import Kept
+    from nmtprune.budget import Limits
 
 
 class QualityDrop(Scorer[NoSettings]):
@@ -28,7 +28,7 @@ class QualityDrop(Scorer[NoSettings]):
         """Nothing: the run has checked its metric."""
 
     def scores(
-        self, subject: Subject, kept: "Kept | None" = None, limits: Limits | None = None
+        self, subject: Subject, kept: "Kept | None" = None, limits: "Limits | None" = None
     ) -> Mapping[HeadId, float]:
         """The drop without each head of the selected kinds."""
         kinds = subject.checkpoint.architecture.kinds if limits is None else limits.kinds

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from nmtprune.architecture import HeadId, ModuleId
-from nmtprune.budget import Limits
 from nmtprune.errors import CheckpointError, DataError
 from nmtprune.methods.scorer import Needs, Scorer, Subject, setting
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nmtprune.architecture import Kept
+    from nmtprune.budget import Limits
     from nmtprune.data.batching import Batch
     from nmtprune.model import Masks, Transformer
 
@@ -118,7 +118,7 @@ class Confidence(Scorer[ConfidenceOptions]):
         return Needs(targets=not self.options.translates, search=self.options.translates)
 
     def scores(
-        self, subject: Subject, kept: "Kept | None" = None, limits: Limits | None = None
+        self, subject: Subject, kept: "Kept | None" = None, limits: "Limits | None" = None
     ) -> Mapping[HeadId, float]:
         """From 0 to 1."""
         corpus = subject.translated() if self.options.translates else subject.corpus

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from nmtprune.architecture import HeadId, ModuleId
-from nmtprune.budget import Limits
 from nmtprune.errors import DataError, UsageError
 from nmtprune.methods.scorer import Needs, Scorer, Subject, setting
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from nmtprune.architecture import Kept
+    from nmtprune.budget import Limits
     from nmtprune.data.batching import Batch
     from nmtprune.data.corpus import Corpus
     from nmtprune.model import Masks, Transformer
@@ -229,7 +229,7 @@ class Importance(GradientScorer[ImportanceOptions]):
     reestimates = True
 
     def scores(
-        self, subject: Subject, kept: "Kept | None" = None, limits: Limits | None = None
+        self, subject: Subject, kept: "Kept | None" = None, limits: "Limits | None" = None
     ) -> Mapping[HeadId, float]:
         """I_h, not normalized."""
         batches = subject.batches(self.sentences(subject))

@@ -166,7 +166,7 @@ class ReconstructionOrder(GradientScorer[GradientOptions], JointScorer[GradientO
     name = "reconstruction"
     summary = "place in the order of what refitting cannot repair (0 goes first)."
     settings = GradientOptions
-    brief = "smallest rise of the loss that refitting cannot repair, see --rounds"
+    brief = "smallest rise of the loss that refitting cannot repair"
     in_rounds = True
 
     def removal_costs(self, subject: Subject, kept: "Kept | None" = None) -> Reconstruction:

@@ -25,7 +25,7 @@ from torch import Tensor
 from nmtprune.errors import CheckpointError, DataError, UsageError
 from nmtprune.methods.gradients import label_smoothed_loss
 from nmtprune.methods.measuring import Texts
-from nmtprune.methods.sublayers import ENCODER, FFN, HEADS, Place, Sublayer, entered, stacks, sublayers
+from nmtprune.methods.walk import ENCODER, FFN, HEADS, Place, ProjectionStop, entered, stacks, stops
 from nmtprune.model import Transformer
 from nmtprune.model.kernels import linear
 
@@ -74,7 +74,7 @@ class FittedProjection:
     """What the fit of one output projection did.
 
     Attributes:
-        name: of the sub-layer, as in `Sublayer.name`.
+        name: of the sub-layer, as in `walk.ProjectionStop.name`.
         tokens: positions that it was fitted on.
         inputs: columns that were fitted; those of removed units are not among them.
         silent: of these, columns whose input is the same at every position.
@@ -108,7 +108,9 @@ class Fit:
 
 
 @torch.no_grad()
-def refit(base: Transformer, slim: Transformer, texts: Sequence[Texts], settings: RefitSettings | None = None) -> Fit:
+def fit_projections(
+    base: Transformer, slim: Transformer, texts: Sequence[Texts], settings: RefitSettings | None = None
+) -> Fit:
     """Fit the output projections of `slim` so that its states follow those of `base` on some sentences.
 
     Memory holds the states of both models for all sentences, and the moments of one projection. Tied sub-layers are
@@ -135,7 +137,7 @@ def refit(base: Transformer, slim: Transformer, texts: Sequence[Texts], settings
     fitting = _Fitting(settings)
     ends: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * len(texts)
     for stack in stacks(base):
-        pairs = list(zip(sublayers(base, stack), sublayers(slim, stack), strict=True))
+        pairs = list(zip(stops(base, stack), stops(slim, stack), strict=True))
         lanes = []
         for text, (of_base, of_slim) in zip(texts, ends, strict=True):
             real = text.real_source if stack == ENCODER else text.real_target
@@ -163,7 +165,7 @@ class _Lane:
     inputs: Tensor | None = None
 
 
-_Pair = tuple[Sublayer, Sublayer]
+_Pair = tuple[ProjectionStop, ProjectionStop]
 
 
 class _Fitting:
@@ -193,7 +195,7 @@ class _Fitting:
                 lane.slim = lane.slim.at(pruned.after(lane.slim.states, pruned.output(inputs)))
                 lane.inputs = None
 
-    def _is_wanted(self, pruned: Sublayer) -> bool:
+    def _is_wanted(self, pruned: ProjectionStop) -> bool:
         """Whether the projection is to be fitted here: tied ones are, when they are met first."""
         if pruned.name in self._done or self._settings.only not in (None, pruned.kind):
             return False
@@ -227,7 +229,7 @@ class _Fitting:
         self._set(pruned, fitted, shift)
         self.projections.append(moments.described(pruned.name, change))
 
-    def _set(self, pruned: Sublayer, fitted: Tensor, shift: Tensor) -> None:
+    def _set(self, pruned: ProjectionStop, fitted: Tensor, shift: Tensor) -> None:
         """Let the pruned model compute with the fitted projection; the tensors it was built from stay as they are."""
         if pruned.weight is None:
             return
@@ -262,7 +264,7 @@ def _walk(pairs: Sequence[_Pair], lane: _Lane) -> Iterator[tuple[int, Tensor, Te
             slim = slim.at(pruned.after(slim.states, reached))
 
 
-def _columns(pruned: Sublayer, weight: Tensor) -> Tensor:
+def _columns(pruned: ProjectionStop, weight: Tensor) -> Tensor:
     """Columns of a projection that belong to units which are there: those of a removed unit are all zero."""
     if not weight.shape[1]:
         return torch.zeros(0, dtype=torch.long, device=weight.device)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from nmtprune.architecture import HeadId
-from nmtprune.budget import Limits
 
 if TYPE_CHECKING:
     import torch
 
     from nmtprune.architecture import Kept
+    from nmtprune.budget import Limits
     from nmtprune.data.batching import Batch
     from nmtprune.data.corpus import Corpus
     from nmtprune.formats.base import Checkpoint
@@ -169,7 +169,7 @@ class Scorer(ABC, Generic[S]):
 
     @abstractmethod
     def scores(
-        self, subject: Subject, kept: "Kept | None" = None, limits: Limits | None = None
+        self, subject: Subject, kept: "Kept | None" = None, limits: "Limits | None" = None
     ) -> Mapping[HeadId, float]:
         """A number for every head that is left; higher means keep.
 
@@ -212,9 +212,10 @@ class JointScorer(Scorer[S]):
         """Measure what it costs to remove one more head of the model that is left."""
 
     def scores(
-        self, subject: Subject, kept: "Kept | None" = None, limits: Limits | None = None
+        self, subject: Subject, kept: "Kept | None" = None, limits: "Limits | None" = None
     ) -> Mapping[HeadId, float]:
         """0 for the head that goes first, 1 for the next, and so on, under the limits."""
+        from nmtprune.budget import Limits
         from nmtprune.methods.joint_order import ranks, removal_order
 
         base = subject.checkpoint.base

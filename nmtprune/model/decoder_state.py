@@ -73,12 +73,6 @@ class LayerCache:
         torch.index_select(self._buffer.view(parts * before, -1)[:, :used], 0, all_parts, out=into)
         self._buffer, self._spare = target, self._buffer
 
-    def copy(self) -> "LayerCache":
-        """A cache of the same contents that changes independently."""
-        found = LayerCache()
-        found._buffer = None if self._buffer is None else self._buffer.clone()
-        return found
-
     @property
     def size_bytes(self) -> int:
         """Memory of the buffer."""
@@ -154,17 +148,10 @@ class DecoderState:
             self.truncate(self.lengths.index_select(0, rows))
 
     def truncate(self, lengths: Tensor) -> None:
-        """Forget what lies behind these numbers of tokens per row, [B], so that decoding goes on from there."""
+        """Forget all tokens behind these numbers of tokens per row, [B], so that decoding continues from there."""
         counts = lengths.tolist()
         self.columns = max(counts, default=0)
         self.lengths = None if min(counts, default=0) == self.columns else lengths
-
-    def copy(self) -> "DecoderState":
-        """A state of the same contents that changes independently."""
-        found = DecoderState(0)
-        found.caches = [cache.copy() for cache in self.caches]
-        found.columns, found.lengths = self.columns, self.lengths
-        return found
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from nmtprune.network import Network, Stack
 
 
 class PositionTable(nn.Module):
-    """Rows that are added to embeddings: learned, or sinusoids for as many positions as are asked for."""
+    """Rows that are added to embeddings: learned, or sinusoids for any number of positions."""
 
     rows: Tensor
 

@@ -69,6 +69,8 @@ class Layer(nn.Module):
 
     def add(self, prefix: str, name: str, body: Body, around: Residual) -> None:
         """Append a sublayer, whose parts become the attributes `name` and ``around_`` + `name` of the layer."""
+        if body.kept_shape() is not None and self.kept_shape() is not None:
+            raise ValueError(f"{prefix}.{name}: two sublayers of a layer keep something of each token")
         setattr(self, name, body)
         setattr(self, f"around_{name}", around)
         self.sublayers = (*self.sublayers, Sublayer(f"{prefix}.{name}", around, body))

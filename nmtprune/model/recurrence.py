@@ -33,7 +33,7 @@ class Recurrence(Body):
         norms = ("input_norm", "gate_norm") if stack.recurrence_norm else ()
         self.norms = nn.ParameterList(weights.take(f"{prefix}.{norm}.weight", width) for norm in norms)
 
-    def project(self, x: Tensor) -> "Update":
+    def project(self, x: Tensor) -> "CellUpdate":
         """What inputs [B, T, D] do to the cell."""
         if self.norms:
             added = F.layer_norm(linear(x, self.weight), self.weight.shape[:1], self.norms[0], None, _EPSILON)
@@ -41,7 +41,7 @@ class Recurrence(Body):
             gate = F.layer_norm(linear(x, self.gate_weight), self.weight.shape[:1], scale, bias, _EPSILON).sigmoid()
         else:
             added, gate = linear(x, self.weight), linear(x, self.gate_weight, self.gate_bias).sigmoid()
-        return Update(gate, (1 - gate) * added)
+        return CellUpdate(gate, (1 - gate) * added)
 
     def inner_values(self, x: Tensor, normed: Tensor, scope: Scope, position: int) -> Tensor:
         """Rectified cells [B, T, D] after each of the tokens."""
@@ -57,7 +57,7 @@ class Recurrence(Body):
 
 
 @dataclass(frozen=True)
-class Update:
+class CellUpdate:
     """What tokens do to the cell of a recurrence, both [B, T, D]: ``kept`` of what was in it, and ``added`` to that."""
 
     kept: Tensor

@@ -15,7 +15,7 @@ from nmtprune.architecture import ModuleId
 
 if TYPE_CHECKING:
     from nmtprune.model.attention import Attention
-    from nmtprune.model.recurrence import Update
+    from nmtprune.model.recurrence import CellUpdate
     from nmtprune.model.source_cache import SourceCache
 
 Masks = Mapping[ModuleId, Tensor]
@@ -142,7 +142,7 @@ class Scope:
             raise ValueError(f"{attention.id} has no source to attend to")
         return attention.context(queries, keys_values, self.source.visible, self.probe)
 
-    def recur(self, update: "Update", position: int) -> Tensor:
+    def recur(self, update: "CellUpdate", position: int) -> Tensor:
         """Cells [R, n, D] of a recurrent layer after each of the tokens; they are kept."""
         cells = update.after(self.cell_before(position))
         self.keep(cells[None, :, :, None], position)

@@ -108,7 +108,7 @@ class SourceCache:
         return sum(found.nbytes for found in (*self.cross, *self.joint) if found is not None)
 
     def with_room(self, sentences: int) -> "SourceCache":
-        """A copy that has room for that many sentences; what is not filled means nothing."""
+        """A copy with room for that many sentences; the entries behind the old ones hold arbitrary values."""
 
         def grown(found: Tensor, axis: int) -> Tensor:
             shape = list(found.shape)

@@ -76,10 +76,6 @@ class Decoder(LayerStack):
         )
         self.output_width = width if self.projection is None else self.projection.shape[0]
 
-    def position(self, number: int) -> int:
-        """The first place of the layer of that number; tied layers have several."""
-        return next(layer.position for layer in self.layers if layer.number == number)
-
     def cache_source(self, encoded: EncoderOutput, *, by_head: bool = True) -> SourceCache:
         """Keys and values that the layers take from the encoder's output; `by_head` as for `CrossAttention`."""
         found = (layer.cache_source(encoded.states, by_head=by_head) for layer in self.layers)
@@ -140,12 +136,12 @@ class Transformer(nn.Module):
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
     ) -> None:
-        """Build the model around `tensors`, which are not copied unless `device` or `dtype` asks for it.
+        """Build the model around `tensors`, which are not copied unless `device` or `dtype` requires it.
 
         Args:
             network: description of the model.
             architecture: its attention modules; padding heads are computed like others.
-            tensors: named as `Weights` asks for them.
+            tensors: named as the layers take them from `Weights`.
             device: where to compute.
             dtype: type to compute in; None: that of the weights, but single precision for half precision on a CPU.
 

@@ -18,7 +18,7 @@ class Weights:
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype | None) -> None:
-        """Take the tensors to `device` and `dtype` (None: `default_dtype`) when they are asked for."""
+        """Take the tensors to `device` and `dtype` (None: `default_dtype`) when they are taken."""
         self._tensors = tensors
         self.device = device
         self.dtype = dtype or default_dtype(tensors, device)
@@ -62,7 +62,7 @@ class Weights:
         return _frozen(torch.cat(weights)), _frozen(torch.cat(biases))
 
     def finish(self) -> None:
-        """Raise CheckpointError for every fault so far and for tensors that nobody asked for."""
+        """Raise CheckpointError for every fault so far and for tensors that nothing took."""
         faults = list(self._faults)
         left = sorted(set(self._tensors) - self._taken)
         if left:

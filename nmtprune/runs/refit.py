@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
     from nmtprune.model import Transformer
     from nmtprune.progress import Progress
 
-REFERENCES, TRANSLATIONS = "references", "translations"
-"""Target sides of the calibration text."""
+REFERENCES, TRANSLATIONS, TEXT = "references", "translations", "text"
+"""Target sides of the calibration text; that of a language model is the text itself."""
+
+_TABLES = r"decoder\.embedding\.(bands\.\d+\.)?tokens\.weight"
+"""Native names of the tables that hold a row for each symbol of a language model."""
 
 _LEAST_SHARE = 4
 """Where sentences are too few for both, one of this many is held out."""
@@ -85,14 +89,9 @@ class RefitRun(Run, Computing):
         return self.calibration_on or (TRANSLATIONS if raw_source else REFERENCES)
 
     def check(self) -> None:
-        """Refuse a device that is not there, a ridge that is none, and references that nobody named."""
+        """Refuse a device that is not there, and settings that no fit can have."""
         choose_device(self.device)
         _ = self.settings
-        if self.target_side == REFERENCES and self.data.source is not None and not self.data.reference:
-            raise UsageError(
-                f"--calibration-on {REFERENCES}: --source needs --reference FILE; --calibration-on {TRANSLATIONS} "
-                "takes the base's own translations"
-            )
 
     def check_output(self) -> None:
         """Check that the checkpoint can be written."""
@@ -181,8 +180,7 @@ def refitted(
         CheckpointError: states that are no finite numbers, or a model that nmtprune cannot run.
     """
     from nmtprune.engines import native
-    from nmtprune.methods.refit import RefitSettings
-    from nmtprune.methods.refit import refit as fit_projections
+    from nmtprune.methods.refit import RefitSettings, fit_projections
 
     model = native.load(slim, base.device, base.dtype)
     stored, in_file = slim.native_tensors(), slim.file_names
@@ -247,15 +245,45 @@ def _prepare(run: RefitRun, session: Session) -> _Job:
 
     base, slim = load(run.base), load(run.slim)
     found = ancestry(base, slim, other_base=run.other_base)
-    targets = run.target_side == REFERENCES
-    corpus = session.corpora.read(run.data, base.profile(), references=False, targets=targets)
-    session.note(replace(corpus, notes=(*corpus.notes, *check_direction(corpus))))
+    target = run.target_side if base.network().encoder is not None else TEXT
+    corpus = _lines(run, base) if target == TEXT else _bitext(run, base, session)
+    session.note(corpus)
     calibration, held_out = _drawn(run, corpus, session.progress)
-    if not targets:
+    if target == TRANSLATIONS:
         calibration, held_out = _translated(run, base, (calibration, held_out), session.progress)
-    chosen = {"on": run.target_side, "seed": run.seed, "ridge": run.ridge, "only": run.only or "all"}
+    chosen = {"on": target, "seed": run.seed, "ridge": run.ridge, "only": run.only or "all"}
     record = calibration_record(calibration, {**chosen, "base": base.sha256})
     return _Job(base, slim, found, calibration, held_out, record)
+
+
+def _bitext(run: RefitRun, base: "Checkpoint", session: Session) -> "Corpus":
+    """DATA of a translation model.
+
+    Raises:
+        UsageError: references are needed, and nobody named them.
+    """
+    targets = run.target_side == REFERENCES
+    if targets and run.data.source is not None and not run.data.reference:
+        raise UsageError(
+            f"--calibration-on {REFERENCES}: --source needs --reference FILE; --calibration-on {TRANSLATIONS} takes "
+            "the base's own translations"
+        )
+    corpus = session.corpora.read(run.data, base.profile(), references=False, targets=targets)
+    return replace(corpus, notes=(*corpus.notes, *check_direction(corpus)))
+
+
+def _lines(run: RefitRun, base: "Checkpoint") -> "Corpus":
+    """DATA of a language model.
+
+    Raises:
+        UsageError: it is to be fitted on something else than text.
+    """
+    from nmtprune.data.monolingual import load_lines
+
+    if run.calibration_on is not None:
+        raise UsageError(f"--calibration-on {run.calibration_on}: {run.base} is a language model: it is fitted on text")
+    symbols = sum(len(table) for name, table in base.native_tensors().items() if re.fullmatch(_TABLES, name))
+    return load_lines(run.data, symbols, base.network().decoder.max_positions)
 
 
 def _drawn(run: RefitRun, corpus: "Corpus", progress: "Progress") -> "tuple[Corpus, Corpus]":
@@ -317,12 +345,12 @@ def _fitted(run: RefitRun, job: _Job, progress: "Progress") -> _Outcome:
     progress.advance(f"{len(result.fit.projections)} projections")
     loss["refitted"] = mean_loss(result.model, held_out)
     progress.advance("loss after")
-    for note in _notes(result.fit):
+    for note in fit_notes(result.fit):
         progress.note(f"{run.slim}: {note}")
     return _Outcome(result, loss)
 
 
-def _notes(fit: "Fit") -> Iterator[str]:
+def fit_notes(fit: "Fit") -> Iterator[str]:
     """What a user should know of a fit."""
     few = [each for each in fit.projections if each.tokens <= each.inputs]
     if few:

@@ -30,6 +30,7 @@ _ANEW = ("--reset-dataloader", "--reset-meters")
 """Weights, moments and schedule go on; the order of the data and the best loss so far begin anew."""
 
 _LOG = "train.log"
+_Stamp = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,7 @@ class Trainer:
     def __init__(self, progress: Progress, environment: Mapping[str, str]) -> None:
         """Show trainings in `progress`; `environment` is that of fairseq-train."""
         self._progress, self._environment = progress, environment
-        self._held: dict[tuple[int, int, int, int], TrainableCheckpoint] = {}
+        self._held: dict[_Stamp, TrainableCheckpoint] = {}
 
     def read(self, path: Path) -> "TrainableCheckpoint":
         """A checkpoint, diverged or not; read again only if the file has changed, or after `forget`.
@@ -247,9 +248,7 @@ class Trainer:
         Raises:
             CheckpointError: it cannot be read.
         """
-        there = path.stat() if path.exists() else None
-        # A file that is renamed stays the same file.
-        stamp = (there.st_dev, there.st_ino, there.st_mtime_ns, there.st_size) if there else (0, 0, 0, 0)
+        stamp = _stamp(path)
         if stamp not in self._held:
             self._held[stamp] = _read(path)
         held = self._held[stamp]
@@ -345,7 +344,6 @@ class Trainer:
             )
 
     def _call(self, training: Training, ends: Options, bar: TrainingBar, watched: Sequence[str] = ()) -> Stopwatch:
-        self.forget()  # fairseq writes over its files: mapped tensors would change, or be gone
         log = training.next_log()
         bar.call()
         started = time.monotonic()
@@ -357,7 +355,17 @@ class Trainer:
         except OSError as error:
             raise OutputError(f"{log}: cannot be written: {error.strerror}; what was trained is kept") from error
         ended = time.monotonic()
+        # fairseq has written over files whose tensors are mapped.
+        self._held = {stamp: held for stamp, held in self._held.items() if stamp == _stamp(held.path)}
         return Stopwatch(ended - started, (bar.begun or ended) - started)
+
+
+def _stamp(path: Path) -> _Stamp:
+    """Equal for a file that has not changed, or was renamed; nothing where there is none, which cannot be read."""
+    if not path.exists():
+        return ()
+    there = path.stat()
+    return there.st_dev, there.st_ino, there.st_mtime_ns, there.st_size
 
 
 def _read(path: Path) -> "TrainableCheckpoint":

@@ -216,11 +216,12 @@ def _numbers(value: Any) -> list[float]:
     return [each for each in values if isinstance(each, int | float) and not isinstance(each, bool)]
 
 
-def parsed(argv: Sequence[str]) -> "Namespace":
+def parsed(argv: Sequence[str], start: "TrainableCheckpoint | None" = None) -> "Namespace":
     """The options of fairseq-train as it reads them, with the settings of the architecture filled in.
 
     Args:
         argv: data and options, without the program and ``--user-dir``.
+        start: the checkpoint from which the options start, if this process has read it.
 
     Raises:
         UsageError: what fairseq-train would refuse, in its words.
@@ -232,8 +233,10 @@ def parsed(argv: Sequence[str]) -> "Namespace":
         import nmtprune.fairseq_plugin  # noqa: F401, I001  # first: it says what to do where fairseq is missing
         from fairseq import options
 
+        from nmtprune.fairseq_plugin.train_settings import in_memory
+
         try:
-            with contextlib.redirect_stderr(said):
+            with contextlib.redirect_stderr(said), in_memory(start):
                 found: Namespace = options.parse_args_and_arch(options.get_training_parser(), list(argv))
         except SystemExit:
             *_, line = said.getvalue().strip().splitlines() or ["refused without a word"]

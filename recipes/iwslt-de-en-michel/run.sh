@@ -29,7 +29,8 @@ train_epochs() {
 # sweep: heads of every epoch's model by importance, by tenths, without further training.
 sweep() {
     # shellcheck disable=SC2046,SC2086 # options and epochs are words
-    run nmtprune greedy $(printf "$WORK/models/epoch-%s.pt " $EPOCHS) $(data_options) --metric "$METRIC" --resume -o "$WORK/greedy"
+    run nmtprune greedy $(printf "$WORK/models/epoch-%s.pt " $EPOCHS) $(data_options) --metric "$METRIC" --resume \
+        --importance-normalize layer -o "$WORK/greedy"
     record_figures 1 curves "$WORK/greedy/curve.json" epochs
 }
 

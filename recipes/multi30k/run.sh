@@ -36,7 +36,7 @@ more_random_heads() {
 # sweep: heads go in the order of their importance; a plan, and the BLEU before any further training, for every step.
 sweep() {
     run nmtprune greedy "$WORK/models/base.pt" $(data_options) --order importance --order random --samples 1 \
-        --step "$GREEDY_STEP" --until "$GREEDY_UNTIL" --resume -o "$WORK/greedy"
+        --importance-normalize layer --step "$GREEDY_STEP" --until "$GREEDY_UNTIL" --resume -o "$WORK/greedy"
 }
 
 # greedy_heads PERCENT: the least important heads removed, then trained on (Michel et al. do not train on).

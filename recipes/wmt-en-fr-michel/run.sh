@@ -57,7 +57,7 @@ do_sweep() {
         cat "$WORK"/corpus/test.newstest20{09,10,11,12}."$language" >"$WORK/corpus/importance.$language"
     done
     run nmtprune greedy "$MODEL" $(measured_on newstest2013) --metric "$METRIC" "$@" --resume \
-        --importance-source "$WORK/corpus/importance.$SOURCE_LANG" \
+        --importance-normalize layer --importance-source "$WORK/corpus/importance.$SOURCE_LANG" \
         --importance-reference "$WORK/corpus/importance.$TARGET_LANG" -o "$WORK/$name"
     record_figures 1 curves "$WORK/$name/curve.json" "$name"
 }

@@ -1,15 +1,19 @@
 """`nmtprune bench` and `nmtprune check` as a user meets them."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from nmtprune.cli.bench import bench
 from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.formats import load
 from nmtprune.plan import Plan
+from nmtprune.runs.bench.synthetic import SHAPES, Shape
 from nmtprune.summary import model_bytes
 from tests.support.cli import documented, nmtprune, refused
 from tests.support.marian_files import marian_model
@@ -95,7 +99,27 @@ def test_a_marian_model_without_references(tmp_path: Path) -> None:
         assert "BLEU" not in result.stdout and f"engine {engine}, 1 threads" in result.stdout
 
 
+def test_remarks_of_engines_are_told(tmp_path: Path) -> None:
+    changes = {"transformer_preprocess": "n", "transformer_postprocess": "da", "transformer_postprocess_top": "n"}
+    model, vocabulary = marian_model(tmp_path / "model.npz", **changes), vocabulary_file(tmp_path)
+    source, _ = random_texts(tmp_path)
+    data = ("--source", source, "--vocabs", vocabulary, vocabulary, "--post-process", "none", "--threads", 1)
+    for command in (("bench", model, model), ("check", model, "--baseline", model, "--min-speedup", 0)):
+        result = nmtprune(*command, *data, "--beam", 1, "--batch-size", 4, "--repeat", 1)
+        assert result.code == 0, result.stderr
+        (line,) = [line for line in result.stderr.splitlines() if "pre-norm decoder" in line]
+        assert line.startswith(f"{model}: pre-norm decoder: searched as it was trained; ")
+
+
 def test_what_bench_refuses(tiny: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("w1 w2\nw3\n")
+    raw = ("--data-bin", tiny.parent / "data-bin", "--source", text, "--post-process", "none", "--batch-size", 1)
+    assert refused("bench", tiny, *raw, "--lowercase", "--allow-bad-baseline") == (
+        2,
+        "bench: --lowercase goes with references (--reference FILE); --allow-bad-baseline goes with references "
+        "(--reference FILE)",
+    )
     code, line = refused("bench", tiny, *_data(tiny, "--batch-size", "8,5000"))
     assert code == 2 and line.startswith("--batch-size 5000: test.xx-yy has only ")
     assert refused("bench", tiny, *_searched(tiny), "--repeat", 0)[0] == 2
@@ -157,6 +181,13 @@ def test_what_check_refuses(tiny: Path, slim: Path) -> None:
     assert refused("check", *base) == (
         2, "check: name at least one condition: --max-drop, --min-speedup or --max-size"
     )  # fmt: skip
+    allowing = ("--allow-bad-baseline", "--allow-few-sentences")
+    assert refused("check", *base, "--max-size", 100, "--lowercase", *allowing)[1] == (
+        "check: --lowercase goes with --max-drop; --allow-bad-baseline goes with --max-drop; --allow-few-sentences "
+        "goes with --max-drop"
+    )
+    everywhere = {"NMTPRUNE_CHECK_ALLOW_FEW_SENTENCES": "1"}
+    assert nmtprune("check", *base, "--max-size", 100, env=everywhere).code == 0
     assert refused("check", *base, "--significant")[1].startswith("check: --significant goes with --max-drop X")
     code, line = refused("check", *base, "--max-drop", -1, "--max-size", 0)
     assert (code, line) == (
@@ -178,6 +209,14 @@ def test_made_up_models(engine: str) -> None:
         (timing,) = model["timings"]
         rate = timing["words_per_second"]["median"] / timing["sentences_per_second"]["median"]
         assert rate == pytest.approx(6)  # every translation has the length that was asked for
+
+
+def test_help_names_every_shape_and_field() -> None:
+    (option,) = [option for option in bench.params if option.name == "synthetic"]
+    assert isinstance(option, click.Option) and option.help is not None
+    *first, last = SHAPES
+    names = ", ".join(field.name for field in fields(Shape))
+    assert f"{', '.join(first)} or {last}," in option.help and option.help.endswith(f"({names}).")
 
 
 def test_made_up_models_go_with_nothing_else(tiny: Path) -> None:

@@ -1,15 +1,30 @@
 """`nmtprune l0` as a user meets it: what it prints, what goes to fairseq-train, and one line for everything wrong."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from nmtprune.cli.l0 import _GATES
+from nmtprune.fairseq_plugin import gate_options
+from nmtprune.gates import DISTRIBUTIONS, TEST_GATES
 from tests.support.cli import documented, nmtprune, refused
 
 FAST = ("--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--resamples", 500)
 TRAIN = ("--", "--max-update", 3, "--num-workers", 0, "--log-interval", 1, "--lr=0.02")
+
+
+def test_choices_are_those_of_the_gates() -> None:
+    """Copied, because ``--help`` imports no torch."""
+    choices = {name: tuple(kind.choices) for name, (kind, _) in _GATES.items() if isinstance(kind, click.Choice)}
+    assert (choices["gate"], choices["test_gate"]) == (DISTRIBUTIONS, TEST_GATES)
+    parser = argparse.ArgumentParser()
+    gate_options.add_args(parser)
+    of_fairseq = {action.dest for action in parser._actions}
+    assert {*_GATES, "gate_stretch", "output_scaling"} - of_fairseq == {"l0_warmup_updates", "freeze"}
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,21 @@
 import json
 from pathlib import Path
 
+import click
 import pytest
 
+from nmtprune.cli.lottery import lottery
+from nmtprune.runs.lottery.schedule import CONTROLS
 from tests.support.cli import documented, nmtprune, refused
 
 FAST = ("--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--resamples", 500)
 TRAIN = ("--", "--num-workers", 0, "--log-interval", 1, "--max-tokens", 60)
 ASKED = ("--prune-updates", 2, "--until", 4, "--heads-per-iteration", 3, "--kinds", "encoder,cross")
+
+
+def test_controls_are_those_of_the_schedule() -> None:
+    (control,) = [option for option in lottery.params if option.name == "controls"]
+    assert isinstance(control.type, click.Choice) and sorted(control.type.choices) == sorted(CONTROLS)
 
 
 @pytest.fixture(scope="module")

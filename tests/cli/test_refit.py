@@ -28,7 +28,7 @@ from tests.support.cli import nmtprune, refused
 from tests.support.fairseq_files import Build
 from tests.support.marian_files import VARIANTS, marian_model, random_plan
 from tests.support.marian_program import marian_scores, random_texts, vocabulary_file
-from tests.support.networks import PRE_NORM, SHARED, randomized
+from tests.support.networks import ADAPTIVE_LM, PRE_NORM, SHARED, randomized
 
 REMOVED = "encoder.0 encoder.1.2 decoder.0.0,3 cross.0.1-3 cross.1.0,2"
 ANYWAY = ("--force-worse", "--threads", 1)
@@ -341,6 +341,32 @@ def test_ctranslate2_and_bench_take_the_result(full: Path, pruned: Path, tmp_pat
         "--max-len-b", 20, "--allow-few-sentences",
     )  # fmt: skip
     assert checked.code == 0, checked.stderr
+
+
+@pytest.mark.parametrize("kind", ["plain", "adaptive"])
+def test_language_models_are_refitted_on_text(build: Build, tmp_path: Path, kind: str) -> None:
+    """Binarized or raw, the same lines give the same model."""
+    base = build(arch="transformer_lm") if kind == "plain" else build(**ADAPTIVE_LM)
+    pruned = cut(base, tmp_path / "slim.pt", removed="decoder.0.1-2 decoder.1")
+    for name, text in (("a.pt", ()), ("b.pt", ("--source", base.parent / "data-bin" / "train.txt"))):
+        found = nmtprune("refit", base, pruned, *data(base), *text, *ANYWAY, "-o", tmp_path / name, "--format", "json")
+        assert found.code == 0, found.stderr
+    report = json.loads(found.stdout)
+    assert report["calibration"]["on"] == "text" and report["verification"]["against"] == "base"
+    assert load(tmp_path / "a.pt").sha256 == load(tmp_path / "b.pt").sha256 != load(pruned).sha256
+    lineage = load(tmp_path / "a.pt").lineage
+    assert lineage is not None and lineage.refit is not None and lineage.refit["sentences"] == 12
+
+
+def test_language_models_take_text_alone(build: Build, full: Path, tmp_path: Path) -> None:
+    base = build(arch="transformer_lm")
+    pruned = cut(base, tmp_path / "slim.pt", removed="decoder.0.1")
+    command = ("refit", base, pruned, "-o", tmp_path / "x.pt")
+    code, line = refused(*command, *data(base), "--calibration-on", "translations")
+    assert code == 2 and "is a language model" in line
+    assert refused(*command, *data(base), "--subset", "other")[0] == 5
+    code, line = refused(*command, *data(full))
+    assert code == 5 and "dict.txt: no such dictionary" in line
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ WITH_A_MODEL = (
     "docs/debugging.md",
     "docs/tutorials/ci.md",
     "docs/tutorials/gates.md",
+    "docs/tutorials/refit.md",
     "README.md",
 )
 """Documents that begin with checkpoint_best.pt, data-bin, spm.model, text.en and text.de of a reader."""

@@ -14,8 +14,8 @@ from nmtprune.errors import CheckpointError, DataError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
 from nmtprune.methods.measuring import Texts
-from nmtprune.methods.refit import Fit, RefitSettings, mean_loss, refit
-from nmtprune.methods.sublayers import Place, Sublayer, entered, stacks, sublayers
+from nmtprune.methods.refit import Fit, RefitSettings, fit_projections, mean_loss
+from nmtprune.methods.walk import Place, ProjectionStop, entered, stacks, stops
 from nmtprune.model import Transformer
 from nmtprune.plan import Plan
 from tests.support.calibration import alone, joined, texts_of
@@ -51,7 +51,7 @@ def full(build: Build) -> Checkpoint:
 
 def walked(
     base: Transformer, pruned: Transformer, texts: Sequence[Texts]
-) -> Iterator[tuple[Sublayer, list[tuple[Tensor, Tensor]]]]:
+) -> Iterator[tuple[ProjectionStop, list[tuple[Tensor, Tensor]]]]:
     """Every sub-layer of `pruned` with its inputs [N, E] and targets [N, D] in each batch."""
     ends: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * len(texts)
     for stack in stacks(base):
@@ -59,7 +59,7 @@ def walked(
             (entered(base, text, stack, end[0]), entered(pruned, text, stack, end[1]))
             for text, end in zip(texts, ends, strict=True)
         ]
-        for own, other in zip(sublayers(base, stack), sublayers(pruned, stack), strict=True):
+        for own, other in zip(stops(base, stack), stops(pruned, stack), strict=True):
             found = []
             for number, (text, (first, second)) in enumerate(zip(texts, places, strict=True)):
                 real = text.real_source if stack == "encoder" else text.real_target
@@ -69,7 +69,9 @@ def walked(
         ends = [(first.states, second.states) for first, second in places]
 
 
-def observed(own: Sublayer, other: Sublayer, first: Place, second: Place, real: Tensor) -> tuple[Tensor, Tensor]:
+def observed(
+    own: ProjectionStop, other: ProjectionStop, first: Place, second: Place, real: Tensor
+) -> tuple[Tensor, Tensor]:
     """What the projection of `other` reads, and what it should give, by the definition of the target."""
     wanted = own.summed(first.states, own.output(own.inputs(first)))
     inputs = other.inputs(second)
@@ -77,8 +79,13 @@ def observed(own: Sublayer, other: Sublayer, first: Place, second: Place, real: 
     return inputs[real], (wanted - beside)[real]
 
 
-def moved(sublayer: Sublayer, place: Place) -> Place:
-    return place.at(sublayer.after(place.states, sublayer.output(sublayer.inputs(place))))
+def moved(stop: ProjectionStop, place: Place) -> Place:
+    return place.at(stop.after(place.states, stop.output(stop.inputs(place))))
+
+
+def predicted(stop: ProjectionStop, inputs: Tensor) -> Tensor:
+    """Outputs [N, D] of a projection for inputs [N, E]."""
+    return stop.output(inputs.unsqueeze(0)).squeeze(0)
 
 
 def with_ones(inputs: Tensor) -> Tensor:
@@ -89,20 +96,20 @@ def check_closed_form(checkpoint: Checkpoint, pruned: Checkpoint, batches: int =
     """Every fitted projection predicts what an orthogonal least-squares solver predicts on stacked activations."""
     base, model = double(checkpoint), double(pruned)
     texts = texts_of(base, batches)
-    fit = refit(base, model, texts, RefitSettings(ridge=0.0))
+    fit = fit_projections(base, model, texts, RefitSettings(ridge=0.0))
     names = {each.name: each for each in fit.projections}
     assert names
-    for sublayer, found in walked(base, model, texts):
-        if sublayer.name not in names:
+    for stop, found in walked(base, model, texts):
+        if stop.name not in names:
             continue
         inputs, targets = (torch.cat(parts) for parts in zip(*found, strict=True))
         solution = torch.linalg.lstsq(with_ones(inputs), targets, driver="gelsd").solution
         expected = with_ones(inputs) @ solution
-        torch.testing.assert_close(sublayer.output(inputs), expected, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(predicted(stop, inputs), expected, rtol=1e-8, atol=1e-8)
         error = float((targets - expected).square().mean())
-        assert names[sublayer.name].error_after == pytest.approx(error, rel=1e-6, abs=1e-9)
-        assert error <= names[sublayer.name].error_before + 1e-12
-        assert names[sublayer.name].tokens == len(inputs)
+        assert names[stop.name].error_after == pytest.approx(error, rel=1e-6, abs=1e-9)
+        assert error <= names[stop.name].error_before + 1e-12
+        assert names[stop.name].tokens == len(inputs)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -134,12 +141,12 @@ def test_a_ridge_draws_matrices_towards_what_they_were(full: Checkpoint) -> None
     pruned = halved(full)
     base, model, before = double(full), double(pruned), double(pruned)
     texts = texts_of(base, 6)
-    refit(base, model, texts, RefitSettings(ridge=0.3))
-    old = {each.parameter: each for stack in stacks(before) for each in sublayers(before, stack)}
-    for sublayer, found in walked(base, model, texts):
+    fit_projections(base, model, texts, RefitSettings(ridge=0.3))
+    old = {each.parameter: each for stack in stacks(before) for each in stops(before, stack)}
+    for stop, found in walked(base, model, texts):
         inputs, targets = (torch.cat(parts) for parts in zip(*found, strict=True))
-        weight, bias = sublayer.weight, sublayer.bias
-        original = old[sublayer.parameter].weight
+        weight, bias = stop.weight, stop.bias
+        original = old[stop.parameter].weight
         assert weight is not None and bias is not None and original is not None
         if not weight.shape[1]:
             continue
@@ -159,27 +166,27 @@ def test_tied_layers_are_fitted_once_on_all_their_places(tmp_path: Path) -> None
     pruned = halved(checkpoint)
     base, model, unfitted = double(checkpoint), double(pruned), double(pruned)
     texts = texts_of(base, 12)
-    fit = refit(base, model, texts, RefitSettings(ridge=0.0, only="ffn"))
+    fit = fit_projections(base, model, texts, RefitSettings(ridge=0.0, only="ffn"))
     assert [each.name for each in fit.projections if each.name.startswith("decoder")] == [
         "decoder-ffn.0",
         "decoder-ffn.2",
     ]
-    for own, fitted in zip(sublayers(unfitted, "encoder"), sublayers(model, "encoder"), strict=True):
+    for own, fitted in zip(stops(unfitted, "encoder"), stops(model, "encoder"), strict=True):
         assert own.weight is not None and own.bias is not None and fitted.weight is not None and fitted.bias is not None
         own.weight.data, own.bias.data = fitted.weight.data, fitted.bias.data
-    seen = [parts for sublayer, parts in walked(base, unfitted, texts) if sublayer.name == "decoder-ffn.0"]
+    seen = [parts for stop, parts in walked(base, unfitted, texts) if stop.name == "decoder-ffn.0"]
     assert len(seen) == 2
     inputs, targets = (torch.cat(side) for side in zip(*[part for parts in seen for part in parts], strict=True))
     solution = torch.linalg.lstsq(with_ones(inputs), targets, driver="gelsd").solution
-    tied = next(each for each in sublayers(model, "decoder") if each.name == "decoder-ffn.0")
-    torch.testing.assert_close(tied.output(inputs), with_ones(inputs) @ solution, rtol=1e-8, atol=1e-8)
+    tied = next(each for each in stops(model, "decoder") if each.name == "decoder-ffn.0")
+    torch.testing.assert_close(predicted(tied, inputs), with_ones(inputs) @ solution, rtol=1e-8, atol=1e-8)
     assert fit.projections[[each.name for each in fit.projections].index("decoder-ffn.0")].tokens == len(inputs)
 
 
 def test_a_recurrence_without_a_projection_is_left(tmp_path: Path) -> None:
     checkpoint = load(marian_model(tmp_path / "model.npz", **MARIAN["pre-norm SSRU decoder"]))
     base = double(checkpoint)
-    fit = refit(base, double(halved(checkpoint)), texts_of(base, 3))
+    fit = fit_projections(base, double(halved(checkpoint)), texts_of(base, 3))
     assert fit.left == ("decoder-recurrence.0", "decoder-recurrence.1")
     assert not any("recurrence" in name for name in fit.tensors)
 
@@ -193,7 +200,7 @@ def test_the_projection_of_a_recurrence_is_fitted(tmp_path: Path) -> None:
     checkpoint = load(write(tmp_path / "model.npz", arrays))
     check_closed_form(checkpoint, halved(checkpoint))
     base = double(checkpoint)
-    fit = refit(base, double(halved(checkpoint)), texts_of(base, 3))
+    fit = fit_projections(base, double(halved(checkpoint)), texts_of(base, 3))
     assert not fit.left and "decoder.layers.1.recurrence.output.weight" in fit.tensors
 
 
@@ -204,7 +211,7 @@ def test_refit_of_an_unpruned_model_changes_nothing(build: Build, variant: str) 
     checkpoint = load(randomized(build(**VARIANTS[variant])))
     base, same = native.load(checkpoint), native.load(checkpoint)
     before = {name: value.clone() for name, value in checkpoint.native_tensors().items()}
-    fit = refit(base, same, texts_of(base, 4))
+    fit = fit_projections(base, same, texts_of(base, 4))
     assert fit.tensors
     for name, tensor in fit.tensors.items():
         assert float((tensor - before[name]).abs().max()) <= 1e-4 * float(before[name].abs().max()), name
@@ -215,7 +222,7 @@ def test_neither_the_base_nor_what_the_slim_model_was_built_from_changes(full: C
     base, model = native.load(full), native.load(pruned)
     kept = [{name: value.clone() for name, value in each.native_tensors().items()} for each in (full, pruned)]
     own = [value.clone() for value in base.parameters()]
-    fit = refit(base, model, texts_of(base, 3))
+    fit = fit_projections(base, model, texts_of(base, 3))
     for before, checkpoint in zip(kept, (full, pruned), strict=True):
         assert all(torch.equal(value, before[name]) for name, value in checkpoint.native_tensors().items())
     assert all(torch.equal(value, before) for value, before in zip(base.parameters(), own, strict=True))
@@ -224,7 +231,7 @@ def test_neither_the_base_nor_what_the_slim_model_was_built_from_changes(full: C
 
 def fitted(full: Checkpoint, texts: Callable[[Transformer], list[Texts]], **settings: object) -> Fit:
     base = double(full)
-    return refit(base, double(halved(full)), texts(base), RefitSettings(**settings))  # type: ignore[arg-type]
+    return fit_projections(base, double(halved(full)), texts(base), RefitSettings(**settings))  # type: ignore[arg-type]
 
 
 def assert_equal(first: Fit, second: Fit, tolerance: float) -> None:
@@ -251,9 +258,9 @@ def test_padding_and_removed_heads_stay_zero_and_others_are_fitted_as_in_a_cut_m
 ) -> None:
     base = double(full)
     texts = texts_of(base, 8)
-    expected = refit(base, double(halved(full)), texts).tensors
+    expected = fit_projections(base, double(halved(full)), texts).tensors
     pruned = halved(full, mode)
-    found = refit(base, double(pruned), texts).tensors
+    found = fit_projections(base, double(pruned), texts).tensors
     assert found.keys() == expected.keys()
     for name, tensor in found.items():
         columns = (pruned.native_tensors()[name] != 0).any(0) if tensor.dim() == 2 else slice(None)
@@ -266,9 +273,9 @@ def test_padding_and_removed_heads_stay_zero_and_others_are_fitted_as_in_a_cut_m
 def test_a_module_without_heads_gives_the_mean_of_its_target(full: Checkpoint) -> None:
     base, model = double(full), double(halved(full))
     texts = texts_of(base, 4)
-    fit = refit(base, model, texts)
-    sublayer, found = next(walked(base, model, texts))
-    assert sublayer.name == "encoder.0" and fit.projections[0].inputs == 0
+    fit = fit_projections(base, model, texts)
+    stop, found = next(walked(base, model, texts))
+    assert stop.name == "encoder.0" and fit.projections[0].inputs == 0
     targets = torch.cat([target for _, target in found])
     torch.testing.assert_close(fit.tensors["encoder.layers.0.self_attention.output.bias"], targets.mean(0))
     assert fit.projections[0].error_after == pytest.approx(float((targets - targets.mean(0)).square().mean()))
@@ -280,15 +287,15 @@ def test_no_bias_is_invented_where_there_is_none(full: Checkpoint) -> None:
         for layer in each.decoder.layers:
             layer.feed_forward.output_bias = None
     texts = texts_of(base, 12)
-    fit = refit(base, model, texts, RefitSettings(ridge=0.0))
+    fit = fit_projections(base, model, texts, RefitSettings(ridge=0.0))
     names = [name for name in fit.tensors if "decoder" in name and "feed_forward" in name]
     assert names == [f"decoder.layers.{layer}.feed_forward.output.weight" for layer in range(2)]
     assert [each.bias for each in fit.projections if each.name.startswith("decoder-ffn")] == [False, False]
-    for sublayer, found in walked(base, model, texts):
-        if sublayer.name.startswith("decoder-ffn"):
+    for stop, found in walked(base, model, texts):
+        if stop.name.startswith("decoder-ffn"):
             inputs, targets = (torch.cat(parts) for parts in zip(*found, strict=True))
             expected = inputs @ torch.linalg.lstsq(inputs, targets, driver="gelsd").solution
-            torch.testing.assert_close(sublayer.output(inputs), expected, rtol=1e-8, atol=1e-8)
+            torch.testing.assert_close(predicted(stop, inputs), expected, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -315,7 +322,7 @@ def test_neurons_that_never_fire_keep_their_weights(build: Build) -> None:
         each.decoder.layers[0].feed_forward.input_bias.data[silent] = -100.0
     before = pruned.native_tensors()["decoder.layers.0.feed_forward.output.weight"].double()
     for ridge in (0.0, 0.01):
-        fit = refit(base, model, texts_of(base, 6), RefitSettings(ridge=ridge))
+        fit = fit_projections(base, model, texts_of(base, 6), RefitSettings(ridge=ridge))
         after = fit.tensors["decoder.layers.0.feed_forward.output.weight"]
         torch.testing.assert_close(after[:, silent], before[:, silent], rtol=0, atol=1e-12)
         assert next(each for each in fit.projections if each.name == "decoder-ffn.0").silent >= 2
@@ -333,12 +340,12 @@ def test_states_that_are_no_numbers_name_the_module(full: Checkpoint, broken: st
     layer = models[broken].decoder.layers[1]
     layer.feed_forward.output_weight.data = torch.full_like(layer.feed_forward.output_weight, 3e38)
     with pytest.raises(CheckpointError, match=r"decoder-ffn\.1: its states are no finite numbers"):
-        refit(models["base"], models["slim"], texts_of(models["base"], 2))
+        fit_projections(models["base"], models["slim"], texts_of(models["base"], 2))
 
 
 def test_half_precision_files_get_what_was_evaluated(full: Checkpoint) -> None:
     base, model = native.load(full), native.load(halved(full))
-    fit = refit(base, model, texts_of(base, 3), RefitSettings(stored_as=torch.float16))
+    fit = fit_projections(base, model, texts_of(base, 3), RefitSettings(stored_as=torch.float16))
     assert all(torch.equal(tensor, tensor.half().float()) for tensor in fit.tensors.values())
     assert torch.equal(
         model.encoder.layers[1].feed_forward.output_weight, fit.tensors["encoder.layers.1.feed_forward.output.weight"]
@@ -359,7 +366,7 @@ def test_the_loss_is_that_of_every_target_token(full: Checkpoint) -> None:
 def test_what_cannot_be_fitted_is_refused(full: Checkpoint, build: Build) -> None:
     base = double(full)
     with pytest.raises(DataError, match="no sentences"):
-        refit(base, double(full), [])
+        fit_projections(base, double(full), [])
     with pytest.raises(DataError, match="no sentences"):
         mean_loss(base, [])
     with pytest.raises(UsageError, match=r"ridge -1 .*unknown part 'all'"):
@@ -367,6 +374,6 @@ def test_what_cannot_be_fitted_is_refused(full: Checkpoint, build: Build) -> Non
     with pytest.raises(UsageError, match="ridge nan"):
         RefitSettings(ridge=float("nan"))
     with pytest.raises(ValueError, match="two types"):
-        refit(base, native.load(full), texts_of(base, 1))
+        fit_projections(base, native.load(full), texts_of(base, 1))
     with pytest.raises(ValueError, match="other stacks"):
-        refit(base, double(load(build(arch="transformer_lm"))), texts_of(base, 1))
+        fit_projections(base, double(load(build(arch="transformer_lm"))), texts_of(base, 1))

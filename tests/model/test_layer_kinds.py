@@ -12,7 +12,7 @@ from nmtprune.model.ablation import MaskedSearch, reference_losses
 from nmtprune.model.attention import SelfAttention
 from nmtprune.model.kernels import linear
 from nmtprune.model.layers import Blueprint, DecoderLayer
-from nmtprune.model.recurrence import Update
+from nmtprune.model.recurrence import CellUpdate
 from nmtprune.model.scope import Probe, Scope, Visible
 from nmtprune.model.search import SearchOptions, Symbols, translate_batch
 from nmtprune.model.search.batched_greedy import BatchedGreedySearch
@@ -71,7 +71,7 @@ class Average(Body):
 
     def inner_values(self, x: Tensor, normed: Tensor, scope: Scope, position: int) -> Tensor:
         added = torch.cat([normed, torch.ones_like(normed[..., :1])], dim=-1)
-        sums = scope.recur(Update(torch.ones_like(added), added), position)
+        sums = scope.recur(CellUpdate(torch.ones_like(added), added), position)
         return sums[..., :-1] / sums[..., -1:]
 
     def output(self, inner: Tensor, probe: Probe) -> Tensor:

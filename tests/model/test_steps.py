@@ -129,18 +129,6 @@ def test_hypotheses_share_their_sentence_and_change_places(model: Transformer) -
 
 
 @torch.inference_mode()
-def test_a_copied_state_goes_its_own_way(model: Transformer) -> None:
-    source, _ = networks.batch(model)
-    target = torch.randint(4, model.words[1], (5, 3), generator=torch.Generator().manual_seed(8))
-    source_cache, state = cache_of(model, source), model.new_state()
-    model.decode(target[:, :2], source_cache, run=Pass(state=state))
-    copy = state.copy()
-    model.decode(torch.full((5, 1), 7), source_cache, run=Pass(state=copy))
-    found = model.decode(target[:, 2:3], source_cache, run=Pass(state=state))
-    assert_close(found[:, 0], model.decode(target, source_cache)[:, 2])
-
-
-@torch.inference_mode()
 def test_a_pass_may_stop_anywhere_and_continue_under_other_masks(model: Transformer) -> None:
     source, target = networks.batch(model)
     masks = {module.id: torch.tensor([0.0] + [1.0] * (module.heads - 1)) for module in model.architecture}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.data.databin import DataBin
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import OutputError
 from nmtprune.formats import load
@@ -102,6 +103,26 @@ def test_slim_models_are_scored(build: Any, tmp_path: Path) -> None:
         if str(entry.id.module) == "cross.1":
             delta = oracle.bleu(oracle.masks(entry.id.module, set(range(3)) - {entry.id.head})) - oracle.bleu({})
             assert entry.delta == pytest.approx(delta, abs=1e-9)
+
+
+def test_checkpoint_and_sentences_are_read_once(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints: list[Path] = []
+    subsets: list[str] = []
+    read = DataBin.read
+
+    def counting_load(path: Path) -> Any:
+        checkpoints.append(path)
+        return load(path)
+
+    def counting_read(self: DataBin, subset: str, *args: Any, **values: Any) -> Any:
+        subsets.append(subset)
+        return read(self, subset, *args, **values)
+
+    monkeypatch.setattr("nmtprune.formats.load", counting_load)
+    monkeypatch.setattr(DataBin, "read", counting_read)
+    test_data = DataOptions(data_bin=tiny.parent / "data-bin", subset="test")
+    _scored(score_run(tiny, tmp_path / "scores.json", all_but_one=True, test_data=test_data, kinds="cross"))
+    assert (checkpoints, sorted(subsets)) == ([tiny], ["test", "valid"])
 
 
 class _Interrupting(Silent):

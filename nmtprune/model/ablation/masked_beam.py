@@ -13,7 +13,7 @@ from nmtprune.model.ablation.shared_prefix import HeadMasks, MaskedPasses, stack
 from nmtprune.model.ablation.shortlist import Screen
 from nmtprune.model.search.beam_search import BeamSearch, Candidates
 from nmtprune.model.search.decoder_step import DecoderStep, empty_cache
-from nmtprune.model.search.hypotheses import Beams, Ended, HypothesisTree, Ranking
+from nmtprune.model.search.hypotheses import Beams, EndedHypotheses, HypothesisTree, Ranking
 from nmtprune.model.search.hypothesis_cache import Buffers, HypothesisCache
 from nmtprune.model.search.next_words import NextWordPredictor
 from nmtprune.model.search.options import Search, Tokens
@@ -61,7 +61,7 @@ class MaskedBeamSearch:
             by_system[place].append(text)
         return by_system
 
-    def _ranked(self, ended: Ended, draft: Draft) -> Ranking:
+    def _ranked(self, ended: EndedHypotheses, draft: Draft) -> Ranking:
         """Ended hypotheses, best first; where error bounds leave that open, scores are made exact."""
         ranking = ended.ranked(draft.tree, self._options)
         unsure = _best_unsure(ranking)
@@ -113,13 +113,13 @@ class DraftedSearch(BeamSearch):
         self._rows = torch.empty(0, dtype=torch.long)
         """[P, beam], rows of the beams' hypotheses in the draft; -1 where it does not have them."""
 
-    def run_until(self, beams: Beams, few: int) -> tuple[Ended, Beams]:
+    def run_until(self, beams: Beams, few: int) -> tuple[EndedHypotheses, Beams]:
         """As for `BeamSearch`."""
         self._rows = torch.full_like(beams.token, -1)
         self._rows[:, 0] = self._draft.root(beams)
         return super().run_until(beams, few)
 
-    def _step(self, beams: Beams, step: int, ended: Ended) -> Beams:
+    def _step(self, beams: Beams, step: int, ended: EndedHypotheses) -> Beams:
         after = super()._step(beams, step, ended)
         if after.search.shape[0]:
             left = torch.searchsorted(beams.search, after.search)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nmtprune.model.ablation.shortlist import Screen, Shortlists
 from nmtprune.model.length_groups import length_groups
-from nmtprune.model.recurrence import Update
+from nmtprune.model.recurrence import CellUpdate
 from nmtprune.model.scope import Visible
 from nmtprune.model.search.hypotheses import Beams, HypothesisTree
 from nmtprune.model.search.next_words import EndRules, LogitsObserver, NextWordPredictor
@@ -101,7 +101,7 @@ class TreeLevels:
     roots: Tensor
     levels: tuple[tuple[Tensor, Tensor], ...]
 
-    def cells(self, update: Update) -> Tensor:
+    def cells(self, update: CellUpdate) -> Tensor:
         """Cells [B, n, D] of a recurrence."""
         kept, cells = update.kept.flatten(0, 1), update.added.flatten(0, 1).clone()
         for places, parents in self.levels:

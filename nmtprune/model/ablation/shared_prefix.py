@@ -11,7 +11,7 @@ from nmtprune.architecture import ModuleId
 from nmtprune.model.ablation.record import RecordedSearch, SentenceBlock, TokenTree, TreeLevels
 from nmtprune.model.layers import Stopped
 from nmtprune.model.length_groups import length_groups
-from nmtprune.model.recurrence import Update
+from nmtprune.model.recurrence import CellUpdate
 from nmtprune.model.scope import Probe, Scope, Visible
 from nmtprune.model.search.hypothesis_cache import HypothesisCache
 from nmtprune.model.source_cache import EncoderOutput, SourceCache
@@ -113,7 +113,7 @@ class _TreeScope(Scope):
             rows = kept.shape[1] * kept.shape[2]
             self.store.store(position, range(self.row, self.row + rows), kept)
 
-    def recur(self, update: Update, position: int) -> Tensor:
+    def recur(self, update: CellUpdate, position: int) -> Tensor:
         """Cells [B, n, D] of a recurrent layer, each from that of the hypothesis one token shorter."""
         cells = self.levels().cells(update)
         self.keep(cells[None, :, :, None], position)

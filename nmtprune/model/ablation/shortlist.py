@@ -63,13 +63,13 @@ class Shortlists:
 
 
 class Screen:
-    """Makes shortlists, and candidates from them."""
+    """Makes shortlists, and next words from them."""
 
     def __init__(self, predictor: NextWordPredictor, output: LinearOutput, widest: float = 0.05) -> None:
         """Prepare for an output layer.
 
         Args:
-            predictor: what would compute the same candidates exactly.
+            predictor: computes the same next words exactly.
             output: the output layer.
             widest: largest error bound of a normalizer that is of use.
         """
@@ -111,7 +111,7 @@ class Screen:
         return Shortlists(features, tokens.int(), total.log() + normalizer, mean, top)
 
     def next_words(self, features: Tensor, known: Shortlists, rules: EndRules) -> tuple[NextWords, Tensor]:
-        """Candidates of changed features [N, E], and which of them hold, Boolean [N]."""
+        """Next words for changed features [N, E], and which hypotheses' are certain to be right, Boolean [N]."""
         symbols, options = self._predictor.symbols, self._predictor.options
         delta = features - known.features
         length = delta.norm(dim=1)

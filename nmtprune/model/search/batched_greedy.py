@@ -1,6 +1,6 @@
-"""Greedy search of many batches: the last sentences of each wait, and go on together.
+"""Greedy search of many batches: the last sentences of each wait, and are finished together.
 
-Most translations of a batch end at about the same length, and a few go on for long. A step takes nearly as long for a
+Most translations of a batch end at about the same length, and a few are much longer. A step takes nearly as long for a
 few hypotheses as for many: those that are left of several batches are decoded as one.
 """
 
@@ -20,7 +20,7 @@ from nmtprune.model.search.sources import SourceCaches
 from nmtprune.model.transformer import Transformer
 
 _FEW = 0.2
-"""What is left of a batch waits when it is less than this share of it."""
+"""The sentences that are left of a batch wait when they are less than this share of it."""
 
 
 class BatchedGreedySearch:
@@ -71,7 +71,7 @@ class BatchedGreedySearch:
 
     @torch.no_grad()
     def finish(self) -> dict[int, list[Hypothesis]]:
-        """Go on until all have ended: by place the hypothesis of each sentence, none where numbers overflow."""
+        """Continue until all have ended: by place the hypothesis of each sentence, none where numbers overflow."""
         self._branches.finish()
         for place, branch in self._waiting:
             self._found[place] = [self._hypothesis(branch)] if branch.words else []

@@ -10,7 +10,7 @@ from torch import Tensor
 from nmtprune.architecture import ModuleId
 from nmtprune.model.scope import Masks
 from nmtprune.model.search.decoder_step import DecoderStep, NewTokens, empty_cache
-from nmtprune.model.search.hypotheses import Beams, Ended, HypothesisTree
+from nmtprune.model.search.hypotheses import Beams, EndedHypotheses, HypothesisTree
 from nmtprune.model.search.next_words import EndRules, LogitsObserver, NextWordPredictor
 from nmtprune.model.search.options import Hypothesis, Search, Symbols, max_lens
 from nmtprune.model.search.selection import Selection, Selector
@@ -59,14 +59,14 @@ class BeamSearch:
         self._selector = Selector.of(predictor.options, predictor.width + 1)
         self._observer: SearchObserver | None = None
 
-    def run(self, beams: Beams, observer: SearchObserver | None = None) -> Ended:
+    def run(self, beams: Beams, observer: SearchObserver | None = None) -> EndedHypotheses:
         """Search until all have ended, beginning with `Beams.begin`."""
         self._observer = observer
         return self.run_until(beams, 0)[0]
 
-    def run_until(self, beams: Beams, few: int) -> tuple[Ended, Beams]:
+    def run_until(self, beams: Beams, few: int) -> tuple[EndedHypotheses, Beams]:
         """Search, for one step at least, until at most `few` searches are left, and give back those too."""
-        ended = Ended(beams.search.shape[0], beams.token.shape[1], beams.token.device)
+        ended = EndedHypotheses(beams.search.shape[0], beams.token.shape[1], beams.token.device)
         step = 0
         while beams.search.shape[0] and (beams.search.shape[0] > few or not step):
             beams = self._step(beams, step, ended)
@@ -74,7 +74,7 @@ class BeamSearch:
             step += 1
         return ended, beams
 
-    def _step(self, beams: Beams, step: int, ended: Ended) -> Beams:
+    def _step(self, beams: Beams, step: int, ended: EndedHypotheses) -> Beams:
         """Make one token more; the searches that continue."""
         candidates = self._candidates(beams, step)
         beams, selection = self._select(beams, candidates, step)
@@ -132,7 +132,7 @@ class BeamSearch:
         """Number of words to choose from, in the whole beam of a sentence."""
         return self._predictor.output.words * (beams.token.shape[1] if step else 1) - 1
 
-    def _end(self, beams: Beams, candidates: Candidates, selection: Selection, ended: Ended) -> Tensor:
+    def _end(self, beams: Beams, candidates: Candidates, selection: Selection, ended: EndedHypotheses) -> Tensor:
         """Keep the hypotheses that end now; how many each search has, [P]."""
         beam = beams.token.shape[1]
         number = beams.found.unsqueeze(1) + selection.accepted.cumsum(1) - 1

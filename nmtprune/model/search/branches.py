@@ -1,7 +1,7 @@
 """Greedy search from where hypotheses leave a recorded one, for many sentences and head masks in one batch.
 
-Texts that have begun to repeat themselves, which a model under masks makes more often, mostly go on to: their next
-words are guessed, decoded in one pass, and stay as far as they are what the search would have chosen.
+Texts that have begun to repeat themselves, which a model under masks makes more often, mostly continue to do so: their
+next words are guessed, decoded in one pass, and kept as far as the search would have chosen them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,17 +24,17 @@ WAITING_BYTES = 1 << 30
 
 _BLOCK_TOKENS = 4096
 _ROWS = 512
-"""Hypotheses that go on together: more of them leave the processor's cache."""
+"""Most hypotheses that are continued together: more do not fit into the processor's cache."""
 
 _SHORT, _SPREAD = 24, 2
-"""The longest of them may be this much longer than the shortest; up to so many tokens it does not matter."""
+"""Tokens up to which lengths do not matter, and above them how much longer the longest may be than the shortest."""
 
 _REPEATED = 3
 """A text whose last words stood there before has begun to repeat itself."""
 
 _GUESSING_ROWS, _MOST_GUESSED = 128, 16
 _SHRINK = 0.7
-"""Rows of finished hypotheses are taken out when fewer than this share of the rows go on."""
+"""Rows of finished hypotheses are taken out when fewer than this share of the rows are left."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Branch:
     scores: list[float] = field(default_factory=list)
 
     def repetition(self, most: int) -> Tokens:
-        """The words that follow if a text that has begun to repeat itself goes on to; none for another text."""
+        """The words that follow if a text that has begun to repeat itself continues to; none for another text."""
         last = self.words[-_REPEATED:]
         for end in range(len(self.words) - 1, _REPEATED - 1, -1):
             if self.words[end - _REPEATED : end] == last:
@@ -89,7 +89,7 @@ class Branch:
 
 @dataclass
 class _Begun:
-    """Hypotheses that go on, what the decoder knows of them, and their sentences and masks [R, H]."""
+    """Hypotheses that are continued, the decoder's state of them, and their sentences and masks [R, H]."""
 
     rows: list[Branch]
     state: DecoderState
@@ -165,7 +165,7 @@ class Branches:
             self.finish()
 
     def finish(self) -> None:
-        """Go on until all that was begun has ended."""
+        """Continue until all hypotheses have ended."""
         waiting, self._begun = self._begun, []
         for together in _of_like_width(waiting):
             self._finish(_Begun.joined(together))
@@ -221,7 +221,7 @@ class Branches:
             live = [number for number, row in enumerate(begun.rows) if row.live]
 
     def _guess(self, begun: _Begun) -> bool:
-        """Find what is likely to follow, where rows are few; whether most of them repeat themselves."""
+        """Guess the words that follow, if rows are few; whether most of them repeat themselves."""
         if len(begun.rows) > _GUESSING_ROWS:
             return False
         for row in begun.rows:

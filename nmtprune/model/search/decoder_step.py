@@ -15,7 +15,7 @@ from nmtprune.model.transformer import Transformer
 
 _BLOCK_BYTES = 1 << 20
 _FEWEST = 8
-"""Keys and values are gathered for so many hypotheses at a time that they are still in the cache when they are used."""
+"""Keys and values are gathered for a few hypotheses at a time: they are then still in the cache when they are used."""
 
 
 def empty_cache(model: Transformer, layers: range, buffers: Buffers | None = None) -> HypothesisCache:

@@ -119,7 +119,7 @@ class Beams:
         return replace(self, **{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
-class Ended:
+class EndedHypotheses:
     """Hypotheses that have ended, up to `beam` for each of P searches.
 
     Attributes:

@@ -62,7 +62,7 @@ class NextWordPredictor:
 
     Attributes:
         width: k, words per hypothesis.
-        barred: words that are no candidates like others.
+        barred: words that cannot be chosen like others.
         beam: hypotheses per sentence.
     """
 
@@ -73,7 +73,7 @@ class NextWordPredictor:
             model: whose output layer is used.
             options: beam, minimum length and penalty of unknown words.
             symbols: special words.
-            scores: log-probabilities are asked for; greedy search itself needs none.
+            scores: compute log-probabilities; greedy search itself needs none.
         """
         words = model.words[1]
         self.output, self.normalized = model.output, model.normalized
@@ -84,7 +84,7 @@ class NextWordPredictor:
         self.block = max(1, _BLOCK.get(model.device.type, 1 << 27) // words)
 
     def __call__(self, features: Tensor, rules: EndRules, see: LogitsObserver | None = None) -> NextWords:
-        """Candidates of features [N, E]."""
+        """Next words for features [N, E]."""
         blocks = range(0, features.shape[0], self.block)
         found = [self._of_block(features, rules, slice(begin, begin + self.block), see) for begin in blocks]
         if len(found) == 1:
@@ -98,7 +98,7 @@ class NextWordPredictor:
         )
 
     def none(self, like: Tensor, rows: int = 0) -> NextWords:
-        """Candidates of hypotheses that cannot go on."""
+        """Next words of hypotheses that cannot be continued."""
         tokens = torch.full((rows, self.width + 1), self.symbols.eos, dtype=torch.long, device=like.device)
         logits = torch.full((rows, self.width + 1), -torch.inf, dtype=like.dtype, device=like.device)
         return NextWords(tokens, logits, torch.zeros(rows, dtype=like.dtype, device=like.device))
@@ -134,7 +134,7 @@ class NextWordPredictor:
         if self.symbols.unk is not None and self.options.unkpen:
             logits[:, self.symbols.unk] -= self.options.unkpen
         tokens, best = self.choose(logits, ending, rules.select(rows))
-        # A hypothesis whose numbers overflowed cannot go on: fairseq, too, takes NaN for -inf.
+        # A hypothesis whose numbers overflowed ends without a result: fairseq, too, takes NaN for -inf.
         lost = ~torch.isfinite(normalizer) | best.isnan().any(1)
         best = best.masked_fill(lost.unsqueeze(1), -torch.inf)
         return NextWords(tokens, best, normalizer.masked_fill(lost, 0.0))

@@ -1,4 +1,4 @@
-"""What a search is told, as fairseq or as Marian words it, and what it finds."""
+"""Options of a search, named as fairseq or as Marian names them, and its results."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class SearchOptions:
     """Options of fairseq's beam search, named as fairseq-generate names them.
 
     Attributes:
-        beam: hypotheses per sentence; never more than the vocabulary has words beside padding.
+        beam: hypotheses per sentence; never more than the vocabulary has words other than padding.
         lenpen: scores are divided by length ** lenpen.
         max_len_a: a translation has at most ``max_len_a * S + max_len_b`` tokens before the end-of-sentence symbol, S
             the length of its source, and at most one fewer than the decoder has positions.
@@ -44,7 +44,7 @@ class SearchOptions:
     """Whether a sentence's beam loses a place with each hypothesis that ends; otherwise it stays full to the end."""
 
     must_end: ClassVar[bool] = True
-    """Whether a hypothesis of the longest length goes on to the end-of-sentence symbol; otherwise it is cut off."""
+    """Whether a hypothesis of the longest length still gets the end-of-sentence symbol; otherwise it is cut off."""
 
     skips_empty: ClassVar[bool] = False
     """Whether the translation of an empty sentence is empty, whatever the model says."""
@@ -84,7 +84,7 @@ class SearchOptions:
         return self.fairseq_batch_length_limit
 
     def scale(self, length: Tensor) -> Tensor:
-        """What summed log-probabilities of hypotheses of so many tokens are divided by."""
+        """The divisor of summed log-probabilities of hypotheses of `length` tokens."""
         return length.double() ** (0.0 if self.unnormalized else self.lenpen)
 
     def max_len(self, width: int, positions: int) -> int:
@@ -169,7 +169,7 @@ class MarianSearchOptions:
         return self.marian_batch_length_limit
 
     def scale(self, length: Tensor) -> Tensor:
-        """What summed log-probabilities are divided by."""
+        """The divisor of summed log-probabilities."""
         return length.double() ** self.normalize
 
     def max_len(self, width: int, positions: int) -> int:

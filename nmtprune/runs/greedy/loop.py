@@ -14,6 +14,7 @@ from nmtprune.runs.greedy import curve
 from nmtprune.runs.greedy.curve import Swept
 from nmtprune.runs.greedy.setup import CURVE_JSON, PLAN, PLANS, GreedyRun, Job, check_greedy
 from nmtprune.runs.greedy.sweeper import Sweeper, checkpoint_name, unpruned_key
+from nmtprune.runs.refit import fit_notes
 from nmtprune.runs.report import Report, ReportFiles, tsv
 from nmtprune.runs.run import Session, started
 from nmtprune.runs.state import State
@@ -106,18 +107,23 @@ def _finish(job: Job, swept: tuple[Swept, ...], session: Session) -> GreedyResul
     )
     of_plans = {name: value for name, value in made.items() if name not in ("checkpoints", "data")}
     if run.refit:
-        _write_slim(job, swept[0], of_plans)
+        _write_slim(job, swept[0], of_plans, session.progress)
+    elif run.slim.exists():
+        session.progress.note(f"{run.slim} was there before: it is not the model of {PLAN}")
     _write(run.output, swept, report, of_plans, run.inputs)
     return GreedyResult(swept, base, report, job.facts, made["seconds"])
 
 
-def _write_slim(job: Job, first: Swept, facts: Mapping[str, Any]) -> None:
+def _write_slim(job: Job, first: Swept, facts: Mapping[str, Any], progress: "Progress") -> None:
     """Write the refitted model of the plan that goes to ``plan.json``."""
     refitted, plan = job.subjects.open(first.curve.checkpoint).refitted, first.chosen.plan
     if refitted is None:
         raise ValueError("this run was not prepared to refit")
     made = {**facts, "base": first.checkpoint, "refit": dict(refitted.record), "plan": plan.as_json()}
-    refitted.of(plan).checkpoint.save(job.run.slim, force=True, provenance=made)
+    found = refitted.of(plan)
+    for note in fit_notes(found.fit):
+        progress.note(f"{job.run.slim}: {note}")
+    found.checkpoint.save(job.run.slim, force=True, provenance=made)
 
 
 def _write(

@@ -185,7 +185,7 @@ def prepare(run: LotteryRun, corpora: Corpora) -> LotteryJob:
     if checkpoint is not None:
         # After the defaults, what the user typed wins.
         given = (*(word for option in as_it_goes_on(checkpoint, run.given) for word in option), *run.given)
-    args = _parsed(run, given)
+    args = _parsed(run, given, checkpoint)
     architecture = _architecture(args, checkpoint)
     kinds = architecture.kinds if run.kinds is None else parse_kinds(run.kinds, architecture)
     limits = Limits(kinds, run.min_heads_per_module, run.uniform)
@@ -242,10 +242,10 @@ def check_can_go_on(checkpoint: "TrainableCheckpoint", *, reset: bool) -> None:
         )
 
 
-def _parsed(run: LotteryRun, given: tuple[str, ...]) -> "Namespace":
+def _parsed(run: LotteryRun, given: tuple[str, ...], checkpoint: "TrainableCheckpoint | None") -> "Namespace":
     """The user's options as fairseq-train reads them."""
     start = () if run.late_reset is None else ("--arch", "nmtprune", "--restore-file", str(run.late_reset))
-    return parsed((str(run.data_bin), *start, *given))
+    return parsed((str(run.data_bin), *start, *given), checkpoint)
 
 
 def _architecture(args: "Namespace", checkpoint: "TrainableCheckpoint | None") -> Architecture:

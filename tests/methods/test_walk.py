@@ -1,4 +1,4 @@
-"""The list of sub-layers: walking it is running the model."""
+"""A walk from output projection to output projection is a run of the model."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch
 
 from nmtprune.engines import native
 from nmtprune.formats import load
-from nmtprune.methods.sublayers import entered, stacks, sublayers
+from nmtprune.methods.walk import entered, stacks, stops
 from nmtprune.model import Transformer
 from tests.support.calibration import texts_of
 from tests.support.fairseq_files import Build
@@ -21,10 +21,10 @@ def check(model: Transformer) -> None:
         end = None
         for stack in stacks(model):
             place = entered(model, texts, stack, end)
-            for sublayer in sublayers(model, stack):
-                output = sublayer.output(sublayer.inputs(place))
-                summed, after = sublayer.summed(place.states, output), sublayer.after(place.states, output)
-                if not sublayer.around.postprocess.endswith("n") and sublayer.around.output_norm is None:
+            for stop in stops(model, stack):
+                output = stop.output(stop.inputs(place))
+                summed, after = stop.summed(place.states, output), stop.after(place.states, output)
+                if not stop.sublayer.around.postprocess.endswith("n") and stop.sublayer.around.output_norm is None:
                     torch.testing.assert_close(summed, after)
                 place = place.at(after)
             end = place.states
@@ -53,5 +53,5 @@ def test_normformer_is_walked_through_too(build: Build) -> None:
 
 def test_tied_layers_have_one_name_at_each_of_their_places(tmp_path: Path) -> None:
     path = marian_model(tmp_path / "model.npz", transformer_tied_layers=[1, 1])
-    names = [sublayer.name for sublayer in sublayers(native.load(load(path)), "decoder")]
+    names = [stop.name for stop in stops(native.load(load(path)), "decoder")]
     assert names == ["decoder.0", "cross.0", "decoder-ffn.0"] * 2
