@@ -29,6 +29,7 @@ from nmtprune.runs.greedy.setup import GreedyRun
 from nmtprune.runs.refit import calibration_texts, refitted
 from nmtprune.runs.scorers import SCORERS
 from nmtprune.runs.state import Interrupted, State
+from nmtprune.scores import HeadScore, Scores
 from tests.support.examples import corpus
 from tests.support.runs import SEARCH, Oracle
 
@@ -225,3 +226,17 @@ def test_kinds_and_uniform_plans(tiny: Path, tmp_path: Path) -> None:
     for step in curve.steps:
         counts = {len(step.plan.kept(ModuleId(kind, layer))) for kind in ("decoder", "cross") for layer in range(2)}
         assert len(counts) == 1 and not step.plan.removed(("encoder",))
+
+
+def test_files_do_not_share_the_name_of_another_order(tmp_path: Path) -> None:
+    # Keys of the state begin with these names.
+    entry = HeadScore(head="encoder.0.0", score=1.0)
+    first, second = (tmp_path / folder / "importance.json" for folder in ("a", "b"))
+    for path in (first, second):
+        path.parent.mkdir()
+        Scores(metric="importance", mode="ablate", baseline={}, heads=(entry,)).write(path)
+    own, auto = parse_orders([str(first), "auto"], auto=("importance", str(second)))
+    shorts = [order.short for order in (own, auto, *auto.contenders)]
+    assert shorts == ["importance-2", "auto", "importance", "importance-3"]
+    own, auto = parse_orders([str(first), "auto"], auto=(str(first), "fisher"))
+    assert own.short == auto.contenders[0].short == "importance"
