@@ -99,16 +99,23 @@ def parse_orders(
         names = [name + REESTIMATED if name in again else name for name in names]
     ready = {scorer.name: scorer for scorer in chosen}
     _check_once(names, "--order")
-    found = _named_orders(names, ready)
-    if AUTO not in names:
-        return found
+    competing = _competing(auto) if AUTO in names else []
+    # Named together: what competes has curves of its own in the state, beside those of other orders.
+    found = _named_orders([*dict.fromkeys([*names, *competing])], ready)
+    contenders = tuple(next(order for order in found if order.name == name) for name in competing)
+    return tuple(
+        replace(order, contenders=contenders) if order.name == AUTO else order for order in found[: len(names)]
+    )
+
+
+def _competing(auto: Sequence[str]) -> list[str]:
+    """The names of the orders among which AUTO chooses, if they can compete."""
     _check_once(auto, "--auto-orders")
     unfit = [name for name in auto if name in (AUTO, RANDOM)]
     if unfit or len(auto) < 2:
         what = f"{', '.join(unfit)} cannot compete" if unfit else "one order has nothing to compete with"
         raise UsageError(f"--auto-orders: {what}: give at least two of the other orders")
-    contenders = _named_orders(auto, ready)
-    return tuple(replace(order, contenders=contenders) if order.name == AUTO else order for order in found)
+    return [*auto]
 
 
 def _check_once(names: Sequence[str], option: str) -> None:
