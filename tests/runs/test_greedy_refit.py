@@ -203,7 +203,7 @@ def test_a_score_file_with_the_name_of_an_order_does_not_stand_for_it(tiny: Path
     file = tmp_path / "importance.json"
     file.write_text(Scores(metric="loss", mode="ablate", baseline={"data": "x"}, heads=heads, base=base).to_json())
     both = swept(replace(run, output=tmp_path / "both", orders=(str(file), "auto"))).swept
-    assert [each.curve.name for each in both] == ["importance", "auto"]
+    assert [each.curve.name for each in both] == ["importance-2", "auto"]
     assert both[0].steps[1].plan.keep != alone.steps[1].plan.keep
     for step, expected in zip(both[1].steps, alone.steps, strict=True):
         assert step.plan.keep == expected.plan.keep and step.value == expected.value
