@@ -162,6 +162,14 @@ def test_source_text_alone_is_enough(full: Path, pruned: Path, tmp_path: Path) -
     assert code == 2 and "--source needs --reference FILE" in line
 
 
+def test_options_of_search_and_batches_are_not_ignored(full: Path, pruned: Path, tmp_path: Path) -> None:
+    output = ("-o", tmp_path / "x.pt")
+    code, line = refused("refit", full, pruned, *data(full), "--beam", 2, *output)
+    assert code == 2 and "--beam goes with --calibration-on translations" in line
+    code, line = refused("refit", full, pruned, *data(full), "--max-tokens", 3, *output)
+    assert code == 2 and "--max-tokens 3 is too small" in line
+
+
 def other_weights(full: Path, output: Path) -> Path:
     """A model of the same shape with other weights."""
     state = fairseq_files.load(full)
