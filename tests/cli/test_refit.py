@@ -201,8 +201,9 @@ def test_a_base_that_it_was_not_cut_from_is_refused(full: Path, pruned: Path, bu
     assert not (tmp_path / "x.pt").exists()
 
 
-def test_a_base_between_root_and_slim_model_is_one_that_it_was_cut_from(full: Path, tmp_path: Path) -> None:
-    between = cut(full, tmp_path / "between.pt", removed="encoder.0.1 cross.1.0,2")
+@pytest.mark.parametrize("mode", ["cut", "uniform"])
+def test_a_base_between_root_and_slim_model_is_one_that_it_was_cut_from(full: Path, tmp_path: Path, mode: str) -> None:
+    between = cut(full, tmp_path / "between.pt", mode, removed="encoder.0.1 cross.1.0,2")
     pruned = cut(between, tmp_path / "slim.pt", removed="encoder.0.0 decoder.1")
     assert nmtprune("refit", between, pruned, *data(full), *ANYWAY, "-o", tmp_path / "a.pt").code == 0
     assert nmtprune("refit", full, pruned, *data(full), *ANYWAY, "-o", tmp_path / "b.pt").code == 0

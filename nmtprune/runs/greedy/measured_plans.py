@@ -120,6 +120,14 @@ class MeasuredPlans:
             return -self._losses.systems([_kept(plan)])[0].score
         return -self._measured(self._refitted.of(plan).checkpoint, self._for_loss).systems([{}])[0].score
 
+    def check_losses(self) -> None:
+        """Find now why losses could not be computed later.
+
+        Raises:
+            NmtpruneError: sentences without references as token ids or with several, a model without the usual loss.
+        """
+        _ = self._losses
+
     @cached_property
     def _losses(self) -> Quality:
         return self._measured(self._checkpoint, self._for_loss)

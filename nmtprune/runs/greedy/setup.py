@@ -178,6 +178,8 @@ class Subjects:
         }
         refitted = self._refitted_plans(native) if self._refits else None
         plans = MeasuredPlans(quality, checkpoint, run.data, run, self._corpora, refitted if run.refit else None)
+        if AUTO in run.orders:
+            plans.check_losses()
         return OpenCheckpoint(checkpoint, quality, subjects, plans, refitted)
 
     def _refitted_plans(self, native: NativeModel) -> RefittedPlans:
@@ -312,7 +314,7 @@ def _described(
                 settings[f"sentences for {scorer.name}"] = contents(subject.corpus)
         if opened.refitted is not None:
             settings[f"refit {number + 1}"] = dict(opened.refitted.record)
-            facts |= {"refit": dict(opened.refitted.record)}
+            facts.setdefault("refit", dict(opened.refitted.record))  # of the checkpoint whose plan and model are written
             inputs.update(opened.refitted.inputs)
             shared = opened.refitted.shared_with(part.corpus)
             if run.refit and shared > _MOST_SHARED * len(part.corpus):
