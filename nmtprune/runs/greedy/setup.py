@@ -314,7 +314,8 @@ def _described(
                 settings[f"sentences for {scorer.name}"] = contents(subject.corpus)
         if opened.refitted is not None:
             settings[f"refit {number + 1}"] = dict(opened.refitted.record)
-            facts.setdefault("refit", dict(opened.refitted.record))  # of the checkpoint whose plan and model are written
+            # The plan and the slim model are those of the first checkpoint.
+            facts.setdefault("refit", dict(opened.refitted.record))
             inputs.update(opened.refitted.inputs)
             shared = opened.refitted.shared_with(part.corpus)
             if run.refit and shared > _MOST_SHARED * len(part.corpus):
