@@ -355,7 +355,11 @@ class Session:
 
     def interrupted(self) -> Interrupted | None:
         """What to tell the user after Ctrl-C or SIGTERM; None if there is nothing to continue from."""
-        if self.state is None or not self.state.units:
+        path, own = self.run.state_path, self.state
+        kept = own is not None and bool(own.units)
+        if not self.leads:  # the first process to end speaks for all of them, whoever keeps the state
+            kept = path is not None and path.exists()
+        if not kept:
             return None
         return Interrupted(
             f"interrupted: finished work is kept in {self.run.kept_in}; run the same command with --resume to continue"

@@ -211,6 +211,28 @@ def test_sentences_that_are_refitted_on_and_measured_on_are_said(tiny: Path, tmp
         assert any(what in line for line in notes.lines) is said
 
 
+def test_a_score_file_with_the_name_of_an_order_does_not_stand_for_it(tiny: Path, tmp_path: Path) -> None:
+    run = greedy_run(tiny, tmp_path / "alone", orders=("auto",), auto_orders=("importance", "fisher"), refit=False)
+    alone = swept(run).swept[0]
+    base = load(tiny).base
+    heads = tuple(
+        HeadScore(head=str(HeadId(module, head)), score=float(-head)) for module, own in base.modules.items()
+        for head in range(own)
+    )  # fmt: skip
+    file = tmp_path / "importance.json"
+    file.write_text(Scores(metric="loss", mode="ablate", baseline={"data": "x"}, heads=heads, base=base).to_json())
+    both = swept(replace(run, output=tmp_path / "both", orders=(str(file), "auto"))).swept
+    assert [each.curve.name for each in both] == ["importance-2", "auto"]
+    assert both[0].steps[1].plan.keep != alone.steps[1].plan.keep
+    for step, expected in zip(both[1].steps, alone.steps, strict=True):
+        assert step.plan.keep == expected.plan.keep and step.value == expected.value
+        if step.decision is not None and expected.decision is not None:
+            scores = [[own.scored and own.scored.score for own in each.decision.contenders]
+                      for each in (step, expected) if each.decision is not None]  # fmt: skip
+            assert scores[0] == scores[1]
+    assert [step.decision is None for step in both[1].steps] == [True, False, False]
+
+
 def test_what_cannot_be(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(
         EngineError, match="--refit measures models that are cut, which the engine fairseq does not run"

@@ -9,12 +9,14 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch.distributed
 
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import OutputError, UsageError
 from nmtprune.progress import Silent
 from nmtprune.runs.run import FolderRun, ReportRun, started
 from nmtprune.runs.state import NO_SETTING, Interrupted, State, pack
+from nmtprune.runs.workers import Joined
 
 DATA = DataOptions(data_bin=Path("data-bin"))
 
@@ -77,6 +79,16 @@ def test_nothing_to_continue_is_a_plain_interrupt(tmp_path: Path) -> None:
         session.open_state({})
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
+
+
+def test_any_process_says_how_to_continue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nmtprune.runs.run.processes", lambda: Joined(torch.distributed.HashStore(), rank=1, size=2))
+    run = measured(tmp_path)
+    with pytest.raises(KeyboardInterrupt), started(run, Silent(), shared=True):
+        raise KeyboardInterrupt
+    State.open(run.state_path, {}, resume=False).add("one", pack({}))  # by the process that leads
+    with pytest.raises(Interrupted, match="is kept in .*scores.json.state"), started(run, Silent(), shared=True):
+        raise KeyboardInterrupt
 
 
 def test_the_state_has_the_settings_of_the_run(tmp_path: Path) -> None:

@@ -120,11 +120,11 @@ class MeasuredPlans:
             return -self._losses.systems([_kept(plan)])[0].score
         return -self._measured(self._refitted.of(plan).checkpoint, self._for_loss).systems([{}])[0].score
 
-    def check_losses(self) -> None:
-        """Find now why losses could not be computed later.
+    def prepare_losses(self) -> None:
+        """Read what losses take.
 
         Raises:
-            NmtpruneError: sentences without references as token ids or with several, a model without the usual loss.
+            NmtpruneError: a model or data that have no loss.
         """
         _ = self._losses
 
