@@ -6,11 +6,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmtprune.cli.data_options import calibration_data_options
-from nmtprune.cli.options import force_option, format_option, output_option, say, seed_option, verbosity_options
+from nmtprune.cli.options import (
+    force_option,
+    format_option,
+    given,
+    output_option,
+    refuse,
+    say,
+    seed_option,
+    spelled,
+    verbosity_options,
+)
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress_bar import duration, progress
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
-from nmtprune.cli.search_options import device_options, search_options
+from nmtprune.cli.search_options import SEARCH_NAMES, device_options, search_options
 
 if TYPE_CHECKING:
     from nmtprune.runs.refit import RefitReport
@@ -99,11 +109,14 @@ def refit(checkpoint: Path, output_format: str, **flags: Any) -> None:
     W_O of every attention module and the second matrix of every feed-forward layer are replaced by the solution of a
     least-squares problem on the sentences of DATA: no training, no gradients. Heads that were removed stay removed.
     """
-    from nmtprune.runs.refit import RefitRun
+    from nmtprune.runs.refit import TRANSLATIONS, RefitRun
     from nmtprune.runs.refit import refit as run_refit
 
+    run = RefitRun(base=checkpoint, engine="native", **flags)
+    if run.target_side != TRANSLATIONS:
+        refuse([f"{spelled(name)} goes with --calibration-on {TRANSLATIONS}" for name in given(SEARCH_NAMES)])
     with progress() as watcher:
-        report = run_refit(RefitRun(base=checkpoint, engine="native", **flags), watcher)
+        report = run_refit(run, watcher)
     _report(report, output_format)
     say(f"wrote {report.output}")
 

@@ -67,6 +67,11 @@ def on_translations(corpus: "Corpus", translations: Sequence[Sequence[int]]) -> 
     return replace(corpus, target=target, references=None)
 
 
+def no_larger(limits: BatchLimits) -> BatchLimits:
+    """The limits, and at most MAX_TOKENS tokens per batch."""
+    return BatchLimits(min(limits.max_tokens or MAX_TOKENS, MAX_TOKENS), limits.max_sentences)
+
+
 def batches(corpus: "Corpus", limits: BatchLimits | None = None) -> Iterator[Batch]:
     """The sentences of a corpus as padded tensors, batched by its own rules; of at most MAX_TOKENS tokens by default.
 

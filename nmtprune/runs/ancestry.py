@@ -201,7 +201,7 @@ def expanded(base: Checkpoint, slim: Checkpoint, plan: Plan) -> Checkpoint:
     for name, module in joining.items():
         if name in changed:
             real = own[name].unflatten(1, (-1, module.head_dim))[:, : module.heads]
-            wide = real.new_zeros(len(real), plan.base.modules[module.id], module.head_dim)
+            wide = real.new_zeros(len(real), base.architecture[module.id].stored_heads, module.head_dim)
             wide[:, list(plan.kept(module.id))] = real
             changed[name] = wide.flatten(1)
     return base.with_native_tensors(changed, base.lineage)

@@ -15,7 +15,7 @@ import numpy as np
 
 from nmtprune import files, strictjson
 from nmtprune.errors import DataError, QualityGateError, UsageError
-from nmtprune.methods.measuring import Texts, batches, on_translations, selected
+from nmtprune.methods.measuring import Texts, batches, no_larger, on_translations, selected
 from nmtprune.runs.ancestry import Ancestry, ancestry, expanded, is_output_projection
 from nmtprune.runs.baseline import check_direction
 from nmtprune.runs.device import choose_device
@@ -337,11 +337,13 @@ def _fitted(run: RefitRun, job: _Job, progress: "Progress") -> _Outcome:
     double = any(tensor.dtype == torch.float64 for tensor in tensors)
     device, dtype = choose_device(run.device), torch.float64 if double else torch.float32
     base = native.load(job.base, device, dtype)
-    held_out = calibration_texts(job.held_out, base)
+    limits = no_larger(run.limits)
+    held_out = calibration_texts(job.held_out, base, limits)
     progress.begin("refitting", 3)
     loss = {"base": mean_loss(base, held_out), "slim": mean_loss(native.load(job.slim, device, dtype), held_out)}
     progress.advance("losses before")
-    result = refitted(base, job.slim, calibration_texts(job.calibration, base), run.settings, job.record)
+    texts = calibration_texts(job.calibration, base, limits)
+    result = refitted(base, job.slim, texts, run.settings, job.record)
     progress.advance(f"{len(result.fit.projections)} projections")
     loss["refitted"] = mean_loss(result.model, held_out)
     progress.advance("loss after")

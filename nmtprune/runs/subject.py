@@ -93,12 +93,9 @@ class ScoredModel:
 
     def batches(self, corpus: "Corpus | None" = None) -> "Iterator[Batch]":
         """Padded tensors, no larger than what the backward pass has memory for."""
-        from nmtprune.data.batching import BatchLimits
-        from nmtprune.methods.measuring import MAX_TOKENS, batches
+        from nmtprune.methods.measuring import batches, no_larger
 
-        own = self.run.limits
-        limits = BatchLimits(min(own.max_tokens or MAX_TOKENS, MAX_TOKENS), own.max_sentences)
-        return batches(self.corpus if corpus is None else corpus, limits)
+        return batches(self.corpus if corpus is None else corpus, no_larger(self.run.limits))
 
     def masks(self, kept: "Kept | None") -> "Masks":
         """Zeros and ones [H] per module."""

@@ -82,3 +82,12 @@ def test_usage(tiny: Path, tmp_path: Path) -> None:
     )
     assert refused(*base, "--order", "fisher", "--label-smoothing", 2)[0] == 2
     assert not (tmp_path / "run").exists()
+
+
+def test_losses_that_cannot_be_had_are_refused_before_anything_is_translated(tiny: Path, tmp_path: Path) -> None:
+    folder, text = tiny.parent / "data-bin", tiny.parent / "data-bin" / "valid.xx"
+    raw = ("--data-bin", folder, "-s", "xx", "-t", "yy", "--post-process", "none", "--source", text)
+    both = ("--reference", folder / "valid.yy") * 2
+    code, line = refused("greedy", tiny, *raw, *both, "--order", "auto", *FAST, "-o", tmp_path / "run")
+    assert code == 2 and "2 files of references" in line
+    assert not (tmp_path / "run").exists()

@@ -182,6 +182,14 @@ def test_source_text_alone_is_enough(full: Path, pruned: Path, tmp_path: Path) -
     assert code == 2 and "--source needs --reference FILE" in line
 
 
+def test_options_of_search_and_batches_are_not_ignored(full: Path, pruned: Path, tmp_path: Path) -> None:
+    output = ("-o", tmp_path / "x.pt")
+    code, line = refused("refit", full, pruned, *data(full), "--beam", 2, *output)
+    assert code == 2 and "--beam goes with --calibration-on translations" in line
+    code, line = refused("refit", full, pruned, *data(full), "--max-tokens", 3, *output)
+    assert code == 2 and "--max-tokens 3 is too small" in line
+
+
 def other_weights(full: Path, output: Path) -> Path:
     """A model of the same shape with other weights."""
     state = fairseq_files.load(full)
@@ -213,8 +221,9 @@ def test_a_base_that_it_was_not_cut_from_is_refused(full: Path, pruned: Path, bu
     assert not (tmp_path / "x.pt").exists()
 
 
-def test_a_base_between_root_and_slim_model_is_one_that_it_was_cut_from(full: Path, tmp_path: Path) -> None:
-    between = cut(full, tmp_path / "between.pt", removed="encoder.0.1 cross.1.0,2")
+@pytest.mark.parametrize("mode", ["cut", "uniform"])
+def test_a_base_between_root_and_slim_model_is_one_that_it_was_cut_from(full: Path, tmp_path: Path, mode: str) -> None:
+    between = cut(full, tmp_path / "between.pt", mode, removed="encoder.0.1 cross.1.0,2")
     pruned = cut(between, tmp_path / "slim.pt", removed="encoder.0.0 decoder.1")
     assert nmtprune("refit", between, pruned, *data(full), *ANYWAY, "-o", tmp_path / "a.pt").code == 0
     assert nmtprune("refit", full, pruned, *data(full), *ANYWAY, "-o", tmp_path / "b.pt").code == 0

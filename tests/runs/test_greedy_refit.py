@@ -192,6 +192,25 @@ def test_interrupted_after_every_piece_of_work(tiny: Path, tmp_path: Path, monke
     assert "slim.pt" in content(tmp_path / "whole")
 
 
+class Notes(Silent):
+    """Keeps what users are told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_sentences_that_are_refitted_on_and_measured_on_are_said(tiny: Path, tmp_path: Path) -> None:
+    valid = DataOptions(data_bin=tiny.parent / "data-bin", subset="valid")
+    for data, said in ((valid, True), (replace(valid, subset="train"), False)):
+        notes, what = Notes(), "sentences are in the text that models are refitted on"
+        run = greedy_run(tiny, tmp_path / str(said), orders=("random",), importance_data=data, until="1", step="1")
+        greedy(run, notes)
+        assert any(what in line for line in notes.lines) is said
+
+
 def test_a_score_file_with_the_name_of_an_order_does_not_stand_for_it(tiny: Path, tmp_path: Path) -> None:
     run = greedy_run(tiny, tmp_path / "alone", orders=("auto",), auto_orders=("importance", "fisher"), refit=False)
     alone = swept(run).swept[0]

@@ -71,6 +71,11 @@ class RefittedPlans:
         """SHA-256 of the files of the calibration text, by path."""
         return self._corpus.inputs
 
+    def shared_with(self, corpus: "Corpus") -> int:
+        """How many sentences of a corpus are also in the calibration text, by their source side."""
+        known = {tuple(sentence.tolist()) for sentence in self._corpus.source}
+        return sum(tuple(sentence.tolist()) in known for sentence in corpus.source)
+
     @cached_property
     def _texts(self) -> "tuple[Texts, ...]":
         from nmtprune.runs.refit import calibration_texts

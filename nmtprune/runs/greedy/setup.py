@@ -35,6 +35,9 @@ FILES = (PLAN, CURVE_JSON, "curve.tsv", "curve.png")
 
 _DATA = "data"
 
+_MOST_SHARED = 0.1
+"""Share of the sentences of DATA that models may also be refitted on; a few short ones are in every text."""
+
 DEFAULT_ROUNDS, DEFAULT_CALIBRATION = 8, 2000
 
 _RUNS_CUT = ("native", "ctranslate2")
@@ -312,8 +315,15 @@ def _described(
                 settings[f"sentences for {scorer.name}"] = contents(subject.corpus)
         if opened.refitted is not None:
             settings[f"refit {number + 1}"] = dict(opened.refitted.record)
-            facts |= {"refit": dict(opened.refitted.record)}
+            # The plan and the slim model are those of the first checkpoint.
+            facts.setdefault("refit", dict(opened.refitted.record))
             inputs.update(opened.refitted.inputs)
+            shared = opened.refitted.shared_with(part.corpus)
+            if run.refit and shared > _MOST_SHARED * len(part.corpus):
+                session.remark(
+                    f"{part.corpus.name}: {shared} of {len(part.corpus)} sentences are in the text that models are "
+                    "refitted on: other text will show a lower quality (--importance-source names other sentences)"
+                )
         for corpus in corpora:
             inputs.update(corpus.inputs)
             session.note(corpus)
