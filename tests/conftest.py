@@ -7,10 +7,14 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from nmtprune import process
 from tests.support import fairseq_files, warm
 from tests.support.fairseq_files import Build
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

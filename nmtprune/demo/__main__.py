@@ -38,7 +38,9 @@ SENTENCES = 30_000
 @click.option(
     "--remove", default="50%", show_default=True, metavar="AMOUNT", help="Heads to remove: a share or a number."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of corpus, training and plan.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of corpus, training and calibration."
+)
 @click.option(
     "--sentences", type=click.IntRange(min=1), help=f"Training sentences to generate.  [default: {SENTENCES:,}]"
 )
@@ -72,7 +74,7 @@ SENTENCES = 30_000
     help="CPU threads of training and translation.",
 )
 def main(data: Path | None, languages: str | None, run_folder: Path | None, threads: int, **options: Any) -> None:
-    """Train a small translation model, remove half of its attention heads, fine-tune it, and compare.
+    """Train a small translation model, remove half of its attention heads, refit and fine-tune it, and compare.
 
     Every step is an ordinary command, shown before it runs. Progress goes to stderr, the tables at the end to stdout,
     and everything else into the run folder: logs/, results.json, the checkpoints and the plan.
@@ -102,8 +104,8 @@ def main(data: Path | None, languages: str | None, run_folder: Path | None, thre
         "thread(s), start-up not counted; one run each, so small differences mean nothing, and a model that has lost "
         "heads without fine-tuning may write longer sentences. file MB: with optimizer state. Everything is in "
         f"{shown(settings.folder)}: the figures in results.json, the output in logs/. The other tables: nmtprune's own "
-        "engine, in turns. What each head is worth, and how many go before quality does: scores.txt, greedy.txt, and "
-        "the pictures beside them.",
+        "engine, in turns. What each head is worth, and the quality at each step of the removal: scores.txt, "
+        "greedy.txt, scores.png and greedy/curve.png.",
         "dim",
     )
 
@@ -135,7 +137,7 @@ def _settings(
 
 
 def _check_amount(amount: str, recipe: Recipe) -> None:
-    """Refuse before training what `nmtprune plan` would refuse after it."""
+    """Refuse before training what `nmtprune greedy` would refuse after it."""
     match = re.fullmatch(r"(\d+|\d+\.\d+%|\d+%)", amount)
     if match is None:
         raise UsageError(f"--remove '{amount}': write a share such as 50% or a number of heads such as 18")

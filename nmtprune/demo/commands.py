@@ -1,4 +1,4 @@
-"""The steps of the demo as ordinary commands: corpus, training, plan, slim, translation, fine-tuning, figures."""
+"""The steps of the demo as ordinary commands: corpus, training, plan, slim, refit, fine-tuning, figures."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,12 @@ from nmtprune.process import Command, program, python, shown
 from nmtprune.training.bar import TrainingWatcher, watch_translation
 from nmtprune.user_dir import USER_DIR
 
-MODELS = {"before": "before", "slim": "slim", "finetuned": "slim + fine-tuned"}
+MODELS = {
+    "before": "before",
+    "slim": "slim",
+    "refitted": "slim + refit",
+    "finetuned": "slim + refit + fine-tuned",
+}
 """The models that are compared, by the names of their files and of their rows in the table."""
 
 HELD_OUT = 500
@@ -18,6 +23,9 @@ HELD_OUT = 500
 
 TESTED = 600
 """Test sentences of the generated corpus."""
+
+CALIBRATION = 1_000
+"""Training sentences on which heads are ranked and the slim model is fitted."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +37,8 @@ class DemoSettings:
         corpus: the real corpus; for the generated one, the files that the first step will write.
         sentences: training sentences to generate; None for a real corpus.
         recipe: model and training.
-        remove: heads to remove, as ``nmtprune plan --random`` takes it.
-        seed: of corpus, training and plan.
+        remove: heads to remove, as ``nmtprune greedy --until`` takes it.
+        seed: of corpus, training and calibration.
         beam: hypotheses that fairseq-generate keeps.
         max_minutes: training ends after these, training and fine-tuning together after a quarter more; None for no
             limit.
@@ -52,7 +60,12 @@ class DemoSettings:
 
     def checkpoint(self, model: str) -> Path:
         """File of one of MODELS."""
-        name = {"before": "trained/checkpoint_best.pt", "slim": "slim.pt", "finetuned": "finetuned/checkpoint_best.pt"}
+        name = {
+            "before": "trained/checkpoint_best.pt",
+            "slim": "slim.pt",
+            "refitted": "refitted.pt",
+            "finetuned": "finetuned/checkpoint_best.pt",
+        }
         return self.folder / name[model]
 
     def inspected(self, model: str) -> Path:
@@ -82,9 +95,10 @@ def all_steps(settings: DemoSettings) -> list[Command]:
     steps = [corpus_step(settings)] if settings.sentences is not None else []
     steps += [vocabulary_step(settings), pieces_step(settings), binarize_step(settings), train_step(settings)]
     steps += evaluation_steps(settings, "before")
-    steps += [plan_step(settings), slim_step(settings), *evaluation_steps(settings, "slim")]
+    steps += [greedy_step(settings), slim_step(settings), *evaluation_steps(settings, "slim")]
+    steps += [refit_step(settings), *evaluation_steps(settings, "refitted")]
     steps += [fine_tune_step(settings), *evaluation_steps(settings, "finetuned")]
-    return [*steps, heads_step(settings), greedy_step(settings), bench_step(settings)]
+    return [*steps, heads_step(settings), bench_step(settings)]
 
 
 def corpus_step(settings: DemoSettings) -> Command:
@@ -131,34 +145,48 @@ def train_step(settings: DemoSettings) -> Command:
     return Command("train", title, command, watch=TrainingWatcher(recipe.updates, recipe.epochs), error=TrainingError)
 
 
-def plan_step(settings: DemoSettings) -> Command:
-    """Choose the heads."""
+def greedy_step(settings: DemoSettings) -> Command:
+    """Choose the heads, step by step."""
     command = (
-        *(program("nmtprune"), "plan", shown(settings.checkpoint("before"))),
-        *("--random", settings.remove, "--seed", str(settings.seed), "-o", shown(settings.folder / "plan.json")),
+        *(program("nmtprune"), "greedy", shown(settings.checkpoint("before")), *_nmtprune_data(settings, "valid")),
+        *("--order", "reconstruction", "--refit", "--step", "25%", "--until", settings.remove),
+        *("--rounds", "4", *_calibration("--importance-sentences", "--calibration-sentences")),
+        *("--seed", str(settings.seed), "-o", shown(settings.folder / "greedy")),
     )
-    return Command("plan", f"Plan: {settings.remove} of the heads go, drawn at random", command)
+    title = f"Choose {settings.remove} of the heads: those whose work the others can take over"
+    return Command("greedy", title, command, stdout=settings.table("greedy"))
 
 
 def slim_step(settings: DemoSettings) -> Command:
     """Cut the heads, verified."""
     command = (
         *(program("nmtprune"), "slim", shown(settings.checkpoint("before"))),
-        *("--plan", shown(settings.folder / "plan.json"), "-o", shown(settings.checkpoint("slim"))),
+        *("--plan", shown(settings.folder / "greedy" / "plan.json"), "-o", shown(settings.checkpoint("slim"))),
     )
     return Command("slim", "Cut them out of the checkpoint, and verify that nothing else changed", command)
 
 
+def refit_step(settings: DemoSettings) -> Command:
+    """Fit the slim model to the full one, without training."""
+    command = (
+        *(program("nmtprune"), "refit", shown(settings.checkpoint("before")), shown(settings.checkpoint("slim"))),
+        *("--data-bin", shown(settings.folder / "data-bin"), *_calibration("--calibration-sentences")),
+        *("--device", "cpu", "--threads", "1", "--seed", str(settings.seed)),
+        *("-o", shown(settings.checkpoint("refitted"))),
+    )
+    return Command("refit", "Fit the heads that are left to follow the full model, without training", command)
+
+
 def fine_tune_step(settings: DemoSettings) -> Command:
-    """Fine-tune the slim model."""
+    """Fine-tune the refitted model."""
     recipe = settings.recipe
     command = (
         *_fairseq_train(settings, "finetuned", 1.25),
-        *("--arch", "nmtprune", "--finetune-from-model", shown(settings.checkpoint("slim"))),
+        *("--arch", "nmtprune", "--finetune-from-model", shown(settings.checkpoint("refitted"))),
         *recipe.fine_tuning_options(),
     )
     watch = TrainingWatcher(recipe.fine_tune_updates, recipe.fine_tune_epochs)
-    return Command("fine-tune", "Fine-tune the slim model for a moment", command, watch=watch, error=TrainingError)
+    return Command("fine-tune", "Fine-tune the refitted model for a moment", command, watch=watch, error=TrainingError)
 
 
 def evaluation_steps(settings: DemoSettings, model: str) -> list[Command]:
@@ -217,18 +245,6 @@ def heads_step(settings: DemoSettings) -> Command:
     )
 
 
-def greedy_step(settings: DemoSettings) -> Command:
-    """Heads removed step by step."""
-    command = (
-        *(program("nmtprune"), "greedy", shown(settings.checkpoint("before")), *_nmtprune_data(settings, "valid")),
-        *("--order", "importance", "--step", "25%", "--until", "75%", "--importance-sentences", "1000"),
-        *("-o", shown(settings.folder / "greedy")),
-    )
-    return Command(
-        "greedy", "Remove heads step by step, the least important first", command, stdout=settings.table("greedy")
-    )
-
-
 def bench_step(settings: DemoSettings) -> Command:
     """How fast the full model and the fine-tuned slim one are, in turns."""
     compared = (shown(settings.checkpoint(model)) for model in ("before", "finetuned"))
@@ -243,6 +259,11 @@ def _nmtprune_data(settings: DemoSettings, subset: str) -> tuple[str, ...]:
     """Sentences and search of nmtprune's own commands: greedy, on one thread."""
     data = ("--data-bin", shown(settings.folder / "data-bin"), "--subset", subset)
     return (*data, "--beam", "1", "--max-len-a", "1.5", "--max-len-b", "20", "--device", "cpu", "--threads", "1")
+
+
+def _calibration(*options: str) -> tuple[str, ...]:
+    """Each of these options with the number of training sentences that orders and refit take."""
+    return tuple(word for option in options for word in (option, str(CALIBRATION)))
 
 
 def _data(settings: DemoSettings) -> tuple[str, ...]:

@@ -286,6 +286,7 @@ class _Moments:
         self._inputs, self._missed, self._square = zeros(inputs), zeros(outputs), zeros()
         self._of_inputs, self._of_both = zeros(inputs, inputs), zeros(inputs, outputs)
         self._origin: Tensor | None = None
+        self._type = torch.float64
 
     def add(self, inputs: Tensor, missed: Tensor) -> None:
         """Take in inputs [N, E] and what the output misses [N, D]."""
@@ -294,7 +295,7 @@ class _Moments:
         if self._origin is None:
             # An origin near the mean: the differences of large sums below would lose digits.
             self._origin = inputs.mean(0) if self._centred else torch.zeros_like(inputs[0])
-        inputs = inputs - self._origin
+        inputs, self._type = inputs - self._origin, inputs.dtype
         by_input = inputs.T.contiguous()
         self._of_inputs += linear(by_input, by_input)
         self._of_both += linear(by_input, missed.T.contiguous())
@@ -313,12 +314,13 @@ class _Moments:
         """What to add to the weight, [D, E], and to the bias, [D], in double precision."""
         variance, covariance = self._central
         penalty = ridge * float(variance.diagonal().mean()) if len(variance) else 0.0
-        if penalty > 0:
+        noise = len(variance) * torch.finfo(self._type).eps
+        regular = ridge > noise and penalty > 0
+        if regular:
             variance.diagonal().add_(penalty)
             factor, failed = torch.linalg.cholesky_ex(variance)
-            change = torch.cholesky_solve(covariance, factor) if not int(failed) else _least(variance, covariance)
-        else:
-            change = _least(variance, covariance)
+            regular, penalty = not int(failed), 0.0
+        change = torch.cholesky_solve(covariance, factor) if regular else _least(variance, covariance, penalty, noise)
         shift = self._missed / self._tokens
         if self._origin is not None:
             shift = shift - change.T @ (self._inputs / self._tokens + self._origin)
@@ -346,13 +348,16 @@ class _Moments:
         return variance, covariance
 
 
-def _least(variance: Tensor, covariance: Tensor) -> Tensor:
-    """The smallest of the solutions [E, D] of a system that may be singular."""
+def _least(variance: Tensor, covariance: Tensor, penalty: float, noise: float) -> Tensor:
+    """The smallest of the solutions [E, D] of a system that may be singular.
+
+    Directions count as unseen whose variance is at most `noise` of the largest one: that is how far products in the
+    type of the inputs are from exact ones, and dividing by it would make weights of rounding.
+    """
     if not len(variance):
         return covariance
     values, vectors = torch.linalg.eigh(variance)
-    limit = float(values[-1]) * len(values) * torch.finfo(values.dtype).eps
-    inverse = torch.where(values > limit, 1 / values, 0.0)
+    inverse = torch.where(values > float(values[-1]) * noise, 1 / (values + penalty), 0.0)
     solution: Tensor = vectors @ (inverse.unsqueeze(1) * (vectors.T @ covariance))
     return solution
 

@@ -142,6 +142,26 @@ def test_an_unpruned_model_is_as_good_as_before(full: Path, tmp_path: Path) -> N
         assert float((tensor - old[name]).abs().max()) <= 1e-4 * float(old[name].abs().max()), name
 
 
+@pytest.mark.parametrize(
+    "stored",
+    [{"cfg": "args", "packed": True, "without_optimizer": True}, {"dtype": torch.float16}, {"ema": 0.9}],
+    ids=["legacy", "half", "averages"],
+)
+def test_files_of_other_kinds_are_refitted(build: Build, tmp_path: Path, stored: dict[str, Any]) -> None:
+    """Packed projections of a legacy file, half precision, and moving averages, which belong to the weights before."""
+    base = build(updates=2, dropout=0.0, stored=stored, **PRE_NORM, **SHARED)
+    pruned, output = cut(base, tmp_path / "slim.pt"), tmp_path / "refitted.pt"
+    found = nmtprune("refit", base, pruned, *data(base), *ANYWAY, "-o", output, "--format", "json")
+    assert found.code == 0, found.stderr
+    assert json.loads(found.stdout)["verification"]["against"] == "base"
+    before, after = fairseq_files.load(pruned), fairseq_files.load(output)
+    assert list(after["model"]) == list(before["model"])
+    assert {name: tensor.dtype for name, tensor in after["model"].items()} == {
+        name: tensor.dtype for name, tensor in before["model"].items()
+    }
+    assert "ema" not in after["extra_state"] and ("ema" in before["extra_state"]) == ("ema" in stored)
+
+
 def test_source_text_alone_is_enough(full: Path, pruned: Path, tmp_path: Path) -> None:
     """The targets are then the base's own translations; with --calibration-on they can be had for binarized data."""
     raw = ("--data-bin", full.parent / "data-bin", "--post-process", "none", "-s", "xx", "-t", "yy")

@@ -174,7 +174,7 @@ def _expected(tiny: Path, name: str) -> dict[str, float]:
     [
         (
             "importance",
-            ("--importance-unit", "token", "--label-smoothing", 0.2),
+            ("--importance-unit", "token", "--importance-normalize", "layer", "--label-smoothing", 0.2),
             "unit token, normalize layer, label smoothing 0.2",
         ),
         ("confidence", (), "on references, exclude eos False"),
@@ -210,7 +210,7 @@ def test_importance_of_drawn_sentences(tiny: Path, tmp_path: Path) -> None:
     data = ("--data-bin", tiny.parent / "data-bin", "-o", output, *PASS, "--metric", "importance", "--force")
     drawn = ("--importance-sentences", 5, "--seed")
     found = []
-    for options in ((*drawn, 0), (*drawn, 1), (*drawn, 1), ("--importance-normalize", "none")):
+    for options in ((*drawn, 0), (*drawn, 1), (*drawn, 1), ("--importance-normalize", "layer")):
         result = nmtprune("score", tiny, *data, *options, "--format", "tsv", "-q")
         assert result.code == 0 and result.stdout == output.with_suffix(".tsv").read_text()
         found.append(result.stdout)
@@ -233,7 +233,7 @@ def test_confidence_on_translations(tiny: Path, tmp_path: Path) -> None:
 
 def test_options_that_mean_nothing_for_a_metric(base: tuple[Any, ...], tiny: Path, tmp_path: Path) -> None:
     data = (*base, "--data-bin", tiny.parent / "data-bin", "--metric")
-    masking = "goes with --metric bleu, chrf or loss"
+    masking, gradients = "goes with --metric bleu, chrf or loss", "importance, fisher or reconstruction"
     search = "--beam goes with --metric bleu, chrf or confidence with --confidence-on translations"
     assert refused(*data, "importance", "--resamples", 9, "--all-but-one", "--beam", 1, "--exclude-eos") == (
         2,
@@ -241,10 +241,10 @@ def test_options_that_mean_nothing_for_a_metric(base: tuple[Any, ...], tiny: Pat
     )
     assert refused(*data, "confidence", "--resume", "--beam", 1, "--importance-unit", "token", "--seed", 1) == (
         2,
-        f"--resume {masking}; {search}; --seed goes with --metric bleu, chrf, loss or importance; "
+        f"--resume {masking}; {search}; --seed goes with --metric bleu, chrf, loss, {gradients}; "
         "--importance-unit goes with --metric importance",
     )
-    assert refused(*data, "bleu", "--label-smoothing", 0.1) == (2, "--label-smoothing goes with --metric importance")
+    assert refused(*data, "bleu", "--label-smoothing", 0.1) == (2, f"--label-smoothing goes with --metric {gradients}")
     assert refused(*data, "importance", "--lowercase") == (2, "--lowercase goes with --metric bleu or chrf")
     assert refused(*data, "importance", "--label-smoothing", 1) == (
         2,

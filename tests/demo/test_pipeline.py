@@ -17,8 +17,11 @@ from nmtprune.errors import EngineError, OutputError
 FORM = "write SOURCE-TARGET as the files are named, for example en-de"
 DEMO = [sys.executable, "-m", "nmtprune.demo"]
 
-UNTRAINED = {f"NMTPRUNE_{command}_ALLOW_BAD_BASELINE": "1" for command in ("SCORE", "GREEDY", "BENCH")}
-"""Environment in which the model of a few updates may be compared with others."""
+UNTRAINED = {
+    **{f"NMTPRUNE_{command}_ALLOW_BAD_BASELINE": "1" for command in ("SCORE", "GREEDY", "BENCH")},
+    "NMTPRUNE_REFIT_FORCE_WORSE": "1",
+}
+"""Environment in which the model of a few updates may be compared with others and fitted."""
 
 
 def _settings(folder: Path, **changes: object) -> DemoSettings:
@@ -56,8 +59,14 @@ def test_the_steps_are_in_order_and_have_logs_of_their_own(tmp_path: Path) -> No
     pytest.importorskip("fairseq")
     names = [step.name for step in all_steps(_settings(tmp_path))]
     assert names[:6] == ["corpus", "vocabulary", "pieces", "binarize", "train", "inspect-before"]
-    assert names.index("train") < names.index("plan") < names.index("slim") < names.index("fine-tune")
-    assert names[-3:] == ["score", "greedy", "bench"]
+    assert (
+        names.index("train")
+        < names.index("greedy")
+        < names.index("slim")
+        < names.index("refit")
+        < names.index("fine-tune")
+    )
+    assert names[-2:] == ["score", "bench"]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[\w.-]+", name) for name in names)
 
@@ -66,9 +75,10 @@ def test_options_reach_the_commands(tmp_path: Path) -> None:
     pytest.importorskip("fairseq")
     settings = _settings(tmp_path, remove="18", seed=7, beam=2, max_minutes=6.0)
     steps = {step.name: step.argv for step in all_steps(settings)}
-    assert _option(steps["plan"], "--random") == "18"
+    assert _option(steps["greedy"], "--until") == "18"
     assert (
-        _option(steps["plan"], "--seed")
+        _option(steps["greedy"], "--seed")
+        == _option(steps["refit"], "--seed")
         == _option(steps["train"], "--seed")
         == _option(steps["corpus"], "--seed")
         == "7"
@@ -76,7 +86,7 @@ def test_options_reach_the_commands(tmp_path: Path) -> None:
     assert _option(steps["translate-slim-test"], "--beam") == "2"
     assert float(_option(steps["train"], "--stop-time-hours")) == pytest.approx(0.1)
     assert float(_option(steps["fine-tune"], "--stop-time-hours")) == pytest.approx(0.125)
-    assert _option(steps["fine-tune"], "--finetune-from-model") == str(tmp_path / "slim.pt")
+    assert _option(steps["fine-tune"], "--finetune-from-model") == str(tmp_path / "refitted.pt")
     assert _option(steps["fine-tune"], "--arch") == "nmtprune"
     for name in ("translate-before-test", "train", "fine-tune"):
         assert _option(steps[name], "--user-dir").endswith("nmtprune/user_dir/nmtprune_fairseq")
@@ -104,7 +114,7 @@ def test_the_table_has_a_row_per_model_and_columns_per_test_set() -> None:
     columns, cells = table_rows(rows)
     assert columns[:5] == ["model", "heads", "parameters", "model MB", "file MB"]
     assert columns[5:] == ["BLEU test", "sentences/s test", "BLEU test2", "sentences/s test2"]
-    assert cells[2] == ["slim + fine-tuned", "36", "589,056", "2.36", "7.20", "81.3", "120", "7.0", "99"]
+    assert cells[3] == ["slim + refit + fine-tuned", "36", "589,056", "2.36", "7.20", "81.3", "120", "7.0", "99"]
     one = [ModelFigures(model, 1, 1, 1, 1, {"test": 1.0}, {"test": 1.0}) for model in MODELS]
     assert table_rows(one)[0][5:] == ["BLEU", "sentences/s"]
 
@@ -169,16 +179,18 @@ def test_a_small_run_from_corpus_to_table(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = [re.split(r"\s{2,}", line.strip()) for line in done.stdout.splitlines() if line.strip()]
     assert rows[0] == ["model", "heads", "parameters", "model MB", "file MB", "BLEU", "sentences/s"]
-    assert [row[:2] for row in rows[2:5]] == [["before", "36"], ["slim", "26"], ["slim + fine-tuned", "26"]]
-    assert any(row[:2] == ["model", "batch"] for row in rows[5:])
+    assert [row[:2] for row in rows[2:6]] == [
+        [name, heads] for name, heads in zip(MODELS.values(), ("36", "26", "26", "26"), strict=True)
+    ]
+    assert any(row[:2] == ["model", "batch"] for row in rows[6:])
     folder = tmp_path / "run"
     assert all((folder / name).exists() for name in ("scores.json", "scores.png", "greedy/plan.json", "bench.png"))
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    before, slim, finetuned = (results["models"][name] for name in MODELS)
+    before, slim, refitted, finetuned = (results["models"][name] for name in MODELS)
     assert before["parameters"] - slim["parameters"] == 10 * (4 * 24 * 96 + 3 * 24)
-    assert slim["parameters"] == finetuned["parameters"]
+    assert slim["parameters"] == refitted["parameters"] == finetuned["parameters"]
     assert slim["model_bytes"] == 4 * slim["parameters"]
-    assert all(row["sentences_per_s"]["test"] > 0 for row in (before, slim, finetuned))
+    assert all(row["sentences_per_s"]["test"] > 0 for row in (before, slim, refitted, finetuned))
     assert results["bleu_signature"]["test"].startswith("nrefs:1")
     for step in results["commands"]:
         assert list((tmp_path / "run" / "logs").glob(f"*-{step}.log"))

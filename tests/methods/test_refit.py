@@ -334,6 +334,17 @@ def test_fewer_tokens_than_inputs_can_be_fitted(full: Checkpoint) -> None:
     assert any(each.tokens < each.inputs for each in fit.projections)
 
 
+@pytest.mark.parametrize("ridge", [0.0, 1e-9])
+def test_directions_that_no_token_shows_get_no_weights_from_rounding(full: Checkpoint, ridge: float) -> None:
+    fits = []
+    for dtype in (torch.float64, torch.float32):
+        base, model = native.load(full, dtype=dtype), native.load(halved(full), dtype=dtype)
+        fits.append(fit_projections(base, model, texts_of(base, 1, sentences=2), RefitSettings(ridge=ridge)))
+    exact, rounded = (fit.tensors["encoder.layers.0.feed_forward.output.weight"] for fit in fits)
+    assert next(each for each in fits[0].projections if each.name == "encoder-ffn.0").tokens < exact.shape[1]
+    torch.testing.assert_close(rounded.double(), exact, rtol=0, atol=0.02 * float(exact.abs().max()))
+
+
 @pytest.mark.parametrize("broken", ["base", "slim"])
 def test_states_that_are_no_numbers_name_the_module(full: Checkpoint, broken: str) -> None:
     models = {"base": native.load(full), "slim": native.load(halved(full))}

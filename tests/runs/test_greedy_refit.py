@@ -203,7 +203,7 @@ def test_a_score_file_with_the_name_of_an_order_does_not_stand_for_it(tiny: Path
     file = tmp_path / "importance.json"
     file.write_text(Scores(metric="loss", mode="ablate", baseline={"data": "x"}, heads=heads, base=base).to_json())
     both = swept(replace(run, output=tmp_path / "both", orders=(str(file), "auto"))).swept
-    assert [each.curve.name for each in both] == ["importance", "auto"]
+    assert [each.curve.name for each in both] == ["importance-2", "auto"]
     assert both[0].steps[1].plan.keep != alone.steps[1].plan.keep
     for step, expected in zip(both[1].steps, alone.steps, strict=True):
         assert step.plan.keep == expected.plan.keep and step.value == expected.value
@@ -248,3 +248,17 @@ def test_kinds_and_uniform_plans(tiny: Path, tmp_path: Path) -> None:
     for step in curve.steps:
         counts = {len(step.plan.kept(ModuleId(kind, layer))) for kind in ("decoder", "cross") for layer in range(2)}
         assert len(counts) == 1 and not step.plan.removed(("encoder",))
+
+
+def test_files_do_not_share_the_name_of_another_order(tmp_path: Path) -> None:
+    # Keys of the state begin with these names.
+    entry = HeadScore(head="encoder.0.0", score=1.0)
+    first, second = (tmp_path / folder / "importance.json" for folder in ("a", "b"))
+    for path in (first, second):
+        path.parent.mkdir()
+        Scores(metric="importance", mode="ablate", baseline={}, heads=(entry,)).write(path)
+    own, auto = parse_orders([str(first), "auto"], auto=("importance", str(second)))
+    shorts = [order.short for order in (own, auto, *auto.contenders)]
+    assert shorts == ["importance-2", "auto", "importance", "importance-3"]
+    own, auto = parse_orders([str(first), "auto"], auto=(str(first), "fisher"))
+    assert own.short == auto.contenders[0].short == "importance"

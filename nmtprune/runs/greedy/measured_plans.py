@@ -115,6 +115,14 @@ class MeasuredPlans:
             return -self._losses.systems([_kept(plan)])[0].score
         return -self._measured(self._refitted.of(plan).checkpoint, self._for_loss).systems([{}])[0].score
 
+    def prepare_losses(self) -> None:
+        """Read what losses take.
+
+        Raises:
+            NmtpruneError: a model or data that have no loss.
+        """
+        _ = self._losses
+
     @cached_property
     def _losses(self) -> Quality:
         return self._measured(self._checkpoint, self._for_loss)

@@ -99,23 +99,18 @@ def parse_orders(
         names = [name + REESTIMATED if name in again else name for name in names]
     ready = {scorer.name: scorer for scorer in chosen}
     _check_once(names, "--order")
-    competing = _competing(auto) if AUTO in names else []
-    # Named together: what competes has curves of its own in the state, beside those of other orders.
-    found = _named_orders([*dict.fromkeys([*names, *competing])], ready)
-    contenders = tuple(next(order for order in found if order.name == name) for name in competing)
-    return tuple(
-        replace(order, contenders=contenders) if order.name == AUTO else order for order in found[: len(names)]
-    )
-
-
-def _competing(auto: Sequence[str]) -> list[str]:
-    """The names of the orders among which AUTO chooses, if they can compete."""
+    if AUTO not in names:
+        return _named_orders(names, distinct([_short(name) for name in names]), ready)
     _check_once(auto, "--auto-orders")
     unfit = [name for name in auto if name in (AUTO, RANDOM)]
     if unfit or len(auto) < 2:
         what = f"{', '.join(unfit)} cannot compete" if unfit else "one order has nothing to compete with"
         raise UsageError(f"--auto-orders: {what}: give at least two of the other orders")
-    return [*auto]
+    # Keys of the state begin with these names: a file must not share one with another order, competing or not.
+    every = sorted(dict.fromkeys([*names, *auto]), key=lambda name: name not in known)
+    shorts = dict(zip(every, distinct([_short(name) for name in every]), strict=True))
+    found, contenders = (_named_orders(some, [shorts[name] for name in some], ready) for some in (names, auto))
+    return tuple(replace(order, contenders=contenders) if order.name == AUTO else order for order in found)
 
 
 def _check_once(names: Sequence[str], option: str) -> None:
@@ -124,8 +119,11 @@ def _check_once(names: Sequence[str], option: str) -> None:
         raise UsageError(f"{option} {', '.join(twice)}: given twice")
 
 
-def _named_orders(names: Sequence[str], ready: Mapping[str, Scorer[Any]]) -> tuple[Order, ...]:
-    shorts = distinct([name if name in scorers.orders() else Path(name).stem for name in names])
+def _short(name: str) -> str:
+    return name if name in scorers.orders() else Path(name).stem
+
+
+def _named_orders(names: Sequence[str], shorts: Sequence[str], ready: Mapping[str, Scorer[Any]]) -> tuple[Order, ...]:
     return tuple(_order(name, short, ready) for name, short in zip(names, shorts, strict=True))
 
 

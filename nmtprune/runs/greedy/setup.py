@@ -148,6 +148,7 @@ class Subjects:
 
         self._run, self._corpora = run, corpora
         self._scorers = scorers_of(chosen)
+        self._competing = any(order.contenders for order in chosen)
         self._refits = run.refit or any(order.in_rounds for order in orders.every(chosen)) and run.rounds > 1
         self.checkpoints = tuple(load(path) for path in run.checkpoints)
         self._opened: tuple[int, OpenCheckpoint] | None = None
@@ -175,6 +176,8 @@ class Subjects:
         }
         refitted = self._refitted_plans(native) if self._refits else None
         plans = MeasuredPlans(quality, checkpoint, run.data, run, self._corpora, refitted if run.refit else None)
+        if self._competing:
+            plans.prepare_losses()
         return OpenCheckpoint(checkpoint, quality, subjects, plans, refitted)
 
     def _refitted_plans(self, native: NativeModel) -> RefittedPlans:

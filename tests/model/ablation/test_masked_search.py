@@ -59,8 +59,17 @@ def _found(search: MaskedSearch, source: Tensor, systems: Sequence[HeadMasks]) -
     return found
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@pytest.mark.parametrize("variant", CHOSEN)
+def _pairs() -> Iterator[object]:
+    """Every model with every kind of search; two for each model are quick tests, and every search is among them."""
+    for row, variant in enumerate(CHOSEN):
+        for column, name in enumerate(OPTIONS):
+            quick = (column - row) % 3 == 0
+            yield pytest.param(
+                variant, OPTIONS[name], id=f"{variant}-{name}", marks=[] if quick else [pytest.mark.slow]
+            )
+
+
+@pytest.mark.parametrize(("variant", "options"), _pairs())
 def test_masked_searches_are_searches_from_scratch(build: Build, variant: str, options: SearchOptions) -> None:
     model = searches.model_of(searches.checkpoint(build, variant, trained=False))
     source, systems = searches.batch(model.words[0]), _systems(model)
