@@ -124,7 +124,8 @@ class Scorer(ABC, Generic[S]):
         of_order: `greedy` offers it.
         brief: explains the order in a few words, for help pages; empty if the name says enough.
         reestimates: `greedy` also offers NAME-reestimated: scored again after every step, on the pruned model.
-        masks: scores come from the quality of models with heads masked; `score` tests these for significance.
+        masks: scores come from the quality of models with heads masked (`Subject.qualities`). Such a scorer is an order
+            of `greedy`; `score` itself masks heads, for bleu, chrf and loss only, and tests each difference.
         draws: `--seed` has an effect.
         searches: None: needs no search; empty: always; else the option with which it does.
         on_training_text: `greedy` measures on the training set (`--importance-subset`) instead of DATA.

@@ -76,6 +76,8 @@ def text_metric(corpus: "Corpus", settings: QualitySettings) -> TextMetric:
     references = corpus.references or ()
     if settings.metric == "chrf":
         return Chrf(references, lowercase=settings.lowercase)
+    if settings.metric != "bleu":
+        raise ValueError(f"{settings.metric} measures no quality of translations: choose bleu, chrf or {LOSS}")
     language = corpus.languages.target
     return Bleu(references, tokenize=settings.bleu_tokenize, language=language, lowercase=settings.lowercase)
 

@@ -414,7 +414,8 @@ class ExportNote(_Model):
 
     @field_serializer("lineage")
     def _lineage_as_json(self, lineage: Lineage | None) -> dict[str, Any] | None:
-        return None if lineage is None else {"root": lineage.root.as_json(), "keep": lineage.keep}
+        found: dict[str, Any] | None = json.loads("null" if lineage is None else lineage.to_json())
+        return found
 
 
 FILES: dict[str, type[BaseModel]] = {

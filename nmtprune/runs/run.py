@@ -356,10 +356,9 @@ class Session:
     def interrupted(self) -> Interrupted | None:
         """What to tell the user after Ctrl-C or SIGTERM; None if there is nothing to continue from."""
         path, own = self.run.state_path, self.state
-        kept = own is not None and bool(own.units)
-        if not self.leads:  # the first process to end speaks for all of them, whoever keeps the state
-            kept = path is not None and path.exists()
-        if not kept:
+        # The first process to end speaks for all of them, whoever keeps the state.
+        has_work = not self.leads or (own is not None and bool(own.units))
+        if path is None or not has_work or not path.exists():
             return None
         return Interrupted(
             f"interrupted: finished work is kept in {self.run.kept_in}; run the same command with --resume to continue"
@@ -389,9 +388,9 @@ def started(run: Run, progress: Progress, *, shared: bool = False) -> Iterator[S
             run.check_output()
         try:
             yield session
+            session.processes.finish()
         except KeyboardInterrupt:
             message = session.interrupted()
             if message is None:
                 raise
             raise message from None
-        session.processes.finish()

@@ -111,3 +111,24 @@ def test_greedy_offers_it(tiny: Path, tmp_path: Path) -> None:
     assert state["--norm-power"] == 1.0 and "norm-reestimated/006 norm" in state["units"]
     code, line = refused("greedy", tiny, *options, *orders[:-1], 2, "--resume")
     assert code == 8 and line.endswith("): --norm-power was 1.0, is 2.0")
+
+
+class Interaction(Scorer[Any]):
+    name = "interaction"
+    summary = "quality with the head alone in its module."
+    of_metric = False
+    masks = True
+
+    def scores(self, subject: Any, kept: Any = None, limits: Any = None) -> Mapping[HeadId, float]:
+        heads = subject.checkpoint.architecture.head_ids()
+        assert len(subject.qualities([{}, {heads[0].module: (heads[0].head,)}])) == 2
+        return {head: float(place) for place, head in enumerate(heads)}
+
+
+def test_an_order_of_its_own_may_mask_heads(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCORERS, "interaction", Interaction)
+    options = ("--data-bin", tiny.parent / "data-bin", "-o", tmp_path / "run", *FAST, "--step", "6", "--until", "6")
+    result = nmtprune("greedy", tiny, *options, "--order", "interaction", "--allow-bad-baseline")
+    assert result.code == 0, result.stderr
+    removed = Plan.read(tmp_path / "run" / "plans" / "interaction" / "006.json").removed()
+    assert removed == load(tiny).architecture.head_ids()[:6]

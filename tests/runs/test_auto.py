@@ -1,6 +1,7 @@
 """Clearly worse plans are not translated; of the others the best translation decides."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from nmtprune.evaluate.metrics import Scored
 from nmtprune.plan import Plan
 from nmtprune.runs.greedy.auto import Candidate, decided, shortlisted
+from nmtprune.runs.greedy.orders import Order, curves
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,15 @@ def test_the_best_translation_decides() -> None:
     found = decided(entrants)
     assert found.chosen.order == "fisher" and found.lead == 1.5
     assert [each.order for each in found.contenders] == ["importance", "fisher", "random"]
+
+
+def test_no_two_curves_have_one_name() -> None:
+    orders = [Order("random", "random"), Order("my/random-1.json", "random-1")]
+    found = curves([Path("a.pt")], orders, [("encoder",)], 2)
+    assert [each.name for each in found] == ["random-1", "random-2", "random-1-2"]
+    orders = [Order("x.json", "x"), Order("b-x.json", "b-x")]
+    names = [each.name for each in curves([Path("a.pt"), Path("a-b.pt")], orders, [("encoder",)], 1)]
+    assert len(set(names)) == 4
 
 
 def test_the_first_of_equals_is_chosen() -> None:

@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import OutputError
+from nmtprune.plan import Base, Lineage
 from nmtprune.profile import ModelProfile
-from nmtprune.runs.report import Cell, CurveStep, Report, ReportFiles, _Facts, quality_of, tsv
+from nmtprune.runs.report import Cell, CurveStep, ExportNote, Report, ReportFiles, _Facts, quality_of, tsv
 from tests.support.data import write_dictionary
 from tests.support.subwords import ENGLISH, GERMAN, bpe_codes, pieces, sentencepiece_model, subwords, written
 
@@ -47,6 +48,19 @@ def test_no_number_is_left_out_or_made_up() -> None:
         CurveStep.model_validate({**STEP, "bleu": math.nan}).to_json()
     with pytest.raises(ValidationError, match="ter"):
         CurveStep.model_validate({**STEP, "ter": 1.0})
+
+
+@pytest.mark.parametrize("refit", [None, {"sentences": 12}])
+def test_an_exported_model_says_all_of_its_lineage(refit: dict[str, int] | None) -> None:
+    base = Base.model_validate(
+        {"format": "fairseq", "sha256": "0" * 64, "heads": {"encoder": [2], "decoder": [2], "cross": [2]}}
+    )
+    lineage = Lineage.start(base).model_copy(update={"refit": refit})
+    note = ExportNote(
+        format="nmtprune-export", version=1, base=base, lineage=lineage, quantization="int8", provenance={}
+    )
+    found = json.loads(note.to_json())["lineage"]
+    assert found == json.loads(lineage.to_json()) and found.get("refit") == refit
 
 
 def test_the_result_comes_last(tmp_path: Path) -> None:

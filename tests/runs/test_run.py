@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -89,6 +90,9 @@ def test_any_process_says_how_to_continue(tmp_path: Path, monkeypatch: pytest.Mo
     State.open(run.state_path, {}, resume=False).add("one", pack({}))  # by the process that leads
     with pytest.raises(Interrupted, match="is kept in .*scores.json.state"), started(run, Silent(), shared=True):
         raise KeyboardInterrupt
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(Interrupted, match="is kept in"), started(run, Silent(), shared=True):
+        pass  # and waits for the process that leads
 
 
 def test_the_state_has_the_settings_of_the_run(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def start(argv: Sequence[str], stdout: int | None, stderr: int, environment: Map
 
     out, out_file = pipe(stdout)
     err, err_file = (None, out_file) if stderr == subprocess.STDOUT else pipe(stderr)
-    report, theirs = socket.socketpair()
+    report, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # each answer is read alone
     request = {"argv": list(argv), "cwd": os.getcwd(), "environment": dict(environment or os.environ)}
     socket.send_fds(_server(), [json.dumps(request).encode()], [out_file, err_file, theirs.fileno()])
     theirs.close()

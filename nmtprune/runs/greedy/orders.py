@@ -160,7 +160,9 @@ def curves(
                 for sample in range(1, samples + 1) if order.name == RANDOM else (None,):
                     name = "-".join([*parts, order.short, *([] if sample is None else [str(sample)])])
                     found.append(Curve(name, number, order, selected, sample))
-    return tuple(found)
+    # A score file may be called random-1.json, and a checkpoint as another one with a kind.
+    names = distinct([curve.name for curve in found])
+    return tuple(replace(curve, name=name) for curve, name in zip(found, names, strict=True))
 
 
 def kinds_name(kinds: Sequence[str]) -> str:

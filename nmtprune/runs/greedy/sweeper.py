@@ -178,7 +178,7 @@ class Sweeper:
     def _scores_of(self, curve: Curve, limits: Limits, seed: int) -> Callable[[Plan], Mapping[HeadId, float]]:
         """Scores of the heads that a plan leaves, by the order of a curve."""
         order = curve.order
-        if order.scorer is not None and not order.scorer.masks:
+        if order.scorer is not None and not isinstance(order.scorer, QualityDrop):
             scorer = order.scorer
             return lambda plan: self._measured(scorer, curve, limits, plan)
         if order.scores is not None:
