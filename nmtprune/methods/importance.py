@@ -192,6 +192,11 @@ class GradientScorer(Scorer[G]):
         """References as token ids, and the loss of whole references."""
         return Needs(targets=True, loss=True)
 
+    @property
+    def uses_seed(self) -> bool:
+        """Whether a number of sentences is drawn."""
+        return self.options.importance_sentences is not None
+
     def check(self, subject: Subject) -> None:
         """Check the label smoothing, and that the model can be run."""
         super().check(subject)

@@ -126,7 +126,7 @@ class Scorer(ABC, Generic[S]):
         reestimates: `greedy` also offers NAME-reestimated: scored again after every step, on the pruned model.
         masks: scores come from the quality of models with heads masked (`Subject.qualities`). Such a scorer is an order
             of `greedy`; `score` itself masks heads, for bleu, chrf and loss only, and tests each difference.
-        draws: `--seed` has an effect.
+        draws: `--seed` has an effect, perhaps only with some settings (`uses_seed`).
         searches: None: needs no search; empty: always; else the option with which it does.
         on_training_text: `greedy` measures on the training set (`--importance-subset`) instead of DATA.
     """
@@ -153,6 +153,11 @@ class Scorer(ABC, Generic[S]):
     def needs(self) -> Needs:
         """What it needs with these settings."""
         return Needs()
+
+    @property
+    def uses_seed(self) -> bool:
+        """Whether the seed makes a difference with these settings."""
+        return self.draws
 
     def check(self, subject: Subject) -> None:
         """Find now what would fail later.

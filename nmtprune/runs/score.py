@@ -154,7 +154,9 @@ def _in_one_pass(run: ScoreRun, session: Session) -> Scores:
         ),
         base=checkpoint.base,
         provenance=session.provenance(
-            seed=run.seed if scorer.draws else None, checkpoint=str(run.checkpoint), data=dict(subject.corpus.inputs)
+            seed=run.seed if scorer.uses_seed else None,
+            checkpoint=str(run.checkpoint),
+            data=dict(subject.corpus.inputs),
         ),
     )
 

@@ -214,6 +214,7 @@ def test_importance_of_drawn_sentences(tiny: Path, tmp_path: Path) -> None:
         result = nmtprune("score", tiny, *data, *options, "--format", "tsv", "-q")
         assert result.code == 0 and result.stdout == output.with_suffix(".tsv").read_text()
         found.append(result.stdout)
+        assert ("seed" in Scores.read(output).provenance) == (options[0] == "--importance-sentences")
     assert found[1] == found[2] and len(set(found)) == 3
     assert Scores.read(output).baseline["sentences"] == 16
 
