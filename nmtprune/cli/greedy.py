@@ -159,7 +159,8 @@ def greedy(output_format: str, **flags: Any) -> None:
         click.get_current_context().exit(ended.exit_code)
     if result is not None:
         _report(result, run.metric, output_format)
-        say(f"wrote {run.output}; nmtprune slim CHECKPOINT --plan {run.output / 'plan.json'} applies its plan")
+        applied = f"nmtprune slim CHECKPOINT --plan {run.output / 'plan.json'} applies its plan"
+        say(f"wrote {run.output}; {f'{run.slim} is the refitted model of plan.json' if run.refit else applied}")
 
 
 def _check_options(orders: Sequence[str], *, refit: bool) -> None:

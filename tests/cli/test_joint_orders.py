@@ -49,6 +49,8 @@ def test_the_best_order_with_refitted_models(tiny: Path, tmp_path: Path) -> None
     content = documented((folder / "curve.json").read_text())
     decision = content["curves"][0]["steps"][1]["decision"]
     assert [each["order"] for each in decision["contenders"]] == ["importance", "fisher"]
+    assert f"{folder / 'slim.pt'} is the refitted model of plan.json" in result.stderr
+    assert content["refit"]["ridge"] == 0.01
     assert content["refit"]["sentences"] == 12 and "fisher" in content and "reconstruction" not in content
     assert f"{decision['order']} (+{decision['lead']:.2f})" in result.stdout
     assert json.loads((folder / "plan.json").read_text())["provenance"]["chosen"] == decision["order"]

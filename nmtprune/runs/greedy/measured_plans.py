@@ -42,13 +42,13 @@ class RefittedPlans:
             seed: with which the text was drawn.
             kept: number of results that are kept.
         """
+        from nmtprune.methods.refit import RefitSettings
         from nmtprune.runs.refit import calibration_record
 
         self._checkpoint, self._model, self._corpus, self._most = checkpoint, model, corpus, kept
         self._kept: dict[Plan, Refitted] = {}
-        self.record: Mapping[str, Any] = calibration_record(
-            corpus, {"on": "references", "seed": seed, "only": "all", "base": checkpoint.sha256}
-        )
+        how = {"on": "references", "seed": seed, "ridge": RefitSettings().ridge, "only": "all"}
+        self.record: Mapping[str, Any] = calibration_record(corpus, {**how, "base": checkpoint.sha256})
 
     def of(self, plan: Plan) -> "Refitted":
         """The refitted model of a plan.
