@@ -100,9 +100,12 @@ def test_an_empty_line_has_an_empty_translation_and_a_note(build: Build, tmp_pat
     ]
     native, ours = ([own[0].tokens for own in engine.translate(corpus, {})] for engine in engines)
     assert len(native[0]) > 1 and ours == [(corpus.target_vocabulary.eos,), native[1]]
-    assert (engines[0].notes, len(engines[1].notes)) == ((), 1) and "empty line" in engines[1].notes[0]
+    (remark,) = engines[1].remarks(corpus)
+    assert "empty line" in remark and engines[0].remarks(corpus) == ()
     marian = load(marian_model(tmp_path / "model.npz"))
-    assert open_engine("ctranslate2", marian, _settings(MarianSearchOptions(beam=1))).notes == ()
+    assert open_engine("ctranslate2", marian, _settings(MarianSearchOptions(beam=1))).remarks(corpus) == ()
+    source.write_text("w1\nw1 w2\n", encoding="utf-8")
+    assert engines[1].remarks(load_corpus(options, base.profile(), references=False)) == ()
 
 
 def test_what_ctranslate2_cannot_run(tmp_path: Path) -> None:

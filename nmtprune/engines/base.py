@@ -112,6 +112,10 @@ class Engine(ABC):
         """What a user should know of how the model is run, one line each."""
         return ()
 
+    def remarks(self, corpus: "Corpus") -> tuple[str, ...]:
+        """`notes`, and what a user should know of how these sentences are translated."""
+        return self.notes
+
     @abstractmethod
     def translate(self, corpus: "Corpus", kept: Kept) -> "list[list[Hypothesis]]":
         """Up to `beam` translations of every sentence, best first, in the order of the corpus; `kept` as in `Kept`.

@@ -37,10 +37,9 @@ class CTranslate2Engine(Engine):
             raise EngineError.of_faults(f"{checkpoint.path}: the engine ctranslate2 cannot search so", faults)
         self._translators: dict[str, Translator] = {}
 
-    @property
-    def notes(self) -> tuple[str, ...]:
+    def remarks(self, corpus: "Corpus") -> tuple[str, ...]:
         """That CTranslate2 does not ask the model about empty sentences, where other engines do."""
-        if self.settings.search.skips_empty:
+        if self.settings.search.skips_empty or not (corpus.source.sizes == 1).any():
             return ()
         return ("CTranslate2 gives an empty line an empty translation; fairseq and the native engine ask the model",)
 

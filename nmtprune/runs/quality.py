@@ -235,7 +235,7 @@ def measure(
         for name, data in sets.items()
     }
     first = next(iter(found))
-    found[first] = replace(found[first], notes=(*found[first].notes, *(() if loss else engine.notes)))
+    found[first] = replace(found[first], notes=(*found[first].notes, *(() if loss else engine.remarks(found[first]))))
     metrics = {name: metric_of(corpus, settings) for name, corpus in found.items()}
     kind = _Losses if loss else _Translations
     return {name: kind(corpus, metrics[name], engine.ablation(corpus), settings) for name, corpus in found.items()}

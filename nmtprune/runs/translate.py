@@ -67,10 +67,13 @@ def translate(run: TranslateRun, progress: "Progress") -> Iterator[tuple[Transla
     # An engine may have temporary files and a process of its own, which must end with this one.
     with started(run, progress):
         checkpoint, engine, kept = _prepare(run)
-        for note in engine.notes:
-            progress.note(f"{checkpoint.path}: {note}")
         left_out = total = 0
+        said: set[str] = set()
         for corpus in stream_corpus(run.data, checkpoint.profile(), run.buffer_size):
+            for note in engine.remarks(corpus):
+                if note not in said:
+                    progress.note(f"{checkpoint.path}: {note}")
+                said.add(note)
             for note in (*corpus.notes, *(() if total else check_direction(corpus))):
                 progress.note(f"{corpus.name}: {note}")
             total, left_out = total + corpus.total, left_out + corpus.total - len(corpus)

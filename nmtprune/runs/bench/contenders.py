@@ -93,7 +93,7 @@ def open_engines(
 
     found = [open_engine(engine, own.checkpoint, settings) for own in contenders]
     for own, opened in zip(contenders, found, strict=True):
-        for note in opened.notes:
+        for note in opened.remarks(own.corpus):
             session.remark(f"{own.name}: {note}")
     return found
 
