@@ -24,6 +24,7 @@ GRACE_S = 5.0
 _PR_SET_PDEATHSIG = 1
 _WIDTH = 110
 _TAIL_LINES = 200
+_CALLBACK_S = 0.01
 _ERROR = "Error: "
 _RAISED = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b(:|$)|[\w-]+: error: ")
 _STAMP = re.compile(r"^\[\d{4}-\d\d-\d\d [^\]]*\] *")
@@ -196,11 +197,23 @@ def termination_as_interrupt(*more: signal.Signals) -> Iterator[None]:
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    own = (signal.SIGTERM, *more) if threading.current_thread() is threading.main_thread() else ()
+    def again(lost: "sys.UnraisableHookArgs") -> None:
+        # An exception in a callback of a fork or of the garbage collection ends nothing: raise it behind the callback.
+        if lost.exc_type is KeyboardInterrupt:
+            threading.Timer(_CALLBACK_S, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        else:
+            hook(lost)
+
+    main = threading.current_thread() is threading.main_thread()
+    own = (signal.SIGTERM, *more) if main else ()
     before = {number: signal.signal(number, interrupt) for number in own}
+    hook = sys.unraisablehook
+    if main:
+        sys.unraisablehook = again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -268,3 +268,30 @@ def test_a_killed_run_leaves_no_command_behind(tmp_path: Path) -> None:
     while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split(")")[-1].split()[0]:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+_INTERRUPTED_IN_A_CALLBACK = """
+import os, signal, sys, time
+from nmtprune.process import termination_as_interrupt
+
+class Ended:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.001)
+
+with termination_as_interrupt():
+    try:
+        ended = Ended()
+        del ended
+        time.sleep(30)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def test_a_termination_during_a_callback_is_not_lost() -> None:
+    """Python only prints what is raised in a finalizer or around a fork; the run must end all the same."""
+    done = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED_IN_A_CALLBACK], capture_output=True, text=True, timeout=25
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "")

@@ -20,10 +20,17 @@ def run_as_program(command: click.Command) -> NoReturn:
     except click.ClickException as error:
         fail(error.format_message(), USAGE_ERROR)
     except NmtpruneError as error:
-        fail(str(error), error.exit_code)
+        fail(_in_options(str(error), command), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         fail("interrupted", INTERRUPTED)
     sys.exit(0)
+
+
+def _in_options(message: str, command: click.Command) -> str:
+    """A message of the library, which names settings as Python does (`max_tokens`), with the command's options."""
+    for parameter in command.params:
+        message = message.replace(f"`{parameter.name}`", max(parameter.opts, key=len))
+    return message
 
 
 def fail(message: str, code: int) -> NoReturn:
