@@ -295,3 +295,27 @@ def test_a_termination_during_a_callback_is_not_lost() -> None:
         [sys.executable, "-c", _INTERRUPTED_IN_A_CALLBACK], capture_output=True, text=True, timeout=25
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (130, "")
+
+
+DURING_THE_FORK = """
+import os, signal, sys
+from nmtprune.process import output_of, termination_as_interrupt
+number = signal.Signals(int(sys.argv[1]))
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), number))
+try:
+    with termination_as_interrupt(signal.SIGHUP):
+        output_of("sleeper", (sys.executable, "-c", "import time; time.sleep(60)"))
+except KeyboardInterrupt:
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        print("interrupted, and no child is left")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_during_the_start_is_not_lost(number: signal.Signals) -> None:
+    command = [sys.executable, "-c", DURING_THE_FORK, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted, and no child is left\n", "")
