@@ -10,6 +10,9 @@ from nmtprune.errors import NmtpruneError
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
+_ADVICE = " (`force` replaces it)"
+"""Of the library, for programs with such an option; these commands have none and replace no file."""
+
 
 def run_as_program(command: click.Command) -> NoReturn:
     """Run a command with the arguments of the process and exit."""
@@ -20,17 +23,10 @@ def run_as_program(command: click.Command) -> NoReturn:
     except click.ClickException as error:
         fail(error.format_message(), USAGE_ERROR)
     except NmtpruneError as error:
-        fail(_in_options(str(error), command), error.exit_code)
+        fail(str(error).removesuffix(_ADVICE), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         fail("interrupted", INTERRUPTED)
     sys.exit(0)
-
-
-def _in_options(message: str, command: click.Command) -> str:
-    """A message of the library, which names settings as Python does (`max_tokens`), with the command's options."""
-    for parameter in command.params:
-        message = message.replace(f"`{parameter.name}`", max(parameter.opts, key=len))
-    return message
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -171,7 +171,7 @@ def test_no_remark_on_text_of_the_right_kind(test_models: Path, tmp_path: Path) 
     options = DataOptions(data_bin=folder / "data-bin", subset="test")
     binarized = load_corpus(options, ModelProfile(6000, 6000, "en", "de"))
     assert binarized.notes == (
-        "joining subwords as --post-process sentencepiece, which the symbols of dict.de.txt suggest",
+        "joining subwords as `post_process` sentencepiece, which the symbols of dict.de.txt suggest",
     )
     source = tmp_path / "source.gz"
     lines = (binarized.codec.decode(binarized.source_vocabulary.string(ids)) for ids in binarized.source)

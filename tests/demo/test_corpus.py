@@ -258,5 +258,5 @@ def test_as_a_command(tmp_path: Path) -> None:
     again = subprocess.run(command, capture_output=True, text=True)
     assert (again.returncode, again.stderr) == (
         8,
-        f"Error: {tmp_path}/c/val.src: exists (--force replaces it)\n",
+        f"Error: {tmp_path}/c/val.src: exists\n",
     )
