@@ -234,8 +234,11 @@ def measure(
         name: with_remarks(read(data, model, references=not loss, targets=loss), settings)
         for name, data in sets.items()
     }
-    first = next(iter(found))
-    found[first] = replace(found[first], notes=(*found[first].notes, *(() if loss else engine.remarks(found[first]))))
+    said: set[str] = set()
+    for name, corpus in found.items():
+        remarks = [] if loss else [remark for remark in engine.remarks(corpus) if remark not in said]
+        found[name] = replace(corpus, notes=(*corpus.notes, *remarks))
+        said.update(remarks)
     metrics = {name: metric_of(corpus, settings) for name, corpus in found.items()}
     kind = _Losses if loss else _Translations
     return {name: kind(corpus, metrics[name], engine.ablation(corpus), settings) for name, corpus in found.items()}

@@ -13,9 +13,6 @@ import pytest
 from nmtprune import slim
 from nmtprune.architecture import HeadId
 from nmtprune.budget import Limits, lowest
-from nmtprune.data.batching import BatchLimits
-from nmtprune.data.databin import DataBin
-from nmtprune.data.options import DataOptions
 from nmtprune.engines import native
 from nmtprune.errors import BudgetError, DataError, OutputError, UsageError
 from nmtprune.evaluate.significance import Difference
@@ -42,31 +39,14 @@ from nmtprune.runs.state import Interrupted, State
 from tests.support.examples import corpus
 from tests.support.fairseq_files import Build
 from tests.support.marian_files import marian_model
-from tests.support.runs import SEARCH, Oracle, score_run
+from tests.support.reads import counted_reads
+from tests.support.runs import Oracle, greedy_run, score_run
 
 ON_TEN = ImportanceOptions(importance_sentences=10)
 
 
 def _run(checkpoint: Path, output: Path, **changes: Any) -> GreedyRun:
-    values: dict[str, Any] = {
-        "checkpoints": (checkpoint,),
-        "data": DataOptions(data_bin=checkpoint.parent / "data-bin", subset="valid"),
-        "metric": "bleu",
-        "engine": "native",
-        "device": "cpu",
-        "threads": 1,
-        "search": SEARCH,
-        "limits": BatchLimits.of(60),
-        "allow_bad_baseline": True,
-        "scorers": (Importance(ON_TEN),),
-        "importance_data": DataOptions(data_bin=checkpoint.parent / "data-bin", subset="train"),
-        "orders": ("importance",),
-        "samples": 2,
-        "step": "25%",
-        "until": "75%",
-        "resamples": 500,
-    }
-    return GreedyRun(output=output, **(values | changes))
+    return greedy_run(checkpoint, output, **({"samples": 2, "until": "75%"} | changes))
 
 
 def _swept(run: GreedyRun) -> GreedyResult:
@@ -392,24 +372,12 @@ def test_checkpoints_and_sentences_are_read_once(
     later = build(
         updates=4, encoder_normalize_before=True, decoder_normalize_before=True, share_all_embeddings=True, dropout=0.0
     )
-    checkpoints: list[Path] = []
-    subsets: list[str] = []
-    read = DataBin.read
-
-    def counting_load(path: Path) -> Any:
-        checkpoints.append(path)
-        return load(path)
-
-    def counting_read(self: DataBin, subset: str, *args: Any, **values: Any) -> Any:
-        subsets.append(subset)
-        return read(self, subset, *args, **values)
-
-    monkeypatch.setattr("nmtprune.formats.load", counting_load)
-    monkeypatch.setattr(DataBin, "read", counting_read)
     orders = ("confidence", "importance", "ablation")
-    _swept(_run(tiny, tmp_path / "run", checkpoints=(tiny, later), orders=orders, kinds=("cross",), until="25%"))
-    assert sorted(checkpoints) == sorted([tiny, later])
-    assert sorted(subsets) == ["train", "valid"]
+    run = _run(tiny, tmp_path / "run", checkpoints=(tiny, later), orders=orders, kinds=("cross",), until="25%")
+    with counted_reads() as reads:
+        _swept(run)
+    assert sorted(path for path, _ in reads.checkpoints.elements()) == sorted([tiny.resolve(), later.resolve()])
+    assert sorted(reads.subsets) == ["train", "valid"]
 
 
 def test_what_cannot_be(tiny: Path, build: Build, tmp_path: Path) -> None:

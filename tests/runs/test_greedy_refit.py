@@ -11,7 +11,6 @@ import pytest
 from nmtprune import slim
 from nmtprune.architecture import HeadId, ModuleId
 from nmtprune.budget import Limits
-from nmtprune.data.batching import BatchLimits
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import native
 from nmtprune.errors import EngineError, UsageError
@@ -24,14 +23,15 @@ from nmtprune.methods.reconstruction import reconstruction
 from nmtprune.plan import Plan
 from nmtprune.progress import Silent
 from nmtprune.runs.greedy.loop import GreedyResult, greedy
-from nmtprune.runs.greedy.orders import parse_orders
+from nmtprune.runs.greedy.orders import curves, parse_orders
 from nmtprune.runs.greedy.setup import GreedyRun
 from nmtprune.runs.refit import calibration_texts, refitted
 from nmtprune.runs.scorers import SCORERS
 from nmtprune.runs.state import Interrupted, State
 from nmtprune.scores import HeadScore, Scores
+from tests.support import runs
 from tests.support.examples import corpus
-from tests.support.runs import SEARCH, Oracle
+from tests.support.runs import Oracle
 
 ORDERS = ("importance", "fisher", "reconstruction")
 
@@ -40,27 +40,13 @@ def greedy_run(checkpoint: Path, output: Path, **changes: Any) -> GreedyRun:
     options = GradientOptions(importance_sentences=8)
     joint = (SCORERS[name](options) for name in ("fisher", "reconstruction"))
     values: dict[str, Any] = {
-        "checkpoints": (checkpoint,),
-        "data": DataOptions(data_bin=checkpoint.parent / "data-bin", subset="valid"),
-        "metric": "bleu",
-        "engine": "native",
-        "device": "cpu",
-        "threads": 1,
-        "search": SEARCH,
-        "limits": BatchLimits.of(60),
-        "allow_bad_baseline": True,
         "scorers": (Importance(ImportanceOptions(importance_sentences=8)), *joint),
-        "importance_data": DataOptions(data_bin=checkpoint.parent / "data-bin", subset="train"),
         "orders": ("reconstruction",),
-        "samples": 1,
-        "step": "25%",
-        "until": "50%",
-        "resamples": 500,
         "calibration_sentences": 12,
         "rounds": 2,
         "refit": True,
     }
-    return GreedyRun(output=output, **(values | changes))
+    return runs.greedy_run(checkpoint, output, **(values | changes))
 
 
 def swept(run: GreedyRun) -> GreedyResult:
@@ -281,3 +267,20 @@ def test_files_do_not_share_the_name_of_another_order(tmp_path: Path) -> None:
     assert shorts == ["importance-2", "auto", "importance", "importance-3"]
     own, auto = parse_orders([str(first), "auto"], auto=(str(first), "fisher"))
     assert own.short == auto.contenders[0].short == "importance"
+
+
+def test_curves_that_compete_share_no_name_with_others(tmp_path: Path) -> None:
+    entry = HeadScore(head="encoder.0.0", score=1.0)
+    file = tmp_path / "random-1.json"
+    Scores(metric="importance", mode="ablate", baseline={}, heads=(entry,)).write(file)
+    chosen = parse_orders(["random", "fisher", "auto"], auto=("fisher", str(file)))
+    found = curves([tmp_path / "a.pt", tmp_path / "b.pt"], chosen, [("encoder",), ("cross",)], samples=2)
+    parts = ("random-1", "random-2", "fisher", "auto")
+    assert [curve.name for curve in found[:4]] == [f"a-encoder-{part}" for part in parts]
+    for place in range(0, 16, 4):
+        *listed, fisher, auto = found[place : place + 4]
+        assert len(listed) == 2 and auto.entrants[0] == fisher and fisher.entrants == ()
+        assert auto.entrants[1].order.name == str(file)
+        assert (auto.entrants[1].checkpoint, auto.entrants[1].kinds) == (auto.checkpoint, auto.kinds)
+    names = [curve.name for curve in found] + [curve.entrants[1].name for curve in found if curve.entrants]
+    assert len(names) == 20 == len(set(names))

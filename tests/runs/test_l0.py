@@ -26,7 +26,7 @@ from tests.support.runs import ON_CPU
 FAST = ("--max-update", "6", "--lr", "0.03", "--warmup-updates", "0", "--log-interval", "1", "--num-workers", "0")
 
 
-def score_run(checkpoint: Path, output: Path, **changes: Any) -> L0Run:
+def l0_run(checkpoint: Path, output: Path, **changes: Any) -> L0Run:
     values: dict[str, Any] = {
         "data": DataOptions(data_bin=checkpoint.parent / "data-bin", subset="valid"),
         "weights": (0.5,),
@@ -47,7 +47,7 @@ def recorded(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     """Two lambdas, of which one closes heads; and what the run read."""
     folder = tmp_path_factory.mktemp("l0") / "run"
     gates = (("--target-heads", "10"), ("--test-gate", "soft"), ("--output-scaling",))
-    run = score_run(tiny, folder, weights=(0.5, 1e-5), kinds="encoder,cross", gates=gates)
+    run = l0_run(tiny, folder, weights=(0.5, 1e-5), kinds="encoder,cross", gates=gates)
     with counted_reads() as reads:
         return folder, l0(run, Silent()), reads
 
@@ -111,7 +111,7 @@ def _content(folder: Path) -> dict[str, Any]:
 
 
 def test_interrupted_after_every_stage(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = score_run(tiny, tmp_path / "whole")
+    run = l0_run(tiny, tmp_path / "whole")
     l0(run, Silent())
     add, times = State.add, 0
 
@@ -144,7 +144,7 @@ def test_interrupted_after_every_stage(tiny: Path, tmp_path: Path, monkeypatch: 
 
 
 def test_the_best_has_the_gates_of_the_last(tiny: Path, tmp_path: Path) -> None:
-    run = score_run(
+    run = l0_run(
         tiny, tmp_path / "run", best=True, given=(*FAST[2:], "--max-epoch", "4"), gates=(("--gate-lr-scale", "0.01"),)
     )
     l0(run, Silent())
@@ -161,7 +161,7 @@ def test_the_best_has_the_gates_of_the_last(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_training_that_fails(tiny: Path, tmp_path: Path) -> None:
-    run = score_run(tiny, tmp_path / "run", given=("--no-such-option",))
+    run = l0_run(tiny, tmp_path / "run", given=("--no-such-option",))
     with pytest.raises(TrainingError) as raised:
         l0(run, Silent())
     log = tmp_path / "run" / "train.log"
@@ -178,7 +178,7 @@ def test_checkpoints_without_gates(tiny: Path) -> None:
 def test_what_cannot_be(tiny: Path, tmp_path: Path) -> None:
     def refused(kind: type[Exception], message: str, **changes: Any) -> None:
         with pytest.raises(kind) as raised:
-            l0(score_run(tiny, tmp_path / "run", **changes), Silent())
+            l0(l0_run(tiny, tmp_path / "run", **changes), Silent())
         assert str(raised.value) == message
         assert not (tmp_path / "run").exists()
 
@@ -194,7 +194,7 @@ def test_what_cannot_be(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_gates_that_cannot_be_are_refused_by_the_training(tiny: Path, tmp_path: Path) -> None:
-    run = score_run(tiny, tmp_path / "run", gates=(("--target-heads", "25"),))
+    run = l0_run(tiny, tmp_path / "run", gates=(("--target-heads", "25"),))
     with pytest.raises(TrainingError, match="--target-heads 25: 24 heads have gates"):
         l0(run, Silent())
 
@@ -215,7 +215,7 @@ def test_threads_are_those_of_fairseq_train(tiny: Path, tmp_path: Path, monkeypa
 
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     monkeypatch.setattr(fairseq_train, "run_command", started)
-    run = score_run(tiny, tmp_path / "run")
+    run = l0_run(tiny, tmp_path / "run")
     with pytest.raises(TrainingError, match="seen enough"):
         l0(replace(run, threads=2), Silent())
     assert seen["OMP_NUM_THREADS"] == "2"

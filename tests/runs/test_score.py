@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from nmtprune.architecture import HeadId, ModuleId
-from nmtprune.data.databin import DataBin
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import OutputError
 from nmtprune.formats import load
@@ -19,6 +18,7 @@ from nmtprune.progress import Silent
 from nmtprune.runs.score import ScoreRun, score
 from nmtprune.runs.state import Interrupted, state_path
 from nmtprune.scores import HeadScore, Scores
+from tests.support.reads import counted_reads
 from tests.support.runs import Oracle, score_run
 
 
@@ -106,23 +106,12 @@ def test_slim_models_are_scored(build: Any, tmp_path: Path) -> None:
 
 
 def test_checkpoint_and_sentences_are_read_once(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoints: list[Path] = []
-    subsets: list[str] = []
-    read = DataBin.read
-
-    def counting_load(path: Path) -> Any:
-        checkpoints.append(path)
-        return load(path)
-
-    def counting_read(self: DataBin, subset: str, *args: Any, **values: Any) -> Any:
-        subsets.append(subset)
-        return read(self, subset, *args, **values)
-
-    monkeypatch.setattr("nmtprune.formats.load", counting_load)
-    monkeypatch.setattr(DataBin, "read", counting_read)
     test_data = DataOptions(data_bin=tiny.parent / "data-bin", subset="test")
-    _scored(score_run(tiny, tmp_path / "scores.json", all_but_one=True, test_data=test_data, kinds="cross"))
-    assert (checkpoints, sorted(subsets)) == ([tiny], ["test", "valid"])
+    run = score_run(tiny, tmp_path / "scores.json", all_but_one=True, test_data=test_data, kinds="cross")
+    with counted_reads() as reads:
+        _scored(run)
+    assert [path for path, _ in reads.checkpoints.elements()] == [tiny.resolve()]
+    assert sorted(reads.subsets) == ["test", "valid"]
 
 
 class _Interrupting(Silent):

@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 from nmtprune import formats
+from nmtprune.data.databin import DataBin
 
 
 @dataclass
@@ -21,10 +22,12 @@ class Reads:
     Attributes:
         files: how often each file was opened for reading.
         checkpoints: how often each state of each checkpoint was loaded: a training writes over its files.
+        subsets: the binarized subsets, as often as each was read.
     """
 
     files: Counter[Path] = field(default_factory=Counter)
     checkpoints: Counter[tuple[Path, int]] = field(default_factory=Counter)
+    subsets: list[str] = field(default_factory=list)
 
     def below(self, folder: Path) -> dict[str, int]:
         """The files of a folder by name."""
@@ -34,12 +37,16 @@ class Reads:
 @contextlib.contextmanager
 def counted_reads() -> Iterator[Reads]:
     """Count what the block reads in this process."""
-    found, opened = Reads(), builtins.open
+    found, opened, read = Reads(), builtins.open, DataBin.read
 
     def open_(file: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
         if isinstance(file, str | os.PathLike) and not set(mode) & set("wax+"):
             found.files[Path(os.fspath(file)).resolve()] += 1
         return opened(file, mode, *rest, **options)
+
+    def read_(self: DataBin, subset: str, *rest: Any, **options: Any) -> Any:
+        found.subsets.append(subset)
+        return read(self, subset, *rest, **options)
 
     def loading(own: type) -> Callable[[Path], Any]:
         load = own.load  # type: ignore[attr-defined]
@@ -53,6 +60,7 @@ def counted_reads() -> Iterator[Reads]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(builtins, "open", open_))
         stack.enter_context(mock.patch.object(io, "open", open_))
+        stack.enter_context(mock.patch.object(DataBin, "read", read_))
         for own in formats.classes():
             stack.enter_context(mock.patch.object(own, "load", loading(own)))
         yield found

@@ -14,9 +14,11 @@ from nmtprune.data.options import DataOptions
 from nmtprune.engines import native
 from nmtprune.formats import load
 from nmtprune.formats.fairseq import FairseqCheckpoint
+from nmtprune.methods.importance import Importance, ImportanceOptions
 from nmtprune.model.search import SearchOptions, Symbols
 from nmtprune.model.search import translate_batch as search
 from nmtprune.plan import Plan
+from nmtprune.runs.greedy.setup import GreedyRun
 from nmtprune.runs.lottery.job import LotteryRun
 from nmtprune.runs.score import ScoreRun
 
@@ -62,6 +64,24 @@ def lottery_run(checkpoint: Path, output: Path, **changes: Any) -> LotteryRun:
         "force": False,
     }
     return LotteryRun(output=output, **(values | changes))
+
+
+def greedy_run(checkpoint: Path, output: Path, **changes: Any) -> GreedyRun:
+    """Half of the heads in two steps by importance on ten sentences; any setting may differ."""
+    data_bin = checkpoint.parent / "data-bin"
+    values: dict[str, Any] = {
+        **ON_CPU,
+        "checkpoints": (checkpoint,),
+        "data": DataOptions(data_bin=data_bin, subset="valid"),
+        "scorers": (Importance(ImportanceOptions(importance_sentences=10)),),
+        "importance_data": DataOptions(data_bin=data_bin, subset="train"),
+        "orders": ("importance",),
+        "samples": 1,
+        "step": "25%",
+        "until": "50%",
+        "resamples": 500,
+    }
+    return GreedyRun(output=output, **(values | changes))
 
 
 def content(folder: Path) -> dict[str, Any]:

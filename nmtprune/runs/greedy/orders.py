@@ -58,6 +58,7 @@ class Curve:
         order: what decides which heads go first.
         kinds: kinds that lose heads.
         sample: from 1 where the order is random.
+        entrants: where several orders compete, the curve of the same checkpoint and kinds in each of them.
     """
 
     name: str
@@ -65,10 +66,7 @@ class Curve:
     order: Order
     kinds: tuple[str, ...]
     sample: int | None = None
-
-    def by(self, order: Order) -> "Curve":
-        """The curve of the same checkpoint and kinds in one order of several that compete."""
-        return Curve(self.name.removesuffix(self.order.short) + order.short, self.checkpoint, order, self.kinds)
+    entrants: "tuple[Curve, ...]" = ()
 
 
 def parse_orders(
@@ -151,18 +149,34 @@ def curves(
     checkpoints: Sequence[Path], orders: Sequence[Order], kinds: Sequence[tuple[str, ...]], samples: int
 ) -> tuple[Curve, ...]:
     """All curves, checkpoint by checkpoint; several names of checkpoints or kinds become part of a curve's name."""
-    found = []
+    listed: list[Curve] = []
+    competing: dict[tuple[int, tuple[str, ...], str], Curve] = {}
     for number, stem in enumerate(distinct([path.stem for path in checkpoints])):
         for selected in kinds:
+            parts = [stem] if len(checkpoints) > 1 else []
+            parts += [kinds_name(selected)] if len(kinds) > 1 else []
             for order in orders:
-                parts = [stem] if len(checkpoints) > 1 else []
-                parts += [kinds_name(selected)] if len(kinds) > 1 else []
                 for sample in range(1, samples + 1) if order.name == RANDOM else (None,):
                     name = "-".join([*parts, order.short, *([] if sample is None else [str(sample)])])
-                    found.append(Curve(name, number, order, selected, sample))
+                    listed.append(Curve(name, number, order, selected, sample))
+                for each in order.contenders:
+                    competing[number, selected, each.name] = Curve(
+                        "-".join([*parts, each.short]), number, each, selected
+                    )
+    # An order that is listed and competes has one curve, and what is measured of it serves both.
+    own = {(curve.checkpoint, curve.kinds, curve.order.name) for curve in listed}
+    others = [curve for key, curve in competing.items() if key not in own]
     # A score file may be called random-1.json, and a checkpoint as another one with a kind.
-    names = distinct([curve.name for curve in found])
-    return tuple(replace(curve, name=name) for curve, name in zip(found, names, strict=True))
+    names = distinct([curve.name for curve in (*listed, *others)])
+    named = [replace(curve, name=name) for curve, name in zip((*listed, *others), names, strict=True)]
+    by_order = {(curve.checkpoint, curve.kinds, curve.order.name): curve for curve in named}
+    return tuple(
+        replace(
+            curve,
+            entrants=tuple(by_order[curve.checkpoint, curve.kinds, each.name] for each in curve.order.contenders),
+        )
+        for curve in named[: len(listed)]
+    )
 
 
 def kinds_name(kinds: Sequence[str]) -> str:

@@ -128,7 +128,7 @@ class Sweeper:
         self, curve: Curve, numbers: Sequence[int], limits: Limits, seed: int
     ) -> Iterator[tuple[Plan, Scored, Decision | None]]:
         """At every number of heads the best of the plans of several orders."""
-        entrants = {order.short: curve.by(order) for order in curve.order.contenders}
+        entrants = {own.order.short: own for own in curve.entrants}
         sweeps = {name: self._plans(own, numbers, limits, seed) for name, own in entrants.items()}
         plans = {name: next(plans, None) for name, plans in sweeps.items()}
         while there := {name: plan for name, plan in plans.items() if plan is not None}:
