@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import Architecture, AttentionModule, ModuleId
+from nmtprune.architecture import Architecture, AttentionModule, GroupId
 from nmtprune.data.batching import Batch, BatchLimits, collate, shift_right
 from nmtprune.methods.gradients import label_smoothed_loss
 from nmtprune.methods.importance import UNITS, ImportanceSettings, importance
@@ -100,7 +100,7 @@ def _random(options: argparse.Namespace) -> tuple[Transformer, list[Batch], floa
     width, inner, words, layers, heads = 512, 2048, 32_000, 6, 8
     positions = Positions(learned=False, first=PAD + 1)
     stack = Stack(layers, "", "an", False, width**0.5, 1024, positions=positions)
-    ids = [ModuleId(kind, layer) for kind in ("encoder", "decoder", "cross") for layer in range(layers)]
+    ids = [GroupId(kind, layer) for kind in ("encoder", "decoder", "cross") for layer in range(layers)]
     architecture = Architecture(tuple(AttentionModule(id, heads, width // heads) for id in ids))
     tensors = _tensors(layers, width, inner, words)
     model = Transformer(Network(stack, stack, "relu", PAD, EOS), architecture, tensors, options.device)

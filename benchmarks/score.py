@@ -24,7 +24,7 @@ from statistics import median
 import torch
 
 from nmtprune import slim
-from nmtprune.architecture import AttentionModule, HeadId, Kept, ModuleId
+from nmtprune.architecture import AttentionModule, GroupId, Kept, UnitId
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
@@ -42,7 +42,7 @@ from nmtprune.user_dir import USER_DIR
 class Row:
     """Seconds per head of one module."""
 
-    module: ModuleId
+    module: GroupId
     ours: float
     fairseq: float
 
@@ -123,7 +123,7 @@ class Ours:
 def _modules(checkpoint: Checkpoint, names: str | None) -> Iterator[AttentionModule]:
     architecture = checkpoint.architecture
     if names is not None:
-        yield from (architecture[ModuleId.parse(name)] for name in names.split(","))
+        yield from (architecture[GroupId.parse(name)] for name in names.split(","))
         return
     for kind in architecture.kinds:
         layers = [module for module in architecture.of_kind(kind) if module.heads]
@@ -140,7 +140,7 @@ def _compare(
     ours: list[float] = []
     theirs: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        paths = {head: _write(checkpoint, HeadId(module.id, head), Path(folder)) for head in chosen}
+        paths = {head: _write(checkpoint, UnitId(module.id, head), Path(folder)) for head in chosen}
         for _ in range(options.repeat):
             start = time.perf_counter()
             texts = own.texts(systems)
@@ -149,11 +149,11 @@ def _compare(
             for head, path in paths.items():
                 found, seconds = _fairseq(path, options)
                 theirs.append(seconds)
-                lines.compare(HeadId(module.id, head), own.corpus.numbers.tolist(), texts[head], found)
+                lines.compare(UnitId(module.id, head), own.corpus.numbers.tolist(), texts[head], found)
     return Row(module.id, median(ours), median(theirs)), scored
 
 
-def _write(checkpoint: Checkpoint, head: HeadId, folder: Path) -> Path:
+def _write(checkpoint: Checkpoint, head: UnitId, folder: Path) -> Path:
     plain = checkpoint.without_optimizer()
     path = folder / f"{head}.pt"
     slim.apply(Plan.removing(plain.base, [head]), plain, "masked").save(path)
@@ -182,7 +182,7 @@ class Lines:
     def __init__(self) -> None:
         self.different = self.total = 0
 
-    def compare(self, head: HeadId, numbers: Sequence[int], ours: Sequence[str], theirs: Mapping[int, str]) -> None:
+    def compare(self, head: UnitId, numbers: Sequence[int], ours: Sequence[str], theirs: Mapping[int, str]) -> None:
         """Count the lines of one head, and show those that differ."""
         for number, text in zip(numbers, ours, strict=True):
             self.total += 1

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from nmtprune.architecture import KINDS, STACKS, HeadId, ModuleId
+from nmtprune.architecture import KINDS, STACKS, GroupId, UnitId
 from nmtprune.errors import BudgetError, UsageError
 
-Modules = Mapping[ModuleId, int]
+Modules = Mapping[GroupId, int]
 """Number of heads of every module, as `Base.modules` gives it."""
 
 
@@ -82,7 +82,7 @@ class Limits:
         """Number of heads of the selected kinds: what a percentage is taken of."""
         return sum(heads for module, heads in modules.items() if module.kind in self.kinds)
 
-    def selected(self, modules: Modules) -> dict[ModuleId, int]:
+    def selected(self, modules: Modules) -> dict[GroupId, int]:
         """Modules of the selected kinds with their numbers of heads, in order."""
         return {module: modules[module] for module in sorted(modules) if module.kind in self.kinds}
 
@@ -109,7 +109,7 @@ def resolve(amount: Amount, modules: Modules, limits: Limits) -> int:
     return wanted
 
 
-def lowest(scores: Mapping[HeadId, float], number: int, modules: Modules, limits: Limits) -> tuple[HeadId, ...]:
+def lowest(scores: Mapping[UnitId, float], number: int, modules: Modules, limits: Limits) -> tuple[UnitId, ...]:
     """The heads to remove: exactly `number`, those of the lowest scores.
 
     Ties are broken by kind (encoder, decoder, cross), layer and head. With `Limits.uniform` the lowest heads of each
@@ -137,17 +137,17 @@ def lowest(scores: Mapping[HeadId, float], number: int, modules: Modules, limits
         return min(candidates, key=lambda heads: math.fsum(float(scores[head]) for head in heads))
     _check_number(number, modules, limits)
     left = dict(selected)
-    removed: list[HeadId] = []
+    removed: list[UnitId] = []
     for head in sorted(_heads(selected), key=lambda head: (float(scores[head]), head)):
-        if len(removed) < number and left[head.module] > limits.min_heads_per_module:
-            left[head.module] -= 1
+        if len(removed) < number and left[head.group] > limits.min_heads_per_module:
+            left[head.group] -= 1
             removed.append(head)
     return tuple(sorted(removed))
 
 
 def lowest_beyond(
-    gone: Collection[HeadId], scores: Mapping[HeadId, float], number: int, modules: Modules, limits: Limits
-) -> tuple[HeadId, ...]:
+    gone: Collection[UnitId], scores: Mapping[UnitId, float], number: int, modules: Modules, limits: Limits
+) -> tuple[UnitId, ...]:
     """The heads to remove with `Limits.uniform`, all that are gone among them: about `number`, of the lowest scores.
 
     Of what can be reached from what is gone, the nearest to `number` (the smaller of two), but more than is gone, where
@@ -168,7 +168,7 @@ def lowest_beyond(
     _check_scores({**dict.fromkeys(gone, 0.0), **there}, selected)
     below = math.nextafter(min(there.values(), default=0.0), -math.inf)
     known = {**there, **dict.fromkeys(gone, below)}
-    lost = Counter(head.module for head in gone)
+    lost = Counter(head.group for head in gone)
     splits = {
         found: [way for way in ways if _goes_on(way, lost)] for found, ways in _uniform_splits(modules, limits).items()
     }
@@ -192,7 +192,7 @@ def reachable(modules: Modules, limits: Limits) -> Sequence[int]:
     return range(_removable(limits.selected(modules), limits) + 1)
 
 
-Keep = tuple[tuple[dict[ModuleId, int], int], ...]
+Keep = tuple[tuple[dict[GroupId, int], int], ...]
 """Per stack: its modules with their numbers of heads, and how many each of them keeps."""
 
 
@@ -217,7 +217,7 @@ def _uniform_splits(modules: Modules, limits: Limits) -> dict[int, list[Keep]]:
     return {number: sorted(ways, key=lambda way: [keep for _, keep in way]) for number, ways in splits.items()}
 
 
-def uniform_stacks(modules: Modules, limits: Limits) -> list[dict[ModuleId, int]]:
+def uniform_stacks(modules: Modules, limits: Limits) -> list[dict[GroupId, int]]:
     """The stacks of the selected kinds, with the number of heads of each of their modules.
 
     Raises:
@@ -234,8 +234,8 @@ def uniform_stacks(modules: Modules, limits: Limits) -> list[dict[ModuleId, int]
     return stacks
 
 
-def _lowest_per_module(scores: Mapping[HeadId, float], way: Keep) -> tuple[HeadId, ...]:
-    removed: list[HeadId] = []
+def _lowest_per_module(scores: Mapping[UnitId, float], way: Keep) -> tuple[UnitId, ...]:
+    removed: list[UnitId] = []
     for stack, keep in way:
         for module, heads in stack.items():
             order = sorted(_heads({module: heads}), key=lambda head: (float(scores[head]), head))
@@ -243,7 +243,7 @@ def _lowest_per_module(scores: Mapping[HeadId, float], way: Keep) -> tuple[HeadI
     return tuple(sorted(removed))
 
 
-def _goes_on(way: Keep, lost: Mapping[ModuleId, int]) -> bool:
+def _goes_on(way: Keep, lost: Mapping[GroupId, int]) -> bool:
     """Whether a way takes from every module at least what it has lost."""
     return all(keep <= heads - lost[module] for stack, keep in way for module, heads in stack.items())
 
@@ -277,7 +277,7 @@ def _removable(selected: Modules, limits: Limits) -> int:
     return sum(max(0, heads - limits.min_heads_per_module) for heads in selected.values())
 
 
-def _check_scores(scores: Mapping[HeadId, float], selected: Modules) -> None:
+def _check_scores(scores: Mapping[UnitId, float], selected: Modules) -> None:
     heads = _heads(selected)
     missing = [str(head) for head in heads if head not in scores]
     if missing:
@@ -287,8 +287,8 @@ def _check_scores(scores: Mapping[HeadId, float], selected: Modules) -> None:
         raise BudgetError(f"scores that are no finite numbers: {listed(broken)}")
 
 
-def _heads(modules: Modules) -> list[HeadId]:
-    return [HeadId(module, head) for module, heads in modules.items() for head in range(heads)]
+def _heads(modules: Modules) -> list[UnitId]:
+    return [UnitId(module, head) for module, heads in modules.items() for head in range(heads)]
 
 
 def _count(number: int) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import KINDS, ModuleId
+from nmtprune.architecture import KINDS, GroupId
 from nmtprune.errors import CheckpointError, UsageError
 
 SETTING = "nmtprune_gates"
@@ -173,7 +173,7 @@ class GateSettings:
         return (heads / gates.detach().sum()).clamp(1.0, float(heads))
 
 
-def factors_at_test(settings: GateSettings, log_alphas: Mapping[ModuleId, Tensor]) -> dict[ModuleId, Tensor]:
+def factors_at_test(settings: GateSettings, log_alphas: Mapping[GroupId, Tensor]) -> dict[GroupId, Tensor]:
     """What the heads of every module with gates are multiplied by at test time, output scaling included: [H] each.
 
     Raises:
@@ -188,7 +188,7 @@ def factors_at_test(settings: GateSettings, log_alphas: Mapping[ModuleId, Tensor
     return found
 
 
-def open_masks(settings: GateSettings, log_alphas: Mapping[ModuleId, Tensor]) -> dict[ModuleId, Tensor]:
+def open_masks(settings: GateSettings, log_alphas: Mapping[GroupId, Tensor]) -> dict[GroupId, Tensor]:
     """Which heads are open at test time, by module with gates: boolean [H].
 
     With `target_heads`, exactly so many are: those with the largest log alpha in the whole model; ties are broken by

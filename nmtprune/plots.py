@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtprune.architecture import KINDS, HeadId
+from nmtprune.architecture import KINDS, UnitId
 from nmtprune.scores import HeadScore, Scores
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _DPI = 150
 _BINS = 30
 
 
-def scores_png(scores: Scores, *, alpha: float, removed: Collection[HeadId] = ()) -> bytes:
+def scores_png(scores: Scores, *, alpha: float, removed: Collection[UnitId] = ()) -> bytes:
     """A heat map panel per kind and the histogram of deltas by kind (Michel et al. 2019, figure 1), as a PNG file.
 
     Args:
@@ -35,8 +35,8 @@ def scores_png(scores: Scores, *, alpha: float, removed: Collection[HeadId] = ()
     kinds = [kind for kind in KINDS if _of_kind(scores, kind)]
     has_deltas = all(entry.delta is not None for entry in scores.heads)
     largest = max(1e-12, *(abs(_shown_value(entry)) for entry in scores.heads))
-    columns = max(entry.id.head for entry in scores.heads) + 1
-    rows = max(len({entry.id.module.layer for entry in _of_kind(scores, kind)}) for kind in kinds)
+    columns = max(entry.id.number for entry in scores.heads) + 1
+    rows = max(len({entry.id.group.layer for entry in _of_kind(scores, kind)}) for kind in kinds)
     panel, height = (max(_LEAST_INCHES, cells * _CELL_INCHES) for cells in (columns, rows))
 
     def draw(figure: "Figure") -> None:
@@ -57,7 +57,7 @@ def comparison_png(first: Scores, second: Scores, *, names: tuple[str, str]) -> 
     def draw(figure: "Figure") -> None:
         axis = figure.subplots()
         for kind in KINDS:
-            heads = [head for head in horizontal if head.module.kind == kind]
+            heads = [head for head in horizontal if head.group.kind == kind]
             if heads:
                 x, y = [horizontal[head] for head in heads], [vertical[head] for head in heads]
                 axis.scatter(x, y, s=22, alpha=0.75, color=_COLORS[kind], label=_LABELS[kind])
@@ -220,7 +220,7 @@ def speeds_png(bars: Sequence[SpeedBar]) -> bytes:
 
 
 def _of_kind(scores: Scores, kind: str) -> list[HeadScore]:
-    return [entry for entry in scores.heads if entry.id.module.kind == kind]
+    return [entry for entry in scores.heads if entry.id.group.kind == kind]
 
 
 def _shown_value(entry: HeadScore) -> float:
@@ -229,10 +229,10 @@ def _shown_value(entry: HeadScore) -> float:
 
 def _heat_map(axis: "Axes", entries: Sequence[HeadScore], largest: float | None, alpha: float) -> None:
     """Layers by heads; `largest` sets a scale that is symmetric around 0, None one from the smallest value up."""
-    layers = sorted({entry.id.module.layer for entry in entries})
-    grid: NDArray[np.float64] = np.full((len(layers), max(entry.id.head for entry in entries) + 1), np.nan)
+    layers = sorted({entry.id.group.layer for entry in entries})
+    grid: NDArray[np.float64] = np.full((len(layers), max(entry.id.number for entry in entries) + 1), np.nan)
     for entry in entries:
-        row, column = layers.index(entry.id.module.layer), entry.id.head
+        row, column = layers.index(entry.id.group.layer), entry.id.number
         grid[row, column] = _shown_value(entry)
         if entry.p_corrected is not None and entry.p_corrected < alpha:
             axis.plot(column, row, marker="*", color="black", markersize=7)
@@ -247,11 +247,11 @@ def _heat_map(axis: "Axes", entries: Sequence[HeadScore], largest: float | None,
     axis.figure.colorbar(image, ax=axis, shrink=0.8)
 
 
-def _cross_out(axis: "Axes", entries: Sequence[HeadScore], removed: Collection[HeadId]) -> None:
-    layers = sorted({entry.id.module.layer for entry in entries})
+def _cross_out(axis: "Axes", entries: Sequence[HeadScore], removed: Collection[UnitId]) -> None:
+    layers = sorted({entry.id.group.layer for entry in entries})
     for entry in entries:
         if entry.id in removed:
-            axis.plot(entry.id.head, layers.index(entry.id.module.layer), marker="x", color="red", markersize=7)
+            axis.plot(entry.id.number, layers.index(entry.id.group.layer), marker="x", color="red", markersize=7)
 
 
 def _histogram(axis: "Axes", scores: Scores, kinds: list[str], alpha: float) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from nmtprune import files, strictjson
-from nmtprune.architecture import KINDS, Architecture, HeadId
+from nmtprune.architecture import KINDS, Architecture, UnitId
 from nmtprune.budget import listed
 from nmtprune.errors import DataError, UsageError
 from nmtprune.plan import Base
@@ -52,9 +52,9 @@ class HeadScore(BaseModel):
     details: Mapping[str, float] | None = None
 
     @property
-    def id(self) -> HeadId:
+    def id(self) -> UnitId:
         """The head's id."""
-        return HeadId.parse(self.head)
+        return UnitId.parse(self.head)
 
     def as_json(self) -> dict[str, Any]:
         """The JSON object of the file."""
@@ -162,7 +162,7 @@ class Scores(BaseModel):
         """
         files.write_text(path, self.to_json(), force=force, inputs=inputs)
 
-    def scores_by_head(self) -> dict[HeadId, float]:
+    def scores_by_head(self) -> dict[UnitId, float]:
         """Score of every head that was scored."""
         return {entry.id: entry.score for entry in self.heads}
 
@@ -281,7 +281,7 @@ def _details_faults(details: Any, name: str) -> list[str]:
 
 def _names_head(name: Any) -> bool:
     try:
-        return isinstance(name, str) and HeadId.parse(name) is not None
+        return isinstance(name, str) and UnitId.parse(name) is not None
     except (UsageError, ValueError):
         return False
 
@@ -305,5 +305,5 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-def _id(entry: HeadScore | Mapping[str, Any]) -> HeadId:
-    return entry.id if isinstance(entry, HeadScore) else HeadId.parse(entry["head"])
+def _id(entry: HeadScore | Mapping[str, Any]) -> UnitId:
+    return entry.id if isinstance(entry, HeadScore) else UnitId.parse(entry["head"])

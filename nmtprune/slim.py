@@ -3,71 +3,101 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from nmtprune.architecture import STACKS, Architecture, Group, ModuleId
+from nmtprune.architecture import LAYER_KINDS, UNIFORM, Architecture, Group, GroupId, Kept
 from nmtprune.errors import UsageError
-from nmtprune.formats.base import Checkpoint, HeadAxis
+from nmtprune.formats.base import Checkpoint, UnitAxis
 from nmtprune.plan import Lineage, Plan
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MODES = ("cut", "masked", "uniform")
-"""cut: fewer heads, ragged. masked: same shapes, W_O zeroed. uniform: cut, then zero heads up to the largest module."""
+"""cut: fewer units, ragged. masked: same shapes, output projections zeroed. uniform: cut, then zero units up to the
+largest group of a stack."""
 
 
 def apply(plan: Plan, checkpoint: Checkpoint, mode: str = "cut", *, other_weights: bool = False) -> Checkpoint:
-    """The checkpoint with the heads that the plan keeps; neither argument is changed and nothing is written.
+    """The checkpoint with the units that the plan keeps; neither argument is changed and nothing is written.
 
-    Rows of W_q, W_k, W_v (with their biases) and columns of W_O go with a head; the order of the kept heads, head_dim
-    and the scale of the scores stay, so that the result computes what the checkpoint computes with the other heads
-    masked. Tensors that the plan does not touch are passed on as they are, not copied.
+    Rows of W_q, W_k, W_v (with their biases) and columns of W_O go with a head; a row of the first matrix with its bias
+    and a column of the second one go with a neuron; a layer goes with all its tensors, so that its input is its output.
+    The order of what is kept, head_dim and the scale of the scores stay: the result computes what the checkpoint
+    computes with the other units masked. Tensors that the plan does not touch are passed on as they are, not copied.
 
     Args:
         plan: made for this checkpoint.
         checkpoint: full or already slim.
-        mode: one of MODES.
+        mode: one of MODES. Layers that go are taken out in every mode.
         other_weights: accept a plan made on other weights of the same shape.
 
     Raises:
         PlanError: the plan is for another model.
-        CheckpointError: optimizer state that cannot be cut.
+        CheckpointError: optimizer state that cannot be cut; widths that the format cannot say.
         UsageError: an unknown mode.
     """
     if mode not in MODES:
         raise UsageError(f"unknown mode '{mode}': choose among {', '.join(MODES)}")
     plan.check(checkpoint.base, other_weights=other_weights)
+    kept, lineage = checkpoint.architecture.full(plan.kept_units), checkpoint.lineage
+    layers = plan.kept_layers()
+    if layers or mode != "masked":
+        lineage = (checkpoint.lineage or Lineage.start(checkpoint.base)).after(plan)
+    if layers:
+        kept = _renumbered(kept, layers)
+        checkpoint = checkpoint.with_layers(layers, lineage)
     if mode == "masked":
-        return _masked(plan, checkpoint)
-    kept = {module.id: plan.kept(module.id) for module in checkpoint.architecture}
-    if mode == "uniform":
-        padding = uniform_padding(kept, checkpoint.architecture)
-    else:
-        fewest = checkpoint.fewest_stored_heads
-        padding = {module: fewest - len(heads) for module, heads in kept.items() if len(heads) < fewest}
-    architecture = checkpoint.architecture.with_heads({module: len(heads) for module, heads in kept.items()}, padding)
+        return _masked(kept, checkpoint)
+    units = {group.id: len(kept[group.id]) for group in checkpoint.architecture.groups}
+    architecture = checkpoint.architecture.with_units(units, _padding(kept, checkpoint, mode))
     if architecture == checkpoint.architecture:
-        return checkpoint.rewritten(checkpoint.tensors, architecture, checkpoint.lineage)
+        return checkpoint if layers else checkpoint.rewritten(checkpoint.tensors, architecture, checkpoint.lineage)
+    padding = {group.id: group.padding for group in architecture.groups}
 
-    def resize(tensor: "Tensor", axis: HeadAxis, group: Group) -> "Tensor":
-        return _resized(tensor, axis, group, kept[group.id], padding.get(group.id, 0))
+    def resize(tensor: "Tensor", axis: UnitAxis, group: Group) -> "Tensor":
+        return _resized(tensor, axis, group, kept[group.id], padding[group.id])
 
-    lineage = (checkpoint.lineage or Lineage.start(checkpoint.base)).after(plan)
     return checkpoint.rewritten(_mapped(checkpoint, resize), architecture, lineage)
 
 
-def uniform_padding(kept: Mapping[ModuleId, Sequence[int]], architecture: Architecture) -> dict[ModuleId, int]:
-    """Zero heads that each module needs to reach the largest count of its stack (at least one head)."""
-    padding: dict[ModuleId, int] = {}
-    for kinds in STACKS.values():
-        modules = [module.id for module in architecture if module.id.kind in kinds]
-        largest = max([1, *(len(kept[module]) for module in modules)])
-        padding.update((module, largest - len(kept[module])) for module in modules)
+def uniform_padding(kept: Kept, architecture: Architecture) -> dict[GroupId, int]:
+    """Zero units that each group needs to reach the largest count of its stack (at least one unit).
+
+    Attention modules of a stack share one number of heads, its feed-forward layers one number of neurons.
+    """
+    padding: dict[GroupId, int] = {}
+    for kinds in UNIFORM:
+        groups = [group.id for group in architecture.groups if group.id.kind in kinds]
+        largest = max([1, *(len(kept[id]) for id in groups)])
+        padding.update((id, largest - len(kept[id])) for id in groups)
     return padding
 
 
-def _masked(plan: Plan, checkpoint: Checkpoint) -> Checkpoint:
-    def zero(tensor: "Tensor", axis: HeadAxis, group: Group) -> "Tensor":
-        removed = sorted(set(range(group.units)) - set(plan.kept(group.id)))
+def _padding(kept: Kept, checkpoint: Checkpoint, mode: str) -> dict[GroupId, int]:
+    """Zero units of every group in the result."""
+    if mode == "uniform":
+        return uniform_padding(kept, checkpoint.architecture)
+    fewest = checkpoint.fewest_stored_heads
+    modules = (module.id for module in checkpoint.architecture)
+    return {id: fewest - len(kept[id]) for id in modules if len(kept[id]) < fewest}
+
+
+def _renumbered(kept: Kept, layers: Mapping[str, Sequence[int]]) -> dict[GroupId, tuple[int, ...]]:
+    """What is kept of the layers that stay, in the numbering of a model without the others."""
+    found = {}
+    for id, numbers in kept.items():
+        own = layers.get(id.stack)
+        if own is None:
+            found[id] = tuple(numbers)
+        elif id.kind in LAYER_KINDS:
+            found[id] = tuple(range(len(own)))
+        elif id.layer in own:
+            found[GroupId(id.kind, list(own).index(id.layer))] = tuple(numbers)
+    return found
+
+
+def _masked(kept: Kept, checkpoint: Checkpoint) -> Checkpoint:
+    def zero(tensor: "Tensor", axis: UnitAxis, group: Group) -> "Tensor":
+        removed = sorted(set(range(group.units)).difference(kept[group.id]))
         if not axis.output or not removed:
             return tensor
         zeroed = tensor.clone()
@@ -77,16 +107,16 @@ def _masked(plan: Plan, checkpoint: Checkpoint) -> Checkpoint:
     return checkpoint.rewritten(_mapped(checkpoint, zero), checkpoint.architecture, checkpoint.lineage)
 
 
-def _mapped(checkpoint: Checkpoint, change: Callable[["Tensor", HeadAxis, Group], "Tensor"]) -> dict[str, "Tensor"]:
+def _mapped(checkpoint: Checkpoint, change: Callable[["Tensor", UnitAxis, Group], "Tensor"]) -> dict[str, "Tensor"]:
     """All tensors of the checkpoint, `change` applied along every axis in which units lie."""
     tensors = dict(checkpoint.tensors)
-    for group in checkpoint.architecture:
-        for axis in checkpoint.head_axes[group.id]:
+    for group in checkpoint.architecture.groups:
+        for axis in checkpoint.unit_axes[group.id]:
             tensors[axis.tensor] = change(tensors[axis.tensor], axis, group)
     return tensors
 
 
-def _resized(tensor: "Tensor", axis: HeadAxis, group: Group, kept: Sequence[int], padding: int) -> "Tensor":
+def _resized(tensor: "Tensor", axis: UnitAxis, group: Group, kept: Sequence[int], padding: int) -> "Tensor":
     """The kept units' entries along one axis, followed in each block by zeros for the padding units."""
     if len(kept) == group.units and padding == group.padding:
         return tensor
@@ -100,7 +130,7 @@ def _resized(tensor: "Tensor", axis: HeadAxis, group: Group, kept: Sequence[int]
     return units.flatten(axis.axis, axis.axis + 2)
 
 
-def _by_unit(tensor: "Tensor", axis: HeadAxis, group: Group) -> "Tensor":
+def _by_unit(tensor: "Tensor", axis: UnitAxis, group: Group) -> "Tensor":
     """View with the axis split into blocks, units and the entries of a unit."""
     shape = (axis.blocks, group.stored, axis.width)
     view: Tensor = tensor.unflatten(axis.axis, shape)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nmtprune.architecture import AttentionModule
-from nmtprune.formats.base import Checkpoint, HeadAxis
+from nmtprune.formats.base import Checkpoint, UnitAxis
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -155,7 +155,7 @@ def parameter_count(checkpoint: Checkpoint) -> int:
 def _module_summary(module: AttentionModule, checkpoint: Checkpoint) -> ModuleSummary:
     sliced = [
         (checkpoint.parameters[axis.tensor], axis)
-        for axis in checkpoint.head_axes[module.id]
+        for axis in checkpoint.unit_axes[module.id]
         if axis.tensor in checkpoint.parameters
     ]
     per_head = [(_entries_of_a_head(tensor, axis), tensor.element_size()) for tensor, axis in sliced]
@@ -172,7 +172,7 @@ def _module_summary(module: AttentionModule, checkpoint: Checkpoint) -> ModuleSu
     )
 
 
-def _entries_of_a_head(tensor: "Tensor", axis: HeadAxis) -> int:
+def _entries_of_a_head(tensor: "Tensor", axis: UnitAxis) -> int:
     """Entries that one head has in a tensor; also known where no head is left."""
     others = [size for position, size in enumerate(tensor.shape) if position != axis.axis]
     return axis.blocks * axis.width * math.prod(others)
@@ -183,10 +183,10 @@ def _root_heads(module: AttentionModule, checkpoint: Checkpoint) -> tuple[tuple[
         return tuple(range(module.heads)), module.heads
     layers = [own.id.layer for own in checkpoint.architecture.of_kind(module.id.kind)]
     counts = checkpoint.lineage.root.heads[module.id.kind]
-    return tuple(checkpoint.lineage.keep[str(module.id)]), counts[layers.index(module.id.layer)]
+    return tuple(checkpoint.lineage.units(module.id)), counts[layers.index(module.id.layer)]
 
 
-def _masked_heads(module: AttentionModule, outputs: list[tuple["Tensor", HeadAxis]]) -> tuple[int, ...]:
+def _masked_heads(module: AttentionModule, outputs: list[tuple["Tensor", UnitAxis]]) -> tuple[int, ...]:
     masked: set[int] = set(range(module.heads)) if outputs else set()
     for tensor, axis in outputs:
         by_head = tensor.movedim(axis.axis, 0).unflatten(0, (module.stored_heads, axis.width)).flatten(1)

@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmtprune.architecture import Architecture, AttentionModule, HeadId, ModuleId, parse_heads, parse_kinds
+from nmtprune.architecture import Architecture, AttentionModule, GroupId, UnitId, parse_heads, parse_kinds
 from nmtprune.errors import UsageError
 
 
 def _architecture(encoder: list[int], decoder: list[int], cross: list[int]) -> Architecture:
     return Architecture(
         tuple(
-            AttentionModule(ModuleId(kind, layer), heads, 8)
+            AttentionModule(GroupId(kind, layer), heads, 8)
             for kind, counts in (("cross", cross), ("encoder", encoder), ("decoder", decoder))
             for layer, heads in enumerate(counts)
         )
@@ -21,7 +21,7 @@ def _architecture(encoder: list[int], decoder: list[int], cross: list[int]) -> A
 SMALL = _architecture([4, 4], [2, 4, 1], [4, 0, 4])
 
 
-def _names(heads: tuple[HeadId, ...]) -> list[str]:
+def _names(heads: tuple[UnitId, ...]) -> list[str]:
     return [str(head) for head in heads]
 
 
@@ -74,11 +74,11 @@ def test_every_wrong_name_is_reported_at_once(text: str, message: str) -> None:
 
 
 @given(st.sampled_from(SMALL.head_ids()))
-def test_a_head_id_reads_back_in_both_numberings(head: HeadId) -> None:
-    letter = {"encoder": "E", "cross": "A", "decoder": "D"}[head.module.kind]
-    assert HeadId.parse(str(head)) == head
+def test_a_head_id_reads_back_in_both_numberings(head: UnitId) -> None:
+    letter = {"encoder": "E", "cross": "A", "decoder": "D"}[head.group.kind]
+    assert UnitId.parse(str(head)) == head
     assert parse_heads(str(head), SMALL) == (head,)
-    assert parse_heads(f"{letter}:{head.module.layer + 1}:{head.head + 1}", SMALL) == (head,)
+    assert parse_heads(f"{letter}:{head.group.layer + 1}:{head.number + 1}", SMALL) == (head,)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_head_id_reads_back_in_both_numberings(head: HeadId) -> None:
 )
 def test_ids_are_read_strictly(text: str) -> None:
     with pytest.raises(UsageError):
-        HeadId.parse(text)
+        UnitId.parse(text)
 
 
 def test_kinds() -> None:

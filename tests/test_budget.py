@@ -10,21 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmtprune.architecture import KINDS, STACKS, HeadId, ModuleId
+from nmtprune.architecture import KINDS, STACKS, GroupId, UnitId
 from nmtprune.budget import Amount, Limits, Modules, lowest, reachable, resolve
 from nmtprune.errors import BudgetError, UsageError
 
 
-def modules_of(encoder: list[int], decoder: list[int], cross: list[int]) -> dict[ModuleId, int]:
+def modules_of(encoder: list[int], decoder: list[int], cross: list[int]) -> dict[GroupId, int]:
     counts = {"encoder": encoder, "decoder": decoder, "cross": cross}
-    return {ModuleId(kind, layer): heads for kind in KINDS for layer, heads in enumerate(counts[kind])}
+    return {GroupId(kind, layer): heads for kind in KINDS for layer, heads in enumerate(counts[kind])}
 
 
-def heads_of(modules: Modules) -> list[HeadId]:
-    return [HeadId(module, head) for module, heads in modules.items() for head in range(heads)]
+def heads_of(modules: Modules) -> list[UnitId]:
+    return [UnitId(module, head) for module, heads in modules.items() for head in range(heads)]
 
 
-def names(heads: tuple[HeadId, ...]) -> str:
+def names(heads: tuple[UnitId, ...]) -> str:
     return " ".join(map(str, heads))
 
 
@@ -32,13 +32,13 @@ BASE = modules_of([8] * 6, [8] * 6, [8] * 6)
 EVEN = Limits(uniform=True)
 
 
-def shapes(fewest: int = 0) -> st.SearchStrategy[dict[ModuleId, int]]:
+def shapes(fewest: int = 0) -> st.SearchStrategy[dict[GroupId, int]]:
     counts = st.lists(st.integers(fewest, 4), max_size=3)
     return st.builds(modules_of, counts, counts, counts)
 
 
 @st.composite
-def scored(draw: st.DrawFn, fewest: int = 0) -> tuple[dict[ModuleId, int], dict[HeadId, float]]:
+def scored(draw: st.DrawFn, fewest: int = 0) -> tuple[dict[GroupId, int], dict[UnitId, float]]:
     """Modules, and scores of few values so that ties are common, in a random order of keys."""
     modules = draw(shapes(fewest))
     heads = draw(st.permutations(heads_of(modules)))
@@ -126,9 +126,9 @@ def test_what_cannot_be_removed() -> None:
 
 
 @given(scored())
-def test_exactly_as_many_as_asked_for(drawn: tuple[dict[ModuleId, int], dict[HeadId, float]]) -> None:
+def test_exactly_as_many_as_asked_for(drawn: tuple[dict[GroupId, int], dict[UnitId, float]]) -> None:
     modules, scores = drawn
-    before: set[HeadId] = set()
+    before: set[UnitId] = set()
     for number in range(len(scores) + 1):
         removed = lowest(scores, number, modules, Limits())
         assert len(set(removed)) == number
@@ -138,9 +138,9 @@ def test_exactly_as_many_as_asked_for(drawn: tuple[dict[ModuleId, int], dict[Hea
 
 
 @given(scored())
-def test_the_lowest_go_and_ties_are_broken_by_id(drawn: tuple[dict[ModuleId, int], dict[HeadId, float]]) -> None:
+def test_the_lowest_go_and_ties_are_broken_by_id(drawn: tuple[dict[GroupId, int], dict[UnitId, float]]) -> None:
     modules, scores = drawn
-    order = sorted(scores, key=lambda head: (scores[head], head.module.sort_key, head.head))
+    order = sorted(scores, key=lambda head: (scores[head], head.group.sort_key, head.number))
     for number in range(len(scores) + 1):
         assert set(lowest(scores, number, modules, Limits())) == set(order[:number])
 
@@ -152,7 +152,7 @@ def test_ties_go_encoder_decoder_cross() -> None:
 
 
 @given(scored(), st.integers(0, 4), st.sets(st.sampled_from(KINDS)))
-def test_limits_hold(drawn: tuple[dict[ModuleId, int], dict[HeadId, float]], fewest: int, kinds: set[str]) -> None:
+def test_limits_hold(drawn: tuple[dict[GroupId, int], dict[UnitId, float]], fewest: int, kinds: set[str]) -> None:
     modules, scores = drawn
     limits = Limits(tuple(kind for kind in KINDS if kind in kinds), fewest)
     possible = reachable(modules, limits)
@@ -160,8 +160,8 @@ def test_limits_hold(drawn: tuple[dict[ModuleId, int], dict[HeadId, float]], few
     for number in possible:
         removed = lowest(scores, number, modules, limits)
         assert len(removed) == number
-        assert {head.module.kind for head in removed} <= kinds
-        gone = Counter(head.module for head in removed)
+        assert {head.group.kind for head in removed} <= kinds
+        gone = Counter(head.group for head in removed)
         assert all(modules[module] - count >= fewest for module, count in gone.items())
     with pytest.raises(BudgetError):
         lowest(scores, len(possible), modules, limits)
@@ -177,10 +177,10 @@ def test_scores_must_be_there_and_finite() -> None:
     modules = modules_of([2], [], [1])
     scores = {head: 0.0 for head in heads_of(modules)}
     with pytest.raises(BudgetError, match=r"^scores that are no finite numbers: encoder\.0\.1 \(nan\)$"):
-        lowest({**scores, HeadId.parse("encoder.0.1"): math.nan}, 1, modules, Limits())
+        lowest({**scores, UnitId.parse("encoder.0.1"): math.nan}, 1, modules, Limits())
     with pytest.raises(BudgetError, match=r"^no score for encoder\.0\.0, encoder\.0\.1$"):
-        lowest({HeadId.parse("cross.0.0"): 1.0}, 1, modules, Limits())
-    assert names(lowest({HeadId.parse("cross.0.0"): 1.0}, 1, modules, Limits(("cross",)))) == "cross.0.0"
+        lowest({UnitId.parse("cross.0.0"): 1.0}, 1, modules, Limits())
+    assert names(lowest({UnitId.parse("cross.0.0"): 1.0}, 1, modules, Limits(("cross",)))) == "cross.0.0"
     with pytest.raises(BudgetError, match=r"^no score for encoder\.0\.0, .*encoder\.1\.1 and 134 more$"):
         lowest({}, 1, BASE, Limits())
 
@@ -198,14 +198,14 @@ def _reachable_by_hand(modules: Modules, fewest: int) -> set[int]:
 
 
 @given(shapes(1), st.integers(0, 1))
-def test_reachable_uniform_numbers(modules: dict[ModuleId, int], fewest: int) -> None:
+def test_reachable_uniform_numbers(modules: dict[GroupId, int], fewest: int) -> None:
     assert set(reachable(modules, Limits(min_heads_per_module=fewest, uniform=True))) == _reachable_by_hand(
         modules, fewest
     )
 
 
 @given(scored(1))
-def test_uniform_plans_are_uniform_exact_and_cheapest(drawn: tuple[dict[ModuleId, int], dict[HeadId, float]]) -> None:
+def test_uniform_plans_are_uniform_exact_and_cheapest(drawn: tuple[dict[GroupId, int], dict[UnitId, float]]) -> None:
     modules, scores = drawn
     for number in reachable(modules, EVEN):
         removed = lowest(scores, number, modules, EVEN)
@@ -217,8 +217,8 @@ def test_uniform_plans_are_uniform_exact_and_cheapest(drawn: tuple[dict[ModuleId
             assert cost == min(math.fsum(scores[head] for head in plan) for plan in others)
 
 
-def _is_uniform(modules: Modules, removed: tuple[HeadId, ...]) -> bool:
-    gone = Counter(head.module for head in removed)
+def _is_uniform(modules: Modules, removed: tuple[UnitId, ...]) -> bool:
+    gone = Counter(head.group for head in removed)
     for kinds in STACKS.values():
         kept = {heads - gone[module] for module, heads in modules.items() if module.kind in kinds}
         if len(kept) > 1 or 0 in kept:
@@ -261,7 +261,7 @@ def test_uniform_stacks_are_selected_as_a_whole() -> None:
 def test_uneven_models_are_made_uniform() -> None:
     modules = modules_of([4, 2, 3], [], [])
     assert list(reachable(modules, EVEN)) == [3, 6]
-    scores = {head: float(head.head) for head in heads_of(modules)}
+    scores = {head: float(head.number) for head in heads_of(modules)}
     assert names(lowest(scores, 3, modules, EVEN)) == "encoder.0.0 encoder.0.1 encoder.2.0"
     with pytest.raises(BudgetError) as caught:
         reachable(modules_of([4, 0], [], []), EVEN)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import GroupId
 from nmtprune.errors import CheckpointError, UsageError
 from nmtprune.gates import GateSettings, factors_at_test, open_masks
 
@@ -117,7 +117,7 @@ def test_theta_learns_faster() -> None:
     assert GateSettings().log_alpha(torch.zeros(2, dtype=torch.float16)).dtype == torch.float32
 
 
-MODULES = {ModuleId("encoder", 0): _values(1.0, -1.0, 2.0), ModuleId("cross", 0): _values(2.0, 0.5)}
+MODULES = {GroupId("encoder", 0): _values(1.0, -1.0, 2.0), GroupId("cross", 0): _values(2.0, 0.5)}
 
 
 def test_output_scaling() -> None:
@@ -129,7 +129,7 @@ def test_output_scaling() -> None:
     assert found.tolist() == pytest.approx([8 / 3] * 4)  # the scale itself has no derivative
     assert float(settings.scale(torch.zeros(4))) == 4
     assert float(settings.scale(torch.tensor([0.01, 0.0]))) == 2
-    assert factors_at_test(settings, MODULES)[ModuleId("encoder", 0)].tolist() == [1.5, 0, 1.5]
+    assert factors_at_test(settings, MODULES)[GroupId("encoder", 0)].tolist() == [1.5, 0, 1.5]
     assert GateSettings().scale(gates) == 1
 
 

@@ -21,7 +21,7 @@ ONE_IDEA = {
     "network": "the description of a network, and how a format describes its own",
     "options": "the options of a package as values",
     "describe_network": "of a format",
-    "head_axes": "of a format",
+    "unit_axes": "of a format",
     "native_tensors": "of a format",
 }
 """Names of modules, classes and functions that stand for one idea in several places."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmtprune.architecture import Architecture, AttentionModule, HeadId, ModuleId
+from nmtprune.architecture import Architecture, AttentionModule, GroupId, UnitId
 from nmtprune.errors import DataError
 from nmtprune.plan import Base
 from nmtprune.scores import HeadScore, HeldOut, Scores, refuse_mix
@@ -33,9 +33,7 @@ SCORES = Scores(
     provenance={"seed": 0},
 )
 BASE = Base(format="fairseq", sha256="a" * 64, heads={"encoder": (2,), "decoder": (), "cross": (1,)})
-ARCHITECTURE = Architecture(
-    (AttentionModule(ModuleId("encoder", 0), 2, 4), AttentionModule(ModuleId("cross", 0), 1, 4))
-)
+ARCHITECTURE = Architecture((AttentionModule(GroupId("encoder", 0), 2, 4), AttentionModule(GroupId("cross", 0), 1, 4)))
 
 
 def edited(**changes: Any) -> str:
@@ -68,7 +66,7 @@ def test_file(tmp_path: Path) -> None:
 
 
 def test_scores_by_head() -> None:
-    assert SCORES.scores_by_head() == {HeadId.parse("encoder.0.1"): -0.1, HeadId.parse("cross.0.0"): 1.5}
+    assert SCORES.scores_by_head() == {UnitId.parse("encoder.0.1"): -0.1, UnitId.parse("cross.0.0"): 1.5}
 
 
 def test_further_numbers_of_heads(tmp_path: Path) -> None:
@@ -143,7 +141,7 @@ def test_check_against_a_model() -> None:
         "s.json: made for another model or other kinds: no score for encoder.0.0 (select the kinds that were scored)"
     )
     with pytest.raises(DataError) as caught:
-        SCORES.check(Architecture((AttentionModule(ModuleId("encoder", 0), 1, 4),)), ["encoder"])
+        SCORES.check(Architecture((AttentionModule(GroupId("encoder", 0), 1, 4),)), ["encoder"])
     assert str(caught.value) == (
         "scores: made for another model or other kinds: the model has no head encoder.0.1, cross.0.0; no score for "
         "encoder.0.0 (select the kinds that were scored)"

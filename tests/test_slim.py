@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmtprune import slim
-from nmtprune.architecture import Architecture, HeadId, ModuleId
+from nmtprune.architecture import Architecture, GroupId, UnitId
 from nmtprune.errors import PlanError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
@@ -37,7 +37,7 @@ def base(request: pytest.FixtureRequest, build: Build) -> Checkpoint:
     return load(build(updates=2, dropout=0.0, **request.param))
 
 
-def plans_for(architecture: Architecture) -> st.SearchStrategy[Mapping[ModuleId, tuple[int, ...]]]:
+def plans_for(architecture: Architecture) -> st.SearchStrategy[Mapping[GroupId, tuple[int, ...]]]:
     """Kept heads per module: empty and full modules are as likely as anything between them."""
 
     def kept(heads: int) -> st.SearchStrategy[tuple[int, ...]]:
@@ -47,8 +47,8 @@ def plans_for(architecture: Architecture) -> st.SearchStrategy[Mapping[ModuleId,
     return st.fixed_dictionaries({module.id: kept(module.heads) for module in architecture})
 
 
-def as_plan(checkpoint: Checkpoint, kept: Mapping[ModuleId, tuple[int, ...]]) -> Plan:
-    removed = [head for head in checkpoint.architecture.head_ids() if head.head not in kept[head.module]]
+def as_plan(checkpoint: Checkpoint, kept: Mapping[GroupId, tuple[int, ...]]) -> Plan:
+    removed = [head for head in checkpoint.architecture.head_ids() if head.number not in kept[head.group]]
     return Plan.removing(checkpoint.base, removed)
 
 
@@ -112,7 +112,7 @@ def test_a_plan_that_keeps_everything_changes_no_tensor(base: Checkpoint, mode: 
 def test_slim_parameters_are_as_computed_by_hand(base: Checkpoint) -> None:
     from nmtprune.summary import parameter_count
 
-    head = HeadId(ModuleId("cross", 1), 2)
+    head = UnitId(GroupId("cross", 1), 2)
     result = slim.apply(Plan.removing(base.base, [head]), base)
     width, encoder_width, head_dim = 16, base.tensors["encoder.layers.0.fc2.bias"].numel(), 4
     queries, keys_and_values, outputs = head_dim * (width + 1), 2 * head_dim * (encoder_width + 1), head_dim * width
@@ -120,7 +120,7 @@ def test_slim_parameters_are_as_computed_by_hand(base: Checkpoint) -> None:
 
 
 def test_a_slice_owns_its_storage(base: Checkpoint) -> None:
-    result = slim.apply(Plan.removing(base.base, [HeadId(ModuleId("encoder", 0), 0)]), base)
+    result = slim.apply(Plan.removing(base.base, [UnitId(GroupId("encoder", 0), 0)]), base)
     cut = result.tensors["encoder.layers.0.self_attn.q_proj.weight"]
     assert cut.untyped_storage().nbytes() == cut.nbytes
 
@@ -128,13 +128,13 @@ def test_a_slice_owns_its_storage(base: Checkpoint) -> None:
 def test_the_base_is_left_as_it_was(base: Checkpoint) -> None:
     before = {name: tensor.clone() for name, tensor in base.tensors.items()}
     for mode in slim.MODES:
-        slim.apply(Plan.removing(base.base, [HeadId(ModuleId("cross", 0), 1)]), base, mode)
+        slim.apply(Plan.removing(base.base, [UnitId(GroupId("cross", 0), 1)]), base, mode)
     assert same(before, base.tensors)
 
 
 def test_other_weights_of_the_same_shape_need_to_be_asked_for(build: Build, tiny: Path) -> None:
     base, other = load(tiny), load(build(seed=2, **SHAPES["pre-norm, shared embeddings"]))
-    plan = Plan.removing(base.base, [HeadId(ModuleId("encoder", 1), 3)])
+    plan = Plan.removing(base.base, [UnitId(GroupId("encoder", 1), 3)])
     with pytest.raises(PlanError, match="`other_weights`"):
         slim.apply(plan, other)
     assert slim.apply(plan, other, other_weights=True).architecture.count() == base.architecture.count() - 1

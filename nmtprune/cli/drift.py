@@ -57,7 +57,7 @@ def _emit_tables(found: "Drift") -> None:
         width = max(modules.values())
         rows: list[list[Cell]] = []
         for module, heads in modules.items():
-            cells = {head.head: mean for head, mean in means.items() if head.module == module}
+            cells = {head.number: mean for head, mean in means.items() if head.group == module}
             own = [cells[head] for head in range(heads) if head in cells]
             mean = sum(own) / len(own) if own else None
             rows.append([str(module), *(cells.get(head) for head in range(width)), mean])

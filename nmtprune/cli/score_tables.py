@@ -73,7 +73,7 @@ def _emit_heading(metric: str, baseline: Mapping[str, Any]) -> None:
 
 
 def _emit_kind(scores: "Scores", kind: str) -> None:
-    entries = {(entry.id.module.layer, entry.id.head): entry for entry in scores.heads if entry.id.module.kind == kind}
+    entries = {(entry.id.group.layer, entry.id.number): entry for entry in scores.heads if entry.id.group.kind == kind}
     if not entries:
         return
     heads = range(max(head for _, head in entries) + 1)
@@ -86,14 +86,14 @@ def _emit_kind(scores: "Scores", kind: str) -> None:
 
 
 def _emit_best(metric: str, baseline: Mapping[str, Any], best: Iterable["HeadScore"]) -> None:
-    found = {(entry.id.module.layer, entry.id.module.kind): entry for entry in best}
+    found = {(entry.id.group.layer, entry.id.group.kind): entry for entry in best}
     kinds = [kind for kind in KINDS if any(kind == own for _, own in found)]
     alpha = baseline["significance"]["alpha"]
 
     def cell(layer: int, kind: str) -> Cell:
         entry = found.get((layer, kind))
         shown = _cell(metric, entry, alpha)
-        return shown if entry is None else Cell(f"{shown.text} ({entry.id.head})", shown.color)
+        return shown if entry is None else Cell(f"{shown.text} ({entry.id.number})", shown.color)
 
     rows = [(str(layer), [cell(layer, kind) for kind in kinds]) for layer in sorted({layer for layer, _ in found})]
     _emit_grid(None, kinds, rows)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nmtprune.architecture import Architecture, HeadId, Kept, ModuleId
+from nmtprune.architecture import Architecture, GroupId, Kept, UnitId
 from nmtprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -166,11 +166,11 @@ def masked(checkpoint: "Checkpoint", kept: Kept) -> "Checkpoint":
     from nmtprune.plan import Plan
 
     lost = removed(checkpoint.architecture, kept)
-    heads = [HeadId(module, head) for module, own in lost.items() for head in own]
+    heads = [UnitId(module, head) for module, own in lost.items() for head in own]
     return slim.apply(Plan.removing(checkpoint.base, heads), checkpoint, "masked") if heads else checkpoint
 
 
-def removed(architecture: Architecture, kept: Kept) -> dict[ModuleId, list[int]]:
+def removed(architecture: Architecture, kept: Kept) -> dict[GroupId, list[int]]:
     """Heads that do not stay, by module, for the modules that lose any.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import Kept, ModuleId
+from nmtprune.architecture import GroupId, Kept
 from nmtprune.engines.base import Ablation, Engine, EngineSettings, Tokens, removed
 from nmtprune.errors import CheckpointError, EngineError
 from nmtprune.model import Transformer
@@ -182,7 +182,7 @@ class _Records:
         return self.again()
 
 
-def masks_of(model: Transformer, kept: Kept) -> dict[ModuleId, Tensor]:
+def masks_of(model: Transformer, kept: Kept) -> dict[GroupId, Tensor]:
     """Masks [H] of zeros and ones for the modules that lose heads."""
     masks = {}
     for module, heads in removed(model.architecture, kept).items():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtprune.architecture import HeadId
+from nmtprune.architecture import UnitId
 from nmtprune.errors import DataError
 
 _NAMED_HEADS = 5
@@ -33,7 +33,7 @@ class Correlation:
 
 
 def correlate(
-    first: Mapping[HeadId, float], second: Mapping[HeadId, float], names: tuple[str, str] = ("first", "second")
+    first: Mapping[UnitId, float], second: Mapping[UnitId, float], names: tuple[str, str] = ("first", "second")
 ) -> Correlation:
     """Correlation over heads, matched by id.
 
@@ -64,7 +64,7 @@ def correlate(
     )
 
 
-def _vector(scores: Mapping[HeadId, float], heads: list[HeadId], name: str) -> NDArray[np.float64]:
+def _vector(scores: Mapping[UnitId, float], heads: list[UnitId], name: str) -> NDArray[np.float64]:
     """Scores [heads], scaled so that the largest is 1: correlations do not change, and nothing over- or underflows."""
     bad = [head for head in heads if not math.isfinite(scores[head])]
     if bad:
@@ -79,7 +79,7 @@ def _vector(scores: Mapping[HeadId, float], heads: list[HeadId], name: str) -> N
     return values
 
 
-def _check_same_heads(first: Mapping[HeadId, float], second: Mapping[HeadId, float], names: tuple[str, str]) -> None:
+def _check_same_heads(first: Mapping[UnitId, float], second: Mapping[UnitId, float], names: tuple[str, str]) -> None:
     only_first, only_second = sorted(first.keys() - second.keys()), sorted(second.keys() - first.keys())
     faults = [
         f"only {name} has {_listed(heads)}"
@@ -90,7 +90,7 @@ def _check_same_heads(first: Mapping[HeadId, float], second: Mapping[HeadId, flo
         raise DataError.of_faults(f"{names[0]} and {names[1]} score different heads", faults)
 
 
-def _listed(heads: list[HeadId]) -> str:
+def _listed(heads: list[UnitId]) -> str:
     named = ", ".join(map(str, heads[:_NAMED_HEADS]))
     rest = len(heads) - _NAMED_HEADS
     return f"{named} and {rest} more" if rest > 0 else named

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import GroupId
 from nmtprune.engines import native
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import Checkpoint
@@ -118,7 +118,7 @@ def _words(model: Transformer, words: int, count: int, generator: torch.Generato
     return drawn + (drawn >= padding) if padding >= 0 else drawn
 
 
-def _mask(module: ModuleId, heads: int, plan: Plan, model: Transformer) -> Tensor:
+def _mask(module: GroupId, heads: int, plan: Plan, model: Transformer) -> Tensor:
     mask = torch.zeros(heads, dtype=model.dtype)
     mask[list(plan.kept(module))] = 1.0
     return mask.to(model.device)

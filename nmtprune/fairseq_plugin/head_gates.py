@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import GroupId
 from nmtprune.errors import CheckpointError
 from nmtprune.gates import PARAMETER, GateSettings, factors_at_test, open_masks
 
@@ -24,11 +24,11 @@ class GateSet:
     def __init__(self, settings: GateSettings) -> None:
         self.settings = settings
         self.updates = 0
-        self._gates: dict[ModuleId, HeadGates] = {}
-        self._factors: Mapping[ModuleId, Tensor] | None = None
-        self._drawn: dict[ModuleId, Tensor] = {}
+        self._gates: dict[GroupId, HeadGates] = {}
+        self._factors: Mapping[GroupId, Tensor] | None = None
+        self._drawn: dict[GroupId, Tensor] = {}
 
-    def add(self, module: ModuleId, heads: int) -> "HeadGates":
+    def add(self, module: GroupId, heads: int) -> "HeadGates":
         """Make the gates of one attention module."""
         self._gates[module] = HeadGates(self, module, heads)
         return self._gates[module]
@@ -49,7 +49,7 @@ class GateSet:
         limit = self.settings.freeze_updates
         return limit is not None and self.updates >= limit
 
-    def log_alphas(self) -> dict[ModuleId, Tensor]:
+    def log_alphas(self) -> dict[GroupId, Tensor]:
         """Log alpha [H] of every module with gates."""
         parts = self._log_alpha().split([gates.theta.numel() for gates in self._gates.values()])
         return dict(zip(self._gates, parts, strict=True))
@@ -69,7 +69,7 @@ class GateSet:
         parts = gates.split([own.theta.numel() for own in self._gates.values()])
         self._drawn = {module: own * self.settings.scale(own) for module, own in zip(self._gates, parts, strict=True)}
 
-    def take(self, module: ModuleId) -> Tensor:
+    def take(self, module: GroupId) -> Tensor:
         """What the heads of a module are multiplied by in this batch: a draw serves one pass only."""
         if module not in self._drawn:
             self.draw()
@@ -86,7 +86,7 @@ class GateSet:
             sizes[module.kind] = sizes.get(module.kind, 0) + gates.theta.numel()
         return {kind: own.sum() for kind, own in zip(sizes, values.split(list(sizes.values())), strict=True)}
 
-    def at_test(self) -> Mapping[ModuleId, Tensor]:
+    def at_test(self) -> Mapping[GroupId, Tensor]:
         """What heads are multiplied by at test time: [H] for each module; kept until `forget`."""
         if self._factors is None:
             with torch.no_grad():
@@ -105,7 +105,7 @@ class HeadGates(nn.Module):
     loss, overflows half precision.
     """
 
-    def __init__(self, gate_set: GateSet, module: ModuleId, heads: int) -> None:
+    def __init__(self, gate_set: GateSet, module: GroupId, heads: int) -> None:
         super().__init__()
         self._set, self._module = gate_set, module
         self.theta = nn.Parameter(torch.zeros(heads))

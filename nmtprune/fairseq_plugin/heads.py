@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nmtprune.architecture import KINDS, STACKS, Architecture, ModuleId
+from nmtprune.architecture import KINDS, STACKS, Architecture, GroupId
 from nmtprune.errors import CheckpointError
 
 HEADS = "nmtprune_heads"
@@ -55,7 +55,7 @@ class StoredHeads:
         dims = {_STACK_OF[module.id.kind]: module.head_dim for module in architecture}
         return cls(counts, dims)
 
-    def of_module(self, module: ModuleId) -> tuple[int, int]:
+    def of_module(self, module: GroupId) -> tuple[int, int]:
         """Heads and head width of a module."""
         return self.counts[module.kind][module.layer], self.head_dims[_STACK_OF[module.kind]]
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nmtprune.architecture import KINDS, ModuleId
+from nmtprune.architecture import KINDS, GroupId
 from nmtprune.errors import CheckpointError
 from nmtprune.fairseq_plugin.head_gates import GateSet, draw_gates, start_open
 from nmtprune.fairseq_plugin.heads import HEADS, StoredHeads
@@ -16,7 +16,7 @@ from nmtprune.gates import GateSettings
 _ATTRIBUTES = {"encoder": "self_attn", "decoder": "self_attn", "cross": "encoder_attn"}
 
 
-def attention_modules(model: Any) -> Iterator[tuple[ModuleId, nn.Module, str]]:
+def attention_modules(model: Any) -> Iterator[tuple[GroupId, nn.Module, str]]:
     """Every attention module of a fairseq transformer: id, the layer that holds it, its name in the layer.
 
     Raises:
@@ -31,7 +31,7 @@ def attention_modules(model: Any) -> Iterator[tuple[ModuleId, nn.Module, str]]:
             if "self_attn" not in holder._modules:
                 raise CheckpointError(f"{kind} layer {layer} is a {type(holder).__name__}, which has no self_attn")
             if holder._modules.get(attribute) is not None:
-                yield ModuleId(kind, layer), holder, attribute
+                yield GroupId(kind, layer), holder, attribute
 
 
 def replace_attention(model: Any, heads: StoredHeads, gates: GateSettings | None = None) -> None:

@@ -1,15 +1,15 @@
-"""What every checkpoint format offers: named tensors, the axes along which heads lie, and a way to write them back."""
+"""What every checkpoint format offers: named tensors, the axes along which units lie, and a way to write them back."""
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nmtprune.architecture import Architecture, ModuleId
+from nmtprune.architecture import Architecture, GroupId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats import finite
 from nmtprune.plan import Base, Lineage
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class HeadAxis:
-    """An axis of a named tensor along which the heads of one module lie, one after the other.
+class UnitAxis:
+    """An axis of a named tensor along which the units of one group lie, one after the other.
 
     Attributes:
         tensor: name in `Checkpoint.tensors`.
         axis: 0 for rows, 1 for columns.
-        width: entries of a head along the axis, in each block.
-        blocks: how often the heads repeat along the axis: 3 for a packed query-key-value matrix.
-        output: the tensor is an output projection W_O (of the model or of its moving average): zero these entries and
-            the head's contribution is gone.
+        width: entries of a unit along the axis, in each block.
+        blocks: how often the units repeat along the axis: 3 for a packed query-key-value matrix.
+        output: the tensor is an output projection, W_O or the second matrix of a feed-forward layer (of the model or of
+            its moving average): zero these entries and the unit's contribution is gone.
     """
 
     tensor: str
@@ -46,21 +46,21 @@ class HeadAxis:
 
 @dataclass(frozen=True)
 class Checkpoint(ABC):
-    """A model file in memory: tensors by name, and for every attention module the axes along which its heads lie.
+    """A model file in memory: tensors by name, and for every group of units the axes along which they lie.
 
     Attributes:
         path: the file it was read from.
-        architecture: its attention modules; head ids are positions in it.
+        architecture: what of it can be cut; numbers of units are positions in it.
         tensors: all tensors that belong to weights by name: the model's under the names of the file, and copies that
             must change with them (moving averages, optimizer moments) under names with a prefix of the format.
-        head_axes: per module, every axis of every tensor in which its heads lie.
-        lineage: how the heads map to the root checkpoint; None for a checkpoint that was never cut.
+        unit_axes: per attention module and feed-forward layer, every axis of every tensor in which its units lie.
+        lineage: how the units map to the root checkpoint; None for a checkpoint that was never cut.
     """
 
     path: Path
     architecture: Architecture
     tensors: Mapping[str, "Tensor"]
-    head_axes: Mapping[ModuleId, tuple[HeadAxis, ...]]
+    unit_axes: Mapping[GroupId, tuple[UnitAxis, ...]]
     lineage: Lineage | None
 
     format: ClassVar[str]
@@ -99,7 +99,7 @@ class Checkpoint(ABC):
         return None
 
     @property
-    def open_heads(self) -> Mapping[ModuleId, tuple[int, ...]] | None:
+    def open_heads(self) -> Mapping[GroupId, tuple[int, ...]] | None:
         """By module with gates, the heads that are open at test time; None for a model without gates."""
         return None
 
@@ -167,13 +167,29 @@ class Checkpoint(ABC):
     def rewritten(
         self, tensors: Mapping[str, "Tensor"], architecture: Architecture, lineage: Lineage | None
     ) -> "Checkpoint":
-        """The same checkpoint with other tensors (same names), head counts and lineage; nothing is written.
+        """The same checkpoint with other tensors (same names), numbers of units and lineage; nothing is written.
 
         What speaks of the model before the change (its best validation score) is left out where a tensor changed.
 
         Raises:
-            CheckpointError: optimizer state of a kind that cannot be cut, where heads were cut.
+            CheckpointError: optimizer state of a kind that cannot be cut, where units were cut; numbers of neurons
+                that the format cannot say.
         """
+
+    def with_layers(self, kept: Mapping[str, Sequence[int]], lineage: Lineage | None) -> "Checkpoint":
+        """The same checkpoint with these layers only, numbered anew from 0; nothing is written.
+
+        Tensors of the layers that go, their moments and averages go too. Of tied layers the number is that of the
+        parameters: all layers that share them stay or go together.
+
+        Args:
+            kept: numbers of the layers that stay, ascending, by stack; a stack that is not named keeps its layers.
+            lineage: of the result.
+
+        Raises:
+            CheckpointError: layers of this model cannot be taken out.
+        """
+        raise CheckpointError(f"{self.path}: layers of {self.format} models cannot be taken out")
 
     @property
     @abstractmethod

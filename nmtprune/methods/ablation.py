@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from nmtprune.architecture import AttentionModule, HeadId
+from nmtprune.architecture import AttentionModule, UnitId
 from nmtprune.methods.scorer import Needs, NoSettings, Scorer, Subject
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ class QualityDrop(Scorer[NoSettings]):
 
     def scores(
         self, subject: Subject, kept: "Kept | None" = None, limits: "Limits | None" = None
-    ) -> Mapping[HeadId, float]:
+    ) -> Mapping[UnitId, float]:
         """The drop without each head of the selected kinds."""
         kinds = subject.checkpoint.architecture.kinds if limits is None else limits.kinds
-        found: dict[HeadId, float] = {}
+        found: dict[UnitId, float] = {}
         for module in subject.checkpoint.architecture:
             left = (kept or {}).get(module.id, range(module.heads))
             if module.id.kind in kinds:
@@ -41,13 +41,13 @@ class QualityDrop(Scorer[NoSettings]):
 
     def drops(
         self, subject: Subject, module: AttentionModule, heads: Sequence[int], kept: "Kept | None" = None
-    ) -> dict[HeadId, float]:
+    ) -> dict[UnitId, float]:
         """The drop without each of some heads of a module."""
         left = (kept or {}).get(module.id, range(module.heads))
         systems = [{**(kept or {}), module.id: tuple(other for other in left if other != head)} for head in heads]
         full = subject.once(f"quality {kept}", lambda: subject.qualities([kept or {}])[0])
         values = subject.qualities(systems)
-        return {HeadId(module.id, head): full - value + 0.0 for head, value in zip(heads, values, strict=True)}
+        return {UnitId(module.id, head): full - value + 0.0 for head, value in zip(heads, values, strict=True)}
 
 
 class BleuDrop(QualityDrop):

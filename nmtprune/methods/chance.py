@@ -9,18 +9,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from nmtprune.architecture import KINDS, HeadId, ModuleId
+from nmtprune.architecture import KINDS, GroupId, UnitId
 from nmtprune.budget import Modules
 from nmtprune.plan import Plan
 
 
-def random_scores(modules: Modules, seed: int) -> dict[HeadId, float]:
+def random_scores(modules: Modules, seed: int) -> dict[UnitId, float]:
     """A random number from 0 to 1 for every head; the lowest of them are a random choice of heads."""
-    drawn: dict[HeadId, float] = {}
+    drawn: dict[UnitId, float] = {}
     for module in sorted(modules):
         generator = np.random.default_rng([seed, KINDS.index(module.kind), module.layer])
         drawn.update(
-            (HeadId(module, head), float(number)) for head, number in enumerate(generator.random(modules[module]))
+            (UnitId(module, head), float(number)) for head, number in enumerate(generator.random(modules[module]))
         )
     return drawn
 
@@ -35,7 +35,7 @@ def same_counts(plan: Plan, seed: int) -> Plan:
     return Plan.removing(plan.base, removed)
 
 
-def lowest_in(scores: Mapping[HeadId, float], module: ModuleId, number: int) -> list[HeadId]:
+def lowest_in(scores: Mapping[UnitId, float], module: GroupId, number: int) -> list[UnitId]:
     """The heads of a module with the lowest scores, the first of equals."""
-    every = sorted((head for head in scores if head.module == module), key=lambda head: (scores[head], head))
+    every = sorted((head for head in scores if head.group == module), key=lambda head: (scores[head], head))
     return every[:number]

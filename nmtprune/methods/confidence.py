@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.errors import CheckpointError, DataError
 from nmtprune.methods.scorer import Needs, Scorer, Subject, setting
 
@@ -28,7 +28,7 @@ def confidence(
     *,
     left_out: tuple[int, int] | None = None,
     masks: "Masks | None" = None,
-) -> dict[HeadId, float]:
+) -> dict[UnitId, float]:
     """Confidence of every head on sentences and their translations, teacher forced.
 
     Queries are the tokens of the source in the encoder, and the tokens of the target in decoder and cross-attention,
@@ -64,7 +64,7 @@ def confidence(
         for batch in batches:
             texts = Texts.of(batch, model)
 
-            def observe(module: ModuleId, weights: "Tensor", texts: Texts = texts) -> None:
+            def observe(module: GroupId, weights: "Tensor", texts: Texts = texts) -> None:
                 if module in left:  # heads that only pad a uniform model are none
                     queries = texts.queries(module, left_out)
                     sums[module] += weights.amax(-1).double().masked_fill(~queries.unsqueeze(1), 0).sum((0, 2))
@@ -119,7 +119,7 @@ class Confidence(Scorer[ConfidenceOptions]):
 
     def scores(
         self, subject: Subject, kept: "Kept | None" = None, limits: "Limits | None" = None
-    ) -> Mapping[HeadId, float]:
+    ) -> Mapping[UnitId, float]:
         """From 0 to 1."""
         corpus = subject.translated() if self.options.translates else subject.corpus
         ends = corpus.source_vocabulary.eos, corpus.target_vocabulary.eos

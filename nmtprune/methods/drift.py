@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nmtprune.architecture import KINDS, HeadId, ModuleId
+from nmtprune.architecture import KINDS, GroupId, UnitId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import Checkpoint
 from nmtprune.plan import Base
@@ -28,7 +28,7 @@ class HeadDrift:
         mean: the same over the entries of all three.
     """
 
-    head: HeadId
+    head: UnitId
     query: float
     key: float
     value: float
@@ -46,7 +46,7 @@ class Drift:
             shapes agree. Two checkpoints that were never cut count as related.
     """
 
-    modules: Mapping[ModuleId, int]
+    modules: Mapping[GroupId, int]
     heads: tuple[HeadDrift, ...]
     related: bool
 
@@ -103,13 +103,13 @@ def _counts(base: Base, kind: str) -> str:
     return " ".join(map(str, base.heads[kind])) or "none"
 
 
-def _root_ids(checkpoint: Checkpoint, module: ModuleId, heads: int) -> list[int]:
+def _root_ids(checkpoint: Checkpoint, module: GroupId, heads: int) -> list[int]:
     """Root id of each head that the checkpoint has now, in their order in the file."""
-    return list(checkpoint.lineage.keep[str(module)] if checkpoint.lineage else range(heads))
+    return list(checkpoint.lineage.units(module) if checkpoint.lineage else range(heads))
 
 
 def _of_heads(
-    tensors: Mapping[str, "Tensor"], checkpoint: Checkpoint, module: ModuleId, positions: list[int]
+    tensors: Mapping[str, "Tensor"], checkpoint: Checkpoint, module: GroupId, positions: list[int]
 ) -> list["Tensor"]:
     """For each of PARTS the rows of these heads, [H, K, D]."""
     stack = "encoder" if module.kind == "encoder" else "decoder"
@@ -119,7 +119,7 @@ def _of_heads(
     return [tensors[name].detach().reshape(-1, head_dim, tensors[name].shape[1])[positions] for name in names]
 
 
-def _width_faults(module: ModuleId, before: list["Tensor"], after: list["Tensor"]) -> list[str]:
+def _width_faults(module: GroupId, before: list["Tensor"], after: list["Tensor"]) -> list[str]:
     return [
         f"{part} weights of a head of {module} are {_size(old)} and {_size(new)}"
         for part, old, new in zip(PARTS, before, after, strict=True)
@@ -132,7 +132,7 @@ def _size(weights: "Tensor") -> str:
 
 
 def _head_drifts(
-    module: ModuleId, heads: list[int], before: list["Tensor"], after: list["Tensor"]
+    module: GroupId, heads: list[int], before: list["Tensor"], after: list["Tensor"]
 ) -> Iterable[HeadDrift]:
     """Drift of each head from weights [H, K, D] per part."""
     changes = [(new.double() - old.double()).abs() for old, new in zip(before, after, strict=True)]
@@ -142,4 +142,4 @@ def _head_drifts(
         mean = sum(part * size for part, size in zip((query, key, value), sizes, strict=True)) / sum(sizes)
         if not math.isfinite(mean):
             raise CheckpointError(f"weights of head {module}.{head} (root id) are no finite numbers")
-        yield HeadDrift(HeadId(module, head), query, key, value, mean)
+        yield HeadDrift(UnitId(module, head), query, key, value, mean)

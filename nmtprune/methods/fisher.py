@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nmtprune.architecture import HeadId
+from nmtprune.architecture import UnitId
 from nmtprune.errors import DataError
 from nmtprune.methods.importance import GradientOptions, GradientScorer
 from nmtprune.methods.scorer import JointScorer, Subject
@@ -36,16 +36,16 @@ class Fisher:
         removed: which of them are gone, [N].
     """
 
-    heads: tuple[HeadId, ...]
+    heads: tuple[UnitId, ...]
     moments: "NDArray[np.float64]"
     removed: "NDArray[np.bool_]"
 
     @property
-    def diagonal(self) -> dict[HeadId, float]:
+    def diagonal(self) -> dict[UnitId, float]:
         """1/2 F_hh of every head: the cost of removing it alone."""
         return dict(zip(self.heads, (self.moments.diagonal() / 2).tolist(), strict=True))
 
-    def costs(self) -> Mapping[HeadId, float]:
+    def costs(self) -> Mapping[UnitId, float]:
         """By how much removing each head raises 1/2 E_x[(sum of g_x over removed heads)^2]."""
         increases = self.moments.diagonal() / 2 + self.moments[:, self.removed].sum(1)
         return {
@@ -54,13 +54,13 @@ class Fisher:
             if not gone
         }
 
-    def without(self, head: HeadId) -> "Fisher":
+    def without(self, head: UnitId) -> "Fisher":
         """The same with that head removed too."""
         removed = self.removed.copy()
         removed[self.heads.index(head)] = True
         return replace(self, removed=removed)
 
-    def cost_of(self, heads: Iterable[HeadId]) -> float:
+    def cost_of(self, heads: Iterable[UnitId]) -> float:
         """1/2 sum of F over R x R for a set R of heads."""
         places = [self.heads.index(head) for head in heads]
         return float(self.moments[places][:, places].sum()) / 2
@@ -104,7 +104,7 @@ def fisher(
     with torch.inference_mode(False), torch.enable_grad():
         left = heads_left(model, masks)
         kept = {id: mask.nonzero()[:, 0] for id, mask in left.items()}
-        heads = tuple(HeadId(id, head) for id, places in kept.items() for head in places.tolist())
+        heads = tuple(UnitId(id, head) for id, places in kept.items() for head in places.tolist())
         moments = torch.zeros(len(heads), len(heads), dtype=torch.float64, device=model.device)
         gradients = HeadGradients(model, left, False, label_smoothing, autocast)
         for batch in batches:
@@ -142,6 +142,6 @@ class JointFisher(GradientScorer[GradientOptions], JointScorer[GradientOptions])
 
         return measured() if kept else subject.once(self.name, measured)
 
-    def details(self, subject: Subject) -> Mapping[str, Mapping[HeadId, float]]:
+    def details(self, subject: Subject) -> Mapping[str, Mapping[UnitId, float]]:
         """``diagonal``: 1/2 F_hh, nats per sentence that removing the head alone is expected to cost."""
         return {"diagonal": self.removal_costs(subject).diagonal}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import GroupId
 from nmtprune.errors import CheckpointError
 from nmtprune.methods.measuring import Texts
 from nmtprune.model import Masks, Transformer
@@ -40,7 +40,7 @@ class HeadGradients:
     label_smoothing: float
     autocast: torch.dtype | None = None
 
-    def of(self, texts: Texts) -> dict[ModuleId, Tensor]:
+    def of(self, texts: Texts) -> dict[GroupId, Tensor]:
         """Derivatives of each sentence's loss by the factors of its heads, [B, H] or [B, H, T], in the model's type.
 
         Sentences know nothing of each other, so one pass gives the derivatives of all of them.
@@ -56,7 +56,7 @@ class HeadGradients:
         advice = "check the model's weights" if self.autocast is None else "compute without autocast"
         raise CheckpointError(f"derivatives by the heads of {', '.join(faults)} are no finite numbers: {advice}")
 
-    def _scaled(self, texts: Texts, scale: float) -> Iterator[tuple[ModuleId, Tensor]]:
+    def _scaled(self, texts: Texts, scale: float) -> Iterator[tuple[GroupId, Tensor]]:
         """The same of `scale` times the loss, module by module."""
         model = self.model
         factors = {id: self._factors(id, texts) for id in self.left}
@@ -73,7 +73,7 @@ class HeadGradients:
         )
         return zip(factors, found, strict=True)
 
-    def _factors(self, module: ModuleId, texts: Texts) -> Tensor:
+    def _factors(self, module: GroupId, texts: Texts) -> Tensor:
         """Ones [B, H] or [B, H, T]."""
         rows, length = texts.queries(module).shape
         shape = (rows, len(self.left[module]), *([length] if self.by_query else []))

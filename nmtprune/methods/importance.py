@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.errors import DataError, UsageError
 from nmtprune.methods.scorer import Needs, Scorer, Subject, setting
 
@@ -67,7 +67,7 @@ class ImportanceSettings:
 
 def importance(
     model: "Transformer", batches: "Iterable[Batch]", settings: ImportanceSettings, masks: "Masks | None" = None
-) -> dict[HeadId, float]:
+) -> dict[UnitId, float]:
     """I_h of every head, not normalized; which sentences share a batch makes no difference.
 
     The unit ``sentence`` has one factor per sentence and head and gives the mean of |dL/dxi| over sentences. ``token``
@@ -112,15 +112,15 @@ def importance(
     return by_head(left, {id: own / counts[id] for id, own in sums.items()})
 
 
-def module_norms(scores: Mapping[HeadId, float]) -> dict[ModuleId, float]:
+def module_norms(scores: Mapping[UnitId, float]) -> dict[GroupId, float]:
     """l2 norm of the scores of each module: per layer and kind."""
-    by_module: dict[ModuleId, list[float]] = {}
+    by_module: dict[GroupId, list[float]] = {}
     for head, score in scores.items():
-        by_module.setdefault(head.module, []).append(score)
+        by_module.setdefault(head.group, []).append(score)
     return {module: math.hypot(*own) for module, own in by_module.items()}
 
 
-def normalized(scores: Mapping[HeadId, float], norms: Mapping[ModuleId, float] | None = None) -> dict[HeadId, float]:
+def normalized(scores: Mapping[UnitId, float], norms: Mapping[GroupId, float] | None = None) -> dict[UnitId, float]:
     """Scores divided by the l2 norm of their module; zeros where the norm is zero.
 
     Args:
@@ -129,7 +129,7 @@ def normalized(scores: Mapping[HeadId, float], norms: Mapping[ModuleId, float] |
             its own norm the last head of a module would always score 1, and never be removed. None: those of `scores`.
     """
     chosen = module_norms(scores) if norms is None else norms
-    return {head: score / chosen[head.module] if chosen[head.module] else 0.0 for head, score in scores.items()}
+    return {head: score / chosen[head.group] if chosen[head.group] else 0.0 for head, score in scores.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +235,7 @@ class Importance(GradientScorer[ImportanceOptions]):
 
     def scores(
         self, subject: Subject, kept: "Kept | None" = None, limits: "Limits | None" = None
-    ) -> Mapping[HeadId, float]:
+    ) -> Mapping[UnitId, float]:
         """I_h, not normalized."""
         batches = subject.batches(self.sentences(subject))
         return importance(subject.model, batches, self.measured_by(subject), subject.masks(kept))
@@ -244,7 +244,7 @@ class Importance(GradientScorer[ImportanceOptions]):
         """The unit too."""
         return replace(super().measured_by(subject), unit=self.options.importance_unit)
 
-    def ranked(self, scores: Mapping[HeadId, float], first: Mapping[HeadId, float]) -> Mapping[HeadId, float]:
+    def ranked(self, scores: Mapping[UnitId, float], first: Mapping[UnitId, float]) -> Mapping[UnitId, float]:
         """Divided by the norms of the first pass: by its own norm the last head of a module would always score 1."""
         if self.options.importance_normalize == "none":
             return scores

@@ -7,17 +7,17 @@ costs depends on the heads that the limits allowed to go.
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, Self, TypeVar
 
-from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.budget import Limits, Modules, uniform_stacks
 
 
 class RemovalCosts(Protocol):
     """What it costs to remove one more head, after some were removed. A value: nothing changes it."""
 
-    def costs(self) -> Mapping[HeadId, float]:
+    def costs(self) -> Mapping[UnitId, float]:
         """By how much the loss is expected to rise, for every head that was not removed; may be negative."""
 
-    def without(self, head: HeadId) -> Self:
+    def without(self, head: UnitId) -> Self:
         """The costs after that head was removed as well."""
 
 
@@ -25,8 +25,8 @@ _Costs = TypeVar("_Costs", bound=RemovalCosts)
 
 
 def removal_order(
-    costs: RemovalCosts, modules: Modules, limits: Limits, gone: Collection[HeadId] = ()
-) -> tuple[HeadId, ...]:
+    costs: RemovalCosts, modules: Modules, limits: Limits, gone: Collection[UnitId] = ()
+) -> tuple[UnitId, ...]:
     """Every head of the selected kinds that is left, in the order in which they go.
 
     Equal costs are decided by kind, layer and head. Heads that `limits` protect follow all others, in the order in
@@ -45,14 +45,14 @@ def removal_order(
     """
     left = dict(limits.selected(modules))
     for head in gone:
-        if head.module in left:
-            left[head.module] -= 1
+        if head.group in left:
+            left[head.group] -= 1
     available = costs.costs()
-    counts = {module: sum(head.module == module for head in available) for module in left}
+    counts = {module: sum(head.group == module for head in available) for module in left}
     if counts != left:
         wrong = next(module for module in left if counts[module] != left[module])
         raise ValueError(f"costs of {counts[wrong]} heads in {wrong}, which has {left[wrong]}")
-    order: list[HeadId] = []
+    order: list[UnitId] = []
     if limits.uniform:
         stacks = [list(stack) for stack in uniform_stacks(modules, limits)]
         costs = _remove_in_rounds(costs, left, stacks, max(1, limits.min_heads_per_module), order)
@@ -62,12 +62,12 @@ def removal_order(
     return tuple(order)
 
 
-def ranks(order: Sequence[HeadId]) -> dict[HeadId, float]:
+def ranks(order: Sequence[UnitId]) -> dict[UnitId, float]:
     """The order as scores: 0 for the first head that goes, 1 for the next; a higher score means keep."""
     return {head: float(place) for place, head in enumerate(order)}
 
 
-def _remove(costs: _Costs, left: dict[ModuleId, int], fewest: Mapping[ModuleId, int], order: list[HeadId]) -> _Costs:
+def _remove(costs: _Costs, left: dict[GroupId, int], fewest: Mapping[GroupId, int], order: list[UnitId]) -> _Costs:
     """Remove the cheapest head until every module in `fewest` has at most that many; adds to `order`, updates `left`.
 
     Modules that `fewest` does not name lose nothing.
@@ -76,18 +76,18 @@ def _remove(costs: _Costs, left: dict[ModuleId, int], fewest: Mapping[ModuleId, 
         found = [
             (cost, head)
             for head, cost in costs.costs().items()
-            if head.module in fewest and left[head.module] > fewest[head.module]
+            if head.group in fewest and left[head.group] > fewest[head.group]
         ]
         if not found:
             return costs
         _, head = min(found)
         costs = costs.without(head)
-        left[head.module] -= 1
+        left[head.group] -= 1
         order.append(head)
 
 
 def _remove_in_rounds(
-    costs: _Costs, left: dict[ModuleId, int], stacks: list[list[ModuleId]], smallest: int, order: list[HeadId]
+    costs: _Costs, left: dict[GroupId, int], stacks: list[list[GroupId]], smallest: int, order: list[UnitId]
 ) -> _Costs:
     """Make one stack smaller after the other until all modules have `smallest` heads."""
     while True:
@@ -97,7 +97,7 @@ def _remove_in_rounds(
             # Modules of different sizes first come to the size of the smallest.
             target = min(sizes) if len(sizes) > 1 else min(sizes) - 1
             if target >= smallest:
-                own, removed = dict(left), list[HeadId]()
+                own, removed = dict(left), list[UnitId]()
                 total, after = _cost_of_round(costs, own, dict.fromkeys(stack, target), removed)
                 rounds.append((total / len(removed), removed, own, after))
         if not rounds:
@@ -108,7 +108,7 @@ def _remove_in_rounds(
 
 
 def _cost_of_round(
-    costs: _Costs, left: dict[ModuleId, int], fewest: Mapping[ModuleId, int], order: list[HeadId]
+    costs: _Costs, left: dict[GroupId, int], fewest: Mapping[GroupId, int], order: list[UnitId]
 ) -> tuple[float, _Costs]:
     """What a round costs, and the costs after it."""
     total, before = 0.0, costs

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.data.batching import Batch, BatchLimits
 from nmtprune.data.ragged import Ids, Sentences
 from nmtprune.errors import UsageError
@@ -109,7 +109,7 @@ class Texts:
         source, previous, target = (side.to(device) for side in (batch.source, batch.previous, batch.target))
         return cls(source, previous, target, source != padding, target != padding)
 
-    def queries(self, module: ModuleId, left_out: tuple[int, int] | None = None) -> "Tensor":
+    def queries(self, module: GroupId, left_out: tuple[int, int] | None = None) -> "Tensor":
         """Which positions [B, T] send queries in a module: tokens of the source in the encoder, else of the target.
 
         Those of the token `left_out` (of the source, of the target) do not count. In the decoder a position is that of
@@ -120,7 +120,7 @@ class Texts:
         return real if left_out is None else real & (tokens != left_out[not encoder])
 
 
-def heads_left(model: "Transformer", masks: "Masks | None") -> "dict[ModuleId, Tensor]":
+def heads_left(model: "Transformer", masks: "Masks | None") -> "dict[GroupId, Tensor]":
     """A mask [H] for every module with heads, in the model's type; ones where `masks` has none.
 
     Raises:
@@ -140,10 +140,10 @@ def heads_left(model: "Transformer", masks: "Masks | None") -> "dict[ModuleId, T
     return {id: mask.to(model.device, model.dtype, copy=True) for id, mask in left.items() if len(mask)}
 
 
-def by_head(left: "Mapping[ModuleId, Tensor]", values: "Mapping[ModuleId, Tensor]") -> dict[HeadId, float]:
+def by_head(left: "Mapping[GroupId, Tensor]", values: "Mapping[GroupId, Tensor]") -> dict[UnitId, float]:
     """Values [H] of modules as one value for every head that is left, in the order of `left`."""
     return {
-        HeadId(id, head): value
+        UnitId(id, head): value
         for id, mask in left.items()
         for head, (kept, value) in enumerate(zip(mask.tolist(), values[id].tolist(), strict=True))
         if kept

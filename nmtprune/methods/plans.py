@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from nmtprune.architecture import KINDS, STACKS, Architecture, HeadId, ModuleId, parse_heads
+from nmtprune.architecture import KINDS, STACKS, Architecture, GroupId, UnitId, parse_heads
 from nmtprune.budget import Amount, Limits, Modules, lowest, reachable, resolve
 from nmtprune.errors import BudgetError, UsageError
 from nmtprune.methods.chance import lowest_in, random_scores
@@ -51,7 +51,7 @@ def remove_heads(base: Base, names: str, architecture: Architecture, limits: Lim
 
 
 def remove_lowest(
-    base: Base, scores: Mapping[HeadId, float], amount: Amount, limits: Limits, per: str = "model"
+    base: Base, scores: Mapping[UnitId, float], amount: Amount, limits: Limits, per: str = "model"
 ) -> Plan:
     """Remove the heads with the lowest scores.
 
@@ -67,7 +67,7 @@ def remove_lowest(
         BudgetError: the amount cannot be removed; every kind or module that is to blame.
     """
     modules = base.modules
-    removed: list[HeadId] = []
+    removed: list[UnitId] = []
     faults: list[str] = []
     for name, group, own_limits in _groups(modules, limits, per):
         try:
@@ -94,7 +94,7 @@ def empty_layers(base: Base, selection: str, limits: Limits) -> Plan:
         BudgetError: the limits forbid it.
     """
     modules = limits.selected(base.modules)
-    chosen: set[ModuleId] = set()
+    chosen: set[GroupId] = set()
     faults: list[str] = []
     for part in re.split(r"[,\s]+", selection.strip()):
         for kind in (kind for kind in KINDS if any(module.kind == kind for module in modules)):
@@ -105,7 +105,7 @@ def empty_layers(base: Base, selection: str, limits: Limits) -> Plan:
                 faults += [fault for fault in error.faults if fault not in faults]
     if faults:
         raise UsageError.of_faults(f"layers '{selection}'", faults)
-    heads = [HeadId(module, head) for module in chosen for head in range(modules[module])]
+    heads = [UnitId(module, head) for module in chosen for head in range(modules[module])]
     return checked(Plan.removing(base, heads), limits)
 
 
@@ -130,9 +130,9 @@ def checked(plan: Plan, limits: Limits) -> Plan:
     return plan
 
 
-def _layer_counts(base: Base, pattern: str) -> dict[ModuleId, int]:
+def _layer_counts(base: Base, pattern: str) -> dict[GroupId, int]:
     """Heads kept in every module of the kinds that a pattern names."""
-    counts: dict[ModuleId, int] = {}
+    counts: dict[GroupId, int] = {}
     faults: list[str] = []
     seen = []
     for entry in pattern.split():
@@ -151,7 +151,7 @@ def _layer_counts(base: Base, pattern: str) -> dict[ModuleId, int]:
     return counts
 
 
-def _counts_of_kind(base: Base, kind: str, text: str) -> tuple[dict[ModuleId, int], list[str]]:
+def _counts_of_kind(base: Base, kind: str, text: str) -> tuple[dict[GroupId, int], list[str]]:
     modules = [module for module in base.modules if module.kind == kind]
     if not modules:
         return {}, [f"the model has no {kind} attention"]
@@ -195,10 +195,10 @@ def _keep_totals(base: Base, pattern: str, seed: int, limits: Limits) -> Plan:
 
 
 def _drawn_totals(
-    base: Base, totals: Mapping[str, int], scores: Mapping[HeadId, float], limits: Limits
-) -> list[HeadId]:
+    base: Base, totals: Mapping[str, int], scores: Mapping[UnitId, float], limits: Limits
+) -> list[UnitId]:
     """Heads to remove, anywhere in each kind."""
-    removed: list[HeadId] = []
+    removed: list[UnitId] = []
     faults: list[str] = []
     for kind, total in totals.items():
         own = replace(limits, kinds=(kind,))
@@ -213,9 +213,9 @@ def _drawn_totals(
     return removed
 
 
-def _even_totals(base: Base, totals: Mapping[str, int], scores: Mapping[HeadId, float], limits: Limits) -> list[HeadId]:
+def _even_totals(base: Base, totals: Mapping[str, int], scores: Mapping[UnitId, float], limits: Limits) -> list[UnitId]:
     """Heads to remove if every layer of a kind keeps the same number."""
-    removed: list[HeadId] = []
+    removed: list[UnitId] = []
     faults: list[str] = []
     for kind, total in totals.items():
         modules = {module: heads for module, heads in base.modules.items() if module.kind == kind}
@@ -248,7 +248,7 @@ def _groups(modules: Modules, limits: Limits, per: str) -> Iterable[tuple[str, M
     return [(kind, modules, replace(limits, kinds=(kind,))) for kind in present]
 
 
-def _selected_layers(modules: list[ModuleId], part: str) -> list[ModuleId]:
+def _selected_layers(modules: list[GroupId], part: str) -> list[GroupId]:
     """Modules of one kind, in order, that ``top:2``, ``even``, ... selects."""
     if part in ("even", "odd"):
         return [module for module in modules if module.layer % 2 == (part == "odd")]
@@ -262,7 +262,7 @@ def _selected_layers(modules: list[ModuleId], part: str) -> list[ModuleId]:
     return modules[start : start + number]
 
 
-def _stack_faults(kept: Mapping[ModuleId, int], modules: Modules) -> list[str]:
+def _stack_faults(kept: Mapping[GroupId, int], modules: Modules) -> list[str]:
     """Stacks that the plan changes and does not leave uniform."""
     faults = []
     for name, kinds in STACKS.items():

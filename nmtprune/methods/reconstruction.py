@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.errors import CheckpointError, DataError
 from nmtprune.methods.importance import GradientOptions, GradientScorer
 from nmtprune.methods.scorer import JointScorer, Subject
@@ -95,22 +95,22 @@ class Reconstruction:
         known: costs of the heads of each module, as computed from `modules`.
     """
 
-    modules: Mapping[ModuleId, ModuleReconstruction]
-    known: Mapping[ModuleId, Mapping[HeadId, float]]
+    modules: Mapping[GroupId, ModuleReconstruction]
+    known: Mapping[GroupId, Mapping[UnitId, float]]
 
     @classmethod
-    def of(cls, modules: Mapping[ModuleId, ModuleReconstruction]) -> "Reconstruction":
+    def of(cls, modules: Mapping[GroupId, ModuleReconstruction]) -> "Reconstruction":
         """The modules with the costs of their heads."""
         return cls(modules, {id: _named(id, module) for id, module in modules.items()})
 
-    def costs(self) -> dict[HeadId, float]:
+    def costs(self) -> dict[UnitId, float]:
         """Nats per sentence that the removal of each head costs."""
         return {head: cost for known in self.known.values() for head, cost in known.items()}
 
-    def without(self, head: HeadId) -> "Reconstruction":
+    def without(self, head: UnitId) -> "Reconstruction":
         """The same after the removal of a head."""
-        id = head.module
-        module = self.modules[id].without(head.head)
+        id = head.group
+        module = self.modules[id].without(head.number)
         return replace(
             self, modules={**self.modules, id: module}, known={**self.known, id: _named(id, module)}
         )  # fmt: skip
@@ -182,7 +182,7 @@ class ReconstructionOrder(GradientScorer[GradientOptions], JointScorer[GradientO
 class _Moments:
     """Sums over the positions of one module: of contexts, of their products, and of products of derivatives."""
 
-    def __init__(self, module: ModuleId, mask: "Tensor") -> None:
+    def __init__(self, module: GroupId, mask: "Tensor") -> None:
         self.id, self.kept = module, mask.nonzero()[:, 0]
         self._count = 0
         self._contexts: Tensor | float = 0.0
@@ -228,7 +228,7 @@ class _Moments:
 
 
 def _add(
-    model: "Transformer", texts: "Texts", moments: Mapping[ModuleId, _Moments], masks: "Masks", label_smoothing: float
+    model: "Transformer", texts: "Texts", moments: Mapping[GroupId, _Moments], masks: "Masks", label_smoothing: float
 ) -> None:
     """Add the positions of a batch to the moments of every module."""
     import torch
@@ -260,10 +260,10 @@ def _add(
         moments[attention.id].add(attention, context[real], slope[real])
 
 
-def _named(id: ModuleId, module: ModuleReconstruction) -> dict[HeadId, float]:
+def _named(id: GroupId, module: ModuleReconstruction) -> dict[UnitId, float]:
     if not module.heads:
         return {}
-    return {HeadId(id, head): cost for head, cost in zip(module.heads, module.costs.tolist(), strict=True)}
+    return {UnitId(id, head): cost for head, cost in zip(module.heads, module.costs.tolist(), strict=True)}
 
 
 def _symmetric(matrix: "Tensor") -> "Tensor":

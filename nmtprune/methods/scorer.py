@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from nmtprune.architecture import HeadId
+from nmtprune.architecture import UnitId
 
 if TYPE_CHECKING:
     import torch
@@ -176,7 +176,7 @@ class Scorer(ABC, Generic[S]):
     @abstractmethod
     def scores(
         self, subject: Subject, kept: "Kept | None" = None, limits: "Limits | None" = None
-    ) -> Mapping[HeadId, float]:
+    ) -> Mapping[UnitId, float]:
         """A number for every head that is left; higher means keep.
 
         Args:
@@ -185,7 +185,7 @@ class Scorer(ABC, Generic[S]):
             limits: which heads may go; only orders look at them that depend on the heads removed before.
         """
 
-    def ranked(self, scores: Mapping[HeadId, float], first: Mapping[HeadId, float]) -> Mapping[HeadId, float]:
+    def ranked(self, scores: Mapping[UnitId, float], first: Mapping[UnitId, float]) -> Mapping[UnitId, float]:
         """Scores as heads are compared by them.
 
         Args:
@@ -194,7 +194,7 @@ class Scorer(ABC, Generic[S]):
         """
         return scores
 
-    def details(self, subject: Subject) -> Mapping[str, Mapping[HeadId, float]]:
+    def details(self, subject: Subject) -> Mapping[str, Mapping[UnitId, float]]:
         """Further numbers of every head for the score file, by name."""
         return {}
 
@@ -219,14 +219,14 @@ class JointScorer(Scorer[S]):
 
     def scores(
         self, subject: Subject, kept: "Kept | None" = None, limits: "Limits | None" = None
-    ) -> Mapping[HeadId, float]:
+    ) -> Mapping[UnitId, float]:
         """0 for the head that goes first, 1 for the next, and so on, under the limits."""
         from nmtprune.budget import Limits
         from nmtprune.methods.joint_order import ranks, removal_order
 
         base = subject.checkpoint.base
         gone = [
-            HeadId(module, head)
+            UnitId(module, head)
             for module, heads in (kept or {}).items()
             for head in range(base.modules[module])
             if head not in heads

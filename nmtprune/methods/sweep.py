@@ -4,12 +4,12 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from nmtprune.architecture import HeadId
+from nmtprune.architecture import UnitId
 from nmtprune.budget import Amount, Limits, Modules, lowest, lowest_beyond, reachable, resolve
 from nmtprune.errors import BudgetError
 from nmtprune.plan import Base, Plan
 
-ScoresOf = Callable[[Plan], Mapping[HeadId, float]]
+ScoresOf = Callable[[Plan], Mapping[UnitId, float]]
 """Scores of the heads that a plan leaves; others may be there and make no difference."""
 
 
@@ -50,7 +50,7 @@ def _uniform_numbers(there: Sequence[int], step: Amount, total: int) -> tuple[in
     return tuple(found)
 
 
-def next_plan(plan: Plan, scores: Mapping[HeadId, float], number: int, limits: Limits) -> Plan:
+def next_plan(plan: Plan, scores: Mapping[UnitId, float], number: int, limits: Limits) -> Plan:
     """The plan that removes `number` heads: those that `plan` removes, and of the others the lowest-scored.
 
     With `Limits.uniform` the number is the nearest that can be reached from `plan`.
@@ -72,7 +72,7 @@ def next_plan(plan: Plan, scores: Mapping[HeadId, float], number: int, limits: L
         raise ValueError(f"the step before removes {len(gone)} heads, more than {number}")
     if limits.uniform:
         return Plan.removing(plan.base, lowest_beyond(gone, scores, number, plan.base.modules, limits))
-    there = {head: scores[head] for head in plan.kept_heads(limits.kinds) if head in scores}
+    there = {head: scores[head] for head in plan.kept_ids(limits.kinds) if head in scores}
     # Below all others, what is gone goes first again: one rule counts heads, minima and ties.
     below = math.nextafter(min((score for score in there.values() if math.isfinite(score)), default=0.0), -math.inf)
     removed = lowest({**there, **dict.fromkeys(gone, below)}, number, plan.base.modules, limits)

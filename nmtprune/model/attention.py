@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nmtprune.architecture import AttentionModule, ModuleId
+from nmtprune.architecture import AttentionModule, GroupId
 from nmtprune.model.kernels import linear
 from nmtprune.model.scope import Probe, Scope, Visible
 from nmtprune.model.sublayers import Body
@@ -27,7 +27,7 @@ class Attention(Body):
         head_dim: K; scores are scaled by K^-0.5 whatever H is.
     """
 
-    id: ModuleId
+    id: GroupId
     output_weight: nn.Parameter
     output_bias: nn.Parameter
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from nmtprune.architecture import Architecture, ModuleId
+from nmtprune.architecture import Architecture, GroupId
 from nmtprune.model.attention import CrossAttention, SelfAttention
 from nmtprune.model.recurrence import Recurrence
 from nmtprune.model.scope import Scope
@@ -118,7 +118,7 @@ class EncoderLayer(Layer):
         super().__init__(number)
         network, weights, width = blueprint.network, blueprint.weights, blueprint.encoder_width
         prefix, epsilon = f"encoder.layers.{number}", network.layer_norm_epsilon
-        module, name = blueprint.architecture[ModuleId("encoder", number)], f"{prefix}.self_attention"
+        module, name = blueprint.architecture[GroupId("encoder", number)], f"{prefix}.self_attention"
         attention = SelfAttention(module, weights, name, width)
         self.add(prefix, "self_attention", attention, Residual(stack, weights, name, width, epsilon))
         name = f"{prefix}.feed_forward"
@@ -145,14 +145,14 @@ class DecoderLayer(Layer):
 
     def add_self_attention(self, blueprint: Blueprint, prefix: str) -> None:
         """Add self-attention, which is joint if the network says so."""
-        module, name = blueprint.architecture[ModuleId("decoder", self.number)], f"{prefix}.self_attention"
+        module, name = blueprint.architecture[GroupId("decoder", self.number)], f"{prefix}.self_attention"
         joint, width = blueprint.network.joint_attention, blueprint.decoder_width
         body = SelfAttention(module, blueprint.weights, name, width, joint=joint)
         self.add_around(blueprint, prefix, body, "self_attention")
 
     def add_cross_attention(self, blueprint: Blueprint, prefix: str) -> None:
         """Add cross-attention if the architecture has it in this layer."""
-        cross = ModuleId("cross", self.number)
+        cross = GroupId("cross", self.number)
         if cross in blueprint.architecture:
             module, name = blueprint.architecture[cross], f"{prefix}.cross_attention"
             widths = blueprint.decoder_width, blueprint.encoder_width
@@ -247,7 +247,7 @@ class LayerStack(nn.Module):
         inside = stop != self.end and self.layers[stop.position].has_kept(stop)
         return range(stop.position + inside)
 
-    def first_change(self, modules: Collection[ModuleId], *, of_source: bool = False) -> Stop:
+    def first_change(self, modules: Collection[GroupId], *, of_source: bool = False) -> Stop:
         """The first stop whose sublayer head masks change; the end where they change nothing.
 
         Args:

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import GroupId
 
 if TYPE_CHECKING:
     from nmtprune.model.attention import Attention
     from nmtprune.model.recurrence import CellUpdate
     from nmtprune.model.source_cache import SourceCache
 
-Masks = Mapping[ModuleId, Tensor]
+Masks = Mapping[GroupId, Tensor]
 """Factor of each head's output before W_O, by module: [H], [B, H] or [B, H, T] with T the queries; gradients flow."""
 
-Observer = Callable[[ModuleId, Tensor], None]
+Observer = Callable[[GroupId, Tensor], None]
 """Gets the attention weights of a module after the softmax, [B, H, T, S]; modules without heads are not reported."""
 
 Tap = Callable[["Attention", Tensor, Tensor], Tensor]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import GroupId
 from nmtprune.model.kernels import linear
 from nmtprune.model.scope import Probe, Scope
 from nmtprune.model.weights import Weights
@@ -97,7 +97,7 @@ class Body(nn.Module, ABC):
         output_bias: [D]; None where there is none.
     """
 
-    id: ModuleId | None = None
+    id: GroupId | None = None
     sees_source: bool = False
     output_weight: nn.Parameter | None
     output_bias: nn.Parameter | None

@@ -1,4 +1,4 @@
-"""The model that the head ids of a plan or a lineage refer to."""
+"""The model that the ids of a plan or a lineage refer to."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Self
@@ -6,24 +6,24 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from nmtprune import strictjson
-from nmtprune.architecture import KINDS, Architecture, ModuleId
+from nmtprune.architecture import EVERY_KIND, KINDS, NEURON_KINDS, STACKS, Architecture, GroupId
 from nmtprune.errors import NmtpruneError, PlanError
-from nmtprune.plan.faults import base_faults, modules_of
+from nmtprune.plan.faults import base_faults, groups_of
 from nmtprune.strictjson import show
 
 
 def _in_order(heads: Mapping[str, Iterable[int]]) -> strictjson.FrozenDict:
-    """Kinds or modules in the order encoder, decoder, cross and then layer by number."""
+    """Kinds or groups in the order of EVERY_KIND and then layer by number."""
 
     def position(name: str) -> tuple[int, int]:
         kind, _, layer = name.partition(".")
-        return KINDS.index(kind), int(layer or 0)
+        return EVERY_KIND.index(kind), int(layer or 0)
 
     return strictjson.FrozenDict({name: tuple(heads[name]) for name in sorted(heads, key=position)})
 
 
 HeadLists = Annotated[Mapping[str, tuple[int, ...]], AfterValidator(_in_order)]
-"""Integers by kind or by module, ordered and immutable."""
+"""Integers by kind or by group, ordered and immutable."""
 
 JsonObject = Annotated[Mapping[str, Any], AfterValidator(strictjson.freeze)]
 """Any JSON object, immutable."""
@@ -32,14 +32,17 @@ FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 
 class Base(BaseModel):
-    """The model that head ids refer to.
+    """The model that ids of heads, neurons and layers refer to.
 
     Attributes:
         format: file format, ``fairseq`` or ``marian``.
         sha256: fingerprint of the model's tensors as stored (`nmtprune.formats.base.fingerprint`), 64 hex digits.
         heads: real heads per module, layer by layer, under each of KINDS; an empty list for a kind that is not there.
         layers: for kinds whose modules are not the layers 0, 1, 2, ... (tied layers stand once, under the first of
-            them), the layer of each entry of `heads`; kinds that are numbered without gaps are not listed.
+            them), the layer of each entry of `heads` or `neurons`; kinds that are numbered without gaps are not
+            listed.
+        neurons: neurons per feed-forward layer, layer by layer, by NEURON_KINDS. Empty where they are not recorded: in
+            files of version 1, and for models whose neurons cannot be cut.
 
     Raises:
         PlanError: on construction, naming every fault.
@@ -51,6 +54,7 @@ class Base(BaseModel):
     sha256: str
     heads: HeadLists
     layers: HeadLists = strictjson.FrozenDict()
+    neurons: HeadLists = strictjson.FrozenDict()
 
     @model_validator(mode="wrap")
     @classmethod
@@ -60,31 +64,62 @@ class Base(BaseModel):
     @classmethod
     def of(cls, format: str, sha256: str, architecture: Architecture) -> "Base":
         """The base that a checkpoint of this format, fingerprint and architecture is."""
-        layers = {kind: tuple(module.id.layer for module in architecture.of_kind(kind)) for kind in KINDS}
-        tied = {kind: found for kind, found in layers.items() if found != tuple(range(len(found)))}
         heads = {kind: tuple(counts) for kind, counts in architecture.heads_by_kind().items()}
+        neurons = architecture.neurons_by_kind()
+        layers = {
+            kind: tuple(group.id.layer for group in architecture.groups if group.id.kind == kind)
+            for kind in (*KINDS, *NEURON_KINDS)
+        }
+        tied = {kind: found for kind, found in layers.items() if found != tuple(range(len(found)))}
         base = {"format": format, "sha256": sha256, "heads": heads}
-        return cls.model_validate(base | ({"layers": tied} if tied else {}))
+        return cls.model_validate(base | ({"layers": tied} if tied else {}) | ({"neurons": neurons} if neurons else {}))
 
     @property
-    def modules(self) -> dict[ModuleId, int]:
-        """Number of heads of every module in order."""
-        return dict(modules_of(self.heads, self.layers))
+    def modules(self) -> dict[GroupId, int]:
+        """Number of heads of every attention module in order."""
+        return dict(groups_of(self.heads, self.layers))
 
-    def as_json(self) -> dict[str, Any]:
-        """The JSON object that stands in plans and lineages."""
+    @property
+    def feed_forwards(self) -> dict[GroupId, int]:
+        """Number of neurons of every feed-forward layer in order; empty where they are not recorded."""
+        return dict(groups_of(self.neurons, self.layers, NEURON_KINDS))
+
+    @property
+    def units(self) -> dict[GroupId, tuple[int, ...]]:
+        """Numbers of the units of every group: heads, neurons and layers, as `Architecture.units`."""
+        counts = self.modules | self.feed_forwards
+        layers = {stack: tuple(sorted({id.layer for id in counts if id.stack == stack})) for stack in STACKS}
+        return {id: tuple(range(count)) for id, count in counts.items()} | {
+            GroupId.layers_of(stack): numbers for stack, numbers in layers.items() if numbers
+        }
+
+    def without_neurons(self) -> "Base":
+        """The base as files of version 1 have it."""
+        layers = {kind: numbers for kind, numbers in self.layers.items() if kind in KINDS}
+        return self.model_copy(update={"neurons": strictjson.FrozenDict(), "layers": strictjson.FrozenDict(layers)})
+
+    def as_json(self, *, neurons: bool = False) -> dict[str, Any]:
+        """The JSON object that stands in files.
+
+        Args:
+            neurons: as files of version 2 have it, with what is known of neurons.
+        """
+        shown = self if neurons else self.without_neurons()
         found = {"format": self.format, "sha256": self.sha256, "heads": {kind: self.heads[kind] for kind in KINDS}}
-        return found | ({"layers": dict(self.layers)} if self.layers else {})
+        found |= {"layers": dict(shown.layers)} if shown.layers else {}
+        return found | ({"neurons": dict(shown.neurons)} if shown.neurons else {})
 
     def shape_faults(self, other: "Base") -> list[str]:
         """What makes `other` a model of another shape, as seen from a plan made for this base."""
         faults = []
         if other.format != self.format:
             faults.append(f"the model is a {other.format} checkpoint, the plan is for {self.format}")
-        for kind in KINDS:
-            if other.heads[kind] != self.heads[kind]:
-                there, here = show(other.heads[kind]), show(self.heads[kind])
-                faults.append(f"{kind} heads of the model are {there}, of the plan's base {here}")
+        counts = [("heads", kind, other.heads, self.heads) for kind in KINDS]
+        counts += [("neurons", kind, other.neurons, self.neurons) for kind in NEURON_KINDS if self.neurons]
+        for what, kind, there, here in counts:
+            if there.get(kind) != here.get(kind):
+                shown = show(there.get(kind, ())), show(here.get(kind, ()))
+                faults.append(f"{kind} {what} of the model are {shown[0]}, of the plan's base {shown[1]}")
             elif other.layers.get(kind) != self.layers.get(kind):
                 faults.append(f"{kind} layers of the model are tied in another way than those of the plan's base")
         return faults

@@ -1,4 +1,4 @@
-"""A plan: which heads of every attention module stay."""
+"""A plan: which heads, neurons and layers stay."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -8,22 +8,24 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, model_validator
 
 from nmtprune import files, strictjson
-from nmtprune.architecture import KINDS, HeadId, ModuleId
+from nmtprune.architecture import KINDS, LAYER_KINDS, NEURON_KINDS, GroupId, UnitId
 from nmtprune.errors import PlanError
+from nmtprune.plan import ranges
 from nmtprune.plan.base_model import FROZEN, Base, HeadLists, JsonObject, faultless
-from nmtprune.plan.faults import FORMAT, VERSION, plan_faults
+from nmtprune.plan.faults import FORMAT, folded, plan_faults
 
 
 class Plan(BaseModel):
-    """Which heads stay: for every module of the base the sorted ids of its kept heads.
+    """Which units stay: for every group of the base the sorted numbers of its kept units.
 
     Two plans are equal when their JSON is, whatever the order of the provenance's keys.
 
     Attributes:
         format: always ``nmtprune-plan``.
-        version: version of the file format, always 1.
-        base: the model that the head ids refer to.
-        keep: ``encoder.0`` -> kept heads, in the order encoder, decoder, cross and then layer by number.
+        base: the model that the numbers refer to.
+        keep: group -> kept units, in the order of `architecture.EVERY_KIND` and then layer by number: ``encoder.0`` ->
+            heads, ``encoder-ffn.0`` -> neurons (of bases that record them), ``encoder-layers`` -> layers. Nothing in
+            the groups of layers that go.
         provenance: how the plan was made; any JSON object.
 
     Raises:
@@ -33,7 +35,6 @@ class Plan(BaseModel):
     model_config = FROZEN
 
     format: Literal["nmtprune-plan"] = FORMAT
-    version: Literal[1] = VERSION
     base: Base
     keep: HeadLists
     provenance: JsonObject = strictjson.FrozenDict()
@@ -41,7 +42,10 @@ class Plan(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _check(cls, data: Any, handler: Callable[[Any], Self]) -> Self:
-        return data if isinstance(data, cls) else handler(faultless(data, plan_faults(data), "plan"))
+        if isinstance(data, cls):
+            return data
+        checked = faultless(data, plan_faults(data), "plan")
+        return handler({key: value for key, value in checked.items() if key != "version"})
 
     def __eq__(self, other: object) -> bool:
         """Whether the other is a plan of the same JSON; 1, 1.0 and true in a provenance differ."""
@@ -58,37 +62,51 @@ class Plan(BaseModel):
     def of(
         cls,
         base: Base,
-        keep: Mapping[ModuleId, Iterable[int]] | Mapping[str, Iterable[int]],
+        keep: Mapping[GroupId, Iterable[int]] | Mapping[str, Iterable[int]],
         provenance: Mapping[str, Any] | None = None,
     ) -> "Plan":
-        """A plan from kept heads in any order.
+        """A plan from kept units in any order.
+
+        Feed-forward layers and stacks that are not named keep all of their units; a layer that goes takes the units of
+        all its groups with it.
 
         Raises:
-            PlanError: modules or heads that the base does not have, missing modules, repeated heads.
+            PlanError: groups or units that the base does not have, missing modules, repeated units.
         """
-        listed = {str(module): tuple(sorted(int(head) for head in heads)) for module, heads in keep.items()}
-        return cls(base=base, keep=listed, provenance=dict(provenance or {}))
+        listed = {str(group): tuple(sorted(int(unit) for unit in units)) for group, units in keep.items()}
+        layers = {
+            kind: listed.get(kind, numbers)
+            for kind, numbers in ((id.kind, all) for id, all in base.units.items())
+            if kind in LAYER_KINDS
+        }
+        for id, numbers in base.units.items():
+            if id.kind in NEURON_KINDS:
+                listed.setdefault(str(id), numbers)
+        for id in base.units:
+            if id.kind not in LAYER_KINDS and id.layer not in layers[f"{id.stack}-layers"]:
+                listed[str(id)] = ()
+        return cls(base=base, keep=listed | layers, provenance=dict(provenance or {}))
 
     @classmethod
     def keep_all(cls, base: Base, provenance: Mapping[str, Any] | None = None) -> "Plan":
         """The plan that removes nothing."""
-        return cls.of(base, {module: range(heads) for module, heads in base.modules.items()}, provenance)
+        return cls.of(base, base.units, provenance)
 
     @classmethod
-    def removing(cls, base: Base, heads: Iterable[HeadId], provenance: Mapping[str, Any] | None = None) -> "Plan":
-        """The plan that removes these heads.
+    def removing(cls, base: Base, units: Iterable[UnitId], provenance: Mapping[str, Any] | None = None) -> "Plan":
+        """The plan that removes these heads, neurons and layers.
 
         Raises:
-            PlanError: heads that the base does not have, all of them named.
+            PlanError: units that the base does not have, all of them named; a stack without a layer.
         """
-        removed = set(heads)
-        modules = base.modules
-        unknown = sorted(head for head in removed if not 0 <= head.head < modules.get(head.module, 0))
+        removed, there = set(units), base.units
+        unknown = sorted(unit for unit in removed if unit.number not in there.get(unit.group, ()))
         if unknown:
-            raise PlanError.of_faults("plan", [f"the base has no head {head}" for head in unknown])
+            faults = [f"the base has no {unit.group.sort.removesuffix('s')} {unit}" for unit in unknown]
+            raise PlanError.of_faults("plan", faults)
         keep = {
-            module: [head for head in range(count) if HeadId(module, head) not in removed]
-            for module, count in modules.items()
+            group: [number for number in numbers if UnitId(group, number) not in removed]
+            for group, numbers in there.items()
         }
         return cls.of(base, keep, provenance)
 
@@ -103,8 +121,9 @@ class Plan(BaseModel):
         Raises:
             PlanError: broken JSON, or every fault of the plan in one line.
         """
-        data = strictjson.loads(text, where, PlanError)
-        return cls.model_validate(faultless(data, plan_faults(data, complete=True), where))
+        data = faultless(read := strictjson.loads(text, where, PlanError), plan_faults(read, complete=True), where)
+        found, _ = folded(data, layers=True)
+        return cls.of(Base.model_validate(found["base"]), found["keep"], found["provenance"])
 
     @classmethod
     def read(cls, path: Path | str) -> "Plan":
@@ -115,19 +134,32 @@ class Plan(BaseModel):
         """
         return cls.from_json(strictjson.read(path, PlanError), str(path))
 
+    @property
+    def version(self) -> int:
+        """Version of the file format: 2 where neurons or layers go, else 1."""
+        kinds = (*NEURON_KINDS, *LAYER_KINDS)
+        return 2 if any(self.kept(id) != numbers for id, numbers in self.base.units.items() if id.kind in kinds) else 1
+
     def as_json(self) -> dict[str, Any]:
         """The plan as a JSON object."""
-        shared = {"format": self.format, "version": self.version, "base": self.base.as_json()}
-        return shared | {"keep": dict(self.keep), "provenance": dict(self.provenance)}
+        version = self.version
+        found = {"format": self.format, "version": version, "base": self.base.as_json(neurons=version > 1)}
+        found |= {"keep": kept_json(self.base, self.keep)}
+        layers = layers_json(self.base, self.keep)
+        found |= {"layers": layers} if layers else {}
+        return found | {"provenance": dict(self.provenance)}
 
     def to_json(self) -> str:
-        """The plan as JSON text: one module a line, a newline at the end."""
-        modules = [f"  {json.dumps(module)}: {json.dumps(heads)}" for module, heads in self.keep.items()]
+        """The plan as JSON text: one group a line, a newline at the end."""
+        found = self.as_json()
+        groups = [f"  {json.dumps(group)}: {json.dumps(units)}" for group, units in found["keep"].items()]
         facts = [f"  {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in self.provenance.items()]
+        layers = f' "layers": {json.dumps(found["layers"])},\n' if "layers" in found else ""
         return (
-            f'{{"format": "{self.format}", "version": {self.version},\n'
-            f' "base": {json.dumps(self.base.as_json())},\n'
-            f' "keep": {_block(modules)},\n'
+            f'{{"format": "{self.format}", "version": {found["version"]},\n'
+            f' "base": {json.dumps(found["base"])},\n'
+            f' "keep": {_block(groups)},\n'
+            f"{layers}"
             f' "provenance": {_block(facts)}}}\n'
         )
 
@@ -147,31 +179,41 @@ class Plan(BaseModel):
         """
         return Plan(base=self.base, keep=self.keep, provenance=provenance)
 
-    def kept(self, module: ModuleId) -> tuple[int, ...]:
-        """Ids of the heads of a module that stay; KeyError where the base has no such module."""
-        return self.keep[str(module)]
+    def kept(self, group: GroupId) -> tuple[int, ...]:
+        """Numbers of the units of a group that stay; KeyError where the base has no such group, as far as it says."""
+        return self.keep[str(group)]
 
-    def kept_heads(self, kinds: Iterable[str] = KINDS) -> tuple[HeadId, ...]:
-        """Every head of the selected kinds that stays, in order."""
+    @property
+    def kept_units(self) -> dict[GroupId, tuple[int, ...]]:
+        """Numbers of the units that stay, of every group that the base records."""
+        return {id: self.kept(id) for id in self.base.units}
+
+    def kept_layers(self) -> dict[str, tuple[int, ...]]:
+        """Numbers of the layers that stay, by stack that loses some."""
+        return layers_json(self.base, self.keep)
+
+    def kept_ids(self, kinds: Iterable[str] = KINDS) -> tuple[UnitId, ...]:
+        """Every unit of the selected kinds that stays, in order."""
         selected = set(kinds)
-        return tuple(HeadId(id, head) for id in self.base.modules if id.kind in selected for head in self.kept(id))
+        return tuple(UnitId(id, number) for id in self.base.units if id.kind in selected for number in self.kept(id))
 
-    def removed(self, kinds: Iterable[str] = KINDS) -> tuple[HeadId, ...]:
-        """Every head of the selected kinds that goes, in order."""
-        selected, kept = set(kinds), set(self.kept_heads())
-        every = (HeadId(id, head) for id, heads in self.base.modules.items() for head in range(heads))
-        return tuple(head for head in every if head.module.kind in selected and head not in kept)
+    def removed(self, kinds: Iterable[str] = KINDS) -> tuple[UnitId, ...]:
+        """Every unit of the selected kinds that goes, in order; by themselves or with their layers."""
+        selected, kept = set(kinds), set(self.kept_ids(kinds))
+        every = (UnitId(id, number) for id, numbers in self.base.units.items() for number in numbers)
+        return tuple(unit for unit in every if unit.group.kind in selected and unit not in kept)
 
     def count_kept(self, kinds: Iterable[str] = KINDS) -> int:
-        """Number of heads of the selected kinds that stay."""
-        return len(self.kept_heads(kinds))
+        """Number of units of the selected kinds that stay."""
+        return len(self.kept_ids(kinds))
 
     def count_base(self, kinds: Iterable[str] = KINDS) -> int:
-        """Number of heads of the selected kinds that the base has."""
-        return sum(sum(self.base.heads[kind]) for kind in set(kinds))
+        """Number of units of the selected kinds that the base has."""
+        selected = set(kinds)
+        return sum(len(numbers) for id, numbers in self.base.units.items() if id.kind in selected)
 
     def heads_by_kind(self) -> dict[str, tuple[int, ...]]:
-        """Number of kept heads per module, layer by layer under each of KINDS: what `Base.heads` of the result is."""
+        """Number of kept heads per module, layer by layer under each of KINDS; 0 in layers that go."""
         return {kind: tuple(len(self.kept(id)) for id in self.base.modules if id.kind == kind) for kind in KINDS}
 
     def check(self, base: Base, *, other_weights: bool = False, where: str = "plan") -> None:
@@ -195,3 +237,31 @@ class Plan(BaseModel):
 
 def _block(lines: list[str]) -> str:
     return "{\n" + ",\n".join(lines) + "\n }" if lines else "{}"
+
+
+def kept_json(base: Base, keep: Mapping[str, tuple[int, ...]]) -> dict[str, list[int] | str]:
+    """What stays as files have it, without the groups of layers that go and, where all stay, without neurons."""
+    units = base.units
+    gone = {
+        (id.stack, layer)
+        for id, numbers in units.items()
+        for layer in numbers
+        if id.kind in LAYER_KINDS and layer not in keep[str(id)]
+    }
+    every = not gone and all(keep[str(id)] == numbers for id, numbers in units.items() if id.kind in NEURON_KINDS)
+    found: dict[str, list[int] | str] = {}
+    for id in units:
+        if id.kind in KINDS and (id.stack, id.layer) not in gone:
+            found[str(id)] = list(keep[str(id)])
+        elif id.kind in NEURON_KINDS and not every and (id.stack, id.layer) not in gone:
+            found[str(id)] = ranges.shown(keep[str(id)])
+    return found
+
+
+def layers_json(base: Base, keep: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The layers that stay, by stack that loses some."""
+    return {
+        id.stack: keep[str(id)]
+        for id, numbers in base.units.items()
+        if id.kind in LAYER_KINDS and keep[str(id)] != numbers
+    }

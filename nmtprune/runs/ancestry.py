@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nmtprune.architecture import Architecture, ModuleId
+from nmtprune.architecture import Architecture, GroupId
 from nmtprune.errors import DataError, PlanError
 from nmtprune.formats.base import Checkpoint
 from nmtprune.plan import Base, Plan
@@ -99,7 +99,7 @@ def _module_faults(base: Checkpoint, slim: Checkpoint) -> Iterator[str]:
             yield f"heads of {id} are {other} wide, {own} in the base"
 
 
-def _kept(base: Checkpoint, slim: Checkpoint) -> tuple[dict[ModuleId, list[int]], list[str]]:
+def _kept(base: Checkpoint, slim: Checkpoint) -> tuple[dict[GroupId, list[int]], list[str]]:
     """The places in the base of the heads of a slim checkpoint, and what speaks against it."""
     if slim.lineage is None:
         faults = base.base.shape_faults(slim.base)
@@ -108,13 +108,13 @@ def _kept(base: Checkpoint, slim: Checkpoint) -> tuple[dict[ModuleId, list[int]]
     faults = _root_faults(root, slim.lineage.root)
     if faults:
         return {}, faults
-    keep: dict[ModuleId, list[int]] = {}
+    keep: dict[GroupId, list[int]] = {}
     for id, heads in base.base.modules.items():
-        there = list(range(heads)) if base.lineage is None else list(base.lineage.keep[str(id)])
-        missing = [head for head in slim.lineage.keep[str(id)] if head not in there]
+        there = list(range(heads)) if base.lineage is None else list(base.lineage.units(id))
+        missing = [head for head in slim.lineage.units(id) if head not in there]
         if missing:
             faults.append(f"it has heads {', '.join(map(str, missing))} of {id}, which are not in the base")
-        keep[id] = [there.index(head) for head in slim.lineage.keep[str(id)] if head in there]
+        keep[id] = [there.index(head) for head in slim.lineage.units(id) if head in there]
     return keep, faults
 
 
@@ -133,7 +133,7 @@ class _Comparison:
     """The tensors of two checkpoints under native names, of the base's only what the slim one keeps."""
 
     architecture: Architecture
-    keep: Mapping[ModuleId, Sequence[int]]
+    keep: Mapping[GroupId, Sequence[int]]
     base: "Mapping[str, Tensor]"
     slim: "Mapping[str, Tensor]"
 
@@ -183,7 +183,7 @@ def heads_of(tensor: "Tensor", axis: int, width: int, heads: Iterable[int]) -> "
     return by_head.index_select(axis, chosen).flatten(axis, axis + 1)
 
 
-def _axes(module: ModuleId) -> Iterator[tuple[str, int]]:
+def _axes(module: GroupId) -> Iterator[tuple[str, int]]:
     """Native names of the tensors of a module in which its heads lie, each with the axis."""
     stack = "encoder" if module.kind == "encoder" else "decoder"
     prefix = f"{stack}.layers.{module.layer}.{_SUBLAYERS[module.kind]}"

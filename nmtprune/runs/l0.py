@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmtprune import files, plots, provenance, slim
-from nmtprune.architecture import KINDS, Architecture, HeadId, parse_kinds
+from nmtprune.architecture import KINDS, Architecture, UnitId, parse_kinds
 from nmtprune.data.databin import DataBin
 from nmtprune.data.options import TRAINING_SUBSET
 from nmtprune.errors import CheckpointError, UsageError
@@ -203,7 +203,7 @@ def load_gated(path: Path) -> tuple[TrainableCheckpoint, Plan]:
     if checkpoint.open_heads is None:
         raise CheckpointError(f"{path}: there are no gates in it")
     closed = [
-        HeadId(module, head)
+        UnitId(module, head)
         for module, opened in checkpoint.open_heads.items()
         for head in range(checkpoint.architecture[module].heads)
         if head not in opened

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
-from nmtprune.architecture import Architecture, ModuleId
+from nmtprune.architecture import Architecture, GroupId
 from nmtprune.data.corpus import Corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
@@ -100,7 +100,7 @@ class Quality(ABC):
             DataError: it means nothing, and nobody asked to go on.
         """
 
-    def masked(self, module: ModuleId, kept: Sequence[Sequence[int]]) -> list[Scored]:
+    def masked(self, module: GroupId, kept: Sequence[Sequence[int]]) -> list[Scored]:
         """The model with only these heads left in a module, for each of several choices."""
         return self.systems([{module: heads} for heads in kept])
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmtprune import plots
-from nmtprune.architecture import AttentionModule, HeadId, ModuleId, parse_kinds
+from nmtprune.architecture import AttentionModule, GroupId, UnitId, parse_kinds
 from nmtprune.budget import Limits
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import EngineError, UsageError
@@ -139,7 +139,7 @@ def _in_one_pass(run: ScoreRun, session: Session) -> Scores:
     limits = Limits(tuple(dict.fromkeys(module.id.kind for module in modules)))
     measured = scorer.scores(subject, None, limits)
     found, details = scorer.ranked(measured, measured), scorer.details(subject)
-    heads = [HeadId(module.id, head) for module in modules for head in range(module.heads)]
+    heads = [UnitId(module.id, head) for module in modules for head in range(module.heads)]
     return Scores(
         metric=run.metric,
         mode=ABLATE,
@@ -172,7 +172,7 @@ class _Measured:
     """
 
     baseline: Scored
-    masked: Mapping[HeadId, Scored]
+    masked: Mapping[UnitId, Scored]
     facts: Mapping[str, Any]
 
     def describe(self, test: SignificanceTest) -> dict[str, Any]:
@@ -225,8 +225,8 @@ class _Checked:
         return tuple(units(_DEV, self.modules, together))
 
     @property
-    def heads(self) -> tuple[HeadId, ...]:
-        return tuple(HeadId(module.id, head) for module in self.modules for head in range(module.heads))
+    def heads(self) -> tuple[UnitId, ...]:
+        return tuple(UnitId(module.id, head) for module in self.modules for head in range(module.heads))
 
 
 def _by_masking(run: ScoreRun, session: Session) -> Scores | None:
@@ -297,7 +297,7 @@ def _stage(job: _Checked, session: Session, left: Sequence[Unit]) -> None:
 def _best_heads(job: _Checked, state: State) -> dict[str, int]:
     """The head of each module that does best alone on the development set."""
     masked = _measured(job, state, _DEV, job.units).masked
-    return {str(module.id): _best_head(module.id, masked).head for module in job.modules}
+    return {str(module.id): _best_head(module.id, masked).number for module in job.modules}
 
 
 def _statistics(job: _Checked, unit: Unit) -> NDArray[Any]:
@@ -333,28 +333,28 @@ def _assemble(job: _Checked, state: State, session: Session) -> Scores:
 def _measured(job: _Checked, state: State, name: str, done: Iterable[Unit]) -> _Measured:
     """What the state holds of one set of sentences."""
     part = job.measures[name]
-    masked: dict[HeadId, Scored] = {}
+    masked: dict[UnitId, Scored] = {}
     for unit in done:
         statistics = state[unit.key]["statistics"]
         for head, own in zip(unit.heads, statistics, strict=True):
-            masked[HeadId(unit.module.id, head)] = part.scored(own)
+            masked[UnitId(unit.module.id, head)] = part.scored(own)
     return _Measured(part.scored(state[_BASELINE][name]), masked, part.facts())
 
 
-def _best_head(module: ModuleId, masked: Mapping[HeadId, Scored]) -> HeadId:
+def _best_head(module: GroupId, masked: Mapping[UnitId, Scored]) -> UnitId:
     """The head of a module that does best alone; the first of those that do equally well."""
     return max(
-        (head for head in sorted(masked) if head.module == module), key=lambda head: masked[head].score
+        (head for head in sorted(masked) if head.group == module), key=lambda head: masked[head].score
     )  # fmt: skip
 
 
-def best_heads(scores: Scores) -> dict[ModuleId, HeadScore]:
+def best_heads(scores: Scores) -> dict[GroupId, HeadScore]:
     """The highest-scored head of every module, the first of equals."""
-    best: dict[ModuleId, HeadScore] = {}
+    best: dict[GroupId, HeadScore] = {}
     for entry in scores.heads:
-        known = best.get(entry.id.module)
+        known = best.get(entry.id.group)
         if known is None or entry.score > known.score:
-            best[entry.id.module] = entry
+            best[entry.id.group] = entry
     return best
 
 
@@ -371,10 +371,10 @@ def _rows(scores: Scores, details: Sequence[str]) -> Iterator[tuple[Cell, ...]]:
     for baseline, heads in parts:
         test = baseline.get("significance")
         for entry in heads:
-            module, (low, high) = entry.id.module, entry.ci or (None, None)
+            module, (low, high) = entry.id.group, entry.ci or (None, None)
             significant = None if entry.p_corrected is None or not test else int(entry.p_corrected < test["alpha"])
             yield (
-                baseline["data"], entry.head, module.kind, module.layer, entry.id.head, entry.score, entry.delta,
+                baseline["data"], entry.head, module.kind, module.layer, entry.id.number, entry.score, entry.delta,
                 low, high, entry.p, entry.p_corrected, entry.p_sacrebleu, significant,
                 *((entry.details or {}).get(name) for name in details),
             )  # fmt: skip

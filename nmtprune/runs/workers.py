@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nmtprune.architecture import Architecture, AttentionModule, HeadId
+from nmtprune.architecture import Architecture, AttentionModule, UnitId
 from nmtprune.errors import NmtpruneError, UsageError
 from nmtprune.progress import Progress
 from nmtprune.runs.state import State
@@ -50,7 +50,7 @@ class Unit:
         first, last = self.heads[0], self.heads[-1]
         if len(self.heads) == self.module.heads:
             return str(self.module.id)
-        return str(HeadId(self.module.id, first)) if first == last else f"{self.module.id}.{first}-{last}"
+        return str(UnitId(self.module.id, first)) if first == last else f"{self.module.id}.{first}-{last}"
 
     @property
     def key(self) -> str:

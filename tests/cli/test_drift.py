@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nmtprune import slim
-from nmtprune.architecture import HeadId
+from nmtprune.architecture import UnitId
 from nmtprune.cli.main import main
 from nmtprune.formats import load
 from nmtprune.plan import Plan
@@ -21,7 +21,7 @@ def run(*arguments: object) -> Result:
 def moved(tiny: Path, tmp_path: Path) -> Path:
     """A slim descendant without encoder.0.1, in which the queries of encoder.1 have moved by 0.25."""
     base = load(tiny)
-    small = slim.apply(Plan.removing(base.base, [HeadId.parse("encoder.0.1")]), base)
+    small = slim.apply(Plan.removing(base.base, [UnitId.parse("encoder.0.1")]), base)
     name = "encoder.layers.1.self_attn.q_proj.weight"
     tensors = {**small.tensors, name: small.tensors[name] + 0.25}
     small.rewritten(tensors, small.architecture, small.lineage).save(tmp_path / "moved.pt")

@@ -6,7 +6,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from nmtprune import slim
-from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.cli.main import main
 from nmtprune.formats import load
 from nmtprune.plan import Plan
@@ -18,7 +18,7 @@ def run(*arguments: object) -> Result:
 
 def cut(checkpoint: Path, output: Path, mode: str = "cut") -> Path:
     base = load(checkpoint)
-    removed = [HeadId(ModuleId("encoder", 1), head) for head in (0, 2)]
+    removed = [UnitId(GroupId("encoder", 1), head) for head in (0, 2)]
     slim.apply(Plan.removing(base.base, removed), base, mode).save(output)
     return output
 
@@ -71,7 +71,7 @@ def test_a_language_model_has_decoder_modules_only(tiny_lm: Path) -> None:
 
 def test_a_module_without_heads_is_shown(tiny: Path, tmp_path: Path) -> None:
     base = load(tiny)
-    removed = [HeadId(ModuleId("cross", 0), head) for head in range(4)]
+    removed = [UnitId(GroupId("cross", 0), head) for head in range(4)]
     slim.apply(Plan.removing(base.base, removed), base).save(tmp_path / "slim.pt")
     figures = json.loads(run(tmp_path / "slim.pt", "--format", "json").stdout)
     module = next(entry for entry in figures["modules"] if entry["module"] == "cross.0")

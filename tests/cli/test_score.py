@@ -44,7 +44,7 @@ def test_table(scored: tuple[Path, str, str]) -> None:
         "layer     0      1      2      3",
     ]
     for layer in range(2):
-        deltas = [entry.delta or 0.0 for entry in scores.heads if entry.id.module.layer == layer]
+        deltas = [entry.delta or 0.0 for entry in scores.heads if entry.id.group.layer == layer]
         stars = [entry.p_corrected is not None and entry.p_corrected < 0.01 for entry in scores.heads][layer * 4 :][:4]
         cells = [f"{delta:+.2f}{'*' if star else ' '}" for delta, star in zip(deltas, stars, strict=True)]
         assert lines[6 + layer] == f"    {layer} {' '.join(cells)}".rstrip()
@@ -118,13 +118,13 @@ def test_all_but_one_with_test_data(tiny: Path, tmp_path: Path) -> None:
     assert lines[2] == "best delta bleu with only one head (its number) left in the module, by layer:"
     assert lines[3].split() == ["layer", "cross"]
     for layer, row in enumerate(lines[4:6]):
-        own = [entry for entry in scores.heads if entry.id.module.layer == layer]
+        own = [entry for entry in scores.heads if entry.id.group.layer == layer]
         best = max(own, key=lambda entry: entry.score)
-        assert re.fullmatch(rf"    {layer} +{re.escape(f'{best.delta:+.2f}')}[* ] \({best.id.head}\)", row)
+        assert re.fullmatch(rf"    {layer} +{re.escape(f'{best.delta:+.2f}')}[* ] \({best.id.number}\)", row)
     place = lines.index("delta bleu on the test data with only that head left in the module, by layer:")
     assert lines[place - 2].startswith("test.xx-yy: bleu ")
     for layer, (entry, row) in enumerate(zip(scores.test.heads, lines[place + 2 :], strict=False)):
-        assert re.fullmatch(rf"    {layer} +{re.escape(f'{entry.delta:+.2f}')}[* ] \({entry.id.head}\)", row)
+        assert re.fullmatch(rf"    {layer} +{re.escape(f'{entry.delta:+.2f}')}[* ] \({entry.id.number}\)", row)
     rows = output.with_suffix(".tsv").read_text().splitlines()
     assert [row.split("\t")[0] for row in rows[1:]] == ["valid.xx-yy"] * 8 + ["test.xx-yy"] * 2
 
@@ -166,7 +166,7 @@ def _expected(tiny: Path, name: str) -> dict[str, float]:
     else:
         settings = importance.ImportanceSettings("token", 0.2)
         found = importance.normalized(importance.importance(model, sentences, settings))
-    return {str(head): value for head, value in found.items() if head.module.kind != "decoder"}
+    return {str(head): value for head, value in found.items() if head.group.kind != "decoder"}
 
 
 @pytest.mark.parametrize(

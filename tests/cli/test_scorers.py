@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nmtprune.architecture import HeadId
+from nmtprune.architecture import UnitId
 from nmtprune.budget import Limits, lowest
 from nmtprune.formats import load
 from nmtprune.methods.scorer import Scorer, setting
@@ -31,20 +31,20 @@ class Norm(Scorer[NormOptions]):
     settings = NormOptions
     reestimates = True
 
-    def scores(self, subject: Any, kept: Any = None, limits: Any = None) -> Mapping[HeadId, float]:
+    def scores(self, subject: Any, kept: Any = None, limits: Any = None) -> Mapping[UnitId, float]:
         return norms(subject.checkpoint, self.options.norm_power, kept)
 
     def facts(self, subject: Any) -> dict[str, Any]:
         return {"power": self.options.norm_power}
 
 
-def norms(checkpoint: Any, power: float, kept: Any = None) -> dict[HeadId, float]:
+def norms(checkpoint: Any, power: float, kept: Any = None) -> dict[UnitId, float]:
     found = {}
-    for id, axes in checkpoint.head_axes.items():
+    for id, axes in checkpoint.unit_axes.items():
         (axis,) = (axis for axis in axes if axis.output)
         parts = checkpoint.tensors[axis.tensor].movedim(axis.axis, 0).split(axis.width)
         left = range(len(parts)) if kept is None else kept[id]
-        found |= {HeadId(id, head): float(parts[head].norm(power)) for head in left}
+        found |= {UnitId(id, head): float(parts[head].norm(power)) for head in left}
     return found
 
 
@@ -59,7 +59,7 @@ def test_score_offers_it(tiny: Path, tmp_path: Path) -> None:
     result = nmtprune("score", tiny, *data, "norm", "--norm-power", 1, "--kinds", "cross")
     assert result.code == 0, result.stderr
     scores, expected = Scores.read(output), norms(load(tiny), 1)
-    assert scores.scores_by_head() == {head: score for head, score in expected.items() if head.module.kind == "cross"}
+    assert scores.scores_by_head() == {head: score for head, score in expected.items() if head.group.kind == "cross"}
     assert (scores.metric, scores.baseline["power"], scores.baseline["sentences"]) == ("norm", 1.0, 16)
     assert result.stdout.splitlines()[:3] == [
         "valid.xx-yy: norm over 16 sentences", "power 1.0", "norm of the head, by layer and head:",
@@ -119,9 +119,9 @@ class Interaction(Scorer[Any]):
     of_metric = False
     masks = True
 
-    def scores(self, subject: Any, kept: Any = None, limits: Any = None) -> Mapping[HeadId, float]:
+    def scores(self, subject: Any, kept: Any = None, limits: Any = None) -> Mapping[UnitId, float]:
         heads = subject.checkpoint.architecture.head_ids()
-        assert len(subject.qualities([{}, {heads[0].module: (heads[0].head,)}])) == 2
+        assert len(subject.qualities([{}, {heads[0].group: (heads[0].head,)}])) == 2
         return {head: float(place) for place, head in enumerate(heads)}
 
 

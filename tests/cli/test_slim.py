@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from nmtprune import files
-from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.cli.main import main
 from nmtprune.formats import load
 from nmtprune.plan import Plan
@@ -28,12 +28,12 @@ def run(*arguments: object) -> Result:
 @pytest.fixture
 def plan(tiny: Path, tmp_path: Path) -> Path:
     """Keeps 13 of 24 heads: two modules lose everything, one loses three heads."""
-    module = ModuleId("cross", 1)
+    module = GroupId("cross", 1)
     base = load(tiny)
-    emptied = [ModuleId("encoder", 0), ModuleId("decoder", 1)]
-    removed = [head for head in base.architecture.head_ids() if head.module in emptied]
+    emptied = [GroupId("encoder", 0), GroupId("decoder", 1)]
+    removed = [head for head in base.architecture.head_ids() if head.group in emptied]
     path = tmp_path / "plan.json"
-    Plan.removing(base.base, [*removed, *(HeadId(module, head) for head in (0, 1, 3))]).write(path)
+    Plan.removing(base.base, [*removed, *(UnitId(module, head) for head in (0, 1, 3))]).write(path)
     return path
 
 
@@ -121,7 +121,7 @@ def test_dropping_the_optimizer_is_reported_apart(tiny: Path, plan: Path, tmp_pa
 def test_an_optimizer_that_cannot_be_cut_names_the_option(build: Build, tmp_path: Path) -> None:
     checkpoint = build(updates=1, optimizer="adafactor", adam_betas=None, lr=None)
     plan, output = tmp_path / "plan.json", tmp_path / "slim.pt"
-    Plan.removing(load(checkpoint).base, [HeadId(ModuleId("cross", 0), 0)]).write(plan)
+    Plan.removing(load(checkpoint).base, [UnitId(GroupId("cross", 0), 0)]).write(plan)
     refused = run(checkpoint, "--plan", plan, "-o", output)
     assert refused.exit_code == 3
     assert "--drop-optimizer" in refused.stderr

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nmtprune import slim
-from nmtprune.architecture import HeadId
+from nmtprune.architecture import UnitId
 from nmtprune.engines import toolkit
 from nmtprune.formats import load
 from nmtprune.plan import Plan
@@ -31,7 +31,7 @@ def generated(tiny: Path) -> str:
 @pytest.fixture(scope="module")
 def plan(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("plan") / "plan.json"
-    Plan.removing(load(tiny).base, map(HeadId.parse, REMOVED)).write(path)
+    Plan.removing(load(tiny).base, map(UnitId.parse, REMOVED)).write(path)
     return path
 
 

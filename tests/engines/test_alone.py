@@ -14,7 +14,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nmtprune.architecture import Kept, ModuleId
+from nmtprune.architecture import GroupId, Kept
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus, random_corpus
 from nmtprune.data.options import DataOptions
@@ -181,7 +181,7 @@ def test_ablation(subject: Callable[[str], Subject], variant: str, name: str) ->
     """Under every choice of heads, the recorded search finds what the sentence alone is translated to."""
     own, search = subject(variant), _search(variant, name)
     engine = own.engine("native", search, 1)
-    cross, encoder = ModuleId("cross", 0), ModuleId("encoder", 0)
+    cross, encoder = GroupId("cross", 0), GroupId("encoder", 0)
     systems: list[Kept] = [{}, {cross: [0, 2, 3]}, {encoder: [], cross: [3]}]
     alone = [[found[0].tokens for found in engine.translate(own.corpus, kept)] for kept in systems]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nmtprune.architecture import Architecture, AttentionModule, ModuleId
+from nmtprune.architecture import Architecture, AttentionModule, GroupId
 from nmtprune.cli.search_options import ENGINES as OFFERED
 from nmtprune.data.batching import BatchLimits
 from nmtprune.engines import EngineSettings, open_engine
@@ -33,7 +33,7 @@ def test_engines_by_name(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_removed_heads() -> None:
-    encoder, cross = ModuleId("encoder", 0), ModuleId("cross", 0)
+    encoder, cross = GroupId("encoder", 0), GroupId("cross", 0)
     architecture = Architecture((AttentionModule(encoder, 3, 4), AttentionModule(cross, 2, 4, padding=1)))
     assert removed(architecture, {}) == {}
     assert removed(architecture, {encoder: [2, 0, 1]}) == {}
@@ -41,4 +41,4 @@ def test_removed_heads() -> None:
     with pytest.raises(ValueError, match=r"^cross\.0 has no heads \[2\]$"):
         removed(architecture, {cross: [0, 1, 2]})
     with pytest.raises(KeyError, match="decoder.0"):
-        removed(architecture, {ModuleId("decoder", 0): []})
+        removed(architecture, {GroupId("decoder", 0): []})

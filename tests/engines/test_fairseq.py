@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nmtprune import slim
-from nmtprune.architecture import Kept, ModuleId, parse_heads
+from nmtprune.architecture import GroupId, Kept, parse_heads
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus, stream_corpus
 from nmtprune.data.options import DataOptions
@@ -105,12 +105,12 @@ def test_search_options(build: Build, in_this_process: None, search: SearchOptio
 def test_masks_on_full_and_slim_models(build: Build, in_this_process: None) -> None:
     base = load(networks.randomized(build(**networks.VARIANTS["pre-norm, all embeddings shared"])))
     corpus = _corpus(base, base.path.parent)
-    first, last = ModuleId("encoder", 0), ModuleId("cross", 1)
-    _same_translations(base, corpus, _settings(), {first: [0, 2], last: [], ModuleId("decoder", 1): [3]})
+    first, last = GroupId("encoder", 0), GroupId("cross", 1)
+    _same_translations(base, corpus, _settings(), {first: [0, 2], last: [], GroupId("decoder", 1): [3]})
     plan = Plan.removing(base.base, parse_heads("encoder.1 decoder.0 cross.0.2", base.architecture))
     for mode in ("cut", "uniform"):
         result = slim.apply(plan, base, mode)
-        systems: list[Kept] = [{}, {ModuleId("cross", 0): [0, 2]}, {first: [], last: [1]}]
+        systems: list[Kept] = [{}, {GroupId("cross", 0): [0, 2]}, {first: [], last: [1]}]
         own, theirs = (open_engine(name, result, _settings()).ablation(corpus) for name in ("native", "fairseq"))
         found = own.best(systems)
         assert theirs.best(systems) == found

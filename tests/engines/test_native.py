@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import Kept, ModuleId
+from nmtprune.architecture import GroupId, Kept
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus
 from nmtprune.data.options import DataOptions
@@ -131,7 +131,7 @@ def _opened(path: Path, settings: EngineSettings = SETTINGS) -> tuple[native.Nat
     return engine, load_corpus(data, checkpoint.profile(), references=False, targets=True)
 
 
-def _masks(engine: native.NativeEngine, kept: Kept) -> dict[ModuleId, Tensor]:
+def _masks(engine: native.NativeEngine, kept: Kept) -> dict[GroupId, Tensor]:
     heads = {module: range(engine.model.architecture[module].heads) for module in kept}
     return {module: torch.tensor([float(head in own) for head in heads[module]]) for module, own in kept.items()}
 
@@ -139,9 +139,9 @@ def _masks(engine: native.NativeEngine, kept: Kept) -> dict[ModuleId, Tensor]:
 def _systems(engine: native.NativeEngine) -> list[Kept]:
     """Nothing masked, each head of some modules, one head left, and a plan for all modules."""
     names = ("encoder.0", "decoder.1", "cross.1")
-    alone = [{ModuleId.parse(name): [h for h in range(4) if h != head]} for name in names for head in range(4)]
+    alone = [{GroupId.parse(name): [h for h in range(4) if h != head]} for name in names for head in range(4)]
     whole = {module.id: list(range(module.heads))[module.id.layer :: 2] for module in engine.model.architecture}
-    return [{}, *alone, {ModuleId("cross", 0): [2]}, whole, {ModuleId("encoder", 1): [0, 1, 2, 3]}]
+    return [{}, *alone, {GroupId("cross", 0): [2]}, whole, {GroupId("encoder", 1): [0, 1, 2, 3]}]
 
 
 def test_the_last_of_several_greedy_batches_go_on_together(shared_model: Path) -> None:

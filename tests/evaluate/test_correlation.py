@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from nmtprune.architecture import HeadId
+from nmtprune.architecture import UnitId
 from nmtprune.errors import DataError
 from nmtprune.evaluate.correlation import correlate
 
 
-def heads(*scores: float) -> dict[HeadId, float]:
-    return {HeadId.parse(f"encoder.{number // 4}.{number % 4}"): score for number, score in enumerate(scores)}
+def heads(*scores: float) -> dict[UnitId, float]:
+    return {UnitId.parse(f"encoder.{number // 4}.{number % 4}"): score for number, score in enumerate(scores)}
 
 
 def test_pearson_and_spearman_are_those_of_their_definitions() -> None:
@@ -71,7 +71,7 @@ def test_scores_that_differ_by_rounding_only_are_constant() -> None:
 
 def test_different_heads_are_refused_and_named() -> None:
     first = heads(*range(9))
-    second = heads(*range(3)) | {HeadId.parse("cross.0.1"): 4.0}
+    second = heads(*range(3)) | {UnitId.parse("cross.0.1"): 4.0}
     with pytest.raises(DataError) as error:
         correlate(first, second, names=("a.json", "b.json"))
     assert str(error.value) == (

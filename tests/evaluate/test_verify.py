@@ -27,7 +27,7 @@ CHOSEN = ["post-norm, separate embeddings", "encoder and decoder of other sizes"
 def half(base: Checkpoint) -> Plan:
     """Every second head is removed, and every head of the first module."""
     heads = base.architecture.head_ids()
-    return Plan.removing(base.base, {*heads[::2], *(head for head in heads if head.module == heads[0].module)})
+    return Plan.removing(base.base, {*heads[::2], *(head for head in heads if head.group == heads[0].group)})
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -72,7 +72,7 @@ def test_padding_heads_that_are_not_zero_are_found(build: Build) -> None:
     base = load(networks.randomized(build()))
     plan = Plan.removing(base.base, parse_heads("encoder.0.1", base.architecture))
     uniform = apply(plan, base, "uniform")
-    names = {axis.tensor for axis in uniform.head_axes[plan.removed()[0].module]}
+    names = {axis.tensor for axis in uniform.unit_axes[plan.removed()[0].group]}
     generator = torch.Generator().manual_seed(1)
     tensors = dict(uniform.tensors)
     for name in names:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nmtprune import slim
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import GroupId
 from nmtprune.errors import CheckpointError, UsageError
 from nmtprune.fairseq_plugin.head_gates import GateSet, HeadGates, gates_of, start_open
 from nmtprune.formats.fairseq import FairseqCheckpoint, loading
@@ -175,12 +175,12 @@ def test_half_precision_keeps_gates_whole(files: Files, tmp_path: Path, precisio
     assert bool((theta != 0).all()) and not torch.equal(theta, theta.half().float())
 
 
-MODULE = ModuleId("encoder", 0)
+MODULE = GroupId("encoder", 0)
 
 
 def test_one_draw_serves_one_pass() -> None:
     gates = GateSet(GateSettings(init=0.0))
-    first, second = gates.add(MODULE, 4), gates.add(ModuleId("cross", 1), 3)
+    first, second = gates.add(MODULE, 4), gates.add(GroupId("cross", 1), 3)
     torch.manual_seed(1)
     gates.draw()
     drawn = first(), second()
@@ -216,7 +216,7 @@ def test_gates_keep_their_precision(dtype: torch.dtype) -> None:
 
 def test_a_checkpoint_with_some_of_the_gates() -> None:
     gates = GateSet(GateSettings())
-    model = torch.nn.ModuleDict({"a": gates.add(MODULE, 2), "b": gates.add(ModuleId("cross", 0), 2)})
+    model = torch.nn.ModuleDict({"a": gates.add(MODULE, 2), "b": gates.add(GroupId("cross", 0), 2)})
     model = torch.nn.ModuleDict({"gates": model})
     assert gates_of(model) is gates and isinstance(model["gates"]["a"], HeadGates)
     with pytest.raises(CheckpointError, match=r"^gates of the checkpoint: gates.b.theta is missing$"):

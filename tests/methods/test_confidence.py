@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.ragged import Sentences
 from nmtprune.engines import native
@@ -83,7 +83,7 @@ def test_batches_make_no_difference(example: Example, exclude_eos: bool) -> None
 @pytest.mark.parametrize("exclude_eos", [False, True])
 def test_heads_that_attend_to_all_keys_alike(example: Example, exclude_eos: bool) -> None:
     found = confidence(attending(example, 0.0), batches(example.corpus), left_out=ENDS if exclude_eos else None)
-    assert close(found, {id: uniform(example, id.module.kind, exclude_eos) for id in example.heads})
+    assert close(found, {id: uniform(example, id.group.kind, exclude_eos) for id in example.heads})
     assert uniform(example, "cross", exclude_eos) != uniform(example, "cross", not exclude_eos)
 
 
@@ -97,7 +97,7 @@ def test_tokens_count_alike_whatever_the_length_of_their_sentence(plain: Example
     order = [int(positions[0]) for positions in plain.corpus.batches(ALONE)]
     found = confidence(plain.model, batches(plain.corpus))
     for id in plain.heads:
-        side = 0 if id.module.kind == "encoder" else 1
+        side = 0 if id.group.kind == "encoder" else 1
         lengths = [len(plain.pairs[place][side]) for place in order]
         pairs = zip(by_sentence, lengths, strict=True)
         weighted = math.fsum(own[id] * length for own, length in pairs) / sum(lengths)
@@ -120,7 +120,7 @@ def test_translations_take_the_place_of_references(plain: Example) -> None:
     of_references = confidence(plain.model, batches(plain.corpus))
     for id in plain.heads:
         same = abs(found[id] - of_references[id]) < 1e-12
-        assert same == (id.module.kind == "encoder")
+        assert same == (id.group.kind == "encoder")
 
 
 def test_an_empty_translation_is_its_end(plain: Example) -> None:
@@ -137,11 +137,11 @@ def test_masked_heads_are_gone(plain: Example, mode: str) -> None:
     plan = plain.plan(removed)
     slim = Example(apply(plan, plain.checkpoint, mode))
     cut = confidence(slim.model, batches(slim.corpus))
-    expected = {HeadId(id.module, plan.kept(id.module)[id.head]): value for id, value in cut.items()}
+    expected = {UnitId(id.group, plan.kept(id.group)[id.number]): value for id, value in cut.items()}
     found = confidence(plain.model, batches(plain.corpus), masks=plain.masks(removed))
     assert close(found, expected)
     full = confidence(plain.model, batches(plain.corpus))
-    assert found[HeadId(ModuleId("cross", 1), 3)] != full[HeadId(ModuleId("cross", 1), 3)]
+    assert found[UnitId(GroupId("cross", 1), 3)] != full[UnitId(GroupId("cross", 1), 3)]
     nothing = Example(apply(plain.plan("encoder.0 encoder.1 decoder.0 decoder.1 cross.0 cross.1"), plain.checkpoint))
     assert confidence(nothing.model, batches(nothing.corpus)) == {}
 
@@ -151,7 +151,7 @@ def test_joint_attention_sees_the_source_too(build: Build) -> None:
     found = confidence(attending(example, 0.0), batches(example.corpus))
     weights = [1 / (len(source) + query + 1) for source, target in example.pairs for query in range(len(target))]
     expected = sum(weights) / len(weights)
-    assert all(found[id] == pytest.approx(expected, abs=1e-9) for id in found if id.module.kind == "decoder")
+    assert all(found[id] == pytest.approx(expected, abs=1e-9) for id in found if id.group.kind == "decoder")
 
 
 def test_what_makes_no_sense_is_refused(plain: Example) -> None:
@@ -165,14 +165,14 @@ def test_what_makes_no_sense_is_refused(plain: Example) -> None:
         (DataError, lambda: confidence(plain.model, []), "confidence: there are no tokens to measure it on"),
         (DataError, lambda: confidence(plain.model, batches(empty), left_out=ENDS), "there are no tokens"),
         (ValueError, lambda: confidence(plain.model, without), "a batch without references as token ids"),
-        (ValueError, lambda: confidence(plain.model, [], masks={ModuleId("cross", 0): torch.ones(1)}), "cross.0 is"),
+        (ValueError, lambda: confidence(plain.model, [], masks={GroupId("cross", 0): torch.ones(1)}), "cross.0 is"),
         (CheckpointError, lambda: confidence(broken, batches(plain.corpus)), "attention weights of .*decoder.0.0, "
          ".* are no numbers: check the model's weights"),
     ]  # fmt: skip
     for error, call, message in calls:
         with pytest.raises(error, match=message):
             call()
-    assert confidence(plain.model, batches(empty))[HeadId(ModuleId("encoder", 0), 0)] == 1
+    assert confidence(plain.model, batches(empty))[UnitId(GroupId("encoder", 0), 0)] == 1
 
 
 @pytest.mark.gpu

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nmtprune import slim
-from nmtprune.architecture import HeadId
+from nmtprune.architecture import UnitId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
@@ -18,8 +18,8 @@ from tests.support import fairseq_files
 from tests.support.fairseq_files import Build
 
 
-def head(text: str) -> HeadId:
-    return HeadId.parse(text)
+def head(text: str) -> UnitId:
+    return UnitId.parse(text)
 
 
 def changed(checkpoint: Checkpoint, amounts: Mapping[str, float], seed: int | None = None) -> Checkpoint:
@@ -35,7 +35,7 @@ def changed(checkpoint: Checkpoint, amounts: Mapping[str, float], seed: int | No
     return checkpoint.rewritten(tensors, checkpoint.architecture, checkpoint.lineage)
 
 
-def by_head(found: Drift) -> dict[HeadId, HeadDrift]:
+def by_head(found: Drift) -> dict[UnitId, HeadDrift]:
     return {entry.head: entry for entry in found.heads}
 
 
@@ -70,7 +70,7 @@ def test_every_head_against_a_loop(base: Checkpoint) -> None:
     found = by_head(drift(base, after))
     assert len(found) == 3 + 8 + 8
     for id, entry in found.items():
-        expected = brute_force(base.model_tensors, after.model_tensors, str(id.module), id.head)
+        expected = brute_force(base.model_tensors, after.model_tensors, str(id.group), id.number)
         assert [entry.query, entry.key, entry.value, entry.mean] == pytest.approx(expected, rel=1e-12)
 
 
@@ -81,7 +81,7 @@ def test_only_projections_count(base: Checkpoint) -> None:
         base, {f"{prefix}.out_proj.weight": 1.0, f"{prefix}.q_proj.bias": 1.0, f"{prefix}.k_proj.weight": 0.5}
     )
     for id, entry in by_head(drift(base, after)).items():
-        moved = str(id.module) == "cross.1"
+        moved = str(id.group) == "cross.1"
         assert (entry.query, entry.value) == (0, 0)
         assert entry.key == pytest.approx(0.5 if moved else 0)
         assert entry.mean == pytest.approx(0.5 * 12 / (16 + 12 + 12) if moved else 0)
@@ -110,7 +110,7 @@ def test_two_cuts_have_their_common_heads(base: Checkpoint) -> None:
     second = slim.apply(Plan.removing(first.base, [head("encoder.0.0")]), first)
     other = slim.apply(Plan.removing(base.base, [head("encoder.0.2"), head("decoder.1.1")]), base)
     found = drift(second, other)
-    names = [str(entry.head) for entry in found.heads if entry.head.module.kind == "encoder"]
+    names = [str(entry.head) for entry in found.heads if entry.head.group.kind == "encoder"]
     assert names == []
     assert head("decoder.1.1") not in by_head(found)
     assert all(entry.mean == 0 for entry in found.heads)
@@ -125,7 +125,7 @@ def test_packed_and_half_precision_files(tiny: Path, tmp_path: Path) -> None:
 
 def test_language_models(tiny_lm: Path) -> None:
     model = load(tiny_lm)
-    assert {entry.head.module.kind for entry in drift(model, model).heads} == {"decoder"}
+    assert {entry.head.group.kind for entry in drift(model, model).heads} == {"decoder"}
 
 
 def test_checkpoints_that_cannot_be_compared(base: Checkpoint, build: Build, tiny: Path, tiny_lm: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from nmtprune.architecture import HeadId, ModuleId, parse_heads
+from nmtprune.architecture import GroupId, UnitId, parse_heads
 from nmtprune.budget import Limits
 from nmtprune.data.batching import Batch
 from nmtprune.engines import native
@@ -38,7 +38,7 @@ def derivatives(tiny: Tiny) -> NDArray[np.float64]:
         masks = {module.id: torch.ones(module.heads, dtype=torch.float64, requires_grad=True)
                  for module in tiny.model.architecture if module.heads}  # fmt: skip
         torch.autograd.backward(loss(tiny.model, batch, masks))
-        rows.append([float(masks[head.module].grad[head.head]) for head in tiny.heads])  # type: ignore[index]
+        rows.append([float(masks[head.group].grad[head.number]) for head in tiny.heads])  # type: ignore[index]
     return np.array(rows)
 
 
@@ -57,14 +57,14 @@ def test_moments_are_those_of_single_sentences(tiny: Tiny) -> None:
 def test_the_order_is_that_of_sums_over_removed_heads(tiny: Tiny) -> None:
     found, slopes = fisher(tiny.model, tiny.sentences, label_smoothing=EPS), derivatives(tiny)
 
-    def cost(removed: list[HeadId]) -> float:
+    def cost(removed: list[UnitId]) -> float:
         places = [tiny.heads.index(head) for head in removed]
         return float((slopes[:, places].sum(1) ** 2).mean()) / 2
 
     for pair in itertools.combinations(tiny.heads, 2):
         assert found.cost_of(pair) == pytest.approx(cost([*pair]), abs=1e-9)
         assert found.without(pair[0]).costs()[pair[1]] == pytest.approx(cost([*pair]) - cost([pair[0]]), abs=1e-9)
-    removed: list[HeadId] = []
+    removed: list[UnitId] = []
     for head in removal_order(found, tiny.checkpoint.base.modules, Limits()):
         costs = {other: cost([*removed, other]) for other in tiny.heads if other not in removed}
         assert costs[head] <= min(costs.values()) + 1e-9
@@ -112,4 +112,4 @@ def test_what_cannot_be_measured_is_refused(plain: Tiny) -> None:
     with pytest.raises(ValueError, match="build the model in single precision"):
         fisher(half, plain.sentences)
     with pytest.raises(ValueError, match="modules that the model does not have: cross.9"):
-        fisher(plain.model, plain.sentences, masks={ModuleId("cross", 9): torch.ones(4)})
+        fisher(plain.model, plain.sentences, masks={GroupId("cross", 9): torch.ones(4)})

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import GroupId
 from nmtprune.data.batching import BatchLimits
 from nmtprune.engines import native
 from nmtprune.errors import CheckpointError
@@ -114,7 +114,7 @@ def test_one_batch_at_a_time(plain: Example, monkeypatch: pytest.MonkeyPatch) ->
     alive: list[int] = []
     measure = gradients.HeadGradients.of
 
-    def counted(self: gradients.HeadGradients, texts: Any) -> dict[ModuleId, Tensor]:
+    def counted(self: gradients.HeadGradients, texts: Any) -> dict[GroupId, Tensor]:
         alive.append(taken)
         return measure(self, texts)
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.data.batching import Batch, BatchLimits
 from nmtprune.engines import native
 from nmtprune.errors import CheckpointError, DataError, UsageError
@@ -46,7 +46,7 @@ def plain(build: Build) -> Example:
     return Example.of(build, "pre-norm, shared tables")
 
 
-def loss(model: Transformer, batch: Batch, masks: dict[ModuleId, Tensor], eps: float = EPS) -> Tensor:
+def loss(model: Transformer, batch: Batch, masks: dict[GroupId, Tensor], eps: float = EPS) -> Tensor:
     """torch's own label smoothing gives the right word a part of eps too."""
     assert batch.target is not None and batch.previous is not None
     scores, words = model(batch.source, batch.previous, masks), model.words[1]
@@ -74,9 +74,9 @@ def test_the_sentence_unit_is_autograd_sentence_by_sentence(example: Example) ->
                  for module in model.architecture if module.heads}  # fmt: skip
         torch.autograd.backward(loss(model, batch, masks))
         for id in sums:
-            gradient = masks[id.module].grad
+            gradient = masks[id.group].grad
             assert gradient is not None
-            sums[id] += abs(float(gradient[id.head]))
+            sums[id] += abs(float(gradient[id.number]))
     expected = {id: total / len(example.corpus) for id, total in sums.items()}
     assert close(importance(model, batches(example.corpus), ImportanceSettings("sentence", EPS)), expected)
 
@@ -88,10 +88,10 @@ def test_the_sentence_unit_is_that_of_finite_differences(build: Build) -> None:
     model, step = example.model, 0.01
     stencil = {1: 45, 2: -9, 3: 1}  # seven points: the error is of the order of step^6
 
-    def at(batch: Batch, id: HeadId, value: float) -> float:
+    def at(batch: Batch, id: UnitId, value: float) -> float:
         mask = torch.ones(2, dtype=torch.float64)
-        mask[id.head] = value
-        return float(loss(model, batch, {id.module: mask}))
+        mask[id.number] = value
+        return float(loss(model, batch, {id.group: mask}))
 
     sums = dict.fromkeys(example.heads, 0.0)
     corpus = drawn(example.corpus, 4, seed=1)
@@ -110,7 +110,7 @@ def test_importance_is_the_product_of_a_heads_output_and_its_gradient(
     example: Example, unit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = native.load(example.checkpoint, dtype=torch.float64).requires_grad_(True)
-    outputs: dict[ModuleId, Tensor] = {}
+    outputs: dict[GroupId, Tensor] = {}
     compute = Attention.context
 
     def context(self: Attention, *arguments: Any) -> Tensor:
@@ -124,9 +124,9 @@ def test_importance_is_the_product_of_a_heads_output_and_its_gradient(
         for batch in batches(example.corpus, ALONE):
             torch.autograd.backward(loss(model, batch, {}))
             for id in sums:
-                output = outputs[id.module]
+                output = outputs[id.group]
                 assert output.grad is not None
-                by_query = (output * output.grad).sum(-1)[0, :, id.head]
+                by_query = (output * output.grad).sum(-1)[0, :, id.number]
                 sums[id] += float(by_query.sum().abs() if unit == "sentence" else by_query.abs().sum())
                 counts[id] += 1 if unit == "sentence" else len(by_query)
     expected = {id: sums[id] / counts[id] for id in sums}
@@ -153,7 +153,7 @@ def test_an_adaptive_softmax_has_its_loss_too(build: Build) -> None:
         scores = example.model(batch.source, batch.previous, masks)
         torch.autograd.backward(-scores[0].gather(1, batch.target[0].unsqueeze(1)).sum())
         for id in sums:
-            sums[id] += abs(float(masks[id.module].grad[id.head]))  # type: ignore[index]
+            sums[id] += abs(float(masks[id.group].grad[id.number]))  # type: ignore[index]
     assert close(found, {id: total / len(example.corpus) for id, total in sums.items()})
 
 
@@ -165,7 +165,7 @@ def test_masked_heads_are_gone(plain: Example, unit: str, mode: str) -> None:
     found = importance(plain.model, batches(plain.corpus), settings, plain.masks(removed))
     slim = Example(apply(plan, plain.checkpoint, mode))
     cut = importance(slim.model, batches(slim.corpus), settings)
-    expected = {HeadId(id.module, plan.kept(id.module)[id.head]): score for id, score in cut.items()}
+    expected = {UnitId(id.group, plan.kept(id.group)[id.number]): score for id, score in cut.items()}
     assert close(found, expected)
     assert len(found) == len(plain.heads) - 11
 
@@ -173,8 +173,8 @@ def test_masked_heads_are_gone(plain: Example, unit: str, mode: str) -> None:
 def test_heads_that_nothing_leads_to_have_no_importance(build: Build) -> None:
     alone = Example(load(networks.randomized(build(no_cross_attention=True))))
     found = importance(alone.model, batches(alone.corpus), ImportanceSettings())
-    assert {id.module.kind for id in found if not found[id]} == {"encoder"}
-    assert {id.module.kind for id in found if found[id]} == {"decoder"}
+    assert {id.group.kind for id in found if not found[id]} == {"encoder"}
+    assert {id.group.kind for id in found if found[id]} == {"decoder"}
     base = Example(load(networks.randomized(build())))
     slim = Example(apply(base.plan("decoder.0 decoder.1 cross.0 cross.1"), base.checkpoint))
     found = importance(slim.model, batches(slim.corpus), ImportanceSettings("token"))
@@ -188,26 +188,26 @@ def test_normalization_is_per_layer_and_kind(example: Example) -> None:
     found, norms = normalized(scores), module_norms(scores)
     assert list(norms) == [module.id for module in example.checkpoint.architecture if module.heads]
     for module, norm in norms.items():
-        own = [id for id in scores if id.module == module]
+        own = [id for id in scores if id.group == module]
         assert norm == pytest.approx(math.sqrt(sum(scores[id] ** 2 for id in own)), rel=1e-12)
         assert sum(found[id] ** 2 for id in own) == pytest.approx(1, rel=1e-12)
         assert all(found[id] * norm == pytest.approx(scores[id], rel=1e-12) for id in own)
 
 
 def test_a_later_pass_is_normalized_by_the_norms_of_the_first(plain: Example) -> None:
-    settings, last = ImportanceSettings("sentence", EPS), HeadId(ModuleId("cross", 0), 2)
+    settings, last = ImportanceSettings("sentence", EPS), UnitId(GroupId("cross", 0), 2)
     norms = module_norms(importance(plain.model, batches(plain.corpus), settings))
     scores = importance(plain.model, batches(plain.corpus), settings, plain.masks("cross.0.0-1,3 encoder.1"))
     assert normalized(scores)[last] == 1
     found = normalized(scores, norms)
     assert list(found) == list(scores)
-    assert found == {id: scores[id] / norms[id.module] for id in scores}
+    assert found == {id: scores[id] / norms[id.group] for id in scores}
     assert 0 < found[last] != 1
 
 
 def test_a_zero_norm_leaves_zeros() -> None:
-    dead, alive = (ModuleId("encoder", layer) for layer in (0, 1))
-    scores = {HeadId(dead, 0): 0.0, HeadId(dead, 1): 0.0, HeadId(alive, 0): 3.0, HeadId(alive, 1): 4.0}
+    dead, alive = (GroupId("encoder", layer) for layer in (0, 1))
+    scores = {UnitId(dead, 0): 0.0, UnitId(dead, 1): 0.0, UnitId(alive, 0): 3.0, UnitId(alive, 1): 4.0}
     assert module_norms(scores) == {dead: 0.0, alive: 5.0}
     assert list(normalized(scores).values()) == [0.0, 0.0, 0.6, 0.8]
     assert list(normalized(scores, {dead: 2.0, alive: 0.0}).values()) == [0.0, 0.0, 0.0, 0.0]
@@ -247,7 +247,7 @@ def test_what_makes_no_sense_is_refused(plain: Example) -> None:
     model, settings = plain.model, ImportanceSettings()
     half = native.load(plain.checkpoint, dtype=torch.bfloat16)
     without = (replace(batch, target=None, previous=None) for batch in batches(plain.corpus))
-    module, other = ModuleId("cross", 1), ModuleId("cross", 2)
+    module, other = GroupId("cross", 1), GroupId("cross", 2)
     calls: list[tuple[type[Exception], Callable[[], object], str]] = [
         (DataError, lambda: importance(model, [], settings), "importance: there are no sentences to measure it on"),
         (ValueError, lambda: importance(half, batches(plain.corpus), settings), "importance in torch.bfloat16: "),

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 
 import pytest
 
-from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.budget import Limits, lowest, reachable
 from nmtprune.errors import UsageError
 from nmtprune.methods.joint_order import ranks, removal_order
 
-ENCODER, DECODER, CROSS = (ModuleId(kind, 0) for kind in ("encoder", "decoder", "cross"))
+ENCODER, DECODER, CROSS = (GroupId(kind, 0) for kind in ("encoder", "decoder", "cross"))
 MODULES = {ENCODER: 3, DECODER: 2, CROSS: 2}
 
 
-def head(text: str) -> HeadId:
-    return HeadId.parse(text)
+def head(text: str) -> UnitId:
+    return UnitId.parse(text)
 
 
-def heads(*texts: str) -> tuple[HeadId, ...]:
+def heads(*texts: str) -> tuple[UnitId, ...]:
     return tuple(map(head, texts))
 
 
@@ -27,24 +27,24 @@ def heads(*texts: str) -> tuple[HeadId, ...]:
 class Together:
     """Costs of their own, and more for a head whose partners are gone."""
 
-    own: Mapping[HeadId, float]
-    together: Mapping[frozenset[HeadId], float]
-    gone: frozenset[HeadId] = frozenset()
+    own: Mapping[UnitId, float]
+    together: Mapping[frozenset[UnitId], float]
+    gone: frozenset[UnitId] = frozenset()
 
-    def costs(self) -> dict[HeadId, float]:
+    def costs(self) -> dict[UnitId, float]:
         return {
             head: own + sum(self.together.get(frozenset({head, other}), 0.0) for other in self.gone)
             for head, own in self.own.items()
             if head not in self.gone
         }
 
-    def without(self, head: HeadId) -> "Together":
+    def without(self, head: UnitId) -> "Together":
         return Together(self.own, self.together, self.gone | {head})
 
 
-def costs(*together: tuple[str, str, float], modules: Mapping[ModuleId, int] = MODULES) -> Together:
+def costs(*together: tuple[str, str, float], modules: Mapping[GroupId, int] = MODULES) -> Together:
     """Costs that grow in the order of the heads."""
-    every = [HeadId(id, number) for id, count in modules.items() for number in range(count)]
+    every = [UnitId(id, number) for id, count in modules.items() for number in range(count)]
     pairs = {frozenset({head(one), head(other)}): cost for one, other, cost in together}
     return Together({each: float(place) for place, each in enumerate(every)}, pairs)
 
@@ -91,7 +91,7 @@ def test_an_order_goes_on_from_heads_that_are_gone() -> None:
 
 
 def test_uniform_orders_are_made_of_rounds() -> None:
-    modules = {ModuleId(kind, layer): 3 for kind in ("encoder", "decoder", "cross") for layer in range(2)}
+    modules = {GroupId(kind, layer): 3 for kind in ("encoder", "decoder", "cross") for layer in range(2)}
     pairs = [("encoder.0.0", "encoder.1.0", 100.0), ("encoder.1.1", "encoder.0.0", -1.5)]
     own = costs(*pairs, modules=modules)
     limits = Limits(uniform=True)
@@ -99,7 +99,7 @@ def test_uniform_orders_are_made_of_rounds() -> None:
     assert order[:2] == heads("encoder.0.0", "encoder.1.1")
     assert sorted(order) == sorted(own.own)
     sizes = [len(order[:count]) for count in range(len(order))
-             if all(len({modules[id] - sum(each.module == id for each in order[:count]) for id in stack}) == 1
+             if all(len({modules[id] - sum(each.group == id for each in order[:count]) for id in stack}) == 1
                     for stack in ([*modules][:2], [*modules][2:]))]  # fmt: skip
     assert sizes[:3] == [0, 2, 4] and sizes[-1] == 12
     for count in reachable(modules, limits):
@@ -110,7 +110,7 @@ def test_uniform_orders_are_made_of_rounds() -> None:
 
 
 def test_uniform_orders_begin_with_modules_of_other_sizes() -> None:
-    modules = {ModuleId("encoder", 0): 4, ModuleId("encoder", 1): 2}
+    modules = {GroupId("encoder", 0): 4, GroupId("encoder", 1): 2}
     order = removal_order(costs(modules=modules), modules, Limits(("encoder",), uniform=True))
     assert order[:2] == heads("encoder.0.0", "encoder.0.1")
     with pytest.raises(UsageError, match="decoder and cross as one stack"):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmtprune.architecture import KINDS, STACKS, Architecture, AttentionModule, HeadId, ModuleId
+from nmtprune.architecture import KINDS, STACKS, Architecture, AttentionModule, GroupId, UnitId
 from nmtprune.budget import Amount, Limits
 from nmtprune.errors import BudgetError, PlanError, UsageError
 from nmtprune.methods.chance import random_scores, same_counts
@@ -16,7 +16,7 @@ from nmtprune.plan import Base, Plan
 
 
 def architecture_of(**heads: list[int]) -> Architecture:
-    modules = [AttentionModule(ModuleId(kind, layer), n, 4) for kind in heads for layer, n in enumerate(heads[kind])]
+    modules = [AttentionModule(GroupId(kind, layer), n, 4) for kind in heads for layer, n in enumerate(heads[kind])]
     return Architecture(tuple(modules))
 
 
@@ -203,7 +203,7 @@ def test_amounts_per_kind_and_module_are_rounded_each(base: Base, percent: int, 
     for kind in KINDS:
         assert len(by_kind.removed([kind])) == amount.of(by_kind.count_base([kind]))
     by_module = random_plan(base, str(amount), seed, per="module")
-    gone = Counter(head.module for head in by_module.removed())
+    gone = Counter(head.group for head in by_module.removed())
     assert all(gone[module] == amount.of(heads) for module, heads in base.modules.items())
 
 
@@ -263,17 +263,17 @@ def test_random_choice_is_fair() -> None:
     """Of 600 plans that remove 25 %, every head is in about 150; 4.5 standard deviations are allowed."""
     base = base_of(encoder=[4, 2], cross=[6])
     removed = Counter(head for seed in range(600) for head in random_plan(base, "25%", seed).removed())
-    assert set(removed) == {HeadId(module, head) for module, heads in base.modules.items() for head in range(heads)}
+    assert set(removed) == {UnitId(module, head) for module, heads in base.modules.items() for head in range(heads)}
     assert all(abs(count - 150) < 4.5 * (600 * 0.25 * 0.75) ** 0.5 for count in removed.values())
 
 
 def test_more_removed_keeps_fewer_of_the_same() -> None:
     quarter, half = random_plan(FULL, "25%"), random_plan(FULL, "50%")
-    assert set(half.kept_heads()) < set(quarter.kept_heads())
+    assert set(half.kept_ids()) < set(quarter.kept_ids())
 
 
 def test_lowest_scores_go() -> None:
-    scores = {head: float(index % 10) for index, head in enumerate(Plan.keep_all(FULL).kept_heads())}
+    scores = {head: float(index % 10) for index, head in enumerate(Plan.keep_all(FULL).kept_ids())}
     plan = remove_lowest(FULL, scores, Amount.parse("10%"), Limits())
     assert all(scores[head] == 0.0 for head in plan.removed())
     assert len(plan.removed()) == 14

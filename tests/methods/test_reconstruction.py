@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.budget import Limits
 from nmtprune.engines import native
 from nmtprune.errors import CheckpointError, DataError
@@ -62,7 +62,7 @@ def cost(own: Passed, present: Sequence[int], removed: Sequence[int], ridge: flo
     return float((errors @ weights * errors).sum()) / SENTENCES / 2
 
 
-def remove(found: Reconstruction, heads: Sequence[HeadId]) -> float:
+def remove(found: Reconstruction, heads: Sequence[UnitId]) -> float:
     """The summed costs of removing heads one after the other."""
     total = 0.0
     for head in heads:
@@ -88,25 +88,25 @@ def test_costs_are_those_of_least_squares(tiny: Tiny, ridge: float, monkeypatch:
                 expected = cost(modules[module.id], every, removed, ridge)
                 ways = [[*removed], [*reversed(removed)]]
                 for way in ways:
-                    total = remove(found, [HeadId(module.id, head) for head in way])
+                    total = remove(found, [UnitId(module.id, head) for head in way])
                     assert total == pytest.approx(expected, rel=1e-7, abs=1e-8)
 
 
 def test_the_order_is_that_of_brute_force(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     found, modules = measured(tiny, RIDGE), passed(tiny, monkeypatch)
-    removed: dict[ModuleId, list[int]] = {module.id: [] for module in tiny.model.architecture}
+    removed: dict[GroupId, list[int]] = {module.id: [] for module in tiny.model.architecture}
     order = removal_order(found, tiny.checkpoint.base.modules, Limits())
     assert sorted(order) == list(tiny.heads)
     for head in order:
         increases = {}
         for other in tiny.heads:
-            own, gone = modules[other.module], removed[other.module]
-            if other.head not in gone:
-                every = range(tiny.model.architecture[other.module].heads)
+            own, gone = modules[other.group], removed[other.group]
+            if other.number not in gone:
+                every = range(tiny.model.architecture[other.group].heads)
                 before = cost(own, every, gone, RIDGE) if gone else 0.0
-                increases[other] = cost(own, every, [*gone, other.head], RIDGE) - before
+                increases[other] = cost(own, every, [*gone, other.number], RIDGE) - before
         assert increases[head] <= min(increases.values()) + 1e-8
-        removed[head.module].append(head.head)
+        removed[head.group].append(head.number)
 
 
 def test_batches_and_padding_make_no_difference(tiny: Tiny) -> None:
@@ -117,14 +117,14 @@ def test_batches_and_padding_make_no_difference(tiny: Tiny) -> None:
 def test_heads_removed_before_are_gone(plain: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     found = measured(plain, RIDGE, SOME)
     modules = passed(plain, monkeypatch, plain.masks(SOME))
-    left = {id: [head.head for head in found.costs() if head.module == id] for id in found.modules}
-    assert left[ModuleId("encoder", 0)] == [2, 3] and left[ModuleId("cross", 1)] == [0, 1, 2]
-    assert ModuleId("decoder", 0) not in left
+    left = {id: [head.number for head in found.costs() if head.group == id] for id in found.modules}
+    assert left[GroupId("encoder", 0)] == [2, 3] and left[GroupId("cross", 1)] == [0, 1, 2]
+    assert GroupId("decoder", 0) not in left
     for id, present in left.items():
         for head in present:
             expected = cost(modules[id], present, [head], RIDGE)
-            assert found.costs()[HeadId(id, head)] == pytest.approx(expected, rel=1e-8, abs=1e-8)
-        total = remove(found, [HeadId(id, head) for head in present])
+            assert found.costs()[UnitId(id, head)] == pytest.approx(expected, rel=1e-8, abs=1e-8)
+        total = remove(found, [UnitId(id, head) for head in present])
         assert total == pytest.approx(cost(modules[id], present, present, RIDGE), rel=1e-8, abs=1e-8)
 
 
@@ -138,7 +138,7 @@ def test_a_head_that_others_replace_costs_nothing(plain: Tiny) -> None:
             begin = part * attention.inner
             tensor.data[begin + width : begin + 2 * width] = tensor.data[begin : begin + width]
     found = reconstruction(model, plain.sentences, ridge=1e-9)
-    twins = [HeadId(ModuleId("encoder", 0), head) for head in (0, 1)]
+    twins = [UnitId(GroupId("encoder", 0), head) for head in (0, 1)]
     costs = found.costs()
     assert all(costs[head] < 1e-6 for head in twins)
     assert found.without(twins[0]).costs()[twins[1]] > 1e-3
@@ -151,7 +151,7 @@ def test_contexts_that_never_vary_cost_nothing(plain: Tiny) -> None:
     attention = first_attention(model)
     attention.input_weight.data[2 * attention.inner :] = 0
     found = reconstruction(model, plain.sentences)
-    assert [cost for head, cost in found.costs().items() if head.module == ModuleId("encoder", 0)] == pytest.approx(
+    assert [cost for head, cost in found.costs().items() if head.group == GroupId("encoder", 0)] == pytest.approx(
         [0.0] * 4, abs=1e-8
     )
 
@@ -161,7 +161,7 @@ def test_heads_that_nothing_leads_to_cost_nothing(build: Build) -> None:
     checkpoint = load(randomized(build(no_cross_attention=True)))
     model = native.load(checkpoint, dtype=torch.float64)
     costs = reconstruction(model, random_batches(model)).costs()
-    assert all((cost == 0) == (head.module.kind == "encoder") for head, cost in costs.items())
+    assert all((cost == 0) == (head.group.kind == "encoder") for head, cost in costs.items())
 
 
 def test_single_precision_is_close(plain: Tiny) -> None:
@@ -183,5 +183,5 @@ def test_what_cannot_be_measured_is_refused(plain: Tiny) -> None:
 
 
 def test_masks_of_zeros_leave_nothing_to_remove(plain: Tiny) -> None:
-    nothing: dict[ModuleId, Tensor] = {module.id: torch.zeros(module.heads) for module in plain.model.architecture}
+    nothing: dict[GroupId, Tensor] = {module.id: torch.zeros(module.heads) for module in plain.model.architecture}
     assert reconstruction(plain.model, plain.sentences, masks=nothing).costs() == {}

@@ -35,12 +35,12 @@ def double(checkpoint: Checkpoint) -> Transformer:
 def halved(checkpoint: Checkpoint, mode: str = "cut") -> Checkpoint:
     """The checkpoint without every other head, and without any head in its first module."""
     first = checkpoint.architecture.modules[0].id
-    gone = [head for head in checkpoint.architecture.head_ids() if head.head % 2 or head.module == first]
+    gone = [head for head in checkpoint.architecture.head_ids() if head.number % 2 or head.group == first]
     return slim.apply(Plan.removing(checkpoint.base, gone), checkpoint.without_optimizer(), mode)
 
 
 def one_headed(checkpoint: Checkpoint) -> Checkpoint:
-    gone = [head for head in checkpoint.architecture.head_ids() if head.head]
+    gone = [head for head in checkpoint.architecture.head_ids() if head.number]
     return slim.apply(Plan.removing(checkpoint.base, gone), checkpoint.without_optimizer())
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmtprune.architecture import KINDS, HeadId, ModuleId
+from nmtprune.architecture import KINDS, GroupId, UnitId
 from nmtprune.budget import Amount, Limits, lowest
 from nmtprune.errors import BudgetError
 from nmtprune.methods.chance import random_scores
@@ -77,7 +77,7 @@ def test_every_number_of_heads_is_met_exactly(
     limits = Limits(kinds, least)
     selected = limits.selected(base.modules)
     most = sum(max(0, count - least) for count in selected.values())
-    every = [HeadId(module, head) for module, count in base.modules.items() for head in range(count)]
+    every = [UnitId(module, head) for module, count in base.modules.items() for head in range(count)]
     values = st.fixed_dictionaries({head: st.sampled_from([-1e300, -1.0, 0.0, 0.5, 1e300]) for head in every})
     before = Plan.keep_all(base)
     for number, plan in enumerate(sweep(base, lambda _plan: data.draw(values), range(most + 1), limits)):
@@ -107,19 +107,19 @@ def test_scores_are_of_the_model_after_the_step_before() -> None:
     base = _base((3,), (0,), (0,))
     asked: list[tuple[int, ...]] = []
 
-    def scores_of(plan: Plan) -> Mapping[HeadId, float]:
-        module = ModuleId("encoder", 0)
+    def scores_of(plan: Plan) -> Mapping[UnitId, float]:
+        module = GroupId("encoder", 0)
         asked.append(plan.kept(module))
-        return {HeadId(module, head): -float(head) for head in plan.kept(module)}
+        return {UnitId(module, head): -float(head) for head in plan.kept(module)}
 
     plans = list(sweep(base, scores_of, (0, 1, 1, 3), Limits()))
-    assert [plan.kept(ModuleId("encoder", 0)) for plan in plans] == [(0, 1, 2), (0, 1), (0, 1), ()]
+    assert [plan.kept(GroupId("encoder", 0)) for plan in plans] == [(0, 1, 2), (0, 1), (0, 1), ()]
     assert asked == [(0, 1, 2), (0, 1)]
 
 
 def test_a_step_takes_nothing_back() -> None:
     base = _base((3,), (0,), (0,))
-    plan = Plan.removing(base, [HeadId(ModuleId("encoder", 0), 1)])
+    plan = Plan.removing(base, [UnitId(GroupId("encoder", 0), 1)])
     with pytest.raises(ValueError, match="the step before removes 1 heads, more than 0"):
         next_plan(plan, random_scores(base.modules, 1), 0, Limits())
     with pytest.raises(BudgetError, match=r"no score for encoder\.0\.0, encoder\.0\.2"):
@@ -160,7 +160,7 @@ def test_uniform_sweeps_are_nested_and_uniform(
     numbers = _numbers(step, str(most), base=base, limits=UNIFORM)
     assert numbers[-1] == most
     plans = list(sweep(base, lambda _: scores, numbers, UNIFORM))
-    gone: set[HeadId] = set()
+    gone: set[UnitId] = set()
     for before, plan in zip([None, *plans], plans, strict=False):
         encoder, decoder = _uniform(plan)
         assert len(encoder) == len(decoder) == 1 and min(encoder | decoder) >= 1
@@ -168,6 +168,6 @@ def test_uniform_sweeps_are_nested_and_uniform(
         assert gone <= set(plan.removed())
         gone = set(plan.removed())
         for module in base.modules:  # within a module the lowest go first
-            kept = [scores[HeadId(module, head)] for head in plan.kept(module)]
-            assert all(scores[head] <= min(kept) for head in gone if head.module == module)
+            kept = [scores[UnitId(module, head)] for head in plan.kept(module)]
+            assert all(scores[head] <= min(kept) for head in gone if head.group == module)
     assert len(gone) == most

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import AttentionModule, ModuleId
+from nmtprune.architecture import AttentionModule, GroupId
 from nmtprune.model.attention import CrossAttention, SelfAttention
 from nmtprune.model.scope import Probe, Scope, Visible
 from nmtprune.model.source_cache import SourceCache
@@ -33,7 +33,7 @@ def weights(found: dict[str, Tensor]) -> Weights:
 
 
 def module(heads: int, padding: int = 0, kind: str = "encoder") -> AttentionModule:
-    return AttentionModule(ModuleId(kind, 0), heads, HEAD_DIM, padding)
+    return AttentionModule(GroupId(kind, 0), heads, HEAD_DIM, padding)
 
 
 def states(rows: int = ROWS, length: int = LENGTH, width: int = WIDTH, seed: int = 1) -> Tensor:
@@ -70,7 +70,7 @@ def test_masks_in_self_attention(heads: int, shape: str) -> None:
     attention = SelfAttention(module(heads), weights(found), "x", WIDTH)
     causal = torch.ones(ROWS, LENGTH, LENGTH, dtype=torch.bool).tril()
     expected = attend(found, x, x, HEAD_DIM, causal, full(mask, heads))[0]
-    probe = Probe({ModuleId("encoder", 0): mask})
+    probe = Probe({GroupId("encoder", 0): mask})
     for visible in (Visible(causal=True), Visible.where(causal, torch.float64)):
         torch.testing.assert_close(self_attend(attention, x, visible, probe), expected, rtol=0, atol=1e-12)
 
@@ -88,7 +88,7 @@ def test_masks_in_cross_attention_with_padding_and_another_width(shape: str) -> 
     attention = CrossAttention(module(4, kind="cross"), weights(found), "x", (WIDTH, OTHER_WIDTH))
     seen = ~padding.unsqueeze(1).expand(ROWS, LENGTH, KEYS)
     expected = attend(found, x, source_cache, HEAD_DIM, seen, full(mask, 4))[0]
-    visible, probe = Visible.all_but(padding, torch.float64), Probe({ModuleId("cross", 0): mask})
+    visible, probe = Visible.all_but(padding, torch.float64), Probe({GroupId("cross", 0): mask})
     actual = cross_attend(attention, x, attention.keys_values(source_cache), visible, probe)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
@@ -100,10 +100,10 @@ def test_observed_weights_are_those_after_the_softmax() -> None:
     padding[1, 2:] = True
     seen = torch.ones(ROWS, LENGTH, LENGTH, dtype=torch.bool).tril() & ~padding.unsqueeze(1)
     expected, expected_weights = attend(found, x, x, HEAD_DIM, seen)
-    observed: dict[ModuleId, Tensor] = {}
+    observed: dict[GroupId, Tensor] = {}
     actual = self_attend(attention, x, Visible.where(seen, torch.float64), Probe(observe=observed.__setitem__))
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
-    torch.testing.assert_close(observed[ModuleId("encoder", 0)], expected_weights, rtol=0, atol=1e-12)
+    torch.testing.assert_close(observed[GroupId("encoder", 0)], expected_weights, rtol=0, atol=1e-12)
 
 
 def test_several_rows_may_share_the_keys_of_a_sentence() -> None:
@@ -112,9 +112,9 @@ def test_several_rows_may_share_the_keys_of_a_sentence() -> None:
     attention = CrossAttention(module(2, kind="cross"), weights(found), "x", (WIDTH, OTHER_WIDTH))
     padding = torch.zeros(ROWS, KEYS, dtype=torch.bool)
     padding[1, 0] = True
-    observed: dict[ModuleId, Tensor] = {}
+    observed: dict[GroupId, Tensor] = {}
     for observe in (None, observed.__setitem__):
-        probe = Probe({ModuleId("cross", 0): mask}, observe)
+        probe = Probe({GroupId("cross", 0): mask}, observe)
         folded = cross_attend(
             attention, x, attention.keys_values(source_cache), Visible.all_but(padding, torch.float64), probe
         )
@@ -123,13 +123,13 @@ def test_several_rows_may_share_the_keys_of_a_sentence() -> None:
             x,
             attention.keys_values(source_cache.repeat_interleave(2, 0)),
             Visible.all_but(padding.repeat_interleave(2, 0), torch.float64),
-            Probe({ModuleId("cross", 0): mask}, None if observe is None else _check_equal(observed)),
+            Probe({GroupId("cross", 0): mask}, None if observe is None else _check_equal(observed)),
         )
         torch.testing.assert_close(folded, repeated, rtol=0, atol=1e-12)
 
 
-def _check_equal(observed: dict[ModuleId, Tensor]) -> Any:
-    def observe(module: ModuleId, found: Tensor) -> None:
+def _check_equal(observed: dict[GroupId, Tensor]) -> Any:
+    def observe(module: GroupId, found: Tensor) -> None:
         torch.testing.assert_close(found, observed[module], rtol=0, atol=1e-12)
 
     return observe
@@ -147,13 +147,13 @@ def test_padding_heads_are_computed_but_not_masked_nor_observed() -> None:
     found = parameters(5)
     attention = SelfAttention(module(3, padding=2), weights(found), "x", WIDTH)
     x, mask = states(), masks(3)
-    observed: dict[ModuleId, Tensor] = {}
+    observed: dict[GroupId, Tensor] = {}
     for own in mask.values():
         whole = torch.cat([full(own, 3), torch.ones(ROWS, 2, LENGTH, dtype=torch.float64)], dim=1)
-        probe = Probe({ModuleId("encoder", 0): own}, observed.__setitem__)
+        probe = Probe({GroupId("encoder", 0): own}, observed.__setitem__)
         expected, expected_weights = attend(found, x, x, HEAD_DIM, None, whole)
         torch.testing.assert_close(self_attend(attention, x, Visible(), probe), expected, rtol=0, atol=1e-12)
-        torch.testing.assert_close(observed[ModuleId("encoder", 0)], expected_weights[:, :3], rtol=0, atol=1e-12)
+        torch.testing.assert_close(observed[GroupId("encoder", 0)], expected_weights[:, :3], rtol=0, atol=1e-12)
 
 
 def test_a_query_that_sees_nothing_gives_numbers() -> None:
@@ -174,7 +174,7 @@ def test_gradients_of_masks(shape: str) -> None:
     x = states()
 
     def loss(own: Tensor) -> Tensor:
-        return self_attend(attention, x, Visible(causal=True), Probe({ModuleId("encoder", 0): own})).square().sum()
+        return self_attend(attention, x, Visible(causal=True), Probe({GroupId("encoder", 0): own})).square().sum()
 
     assert torch.autograd.gradcheck(loss, (mask,), atol=1e-6)
 
@@ -182,7 +182,7 @@ def test_gradients_of_masks(shape: str) -> None:
 def test_a_mask_of_another_shape_is_refused() -> None:
     attention = SelfAttention(module(3), weights(parameters(3)), "x", WIDTH)
     with pytest.raises(ValueError) as caught:
-        self_attend(attention, states(), Visible(), Probe({ModuleId("encoder", 0): torch.ones(4)}))
+        self_attend(attention, states(), Visible(), Probe({GroupId("encoder", 0): torch.ones(4)}))
     assert str(caught.value) == "mask of encoder.0 has shape (4,), not one of (3,), (3, 3) or (3, 3, 4)"
 
 

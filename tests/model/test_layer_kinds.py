@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nmtprune.architecture import Architecture, AttentionModule, ModuleId
+from nmtprune.architecture import Architecture, AttentionModule, GroupId
 from nmtprune.model import Transformer, transformer
 from nmtprune.model.ablation import MaskedSearch, reference_losses
 from nmtprune.model.attention import SelfAttention
@@ -24,7 +24,7 @@ WIDTH, INNER, WORDS, HEADS, HEAD_DIM, LAYERS, PERSISTENT = 12, 20, 23, 3, 4, 2, 
 SYMBOLS = Symbols(pad=1, eos=2, unk=3)
 SOURCE = torch.tensor([[1, 1, 7, 9, 4, 2], [5, 6, 4, 8, 8, 2], [1, 1, 1, 1, 10, 2], [1, 4, 12, 11, 6, 2]])
 LENGTHS = [4, 6, 2, 5]
-Masks = dict[ModuleId, Tensor]
+Masks = dict[GroupId, Tensor]
 
 
 class WithoutFeedForward(DecoderLayer):
@@ -53,7 +53,7 @@ class AllAttention(DecoderLayer):
     """Self-attention with persistent vectors in place of feed-forward, and cross-attention."""
 
     def build(self, blueprint: Blueprint, prefix: str) -> None:
-        module, name = blueprint.architecture[ModuleId("decoder", self.number)], f"{prefix}.self_attention"
+        module, name = blueprint.architecture[GroupId("decoder", self.number)], f"{prefix}.self_attention"
         attention = PersistentAttention(module, blueprint.weights, name, blueprint.decoder_width)
         self.add_around(blueprint, prefix, attention, "self_attention")
         self.add_cross_attention(blueprint, prefix)
@@ -106,7 +106,7 @@ def model(request: pytest.FixtureRequest, network: Network, monkeypatch: pytest.
     kind: type[DecoderLayer] = request.param
     monkeypatch.setattr(transformer, "decoder_layer", lambda _: kind)
     kinds = ("encoder", "cross") if kind is AverageAttention else ("encoder", "decoder", "cross")
-    ids = [ModuleId(each, layer) for each in kinds for layer in range(LAYERS)]
+    ids = [GroupId(each, layer) for each in kinds for layer in range(LAYERS)]
     architecture = Architecture(tuple(AttentionModule(id, HEADS, HEAD_DIM) for id in ids))
     generator = torch.Generator().manual_seed(3)
     tensors = {}
@@ -161,7 +161,7 @@ def _systems(model: Transformer) -> list[Masks]:
 
 @torch.no_grad()
 def _log_probabilities(
-    model: Transformer, source: Tensor, words: tuple[int, ...], masks: Mapping[ModuleId, Tensor]
+    model: Transformer, source: Tensor, words: tuple[int, ...], masks: Mapping[GroupId, Tensor]
 ) -> Tensor:
     """Of each word [T] of one sentence, all at once and without anything kept."""
     scores = model(source[source != SYMBOLS.pad].unsqueeze(0), torch.tensor([[SYMBOLS.eos, *words[:-1]]]), masks)

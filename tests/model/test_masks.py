@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import Architecture, AttentionModule, ModuleId
+from nmtprune.architecture import Architecture, AttentionModule, GroupId
 from nmtprune.formats.fairseq.network import describe_network, native_tensors
 from nmtprune.model import Pass, Transformer
 from tests.support import fairseq_files, networks
@@ -24,7 +24,7 @@ def checkpoint(request: pytest.FixtureRequest, build: Build) -> Path:
     return networks.randomized(build(**networks.VARIANTS[request.param]))
 
 
-def kept_heads(model: Transformer, seed: int) -> dict[ModuleId, list[int]]:
+def kept_ids(model: Transformer, seed: int) -> dict[GroupId, list[int]]:
     """About half of the heads of every module, none of the first."""
     generator = torch.Generator().manual_seed(seed)
     kept = {}
@@ -34,7 +34,7 @@ def kept_heads(model: Transformer, seed: int) -> dict[ModuleId, list[int]]:
     return kept
 
 
-def rebuilt(path: Path, kept: dict[ModuleId, list[int]], padding: int, cut: bool) -> Transformer:
+def rebuilt(path: Path, kept: dict[GroupId, list[int]], padding: int, cut: bool) -> Transformer:
     """The model with the other heads' columns of W_O zeroed, or their rows and columns cut and zero heads appended."""
     settings, stored = networks.settings_of(path), fairseq_files.load(path)["model"]
     tensors, modules = native_tensors(settings, stored), []
@@ -61,7 +61,7 @@ def rebuilt(path: Path, kept: dict[ModuleId, list[int]], padding: int, cut: bool
 @torch.inference_mode()
 def test_masking_is_cutting(checkpoint: Path, padding: int, cut: bool) -> None:
     model = networks.native_model(checkpoint)
-    kept = kept_heads(model, seed=1)
+    kept = kept_ids(model, seed=1)
     masks = {id: torch.zeros(model.architecture[id].heads).index_fill(0, torch.tensor(heads, dtype=torch.long), 1.0)
              for id, heads in kept.items()}  # fmt: skip
     source, target = networks.batch(model)
@@ -95,7 +95,7 @@ def test_gradients_are_those_of_finite_differences(checkpoint: Path, shape: str)
     model = networks.native_model(checkpoint, torch.float64)
     source, target = networks.batch(model)
     real, generator = target != model.network.padding, torch.Generator().manual_seed(3)
-    masks: dict[ModuleId, Tensor] = {}
+    masks: dict[GroupId, Tensor] = {}
     for module in model.architecture:
         length = 10 if module.id.kind == "encoder" else target.shape[1]
         size = {"[H]": (module.heads,), "[B, H]": (len(target), module.heads)}.get(
@@ -103,7 +103,7 @@ def test_gradients_are_those_of_finite_differences(checkpoint: Path, shape: str)
         )
         masks[module.id] = torch.ones(size, dtype=torch.float64, requires_grad=True)
 
-    def loss(own: dict[ModuleId, Tensor]) -> Tensor:
+    def loss(own: dict[GroupId, Tensor]) -> Tensor:
         return model(source, target, own).log_softmax(-1)[real].square().mean()
 
     loss(masks).backward()
@@ -121,7 +121,7 @@ def test_what_makes_no_sense_is_refused(build: Build) -> None:
     model = networks.native_model(build())
     source, target = networks.batch(model)
     assert source is not None
-    one = {ModuleId("cross", 7): torch.ones(4), ModuleId("encoder", 0): torch.ones(4)}
+    one = {GroupId("cross", 7): torch.ones(4), GroupId("encoder", 0): torch.ones(4)}
     language_model = networks.native_model(build(arch="transformer_lm"))
     encoded = model.encode(source)
     calls: list[tuple[Callable[[], object], str]] = [
@@ -151,7 +151,7 @@ def test_a_model_that_was_used_for_inference_gives_gradients(checkpoint: Path) -
 def test_attention_weights_are_given_on_request(checkpoint: Path) -> None:
     model = networks.native_model(checkpoint)
     source, target = networks.batch(model)
-    observed: dict[ModuleId, Tensor] = {}
+    observed: dict[GroupId, Tensor] = {}
     run = Pass(observe=observed.__setitem__)
     encoded = None if source is None else model.encode(source, run=run)
     scores = model.decode(target, encoded, run=run)

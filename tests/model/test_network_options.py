@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import Architecture, AttentionModule, ModuleId
+from nmtprune.architecture import Architecture, AttentionModule, GroupId
 from nmtprune.model import Transformer
 from nmtprune.network import Network, Positions, Stack
 from tests.support.oracles.transformer import scores
 
 WIDTH, INNER, SOURCE, TARGET = 8, 12, 11, 13
 HEADS = {"encoder.0": 3, "encoder.1": 0, "decoder.0": 1, "cross.0": 2}
-ARCHITECTURE = Architecture(tuple(AttentionModule(ModuleId.parse(name), heads, 4) for name, heads in HEADS.items()))
+ARCHITECTURE = Architecture(tuple(AttentionModule(GroupId.parse(name), heads, 4) for name, heads in HEADS.items()))
 PLAIN = Network(
     encoder=Stack(2, "n", "a", True, 2.0, 50, positions=Positions(False, 0)),
     decoder=Stack(1, "n", "a", True, 2.0, 50, positions=Positions(False, 0)),
@@ -63,7 +63,7 @@ def layer_shapes(prefix: str, layer: int, stack: Stack) -> dict[str, tuple[int, 
     side = prefix.split(".")[0]
     kinds = {"self_attention": side} | ({"cross_attention": "cross"} if side == "decoder" else {})
     for name, kind in kinds.items():
-        inner = ARCHITECTURE[ModuleId(kind, layer)].heads * 4
+        inner = ARCHITECTURE[GroupId(kind, layer)].heads * 4
         found |= {f"{prefix}.{name}.{part}:": (inner, WIDTH) for part in ("query", "key", "value")}
         found[f"{prefix}.{name}.output:"] = (WIDTH, inner)
     for place, operations in (("pre", stack.preprocess), ("post", stack.postprocess)):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import GroupId
 from nmtprune.model import Pass, SourceCache, Transformer
 from nmtprune.model.layers import LayerStack, Stop
 from nmtprune.model.scope import Probe
@@ -153,7 +153,7 @@ def _stops(stack: LayerStack) -> list[Stop]:
     return [*before, *(replace(stop, inside=True) for stop in before), stack.end]
 
 
-def _from(masks: dict[ModuleId, Tensor], stack: LayerStack, stop: Stop) -> dict[ModuleId, Tensor]:
+def _from(masks: dict[GroupId, Tensor], stack: LayerStack, stop: Stop) -> dict[GroupId, Tensor]:
     """The masks of the modules from a stop on."""
     ids = [sublayer.body.id for own, sublayer in stack.stops() if own >= replace(stop, inside=False)]
     return {id: masks[id] for id in ids if id in masks}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nmtprune import slim
-from nmtprune.architecture import HeadId
+from nmtprune.architecture import UnitId
 from nmtprune.budget import Limits, lowest
 from nmtprune.engines import native
 from nmtprune.errors import BudgetError, DataError, OutputError, UsageError
@@ -129,7 +129,7 @@ def test_random_samples_and_their_mean(tiny: Path, swept: tuple[Path, GreedyResu
         assert step["sd"] == pytest.approx(statistics.stdev(values))
 
 
-def _pass(checkpoint: Path, plan: Plan) -> dict[HeadId, float]:
+def _pass(checkpoint: Path, plan: Plan) -> dict[UnitId, float]:
     """Importance on the training set of the model that a plan leaves."""
     loaded = load(checkpoint)
     model = native.load(loaded)
@@ -148,10 +148,10 @@ def test_importance_is_measured_again_by_the_norms_of_the_first_pass(tiny: Path,
     for before, after in zip(steps, steps[1:], strict=False):
         found = _pass(tiny, before.plan)
         scores = normalized(found, module_norms(first))
-        worst = sorted(before.plan.kept_heads(), key=lambda head: (scores[head], head))[:4]
+        worst = sorted(before.plan.kept_ids(), key=lambda head: (scores[head], head))[:4]
         assert set(after.plan.removed()) - set(before.plan.removed()) == set(worst)
         own = normalized(found)
-        by_own_norms |= set(worst) != set(sorted(before.plan.kept_heads(), key=lambda head: (own[head], head))[:4])
+        by_own_norms |= set(worst) != set(sorted(before.plan.kept_ids(), key=lambda head: (own[head], head))[:4])
     assert by_own_norms
 
 
@@ -345,7 +345,7 @@ def test_kinds_have_curves_of_their_own(tiny: Path, tmp_path: Path) -> None:
     for each in result.swept:
         for step in each.steps:
             assert all(step.plan.kept(module) for module in step.plan.base.modules)
-            assert {head.module.kind for head in step.plan.removed()} <= set(each.curve.kinds)
+            assert {head.group.kind for head in step.plan.removed()} <= set(each.curve.kinds)
 
 
 def test_several_checkpoints(tiny: Path, build: Build, tmp_path: Path) -> None:

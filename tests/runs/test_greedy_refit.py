@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nmtprune import slim
-from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.budget import Limits
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import native
@@ -123,14 +123,14 @@ def test_rounds_go_on_from_the_refitted_model(tiny: Path, tmp_path: Path) -> Non
     checkpoint, limits = load(tiny), Limits(("encoder", "decoder", "cross"), 1)
     text = drawn(corpus(tiny.parent / "data-bin", checkpoint, "train"), 8, 1)
 
-    def order(model: Checkpoint) -> list[HeadId]:
+    def order(model: Checkpoint) -> list[UnitId]:
         costs = reconstruction(native.load(model), batches(text))
         return [*removal_order(costs, model.base.modules, limits)]
 
     first = order(checkpoint)
     assert set(plans[8].removed()) == {*first[:8]}
     second = [
-        HeadId(head.module, plans[8].kept(head.module)[head.head]) for head in order(refit(tiny, plans[8]))
+        UnitId(head.group, plans[8].kept(head.group)[head.number]) for head in order(refit(tiny, plans[8]))
     ]  # fmt: skip
     assert set(plans[16].removed()) == {*first[:8], *second[:8]}
     assert set(plans[12].removed()) == {*first[:8], *second[:4]}
@@ -202,7 +202,7 @@ def test_a_score_file_with_the_name_of_an_order_does_not_stand_for_it(tiny: Path
     alone = swept(run).swept[0]
     base = load(tiny).base
     heads = tuple(
-        HeadScore(head=str(HeadId(module, head)), score=float(-head)) for module, own in base.modules.items()
+        HeadScore(head=str(UnitId(module, head)), score=float(-head)) for module, own in base.modules.items()
         for head in range(own)
     )  # fmt: skip
     file = tmp_path / "importance.json"
@@ -251,7 +251,7 @@ def test_kinds_and_uniform_plans(tiny: Path, tmp_path: Path) -> None:
     (curve,) = swept(run).swept
     assert [step.removed for step in curve.steps] == [0, 4, 8]
     for step in curve.steps:
-        counts = {len(step.plan.kept(ModuleId(kind, layer))) for kind in ("decoder", "cross") for layer in range(2)}
+        counts = {len(step.plan.kept(GroupId(kind, layer))) for kind in ("decoder", "cross") for layer in range(2)}
         assert len(counts) == 1 and not step.plan.removed(("encoder",))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.budget import Limits
 from nmtprune.methods.joint_order import ranks
 from nmtprune.methods.sweep import sweep
@@ -35,14 +35,14 @@ def test_each_round_measures_once_and_goes_on_from_its_plan() -> None:
     )
     measured: list[tuple[int, ...]] = []
 
-    def scores(plan: Plan) -> dict[HeadId, float]:
+    def scores(plan: Plan) -> dict[UnitId, float]:
         """The last heads first in the first round, the first ones first in the second round."""
-        measured.append(plan.kept(ModuleId("encoder", 0)))
-        left = [*plan.kept_heads()]
+        measured.append(plan.kept(GroupId("encoder", 0)))
+        left = [*plan.kept_ids()]
         return ranks(left[::-1] if len(left) == 8 else left)
 
     numbers = (0, 1, 2, 4, 5, 6)
     rounds = Rounds((0, 4), ("encoder",), scores)
-    plans = [[head.head for head in plan.removed()] for plan in sweep(base, rounds, numbers, Limits())]
+    plans = [[head.number for head in plan.removed()] for plan in sweep(base, rounds, numbers, Limits())]
     assert plans == [[], [7], [6, 7], [4, 5, 6, 7], [0, 4, 5, 6, 7], [0, 1, 4, 5, 6, 7]]
     assert measured == [(0, 1, 2, 3, 4, 5, 6, 7), (0, 1, 2, 3)]

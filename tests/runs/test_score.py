@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import OutputError
 from nmtprune.formats import load
@@ -37,8 +37,8 @@ def test_every_delta_is_that_of_a_search_of_its_own(tiny: Path, tmp_path: Path) 
     assert scores.baseline["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     assert [entry.id for entry in scores.heads] == list(load(tiny).architecture.head_ids())
     for entry in scores.heads:
-        kept = set(range(4)) - {entry.id.head}
-        delta = oracle.bleu(oracle.masks(entry.id.module, kept)) - full
+        kept = set(range(4)) - {entry.id.number}
+        delta = oracle.bleu(oracle.masks(entry.id.group, kept)) - full
         assert entry.delta == pytest.approx(delta, abs=1e-9)
         assert entry.score == -entry.delta
         assert entry.ci is not None and entry.ci[0] <= entry.ci[1]
@@ -53,21 +53,21 @@ def test_one_head_left_and_tested_elsewhere(tiny: Path, tmp_path: Path) -> None:
     run = score_run(tiny, tmp_path / "scores.json", all_but_one=True, test_data=test_data, kinds="cross,encoder")
     scores = _scored(run)
     assert scores.mode == "all-but-one"
-    assert {entry.id.module.kind for entry in scores.heads} == {"encoder", "cross"}
+    assert {entry.id.group.kind for entry in scores.heads} == {"encoder", "cross"}
     oracle, elsewhere = Oracle(tiny), Oracle(tiny, "test")
     full, full_elsewhere = oracle.bleu({}), elsewhere.bleu({})
-    best: dict[ModuleId, HeadScore] = {}
+    best: dict[GroupId, HeadScore] = {}
     for entry in scores.heads:
-        delta = oracle.bleu(oracle.masks(entry.id.module, {entry.id.head})) - full
+        delta = oracle.bleu(oracle.masks(entry.id.group, {entry.id.number})) - full
         assert entry.delta == pytest.approx(delta, abs=1e-9)
         assert entry.score == entry.delta
-        if entry.id.module not in best or entry.score > best[entry.id.module].score:
-            best[entry.id.module] = entry
+        if entry.id.group not in best or entry.score > best[entry.id.group].score:
+            best[entry.id.group] = entry
     assert scores.test is not None
     assert [entry.head for entry in scores.test.heads] == [entry.head for _, entry in sorted(best.items())]
     assert scores.test.baseline["data"] == "test.xx-yy"
     for entry in scores.test.heads:
-        delta = elsewhere.bleu(elsewhere.masks(entry.id.module, {entry.id.head})) - full_elsewhere
+        delta = elsewhere.bleu(elsewhere.masks(entry.id.group, {entry.id.number})) - full_elsewhere
         assert entry.delta == pytest.approx(delta, abs=1e-9)
 
 
@@ -78,7 +78,7 @@ def test_losses(tiny: Path, tmp_path: Path) -> None:
     assert scores.baseline["value"] == pytest.approx(full, abs=1e-6)
     assert "search" not in scores.baseline
     for entry in scores.heads:
-        delta = oracle.loss(oracle.masks(entry.id.module, set(range(4)) - {entry.id.head})) - full
+        delta = oracle.loss(oracle.masks(entry.id.group, set(range(4)) - {entry.id.number})) - full
         assert entry.delta == pytest.approx(delta, abs=1e-6)
         assert entry.score == entry.delta
         assert entry.p is not None and entry.p_sacrebleu is None
@@ -89,19 +89,19 @@ def test_slim_models_are_scored(build: Any, tmp_path: Path) -> None:
     from nmtprune.plan import Plan
 
     base = load(build(updates=1))
-    removed = [HeadId.parse(name) for name in ("encoder.0.0", "encoder.0.1", "encoder.0.2", "encoder.0.3", "cross.1.2")]
+    removed = [UnitId.parse(name) for name in ("encoder.0.0", "encoder.0.1", "encoder.0.2", "encoder.0.3", "cross.1.2")]
     cut = slim.apply(Plan.removing(base.base, removed), base)
     path = tmp_path / "slim" / "checkpoint.pt"
     path.parent.mkdir()
     cut.save(path)
     (path.parent / "data-bin").symlink_to(base.path.parent / "data-bin")
     scores = _scored(score_run(path, tmp_path / "scores.json"))
-    assert [str(entry.id.module) for entry in scores.heads].count("cross.1") == 3
-    assert not any(str(entry.id.module) == "encoder.0" for entry in scores.heads)
+    assert [str(entry.id.group) for entry in scores.heads].count("cross.1") == 3
+    assert not any(str(entry.id.group) == "encoder.0" for entry in scores.heads)
     oracle = Oracle(path)
     for entry in scores.heads:
-        if str(entry.id.module) == "cross.1":
-            delta = oracle.bleu(oracle.masks(entry.id.module, set(range(3)) - {entry.id.head})) - oracle.bleu({})
+        if str(entry.id.group) == "cross.1":
+            delta = oracle.bleu(oracle.masks(entry.id.group, set(range(3)) - {entry.id.number})) - oracle.bleu({})
             assert entry.delta == pytest.approx(delta, abs=1e-9)
 
 
@@ -197,7 +197,7 @@ def test_resuming_with_other_settings(tiny: Path, tmp_path: Path) -> None:
     assert state.exists()
     score(score_run(tiny, output, force=True, kinds="cross"), Silent())
     assert not state.exists()
-    assert {entry.id.module.kind for entry in Scores.read(output).heads} == {"cross"}
+    assert {entry.id.group.kind for entry in Scores.read(output).heads} == {"cross"}
 
 
 def test_another_model_is_not_resumed(tiny: Path, build: Any, tmp_path: Path) -> None:

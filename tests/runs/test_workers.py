@@ -11,7 +11,7 @@ import torch.distributed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmtprune.architecture import Architecture, AttentionModule, ModuleId
+from nmtprune.architecture import Architecture, AttentionModule, GroupId
 from nmtprune.errors import DataError, NmtpruneError, UsageError
 from nmtprune.runs.workers import (
     UNIT_OPERATIONS,
@@ -28,7 +28,7 @@ from nmtprune.runs.workers import (
 
 
 def _modules(*heads: int) -> tuple[AttentionModule, ...]:
-    return tuple(AttentionModule(ModuleId("encoder", layer), count, 4) for layer, count in enumerate(heads))
+    return tuple(AttentionModule(GroupId("encoder", layer), count, 4) for layer, count in enumerate(heads))
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(1, 25))

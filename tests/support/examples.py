@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import HeadId, ModuleId, parse_heads
+from nmtprune.architecture import GroupId, UnitId, parse_heads
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus
 from nmtprune.data.options import DataOptions
@@ -66,7 +66,7 @@ class Example:
         return {name: tensor.double() for name, tensor in self.checkpoint.native_tensors().items()}
 
     @property
-    def heads(self) -> tuple[HeadId, ...]:
+    def heads(self) -> tuple[UnitId, ...]:
         return self.checkpoint.architecture.head_ids()
 
     @property
@@ -75,7 +75,7 @@ class Example:
         sides = zip(self.corpus.source, self.corpus.target, strict=True)
         return [(source.tolist(), target.tolist()) for source, target in sides]
 
-    def masks(self, removed: str) -> dict[ModuleId, Tensor]:
+    def masks(self, removed: str) -> dict[GroupId, Tensor]:
         """Masks [H] that remove heads."""
         kept = {module.id: self.plan(removed).kept(module.id) for module in self.checkpoint.architecture}
         return native.masks_of(self.model, kept)
@@ -86,6 +86,6 @@ def corpus(folder: Path, checkpoint: Checkpoint, subset: str = "valid") -> Corpu
     return load_corpus(options, checkpoint.profile(), references=False, targets=True)
 
 
-def close(found: Mapping[HeadId, float], expected: Mapping[HeadId, float]) -> bool:
+def close(found: Mapping[UnitId, float], expected: Mapping[UnitId, float]) -> bool:
     """Whether two mappings name the same heads in the same order and differ by at most 1e-9."""
     return list(found) == list(expected) and all(abs(found[id] - expected[id]) <= 1e-9 for id in found)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nmtprune.architecture import HeadId, ModuleId, parse_heads
+from nmtprune.architecture import GroupId, UnitId, parse_heads
 from nmtprune.data.batching import Batch, collate, shift_right
 from nmtprune.engines import native
 from nmtprune.formats import load
@@ -64,12 +64,12 @@ class Tiny:
         model = native.load(found, dtype=torch.float64)
         return cls(found, model, [*random_batches(model)])
 
-    def masks(self, removed: str) -> dict[ModuleId, Tensor]:
+    def masks(self, removed: str) -> dict[GroupId, Tensor]:
         plan = Plan.removing(self.checkpoint.base, parse_heads(removed, self.checkpoint.architecture))
         return native.masks_of(self.model, {id: plan.kept(id) for id in plan.base.modules})
 
     @property
-    def heads(self) -> tuple[HeadId, ...]:
+    def heads(self) -> tuple[UnitId, ...]:
         return self.checkpoint.architecture.head_ids()
 
 
@@ -128,7 +128,7 @@ class Passed:
     weight: Tensor
 
 
-def passed(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, masks: Masks | None = None) -> dict[ModuleId, Passed]:
+def passed(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, masks: Masks | None = None) -> dict[GroupId, Passed]:
     """What every module with heads computed, one sentence at a time, by torch's own backward pass."""
     model = native.load(tiny.checkpoint, dtype=torch.float64).requires_grad_(True)
     calls: list[tuple[Attention, Tensor, Tensor]] = []
@@ -140,8 +140,8 @@ def passed(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, masks: Masks | None = No
         calls.append((self, context.detach(), found))
         return found
 
-    found: dict[ModuleId, list[tuple[Tensor, Tensor]]] = {}
-    weights: dict[ModuleId, Tensor] = {}
+    found: dict[GroupId, list[tuple[Tensor, Tensor]]] = {}
+    weights: dict[GroupId, Tensor] = {}
     with monkeypatch.context() as patch:
         patch.setattr(Attention, "output", output)
         for batch in alone(tiny.sentences):

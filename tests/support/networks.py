@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nmtprune.architecture import Architecture, AttentionModule, ModuleId
+from nmtprune.architecture import Architecture, AttentionModule, GroupId
 from nmtprune.formats.fairseq.architectures import complete
 from nmtprune.formats.fairseq.network import describe_network, native_tensors
 from nmtprune.model import Transformer
@@ -106,7 +106,7 @@ def architecture(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Archit
         for layer in range(64):
             if f"{stack}.layers.{layer}.{name}.out_proj.weight" in tensors:
                 heads = settings[f"{stack}_attention_heads"]
-                modules.append(AttentionModule(ModuleId(kind, layer), heads, settings[f"{stack}_embed_dim"] // heads))
+                modules.append(AttentionModule(GroupId(kind, layer), heads, settings[f"{stack}_embed_dim"] // heads))
     return Architecture(tuple(modules))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import sacrebleu
 import torch
 
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import GroupId
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
@@ -125,11 +125,11 @@ class Oracle:
         options = DataOptions(data_bin=checkpoint.parent / "data-bin", subset=subset)
         self.corpus = load_corpus(options, loaded.profile())
 
-    def masks(self, module: ModuleId, kept: set[int]) -> dict[ModuleId, torch.Tensor]:
+    def masks(self, module: GroupId, kept: set[int]) -> dict[GroupId, torch.Tensor]:
         heads = self.model.architecture[module].heads
         return {module: torch.tensor([float(head in kept) for head in range(heads)])}
 
-    def bleu(self, masks: dict[ModuleId, torch.Tensor]) -> float:
+    def bleu(self, masks: dict[GroupId, torch.Tensor]) -> float:
         symbols = Symbols(1, 2, 3)
         texts = [""] * len(self.corpus)
         for positions in self.corpus.batches(BatchLimits.of(60)):
@@ -140,7 +140,7 @@ class Oracle:
         return float(sacrebleu.corpus_bleu(texts, list(map(list, self.corpus.references or ()))).score)
 
     @torch.no_grad()
-    def loss(self, masks: dict[ModuleId, torch.Tensor]) -> float:
+    def loss(self, masks: dict[GroupId, torch.Tensor]) -> float:
         total, tokens = 0.0, 0
         for source, target in zip(self.corpus.source, self.corpus.target or (), strict=True):
             previous = torch.tensor([[2, *target[:-1].tolist()]])

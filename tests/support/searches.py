@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import GroupId
 from nmtprune.engines import native
 from nmtprune.formats import load
 from nmtprune.model import Transformer
@@ -104,15 +104,15 @@ def best(model: Transformer, source: Tensor, options: SearchOptions, masks: Head
     return [hypotheses[0].tokens if hypotheses else () for hypotheses in found]
 
 
-def mask(model: Transformer, module: str, *heads: int) -> dict[ModuleId, Tensor]:
+def mask(model: Transformer, module: str, *heads: int) -> dict[GroupId, Tensor]:
     """Zeros for these heads of a module."""
-    id = ModuleId.parse(module)
+    id = GroupId.parse(module)
     found = torch.ones(model.architecture[id].heads, dtype=model.dtype)
     found[list(heads)] = 0
     return {id: found}
 
 
-def random_masks(model: Transformer, seed: int, share: float = 0.3) -> dict[ModuleId, Tensor]:
+def random_masks(model: Transformer, seed: int, share: float = 0.3) -> dict[GroupId, Tensor]:
     """Some heads of all modules masked, at least one."""
     generator = torch.Generator().manual_seed(seed)
     masks = {each.id: (torch.rand(each.heads, generator=generator) > share).to(model.dtype)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nmtprune import files
-from nmtprune.architecture import Architecture, ModuleId
+from nmtprune.architecture import Architecture, GroupId
 from nmtprune.errors import CheckpointError
-from nmtprune.formats.base import HeadAxis, fingerprint
+from nmtprune.formats.base import UnitAxis, fingerprint
 from nmtprune.formats.fairseq import (
     containers,
     fields,
@@ -118,7 +118,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
             path=path,
             architecture=description.architecture,
             tensors={**model, **copies, **found.tensors},
-            head_axes=_head_axes(layout.head_axes(description, model), [*copies, *found.tensors]),
+            unit_axes=_unit_axes(layout.unit_axes(description, model), [*copies, *found.tensors]),
             lineage=description.lineage,
             state=state,
             description=description,
@@ -152,7 +152,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
         return text if isinstance(text, str) else None
 
     @property
-    def open_heads(self) -> Mapping[ModuleId, tuple[int, ...]] | None:
+    def open_heads(self) -> Mapping[GroupId, tuple[int, ...]] | None:
         """By module with gates, the heads that are open at test time; None for a model without gates."""
         return self.gates.open if self.gates else None
 
@@ -296,7 +296,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
         """The same shape with weights as fairseq draws them for a new model, at update 0; the criterion stays."""
         weights = tensor_specs.draw_weights(self.model_tensors, self.specs, self.aliases, seed)
         for module in self.architecture:
-            for axis in self.head_axes[module.id] if module.padding_heads else ():
+            for axis in self.unit_axes[module.id] if module.padding_heads else ():
                 if axis.tensor in weights:
                     size = (axis.blocks, module.stored_heads, axis.width)
                     blocks = weights[axis.tensor].unflatten(axis.axis, size)
@@ -366,13 +366,13 @@ def _criterion_shapes(state: State) -> dict[str, tuple[int, ...]]:
     return {str(name): tuple(tensor.shape) for name, tensor in found.items() if isinstance(tensor, Tensor)}
 
 
-def _head_axes(own: Mapping[ModuleId, tuple[HeadAxis, ...]], copies: list[str]) -> dict[ModuleId, tuple[HeadAxis, ...]]:
+def _unit_axes(own: Mapping[GroupId, tuple[UnitAxis, ...]], copies: list[str]) -> dict[GroupId, tuple[UnitAxis, ...]]:
     """The axes of the model's tensors and the same axes of their copies: averages and moments."""
     by_name: dict[str, list[str]] = {}
     for copy in copies:
         by_name.setdefault(copy.rpartition("/")[2], []).append(copy)
 
-    def of_copy(copy: str, axis: HeadAxis) -> HeadAxis:
+    def of_copy(copy: str, axis: UnitAxis) -> UnitAxis:
         is_average = copy.split("/")[0] in training_state.AVERAGES
         return replace(axis, tensor=copy, output=axis.output and is_average)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import GroupId
 from nmtprune.errors import CheckpointError, NotFiniteError
 from nmtprune.formats.fairseq import containers, training_state
 from nmtprune.formats.fairseq.containers import State
@@ -27,7 +27,7 @@ class Gates:
     """
 
     settings: GateSettings
-    open: Mapping[ModuleId, tuple[int, ...]]
+    open: Mapping[GroupId, tuple[int, ...]]
     stored: Mapping[str, Tensor]
 
 
@@ -60,7 +60,7 @@ def without_gates(state: State, description: Description, where: str) -> tuple[S
 
 def _log_alphas(
     settings: GateSettings, description: Description, tensors: Mapping[str, Tensor], where: str
-) -> dict[ModuleId, Tensor]:
+) -> dict[GroupId, Tensor]:
     """Log alpha [H] of every module with gates."""
     faults, found = [], {}
     names = dict(_names(settings, description))
@@ -85,7 +85,7 @@ def _log_alphas(
     return found
 
 
-def _names(settings: GateSettings, description: Description) -> Iterator[tuple[ModuleId, str]]:
+def _names(settings: GateSettings, description: Description) -> Iterator[tuple[GroupId, str]]:
     for module in description.architecture:
         if module.id.kind in settings.kinds:
             yield module.id, f"{attention_prefix(module.id, description)}.{PARAMETER}"

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from nmtprune.architecture import AttentionModule, ModuleId
-from nmtprune.formats.base import HeadAxis
+from nmtprune.architecture import AttentionModule, GroupId
+from nmtprune.formats.base import UnitAxis
 from nmtprune.formats.fairseq import adaptive
 from nmtprune.formats.fairseq.settings import Description
 from nmtprune.formats.fairseq.tensor_specs import (
@@ -44,27 +44,37 @@ _QKV_GAIN = 1 / math.sqrt(2)
 _LISTED = 6
 
 
-def attention_prefix(module: ModuleId, description: Description) -> str:
+def attention_prefix(module: GroupId, description: Description) -> str:
     """Beginning of the names, in the file, of an attention module's tensors."""
     stack, name = _ATTENTION[module.kind]
     return f"{stack}.layers.{description.layers[stack][module.layer]}.{name}"
 
 
-def head_axes(description: Description, names: Iterable[str]) -> dict[ModuleId, tuple[HeadAxis, ...]]:
-    """Where the heads of every module lie in the model's own tensors."""
+def unit_axes(description: Description, names: Iterable[str]) -> dict[GroupId, tuple[UnitAxis, ...]]:
+    """Where the units of every group lie in the model's own tensors."""
     known = set(names)
-    return {
+    heads = {
         module.id: tuple(_axes(attention_prefix(module.id, description), module.head_dim, known))
         for module in description.architecture
     }
+    return heads | {
+        group.id: tuple(_neuron_axes(f"{group.id.stack}.layers.{description.layers[group.id.stack][group.id.layer]}"))
+        for group in description.architecture.feed_forwards
+    }
 
 
-def _axes(prefix: str, width: int, names: set[str]) -> Iterator[HeadAxis]:
+def _neuron_axes(layer: str) -> Iterator[UnitAxis]:
+    yield UnitAxis(f"{layer}.fc1.weight", 0, 1)
+    yield UnitAxis(f"{layer}.fc1.bias", 0, 1)
+    yield UnitAxis(f"{layer}.fc2.weight", 1, 1, output=True)
+
+
+def _axes(prefix: str, width: int, names: set[str]) -> Iterator[UnitAxis]:
     if f"{prefix}.in_proj_weight" in names:
-        yield from (HeadAxis(f"{prefix}.in_proj_{part}", 0, width, blocks=3) for part in ("weight", "bias"))
+        yield from (UnitAxis(f"{prefix}.in_proj_{part}", 0, width, blocks=3) for part in ("weight", "bias"))
     else:
-        yield from (HeadAxis(f"{prefix}.{kind}_proj.{part}", 0, width) for kind in "kvq" for part in ("weight", "bias"))
-    yield HeadAxis(f"{prefix}.out_proj.weight", 1, width, output=True)
+        yield from (UnitAxis(f"{prefix}.{kind}_proj.{part}", 0, width) for kind in "kvq" for part in ("weight", "bias"))
+    yield UnitAxis(f"{prefix}.out_proj.weight", 1, width, output=True)
 
 
 def expected_tensors(description: Description, tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
@@ -161,13 +171,13 @@ def _positions(stack: str, width: int, settings: Mapping[str, Any]) -> dict[str,
 def _layer(stack: str, position: int, description: Description, tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
     settings, prefix = description.settings, f"{stack}.layers.{description.layers[stack][position]}"
     width, inner = settings[f"{stack}_embed_dim"], settings[f"{stack}_ffn_embed_dim"]
-    ids = [ModuleId(kind, position) for kind, (own_stack, _) in _ATTENTION.items() if own_stack == stack]
+    ids = [GroupId(kind, position) for kind, (own_stack, _) in _ATTENTION.items() if own_stack == stack]
     found: dict[str, TensorSpec] = {}
     for module in (description.architecture[id] for id in ids if id in description.architecture):
         keys = settings["encoder_embed_dim"] if module.id.kind == "cross" else width
         found |= _attention(attention_prefix(module.id, description), module, (width, keys), tensors)
     for number, name in enumerate(_NORMS[stack]):
-        if name != "encoder_attn_layer_norm" or ModuleId("cross", position) in description.architecture:
+        if name != "encoder_attn_layer_norm" or GroupId("cross", position) in description.architecture:
             old = f"{prefix}.layer_norms.{number}"
             found |= norm_specs(old if f"{old}.weight" in tensors else f"{prefix}.{name}", width)
     found |= linear_specs(f"{prefix}.fc1", inner, width, "feed-forward")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from nmtprune.architecture import KINDS, STACKS, Architecture, AttentionModule, ModuleId
+from nmtprune.architecture import KINDS, STACKS, Architecture, AttentionModule, GroupId, Neurons
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.fairseq import adaptive
 from nmtprune.formats.fairseq.architectures import LANGUAGE_MODELS, complete
@@ -75,7 +75,10 @@ def read_settings(state: State, where: str) -> Description:
         stored, lineage = _slim_fields(settings, counts, where)
     else:
         stored, lineage = _stock_heads(settings, counts), None
-    architecture = _architecture(stored, lineage, {stack: _head_dim(settings, stack, name in SLIM) for stack in stacks})
+    architecture = Architecture(
+        _modules(stored, lineage, {stack: _head_dim(settings, stack, name in SLIM) for stack in stacks}),
+        _feed_forwards(settings, stacks),
+    )
     return Description(arch, MappingProxyType(settings), layers, chosen, architecture, lineage)
 
 
@@ -215,23 +218,34 @@ def _are_head_lists(heads: Any) -> bool:
 
 
 def _lineage_faults(lineage: Lineage, heads: Mapping[str, list[int]]) -> list[str]:
-    stored = {str(ModuleId(kind, layer)): count for kind in KINDS for layer, count in enumerate(heads[kind])}
-    if set(stored) != set(lineage.keep):
+    stored = {str(GroupId(kind, layer)): count for kind in KINDS for layer, count in enumerate(heads[kind])}
+    kept = {str(lineage.present(id)): len(lineage.keep[str(id)]) for id in lineage.root.modules if lineage.has(id)}
+    if set(stored) != set(kept):
         return ["nmtprune_lineage and nmtprune_heads name different modules"]
     return [
-        f"nmtprune_lineage has {len(kept)} heads of {module}, nmtprune_heads {stored[module]}"
-        for module, kept in lineage.keep.items()
-        if len(kept) > stored[module]
+        f"nmtprune_lineage has {count} heads of {module}, nmtprune_heads {stored[module]}"
+        for module, count in kept.items()
+        if count > stored[module]
     ]
 
 
-def _architecture(
+def _modules(
     stored: Mapping[str, list[int]], lineage: Lineage | None, head_dims: Mapping[str, int]
-) -> Architecture:
+) -> tuple[AttentionModule, ...]:
     modules = []
     for kind, counts in stored.items():
         for layer, count in enumerate(counts):
-            id = ModuleId(kind, layer)
-            heads = len(lineage.keep[str(id)]) if lineage else count
+            id = GroupId(kind, layer)
+            heads = len(lineage.units(id)) if lineage else count
             modules.append(AttentionModule(id, heads, head_dims[_STACK_OF[kind]], count - heads))
-    return Architecture(tuple(modules))
+    return tuple(modules)
+
+
+def _feed_forwards(settings: Mapping[str, Any], stacks: tuple[str, ...]) -> tuple[Neurons, ...]:
+    """Feed-forward layers without a norm of their neurons (NormFormer), which makes each depend on all others."""
+    return tuple(
+        Neurons(GroupId(f"{stack}-ffn", layer), settings[f"{stack}_ffn_embed_dim"])
+        for stack in stacks
+        if not (stack == "decoder" and settings["scale_fc"])
+        for layer in range(settings[f"{stack}_layers"])
+    )

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from nmtprune import files
-from nmtprune.architecture import Architecture, ModuleId
+from nmtprune.architecture import Architecture, GroupId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import Checkpoint, fingerprint
 from nmtprune.formats.marian import archive, layout
@@ -85,7 +85,7 @@ class MarianCheckpoint(Checkpoint):
         if faults:
             raise CheckpointError.of_faults(f"{path}: the parameters do not fit the options", faults)
         tensors = {name: torch.from_numpy(arrays[name]) for name in arrays if name in own}
-        axes = layout.head_axes(options, architecture)
+        axes = layout.unit_axes(options, architecture)
         return cls(path, architecture, tensors, axes, note.lineage, arrays, options, known)
 
     @classmethod
@@ -262,7 +262,7 @@ class MarianCheckpoint(Checkpoint):
 @dataclass(frozen=True)
 class _Note:
     lineage: Lineage | None
-    padding: Mapping[ModuleId, int]
+    padding: Mapping[GroupId, int]
 
 
 def _note(arrays: Arrays, path: Path) -> _Note:
@@ -271,7 +271,7 @@ def _note(arrays: Arrays, path: Path) -> _Note:
         return _Note(None, {})
     try:
         found = json.loads(arrays[NOTE].tobytes().rstrip(b"\0"))
-        padding = {ModuleId.parse(name): int(count) for name, count in found.get("padding", {}).items()}
+        padding = {GroupId.parse(name): int(count) for name, count in found.get("padding", {}).items()}
         lineage = found.get("lineage")
     except (ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{path}: {NOTE} is damaged: {error}") from None

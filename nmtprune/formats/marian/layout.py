@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from nmtprune.architecture import Architecture, AttentionModule, ModuleId
-from nmtprune.formats.base import HeadAxis
+from nmtprune.architecture import STACKS, Architecture, AttentionModule, GroupId, Neurons
+from nmtprune.formats.base import UnitAxis
 from nmtprune.formats.marian.options import Options, head_counts
 
 SPECIAL = "special:"
@@ -16,6 +16,9 @@ OUTPUT_BIAS = "decoder_ff_logit_out_b"
 
 _PREFIXES = {"encoder": "encoder_l{}_self", "decoder": "decoder_l{}_self", "cross": "decoder_l{}_context"}
 _PROJECTIONS = ("q", "k", "v")
+
+_FEED_FORWARD_DEPTH = 2
+"""Matrices of a feed-forward layer whose neurons can be cut."""
 
 Shape = tuple[int | None, ...]
 """Sizes of an array; None for any."""
@@ -34,12 +37,12 @@ class Parameter:
     part: str
 
 
-def prefix(id: ModuleId) -> str:
+def prefix(id: GroupId) -> str:
     """How the names of an attention module's parameters begin."""
     return _PREFIXES[id.kind].format(id.layer + 1)
 
 
-def module_ids(options: Options) -> Iterator[tuple[ModuleId, int]]:
+def module_ids(options: Options) -> Iterator[tuple[GroupId, int]]:
     """Attention modules that have parameters, tied ones once under their first layer, with that layer's number from 1.
 
     A tied module stands under the layer whose number its parameters have in their names.
@@ -47,10 +50,10 @@ def module_ids(options: Options) -> Iterator[tuple[ModuleId, int]]:
     kinds = ("encoder", "decoder", "cross") if options.autoregression == "self-attention" else ("encoder", "cross")
     for kind in kinds:
         for layer in options.stored_layers("encoder" if kind == "encoder" else "decoder"):
-            yield ModuleId(kind, layer - 1), layer
+            yield GroupId(kind, layer - 1), layer
 
 
-def architecture(options: Options, empty: Mapping[ModuleId, int]) -> tuple[Architecture, list[str]]:
+def architecture(options: Options, empty: Mapping[GroupId, int]) -> tuple[Architecture, list[str]]:
     """The attention modules, and what is wrong with head counts.
 
     Args:
@@ -71,23 +74,36 @@ def architecture(options: Options, empty: Mapping[ModuleId, int]) -> tuple[Archi
             faults.append(f"{id} has {stored} heads, {padding} of which shall be padding")
             padding = 0
         modules.append(AttentionModule(id, stored - padding, options.head_dim, padding))
-    return Architecture(tuple(modules)), faults
+    return Architecture(tuple(modules), tuple(_feed_forwards(options))), faults
 
 
-def head_axes(options: Options, architecture: Architecture) -> dict[ModuleId, tuple[HeadAxis, ...]]:
-    """Every axis in which heads lie: columns of W_q, W_k, W_v and their biases, rows of W_o.
+def _feed_forwards(options: Options) -> Iterator[Neurons]:
+    """Feed-forward layers of one hidden layer, tied ones once."""
+    for stack in STACKS:
+        inner, depth = options.feed_forward(stack)
+        for layer in options.stored_layers(stack) if depth == _FEED_FORWARD_DEPTH else ():
+            yield Neurons(GroupId(f"{stack}-ffn", layer - 1), inner)
 
-    Without W_o the output of a head is that of its values.
+
+def unit_axes(options: Options, architecture: Architecture) -> dict[GroupId, tuple[UnitAxis, ...]]:
+    """Every axis in which units lie.
+
+    Heads: columns of W_q, W_k, W_v and their biases, rows of W_o; without W_o the output of a head is that of its
+    values. Neurons: columns of W1 and b1, rows of W2.
     """
     found = {}
     for module in architecture:
         own, joined = prefix(module.id), options.projection
         axes = [
-            HeadAxis(f"{own}_{kind}{name}", 1, module.head_dim, output=not joined and name == "v")
+            UnitAxis(f"{own}_{kind}{name}", 1, module.head_dim, output=not joined and name == "v")
             for name in _PROJECTIONS
             for kind in ("W", "b")
         ]
-        found[module.id] = (*axes, *([HeadAxis(f"{own}_Wo", 0, module.head_dim, output=True)] if joined else []))
+        found[module.id] = (*axes, *([UnitAxis(f"{own}_Wo", 0, module.head_dim, output=True)] if joined else []))
+    for group in architecture.feed_forwards:
+        own = f"{group.id.stack}_l{group.id.layer + 1}_ffn"
+        axes = [UnitAxis(f"{own}_W1", 1, 1), UnitAxis(f"{own}_b1", 1, 1), UnitAxis(f"{own}_W2", 0, 1, output=True)]
+        found[group.id] = tuple(axes)
     return found
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nmtprune.architecture import Architecture, ModuleId
+from nmtprune.architecture import Architecture, GroupId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.marian import layout
 from nmtprune.formats.marian.options import Options
@@ -103,7 +103,7 @@ def file_names(options: Options, tensors: "Mapping[str, Tensor]") -> dict[str, s
     return {natives[0]: name for name, natives in names.items() if ".layers." in natives[0]}
 
 
-def _identity(id: ModuleId, like: "Tensor") -> "dict[str, Tensor]":
+def _identity(id: GroupId, like: "Tensor") -> "dict[str, Tensor]":
     """W_O of a module whose heads are joined as they are."""
     own = _native_name(*f"{layout.prefix(id)}_Wo".split("_", 1)).removesuffix("weight")
     return {f"{own}weight": like.new_ones(len(like)).diag(), f"{own}bias": like.new_zeros(len(like))}

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import GroupId
 from nmtprune.model.ablation.shared_prefix import EncoderPass, HeadMasks, changed, in_encoder
 from nmtprune.model.decoder_state import Pass
 from nmtprune.model.layers import Stop
@@ -55,7 +55,7 @@ def reference_losses(
 class ReferencePass:
     """Runs references through a model under different masks; what comes before the first masked module is shared."""
 
-    def __init__(self, model: Transformer, source: Tensor, previous: Tensor, modules: Collection[ModuleId]) -> None:
+    def __init__(self, model: Transformer, source: Tensor, previous: Tensor, modules: Collection[GroupId]) -> None:
         """Compute what masks leave as it is.
 
         Args:
@@ -109,17 +109,17 @@ class _References:
         return F.cross_entropy(scores, words, reduction="none")
 
 
-def _by_first_module(systems: Sequence[HeadMasks], model: Transformer) -> Iterator[tuple[set[ModuleId], list[int]]]:
+def _by_first_module(systems: Sequence[HeadMasks], model: Transformer) -> Iterator[tuple[set[GroupId], list[int]]]:
     """Systems that change the same module first: all modules that they change, and their numbers."""
     modules = [changed(masks) for masks in systems]
     groups: dict[tuple[bool, Stop], list[int]] = {}
     for number, own in enumerate(modules):
         groups.setdefault(_first_change(model, own), []).append(number)
     for numbers in groups.values():
-        yield set[ModuleId]().union(*(modules[number] for number in numbers)), numbers
+        yield set[GroupId]().union(*(modules[number] for number in numbers)), numbers
 
 
-def _first_change(model: Transformer, modules: Collection[ModuleId]) -> tuple[bool, Stop]:
+def _first_change(model: Transformer, modules: Collection[GroupId]) -> tuple[bool, Stop]:
     """Sorts systems by the module that they change first: whether it is in the decoder, and where."""
     if model.encoder is not None and in_encoder(modules):
         return False, model.encoder.first_change(modules)

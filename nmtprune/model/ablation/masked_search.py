@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import GroupId
 from nmtprune.model.ablation.masked_beam import MaskedBeamSearch, best_tokens
 from nmtprune.model.ablation.masked_greedy import MaskedGreedySearch
 from nmtprune.model.ablation.record import Positions, RecordedSearch, Recorder, lay_out
@@ -134,6 +134,6 @@ def _noting(records: Iterable[RecordedSearch], unmasked: dict[Positions, list[To
         yield recorded
 
 
-def _effective(masks: HeadMasks) -> dict[ModuleId, Tensor]:
+def _effective(masks: HeadMasks) -> dict[GroupId, Tensor]:
     """The masks that change anything."""
     return {module: masks[module] for module in changed(masks)}

@@ -7,7 +7,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import GroupId
 from nmtprune.model.ablation.record import RecordedSearch, SentenceBlock, TokenTree, TreeLevels
 from nmtprune.model.layers import Stopped
 from nmtprune.model.length_groups import length_groups
@@ -20,16 +20,16 @@ from nmtprune.model.transformer import Transformer
 _PART_TOKENS = 2048
 _FEWEST_ROWS = 16
 
-HeadMasks = Mapping[ModuleId, Tensor]
+HeadMasks = Mapping[GroupId, Tensor]
 """Masks [H] by module: the same for all sentences."""
 
 
-def changed(masks: HeadMasks) -> set[ModuleId]:
+def changed(masks: HeadMasks) -> set[GroupId]:
     """The modules that masks change: those with a factor other than 1."""
     return {module for module, mask in masks.items() if bool((mask != 1).any())}
 
 
-def in_encoder(modules: Collection[ModuleId]) -> bool:
+def in_encoder(modules: Collection[GroupId]) -> bool:
     """Whether masks of these modules change the encoder's output."""
     return any(module.kind == "encoder" for module in modules)
 
@@ -54,7 +54,7 @@ class _Part:
 class EncoderPass:
     """Encodes a batch under different masks of encoder modules; what comes before the first is computed once."""
 
-    def __init__(self, model: Transformer, source: Tensor, modules: Collection[ModuleId]) -> None:
+    def __init__(self, model: Transformer, source: Tensor, modules: Collection[GroupId]) -> None:
         """Compute what masks leave as it is.
 
         Args:
@@ -150,7 +150,7 @@ class TreePass:
     """
 
     def __init__(
-        self, model: Transformer, token_tree: TokenTree, modules: Collection[ModuleId], *, raw_keys: bool = False
+        self, model: Transformer, token_tree: TokenTree, modules: Collection[GroupId], *, raw_keys: bool = False
     ) -> None:
         """Prepare for masks that change no other modules than these; `raw_keys` as for `Scope`."""
         self._decoder, self._token_tree, self._raw_keys = model.decoder, token_tree, raw_keys
@@ -250,9 +250,9 @@ class MaskedPasses:
         return torch.arange(size * count, device=device), number.repeat_interleave(size)
 
 
-def stacked_masks(systems: Sequence[HeadMasks]) -> dict[ModuleId, Tensor]:
+def stacked_masks(systems: Sequence[HeadMasks]) -> dict[GroupId, Tensor]:
     """Masks of the decoder's modules, [systems, H]."""
-    found: dict[ModuleId, Tensor] = {}
+    found: dict[GroupId, Tensor] = {}
     for masks in systems:
         for module, mask in masks.items():
             if module.kind != "encoder" and module not in found:

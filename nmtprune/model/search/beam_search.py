@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import GroupId
 from nmtprune.model.scope import Masks
 from nmtprune.model.search.decoder_step import DecoderStep, NewTokens, empty_cache
 from nmtprune.model.search.hypotheses import Beams, EndedHypotheses, HypothesisTree
@@ -249,6 +249,6 @@ def translate_batch(
     return ended.ranked(start.tree, options).hypotheses(start.tree, predictor.beam)
 
 
-def decoder_masks(masks: Mapping[ModuleId, Tensor]) -> dict[ModuleId, Tensor]:
+def decoder_masks(masks: Mapping[GroupId, Tensor]) -> dict[GroupId, Tensor]:
     """Masks of decoder modules as those of a single system, [1, H]."""
     return {module: mask.unsqueeze(0) for module, mask in masks.items() if module.kind != "encoder"}

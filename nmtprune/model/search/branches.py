@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import GroupId
 from nmtprune.model.decoder_state import DecoderState, Pass
 from nmtprune.model.length_groups import length_groups
 from nmtprune.model.search.next_words import EndRules, NextWordPredictor, NextWords
@@ -94,7 +94,7 @@ class _Begun:
     rows: list[Branch]
     state: DecoderState
     source_cache: SourceCache
-    masks: dict[ModuleId, Tensor]
+    masks: dict[GroupId, Tensor]
     device: torch.device
 
     @property
@@ -137,7 +137,7 @@ class _Begun:
 class Branches:
     """Continues hypotheses greedily; the rows of a batch advance together, whatever their lengths."""
 
-    def __init__(self, model: Transformer, predictor: NextWordPredictor, masks: Mapping[ModuleId, Tensor]) -> None:
+    def __init__(self, model: Transformer, predictor: NextWordPredictor, masks: Mapping[GroupId, Tensor]) -> None:
         """Prepare for head masks.
 
         Args:

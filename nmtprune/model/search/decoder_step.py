@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import GroupId
 from nmtprune.model.attention import Attention
 from nmtprune.model.scope import Probe, Scope, Visible
 from nmtprune.model.search.hypothesis_cache import Buffers, HypothesisCache
@@ -54,7 +54,7 @@ class DecoderStep:
         self,
         model: Transformer,
         source_caches: SourceCaches,
-        masks: Mapping[ModuleId, Tensor],
+        masks: Mapping[GroupId, Tensor],
         stores: Iterable[HypothesisCache],
         *,
         raw_keys: bool = False,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
-from nmtprune.architecture import HeadId
+from nmtprune.architecture import UnitId
 from nmtprune.plan import Plan
 
 
@@ -31,7 +31,7 @@ class Rounds:
     """Scores for a sweep: those that were measured when the round began that a plan belongs to."""
 
     def __init__(
-        self, starts: Sequence[int], kinds: Sequence[str], measured: Callable[[Plan], Mapping[HeadId, float]]
+        self, starts: Sequence[int], kinds: Sequence[str], measured: Callable[[Plan], Mapping[UnitId, float]]
     ) -> None:
         """Prepare; nothing is measured yet.
 
@@ -42,9 +42,9 @@ class Rounds:
         """
         self._starts, self._kinds, self._measured = starts, kinds, measured
         self._round = 0
-        self._scores: Mapping[HeadId, float] = {}
+        self._scores: Mapping[UnitId, float] = {}
 
-    def __call__(self, plan: Plan) -> Mapping[HeadId, float]:
+    def __call__(self, plan: Plan) -> Mapping[UnitId, float]:
         """Scores of the heads that a plan leaves; plans must come in the order of the sweep."""
         removed = len(plan.removed(self._kinds))
         reached = sum(start <= removed for start in self._starts)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtprune.architecture import HeadId
+from nmtprune.architecture import UnitId
 from nmtprune.budget import Limits
 from nmtprune.evaluate.metrics import Scored
 from nmtprune.evaluate.significance import SignificanceTest
@@ -175,21 +175,21 @@ class Sweeper:
             self._compute_baseline()
         return self._opened.quality.scored(self._state[key][_STATISTICS])
 
-    def _scores_of(self, curve: Curve, limits: Limits, seed: int) -> Callable[[Plan], Mapping[HeadId, float]]:
+    def _scores_of(self, curve: Curve, limits: Limits, seed: int) -> Callable[[Plan], Mapping[UnitId, float]]:
         """Scores of the heads that a plan leaves, by the order of a curve."""
         order = curve.order
         if order.scorer is not None and not isinstance(order.scorer, QualityDrop):
             scorer = order.scorer
             return lambda plan: self._measured(scorer, curve, limits, plan)
         if order.scores is not None:
-            scores: Mapping[HeadId, float] = order.scores.scores_by_head()
+            scores: Mapping[UnitId, float] = order.scores.scores_by_head()
         elif isinstance(order.scorer, QualityDrop):
             scores = self._ablated(order.scorer, curve)
         else:
             scores = random_scores(self._opened.checkpoint.base.modules, seed + (curve.sample or 1) - 1)
         return lambda _plan: scores
 
-    def _measured(self, scorer: Scorer[Any], curve: Curve, limits: Limits, plan: Plan) -> Mapping[HeadId, float]:
+    def _measured(self, scorer: Scorer[Any], curve: Curve, limits: Limits, plan: Plan) -> Mapping[UnitId, float]:
         """Scores of a scorer, which are those of the unpruned model unless the order says otherwise."""
         subject, removed = self._opened.subjects[scorer.name], len(plan.removed())
         # What depends on the heads that may go belongs to the curve; what does not serves all curves.
@@ -198,31 +198,31 @@ class Sweeper:
         if not removed or not (curve.order.reestimated or curve.order.in_rounds):
             return scorer.ranked(first, first)
 
-        def again() -> Mapping[HeadId, float]:
+        def again() -> Mapping[UnitId, float]:
             if self._opened.refitted is not None and (self._refit or curve.order.in_rounds):
                 return _on_refitted(scorer, subject, self._opened.refitted, plan, limits)
             return scorer.scores(subject, {module: plan.kept(module) for module in plan.base.modules}, limits)
 
         return scorer.ranked(self._heads(f"{curve.name}/{removed:03} {scorer.name}", again), first)
 
-    def _ablated(self, scorer: QualityDrop, curve: Curve) -> Mapping[HeadId, float]:
+    def _ablated(self, scorer: QualityDrop, curve: Curve) -> Mapping[UnitId, float]:
         """What `score` gives, for the kinds of a curve; the state keeps a few heads at a time."""
         checkpoint, subject = self._opened.checkpoint, self._opened.subjects[scorer.name]
         parameters = sum(tensor.numel() for tensor in checkpoint.model_tensors.values())
         together = self._opened.quality.heads_together(checkpoint.architecture, parameters)
         modules = tuple(module for module in checkpoint.architecture if module.id.kind in curve.kinds)
-        found: dict[HeadId, float] = {}
+        found: dict[UnitId, float] = {}
         for unit in units(f"{self._name}/{scorer.name}", modules, together):
 
             def compute(unit: Unit = unit) -> Arrays:
                 return {_SCORES: np.array([*scorer.drops(subject, unit.module, unit.heads).values()])}
 
             scores = self._recall(unit.key, compute)[_SCORES]
-            heads = (HeadId(unit.module.id, head) for head in unit.heads)
+            heads = (UnitId(unit.module.id, head) for head in unit.heads)
             found |= dict(zip(heads, scores.tolist(), strict=True))
         return found
 
-    def _heads(self, key: str, measured: Callable[[], Mapping[HeadId, float]]) -> dict[HeadId, float]:
+    def _heads(self, key: str, measured: Callable[[], Mapping[UnitId, float]]) -> dict[UnitId, float]:
         """Scores of heads; those that are gone have none."""
         heads = self._opened.checkpoint.architecture.head_ids()
 
@@ -248,7 +248,7 @@ class Sweeper:
 
 def _on_refitted(
     scorer: Scorer[Any], subject: ScoredModel, refitted: RefittedPlans, plan: Plan, limits: Limits
-) -> dict[HeadId, float]:
+) -> dict[UnitId, float]:
     """Scores of the heads that a plan leaves, on the refitted model, by their ids in the unpruned one."""
     found = scorer.scores(subject.of(refitted.of(plan).checkpoint), None, limits)
-    return {HeadId(head.module, plan.kept(head.module)[head.head]): score for head, score in found.items()}
+    return {UnitId(head.group, plan.kept(head.group)[head.number]): score for head, score in found.items()}

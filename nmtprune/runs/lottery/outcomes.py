@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nmtprune.architecture import HeadId
+from nmtprune.architecture import UnitId
 from nmtprune.evaluate.significance import Difference
 from nmtprune.plan import Plan
 from nmtprune.plots import Line
@@ -79,11 +79,11 @@ def kept_counts(plan: Plan) -> dict[str, list[int]]:
     return found
 
 
-def confidence_tsv(confidence: Mapping[HeadId, float], removed: Sequence[HeadId]) -> str:
+def confidence_tsv(confidence: Mapping[UnitId, float], removed: Sequence[UnitId]) -> str:
     """Confidence of every head that was there, the least confident first."""
     gone = set(removed)
     rows = (
-        (str(head), head.module.kind, head.module.layer, head.head, value, int(head in gone))
+        (str(head), head.group.kind, head.group.layer, head.number, value, int(head in gone))
         for head, value in sorted(confidence.items(), key=lambda item: (item[1], item[0]))
     )
     return tsv(CONFIDENCE_COLUMNS, rows)

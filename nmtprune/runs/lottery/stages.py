@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmtprune import files, plots, provenance, slim
-from nmtprune.architecture import HeadId
+from nmtprune.architecture import UnitId
 from nmtprune.evaluate.metrics import Scored
 from nmtprune.methods.chance import same_counts
 from nmtprune.methods.confidence import Confidence
@@ -216,7 +216,7 @@ class Stages:
                 return
             self._state.add(key, pack(_numbers(**vars(following))))
 
-    def _confidence(self, name: str, training: Training, plan: Plan) -> Mapping[HeadId, float]:
+    def _confidence(self, name: str, training: Training, plan: Plan) -> Mapping[UnitId, float]:
         """Confidence of the heads that a plan leaves, by their ids in the late-resetting checkpoint."""
         key = f"{name}/{_SCORES}"
         if key not in self._state:
@@ -224,14 +224,14 @@ class Stages:
             scorer, native = Confidence(self._run.confidence), NativeModel(self._read(training.last), self._run)
             found = scorer.scores(open_subject(scorer, native, self._run.data, self._run.seed, self._corpora))
             # The cut model counts the heads that it has: the plan says which they are.
-            cut = [HeadId(id, place) for id in plan.base.modules for place in range(len(plan.kept(id)))]
+            cut = [UnitId(id, place) for id in plan.base.modules for place in range(len(plan.kept(id)))]
             values = np.array([found[head] for head in cut])
             seconds = np.array(time.monotonic() - started)
             self._state.add(key, pack({_SCORES: values, "seconds": seconds}))
-        return dict(zip(plan.kept_heads(), self._state[key][_SCORES].tolist(), strict=True))
+        return dict(zip(plan.kept_ids(), self._state[key][_SCORES].tolist(), strict=True))
 
     def _write_iteration(
-        self, own: Path, number: int, before: Plan, left: Plan, confidence: Mapping[HeadId, float]
+        self, own: Path, number: int, before: Plan, left: Plan, confidence: Mapping[UnitId, float]
     ) -> None:
         """Confidence as table and picture, and last of all the plan."""
         removed = sorted(set(left.removed()) - set(before.removed()))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nmtprune import slim
-from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.errors import CheckpointError, OutputError
 from nmtprune.formats import load
 from nmtprune.formats.fairseq import FairseqCheckpoint
@@ -29,10 +29,10 @@ def variant(request: pytest.FixtureRequest, build: Build) -> FairseqCheckpoint:
     return read(build(**VARIANTS[request.param]))
 
 
-def odd_heads(checkpoint: FairseqCheckpoint) -> list[HeadId]:
+def odd_heads(checkpoint: FairseqCheckpoint) -> list[UnitId]:
     """Every second head, and all heads of the first module."""
     first = next(iter(checkpoint.architecture)).id
-    return [id for id in checkpoint.architecture.head_ids() if id.head % 2 or id.module == first]
+    return [id for id in checkpoint.architecture.head_ids() if id.number % 2 or id.group == first]
 
 
 def test_heads_are_those_that_fairseq_was_asked_for(build: Build) -> None:
@@ -72,7 +72,9 @@ def test_a_cut_changes_heads_and_the_fields_that_say_so(variant: FairseqCheckpoi
     assert "best" not in again.state["extra_state"]
     before, after = fairseq_files.load(variant.path)["model"], again.model_tensors
     assert sharing(before) == sharing(dict(after))
-    touched = {axis.tensor for axes in checkpoint.head_axes.values() for axis in axes} & set(before)
+    touched = {axis.tensor for module in checkpoint.architecture for axis in checkpoint.unit_axes[module.id]} & set(
+        before
+    )
     for name, tensor in before.items():
         expected = rows_of_kept_heads(tensor, name, plan, checkpoint) if name in touched else tensor
         assert difference(expected, after[name], name) == ""
@@ -82,7 +84,7 @@ def rows_of_kept_heads(tensor: torch.Tensor, name: str, plan: Plan, checkpoint: 
     """What is left of a tensor of an attention module, entry by entry."""
     stack, _, layer, submodule = name.split(".")[:4]
     kind = "cross" if submodule == "encoder_attn" else stack
-    module = ModuleId(kind, int(layer))
+    module = GroupId(kind, int(layer))
     width = checkpoint.architecture[module].head_dim
     heads = checkpoint.architecture[module].heads
     entries = [head * width + offset for head in plan.kept(module) for offset in range(width)]
@@ -104,7 +106,7 @@ def test_a_cut_leaves_the_loaded_checkpoint_as_it_was(build: Build) -> None:
 
 def test_settings_of_a_cut_say_nothing_else(build: Build, tmp_path: Path) -> None:
     checkpoint = read(build(heads=(4, 2)))
-    slim.apply(Plan.removing(checkpoint.base, [HeadId.parse("encoder.1.2")]), checkpoint).save(tmp_path / "cut.pt")
+    slim.apply(Plan.removing(checkpoint.base, [UnitId.parse("encoder.1.2")]), checkpoint).save(tmp_path / "cut.pt")
     before = vars(fairseq_files.load(checkpoint.path)["cfg"]["model"])
     after = vars(fairseq_files.load(tmp_path / "cut.pt")["cfg"]["model"])
     assert {name: value for name, value in after.items() if value != before.get(name, "absent")} == {
@@ -123,7 +125,7 @@ def test_settings_of_a_cut_say_nothing_else(build: Build, tmp_path: Path) -> Non
 def test_fields_go_where_the_settings_are(build: Build, tmp_path: Path, kind: str) -> None:
     path = build(stored={"cfg": kind})
     checkpoint = read(path)
-    slim.apply(Plan.removing(checkpoint.base, [HeadId.parse("cross.0.1")]), checkpoint).save(tmp_path / "cut.pt")
+    slim.apply(Plan.removing(checkpoint.base, [UnitId.parse("cross.0.1")]), checkpoint).save(tmp_path / "cut.pt")
     before, after = fairseq_files.load(path), fairseq_files.load(tmp_path / "cut.pt")
     holder = after["args"] if kind == "args" else after["cfg"]
     assert type(holder) is type(before["args"] if kind == "args" else before["cfg"])
@@ -135,7 +137,7 @@ def test_fields_go_where_the_settings_are(build: Build, tmp_path: Path, kind: st
 
 def test_a_language_model_is_cut_under_its_own_architecture(build: Build, tmp_path: Path) -> None:
     checkpoint = read(build(arch="transformer_lm_gpt2_tiny"))
-    slim.apply(Plan.removing(checkpoint.base, [HeadId.parse("decoder.0.1")]), checkpoint).save(tmp_path / "cut.pt")
+    slim.apply(Plan.removing(checkpoint.base, [UnitId.parse("decoder.0.1")]), checkpoint).save(tmp_path / "cut.pt")
     model = fairseq_files.load(tmp_path / "cut.pt")["cfg"]["model"]
     assert (model["_name"], model["nmtprune_base_arch"]) == ("nmtprune_lm", "transformer_lm_gpt2_tiny")
     assert read(tmp_path / "cut.pt").architecture.heads_by_kind() == {"encoder": [], "decoder": [3, 4], "cross": []}
@@ -143,12 +145,12 @@ def test_a_language_model_is_cut_under_its_own_architecture(build: Build, tmp_pa
 
 def test_padding_heads_survive_the_file(tiny: Path, tmp_path: Path) -> None:
     checkpoint = read(tiny)
-    plan = Plan.removing(checkpoint.base, [HeadId.parse(text) for text in ("encoder.0.1", "cross.1.0", "cross.1.3")])
+    plan = Plan.removing(checkpoint.base, [UnitId.parse(text) for text in ("encoder.0.1", "cross.1.0", "cross.1.3")])
     padded = slim.apply(plan, checkpoint, mode="uniform")
     padded.save(tmp_path / "uniform.pt")
     again = read(tmp_path / "uniform.pt")
     assert again.architecture == padded.architecture
-    assert again.architecture[ModuleId("cross", 1)].padding_heads == 2
+    assert again.architecture[GroupId("cross", 1)].padding_heads == 2
     assert again.architecture.heads_by_kind() == {"encoder": [3, 4], "decoder": [4, 4], "cross": [4, 2]}
 
 
@@ -194,8 +196,8 @@ def test_kept_layers_are_the_model(build: Build, tmp_path: Path) -> None:
     checkpoint = read(tmp_path / "kept.pt")
     assert checkpoint.architecture.heads_by_kind()["encoder"] == [4, 4]
     assert (checkpoint.settings["encoder_layers"], checkpoint.settings["encoder_layers_to_keep"]) == (2, None)
-    assert checkpoint.head_axes[ModuleId("encoder", 1)][0].tensor == "encoder.layers.3.self_attn.k_proj.weight"
-    slim.apply(Plan.removing(checkpoint.base, [HeadId.parse("encoder.1.0")]), checkpoint).save(tmp_path / "cut.pt")
+    assert checkpoint.unit_axes[GroupId("encoder", 1)][0].tensor == "encoder.layers.3.self_attn.k_proj.weight"
+    slim.apply(Plan.removing(checkpoint.base, [UnitId.parse("encoder.1.0")]), checkpoint).save(tmp_path / "cut.pt")
     model = fairseq_files.load(tmp_path / "cut.pt")["model"]
     assert [len(model[f"encoder.layers.{n}.self_attn.k_proj.weight"]) for n in range(4)] == [16, 16, 16, 12]
     assert len(checkpoint.parameters) < len(model)
@@ -219,7 +221,7 @@ def test_parts_cover_the_parameters(variant: FairseqCheckpoint) -> None:
 def test_fields_of_a_slim_checkpoint_that_contradict_its_tensors(tiny: Path, tmp_path: Path, field: str) -> None:
     checkpoint = read(tiny)
     path = tmp_path / "cut.pt"
-    slim.apply(Plan.removing(checkpoint.base, [HeadId.parse("encoder.0.1")]), checkpoint).save(path)
+    slim.apply(Plan.removing(checkpoint.base, [UnitId.parse("encoder.0.1")]), checkpoint).save(path)
     state = fairseq_files.load(path)
     model = state["cfg"]["model"]
     lineage = json.loads(model.nmtprune_lineage)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nmtprune import slim
-from nmtprune.architecture import HeadId
+from nmtprune.architecture import UnitId
 from nmtprune.formats import load
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.plan import Plan
@@ -62,7 +62,7 @@ def test_weights_are_distributed_as_fairseqs(build: Build, name: str) -> None:
 
 def test_a_cut_module_is_drawn_as_one_of_its_own_size(build: Build) -> None:
     full = read(build(**DRAWN["translation"]))
-    heads = [id for id in full.architecture.head_ids() if id.module.kind == "encoder" and id.head > 0]
+    heads = [id for id in full.architecture.head_ids() if id.group.kind == "encoder" and id.number > 0]
     cut = slim.apply(Plan.removing(full.base, heads), full).reinitialized(0)
     name = "encoder.layers.0.self_attn."
     bound = math.sqrt(6 / (16 + 64))
@@ -95,7 +95,7 @@ def test_shared_tables_are_one_table(build: Build, tmp_path: Path, name: str) ->
 
 def test_padding_heads_stay_zero(tiny: Path) -> None:
     checkpoint = read(tiny)
-    padded = slim.apply(Plan.removing(checkpoint.base, [HeadId.parse("encoder.0.1")]), checkpoint, mode="uniform")
+    padded = slim.apply(Plan.removing(checkpoint.base, [UnitId.parse("encoder.0.1")]), checkpoint, mode="uniform")
     fresh = padded.reinitialized(1)
     for part in ("q_proj.weight", "k_proj.bias", "v_proj.weight"):
         tensor = fresh.tensors[f"encoder.layers.0.self_attn.{part}"]

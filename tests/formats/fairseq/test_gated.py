@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nmtprune import slim
-from nmtprune.architecture import ModuleId, parse_heads
+from nmtprune.architecture import GroupId, parse_heads
 from nmtprune.errors import CheckpointError
 from nmtprune.evaluate.verify import verify
 from nmtprune.formats.fairseq import FairseqCheckpoint, containers
@@ -19,11 +19,11 @@ _PREFIX = {"encoder": "encoder.layers.{}.self_attn", "decoder": "decoder.layers.
 _PREFIX["cross"] = "decoder.layers.{}.encoder_attn"
 
 
-def _name(module: ModuleId) -> str:
+def _name(module: GroupId) -> str:
     return f"{_PREFIX[module.kind].format(module.layer)}.{PARAMETER}"
 
 
-def _thetas(checkpoint: FairseqCheckpoint, settings: GateSettings) -> dict[ModuleId, torch.Tensor]:
+def _thetas(checkpoint: FairseqCheckpoint, settings: GateSettings) -> dict[GroupId, torch.Tensor]:
     generator = torch.Generator().manual_seed(2)
     return {
         module.id: torch.randn(module.heads, generator=generator) * 0.3
@@ -78,7 +78,7 @@ def test_the_open_heads_are_the_model(tiny: Path, tmp_path: Path, settings: Gate
     gated = FairseqCheckpoint.of_state(tiny, _with_gates(FairseqCheckpoint.load(tiny), settings))
     assert gated.gates is not None
     closed = [
-        head for head in gated.architecture.head_ids() if head.head not in gated.gates.open.get(head.module, range(9))
+        head for head in gated.architecture.head_ids() if head.number not in gated.gates.open.get(head.group, range(9))
     ]
     assert closed
     plan = Plan.removing(gated.base, closed)
@@ -108,8 +108,8 @@ def test_slim_models_have_gates_on_what_is_left(tiny: Path) -> None:
     assert isinstance(cut, FairseqCheckpoint) and cut.lineage is not None
     gated = FairseqCheckpoint.of_state(tiny, _with_gates(cut, settings, nmtprune_lineage=cut.lineage.to_json()))
     assert gated.gates is not None and gated.lineage == cut.lineage
-    assert gated.gates.open[ModuleId("cross", 1)] == ()
-    assert max(gated.gates.open[ModuleId("encoder", 0)], default=0) < 3
+    assert gated.gates.open[GroupId("cross", 1)] == ()
+    assert max(gated.gates.open[GroupId("encoder", 0)], default=0) < 3
 
 
 def test_averages_have_gates_of_their_own(tiny: Path) -> None:
@@ -134,7 +134,7 @@ def test_damaged_gates(tiny: Path) -> None:
             FairseqCheckpoint.of_state(tiny, {**state, "model": {**model, **change}})
         return str(raised.value)
 
-    first = _name(ModuleId("encoder", 0))
+    first = _name(GroupId("encoder", 0))
     assert refused(GateSettings(), {}, first) == f"{tiny}: gates: {first} is missing"
     expected = f"{tiny}: gates: {first} is no list of 4 finite numbers"
     assert refused(GateSettings(), {first: torch.zeros(3)}) == expected

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nmtprune import slim
-from nmtprune.architecture import HeadId
+from nmtprune.architecture import UnitId
 from nmtprune.formats import load
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.plan import Plan
@@ -44,7 +44,7 @@ def test_slimming_needs_neither_fairseq_nor_omegaconf(build: Build, tmp_path: Pa
     path = build(updates=1, stored={"cfg": cfg})
     with_packages, without = tmp_path / "with.pt", tmp_path / "without.pt"
     checkpoint = load(path)
-    removed = [HeadId.parse(heads)] if heads else []
+    removed = [UnitId.parse(heads)] if heads else []
     slim.apply(Plan.removing(checkpoint.base, removed), checkpoint).save(with_packages)
     subprocess.run([sys.executable, "-c", WITHOUT_PACKAGES, str(path), str(without), heads], check=True)
     first, second = fairseq_files.load(with_packages), fairseq_files.load(without)
@@ -56,7 +56,7 @@ def test_slimming_needs_neither_fairseq_nor_omegaconf(build: Build, tmp_path: Pa
 def test_omegaconf_reads_what_was_changed_in_it(build: Build, tmp_path: Path) -> None:
     path = build(updates=1, stored={"cfg": "omegaconf"})
     checkpoint = load(path)
-    slim.apply(Plan.removing(checkpoint.base, [HeadId.parse("encoder.0.1")]), checkpoint).save(tmp_path / "cut.pt")
+    slim.apply(Plan.removing(checkpoint.base, [UnitId.parse("encoder.0.1")]), checkpoint).save(tmp_path / "cut.pt")
     before, after = fairseq_files.load(path)["cfg"], fairseq_files.load(tmp_path / "cut.pt")["cfg"]
     assert after.model.nmtprune_base_arch == "transformer"
     assert after.model._get_node("nmtprune_heads")._key() == "nmtprune_heads"
@@ -87,7 +87,7 @@ def test_numpy_values_and_meters_are_kept(tiny: Path, tmp_path: Path) -> None:
     state = with_foreign_values(tiny, tmp_path / "values.pt")
     checkpoint = load(tmp_path / "values.pt")
     assert isinstance(checkpoint, FairseqCheckpoint)
-    plan = Plan.removing(checkpoint.base, [HeadId.parse("encoder.0.1")])
+    plan = Plan.removing(checkpoint.base, [UnitId.parse("encoder.0.1")])
     slim.apply(plan, checkpoint).save(tmp_path / "cut.pt")
     after = fairseq_files.load(tmp_path / "cut.pt")
     counts = after["extra_state"]["metrics"]["valid"][0][3]["sum"]

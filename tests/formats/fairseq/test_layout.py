@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nmtprune import slim
-from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats import load
 from nmtprune.formats.fairseq import FairseqCheckpoint
@@ -97,7 +97,7 @@ def test_files_of_earlier_versions(build: Build, tmp_path: Path, name: str) -> N
     assert loads_in_fairseq(tmp_path / "old.pt")
     checkpoint = read(tmp_path / "old.pt")
     assert checkpoint.architecture.count() == 24
-    slim.apply(Plan.removing(checkpoint.base, [HeadId.parse("cross.0.0")]), checkpoint).save(tmp_path / "cut.pt")
+    slim.apply(Plan.removing(checkpoint.base, [UnitId.parse("cross.0.0")]), checkpoint).save(tmp_path / "cut.pt")
     assert list(read(tmp_path / "cut.pt").model_tensors) == list(state["model"])
 
 
@@ -113,13 +113,13 @@ def test_packed_matrices_stay_packed(build: Build, tmp_path: Path) -> None:
     path = build(stored={"packed": True, "without_optimizer": True})
     assert loads_in_fairseq(path)
     checkpoint = read(path)
-    axes, width = checkpoint.head_axes[ModuleId("cross", 1)], checkpoint.architecture[ModuleId("cross", 1)].head_dim
+    axes, width = checkpoint.unit_axes[GroupId("cross", 1)], checkpoint.architecture[GroupId("cross", 1)].head_dim
     assert [(axis.tensor.rpartition(".")[2], axis.axis, axis.width, axis.blocks, axis.output) for axis in axes] == [
         ("in_proj_weight", 0, width, 3, False),
         ("in_proj_bias", 0, width, 3, False),
         ("weight", 1, width, 1, True),
     ]
-    slim.apply(Plan.removing(checkpoint.base, [HeadId.parse("cross.1.2")]), checkpoint).save(tmp_path / "cut.pt")
+    slim.apply(Plan.removing(checkpoint.base, [UnitId.parse("cross.1.2")]), checkpoint).save(tmp_path / "cut.pt")
     before, after = fairseq_files.load(path)["model"], fairseq_files.load(tmp_path / "cut.pt")["model"]
     name = "decoder.layers.1.encoder_attn.in_proj_weight"
     q, k, v = before[name].chunk(3)

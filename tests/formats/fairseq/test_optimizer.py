@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nmtprune import slim
-from nmtprune.architecture import HeadId
+from nmtprune.architecture import UnitId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats import load
 from nmtprune.formats.fairseq import FairseqCheckpoint
@@ -58,7 +58,7 @@ def test_moments_are_cut_like_their_parameters(build: Build, tmp_path: Path, nam
     for moment in checkpoint.optimizer.tensors:
         stand_in[moment] = stand_in[moment.split("/")[2]].clone()
     marked = checkpoint.rewritten(stand_in, checkpoint.architecture, None)
-    heads = [id for id in marked.architecture.head_ids() if id.head in (0, 2)]
+    heads = [id for id in marked.architecture.head_ids() if id.number in (0, 2)]
     slim.apply(Plan.removing(marked.base, heads), marked).save(tmp_path / "cut.pt")
     cut = read(tmp_path / "cut.pt")
     assert cut.optimizer.tensors
@@ -73,7 +73,7 @@ def test_moments_are_cut_like_their_parameters(build: Build, tmp_path: Path, nam
 
 def test_averages_are_cut_like_the_weights(build: Build, tmp_path: Path) -> None:
     checkpoint = read(build(**VARIANTS["moving average in fp32"]))
-    plan = Plan.removing(checkpoint.base, [HeadId.parse("encoder.0.1"), HeadId.parse("cross.1.3")])
+    plan = Plan.removing(checkpoint.base, [UnitId.parse("encoder.0.1"), UnitId.parse("cross.1.3")])
     slim.apply(plan, checkpoint).save(tmp_path / "cut.pt")
     state, before = fairseq_files.load(tmp_path / "cut.pt"), fairseq_files.load(checkpoint.path)
     name = "encoder.layers.0.self_attn.v_proj.weight"
@@ -90,7 +90,7 @@ def test_amsgrad_is_cut_too(tiny: Path, tmp_path: Path) -> None:
         entry["max_exp_avg_sq"] = entry["exp_avg_sq"].clone()
     torch.save(state, tmp_path / "amsgrad.pt")
     checkpoint = read(tmp_path / "amsgrad.pt")
-    cut = slim.apply(Plan.removing(checkpoint.base, [HeadId.parse("encoder.0.1")]), checkpoint)
+    cut = slim.apply(Plan.removing(checkpoint.base, [UnitId.parse("encoder.0.1")]), checkpoint)
     name = "encoder.layers.0.self_attn.q_proj.weight"
     assert cut.tensors[f"optimizer/max_exp_avg_sq/{name}"].shape == (12, 16)
 
@@ -98,7 +98,7 @@ def test_amsgrad_is_cut_too(tiny: Path, tmp_path: Path) -> None:
 def test_a_state_that_cannot_be_cut_is_kept_until_heads_go(build: Build, tmp_path: Path) -> None:
     path = build(**VARIANTS["adafactor"])
     checkpoint = read(path)
-    plan = Plan.removing(checkpoint.base, [HeadId.parse("encoder.0.1")])
+    plan = Plan.removing(checkpoint.base, [UnitId.parse("encoder.0.1")])
     slim.apply(plan, checkpoint, mode="masked").save(tmp_path / "masked.pt")
     before, after = fairseq_files.load(path), fairseq_files.load(tmp_path / "masked.pt")
     assert difference(before["last_optimizer_state"], after["last_optimizer_state"]) == ""
@@ -130,7 +130,7 @@ def test_states_of_other_optimizers_are_not_cut(tiny: Path, tmp_path: Path, dama
     torch.save(state, tmp_path / "other.pt")
     checkpoint = read(tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match="`drop_optimizer`"):
-        slim.apply(Plan.removing(checkpoint.base, [HeadId.parse("encoder.0.1")]), checkpoint)
+        slim.apply(Plan.removing(checkpoint.base, [UnitId.parse("encoder.0.1")]), checkpoint)
 
 
 @pytest.mark.parametrize("frozen", ["decoder layers", "encoder layers", "tables", "encoder"])
@@ -161,7 +161,7 @@ def test_states_where_early_versions_put_them(tiny: Path, tmp_path: Path, place:
     (state["optimizer_history"][-1] if place == "history" else state)["optimizer"] = moved
     torch.save(state, tmp_path / "early.pt")
     checkpoint = read(tmp_path / "early.pt")
-    plan = Plan.removing(checkpoint.base, [HeadId.parse("encoder.0.1")])
+    plan = Plan.removing(checkpoint.base, [UnitId.parse("encoder.0.1")])
     with pytest.raises(CheckpointError, match="of an early version"):
         slim.apply(plan, checkpoint)
     slim.apply(plan, checkpoint.without_optimizer()).save(tmp_path / "cut.pt")

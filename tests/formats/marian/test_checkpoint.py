@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nmtprune import slim
-from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.errors import CheckpointError
 from nmtprune.evaluate.verify import verify
 from nmtprune.formats import load
@@ -59,7 +59,7 @@ def test_slim_twice_is_slim_composed(tmp_path: Path, removed: set[int], again: s
 def test_what_a_plan_leaves_alone_stays_byte_for_byte(tmp_path: Path) -> None:
     path = marian_model(tmp_path / "model.npz")
     base = load(path)
-    plan = Plan.removing(base.base, [HeadId(ModuleId("encoder", 1), 2)])
+    plan = Plan.removing(base.base, [UnitId(GroupId("encoder", 1), 2)])
     slim.apply(plan, base).save(tmp_path / "slim.npz")
     with zipfile.ZipFile(path) as before, zipfile.ZipFile(tmp_path / "slim.npz") as after:
         names = before.namelist()
@@ -86,7 +86,7 @@ def test_head_counts_of_tied_and_recurrent_decoders(tmp_path: Path) -> None:
     options = yaml.safe_load(there.arrays["special:model.yml"].tobytes().rstrip(b"\0"))  # type: ignore[attr-defined]
     assert options["transformer-encoder-heads"] == [1, 1] and options["transformer-context-heads"] == [2, 2]
     assert options["transformer-decoder-heads"] == [4, 4]
-    assert there.architecture.count() == 3 and there.architecture[ModuleId("encoder", 1)].padding_heads == 1
+    assert there.architecture.count() == 3 and there.architecture[GroupId("encoder", 1)].padding_heads == 1
     assert not there.tensors["encoder_l2_self_Wv"].any() and there.tensors["encoder_l2_self_Wv"].shape == (16, 4)
     shown = nmtprune("inspect", tmp_path / "slim.npz")
     assert "marian transformer with SSRU decoder: 3 heads of 12 (75.0% removed)" in shown.stdout
@@ -96,7 +96,7 @@ def test_head_counts_of_tied_and_recurrent_decoders(tmp_path: Path) -> None:
 
 def test_without_projections_heads_can_be_masked_only(tmp_path: Path) -> None:
     base = MarianCheckpoint.load(marian_model(tmp_path / "model.npz", transformer_no_projection=True))
-    plan = Plan.removing(base.base, [HeadId(ModuleId("cross", 0), 1)])
+    plan = Plan.removing(base.base, [UnitId(GroupId("cross", 0), 1)])
     masked = slim.apply(plan, base, "masked")
     assert (
         not masked.tensors["decoder_l1_context_Wv"][:, 4:8].any()

@@ -115,7 +115,7 @@ def _systems(checkpoint: MarianCheckpoint) -> list[Kept]:
     alone = [[head] for head in heads[::3]]
     several = [[head for head in heads if rng.random() < share] for share in (0.2, 0.5, 0.9)]
     return [
-        {id: [head for head in there if not any(own.module == id and own.head == head for own in gone)]
+        {id: [head for head in there if not any(own.group == id and own.number == head for own in gone)]
          for id, there in whole.items()}
         for gone in [*alone, *several, []]
     ]  # fmt: skip

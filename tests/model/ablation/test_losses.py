@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nmtprune import slim
-from nmtprune.architecture import ModuleId, parse_heads
+from nmtprune.architecture import GroupId, parse_heads
 from nmtprune.data.batching import collate, shift_right
 from nmtprune.engines import native
 from nmtprune.formats import load
@@ -34,7 +34,7 @@ VARIANTS = (
     "output width of its own",
 )
 NO_HEADS = "encoder.0.1 encoder.1 decoder.0 cross.0.0 cross.1"
-Systems = list[dict[ModuleId, Tensor]]
+Systems = list[dict[GroupId, Tensor]]
 
 
 @pytest.fixture(autouse=True)

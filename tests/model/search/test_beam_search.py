@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nmtprune import slim
-from nmtprune.architecture import HeadId
+from nmtprune.architecture import UnitId
 from nmtprune.errors import UsageError
 from nmtprune.formats import load
 from nmtprune.model.search import SearchOptions, translate_batch
@@ -78,13 +78,13 @@ def test_trained_models_translate_alike(build: Build) -> None:
 def test_masks_are_those_of_the_masked_checkpoint(build: Build, variant: str, beam: int, tmp_path: Path) -> None:
     path = searches.checkpoint(build, variant, trained=False)
     base, options = load(path), SearchOptions(beam=beam, max_len_b=12)
-    removed = [HeadId.parse(name) for name in ("encoder.0.1", "encoder.1.3", "decoder.0.0", "cross.1.0", "cross.1.2")]
+    removed = [UnitId.parse(name) for name in ("encoder.0.1", "encoder.1.3", "decoder.0.0", "cross.1.0", "cross.1.2")]
     masked = tmp_path / "masked.pt"
     slim.apply(Plan.removing(base.base, removed), base, "masked").save(masked)
     model = searches.model_of(path)
     masks = {
-        module: searches.mask(model, str(module), *(head.head for head in removed if head.module == module))[module]
-        for module in {head.module for head in removed}
+        module: searches.mask(model, str(module), *(head.number for head in removed if head.group == module))[module]
+        for module in {head.group for head in removed}
     }
     source = searches.batch(model.words[0])
     expected = searches.fairseq_search(masked, source, options, path.parent / "data-bin")

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from nmtprune import slim
-from nmtprune.architecture import HeadId, ModuleId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.data.corpus import load_corpus
 from nmtprune.errors import OutputError, TrainingError
 from nmtprune.formats import load
@@ -110,7 +110,7 @@ def test_disk_keeps_no_moments_of_old_trainings(whole: tuple[Path, LotteryResult
 
 def test_the_least_confident_heads_go(tiny: Path, whole: tuple[Path, LotteryResult]) -> None:
     folder, _ = whole
-    gone: set[HeadId] = set()
+    gone: set[UnitId] = set()
     for number in (1, 2):
         own = folder / "iterations" / f"iteration-{number:02}"
         scores, plan = Scores.read(own / "confidence.json").scores_by_head(), Plan.read(own / "plan.json")
@@ -344,4 +344,4 @@ def test_numbers_of_heads_of_random_controls(whole: tuple[Path, LotteryResult]) 
         Plan.read(folder / "converged" / name / "plan.json") for name in ("iteration-02", "iteration-02-random")
     )
     counts = [np.array([len(plan.kept(module)) for module in plan.base.modules]) for plan in (ticket, drawn)]
-    assert (counts[0] == counts[1]).all() and ModuleId("encoder", 0) in drawn.base.modules
+    assert (counts[0] == counts[1]).all() and GroupId("encoder", 0) in drawn.base.modules

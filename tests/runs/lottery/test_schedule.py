@@ -4,14 +4,14 @@ import math
 
 import pytest
 
-from nmtprune.architecture import ModuleId
+from nmtprune.architecture import GroupId
 from nmtprune.budget import Limits
 from nmtprune.errors import BudgetError, UsageError
 from nmtprune.formats.trainable import TrainingProgress
 from nmtprune.runs.lottery.schedule import Schedule, Ticket, removals, tickets
 from nmtprune.training.fairseq_train import Patience
 
-BIG = {ModuleId(kind, layer): 8 for kind in ("encoder", "decoder", "cross") for layer in range(6)}  # type: ignore[arg-type]
+BIG = {GroupId(kind, layer): 8 for kind in ("encoder", "decoder", "cross") for layer in range(6)}  # type: ignore[arg-type]
 
 
 def _schedule(**changes: object) -> Schedule:

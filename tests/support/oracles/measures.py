@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import Architecture, HeadId
+from nmtprune.architecture import Architecture, UnitId
 from nmtprune.network import Network
 from tests.support.oracles.transformer import Heads, Tensors, scores
 
@@ -14,7 +14,7 @@ Pair = tuple[list[int], list[int]]
 
 def importance(
     network: Network, architecture: Architecture, tensors: Tensors, pairs: Iterable[Pair], eps: float, unit: str
-) -> dict[HeadId, float]:
+) -> dict[UnitId, float]:
     """What `nmtprune.methods.importance` measures on pairs of a source and a target sentence; no padding heads."""
     sums, counts = dict.fromkeys(architecture.head_ids(), 0.0), dict.fromkeys(architecture.head_ids(), 0)
     for source, target in pairs:
@@ -26,9 +26,9 @@ def importance(
         logits = scores(network, architecture, tensors, torch.tensor(source), previous, Heads(masks))
         torch.autograd.backward(sentence_loss(logits, target, eps))
         for id in architecture.head_ids():
-            gradient = masks[id.module].grad
+            gradient = masks[id.group].grad
             assert gradient is not None
-            own = gradient[0, id.head].tolist()
+            own = gradient[0, id.number].tolist()
             if unit == "sentence":  # one factor for all positions: derivatives add up
                 sums[id] += abs(sum(own))
                 counts[id] += 1
@@ -51,15 +51,15 @@ def sentence_loss(logits: Tensor, target: list[int], eps: float) -> Tensor:
 
 def confidence(
     network: Network, architecture: Architecture, tensors: Tensors, pairs: Iterable[Pair], exclude_eos: bool
-) -> dict[HeadId, float]:
+) -> dict[UnitId, float]:
     """What `nmtprune.methods.confidence` measures on pairs of a source and a target sentence; no padding heads."""
-    highest: dict[HeadId, list[float]] = {id: [] for id in architecture.head_ids()}
+    highest: dict[UnitId, list[float]] = {id: [] for id in architecture.head_ids()}
     for source, target in pairs:
         heads = Heads()
         scores(network, architecture, tensors, torch.tensor(source), torch.tensor([network.eos, *target[:-1]]), heads)
         for id in architecture.head_ids():
-            tokens = source if id.module.kind == "encoder" else target
+            tokens = source if id.group.kind == "encoder" else target
             for query, token in enumerate(tokens):
                 if not (exclude_eos and token == network.eos):
-                    highest[id].append(max(heads.observed[id.module][0, id.head, query].tolist()))
+                    highest[id].append(max(heads.observed[id.group][0, id.number, query].tolist()))
     return {id: sum(found) / len(found) for id, found in highest.items()}

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nmtprune.architecture import Architecture, ModuleId
+from nmtprune.architecture import Architecture, GroupId
 from nmtprune.model import Transformer
 from nmtprune.network import Network, Stack
 
@@ -20,8 +20,8 @@ FUNCTIONS = {"relu": torch.relu, "swish": lambda x: x * torch.sigmoid(x), "tanh"
 class Heads:
     """Factors [1, H, T] of the heads' outputs by module, and attention weights [1, H, T, S], which a pass fills in."""
 
-    masks: Mapping[ModuleId, Tensor] = field(default_factory=dict)
-    observed: dict[ModuleId, Tensor] = field(default_factory=dict)
+    masks: Mapping[GroupId, Tensor] = field(default_factory=dict)
+    observed: dict[GroupId, Tensor] = field(default_factory=dict)
 
 
 def scores(
@@ -86,7 +86,7 @@ def sublayers(
             keys = x if memory is None or name == "self_attention" else memory
             causal = torch.ones(1, len(x), len(x), dtype=torch.bool).tril()
             seen = causal if side == "decoder" and name == "self_attention" else None
-            id = ModuleId("cross" if name == "cross_attention" else side, layer)
+            id = GroupId("cross" if name == "cross_attention" else side, layer)
             mask = heads.masks.get(id)
             output, heads.observed[id] = attend(own, x[None], keys[None], architecture[id].head_dim, seen, mask)
             x = output[0]
@@ -138,7 +138,7 @@ def attend(
 
 @torch.no_grad()
 def reference_loss(
-    model: Transformer, source: Sequence[int], target: Sequence[int], masks: Mapping[ModuleId, Tensor]
+    model: Transformer, source: Sequence[int], target: Sequence[int], masks: Mapping[GroupId, Tensor]
 ) -> float:
     """Negative log-likelihood of a target in nats, summed over its tokens."""
     previous = torch.tensor([[2, *target[:-1]]])
