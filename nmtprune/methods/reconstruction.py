@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nmtprune.methods.measuring import Texts
     from nmtprune.model import Masks, Transformer
     from nmtprune.model.attention import Attention
+    from nmtprune.model.sublayers import Body
 
 RIDGE = 0.01
 """Added to the diagonal of S, as a share of its mean."""
@@ -235,15 +236,16 @@ def _add(
 
     from nmtprune.methods.gradients import loss_slopes
     from nmtprune.model import Pass
+    from nmtprune.model.attention import Attention
 
     passed: list[tuple[Attention, Tensor, Tensor]] = []
 
-    def tap(attention: "Attention", context: "Tensor", output: "Tensor") -> "Tensor":
+    def tap(body: "Body", context: "Tensor", output: "Tensor") -> "Tensor":
         """Note what the projection reads, and add a zero whose derivative is that of the output."""
-        if attention.id not in moments:
+        if not isinstance(body, Attention) or body.id not in moments:
             return output
         zero = torch.zeros_like(output, requires_grad=True)
-        passed.append((attention, context.detach(), zero))
+        passed.append((body, context.detach(), zero))
         return output + zero
 
     run = Pass(masks, tap=tap)
