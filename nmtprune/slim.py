@@ -38,13 +38,11 @@ def apply(plan: Plan, checkpoint: Checkpoint, mode: str = "cut", *, other_weight
     if mode not in MODES:
         raise UsageError(f"unknown mode '{mode}': choose among {', '.join(MODES)}")
     plan.check(checkpoint.base, other_weights=other_weights)
-    kept, lineage = checkpoint.architecture.full(plan.kept_units), checkpoint.lineage
-    layers = plan.kept_layers()
-    if layers or mode != "masked":
-        lineage = (checkpoint.lineage or Lineage.start(checkpoint.base)).after(plan)
+    kept, layers = checkpoint.architecture.full(plan.kept_units), plan.kept_layers()
+    before = checkpoint.lineage or Lineage.start(checkpoint.base)
     if layers:
         kept = _renumbered(kept, layers)
-        checkpoint = checkpoint.with_layers(layers, lineage)
+        checkpoint = checkpoint.with_layers(layers, before.after(_of_layers(plan, layers)))
     if mode == "masked":
         return _masked(kept, checkpoint)
     units = {group.id: len(kept[group.id]) for group in checkpoint.architecture.groups}
@@ -56,7 +54,7 @@ def apply(plan: Plan, checkpoint: Checkpoint, mode: str = "cut", *, other_weight
     def resize(tensor: "Tensor", axis: UnitAxis, group: Group) -> "Tensor":
         return _resized(tensor, axis, group, kept[group.id], padding[group.id])
 
-    return checkpoint.rewritten(_mapped(checkpoint, resize), architecture, lineage)
+    return checkpoint.rewritten(_mapped(checkpoint, resize), architecture, before.after(plan))
 
 
 def uniform_padding(kept: Kept, architecture: Architecture) -> dict[GroupId, int]:
@@ -79,6 +77,12 @@ def _padding(kept: Kept, checkpoint: Checkpoint, mode: str) -> dict[GroupId, int
     fewest = checkpoint.fewest_stored_heads
     modules = (module.id for module in checkpoint.architecture)
     return {id: fewest - len(kept[id]) for id in modules if len(kept[id]) < fewest}
+
+
+def _of_layers(plan: Plan, layers: Mapping[str, Sequence[int]]) -> Plan:
+    """The plan that takes out the same layers and nothing else."""
+    kept = {GroupId.layers_of(stack): numbers for stack, numbers in layers.items()}
+    return Plan.of(plan.base, {**plan.base.units, **kept})
 
 
 def _renumbered(kept: Kept, layers: Mapping[str, Sequence[int]]) -> dict[GroupId, tuple[int, ...]]:
