@@ -42,7 +42,7 @@ def apply(plan: Plan, checkpoint: Checkpoint, mode: str = "cut", *, other_weight
     before = checkpoint.lineage or Lineage.start(checkpoint.base)
     if layers:
         kept = _renumbered(kept, layers)
-        checkpoint = checkpoint.with_layers(layers, before.after(_of_layers(plan, layers)))
+        checkpoint = checkpoint.with_layers(layers, before.after(_layers_alone(plan)))
     if mode == "masked":
         return _masked(kept, checkpoint)
     units = {group.id: len(kept[group.id]) for group in checkpoint.architecture.groups}
@@ -74,15 +74,14 @@ def _padding(kept: Kept, checkpoint: Checkpoint, mode: str) -> dict[GroupId, int
     """Zero units of every group in the result."""
     if mode == "uniform":
         return uniform_padding(kept, checkpoint.architecture)
-    fewest = checkpoint.fewest_stored_heads
-    modules = (module.id for module in checkpoint.architecture)
-    return {id: fewest - len(kept[id]) for id in modules if len(kept[id]) < fewest}
+    fewest = checkpoint.fewest_stored_units
+    groups = (group.id for group in checkpoint.architecture.groups)
+    return {id: fewest - len(kept[id]) for id in groups if len(kept[id]) < fewest}
 
 
-def _of_layers(plan: Plan, layers: Mapping[str, Sequence[int]]) -> Plan:
-    """The plan that takes out the same layers and nothing else."""
-    kept = {GroupId.layers_of(stack): numbers for stack, numbers in layers.items()}
-    return Plan.of(plan.base, {**plan.base.units, **kept})
+def _layers_alone(plan: Plan) -> Plan:
+    """What a file without the layers that go has lost of a plan: it stores every unit of the layers that stay."""
+    return Plan.removing(plan.base, plan.removed(LAYER_KINDS))
 
 
 def _renumbered(kept: Kept, layers: Mapping[str, Sequence[int]]) -> dict[GroupId, tuple[int, ...]]:
