@@ -21,7 +21,7 @@ from tests.support.depth import without_layers
 from tests.support.fairseq_files import Build
 from tests.support.marian_files import VARIANTS as MARIAN
 from tests.support.marian_files import marian_model
-from tests.support.networks import PRE_NORM, SHARED, randomized
+from tests.support.networks import NORMFORMER, PRE_NORM, SHARED, as_normformer, randomized
 
 Kept = Mapping[str, Sequence[int]]
 
@@ -103,8 +103,7 @@ def test_a_language_model_without_layers_is_fitted_too(build: Build) -> None:
 
 
 def test_normformer_scales_the_residual_connection_in_front_of_a_gap(build: Build) -> None:
-    options = {"arch": "transformer_lm_gpt", "scale_attn": True, "scale_fc": True, "scale_resids": True, **DEEP}
-    checkpoint = load(randomized(build(**options)))
+    checkpoint = load(randomized(as_normformer(build(**NORMFORMER, **DEEP))))
     base, kept = native.load(checkpoint, dtype=torch.float64), {"decoder": (0, 2)}
     pruned, texts = without_layers(checkpoint, kept), texts_of(base, 14)
     fit = fit_projections(base, pruned, texts, RefitSettings(ridge=0.0), kept)
@@ -153,7 +152,9 @@ def test_post_norm_models_aim_at_what_the_norm_maps_to_the_state_behind_the_gap(
     text = texts_of(base, 1)[0]
     _, matches = matched(base, pruned, "decoder", kept["decoder"])
     match = matches[2]
-    assert [stop.name for stop in match.gap] == [f"{kind}.{n}" for n in (1, 2) for kind in ("decoder", "cross", "decoder-ffn")]
+    assert [stop.name for stop in match.gap] == [
+        f"{kind}.{n}" for n in (1, 2) for kind in ("decoder", "cross", "decoder-ffn")
+    ]
     norm, end = match.pruned.last_norm, match.gap[-1].last_norm
     assert norm is not None and end is not None
     norm.weight.data, norm.bias.data = end.weight.data, end.bias.data
