@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmtprune import slim
 from nmtprune.engines import native
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
@@ -15,11 +14,9 @@ from nmtprune.methods.measuring import Texts
 from nmtprune.methods.refit import RefitSettings, fit_projections, mean_loss
 from nmtprune.methods.walk import ProjectionStop, entered, matched, stacks, stops
 from nmtprune.model import Transformer
-from nmtprune.plan import Plan
 from tests.support.calibration import texts_of
 from tests.support.depth import without_layers
 from tests.support.fairseq_files import Build
-from tests.support.marian_files import VARIANTS as MARIAN
 from tests.support.marian_files import marian_model
 from tests.support.networks import NORMFORMER, PRE_NORM, SHARED, as_normformer, randomized
 
