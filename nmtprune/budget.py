@@ -286,7 +286,9 @@ def _parts(units: Units, limits: Limits) -> list[_Part]:
     """What goes in steps of its own: stacks of a uniform plan, else every group."""
     selected = limits.selected(units)
     narrow = [
-        f"{group} ({_count(count, group.sort)})" for group, count in selected.items() if count < limits.step(group)
+        f"{group} ({_count(count, group.sort)})"
+        for group, count in selected.items()
+        if limits.step(group) > max(1, count)
     ]
     if narrow:
         raise BudgetError(f"multiples of {limits.multiple_of} leave nothing of {listed(narrow)}")
