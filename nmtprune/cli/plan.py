@@ -330,9 +330,10 @@ def _neurons(base: "Base", settings: PlanSettings, scores: ScoresBySort) -> tupl
     if settings.keep_neurons is not None:
         neurons, errors = widths.keep_neurons(units, settings.keep_neurons, own, limits)
     else:
-        neurons, errors = widths.remove_neurons(
-            units, settings.remove_neurons or "", own, limits, settings.per or "model"
-        )
+        pattern, per = settings.remove_neurons or "", settings.per or "model"
+        neurons, errors = widths.remove_neurons(units, pattern, own, limits, per)
+        if not errors and "=" not in pattern and per == "model":
+            _amount(pattern, "neurons", units, limits)
     return neurons, _named(errors, names[0])
 
 
@@ -353,12 +354,14 @@ def _raise_all(errors: Errors) -> None:
 
 
 def _amount(text: str, what: str, units: "Units", limits: "Limits") -> "Amount":
-    from nmtprune.budget import Amount, resolve
+    """The amount; says which number it comes to where not every number can be reached."""
+    from nmtprune.budget import Amount, in_steps, resolve
 
     amount = Amount.parse(text, what)
-    if limits.uniform and amount.percent:
+    if amount.percent and in_steps(units, limits):
         exact = float(amount.exact(limits.count(units)))
-        say(f"{amount} is {exact:.5g} {what}; the nearest uniform number is {resolve(amount, units, limits)}")
+        kind = "uniform number" if limits.multiple_of == 1 else f"number in multiples of {limits.multiple_of}"
+        say(f"{amount} is {exact:.5g} {what}; the nearest {kind} is {resolve(amount, units, limits)}")
     return amount
 
 
