@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from nmtprune.architecture import UnitId
-from nmtprune.budget import Amount, Limits, Modules, lowest, lowest_beyond, reachable, resolve
+from nmtprune.budget import Amount, Limits, Units, in_steps, lowest, lowest_beyond, reachable, resolve
 from nmtprune.errors import BudgetError
 from nmtprune.plan import Base, Plan
 
@@ -13,7 +13,7 @@ ScoresOf = Callable[[Plan], Mapping[UnitId, float]]
 """Scores of the heads that a plan leaves; others may be there and make no difference."""
 
 
-def numbers_removed(modules: Modules, step: Amount, until: Amount, limits: Limits) -> tuple[int, ...]:
+def numbers_removed(modules: Units, step: Amount, until: Amount, limits: Limits) -> tuple[int, ...]:
     """How many heads are gone after each step, from 0 to `until`, exactly; every step removes at least one.
 
     Multiples of a percentage are rounded, not percentages of what the step before left: 10 % of 24 heads are 2, then
@@ -29,7 +29,7 @@ def numbers_removed(modules: Modules, step: Amount, until: Amount, limits: Limit
     if not step.value:
         raise BudgetError(f"steps of {step} remove nothing: give a percentage or a number above 0")
     last = resolve(until, modules, limits)
-    if limits.uniform:
+    if in_steps(modules, limits):
         return _uniform_numbers([number for number in reachable(modules, limits) if number <= last], step, total)
     if step.exact(total) <= 1:
         return tuple(range(last + 1))
@@ -70,12 +70,12 @@ def next_plan(plan: Plan, scores: Mapping[UnitId, float], number: int, limits: L
     gone = plan.removed(limits.kinds)
     if number < len(gone):
         raise ValueError(f"the step before removes {len(gone)} heads, more than {number}")
-    if limits.uniform:
-        return Plan.removing(plan.base, lowest_beyond(gone, scores, number, plan.base.modules, limits))
+    if in_steps(plan.base.units, limits):
+        return Plan.removing(plan.base, lowest_beyond(gone, scores, number, plan.base.units, limits))
     there = {head: scores[head] for head in plan.kept_ids(limits.kinds) if head in scores}
     # Below all others, what is gone goes first again: one rule counts heads, minima and ties.
     below = math.nextafter(min((score for score in there.values() if math.isfinite(score)), default=0.0), -math.inf)
-    removed = lowest({**there, **dict.fromkeys(gone, below)}, number, plan.base.modules, limits)
+    removed = lowest({**there, **dict.fromkeys(gone, below)}, number, plan.base.units, limits)
     return Plan.removing(plan.base, removed)
 
 
@@ -94,6 +94,6 @@ def sweep(base: Base, scores_of: ScoresOf, numbers: Sequence[int], limits: Limit
             plan = next_plan(plan, scores_of(plan), number, limits)
         removed = len(plan.removed(limits.kinds))
         # A uniform step may have gone beyond the next number, or be the last that can be made.
-        if removed > last or not limits.uniform:
+        if removed > last or not in_steps(base.units, limits):
             yield plan
         last = removed
