@@ -170,7 +170,7 @@ def _positions(stack: str, width: int, settings: Mapping[str, Any]) -> dict[str,
 
 def _layer(stack: str, position: int, description: Description, tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
     settings, prefix = description.settings, f"{stack}.layers.{description.layers[stack][position]}"
-    width, inner = settings[f"{stack}_embed_dim"], settings[f"{stack}_ffn_embed_dim"]
+    width, (inner, padding) = settings[f"{stack}_embed_dim"], _neurons(stack, position, description)
     ids = [GroupId(kind, position) for kind, (own_stack, _) in _ATTENTION.items() if own_stack == stack]
     found: dict[str, TensorSpec] = {}
     for module in (description.architecture[id] for id in ids if id in description.architecture):
@@ -181,12 +181,19 @@ def _layer(stack: str, position: int, description: Description, tensors: Mapping
             old = f"{prefix}.layer_norms.{number}"
             found |= norm_specs(old if f"{old}.weight" in tensors else f"{prefix}.{name}", width)
     found |= linear_specs(f"{prefix}.fc1", inner, width, "feed-forward")
-    found |= linear_specs(f"{prefix}.fc2", width, inner, "feed-forward")
+    found |= linear_specs(f"{prefix}.fc2", width, inner, "feed-forward", padding)
     if stack == "decoder":
         found |= norm_specs(f"{prefix}.attn_ln", width) if settings["scale_attn"] else {}
         found |= norm_specs(f"{prefix}.ffn_layernorm", inner) if settings["scale_fc"] else {}
         found |= {f"{prefix}.w_resid": ones_spec(width)} if settings["scale_resids"] else {}
     return found
+
+
+def _neurons(stack: str, position: int, description: Description) -> tuple[int, int]:
+    """Stored neurons of a feed-forward layer, and the padding among them."""
+    id = GroupId(f"{stack}-ffn", position)
+    own = next((group for group in description.architecture.feed_forwards if group.id == id), None)
+    return (description.settings[f"{stack}_ffn_embed_dim"], 0) if own is None else (own.stored, own.padding)
 
 
 def _attention(
