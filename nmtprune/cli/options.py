@@ -145,6 +145,17 @@ uniform_option = panel_option(
 )
 
 
+multiple_of_option = panel_option(
+    Panel.REMOVAL,
+    "--multiple-of",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Keep a multiple of N neurons in every feed-forward layer, at least N.",
+)
+
+
 def output_option(help_text: str) -> Callable[[F], F]:
     """-o/--output PATH, required."""
     return panel_option(

@@ -1,7 +1,7 @@
-"""Heads that are drawn (Budhraja et al. 2020).
+"""Heads, neurons and layers that are drawn (Budhraja et al. 2020).
 
-What is drawn is a number per head, from a generator that is seeded with the seed, the kind and the layer: the same seed
-ranks the heads of a module alike in every plan, whatever other modules there are, and the heads that a plan of 50 %
+What is drawn is a number per unit, from a generator that is seeded with the seed, the kind and the layer: the same seed
+ranks the units of a group alike in every plan, whatever other groups there are, and the units that a plan of 50 %
 keeps are among those that a plan of 25 % keeps.
 """
 
@@ -9,18 +9,21 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from nmtprune.architecture import KINDS, GroupId, UnitId
-from nmtprune.budget import Modules
+from nmtprune.architecture import EVERY_KIND, GroupId, UnitId
+from nmtprune.budget import Units
 from nmtprune.plan import Plan
 
 
-def random_scores(modules: Modules, seed: int) -> dict[UnitId, float]:
-    """A random number from 0 to 1 for every head; the lowest of them are a random choice of heads."""
+def random_scores(units: Units, seed: int) -> dict[UnitId, float]:
+    """A random number from 0 to 1 for every unit; the lowest of them are a random choice of units."""
     drawn: dict[UnitId, float] = {}
-    for module in sorted(modules):
-        generator = np.random.default_rng([seed, KINDS.index(module.kind), module.layer])
+    for group in sorted(units):
+        own = units[group]
+        numbers = range(own) if isinstance(own, int) else own
+        generator = np.random.default_rng([seed, EVERY_KIND.index(group.kind), group.layer])
         drawn.update(
-            (UnitId(module, head), float(number)) for head, number in enumerate(generator.random(modules[module]))
+            (UnitId(group, number), float(value))
+            for number, value in zip(numbers, generator.random(len(numbers)), strict=True)
         )
     return drawn
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from nmtprune.architecture import UnitId
-from nmtprune.budget import Amount, Limits, Modules, lowest, lowest_beyond, reachable, resolve
+from nmtprune.budget import Amount, Limits, Units, in_steps, lowest, lowest_beyond, reachable, resolve
 from nmtprune.errors import BudgetError
 from nmtprune.plan import Base, Plan
 
@@ -77,7 +77,7 @@ class CountedUnits(Course):
     """Heads or neurons by their number: the lowest-scored first, exactly as many as a goal says.
 
     Attributes:
-        limits: which of them may be removed. With `Limits.uniform` the number is the nearest that can be reached.
+        limits: which of them may be removed. In steps (`budget.in_steps`) the number is the nearest that can be reached.
     """
 
     limits: Limits
@@ -91,24 +91,28 @@ class CountedUnits(Course):
         return next_plan(plan, scores, round(level), self.limits)
 
 
-def numbers_removed(modules: Modules, step: Amount, until: Amount, limits: Limits) -> tuple[int, ...]:
+def numbers_removed(units: Units, step: Amount, until: Amount, limits: Limits) -> tuple[int, ...]:
     """How many units are gone after each step, from 0 to `until`, exactly; every step removes at least one.
 
     Multiples of a percentage are rounded, not percentages of what the step before left: 10 % of 24 heads are 2, then
-    20 % are 5. The last step removes fewer where `until` is no multiple of `step`. With `Limits.uniform` the numbers
+    20 % are 5. The last step removes fewer where `until` is no multiple of `step`. In steps (`in_steps`) the numbers
     are the nearest that can be reached at all; which of them a sweep reaches depends on the steps before.
 
     Raises:
         BudgetError: a step of nothing, no units of the selected kinds, or more units than may go.
     """
-    total = limits.count(modules)
+    total = limits.count(units)
     if not total:
-        raise BudgetError(f"there is no head to remove ({', '.join(limits.kinds) or 'no kind selected'})")
+        what = "head" if limits.sorts in ((), ("heads",)) else "unit"
+        raise BudgetError(f"there is no {what} to remove ({', '.join(limits.kinds) or 'no kind selected'})")
     check_step(step)
-    last = resolve(until, modules, limits)
-    if limits.uniform:
-        return _uniform_numbers([number for number in reachable(modules, limits) if number <= last], step, total)
-    return multiples(step, total, last)
+    last = resolve(until, units, limits)
+    if in_steps(units, limits):
+        return _uniform_numbers([number for number in reachable(units, limits) if number <= last], step, total)
+    if step.exact(total) <= 1:
+        return tuple(range(last + 1))
+    multiples = (Amount(step.value * factor, step.percent).of(total) for factor in itertools.count())
+    return (*itertools.takewhile(lambda number: number < last, multiples), last)
 
 
 def check_step(step: Amount) -> None:
@@ -119,20 +123,6 @@ def check_step(step: Amount) -> None:
     """
     if not step.value:
         raise BudgetError(f"steps of {step} remove nothing: give a percentage or a number above 0")
-
-
-def multiples(step: Amount, total: int, last: int) -> tuple[int, ...]:
-    """0, the multiples of a step below `last`, each rounded once, and `last`.
-
-    Args:
-        step: a number of units, or a percentage of `total`.
-        total: units that there are.
-        last: the largest number.
-    """
-    if step.exact(total) <= 1:
-        return tuple(range(last + 1))
-    numbers = (Amount(step.value * factor, step.percent).of(total) for factor in itertools.count())
-    return (*itertools.takewhile(lambda number: number < last, numbers), last)
 
 
 def _uniform_numbers(there: Sequence[int], step: Amount, total: int) -> tuple[int, ...]:
@@ -151,7 +141,7 @@ def _uniform_numbers(there: Sequence[int], step: Amount, total: int) -> tuple[in
 def next_plan(plan: Plan, scores: Mapping[UnitId, float], number: int, limits: Limits) -> Plan:
     """The plan that removes `number` units: those that `plan` removes, and of the others the lowest-scored.
 
-    With `Limits.uniform` the number is the nearest that can be reached from `plan`.
+    In steps (`budget.in_steps`) the number is the nearest that can be reached from `plan`.
 
     Ties are broken by kind, layer and number, as everywhere.
 
@@ -165,13 +155,13 @@ def next_plan(plan: Plan, scores: Mapping[UnitId, float], number: int, limits: L
         BudgetError: scores are missing or not finite, or that many units cannot be removed.
         ValueError: `plan` removes more.
     """
-    gone, groups = plan.removed(limits.kinds), plan.base.modules | plan.base.feed_forwards
+    gone, units = plan.removed(limits.kinds), plan.base.units
     if number < len(gone):
-        raise ValueError(f"the step before removes {len(gone)} heads, more than {number}")
-    if limits.uniform:
-        return Plan.removing(plan.base, lowest_beyond(gone, scores, number, groups, limits))
+        raise ValueError(f"the step before removes {len(gone)} units, more than {number}")
+    if in_steps(units, limits):
+        return Plan.removing(plan.base, lowest_beyond(gone, scores, number, units, limits))
     there = {unit: scores[unit] for unit in plan.kept_ids(limits.kinds) if unit in scores}
     # Below all others, what is gone goes first again: one rule counts units, minima and ties.
     below = math.nextafter(min((score for score in there.values() if math.isfinite(score)), default=0.0), -math.inf)
-    removed = lowest({**there, **dict.fromkeys(gone, below)}, number, groups, limits)
+    removed = lowest({**there, **dict.fromkeys(gone, below)}, number, units, limits)
     return Plan.removing(plan.base, removed)

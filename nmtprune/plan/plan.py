@@ -1,6 +1,7 @@
 """A plan: which heads, neurons and layers stay."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -99,14 +100,19 @@ class Plan(BaseModel):
         Raises:
             PlanError: units that the base does not have, all of them named; a stack without a layer.
         """
-        removed, there = set(units), base.units
-        unknown = sorted(unit for unit in removed if unit.number not in there.get(unit.group, ()))
+        removed, there = defaultdict[GroupId, set[int]](set), base.units
+        for unit in units:
+            removed[unit.group].add(unit.number)
+        unknown = sorted(
+            UnitId(group, number)
+            for group, numbers in removed.items()
+            for number in numbers.difference(there.get(group, ()))
+        )
         if unknown:
             faults = [f"the base has no {unit.group.sort.removesuffix('s')} {unit}" for unit in unknown]
             raise PlanError.of_faults("plan", faults)
         keep = {
-            group: [number for number in numbers if UnitId(group, number) not in removed]
-            for group, numbers in there.items()
+            group: [number for number in numbers if number not in removed[group]] for group, numbers in there.items()
         }
         return cls.of(base, keep, provenance)
 
@@ -199,13 +205,18 @@ class Plan(BaseModel):
 
     def removed(self, kinds: Iterable[str] = KINDS) -> tuple[UnitId, ...]:
         """Every unit of the selected kinds that goes, in order; by themselves or with their layers."""
-        selected, kept = set(kinds), set(self.kept_ids(kinds))
-        every = (UnitId(id, number) for id, numbers in self.base.units.items() for number in numbers)
-        return tuple(unit for unit in every if unit.group.kind in selected and unit not in kept)
+        selected = set(kinds)
+        return tuple(
+            UnitId(id, number)
+            for id, numbers in self.base.units.items()
+            if id.kind in selected
+            for number in sorted(set(numbers).difference(self.kept(id)))
+        )
 
     def count_kept(self, kinds: Iterable[str] = KINDS) -> int:
         """Number of units of the selected kinds that stay."""
-        return len(self.kept_ids(kinds))
+        selected = set(kinds)
+        return sum(len(self.kept(id)) for id in self.base.units if id.kind in selected)
 
     def count_base(self, kinds: Iterable[str] = KINDS) -> int:
         """Number of units of the selected kinds that the base has."""
