@@ -103,7 +103,9 @@ class UnitsAndLayers(Course):
 
     def _moved(self, plan: Plan, scores: Mapping[UnitId, float], level: float) -> Plan:
         here = self.reached(plan)
-        shorter = [found for layer in removable_layers(plan, self.kinds) if self.reached(found := without(plan, layer)) > here]
+        shorter = [
+            found for layer in removable_layers(plan, self.kinds) if self.reached(found := without(plan, layer)) > here
+        ]
         if not shorter:
             return self.units.onwards(plan, scores, level)
         # The last layer on the way may save more than is missing: then it competes with what just reaches the level.

@@ -77,7 +77,7 @@ class CountedUnits(Course):
     """Heads or neurons by their number: the lowest-scored first, exactly as many as a goal says.
 
     Attributes:
-        limits: which of them may be removed. In steps (`budget.in_steps`) the number is the nearest that can be reached.
+        limits: which of them may be removed. In steps (`budget.in_steps`) the number is the nearest possible one.
     """
 
     limits: Limits

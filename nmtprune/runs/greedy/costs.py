@@ -42,9 +42,11 @@ class Costs:
 
     Attributes:
         prices: by kind of budget.
+        lengths: of the sentences and translations that multiply-accumulates are counted for.
     """
 
     prices: Mapping[str, Prices]
+    lengths: Lengths
 
     def of(self, plan: Plan) -> PlanCost:
         """What the model of a plan costs."""
@@ -57,9 +59,7 @@ class Costs:
         return {kind: prices.total({}) for kind, prices in self.prices.items()}
 
 
-def costs_of(
-    checkpoint: "Checkpoint", model: "Transformer", lengths: Lengths, table: Prices | None = None
-) -> Costs:
+def costs_of(checkpoint: "Checkpoint", model: "Transformer", lengths: Lengths, table: Prices | None = None) -> Costs:
     """Prices of the units of a checkpoint.
 
     Args:
@@ -72,7 +72,7 @@ def costs_of(
         MACS: MultiplyAccumulates.of(checkpoint, lengths, model),
         PARAMETERS: Parameters.of(checkpoint),
     }
-    return Costs(prices if table is None else {**prices, SPEED: table})
+    return Costs(prices if table is None else {**prices, SPEED: table}, lengths)
 
 
 def known_lengths(state: State, name: str, quality: "Quality") -> Lengths:

@@ -23,7 +23,9 @@ class CutUnits:
         """The unit of the unpruned model that a unit of the cut model was."""
         group = self.group(unit.group)
         left = self.plan.kept(group)
-        return UnitId(group, left[unit.number] if group.kind not in LAYER_KINDS else self._number(group.stack, unit.number))
+        return UnitId(
+            group, left[unit.number] if group.kind not in LAYER_KINDS else self._number(group.stack, unit.number)
+        )
 
     def group(self, id: GroupId) -> GroupId:
         """The group of the unpruned model that a group of the cut model was."""
@@ -82,5 +84,7 @@ class PricesOfCut:
         for id, numbers in kept.items():
             layers = id.kind in LAYER_KINDS
             # Prices ask which layers are left, but only how many heads and neurons.
-            there[self.cut.group(id)] = [self.cut.unpruned(UnitId(id, each)).number for each in numbers] if layers else numbers
+            there[self.cut.group(id)] = (
+                [self.cut.unpruned(UnitId(id, each)).number for each in numbers] if layers else numbers
+            )
         return there

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from nmtprune.architecture import KINDS, LAYER_KINDS, SORTS, GroupId, Kept, parse_kinds
+from nmtprune.architecture import KINDS, LAYER_KINDS, SORTS, Kept, parse_kinds
 from nmtprune.budget import Amount, Limits, in_steps, reachable
 from nmtprune.errors import UsageError
 from nmtprune.evaluate.prices import Prices
@@ -68,7 +68,9 @@ class Removal:
             targets = sorted(((budget.target(full), budget) for budget in self.budgets), key=lambda each: -each[0])
             return [Goal(-full, "000"), *(Goal(-target, file_stem(budget)) for target, budget in targets)]
         saved = full - prices.total(nothing_left(base, self.limits.kinds))
-        return [Goal(-full if not share else -(full - saved * float(share / 100)), _percent(share)) for share in self.shares]
+        return [
+            Goal(-full if not share else -(full - saved * float(share / 100)), _percent(share)) for share in self.shares
+        ]
 
     def round_levels(self, goals: Sequence[Goal], rounds: int, base: Base) -> tuple[float, ...]:
         """The levels at which rounds begin: after equal parts of the removal."""
@@ -101,9 +103,7 @@ def _percent(share: Fraction) -> str:
 
 def nothing_left(base: Base, kinds: Sequence[str]) -> Kept:
     """The model without the units of some kinds, but with the first layer of each stack."""
-    return {
-        id: numbers[:1] if id.kind in LAYER_KINDS else () for id, numbers in base.units.items() if id.kind in kinds
-    }
+    return {id: numbers[:1] if id.kind in LAYER_KINDS else () for id, numbers in base.units.items() if id.kind in kinds}
 
 
 def parse_sorts(text: str) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from nmtprune.runs.greedy.rounds import Rounds
 from nmtprune.runs.quality import DropRule, Quality
 from nmtprune.runs.scorers import BY_LOSS
 from nmtprune.runs.state import Arrays, State, pack
-from nmtprune.runs.subject import ScoredModel
+from nmtprune.runs.subject import NativeModel, ScoredModel
 from nmtprune.runs.workers import Unit, units
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class OpenCheckpoint:
         quality: the metric under masks.
         subjects: by the name of a scorer, what it scores.
         plans: how good the models of plans are.
+        native: its native model.
         refitted: the refitted models of plans; None where nothing is refitted.
     """
 
@@ -56,6 +57,7 @@ class OpenCheckpoint:
     quality: Quality
     subjects: Mapping[str, ScoredModel]
     plans: MeasuredPlans
+    native: NativeModel
     refitted: RefittedPlans | None = None
 
 
@@ -84,20 +86,28 @@ class Place:
     plan: Plan
 
 
+@dataclass(frozen=True)
+class SweepSettings:
+    """How curves are swept.
+
+    Attributes:
+        kinds: all kinds of groups whose units the run may score.
+        rounds: number of times that orders which are measured in rounds are measured.
+        refit: units are scored again on refitted models.
+        costs: what plans cost; None where steps are numbers of heads.
+    """
+
+    kinds: tuple[str, ...]
+    rounds: int
+    refit: bool
+    costs: Costs | None = None
+
+
 class Sweeper:
     """Sweeps one checkpoint; whatever the state holds is taken from there, and what is computed goes there."""
 
     def __init__(
-        self,
-        name: str,
-        opened: OpenCheckpoint,
-        state: State,
-        progress: "Progress",
-        *,
-        kinds: Sequence[str],
-        rounds: int,
-        refit: bool,
-        costs: Costs | None = None,
+        self, name: str, opened: OpenCheckpoint, state: State, progress: "Progress", settings: SweepSettings
     ) -> None:
         """Prepare to sweep; nothing is computed yet.
 
@@ -106,13 +116,10 @@ class Sweeper:
             opened: the checkpoint.
             state: of the run.
             progress: watches.
-            kinds: all kinds of groups whose units the run may score.
-            rounds: number of times that orders which are measured in rounds are measured.
-            refit: units are scored again on refitted models.
-            costs: what plans cost; None where steps are numbers of heads.
+            settings: how curves are swept.
         """
         self._name, self._opened, self._state, self._progress = name, opened, state, progress
-        self._kinds, self._rounds, self._refit, self._costs = tuple(kinds), rounds, refit, costs
+        self._settings, self._costs = settings, settings.costs
         self._computes = False
 
     def steps(
@@ -147,9 +154,7 @@ class Sweeper:
                 break
         return tuple(found)
 
-    def _points(
-        self, curve: Curve, removal: Removal, seed: int
-    ) -> Iterator[tuple[Place, Scored, Decision | None]]:
+    def _points(self, curve: Curve, removal: Removal, seed: int) -> Iterator[tuple[Place, Scored, Decision | None]]:
         """Plans with their quality, and how each was chosen if several orders compete."""
         if curve.order.contenders:
             yield from self._decided(curve, removal, seed)
@@ -163,7 +168,7 @@ class Sweeper:
         course, scores_of = self._course(curve, removal), self._scores_of(curve, removal, seed)
         goals = removal.goals(base, prices)
         if curve.order.in_rounds:
-            starts = removal.round_levels(goals, self._rounds, base)
+            starts = removal.round_levels(goals, self._settings.rounds, base)
             scores_of = Rounds(starts, course.reached, scores_of)
             known = {goal.level for goal in goals}
             goals = sorted([*goals, *(Goal(start, None) for start in {*starts} - known)], key=lambda goal: goal.level)
@@ -207,9 +212,7 @@ class Sweeper:
 
         return losses
 
-    def _decided(
-        self, curve: Curve, removal: Removal, seed: int
-    ) -> Iterator[tuple[Place, Scored, Decision | None]]:
+    def _decided(self, curve: Curve, removal: Removal, seed: int) -> Iterator[tuple[Place, Scored, Decision | None]]:
         """At every step the best of the plans of several orders."""
         entrants = {own.order.short: own for own in curve.entrants}
         sweeps = {name: self._places(own, removal, seed) for name, own in entrants.items()}
@@ -229,9 +232,7 @@ class Sweeper:
     def _decision(self, entrants: Mapping[str, Curve], plans: Mapping[str, Plan]) -> Decision:
         """What losses and translations say of plans that reach the same goal."""
         # Equal plans of several orders are measured once.
-        first = {
-            name: next(one for one in plans if plans[one].keep == plan.keep) for name, plan in plans.items()
-        }
+        first = {name: next(one for one in plans if plans[one].keep == plan.keep) for name, plan in plans.items()}
         losses = {name: self._loss(entrants[first[name]], plan) for name, plan in plans.items()}
         short = shortlisted(losses, self._unpruned_loss())
         scored = {name: self._scored(entrants[first[name]], plan) for name, plan in plans.items() if name in short}
@@ -284,14 +285,14 @@ class Sweeper:
         subject, removed = self._opened.subjects[scorer.name], len(plan.removed(curve.kinds))
         prices = self._prices(removal)
         # What depends on the units that may go belongs to the curve; what does not serves all curves.
-        limits = removal.within_layers if scorer.joint else Limits(self._kinds)
+        limits = removal.within_layers if scorer.joint else Limits(self._settings.kinds)
         key = f"{curve.name if scorer.joint else self._name}/{scorer.name}"
         first = self._units(key, lambda: scorer.scores(subject, None, limits, prices))
         if not removed or not (curve.order.reestimated or curve.order.in_rounds):
             return scorer.ranked(first, first)
 
         def again() -> Mapping[UnitId, float]:
-            if self._opened.refitted is not None and (self._refit or curve.order.in_rounds):
+            if self._opened.refitted is not None and (self._settings.refit or curve.order.in_rounds):
                 return _on_refitted(scorer, subject, self._opened.refitted, plan, limits, prices)
             return scorer.scores(subject, left_by(plan), limits, prices)
 
@@ -316,7 +317,7 @@ class Sweeper:
 
     def _units(self, key: str, measured: Callable[[], Mapping[UnitId, float]]) -> dict[UnitId, float]:
         """Scores of units; those that are gone have none."""
-        every = Plan.keep_all(self._opened.checkpoint.base).kept_ids(self._kinds)
+        every = Plan.keep_all(self._opened.checkpoint.base).kept_ids(self._settings.kinds)
 
         def compute() -> Arrays:
             scores = measured()
