@@ -41,7 +41,8 @@ def apply(plan: Plan, checkpoint: Checkpoint, mode: str = "cut", *, other_weight
     kept, lineage = checkpoint.architecture.full(plan.kept_units), checkpoint.lineage
     layers = plan.kept_layers()
     if layers or mode != "masked":
-        lineage = (checkpoint.lineage or Lineage.start(checkpoint.base)).after(plan)
+        done = _layers_alone(plan) if mode == "masked" else plan
+        lineage = (checkpoint.lineage or Lineage.start(checkpoint.base)).after(done)
     if layers:
         kept = _renumbered(kept, layers)
         checkpoint = checkpoint.with_layers(layers, lineage)
@@ -76,9 +77,14 @@ def _padding(kept: Kept, checkpoint: Checkpoint, mode: str) -> dict[GroupId, int
     """Zero units of every group in the result."""
     if mode == "uniform":
         return uniform_padding(kept, checkpoint.architecture)
-    fewest = checkpoint.fewest_stored_heads
-    modules = (module.id for module in checkpoint.architecture)
-    return {id: fewest - len(kept[id]) for id in modules if len(kept[id]) < fewest}
+    fewest = checkpoint.fewest_stored_units
+    groups = (group.id for group in checkpoint.architecture.groups)
+    return {id: fewest - len(kept[id]) for id in groups if len(kept[id]) < fewest}
+
+
+def _layers_alone(plan: Plan) -> Plan:
+    """What a masked file loses of a plan: layers; it stores every unit of the layers that stay."""
+    return Plan.removing(plan.base, plan.removed(LAYER_KINDS))
 
 
 def _renumbered(kept: Kept, layers: Mapping[str, Sequence[int]]) -> dict[GroupId, tuple[int, ...]]:

@@ -68,8 +68,8 @@ class Checkpoint(ABC):
     """The toolkit whose format it is, as people write it."""
     a_model: ClassVar[str]
     """Such a model, as messages call it: a checkpoint of fairseq."""
-    fewest_stored_heads: ClassVar[int] = 0
-    """Heads that a module is stored with at least, zero ones where the model has fewer."""
+    fewest_stored_units: ClassVar[int] = 0
+    """Heads of a module and neurons of a layer that are stored at least, zero ones where the model has fewer."""
 
     @classmethod
     @abstractmethod

@@ -1,7 +1,7 @@
 """A Marian model: what its ``.npz`` file holds, changed only where heads are."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from nmtprune import files
-from nmtprune.architecture import Architecture, GroupId
+from nmtprune.architecture import STACKS, Architecture, GroupId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import Checkpoint, fingerprint
-from nmtprune.formats.marian import archive, layout
+from nmtprune.formats.marian import archive, layers, layout
 from nmtprune.formats.marian.archive import Arrays
-from nmtprune.formats.marian.options import ENTRY, Options, encoded, parse, with_heads
+from nmtprune.formats.marian.note import NOTE, Note
+from nmtprune.formats.marian.options import ENTRY, Options, encoded, parse, with_heads, with_widths
 from nmtprune.plan import Lineage
 from nmtprune.profile import ModelProfile
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from nmtprune.formats.marian.decoder import DecoderSettings
     from nmtprune.model.search.options import Search
     from nmtprune.network import Network
-
-NOTE = f"{layout.SPECIAL}nmtprune.json"
-"""Entry of what nmtprune knows of a model: lineage, heads that are padding, how the file was made."""
 
 _QUANTIZED = ("int8", "int16", "uint8")
 
@@ -41,17 +39,20 @@ class MarianCheckpoint(Checkpoint):
         arrays: every entry of the file by name, in its order.
         options: of the model.
         known: what is known of every parameter.
+        note: what earlier cuts wrote down.
     """
 
     arrays: Arrays
     options: Options
     known: Mapping[str, layout.Parameter]
+    note: Note
 
     format: ClassVar[str] = "marian"
     toolkit: ClassVar[str] = "Marian"
     a_model: ClassVar[str] = "a Marian model"
-    fewest_stored_heads: ClassVar[int] = 1
-    """The branch of Marian that runs slim models computes modules without heads wrongly: they get a zero head."""
+    fewest_stored_units: ClassVar[int] = 1
+    """The branch of Marian that runs slim models computes modules without heads wrongly, and no Marian takes a width of
+    0: they get a zero head or neuron."""
 
     @classmethod
     def load(cls, path: Path) -> "MarianCheckpoint":
@@ -60,7 +61,11 @@ class MarianCheckpoint(Checkpoint):
         Raises:
             CheckpointError: the file is damaged, no transformer of Marian's, or not supported; all reasons.
         """
-        return cls.of_arrays(path, archive.read_archive(path))
+        found = cls.of_arrays(path, archive.read_archive(path))
+        faults = list(found.note.lineage_faults(found.architecture))
+        if faults:
+            raise CheckpointError.of_faults(f"{path}: {NOTE} is damaged", faults)
+        return found
 
     @classmethod
     def of_arrays(cls, path: Path, arrays: Arrays) -> "MarianCheckpoint":
@@ -77,8 +82,9 @@ class MarianCheckpoint(Checkpoint):
                 "stores them: version 1.4 or later)"
             )
         options = parse(arrays[ENTRY].tobytes(), str(path))
-        note = _note(arrays, path)
-        architecture, faults = layout.architecture(options, note.padding)
+        stored, faults = layout.architecture(options)
+        note = Note.read(arrays[NOTE].tobytes(), stored, path) if NOTE in arrays else Note()
+        architecture = _without_padding(stored, note.padding)
         own = {name for name in arrays if not name.startswith(layout.SPECIAL)}
         known = layout.parameters(options, architecture, own)
         faults += _faults(arrays, own, known)
@@ -86,7 +92,7 @@ class MarianCheckpoint(Checkpoint):
             raise CheckpointError.of_faults(f"{path}: the parameters do not fit the options", faults)
         tensors = {name: torch.from_numpy(arrays[name]) for name in arrays if name in own}
         axes = layout.unit_axes(options, architecture)
-        return cls(path, architecture, tensors, axes, note.lineage, arrays, options, known)
+        return cls(path, architecture, tensors, axes, note.lineage, arrays, options, known, note)
 
     @classmethod
     def search_options(cls) -> "type[Search]":
@@ -141,25 +147,62 @@ class MarianCheckpoint(Checkpoint):
     def rewritten(
         self, tensors: "Mapping[str, Tensor]", architecture: Architecture, lineage: Lineage | None
     ) -> "MarianCheckpoint":
-        """The same model with other parameters, head counts and lineage; what did not change is the same object.
+        """The same model with other parameters, numbers of units and lineage; what did not change is the same object.
 
         Raises:
-            CheckpointError: heads were cut from a model that does not project what they give.
+            CheckpointError: heads were cut from a model that does not project what they give; feed-forward layers of a
+                stack that differ in width; both.
         """
         changed = {name: tensor for name, tensor in tensors.items() if tensor is not self.tensors[name]}
         if not changed and architecture == self.architecture and lineage == self.lineage:
             return self
         arrays = {**self.arrays, **{name: tensor.numpy() for name, tensor in changed.items()}}
         if architecture != self.architecture:
-            if not self.options.projection:
-                raise CheckpointError(
-                    f"{self.path}: without projections (transformer-no-projection) the heads of a module are the "
-                    "model's width: they can be masked, not cut"
-                )
-            arrays[ENTRY] = _text(encoded(with_heads(self.options, _stored(architecture))))
+            faults = list(self._shape_faults(architecture))
+            if faults:
+                raise CheckpointError.of_faults(f"{self.path}", faults)
+            arrays[ENTRY] = _text(encoded(self._values(architecture)))
         if architecture != self.architecture or lineage != self.lineage:
-            arrays[NOTE] = _text(json.dumps(_note_json(architecture, lineage)).encode())
+            arrays[NOTE] = self._noted(architecture, lineage)
         return MarianCheckpoint.of_arrays(self.path, arrays)
+
+    def with_layers(self, kept: Mapping[str, Sequence[int]], lineage: Lineage | None) -> "MarianCheckpoint":
+        """The same model with these layers only: parameters renamed, depths, ties and head counts in the options."""
+        names = layers.renamed(self.arrays, kept)
+        arrays = {name: self.arrays[old] for old, name in names.items()}
+        arrays[ENTRY] = _text(encoded(layers.with_layers(self.options, kept)))
+        unaligned = layers.alignment_layer_goes(self.options, kept)
+        arrays[NOTE] = self._noted(self.architecture.with_layers(kept), lineage, unaligned=unaligned)
+        return MarianCheckpoint.of_arrays(self.path, arrays)
+
+    def _shape_faults(self, architecture: Architecture) -> Iterator[str]:
+        """Why the options of a model cannot say these numbers of units."""
+        if architecture.modules != self.architecture.modules and not self.options.projection:
+            yield (
+                "without projections (transformer-no-projection) the heads of a module are the model's width: they can "
+                "be masked, not cut"
+            )
+        for stack in STACKS:
+            widths = {group.stored for group in architecture.feed_forwards if group.id.stack == stack}
+            if len(widths) > 1:
+                yield (
+                    f"Marian has one width for the feed-forward layers of the {stack}, not {min(widths)} to "
+                    f"{max(widths)}: use `mode` uniform or masked"
+                )
+
+    def _values(self, architecture: Architecture) -> dict[str, Any]:
+        """The options of a model with these numbers of units; what speaks of those that did not change stays."""
+        found = dict(self.options.values)
+        if architecture.modules != self.architecture.modules:
+            found = with_heads(self.options, _stored(architecture))
+        widths = {group.id.stack: group.stored for group in architecture.feed_forwards}
+        before = {stack: self.options.feed_forward(stack)[0] for stack in STACKS}
+        return with_widths(found, **(before | widths)) if before != before | widths else found
+
+    def _noted(self, architecture: Architecture, lineage: Lineage | None, *, unaligned: bool = False) -> Any:
+        """The entry of what is known of a model with this architecture and lineage."""
+        padding = {group.id: group.padding for group in architecture.groups if group.padding}
+        return _text(Note(lineage, padding, unaligned or self.note.alignment_layer_removed).to_json().encode())
 
     @property
     def file_names(self) -> Mapping[str, str]:
@@ -259,34 +302,9 @@ class MarianCheckpoint(Checkpoint):
         return network.native_tensors(self.options, self.architecture, self.tensors)
 
 
-@dataclass(frozen=True)
-class _Note:
-    lineage: Lineage | None
-    padding: Mapping[GroupId, int]
-
-
-def _note(arrays: Arrays, path: Path) -> _Note:
-    """What an earlier cut wrote down."""
-    if NOTE not in arrays:
-        return _Note(None, {})
-    try:
-        found = json.loads(arrays[NOTE].tobytes().rstrip(b"\0"))
-        padding = {GroupId.parse(name): int(count) for name, count in found.get("padding", {}).items()}
-        lineage = found.get("lineage")
-    except (ValueError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path}: {NOTE} is damaged: {error}") from None
-    where = f"{path}: {NOTE}: lineage"
-    return _Note(None if lineage is None else Lineage.from_json(json.dumps(lineage), where), padding)
-
-
-def _note_json(architecture: Architecture, lineage: Lineage | None) -> dict[str, Any]:
-    padding = {str(module.id): module.padding_heads for module in architecture if module.padding_heads}
-    return {
-        "format": "nmtprune-marian",
-        "version": 1,
-        "padding": padding,
-        "lineage": None if lineage is None else json.loads(lineage.to_json()),
-    }
+def _without_padding(stored: Architecture, padding: Mapping[GroupId, int]) -> Architecture:
+    """The groups of a model with the padding units apart."""
+    return stored.with_units({id: stored.group(id).units - count for id, count in padding.items()}, padding)
 
 
 def _stored(architecture: Architecture) -> dict[str, dict[int, int]]:

@@ -1,6 +1,6 @@
 """Which parameters a Marian transformer has: their names, shapes and parts, and where heads lie in them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nmtprune.architecture import STACKS, Architecture, AttentionModule, GroupId, Neurons
@@ -53,27 +53,18 @@ def module_ids(options: Options) -> Iterator[tuple[GroupId, int]]:
             yield GroupId(kind, layer - 1), layer
 
 
-def architecture(options: Options, empty: Mapping[GroupId, int]) -> tuple[Architecture, list[str]]:
-    """The attention modules, and what is wrong with head counts.
-
-    Args:
-        options: of the model.
-        empty: padding heads of modules, which compute nothing.
-    """
+def architecture(options: Options) -> tuple[Architecture, list[str]]:
+    """What the model stores of each group, padding units counted as units, and what is wrong with head counts."""
     faults, counts = [], {}
     for kind in ("encoder", "decoder", "cross"):
         try:
             counts[kind] = head_counts(options, kind)
         except ValueError as error:
             faults.append(str(error))
-    modules = []
-    for id, layer in module_ids(options):
-        stored = (counts.get(id.kind) or {}).get(layer, options.heads)
-        padding = empty.get(id, 0)
-        if padding > stored:
-            faults.append(f"{id} has {stored} heads, {padding} of which shall be padding")
-            padding = 0
-        modules.append(AttentionModule(id, stored - padding, options.head_dim, padding))
+    modules = [
+        AttentionModule(id, (counts.get(id.kind) or {}).get(layer, options.heads), options.head_dim)
+        for id, layer in module_ids(options)
+    ]
     return Architecture(tuple(modules), tuple(_feed_forwards(options))), faults
 
 

@@ -13,6 +13,9 @@ HEAD_LISTS = {
 }
 """Where the branch ``pruned_final`` of Behnke's Marian reads head counts layer by layer."""
 HEAD_DIM, HEAD_FILE = "transformer-head-dim", "transformer-head-file"
+DIM_FFN, DECODER_DIM_FFN = "transformer-dim-ffn", "transformer-decoder-dim-ffn"
+ALIGNMENT_LAYER = "transformer-guided-alignment-layer"
+"""Place of the decoder layer, from 1, that ``--alignment`` reads word alignments from, or ``last``."""
 
 Kind = Literal["flag", "count", "size", "choice", "operations", "numbers", "types"]
 """``flag``: true or false; ``count``: from 1 on; ``size``: from 0 on; ``operations``: letters, in any order and number;
@@ -68,8 +71,8 @@ SUPPORTED: dict[str, Supported] = {
     ),
     "transformer-heads": Supported("count", 8, "heads of every module that has no count of its own"),
     "transformer-no-projection": Supported("flag", False, "heads are joined without W_O: heads can be masked, not cut"),
-    "transformer-dim-ffn": Supported("count", 2048, "inner width of feed-forward layers"),
-    "transformer-decoder-dim-ffn": Supported("size", 0, "the same of the decoder; 0: as the encoder"),
+    DIM_FFN: Supported("count", 2048, "inner width of feed-forward layers"),
+    DECODER_DIM_FFN: Supported("size", 0, "the same of the decoder; 0: as the encoder"),
     "transformer-ffn-depth": Supported(
         "count", 2, "matrices of a feed-forward layer; the native model computes 2, the engine marian any number"
     ),
@@ -116,7 +119,7 @@ WITHOUT_EFFECT: dict[str, str] = {
     **dict.fromkeys(("dim-rnn", "skip"), _S2S),
     **dict.fromkeys(("transformer-dim-aan", "transformer-aan-depth", "transformer-aan-activation"), _AVERAGE),
     "transformer-aan-nogate": _AVERAGE,
-    "transformer-guided-alignment-layer": "of word alignment",
+    ALIGNMENT_LAYER: "of word alignment",
     "transformer-train-position-embeddings": "of BERT models: a translation model always has sinusoids",
     "transformer-depth-scaling": "of the initial weights",
     **dict.fromkeys(("transformer-no-bias", "transformer-no-affine", "transformer-dim-model"), _NEW_LAYERS),

@@ -9,6 +9,8 @@ import yaml
 
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.marian.option_lists import (
+    DECODER_DIM_FFN,
+    DIM_FFN,
     HEAD_DIM,
     HEAD_FILE,
     HEAD_LISTS,
@@ -88,9 +90,9 @@ class Options:
 
     def feed_forward(self, stack: str) -> tuple[int, int]:
         """Inner width and number of linear layers."""
-        width, depth = self.settings["transformer-dim-ffn"], self.settings["transformer-ffn-depth"]
+        width, depth = self.settings[DIM_FFN], self.settings["transformer-ffn-depth"]
         if stack == "decoder":
-            width = self.settings["transformer-decoder-dim-ffn"] or width
+            width = self.settings[DECODER_DIM_FFN] or width
             depth = self.settings["transformer-decoder-ffn-depth"] or depth
         return width, depth
 
@@ -221,6 +223,20 @@ def with_heads(options: Options, counts: Mapping[str, Mapping[int, int]]) -> dic
         own = counts.get(kind, {})
         layers: Sequence[int] = range(1, options.depths[0] + 1) if kind == "encoder" else options.tied
         found[name] = [own.get(layer, options.heads) for layer in layers]
+    return found
+
+
+def with_widths(values: Mapping[str, Any], encoder: int, decoder: int) -> dict[str, Any]:
+    """Options with these inner widths of feed-forward layers.
+
+    The decoder's own option, which Marian has since 1.11, is written only where the widths differ; where they do not, a
+    model that has it says 0.
+    """
+    found = {**values, DIM_FFN: encoder}
+    if encoder != decoder:
+        found[DECODER_DIM_FFN] = decoder
+    elif DECODER_DIM_FFN in found:
+        found[DECODER_DIM_FFN] = 0
     return found
 
 
