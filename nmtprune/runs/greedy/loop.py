@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from nmtprune import files, plots
 from nmtprune.architecture import SORTS
-from nmtprune.evaluate.prices import Milliseconds
 from nmtprune.plan import Base
 from nmtprune.runs.greedy import curve
 from nmtprune.runs.greedy.costs import Costs, costs_of, keep_lengths, known_lengths
@@ -66,44 +65,42 @@ def greedy(run: GreedyRun, progress: "Progress") -> GreedyResult | None:
             return None
         job = check_greedy(run, session)
         state = session.open_state(job.settings)
-        _check_baselines(job, state, progress)
-        costs = _costs(job, state)
+        costs = _check_baselines(job, state, progress)
         files.make_folder(run.output)
         swept = _sweep(job, costs, state, progress)
         return _finish(job, swept, costs, session)
 
 
-def _check_baselines(job: Job, state: State, progress: "Progress") -> None:
+def _check_baselines(job: Job, state: State, progress: "Progress") -> dict[int, Costs]:
     """Translate with every full model before anything is pruned or written: what means nothing shows at once.
+
+    Returns:
+        What plans of each checkpoint cost; nothing where steps are numbers of heads.
 
     Raises:
         DataError: nothing can be compared with one of them.
-    """
-    # Last of all the first one, which then is open when the sweep begins.
-    for number, path in reversed([*enumerate(job.run.checkpoints)]):
-        if unpruned_key(checkpoint_name(number)) in state:
-            continue
-        for remark in job.subjects.open(number).quality.check_baseline(f"the baseline {path}"):
-            progress.note(remark)
-
-
-def _costs(job: Job, state: State) -> dict[int, Costs]:
-    """What plans of each checkpoint cost; nothing where steps are numbers of heads.
-
-    Raises:
         BudgetError: a step that no plan can reach.
     """
-    if not job.run.costed:
-        return {}
-    found = {}
-    for number in reversed(range(len(job.run.checkpoints))):
-        opened, name = job.subjects.open(number), checkpoint_name(number)
-        lengths = known_lengths(state, name, opened.quality)
-        table = None if job.run.cost_table is None else Milliseconds.of(job.run.cost_table, opened.checkpoint)
-        found[number] = costs_of(opened.checkpoint, opened.native.model, lengths, table)
-        for removal in job.removals.values():
-            if removal.cost is not None:
-                removal.check_reach(job.bases[number], found[number].prices[removal.cost])
+    costs = {}
+    # Last of all the first one, which then is open when the sweep begins.
+    for number, path in reversed([*enumerate(job.run.checkpoints)]):
+        if unpruned_key(checkpoint_name(number)) not in state:
+            for remark in job.subjects.open(number).quality.check_baseline(f"the baseline {path}"):
+                progress.note(remark)
+        if job.run.costed:
+            costs[number] = _costs(job, number, state)
+    return costs
+
+
+def _costs(job: Job, number: int, state: State) -> Costs:
+    """What plans of a checkpoint cost."""
+    opened = job.subjects.open(number)
+    lengths = known_lengths(state, checkpoint_name(number), opened.quality)
+    table = None if job.run.cost_table is None else Milliseconds.of(job.run.cost_table, opened.checkpoint)
+    found = costs_of(opened.checkpoint, opened.native.model, lengths, table)
+    for removal in job.removals.values():
+        if removal.cost is not None:
+            removal.check_reach(job.bases[number], found.prices[removal.cost])
     return found
 
 

@@ -65,7 +65,7 @@ class RefittedPlans:
                 self._kept.pop(next(iter(self._kept)))
             cut = slim.apply(plan, self._checkpoint.without_optimizer())
             layers = plan.kept_layers()
-            self._kept[key] = refitted(self._model(), cut, self._texts, record=self.record, layers=layers)
+            self._kept[key] = refitted(self._model(), cut, self._texts, record=self.record)
         return self._kept[key]
 
     @property
