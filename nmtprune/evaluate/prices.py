@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from nmtprune.architecture import LAYER_KINDS, Architecture, GroupId, Kept, UnitId
+from nmtprune.architecture import LAYER_KINDS, Architecture, Group, GroupId, Kept, UnitId
 from nmtprune.evaluate.cost import Lengths, works
 
 if TYPE_CHECKING:
@@ -49,14 +49,14 @@ class Additive:
         units: cost of one unit of every attention module and feed-forward layer.
         layers: cost of every layer besides these.
         rest: of what is in no layer.
-        fewest_heads: with which the file format stores an attention module, if only as zeros.
+        fewest: units with which the file format stores a group, if only as zeros.
     """
 
     architecture: Architecture
     units: Mapping[GroupId, float]
     layers: Mapping[UnitId, float]
     rest: float
-    fewest_heads: int = 0
+    fewest: int = 0
 
     @property
     def together(self) -> tuple[tuple[str, ...], ...]:
@@ -65,8 +65,11 @@ class Additive:
 
     def total(self, kept: Kept) -> float:
         """The cost of the model that is cut to this."""
-        there = [layer for layer in self._groups if layer.number in kept.get(layer.group, (layer.number,))]
-        return self.rest + sum(self._of_layer(layer, kept) for layer in there)
+        found = self.rest
+        for stack, layers in self._stacks.items():
+            there = kept.get(stack)
+            found += sum(self._of_layer(layer, kept) for layer in layers if there is None or layer.number in there)
+        return found
 
     def of_unit(self, unit: UnitId, kept: Kept) -> float:
         """What removing a unit saves, given what is left; of a layer all that is left of it."""
@@ -76,32 +79,34 @@ class Additive:
 
     def of_group(self, group: GroupId, kept: Kept) -> float:
         """What removing any one head or neuron of a group saves, given what is left."""
-        stack = GroupId.layers_of(group.stack)
-        left = self._count(group, kept)
-        gone = left <= self._fewest[group] or group.layer not in kept.get(stack, (group.layer,))
-        return 0.0 if gone else self.units[group]
+        there = kept.get(GroupId.layers_of(group.stack), (group.layer,))
+        left = len(kept[group]) if group in kept else self._sizes[group]
+        return self.units[group] if left > self.fewest and group.layer in there else 0.0
 
     def _of_layer(self, layer: UnitId, kept: Kept) -> float:
-        stored = ((group, max(self._fewest[group], self._count(group, kept))) for group in self._groups[layer])
-        return self.layers[layer] + sum(self.units[group] * count for group, count in stored)
-
-    def _count(self, group: GroupId, kept: Kept) -> int:
-        return len(kept[group]) if group in kept else self._sizes[group]
+        found = self.layers[layer]
+        for group, size, each in self._groups[layer]:
+            own = kept.get(group)
+            found += each * max(self.fewest, size if own is None else len(own))
+        return found
 
     @cached_property
     def _sizes(self) -> dict[GroupId, int]:
         return {group.id: group.units for group in self.architecture.groups}
 
     @cached_property
-    def _fewest(self) -> dict[GroupId, int]:
-        modules = {module.id for module in self.architecture.modules}
-        return {group: self.fewest_heads if group in modules else 0 for group in self._sizes}
+    def _stacks(self) -> dict[GroupId, list[UnitId]]:
+        """The layers of every stack."""
+        return {
+            stack: [layer for layer in self.layers if layer.group == stack]
+            for stack in dict.fromkeys(layer.group for layer in self.layers)
+        }
 
     @cached_property
-    def _groups(self) -> dict[UnitId, tuple[GroupId, ...]]:
-        """The groups of every layer."""
+    def _groups(self) -> dict[UnitId, list[tuple[GroupId, int, float]]]:
+        """The groups of every layer, with their numbers of units and the cost of each."""
         return {
-            layer: tuple(id for id in self._sizes if id.stack == layer.group.stack and id.layer == layer.number)
+            layer: [(group.id, group.units, self.units[group.id]) for group in _groups_of(layer, self.architecture)]
             for layer in self.layers
         }
 
@@ -138,7 +143,7 @@ class MultiplyAccumulates(Additive):
                 layers[work.layer] += work.each * work.units
             else:
                 rest += work.each * work.units
-        return cls(architecture, units, layers, rest, checkpoint.fewest_stored_heads)
+        return cls(architecture, units, layers, rest, checkpoint.fewest_stored_units)
 
 
 class Parameters(Additive):
@@ -164,14 +169,15 @@ class Parameters(Additive):
         layers = dict.fromkeys(_all_layers(architecture), 0.0)
         stored = sum(units[group.id] * group.stored for group in architecture.groups)
         for layer in layers:
-            own = [group for group in architecture.groups if (group.id.stack, group.id.layer) == _place(layer)]
+            own = sum(units[group.id] * group.stored for group in _groups_of(layer, architecture))
             gone = every - _without(checkpoint, layer)
-            layers[layer] = gone - sum(units[group.id] * group.stored for group in own) if gone else 0.0
-        return cls(architecture, units, layers, every - stored - sum(layers.values()), checkpoint.fewest_stored_heads)
+            layers[layer] = gone - own if gone else 0.0
+        return cls(architecture, units, layers, every - stored - sum(layers.values()), checkpoint.fewest_stored_units)
 
 
-def _place(layer: UnitId) -> tuple[str, int]:
-    return layer.group.stack, layer.number
+def _groups_of(layer: UnitId, architecture: Architecture) -> list[Group]:
+    place = layer.group.stack, layer.number
+    return [group for group in architecture.groups if (group.id.stack, group.id.layer) == place]
 
 
 def _without(checkpoint: "Checkpoint", layer: UnitId) -> int:

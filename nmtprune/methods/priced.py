@@ -64,7 +64,7 @@ class Budget:
         return float(Fraction(total) * self.value / 100 if self.unit == "%" else self.value * _TIMES[self.unit])
 
 
-def choose(
+def choose(  # noqa: PLR0913  # scores and prices, how far, and what may go
     scores: Mapping[UnitId, float],
     prices: Prices,
     target: float,
@@ -105,14 +105,17 @@ def choose(
     model, rows = _Model(prices, units, gone), _rows(scores, prices, units, limits, gone)
     steps = _Steps(model, rows, scores, by_rank=by_rank)
     steps.level()
-    while model.total > target:
+    while model.estimate > target or model.total() > target:
         step = steps.next()
         if step is None:
             model = _smallest(_Model(prices, units, gone), rows, scores)
             break
-        steps.take(step if by_rank else steps.last(target) or step)
-    if model.total > target:
-        raise BudgetError(_out_of_reach(prices, target, model.total))
+        if by_rank or model.estimate - step.price > target:
+            steps.take(step)
+        else:
+            steps.take(steps.last(target) or step)
+    if model.total() > target:
+        raise BudgetError(_out_of_reach(prices, target, model.total()))
     model.take_back(target)
     return tuple(sorted({*gone, *model.removed}, key=_order))
 
@@ -220,19 +223,25 @@ class _Step:
     Attributes:
         units: at least one.
         score: their sum.
+        price: what they save, each by itself.
         key: the step of the lowest key goes next; it begins with infinity for one that saves nothing.
         row: what they were taken from.
     """
 
     units: tuple[UnitId, ...]
     score: float
+    price: float
     key: tuple[float, int, int, int]
     row: "_Row"
 
     @classmethod
-    def of(cls, units: tuple[UnitId, ...], score: float, rate: float, row: "_Row") -> "_Step":
-        """Ordered by a rate, then by the first unit."""
-        return cls(units, score, (rate, *_order(units[0])), row)
+    def of(
+        cls, units: tuple[UnitId, ...], row: "_Row", scores: Mapping[UnitId, float], price: float, *, by_rank: bool
+    ) -> "_Step":
+        """Ordered by score per price, or by mean rank, then by the first unit."""
+        score = math.fsum(float(scores[unit]) for unit in units)
+        rate = score / (len(units) if by_rank else price) if price > 0 else math.inf
+        return cls(units, score, price, (rate, *_order(units[0])), row)
 
 
 class _Model:
@@ -242,6 +251,7 @@ class _Model:
         kept: what is left, by its number: ``range(n)`` for a group of heads or neurons, numbers of layers.
         steps: those that were taken and may be taken back, the last one last.
         removed: units that went.
+        estimate: the cost, if every unit saved its price.
     """
 
     def __init__(self, prices: Prices, units: Units, gone: Collection[UnitId]) -> None:
@@ -259,7 +269,12 @@ class _Model:
         self._stacks = {group: GroupId.layers_of(group.stack) for group in self.kept}
         self.steps: list[_Step] = []
         self.removed: set[UnitId] = set()
-        self.total = prices.total(self.kept)
+        self.estimate = prices.total(self.kept)
+
+    def total(self) -> float:
+        """The cost, exactly."""
+        self.estimate = self._prices.total(self.kept)
+        return self.estimate
 
     def sizes(self, groups: Sequence[GroupId]) -> dict[GroupId, int]:
         """Units that are left in groups, without those whose layers are gone."""
@@ -267,15 +282,15 @@ class _Model:
 
     def remove(self, step: _Step, *, for_good: bool = False) -> None:
         """Take a step, for good if it cannot be taken back."""
-        self.kept |= _without(self.kept, step.units)
+        self.kept |= _changed(self.kept, step.units, -1)
         self.removed.update(step.units)
-        self.total = self._prices.total(self.kept)
+        self.estimate -= step.price
         if not for_good:
             self.steps.append(step)
 
     def total_without(self, units: Sequence[UnitId]) -> float:
         """The cost if these units went as well."""
-        return self._prices.total({**self.kept, **_without(self.kept, units)})
+        return self._prices.total({**self.kept, **_changed(self.kept, units, -1)})
 
     def price(self, units: Sequence[UnitId]) -> float:
         """What these units save, each by itself."""
@@ -293,28 +308,18 @@ class _Model:
         while len(tried) < len(last):
             row = max((row for row in last if row not in tried), key=lambda row: last[row][-1].key)
             step = last[row].pop()
-            total = self._prices.total({**self.kept, **_with(self.kept, step.units)})
-            if total > target:
+            back = _changed(self.kept, step.units, 1)
+            if self._prices.total({**self.kept, **back}) > target:
                 tried.add(row)
                 continue
-            self.kept |= _with(self.kept, step.units)
+            self.kept |= back
             self.removed.difference_update(step.units)
-            self.total = total
             if not last[row]:
                 del last[row]
 
 
-def _without(kept: Mapping[GroupId, Sequence[int]], units: Sequence[UnitId]) -> dict[GroupId, Sequence[int]]:
-    """The groups that change if units go."""
-    return _changed(kept, units, -1)
-
-
-def _with(kept: Mapping[GroupId, Sequence[int]], units: Sequence[UnitId]) -> dict[GroupId, Sequence[int]]:
-    """The groups that change if units come back."""
-    return _changed(kept, units, 1)
-
-
 def _changed(kept: Mapping[GroupId, Sequence[int]], units: Sequence[UnitId], by: int) -> dict[GroupId, Sequence[int]]:
+    """The groups that change if units go (-1) or come back (1)."""
     found: dict[GroupId, Sequence[int]] = {}
     for group, count in Counter(unit.group for unit in units).items():
         if group.kind in LAYER_KINDS:
@@ -375,22 +380,19 @@ class _Steps:
                 self._next.pop(row, None)
 
     def _step(self, row: _Row, units: tuple[UnitId, ...]) -> _Step:
-        score, price = math.fsum(float(self._scores[unit]) for unit in units), self._model.price(units)
-        if price <= 0:
-            return _Step.of(units, score, math.inf, row)
-        return _Step.of(units, score, score / (len(units) if self._by_rank else price), row)
+        return _Step.of(units, row, self._scores, self._model.price(units), by_rank=self._by_rank)
 
 
 def _smallest(model: _Model, rows: Sequence[_Row], scores: Mapping[UnitId, float]) -> _Model:
     """The model with as little as may be left."""
     for row in rows:
         while not isinstance(row, _Layer) and (units := row.next(model)):
-            model.remove(_Step.of(units, 0.0, math.fsum(scores[unit] for unit in units), row))
+            model.remove(_Step.of(units, row, scores, model.price(units), by_rank=False))
     layers = [row for row in rows if isinstance(row, _Layer)]
     for row in sorted(layers, key=lambda row: (-model.price([row.unit]), row.unit)):
         units = row.next(model)
         if units:
-            model.remove(_Step.of(units, 0.0, scores[row.unit], row))
+            model.remove(_Step.of(units, row, scores, model.price(units), by_rank=False))
     return model
 
 

@@ -1,7 +1,6 @@
 """Prices are those of models that were really cut: equalities, for plans over heads, neurons and layers."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nmtprune import slim
-from nmtprune.architecture import LAYER_KINDS, Architecture, GroupId, UnitId
+from nmtprune.architecture import LAYER_KINDS, NEURON_KINDS, GroupId, UnitId
 from nmtprune.engines import native
 from nmtprune.evaluate.cost import Lengths, multiply_accumulates
 from nmtprune.evaluate.prices import MultiplyAccumulates, Parameters, Prices
@@ -31,7 +30,7 @@ FAIRSEQ = (
     "language model, pre-norm",
     "adaptive language model, tied",
 )
-MARIAN = ("SSRU decoder of tied layers",)
+MARIAN = ("SSRU decoder of tied layers", "uneven depths and widths")
 
 
 @pytest.fixture(scope="module", params=[*FAIRSEQ, *MARIAN])
@@ -43,15 +42,25 @@ def base(request: pytest.FixtureRequest, build: Build, tmp_path_factory: pytest.
     return load(build(**networks.VARIANTS[request.param]))
 
 
-def kept_of(architecture: Architecture) -> st.SearchStrategy[Mapping[GroupId, tuple[int, ...]]]:
+def kept_of(base: Checkpoint) -> st.SearchStrategy[Mapping[GroupId, tuple[int, ...]]]:
     """What stays of every group: nothing, all or some; at least one layer of a stack."""
+    architecture = base.architecture
 
     def some(id: GroupId, numbers: tuple[int, ...]) -> st.SearchStrategy[tuple[int, ...]]:
         least = 1 if id.kind in LAYER_KINDS else 0
         chosen = st.sets(st.sampled_from(numbers), min_size=least).map(lambda found: tuple(sorted(found)))
         return st.one_of(st.just(numbers), chosen) if least else st.one_of(st.just(()), st.just(numbers), chosen)
 
-    return st.fixed_dictionaries({id: some(id, numbers) for id, numbers in architecture.units.items() if numbers})
+    every = st.fixed_dictionaries({id: some(id, numbers) for id, numbers in architecture.units.items() if numbers})
+    return every if base.format != "marian" else every.map(_of_one_width)
+
+
+def _of_one_width(kept: Mapping[GroupId, tuple[int, ...]]) -> Mapping[GroupId, tuple[int, ...]]:
+    """The same with what the first feed-forward layer of each stack keeps in all of them, as Marian needs it."""
+    first: dict[str, tuple[int, ...]] = {}
+    return {
+        id: first.setdefault(id.kind, numbers) if id.kind in NEURON_KINDS else numbers for id, numbers in kept.items()
+    }
 
 
 def macs(checkpoint: Checkpoint) -> float:
@@ -69,7 +78,7 @@ def macs_of(checkpoint: Checkpoint) -> MultiplyAccumulates:
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_totals_are_those_of_models_that_were_cut(base: Checkpoint, of: type[Prices], data: st.DataObject) -> None:
-    kept = data.draw(kept_of(base.architecture))
+    kept = data.draw(kept_of(base))
     cut = slim.apply(Plan.of(base.base, kept), base, "cut")
     if of is Parameters:
         assert Parameters.of(base).total(kept) == parameter_count(cut)
@@ -80,7 +89,7 @@ def test_totals_are_those_of_models_that_were_cut(base: Checkpoint, of: type[Pri
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_unit_costs_what_its_removal_saves(base: Checkpoint, data: st.DataObject) -> None:
-    kept = data.draw(kept_of(base.architecture))
+    kept = data.draw(kept_of(base))
     left = [UnitId(id, number) for id, numbers in kept.items() for number in numbers]
     unit = data.draw(st.sampled_from(left))
     for prices in (macs_of(base), Parameters.of(base)):
