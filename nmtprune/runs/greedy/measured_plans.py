@@ -64,8 +64,7 @@ class RefittedPlans:
             while len(self._kept) >= self._most:
                 self._kept.pop(next(iter(self._kept)))
             cut = slim.apply(plan, self._checkpoint.without_optimizer())
-            layers = plan.kept_layers()
-            self._kept[key] = refitted(self._model(), cut, self._texts, record=self.record)
+            self._kept[key] = refitted(self._model(), cut, self._texts, record=self.record, layers=plan.kept_layers())
         return self._kept[key]
 
     @property
