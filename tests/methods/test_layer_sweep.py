@@ -70,7 +70,9 @@ def test_a_layer_is_chosen_on_the_model_that_is_left() -> None:
     plan = course.onwards(Plan.keep_all(base), {}, 2)
     assert gone_layers(plan) == layers("decoder-layers.0 decoder-layers.2")
     assert asked == [set(), layers("decoder-layers.0")]
-    assert removable_layers(plan, LAYER_KINDS) == tuple(sorted(layers("encoder-layers.0 encoder-layers.1 encoder-layers.2")))
+    assert removable_layers(plan, LAYER_KINDS) == tuple(
+        sorted(layers("encoder-layers.0 encoder-layers.1 encoder-layers.2"))
+    )
 
 
 def test_layers_go_until_the_model_is_as_cheap_as_asked() -> None:
@@ -150,4 +152,8 @@ def test_missing_scores_are_no_reason_to_take_a_layer() -> None:
 def test_without_takes_all_units_of_the_layer() -> None:
     base = base_of()
     plan = without(Plan.keep_all(base), UnitId(GroupId("decoder-layers"), 1))
-    assert {str(unit.group) for unit in plan.removed((*KINDS, *NEURON_KINDS))} == {"decoder.1", "cross.1", "decoder-ffn.1"}
+    assert {str(unit.group) for unit in plan.removed((*KINDS, *NEURON_KINDS))} == {
+        "decoder.1",
+        "cross.1",
+        "decoder-ffn.1",
+    }

@@ -52,7 +52,9 @@ def test_the_cheap_and_unimportant_go_first() -> None:
     prices = UnitCosts(base, {"encoder": 4.0})
     scores = dict.fromkeys(random_scores(base.units, 1), 1.0)
     head = next(unit for unit in scores if str(unit) == "encoder.0.0")
-    plan = PricedUnits(Limits(WITHIN), prices).onwards(Plan.keep_all(base), {**scores, head: 2.0}, -prices.total({}) + 4)
+    plan = PricedUnits(Limits(WITHIN), prices).onwards(
+        Plan.keep_all(base), {**scores, head: 2.0}, -prices.total({}) + 4
+    )
     assert plan.removed(WITHIN) == (head,)
     # Places are not divided by what units cost.
     ranks = {**scores, head: 2.0}

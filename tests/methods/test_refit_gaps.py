@@ -153,7 +153,9 @@ def test_post_norm_models_aim_at_what_the_norm_maps_to_the_state_behind_the_gap(
     text = texts_of(base, 1)[0]
     _, matches = matched(base, pruned, "decoder", kept["decoder"])
     match = matches[2]
-    assert [stop.name for stop in match.gap] == [f"{kind}.{n}" for n in (1, 2) for kind in ("decoder", "cross", "decoder-ffn")]
+    assert [stop.name for stop in match.gap] == [
+        f"{kind}.{n}" for n in (1, 2) for kind in ("decoder", "cross", "decoder-ffn")
+    ]
     norm, end = match.pruned.last_norm, match.gap[-1].last_norm
     assert norm is not None and end is not None
     norm.weight.data, norm.bias.data = end.weight.data, end.bias.data

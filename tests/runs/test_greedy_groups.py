@@ -315,7 +315,12 @@ def test_what_cannot_be(tiny: Path, build: Build, tmp_path: Path) -> None:
     refused(UsageError, "unknown group 'words'", group="words")
     refused(UsageError, "confidence: neurons: ", orders=("confidence",))
     refused(UsageError, "ablation: neurons: ", orders=("ablation",))
-    refused(UsageError, "--order importance: has no scores of layers; layers alone go by --order loss", group="layers", orders=("importance",))
+    refused(
+        UsageError,
+        "--order importance: has no scores of layers; layers alone go by --order loss",
+        group="layers",
+        orders=("importance",),
+    )
     refused(UsageError, "--order loss: has no scores of heads and neurons", orders=("loss",))
     refused(UsageError, "--budget speed=1.5x: how fast models are is measured", budgets=("speed=1.5x",))
     refused(UsageError, "--cost-table goes with --budget speed", cost_table=tiny)
@@ -323,7 +328,9 @@ def test_what_cannot_be(tiny: Path, build: Build, tmp_path: Path) -> None:
     refused(UsageError, "--step 5: steps over several groups are percentages", step="5")
     refused(UsageError, "'x' is no amount of neurons", group="neurons", step="x")
     refused(BudgetError, "the smallest possible", orders=("variance",), budgets=("macs=1%",))
-    refused(BudgetError, "layers cannot be removed: 0 to 2 of the 4 layers", group="layers", orders=("loss",), until="3")
+    refused(
+        BudgetError, "layers cannot be removed: 0 to 2 of the 4 layers", group="layers", orders=("loss",), until="3"
+    )
     refused(UsageError, "no neurons of kind cross", group="neurons", kinds=("cross",))
 
 

@@ -27,7 +27,9 @@ PERCENT = Amount.parse("25%"), Amount.parse("60%")
 
 def test_sorts() -> None:
     assert parse_sorts("layers, heads") == ("heads", "layers")
-    with pytest.raises(UsageError, match=r"--group 'heads,head' \(choose among heads, neurons, layers\): unknown group 'head'"):
+    with pytest.raises(
+        UsageError, match=r"--group 'heads,head' \(choose among heads, neurons, layers\): unknown group 'head'"
+    ):
         parse_sorts("heads,head")
     with pytest.raises(UsageError, match="no group given"):
         parse_sorts(" ,")
@@ -56,7 +58,10 @@ def test_shares_are_multiples_of_a_percentage() -> None:
 
 
 def test_goals_of_shares_are_costs() -> None:
-    base, removal = base_of(), Removal(Limits(WITHIN), shares=shares_removed(Amount.parse("12.5%"), Amount.parse("25%")))
+    base, removal = (
+        base_of(),
+        Removal(Limits(WITHIN), shares=shares_removed(Amount.parse("12.5%"), Amount.parse("25%"))),
+    )
     # 24 heads and 32 neurons at 1, of 10 + 4 layers + 56 = 70
     assert removal.goals(base, UnitCosts(base)) == [Goal(-70, "000"), Goal(-63, "012.5"), Goal(-56, "025")]
     assert (removal.cost, removal.steps) == ("macs", 3)
