@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmtprune import slim
 from nmtprune.engines import native
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
@@ -15,13 +14,11 @@ from nmtprune.methods.measuring import Texts
 from nmtprune.methods.refit import RefitSettings, fit_projections, mean_loss
 from nmtprune.methods.walk import ProjectionStop, entered, matched, stacks, stops
 from nmtprune.model import Transformer
-from nmtprune.plan import Plan
 from tests.support.calibration import texts_of
 from tests.support.depth import without_layers
 from tests.support.fairseq_files import Build
-from tests.support.marian_files import VARIANTS as MARIAN
 from tests.support.marian_files import marian_model
-from tests.support.networks import PRE_NORM, SHARED, randomized
+from tests.support.networks import NORMFORMER, PRE_NORM, SHARED, as_normformer, randomized
 
 Kept = Mapping[str, Sequence[int]]
 
@@ -103,8 +100,7 @@ def test_a_language_model_without_layers_is_fitted_too(build: Build) -> None:
 
 
 def test_normformer_scales_the_residual_connection_in_front_of_a_gap(build: Build) -> None:
-    options = {"arch": "transformer_lm_gpt", "scale_attn": True, "scale_fc": True, "scale_resids": True, **DEEP}
-    checkpoint = load(randomized(build(**options)))
+    checkpoint = load(randomized(as_normformer(build(**NORMFORMER, **DEEP))))
     base, kept = native.load(checkpoint, dtype=torch.float64), {"decoder": (0, 2)}
     pruned, texts = without_layers(checkpoint, kept), texts_of(base, 14)
     fit = fit_projections(base, pruned, texts, RefitSettings(ridge=0.0), kept)

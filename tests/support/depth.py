@@ -13,7 +13,7 @@ from nmtprune.model import Transformer
 def without_layers(
     checkpoint: Checkpoint, kept: Mapping[str, Sequence[int]], dtype: torch.dtype = torch.float64
 ) -> Transformer:
-    """The native model of a checkpoint with these layers only, by stack that loses some; tied layers have one number."""
+    """The native model of a checkpoint with these layers only, by stack that loses some."""
     network, tensors = checkpoint.network(), {}
     for name, tensor in checkpoint.native_tensors().items():
         match = re.match(r"(encoder|decoder)\.layers\.(\d+)\.(.*)", name)
