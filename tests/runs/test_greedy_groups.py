@@ -10,6 +10,7 @@ import pytest
 
 from nmtprune import slim
 from nmtprune.architecture import EVERY_KIND, KINDS, LAYER_KINDS, NEURON_KINDS, SORTS, UnitId
+from nmtprune.budget import Limits
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import native
 from nmtprune.errors import BudgetError, UsageError
@@ -17,8 +18,15 @@ from nmtprune.evaluate.cost import Lengths, multiply_accumulates
 from nmtprune.evaluate.prices import MultiplyAccumulates, Parameters
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
-from nmtprune.methods.importance import GradientOptions, Importance, ImportanceOptions
-from nmtprune.methods.measuring import drawn
+from nmtprune.methods.importance import (
+    GradientOptions,
+    Importance,
+    ImportanceOptions,
+    ImportanceSettings,
+    importance,
+)
+from nmtprune.methods.measuring import batches, drawn
+from nmtprune.methods.priced import choose
 from nmtprune.plan import Plan
 from nmtprune.progress import Silent
 from nmtprune.runs.greedy.loop import GreedyResult, greedy
@@ -174,18 +182,19 @@ def test_several_budgets_are_a_curve_whose_plans_are_nested(tiny: Path, tmp_path
 
 
 def test_importance_is_divided_by_what_units_cost(tiny: Path, tmp_path: Path) -> None:
-    run = greedy_run(tiny, tmp_path / "run", orders=("importance",), step="25%", until="25%")
+    run = greedy_run(tiny, tmp_path / "run", orders=("importance",), budgets=("macs=75%",))
     plan = swept(run).swept[0].steps[1].plan
-    base, model = load(tiny), native.load(load(tiny))
+    base = load(tiny)
     prices = MultiplyAccumulates.of(base, Lengths.of(*lengths_of(tiny), SEARCH.beam))
-    from nmtprune.methods.importance import ImportanceSettings, importance
-    from nmtprune.methods.measuring import batches
-
-    text = batches(drawn(corpus(tiny.parent / "data-bin", base, "train"), 8, 1))
-    scores = importance(model, text, ImportanceSettings(), sorts=("heads", "neurons"))
-    worth = {unit: score / prices.of_unit(unit, {}) for unit, score in scores.items()}
-    last = max(worth[unit] for unit in plan.removed(WITHIN))
-    assert {unit for unit in worth if worth[unit] < last} <= set(plan.removed(WITHIN))
+    text, measured_by = (
+        batches(drawn(corpus(tiny.parent / "data-bin", base, "train"), 8, 1)),
+        ImportanceSettings(label_smoothing=base.label_smoothing()),
+    )
+    scores = importance(native.load(base), text, measured_by, sorts=("heads", "neurons"))
+    chosen = choose(scores, prices, 0.75 * prices.total({}), base.base.units, Limits(WITHIN))
+    assert plan.removed(WITHIN) == chosen
+    alike = dict.fromkeys(scores, 1.0)
+    assert chosen != choose(alike, prices, 0.75 * prices.total({}), base.base.units, Limits(WITHIN))
 
 
 @pytest.mark.parametrize("group", ["neurons", "layers"])
