@@ -50,7 +50,7 @@ def test_the_layer_of_the_lowest_loss_goes_and_the_last_of_a_stack_stays() -> No
     course = Layers(LAYER_KINDS, counted, by_layers(WORTH))
     goals = [Goal(number, str(number)) for number in range(5)]
     plans = [gone_layers(plan) for _, plan in sweep(base, course, lambda _plan: {}, goals)]
-    order = "encoder-layers.1 decoder-layers.1 encoder-layers.2 decoder-layers.2".split()
+    order = ["encoder-layers.1", "decoder-layers.1", "encoder-layers.2", "decoder-layers.2"]
     assert plans == [layers(" ".join(order[:number])) for number in range(5)]
     with pytest.raises(BudgetError, match="no further layer can be removed: every stack keeps one"):
         course.onwards(Plan.removing(base, layers(" ".join(order))), {}, 5)

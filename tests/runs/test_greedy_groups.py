@@ -270,8 +270,8 @@ def content(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"orders": ("auto", "importance-reestimated"), "group": "heads,neurons,layers", "auto_orders": ("fisher", "variance"),
-         "step": "40%", "until": "40%"},
+        {"orders": ("auto", "importance-reestimated"), "auto_orders": ("fisher", "variance"),
+         "group": "heads,neurons,layers", "step": "40%", "until": "40%"},
         {"orders": ("reconstruction",), "budgets": ("macs=80%", "macs=60%"), "multiple_of": 4},
         {"orders": ("loss",), "group": "layers", "step": "1", "until": "2"},
     ],
