@@ -90,14 +90,17 @@ def mixed(worth: float, unit: float) -> UnitsAndLayers:
     """A layer is worth `worth` more than its number, and a head or neuron `unit`."""
     base = base_of((4,) * 3, (8,) * 3)
 
+    def loss(plan: Plan) -> float:
+        gone = gone_layers(plan)
+        inside = [
+            each
+            for each in plan.removed(WITHIN.kinds)
+            if UnitId(GroupId.layers_of(each.group.stack), each.group.layer) not in gone
+        ]
+        return sum(worth + layer.number for layer in gone) + unit * len(inside)
+
     def losses(_plan: Plan, further: Sequence[Plan]) -> list[float]:
-        return [
-            sum(worth + layer.number for layer in gone_layers(plan)) + unit * sum(
-                1 for each in plan.removed(WITHIN.kinds) if UnitId(GroupId.layers_of(each.group.stack), each.group.layer)
-                not in gone_layers(plan)
-            )
-            for plan in further
-        ]  # fmt: skip
+        return [loss(plan) for plan in further]
 
     return UnitsAndLayers(PricedUnits(WITHIN, UnitCosts(base)), LAYER_KINDS, losses)
 
