@@ -105,7 +105,7 @@ class _Sums:
         """Add tokens with contexts [N, H, K] or neurons [N, F], padding units included."""
         import torch
 
-        x = inner.unflatten(1, (inner.shape[1], -1))[:, : self._units].double()
+        x = (inner if inner.dim() == 3 else inner.unsqueeze(2))[:, : self._units].double()
         if self._gram is None:
             self._gram = _gram(body, inner.shape[1])[: self._units]
         single = x.shape[2] == 1
