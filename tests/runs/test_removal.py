@@ -12,13 +12,12 @@ from nmtprune.plan import Base, Plan
 from nmtprune.runs.greedy.cut_units import CutUnits, PricesOfCut
 from nmtprune.runs.greedy.removal import (
     Removal,
-    kinds_of,
     nothing_left,
     numbers_or_all,
     parse_budgets,
-    parse_sorts,
     shares_removed,
 )
+from nmtprune.runs.sorts import kinds_of, parse_sorts
 from tests.support.bases import UnitCosts, base_of
 
 WITHIN = (*KINDS, *NEURON_KINDS)

@@ -21,18 +21,12 @@ from nmtprune.runs.greedy import orders
 from nmtprune.runs.greedy.costs import SPEED
 from nmtprune.runs.greedy.measured_plans import MeasuredPlans, RefittedPlans
 from nmtprune.runs.greedy.orders import Curve, Order
-from nmtprune.runs.greedy.removal import (
-    Removal,
-    kinds_of,
-    numbers_or_all,
-    parse_budgets,
-    parse_sorts,
-    shares_removed,
-)
+from nmtprune.runs.greedy.removal import Removal, numbers_or_all, parse_budgets, shares_removed
 from nmtprune.runs.greedy.sweeper import OpenCheckpoint
 from nmtprune.runs.quality import DropRule, contents, measure
 from nmtprune.runs.run import FolderRun, MeasuringRun, Session
 from nmtprune.runs.scorers import AUTO
+from nmtprune.runs.sorts import kinds_of, parse_sorts
 from nmtprune.runs.state import NO_SETTING, settings_of
 from nmtprune.runs.subject import NativeModel, ScoredModel, open_subject
 
