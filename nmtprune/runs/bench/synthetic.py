@@ -7,25 +7,17 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nmtprune import slim
 from nmtprune.budget import Amount, Limits
-from nmtprune.data.databin import Languages, NumberedData
 from nmtprune.data.options import DataOptions
-from nmtprune.data.ragged import Sentences
 from nmtprune.errors import UsageError
 from nmtprune.methods import plans
 from nmtprune.methods.chance import random_scores
+from nmtprune.runs.bench.random_sentences import FIRST_WORD, LANGUAGES, write_binarized
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-_LANGUAGES = Languages("source", "target")
-_SUBSET = "test"
-_FIRST_WORD = 4
-_EOS = 2
 
 
 @dataclass(frozen=True)
@@ -71,7 +63,7 @@ class Shape:
         shape = replace(SHAPES[name], **given)
         if not faults and not shape.head_dim and shape.d % shape.heads:
             faults.append(f"{shape.heads} heads do not divide d={shape.d}: give head_dim=N")
-        if not faults and shape.vocab < _FIRST_WORD + 2:
+        if not faults and shape.vocab < FIRST_WORD + 2:
             faults.append(f"vocab={shape.vocab} leaves no words beside special ones")
         if faults:
             raise UsageError.of_faults(f"--synthetic '{text}'", faults)
@@ -119,7 +111,7 @@ class Synthetic:
         if (self.keep is None) == (self.random is None):
             raise UsageError("--synthetic goes with exactly one of --keep and --random")
         full, cut = folder / "full.pt", folder / "cut.pt"
-        _write_checkpoint(self.shape, full, self.seed)
+        write_checkpoint(self.shape, full, self.seed)
         base = load(full)
         limits = Limits(base.architecture.kinds)
         if self.keep is not None:
@@ -128,21 +120,11 @@ class Synthetic:
             scores = random_scores(base.base.modules, self.seed)
             plan = plans.remove_lowest(base.base, scores, Amount.parse(self.random or ""), limits, "model")
         slim.apply(plan, base).save(cut)
-        return full, cut, self._write_sentences(folder / "data")
-
-    def _write_sentences(self, folder: Path) -> DataOptions:
-        folder.mkdir()
-        rng = np.random.default_rng(self.seed)
-        words = rng.integers(_FIRST_WORD, self.shape.vocab, (self.sentences, self.source_length))
-        sentences = Sentences.of(np.append(row, _EOS) for row in words)
-        NumberedData(folder, _LANGUAGES, (self.shape.vocab, self.shape.vocab)).write(_SUBSET, sentences, None)
-        return DataOptions(
-            data_bin=folder, subset=_SUBSET, source_lang=_LANGUAGES.source, target_lang=_LANGUAGES.target,
-            post_process="none",
-        )  # fmt: skip
+        words = self.shape.vocab, self.shape.vocab
+        return full, cut, write_binarized(folder / "data", words, self.sentences, self.source_length, self.seed)
 
 
-def _write_checkpoint(shape: Shape, path: Path, seed: int) -> None:
+def write_checkpoint(shape: Shape, path: Path, seed: int) -> None:
     """A checkpoint of fairseq's with random weights."""
     import torch
 
@@ -152,7 +134,7 @@ def _write_checkpoint(shape: Shape, path: Path, seed: int) -> None:
         "cross": [shape.heads] * shape.decoder_layers,
     }
     settings: dict[str, object] = {"arch": "transformer", "task": "translation", "share_all_embeddings": True}
-    settings |= {"source_lang": _LANGUAGES.source, "target_lang": _LANGUAGES.target}
+    settings |= {"source_lang": LANGUAGES.source, "target_lang": LANGUAGES.target}
     for stack, layers in (("encoder", shape.encoder_layers), ("decoder", shape.decoder_layers)):
         settings |= {
             f"{stack}_embed_dim": shape.d,
