@@ -265,7 +265,7 @@ def _set_output(spec: Any, attention: Attention, heads: int) -> None:
 
 def _padded(rows: Tensor, attention: Attention, heads: int) -> Tensor:
     """Rows [H * K, ...] of a module's real heads, and zeros for those that it lacks."""
-    own = rows[: attention.real_heads * attention.head_dim]
+    own = rows[: attention.real_units * attention.head_dim]
     return torch.cat([own, own.new_zeros(heads * attention.head_dim - len(own), *rows.shape[1:])])
 
 

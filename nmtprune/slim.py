@@ -38,14 +38,11 @@ def apply(plan: Plan, checkpoint: Checkpoint, mode: str = "cut", *, other_weight
     if mode not in MODES:
         raise UsageError(f"unknown mode '{mode}': choose among {', '.join(MODES)}")
     plan.check(checkpoint.base, other_weights=other_weights)
-    kept, lineage = checkpoint.architecture.full(plan.kept_units), checkpoint.lineage
-    layers = plan.kept_layers()
-    if layers or mode != "masked":
-        done = _layers_alone(plan) if mode == "masked" else plan
-        lineage = (checkpoint.lineage or Lineage.start(checkpoint.base)).after(done)
+    kept, layers = checkpoint.architecture.full(plan.kept_units), plan.kept_layers()
+    before = checkpoint.lineage or Lineage.start(checkpoint.base)
     if layers:
         kept = _renumbered(kept, layers)
-        checkpoint = checkpoint.with_layers(layers, lineage)
+        checkpoint = checkpoint.with_layers(layers, before.after(_layers_alone(plan)))
     if mode == "masked":
         return _masked(kept, checkpoint)
     units = {group.id: len(kept[group.id]) for group in checkpoint.architecture.groups}
@@ -57,7 +54,7 @@ def apply(plan: Plan, checkpoint: Checkpoint, mode: str = "cut", *, other_weight
     def resize(tensor: "Tensor", axis: UnitAxis, group: Group) -> "Tensor":
         return _resized(tensor, axis, group, kept[group.id], padding[group.id])
 
-    return checkpoint.rewritten(_mapped(checkpoint, resize), architecture, lineage)
+    return checkpoint.rewritten(_mapped(checkpoint, resize), architecture, before.after(plan))
 
 
 def uniform_padding(kept: Kept, architecture: Architecture) -> dict[GroupId, int]:
@@ -83,7 +80,7 @@ def _padding(kept: Kept, checkpoint: Checkpoint, mode: str) -> dict[GroupId, int
 
 
 def _layers_alone(plan: Plan) -> Plan:
-    """What a masked file loses of a plan: layers; it stores every unit of the layers that stay."""
+    """What a file without the layers that go has lost of a plan: it stores every unit of the layers that stay."""
     return Plan.removing(plan.base, plan.removed(LAYER_KINDS))
 
 

@@ -9,6 +9,7 @@ from nmtprune.methods.scorer import Needs, NoSettings, Scorer, Subject
 if TYPE_CHECKING:
     from nmtprune.architecture import Kept
     from nmtprune.budget import Limits
+    from nmtprune.methods.joint_order import UnitPrices
 
 
 class QualityDrop(Scorer[NoSettings]):
@@ -28,7 +29,11 @@ class QualityDrop(Scorer[NoSettings]):
         """Nothing: the run has checked its metric."""
 
     def scores(
-        self, subject: Subject, kept: "Kept | None" = None, limits: "Limits | None" = None
+        self,
+        subject: Subject,
+        kept: "Kept | None" = None,
+        limits: "Limits | None" = None,
+        prices: "UnitPrices | None" = None,
     ) -> Mapping[UnitId, float]:
         """The drop without each head of the selected kinds."""
         kinds = subject.checkpoint.architecture.kinds if limits is None else limits.kinds

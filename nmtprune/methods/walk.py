@@ -142,7 +142,7 @@ def stops(model: Transformer, stack: str) -> Iterator[ProjectionStop]:
     for layer in of_stack.layers:
         for sublayer in layer.sublayers:
             body = sublayer.body
-            if body.id is not None:
+            if isinstance(body, Attention):
                 name, kind = str(body.id), HEADS
             else:
                 kind = RECURRENCE if isinstance(body, Recurrence) else FFN

@@ -20,7 +20,7 @@ from nmtprune.evaluate.verify import verify
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
 from nmtprune.formats.fairseq import FairseqCheckpoint, containers
-from nmtprune.formats.fairseq.settings import slim_fields
+from nmtprune.formats.fairseq.slim_settings import slim_fields
 from nmtprune.gates import PARAMETER, SETTING, GateSettings
 from nmtprune.plan import Lineage, Plan
 from tests.support import fairseq_commands, fairseq_files

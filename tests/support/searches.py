@@ -15,7 +15,7 @@ from nmtprune.architecture import GroupId
 from nmtprune.engines import native
 from nmtprune.formats import load
 from nmtprune.model import Transformer
-from nmtprune.model.ablation.shared_prefix import HeadMasks
+from nmtprune.model.ablation.shared_prefix import UnitMasks
 from nmtprune.model.search import Hypothesis, SearchOptions, Symbols, translate_batch
 from tests.support import fairseq_files
 from tests.support.fairseq_files import Build
@@ -98,7 +98,7 @@ def assert_same(found: list[list[Hypothesis]], expected: list[list[Hypothesis]])
             assert one.score == pytest.approx(other.score, abs=1e-4)
 
 
-def best(model: Transformer, source: Tensor, options: SearchOptions, masks: HeadMasks | None = None) -> Texts:
+def best(model: Transformer, source: Tensor, options: SearchOptions, masks: UnitMasks | None = None) -> Texts:
     """The best translation of each sentence from scratch; empty for none."""
     found = translate_batch(model, source, lengths(source), options, SYMBOLS, masks)
     return [hypotheses[0].tokens if hypotheses else () for hypotheses in found]

@@ -1,7 +1,7 @@
-"""A fairseq checkpoint: what its file holds, changed only where heads are."""
+"""A fairseq checkpoint: what its file holds, changed only where heads, neurons and layers are."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +19,14 @@ from nmtprune.formats.fairseq import (
     layout,
     loading,
     settings,
+    slim_settings,
     storage,
     tasks,
     tensor_specs,
     training_state,
 )
 from nmtprune.formats.fairseq.containers import State
+from nmtprune.formats.fairseq.depth import Depth
 from nmtprune.formats.fairseq.gated import Gates
 from nmtprune.formats.fairseq.settings import Description
 from nmtprune.formats.fairseq.tensor_specs import TensorSpec
@@ -207,23 +209,43 @@ class FairseqCheckpoint(TrainableCheckpoint):
     def rewritten(
         self, tensors: "Mapping[str, Tensor]", architecture: Architecture, lineage: Lineage | None
     ) -> "FairseqCheckpoint":
-        """The same checkpoint with other tensors, head counts and lineage; what did not change is the same object."""
+        """The same checkpoint with other tensors, widths and lineage; what did not change is the same object."""
         changed = {name: tensor for name, tensor in tensors.items() if tensor is not self.tensors[name]}
         reshaped = architecture != self.architecture
-        if reshaped and self.optimizer.problem:
-            raise CheckpointError(
-                f"{self.path}: the optimizer state {self.optimizer.problem}, so it cannot be cut with the weights: "
-                "leave it out with `drop_optimizer`"
-            )
+        if reshaped:
+            self._check_optimizer()
         state = self.state
         if lineage is not None and (reshaped or lineage != self.lineage):
-            slim = settings.slim_fields(self.architecture_name, architecture, lineage)
-            state = containers.with_model_fields(state, slim)
+            state = self._with_shape(state, architecture, lineage)
         if changed:
             state = self._with_tensors(state, storage.separated(self.tensors, changed))
         if changed or reshaped:
             state = training_state.without_best(state)
         return self if state is self.state else FairseqCheckpoint.of_state(self.path, state)
+
+    def with_layers(self, kept: Mapping[str, Sequence[int]], lineage: Lineage | None) -> "FairseqCheckpoint":
+        """The same checkpoint with these layers only, numbered anew from 0; nothing is written."""
+        self._check_optimizer()
+        depth = Depth(self.description, kept)
+        try:
+            left = depth.apply(self.state, self.optimizer)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path}: {error}") from None
+        state = self._with_shape(left, self.architecture.with_layers(kept), lineage)
+        chosen = self.description.chosen_layers
+        state = containers.with_model_fields(state, depth.fields(chosen), slim_settings.LAYERS_OF_BOTH_STACKS)
+        return FairseqCheckpoint.of_state(self.path, training_state.without_best(state))
+
+    def _check_optimizer(self) -> None:
+        if self.optimizer.problem:
+            raise CheckpointError(
+                f"{self.path}: the optimizer state {self.optimizer.problem}, so it cannot be cut with the weights: "
+                "leave it out with `drop_optimizer`"
+            )
+
+    def _with_shape(self, state: State, architecture: Architecture, lineage: Lineage | None) -> dict[str, Any]:
+        """The state with the settings of a model of other sizes."""
+        return containers.with_model_fields(state, *slim_settings.shape_fields(self.description, architecture, lineage))
 
     @property
     def file_names(self) -> Mapping[str, str]:

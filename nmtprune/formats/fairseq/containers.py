@@ -3,7 +3,7 @@
 import copy
 import re
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from nmtprune.formats.fairseq.inert import Inert, class_name, plain
@@ -59,11 +59,21 @@ def walk(container: Any) -> Iterator[tuple[str, Any]]:
             waiting += found.values()
 
 
-def with_model_fields(state: State, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The checkpoint with other model settings, in a container of the same kind; the original stays as it is."""
+def with_model_fields(state: State, changes: Mapping[str, Any], removed: Iterable[str] = ()) -> dict[str, Any]:
+    """The checkpoint with other model settings, in a container of the same kind; the original stays as it is.
+
+    Args:
+        state: of the checkpoint.
+        changes: values by name.
+        removed: names of settings that the result does not have.
+    """
     key = "args" if state.get("args") is not None else "cfg"
     container = copy.deepcopy(state[key])
-    _set(container if key == "args" else _model_container(container), changes)
+    model = container if key == "args" else _model_container(container)
+    _set(model, changes)
+    entries = _entries(model)
+    for name in removed:
+        entries.pop(name, None)
     return {**state, key: container}
 
 
@@ -74,13 +84,19 @@ def _model_container(cfg: Any) -> Any:
     return node if class_name(node) == "DictConfig" else node.state["_val"]
 
 
-def _set(container: Any, changes: Mapping[str, Any]) -> None:
+def _entries(container: Any) -> dict[str, Any]:
+    """The dict in which a container has its settings: values, or nodes that hold them."""
     if isinstance(container, Namespace):
-        vars(container).update(changes)
-    elif isinstance(container, dict):
-        container.update(changes)
+        return vars(container)
+    found: dict[str, Any] = container if isinstance(container, dict) else container.state["_content"]
+    return found
+
+
+def _set(container: Any, changes: Mapping[str, Any]) -> None:
+    nodes = _entries(container)
+    if isinstance(container, Namespace | dict):
+        nodes.update(changes)
     else:
-        nodes = container.state["_content"]
         any_leaf = next(node for node in nodes.values() if class_name(node).endswith("Node"))
         for name, value in changes.items():
             nodes[name] = _leaf(nodes.get(name, any_leaf), name, value)
@@ -102,6 +118,26 @@ def with_entries(container: dict[str, Any], entries: Mapping[str, Any]) -> dict[
         vars(changed).update(vars(container))
     changed.update(entries)
     return changed
+
+
+def renamed(tensors: Mapping[str, Any], name: Callable[[str], str | None], like: Any) -> dict[str, Any]:
+    """A dict of the same type and attributes with its entries under other names, in the same order.
+
+    Args:
+        tensors: entries by their old names.
+        name: what makes the new name of an old one, of a tensor or a module; None for what goes.
+        like: the dict that the entries are from. What torch notes in it of the modules (``_metadata``) is renamed too.
+    """
+    found: dict[str, Any] = type(like)(
+        (new, tensor) for old, tensor in tensors.items() if (new := name(old)) is not None
+    )
+    if hasattr(like, "__dict__"):
+        vars(found).update(vars(like))
+    notes = getattr(like, "_metadata", None)
+    if isinstance(notes, dict):
+        own = type(notes)((new, note) for old, note in notes.items() if (new := name(old)) is not None)
+        vars(found)["_metadata"] = own
+    return found
 
 
 def truth(value: Any, default: bool) -> bool:

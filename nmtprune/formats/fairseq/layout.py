@@ -170,7 +170,7 @@ def _positions(stack: str, width: int, settings: Mapping[str, Any]) -> dict[str,
 
 def _layer(stack: str, position: int, description: Description, tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
     settings, prefix = description.settings, f"{stack}.layers.{description.layers[stack][position]}"
-    width, inner = settings[f"{stack}_embed_dim"], settings[f"{stack}_ffn_embed_dim"]
+    width, inner = settings[f"{stack}_embed_dim"], _inner_width(stack, position, description)
     ids = [GroupId(kind, position) for kind, (own_stack, _) in _ATTENTION.items() if own_stack == stack]
     found: dict[str, TensorSpec] = {}
     for module in (description.architecture[id] for id in ids if id in description.architecture):
@@ -187,6 +187,13 @@ def _layer(stack: str, position: int, description: Description, tensors: Mapping
         found |= norm_specs(f"{prefix}.ffn_layernorm", inner) if settings["scale_fc"] else {}
         found |= {f"{prefix}.w_resid": ones_spec(width)} if settings["scale_resids"] else {}
     return found
+
+
+def _inner_width(stack: str, position: int, description: Description) -> int:
+    """Stored neurons of a feed-forward layer."""
+    group = GroupId(f"{stack}-ffn", position)
+    own = next((found.stored for found in description.architecture.feed_forwards if found.id == group), None)
+    return int(description.settings[f"{stack}_ffn_embed_dim"]) if own is None else own
 
 
 def _attention(

@@ -3,7 +3,7 @@
 import ctypes
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,20 +23,23 @@ def same_bits(first: Tensor, second: Tensor) -> bool:
     return torch.equal(first.view(integers), second.view(integers))
 
 
-def separated(tensors: Mapping[str, Tensor], changed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The changed tensors, and copies of unchanged ones that are views of a storage which a changed one left.
+def separated(
+    tensors: Mapping[str, Tensor], changed: Mapping[str, Tensor], left_by: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """The changed tensors, and copies of unchanged ones that are views of a storage which another one left.
 
     Otherwise the file would still hold the removed values. Tensors that shared memory share it afterwards.
 
     Args:
         tensors: all tensors before the change.
         changed: those that are replaced; each owns its storage.
+        left_by: names of tensors that are left out altogether.
     """
-    left = {_storage(tensors[name]) for name in changed}
+    left = {_storage(tensors[name]) for name in (*changed, *left_by)}
     copies: dict[object, Tensor] = {}
     found = dict(changed)
     for name, tensor in tensors.items():
-        if name not in changed and tensor.numel() and _storage(tensor) in left:
+        if name not in changed and name not in left_by and tensor.numel() and _storage(tensor) in left:
             key = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
             found[name] = copies.setdefault(key, tensor) if key in copies else copies.setdefault(key, tensor.clone())
     return found

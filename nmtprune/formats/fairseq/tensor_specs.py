@@ -77,7 +77,7 @@ def norm_specs(prefix: str, width: int) -> dict[str, TensorSpec]:
 
 def linear_specs(prefix: str, outputs: int, inputs: int, part: str) -> dict[str, TensorSpec]:
     """Weight and bias of a linear map as torch draws them by default."""
-    draw = Draw("uniform", 1 / math.sqrt(inputs))
+    draw = Draw("uniform", 1 / math.sqrt(inputs) if inputs else 0.0)
     return {
         f"{prefix}.weight": TensorSpec((outputs, inputs), part, draw),
         f"{prefix}.bias": TensorSpec((outputs,), part, draw),

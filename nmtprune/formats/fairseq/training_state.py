@@ -4,7 +4,7 @@ fairseq stores the moments of parameters by position, per parameter or as one fl
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nmtprune.errors import CheckpointError
 from nmtprune.formats.fairseq import containers
 from nmtprune.formats.fairseq.containers import State, section
 from nmtprune.formats.trainable import TrainingProgress
@@ -35,10 +36,12 @@ class Optimizer:
     Attributes:
         tensors: moments by prefixed name: the file's tensors, or views of its flat vectors.
         problem: why the state cannot change with the parameters; empty where it can.
+        trained: names of the parameters that the state is of, in the order of its list of them.
     """
 
     tensors: Mapping[str, Tensor]
     problem: str = ""
+    trained: tuple[str, ...] = ()
 
 
 def has_optimizer(state: State) -> bool:
@@ -77,15 +80,20 @@ def read_moments(state: State, parameters: Shapes, extra: Shapes) -> Optimizer:
     sharding = section(state, "distributed_training").get("zero_sharding")
     if not _is_torch_state(optimizer) or sharding not in (None, "none"):
         return Optimizer({}, "is not that of a single optimizer (composite, sharded or of an early version)")
-    if not optimizer["state"]:
-        return Optimizer({})
     every = {**parameters, **{f"criterion/{name}": shape for name, shape in extra.items()}}
+    if not optimizer["state"]:
+        # Nothing to compare sizes with: the list of parameters alone tells how many were trained.
+        listed = len(_indices(optimizer))
+        chosen = next((tuple(names) for names in _trainable(every) if len(names) == listed), ())
+        return Optimizer({}, trained=chosen)
     problem = "has other sizes than the parameters"
-    layouts = [found for chosen in _trainable(every) if (found := _moments(optimizer, chosen)) is not None]
+    layouts = [
+        (found, tuple(names)) for names in _trainable(every) if (found := _moments(optimizer, names)) is not None
+    ]
     if len(layouts) != 1:
         problem = "fits several choices of trained parameters" if layouts else problem
         return Optimizer({}, problem)
-    return Optimizer(layouts[0])
+    return Optimizer(layouts[0][0], trained=layouts[0][1])
 
 
 def with_moments(state: State, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -110,6 +118,34 @@ def with_moments(state: State, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         for index, tensor in zip(owners, found, strict=True):
             entries[index][moment] = tensor
     return {**state, "last_optimizer_state": {**optimizer, "state": entries}}
+
+
+def without_parameters(state: State, optimizer: Optimizer, gone: Container[str]) -> dict[str, Any]:
+    """The checkpoint whose optimizer knows some parameters no longer.
+
+    Args:
+        state: the checkpoint.
+        optimizer: as `read_moments` gave it, without a problem.
+        gone: names of the parameters.
+
+    Raises:
+        CheckpointError: it has made no step, and the number of its parameters does not tell which they are.
+    """
+    saved = state["last_optimizer_state"]
+    indices = _indices(saved)
+    if len(indices) == 1 and not saved["state"]:
+        return dict(state)
+    if not optimizer.trained:
+        raise CheckpointError(
+            f"the optimizer state lists {len(indices)} parameters, which are not those of the model: leave it out "
+            "with `drop_optimizer`"
+        )
+    if len(indices) == 1 and len(optimizer.trained) > 1:
+        return with_moments(state, {n: t for n, t in optimizer.tensors.items() if n.split("/", 2)[2] not in gone})
+    left = [index for index, name in zip(indices, optimizer.trained, strict=True) if name not in gone]
+    entries = {place: saved["state"][index] for place, index in enumerate(left) if index in saved["state"]}
+    group = {**saved["param_groups"][0], "params": list(range(len(left)))}
+    return {**state, "last_optimizer_state": {**saved, "param_groups": [group], "state": entries}}
 
 
 def _places(state: State) -> Iterator[tuple[Mapping[str, Any], str]]:

@@ -11,7 +11,7 @@ from nmtprune.architecture import GroupId, parse_heads
 from nmtprune.errors import CheckpointError
 from nmtprune.evaluate.verify import verify
 from nmtprune.formats.fairseq import FairseqCheckpoint, containers
-from nmtprune.formats.fairseq.settings import slim_fields
+from nmtprune.formats.fairseq.slim_settings import slim_fields
 from nmtprune.gates import PARAMETER, SETTING, GateSettings, factors_at_test
 from nmtprune.plan import Lineage, Plan
 

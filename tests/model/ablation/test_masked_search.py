@@ -11,7 +11,7 @@ from torch import Tensor
 from nmtprune.model import Transformer
 from nmtprune.model.ablation import masked_search as masked_search_module
 from nmtprune.model.ablation.masked_search import MaskedSearch
-from nmtprune.model.ablation.shared_prefix import HeadMasks
+from nmtprune.model.ablation.shared_prefix import UnitMasks
 from nmtprune.model.ablation.shortlist import Screen
 from nmtprune.model.search import SearchOptions
 from nmtprune.model.search import branches as branches_module
@@ -37,9 +37,9 @@ OPTIONS = {
 }
 
 
-def _systems(model: Transformer) -> list[HeadMasks]:
+def _systems(model: Transformer) -> list[UnitMasks]:
     """Every head alone, every head but one, whole modules, several modules, nothing."""
-    systems: list[HeadMasks] = [{}]
+    systems: list[UnitMasks] = [{}]
     for module in model.architecture:
         for head in range(module.heads):
             systems.append(searches.mask(model, str(module.id), head))
@@ -49,7 +49,7 @@ def _systems(model: Transformer) -> list[HeadMasks]:
     return [*systems, *(searches.random_masks(model, seed) for seed in (1, 2))]
 
 
-def _found(search: MaskedSearch, source: Tensor, systems: Sequence[HeadMasks]) -> list[searches.Texts]:
+def _found(search: MaskedSearch, source: Tensor, systems: Sequence[UnitMasks]) -> list[searches.Texts]:
     """Translations of a batch under each system, from its record."""
     records = search.record(source, searches.lengths(source), range(len(source)))
     found: list[searches.Texts] = [[(-7,)] * len(source) for _ in systems]

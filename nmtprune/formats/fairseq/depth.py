@@ -1,0 +1,72 @@
+"""Take layers out of what a checkpoint holds: its tensors are named anew, averages and moments with them."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from nmtprune.formats.fairseq import containers, storage, training_state
+from nmtprune.formats.fairseq.containers import State
+from nmtprune.formats.fairseq.settings import Description
+from nmtprune.formats.fairseq.training_state import Optimizer
+
+_LAYER = re.compile(r"(encoder|decoder)\.layers\.(\d+)(?=\.|$)")
+
+
+class Depth:
+    """Which layers of a file stay, and what they are called afterwards.
+
+    Layers of the file that its settings do not use (LayerDrop) go too, so that the others need not be chosen any more.
+
+    Args:
+        description: what the settings of the file say.
+        kept: places, among the used layers, of those that stay, by stack; a stack that is not named keeps all of them.
+    """
+
+    def __init__(self, description: Description, kept: Mapping[str, Sequence[int]]) -> None:
+        self._numbers = {
+            stack: {used[place]: rank for rank, place in enumerate(sorted(kept.get(stack, range(len(used)))))}
+            for stack, used in description.layers.items()
+        }
+
+    def name(self, name: str) -> str | None:
+        """Name of a tensor, or of the module that holds it, in the result; None where its layer goes."""
+        match = _LAYER.match(name)
+        if match is None:
+            return name
+        number = self._numbers.get(match[1], {}).get(int(match[2]))
+        return None if number is None else f"{match[1]}.layers.{number}{name[match.end() :]}"
+
+    def gone(self, names: Iterable[str]) -> set[str]:
+        """Those of the names whose layer goes."""
+        return {name for name in names if self.name(name) is None}
+
+    def fields(self, chosen: bool) -> dict[str, Any]:
+        """The settings of the model that say how many layers there are.
+
+        Args:
+            chosen: the file named those to keep.
+        """
+        counts = {f"{stack}_layers": len(numbers) for stack, numbers in self._numbers.items()}
+        return counts | ({f"{stack}_layers_to_keep": None for stack in self._numbers} if chosen else {})
+
+    def apply(self, state: State, optimizer: Optimizer) -> dict[str, Any]:
+        """The state without the layers that go; its settings stay as they are.
+
+        Args:
+            state: of the checkpoint.
+            optimizer: its moments, which can be cut.
+        """
+        found = {**state, "model": self._renamed(state["model"])}
+        extra = state.get("extra_state")
+        copies = dict(training_state.stored_averages(state))
+        if copies:
+            renamed = {training_state.AVERAGES[prefix]: self._renamed(own) for prefix, own in copies.items()}
+            found["extra_state"] = {**(extra or {}), **renamed}
+        if not training_state.has_optimizer(state):
+            return found
+        return training_state.without_parameters(found, optimizer, self.gone(optimizer.trained))
+
+    def _renamed(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """The tensors that stay under their new names, in memory that holds no values of the others."""
+        separate = {**tensors, **storage.separated(tensors, {}, left_by=self.gone(tensors))}
+        return containers.renamed(separate, self.name, like=tensors)
