@@ -174,6 +174,11 @@ def is_output_projection(name: str) -> bool:
     return ".layers." in name and name.rpartition(".")[0].endswith(".output")
 
 
+def is_refitted(name: str) -> bool:
+    """Whether a native tensor may be another one after a refit: of an output projection, or of the norm behind one."""
+    return is_output_projection(name) or (".layers." in name and name.rpartition(".")[0].endswith("_post_norm"))
+
+
 def heads_of(tensor: "Tensor", axis: int, width: int, heads: Iterable[int]) -> "Tensor":
     """Some heads of a tensor in which heads of `width` entries lie along an axis."""
     import torch

@@ -16,7 +16,7 @@ import numpy as np
 from nmtprune import files, strictjson
 from nmtprune.errors import DataError, QualityGateError, UsageError
 from nmtprune.methods.measuring import Texts, batches, no_larger, on_translations, selected
-from nmtprune.runs.ancestry import Ancestry, ancestry, expanded, is_output_projection
+from nmtprune.runs.ancestry import Ancestry, ancestry, expanded, is_output_projection, is_refitted
 from nmtprune.runs.baseline import check_direction
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.run import Computing, Run, Session, started
@@ -155,6 +155,7 @@ class RefitReport:
             "loss": dict(self.loss),
             "projections": [asdict(each) for each in self.fit.projections],
             "without_projection": list(self.fit.left),
+            "norms_taken": list(self.fit.norms),
             "verification": {"against": self.against, **asdict(self.verification)} if self.verification else None,
             "seconds": self.seconds,
         }
@@ -166,6 +167,7 @@ def refitted(
     texts: Sequence[Texts],
     settings: "RefitSettings | None" = None,
     record: Mapping[str, Any] | None = None,
+    layers: Mapping[str, Sequence[int]] | None = None,
 ) -> Refitted:
     """A slim checkpoint with output projections fitted so that it follows `base`.
 
@@ -175,6 +177,7 @@ def refitted(
         texts: sentences with their target side, see `calibration_texts`.
         settings: how to fit.
         record: what the lineage of the result says of the fit.
+        layers: numbers in `base` of the layers that `slim` has, by stack that lost some.
 
     Raises:
         CheckpointError: states that are no finite numbers, or a model that nmtprune cannot run.
@@ -184,10 +187,12 @@ def refitted(
 
     model = native.load(slim, base.device, base.dtype)
     stored, in_file = slim.native_tensors(), slim.file_names
-    projections = [name for name in stored if is_output_projection(name) and name.endswith(".weight")]
-    fixed = frozenset(name.removesuffix(".weight") for name in projections if name not in in_file)
+    weights = [name for name in stored if is_refitted(name) and name.endswith(".weight")]
+    fixed = frozenset(name.removesuffix(".weight") for name in weights if name not in in_file)
+    projections = [name for name in weights if is_output_projection(name)]
     stored_as = stored[projections[0]].dtype if projections else None
-    fit = fit_projections(base, model, texts, replace(settings or RefitSettings(), fixed=fixed, stored_as=stored_as))
+    settings = replace(settings or RefitSettings(), fixed=fixed, stored_as=stored_as)
+    fit = fit_projections(base, model, texts, settings, layers)
     lineage = slim.lineage
     if lineage is not None:
         lineage = lineage.model_copy(update={"refit": strictjson.freeze(record)})
@@ -367,6 +372,11 @@ def fit_notes(fit: "Fit") -> Iterator[str]:
         yield (
             f"inputs of {len(silent)} projections that never change on this text keep their weights (most of them: "
             f"{most.silent} of {most.inputs} of {most.name})"
+        )
+    if fit.norms:
+        yield (
+            "in front of layers that are gone, the norm takes gain and bias of the one behind them: "
+            f"{', '.join(fit.norms)}"
         )
     if fit.left:
         yield f"without an output projection to fit, so as they were: {', '.join(fit.left)}"

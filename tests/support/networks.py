@@ -26,6 +26,12 @@ ADAPTIVE_LM = {
     "adaptive_input_factor": 2,
     "adaptive_softmax_factor": 2,
 }
+NORMFORMER = {
+    "arch": "transformer_lm", "decoder_normalize_before": True,
+    "scale_attn": True, "scale_fc": True, "scale_resids": True,
+}  # fmt: skip
+"""Options of a language model that `as_normformer` completes."""
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "post-norm, separate embeddings": {"joined": False},
     "pre-norm, all embeddings shared": {**PRE_NORM, **SHARED},
@@ -84,6 +90,24 @@ def randomized(path: Path, seed: int = 1) -> Path:
                 noise = torch.rand(tensor.shape, generator=generator) * 0.6 - 0.3
                 state["model"][name] = done.setdefault(tensor.data_ptr(), tensor + noise.to(tensor))
         torch.save(state, copy)
+    return copy
+
+
+def as_normformer(path: Path) -> Path:
+    """A copy of a checkpoint, beside it, whose decoder has what NormFormer adds.
+
+    fairseq's own language models are saved with these settings, but without the tensors.
+    """
+    state = fairseq_files.load(path)
+    width, neurons = (state["model"]["decoder.layers.0.fc2.weight"].shape[axis] for axis in (0, 1))
+    for layer in {name.split(".")[2] for name in state["model"] if name.startswith("decoder.layers.")}:
+        prefix = f"decoder.layers.{layer}"
+        sizes = {"attn_ln.weight": width, "attn_ln.bias": width, "w_resid": width}
+        sizes |= {"ffn_layernorm.weight": neurons, "ffn_layernorm.bias": neurons}
+        for name, size in sizes.items():
+            state["model"][f"{prefix}.{name}"] = torch.zeros(size) if name.endswith("bias") else torch.ones(size)
+    copy = path.with_name("normformer.pt")
+    torch.save(state, copy)
     return copy
 
 

@@ -58,12 +58,12 @@ class RefittedPlans:
         """
         from nmtprune.runs.refit import refitted
 
-        key = Plan.removing(plan.base, plan.removed())
+        key = Plan.of(plan.base, plan.kept_units)
         if key not in self._kept:
             while len(self._kept) >= self._most:
                 self._kept.pop(next(iter(self._kept)))
             cut = slim.apply(plan, self._checkpoint.without_optimizer())
-            self._kept[key] = refitted(self._model(), cut, self._texts, record=self.record)
+            self._kept[key] = refitted(self._model(), cut, self._texts, record=self.record, layers=plan.kept_layers())
         return self._kept[key]
 
     @property
