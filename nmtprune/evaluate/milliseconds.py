@@ -16,6 +16,7 @@ from nmtprune.evaluate.cost import Spread
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
 
+
 @dataclass(frozen=True)
 class ModelSize:
     """The numbers by which a table is known to be of a model.
@@ -56,7 +57,9 @@ class ModelSize:
             ("layers", self.layers, other.layers),
         ):
             differing = sorted({kind for kind in {*own, *others} if own.get(kind) != others.get(kind)})
-            yield from (f"{what}, {kind}: {_listed(own.get(kind))}, not {_listed(others.get(kind))}" for kind in differing)
+            yield from (
+                f"{what}, {kind}: {_listed(own.get(kind))}, not {_listed(others.get(kind))}" for kind in differing
+            )
         if self.parameters != other.parameters:
             yield f"parameters: {self.parameters}, not {other.parameters}"
 

@@ -356,6 +356,7 @@ class BenchFile(_Facts):
     format: Literal["nmtprune-bench"]
     version: Literal[1]
     threads: int | None = None
+    compute_type: str | None = Field(None, description="precision of CTranslate2; absent for other engines")
     repeat: int
     synthetic: dict[str, Any] | None = Field(None, description="shape and sentences that --synthetic made up")
     models: tuple[BenchedModel, ...] = Field(description="the first is what the others are compared with")
