@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from nmtprune.methods.ablation import BleuDrop, ChrfDrop, LossRise, QualityDrop
 from nmtprune.methods.confidence import Confidence
+from nmtprune.methods.contribution import Activation, Variance
 from nmtprune.methods.fisher import JointFisher
 from nmtprune.methods.importance import Importance
 from nmtprune.methods.reconstruction import ReconstructionOrder
@@ -23,6 +24,8 @@ SCORERS: dict[str, type[Scorer[Any]]] = {
         Importance,
         JointFisher,
         ReconstructionOrder,
+        Variance,
+        Activation,
         QualityDrop,
         Confidence,
     )

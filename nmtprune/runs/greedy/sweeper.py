@@ -210,15 +210,15 @@ class Sweeper:
         checkpoint, subject = self._opened.checkpoint, self._opened.subjects[scorer.name]
         parameters = sum(tensor.numel() for tensor in checkpoint.model_tensors.values())
         together = self._opened.quality.heads_together(checkpoint.architecture, parameters)
-        modules = tuple(module for module in checkpoint.architecture if module.id.kind in curve.kinds)
+        modules = {id: numbers for id, numbers in checkpoint.architecture.units.items() if id.kind in curve.kinds}
         found: dict[UnitId, float] = {}
         for unit in units(f"{self._name}/{scorer.name}", modules, together):
 
             def compute(unit: Unit = unit) -> Arrays:
-                return {_SCORES: np.array([*scorer.drops(subject, unit.module, unit.heads).values()])}
+                return {_SCORES: np.array([*scorer.drops(subject, unit.group, unit.numbers).values()])}
 
             scores = self._recall(unit.key, compute)[_SCORES]
-            heads = (UnitId(unit.module.id, head) for head in unit.heads)
+            heads = (UnitId(unit.group, head) for head in unit.numbers)
             found |= dict(zip(heads, scores.tolist(), strict=True))
         return found
 
