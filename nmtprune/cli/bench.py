@@ -40,7 +40,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 _OF_QUALITY = ("bleu_tokenize", "lowercase", "resamples", "alpha", "seed")
-_SYNTHETIC = ("keep", "random", "source_length", "target_length", "sentences")
+_CUT = ("keep", "random", "keep_neurons", "remove_neurons", "keep_layers")
+_SYNTHETIC = (*_CUT, "source_length", "target_length", "sentences")
 _OF_COST_TABLE = (
     "output", "engine", "device", "threads", "search", "compute_type", "repeat", "seed", "force", "resume",
 )  # fmt: skip
@@ -69,6 +70,24 @@ def synthetic_options(command: F) -> F:
             "--random",
             metavar="AMOUNT",
             help="Number or share of random heads that the cut model loses, as in `nmtprune plan --random`.",
+        ),
+        panel_option(
+            Panel.SYNTHETIC,
+            "--keep-neurons",
+            metavar="PATTERN",
+            help="Neurons that each feed-forward layer of the cut model keeps, as in `nmtprune plan --keep-neurons`.",
+        ),
+        panel_option(
+            Panel.SYNTHETIC,
+            "--remove-neurons",
+            metavar="AMOUNT",
+            help="Number or share of random neurons that the cut model loses, as in `nmtprune plan --remove-neurons`.",
+        ),
+        panel_option(
+            Panel.SYNTHETIC,
+            "--keep-layers",
+            metavar="PATTERN",
+            help="Number of layers that the stacks of the cut model keep, as in `nmtprune plan --keep-layers`.",
         ),
         _count("--source-length", 20, "Words in each source sentence."),
         _count("--target-length", 20, "Words in each translation; the length is forced."),
@@ -246,7 +265,7 @@ def _refuse_what_is_compared(flags: Mapping[str, Any]) -> None:
         faults.append("--cost-table makes sentences up: leave out the data options (--source-length N, ...)")
     if len(flags["batch_sizes"]) > 1:
         faults.append("--cost-table goes with one --batch-size")
-    of_others = (*_OF_QUALITY, *(name for name in _SYNTHETIC if name not in _LENGTHS), *SEARCH_NAMES)
+    of_others = (*_OF_QUALITY, *_CUT, *SEARCH_NAMES)
     others = [name for name in given(of_others) if name not in ("seed", "beam")]
     faults += [f"{spelled(name)} does not go with --cost-table" for name in others]
     faults += [f"{name} does not go with --cost-table" for name in typed(ALLOWING)]
@@ -323,7 +342,7 @@ def _emit_cost_table(found: "CostTable") -> None:
     errors = [mixed.predicted / mixed.time.median - 1 for mixed in found.combined]
     if errors:
         worst = max(errors, key=abs)
-        click.echo(f"several kinds at once: the sum of their parts says {worst:+.1%} of the measured time at worst")
+        click.echo(f"several kinds at once: the sum of the parts is off by {worst:+.1%} of the measured time at worst")
 
 
 def emit_text(found: "BenchFile") -> None:
