@@ -310,11 +310,10 @@ def _units_of(tensor: "Tensor", axis: int, group: Group, units: Iterable[int]) -
 def _axes(group: GroupId) -> Iterator[tuple[str, int]]:
     """Native names of the tensors of a group in which its units lie, each with the axis."""
     if group.kind in NEURON_KINDS:
-        prefix, parts = f"{group.stack}.layers.{group.layer}.feed_forward", ("input",)
+        prefix = f"{group.stack}.layers.{group.layer}.feed_forward"
     else:
         prefix = f"{group.stack}.layers.{group.layer}.{_SUBLAYERS[group.kind]}"
-        parts = ("query", "key", "value")
-    for part in parts:
+    for part in ("input",) if group.kind in NEURON_KINDS else ("query", "key", "value"):
         yield f"{prefix}.{part}.weight", 0
         yield f"{prefix}.{part}.bias", 0
     yield f"{prefix}.output.weight", 1
@@ -341,4 +340,5 @@ def _wide(tensor: "Tensor", group: Group, own: Group, plan: Plan) -> "Tensor":
     real = tensor.unflatten(1, (-1, group.width))[:, : group.units]
     wide = real.new_zeros(len(real), own.stored, group.width)
     wide[:, list(plan.kept(own.id))] = real
-    return wide.flatten(1)
+    columns: Tensor = wide.flatten(1)
+    return columns
