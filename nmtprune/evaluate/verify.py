@@ -1,4 +1,4 @@
-"""Proof that cutting changed nothing else: the slim model against its base with the removed heads masked."""
+"""Proof that cutting changed nothing else: the slim model against its base with the removed units masked."""
 
 import math
 from collections.abc import Iterator
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import GroupId
 from nmtprune.engines import native
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import Checkpoint
@@ -50,12 +49,14 @@ class Verification:
 def verify(base: Checkpoint, slim: Checkpoint, plan: Plan, *, seed: int = 1, device: str = "cpu") -> Verification:
     """Compare a slim checkpoint with its base, masked by the plan, on a padded batch of random tokens.
 
+    Layers that the plan removes are skipped in the base: their input is their output.
+
     Weights in half precision are compared in single precision arithmetic.
 
     Args:
         base: the checkpoint that the plan was made for.
         slim: what became of it: cut, masked or uniform.
-        plan: the heads that stay.
+        plan: the heads, neurons and layers that stay.
         seed: of the tokens.
         device: where to compute.
 
@@ -63,9 +64,8 @@ def verify(base: Checkpoint, slim: Checkpoint, plan: Plan, *, seed: int = 1, dev
         CheckpointError: the native model cannot run one of the two.
     """
     dtype = None if _is_double(base) else torch.float32
-    models = native.load(base, device, dtype), native.load(slim, device, dtype)
-    masks = {module.id: _mask(module.id, module.heads, plan, models[0]) for module in base.architecture}
-    return compare(*models, masks, seed=seed)
+    masked, masks = native.with_kept(native.load(base, device, dtype), plan.kept_units)
+    return compare(masked, native.load(slim, device, dtype), masks, seed=seed)
 
 
 def compare(expected: Transformer, found: Transformer, masks: Masks | None = None, *, seed: int = 1) -> Verification:
@@ -116,12 +116,6 @@ def _words(model: Transformer, words: int, count: int, generator: torch.Generato
     padding = model.network.padding
     drawn = torch.randint(words - (padding >= 0), (max(count, 0),), generator=generator)
     return drawn + (drawn >= padding) if padding >= 0 else drawn
-
-
-def _mask(module: GroupId, heads: int, plan: Plan, model: Transformer) -> Tensor:
-    mask = torch.zeros(heads, dtype=model.dtype)
-    mask[list(plan.kept(module))] = 1.0
-    return mask.to(model.device)
 
 
 def _encoded(model: Transformer, source: Tensor | None, masks: Masks | None) -> EncoderOutput | None:
