@@ -1,4 +1,4 @@
-"""What an engine offers: translations and losses of one checkpoint, with any of its heads masked."""
+"""What an engine offers: translations and losses of one checkpoint, without any of its heads, neurons and layers."""
 
 import importlib
 from abc import ABC, abstractmethod
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nmtprune.architecture import Architecture, GroupId, Kept, UnitId
+from nmtprune.architecture import LAYER_KINDS, Architecture, GroupId, Kept, UnitId
 from nmtprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,12 +42,14 @@ class EngineSettings:
         limits: size of batches.
         device: where to compute.
         threads: CPU threads; None leaves the number to the engine.
+        compute_type: precision of CTranslate2, one of `ctranslate2_model.QUANTIZATIONS`; others compute in their own.
     """
 
     search: "Search"
     limits: "BatchLimits"
     device: "torch.device"
     threads: int | None = None
+    compute_type: str = "float32"
 
     @property
     def one_by_one(self) -> bool:
@@ -68,13 +70,13 @@ class EngineSettings:
 
 
 class Ablation(ABC):
-    """One set of sentences under many head masks."""
+    """One set of sentences for many choices of the units that stay."""
 
     @abstractmethod
     def best(self, systems: Sequence[Kept]) -> list[list[Tokens]]:
-        """The best translation of every sentence, in the order of the corpus, with only these heads left.
+        """The best translation of every sentence, in the order of the corpus, with only these units left.
 
-        What several systems have in common is computed once: those of one module go well into one call.
+        What several systems have in common is computed once: those of one group go well into one call.
 
         Raises:
             UsageError: a minimum length above the maximum.
@@ -83,7 +85,7 @@ class Ablation(ABC):
 
     @abstractmethod
     def losses(self, systems: Sequence[Kept]) -> list[list[float]]:
-        """Negative log-likelihood (nats) of every reference, summed over its tokens, with only these heads left.
+        """Negative log-likelihood (nats) of every reference, summed over its tokens, with only these units left.
 
         Raises:
             EngineError: the engine computes no losses.
@@ -127,7 +129,7 @@ class Engine(ABC):
 
     @abstractmethod
     def ablation(self, corpus: "Corpus") -> Ablation:
-        """Prepare to run the sentences under many head masks.
+        """Prepare to run the sentences with many choices of the units that stay.
 
         Raises:
             UsageError: a sentence is larger than a batch.
@@ -161,27 +163,33 @@ def batches_note(engine: str, settings: EngineSettings) -> tuple[str, ...]:
 
 
 def masked(checkpoint: "Checkpoint", kept: Kept) -> "Checkpoint":
-    """The checkpoint in which the output of the heads that do not stay is zero."""
+    """The checkpoint without the layers that do not stay, in which heads and neurons that do not stay put out zeros."""
     from nmtprune import slim
     from nmtprune.plan import Plan
 
     lost = removed(checkpoint.architecture, kept)
-    heads = [UnitId(module, head) for module, own in lost.items() for head in own]
-    return slim.apply(Plan.removing(checkpoint.base, heads), checkpoint, "masked") if heads else checkpoint
+    units = [UnitId(group, number) for group, own in lost.items() for number in own]
+    return slim.apply(Plan.removing(checkpoint.base, units), checkpoint, "masked") if units else checkpoint
 
 
 def removed(architecture: Architecture, kept: Kept) -> dict[GroupId, list[int]]:
-    """Heads that do not stay, by module, for the modules that lose any.
+    """Units that do not stay, by group, for the groups that lose any; what goes with a layer is not listed.
 
     Raises:
-        KeyError: a module that the model does not have.
-        ValueError: heads that it does not have.
+        KeyError: a group that the model does not have.
+        ValueError: units that it does not have.
     """
-    found = {}
-    for module, heads in kept.items():
-        there, left = range(architecture[module].heads), set(heads)
+    found, every = {}, architecture.units
+    for group, units in kept.items():
+        if group not in every:
+            raise KeyError(str(group))
+        there, left = every[group], set(units)
         if not left <= set(there):
-            raise ValueError(f"{module} has no heads {sorted(left - set(there))}")
+            raise ValueError(f"{group} has no {group.sort} {sorted(left - set(there))}")
         if len(left) < len(there):
-            found[module] = [head for head in there if head not in left]
-    return found
+            found[group] = [unit for unit in there if unit not in left]
+    return {
+        group: units
+        for group, units in found.items()
+        if group.kind in LAYER_KINDS or group.layer not in found.get(GroupId.layers_of(group.stack), ())
+    }

@@ -1,16 +1,17 @@
 """The native model of a checkpoint, whatever its file format, and the engine that runs it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import GroupId, Kept
+from nmtprune.architecture import LAYER_KINDS, GroupId, Kept
 from nmtprune.engines.base import Ablation, Engine, EngineSettings, Tokens, removed
 from nmtprune.errors import CheckpointError, EngineError
-from nmtprune.model import Transformer
+from nmtprune.model import Masks, Transformer
 from nmtprune.model import search as beam_search
 from nmtprune.model.ablation.losses import reference_losses
 from nmtprune.model.ablation.masked_search import MaskedSearch
@@ -79,34 +80,42 @@ class NativeEngine(Engine):
 
     def translate(self, corpus: "Corpus", kept: Kept) -> list[list[Hypothesis]]:
         """Up to `beam` translations of every sentence, batch by batch."""
-        search = self.settings.search
-        masks, symbols = masks_of(self.model, kept), symbols_of(corpus, search)
-        nothing = [Hypothesis((symbols.eos,), 0.0)]
-        found: list[list[Hypothesis]] = [list(nothing) for _ in range(len(corpus))]
-        batches = _searched(corpus, self.settings.batches(corpus), search.skips_empty)
-        if search.beam == 1:
-            greedy = BatchedGreedySearch(self.model, search, symbols, masks)
-            for positions in batches:
-                batch = corpus.batch(positions)
-                greedy.translate(batch.source, batch.source_lengths.tolist(), batch.positions.tolist())
-            for place, hypotheses in greedy.finish().items():
-                found[place] = hypotheses
-            return found
-        for positions in batches:
-            batch = corpus.batch(positions)
-            lengths = batch.source_lengths.tolist()
-            translations = beam_search.translate_batch(self.model, batch.source, lengths, search, symbols, masks)
-            for place, hypotheses in zip(batch.positions.tolist(), translations, strict=True):
-                found[place] = hypotheses
-        return found
+        return _translated(*with_kept(self.model, kept), corpus, self.settings)
 
     def ablation(self, corpus: "Corpus") -> "NativeAblation":
-        """Prepare to run the sentences under many head masks."""
+        """Prepare to run the sentences with many choices of the units that stay."""
         return NativeAblation(self.model, corpus, self.settings)
+
+
+def _translated(model: Transformer, masks: Masks, corpus: "Corpus", settings: EngineSettings) -> list[list[Hypothesis]]:
+    """Up to `beam` translations of every sentence under masks."""
+    search = settings.search
+    symbols = symbols_of(corpus, search)
+    nothing = [Hypothesis((symbols.eos,), 0.0)]
+    found: list[list[Hypothesis]] = [list(nothing) for _ in range(len(corpus))]
+    batches = _searched(corpus, settings.batches(corpus), search.skips_empty)
+    if search.beam == 1:
+        greedy = BatchedGreedySearch(model, search, symbols, masks)
+        for positions in batches:
+            batch = corpus.batch(positions)
+            greedy.translate(batch.source, batch.source_lengths.tolist(), batch.positions.tolist())
+        for place, hypotheses in greedy.finish().items():
+            found[place] = hypotheses
+        return found
+    for positions in batches:
+        batch = corpus.batch(positions)
+        lengths = batch.source_lengths.tolist()
+        translations = beam_search.translate_batch(model, batch.source, lengths, search, symbols, masks)
+        for place, hypotheses in zip(batch.positions.tolist(), translations, strict=True):
+            found[place] = hypotheses
+    return found
 
 
 class NativeAblation(Ablation):
     """Searches once without masks, and repeats under masks only what they change.
+
+    Systems that take out the same layers are masked versions of one model. Of the models that lack layers only the last
+    one's searches are recorded, and only if several systems are versions of it: most are asked for once.
 
     Attributes:
         free_bytes: memory left for recorded searches.
@@ -114,21 +123,27 @@ class NativeAblation(Ablation):
 
     def __init__(self, model: Transformer, corpus: "Corpus", settings: EngineSettings) -> None:
         """Cut the corpus into batches; nothing is translated yet."""
-        self._model, self._corpus = model, corpus
-        self._batches, self._skips_empty = settings.batches(corpus), settings.search.skips_empty
-        symbols = symbols_of(corpus, settings.search)
-        self._nothing: Tokens = (symbols.eos,)
-        self._search = MaskedSearch(model, settings.search, symbols)
-        self._recorded: dict[int, list[RecordedSearch]] = {}
+        self._model, self._corpus, self._settings = model, corpus, settings
+        self._batches = settings.batches(corpus)
+        self._symbols = symbols_of(corpus, settings.search)
+        self._all_layers = _Recording(model, MaskedSearch(model, settings.search, self._symbols))
+        self._fewer_layers = self._all_layers
         self.free_bytes = RECORDED_BYTES
 
     def best(self, systems: Sequence[Kept]) -> list[list[Tokens]]:
         """The best translations under each of several systems."""
-        masks = [masks_of(self._model, kept) for kept in systems]
-        found: list[list[Tokens]] = [[self._nothing] * len(self._corpus) for _ in systems]
-        for system, positions, texts in self._search.translations(_Records(self._records), masks):
-            for place, text in zip(positions, texts, strict=True):
-                found[system][place] = text
+        nothing: Tokens = (self._symbols.eos,)
+        found: list[list[Tokens]] = [[nothing] * len(self._corpus) for _ in systems]
+        for model, numbers, masks in self._by_layers(systems):
+            if model is not self._model and len(numbers) == 1:
+                hypotheses = _translated(model, masks[0], self._corpus, self._settings)
+                found[numbers[0]] = [own[0].tokens if own else () for own in hypotheses]
+                continue
+            recording = self._recording(model)
+            records = _Records(partial(self._records, recording))
+            for system, positions, texts in recording.search.translations(records, masks):
+                for place, text in zip(positions, texts, strict=True):
+                    found[numbers[system]][place] = text
         return found
 
     def losses(self, systems: Sequence[Kept]) -> list[list[float]]:
@@ -137,31 +152,76 @@ class NativeAblation(Ablation):
         Raises:
             ValueError: the corpus has no references as token ids.
         """
-        masks = [masks_of(self._model, kept) for kept in systems]
+        alike = list(self._by_layers(systems))
         found = [[0.0] * len(self._corpus) for _ in systems]
         for positions in self._batches:
             batch = self._corpus.batch(positions)
             if batch.previous is None or batch.target is None:
                 raise ValueError(f"{self._corpus.name} has no references as token ids")
-            losses = reference_losses(self._model, batch.source, batch.previous, batch.target, masks)
-            for own, by_sentence in zip(found, losses.tolist(), strict=True):
-                for place, loss in zip(batch.positions.tolist(), by_sentence, strict=True):
-                    own[place] = loss
+            for model, numbers, masks in alike:
+                losses = reference_losses(model, batch.source, batch.previous, batch.target, masks).tolist()
+                for number, by_sentence in zip(numbers, losses, strict=True):
+                    for place, loss in zip(batch.positions.tolist(), by_sentence, strict=True):
+                        found[number][place] = loss
         return found
 
-    def _records(self) -> "Iterator[RecordedSearch]":
+    def _by_layers(self, systems: Sequence[Kept]) -> "Iterator[tuple[Transformer, list[int], list[Masks]]]":
+        """Models of the layers that stay, and of each the systems that are masked versions of it: numbers and masks."""
+        alike: dict[tuple[tuple[int, ...], ...], tuple[Transformer, list[int], list[Masks]]] = {}
+        for number, kept in enumerate(systems):
+            model, masks = with_kept(self._model, kept)
+            layers = _layers_of(model)
+            if layers not in alike:
+                there = self._fewer_layers.model
+                alike[layers] = (there if layers == _layers_of(there) else model), [], []
+            alike[layers][1].append(number)
+            alike[layers][2].append(masks)
+        return iter(alike.values())
+
+    def _recording(self, model: Transformer) -> "_Recording":
+        """The recorded searches of a model."""
+        if model is self._model:
+            return self._all_layers
+        if model is not self._fewer_layers.model:
+            if self._fewer_layers is not self._all_layers:
+                self.free_bytes += sum(map(size_bytes, self._fewer_layers.records.values()))
+            self._fewer_layers = _Recording(model, MaskedSearch(model, self._settings.search, self._symbols))
+        return self._fewer_layers
+
+    def _records(self, recording: "_Recording") -> "Iterator[RecordedSearch]":
         """The recorded searches, kept for the next time while there is room."""
-        for number, positions in enumerate(_searched(self._corpus, self._batches, self._skips_empty)):
-            records = self._recorded.get(number)
+        skips_empty = self._settings.search.skips_empty
+        for number, positions in enumerate(_searched(self._corpus, self._batches, skips_empty)):
+            records = recording.records.get(number)
             if records is None:
                 batch = self._corpus.batch(positions)
                 lengths, places = batch.source_lengths.tolist(), batch.positions.tolist()
-                records = self._search.record(batch.source, lengths, places)
+                records = recording.search.record(batch.source, lengths, places)
                 size = size_bytes(records)
                 if size <= self.free_bytes:
-                    self._recorded[number] = records
+                    recording.records[number] = records
                     self.free_bytes -= size
             yield from records
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """Searches of one model without masks.
+
+    Attributes:
+        model: the model.
+        search: records searches, and repeats them under masks.
+        records: by the number of a batch.
+    """
+
+    model: Transformer
+    search: MaskedSearch
+    records: "dict[int, list[RecordedSearch]]" = field(default_factory=dict)
+
+
+def _layers_of(model: Transformer) -> tuple[tuple[int, ...], ...]:
+    """Numbers of the layers of a model, stack by stack."""
+    return tuple(stack.numbers for stack in (model.encoder, model.decoder) if stack is not None)
 
 
 def _searched(corpus: "Corpus", batches: "Sequence[Ids]", skips_empty: bool) -> "Iterator[Ids]":
@@ -182,12 +242,38 @@ class _Records:
         return self.again()
 
 
-def masks_of(model: Transformer, kept: Kept) -> dict[GroupId, Tensor]:
-    """Masks [H] of zeros and ones for the modules that lose heads."""
+def with_kept(model: Transformer, kept: Kept) -> tuple[Transformer, dict[GroupId, Tensor]]:
+    """A model of the units that stay: without the layers that go, and with masks for the other units that go.
+
+    Args:
+        model: with all of its layers; its weights are shared.
+        kept: in the numbers of `model`.
+
+    Returns:
+        The model, and masks [H] or [F] of zeros and ones for the groups that lose units.
+
+    Raises:
+        KeyError, ValueError: as for `removed`; a stack that loses all layers.
+    """
+    lost = removed(model.architecture, kept)
+    layers = {group.stack: kept[group] for group in lost if group.kind in LAYER_KINDS}
     masks = {}
-    for module, heads in removed(model.architecture, kept).items():
-        masks[module] = torch.ones(model.architecture[module].heads, dtype=model.dtype, device=model.device)
-        masks[module][heads] = 0
+    for group, units in lost.items():
+        if group.kind not in LAYER_KINDS:
+            masks[group] = torch.ones(model.architecture.group(group).units, dtype=model.dtype, device=model.device)
+            masks[group][units] = 0
+    return (model.with_layers(layers) if layers else model), masks
+
+
+def masks_of(model: Transformer, kept: Kept) -> dict[GroupId, Tensor]:
+    """Masks [H] or [F] of zeros and ones for the groups that lose units, where all layers stay.
+
+    Raises:
+        KeyError, ValueError: as for `with_kept`; layers that go, which no mask can say.
+    """
+    found, masks = with_kept(model, kept)
+    if found is not model:
+        raise ValueError("masks cannot say that layers go")
     return masks
 
 

@@ -1,4 +1,4 @@
-"""What a translation costs: seconds, peak memory, and multiply-accumulates from head counts and lengths.
+"""What a translation costs: seconds, peak memory, and multiply-accumulates from widths, depths and lengths.
 
 Models are timed in turns, so that what slows one down slows all down.
 """
@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from nmtprune.architecture import GroupId, UnitId
+
 if TYPE_CHECKING:
     import torch
 
     from nmtprune.data.corpus import Corpus
     from nmtprune.engines.base import Engine
     from nmtprune.model import Transformer
-    from nmtprune.model.layers import DecoderLayer, EncoderLayer
+    from nmtprune.model.layers import DecoderLayer, EncoderLayer, Layer
 
 T = TypeVar("T")
 
@@ -142,54 +144,123 @@ def _status(name: str) -> int:
     return int(line.split()[1]) << 10
 
 
+@dataclass(frozen=True)
+class Lengths:
+    """How much of each kind of work translations of given lengths make, summed over sentences, without padding.
+
+    Attributes:
+        sources: source tokens.
+        source_pairs: pairs of source tokens, which self-attention compares.
+        steps: words of all hypotheses.
+        target_pairs: a word and one of the words up to it, likewise.
+        crossed: a word and a source token.
+    """
+
+    sources: float
+    source_pairs: float
+    steps: float
+    target_pairs: float
+    crossed: float
+
+    @classmethod
+    def of(cls, sources: Sequence[int], targets: Sequence[int], beam: int = 1) -> "Lengths":
+        """Of sentences with S tokens each and their translations of T tokens, all with the end-of-sentence symbol.
+
+        Args:
+            sources: S of each sentence; zeros for a language model.
+            targets: T of each translation.
+            beam: hypotheses per sentence, in every step of its translation.
+        """
+        return cls(
+            sources=float(sum(sources)),
+            source_pairs=float(sum(length * length for length in sources)),
+            steps=float(beam * sum(targets)),
+            target_pairs=beam * sum(length * (length + 1) / 2 for length in targets),
+            crossed=float(beam * sum(a * b for a, b in zip(sources, targets, strict=True))),
+        )
+
+
+@dataclass(frozen=True)
+class Work:
+    """Multiply-accumulates of one sublayer, or of what is no part of a layer.
+
+    Attributes:
+        part: one of PARTS.
+        each: of one unit.
+        units: how many the model computes, padding included; 1 for what has none.
+        group: what the units belong to; None for what has none.
+        layer: that the work goes with; None for what stays in any case.
+    """
+
+    part: str
+    each: float
+    units: int = 1
+    group: GroupId | None = None
+    layer: UnitId | None = None
+
+
 def multiply_accumulates(
     model: "Transformer", sources: Sequence[int], targets: Sequence[int], beam: int
 ) -> dict[str, float]:
     """Multiply-accumulates by part of the model: projections, attention, feed-forward and output layer.
 
+    Widths and depths are those of the model's tensors: of ragged, padded and masked models what they really compute.
     Every sentence counts with its own lengths, without padding; every step of its translation has `beam` hypotheses.
 
     Args:
-        model: with an encoder.
-        sources: S of each sentence, the end-of-sentence symbol included.
+        model: a translation model, or a language model.
+        sources: S of each sentence, the end-of-sentence symbol included; zeros for a language model.
         targets: T of each translation, likewise.
         beam: hypotheses per sentence.
     """
     found = dict.fromkeys(PARTS, 0.0)
-    source, target = float(sum(sources)), float(sum(targets))
-    square = float(sum(length * length for length in sources))
-    so_far = sum(length * (length + 1) / 2 for length in targets)
-    crossed = float(sum(a * b for a, b in zip(sources, targets, strict=True)))
-    if model.encoder is not None:
-        width = model.encoder.embedding.width
-        for layer in cast("Iterable[EncoderLayer]", model.encoder.layers):
-            inner = layer.self_attention.inner
-            found["encoder attention"] += 4 * width * inner * source + 2 * inner * square
-            found["feed-forward"] += 2 * layer.feed_forward.input_weight.numel() * source
-    for decoder_layer in cast("Iterable[DecoderLayer]", model.decoder.layers):
-        _add_decoder_layer(found, decoder_layer, (source, beam * target, beam * so_far, beam * crossed))
-    found["output"] += float(sum(weight.numel() for weight in model.output.parameters() if weight.dim() == 2)) * (
-        beam * target
-    )
+    for work in works(model, Lengths.of(sources, targets, beam)):
+        found[work.part] += work.each * work.units
     return found
 
 
-def _add_decoder_layer(
-    found: dict[str, float], layer: "DecoderLayer", lengths: tuple[float, float, float, float]
-) -> None:
-    """Add a layer's: `lengths` are source tokens, steps, words seen by steps, source tokens seen by steps."""
+def works(model: "Transformer", lengths: Lengths) -> Iterator[Work]:
+    """All that a model computes; what tied layers compute, once for each of their positions."""
+    if model.encoder is not None:
+        for layer in cast("Iterable[EncoderLayer]", model.encoder.layers):
+            yield _self_attention("encoder", layer, lengths.sources, lengths.source_pairs)
+            yield _feed_forward("encoder", layer, lengths.sources)
+    for decoder_layer in cast("Iterable[DecoderLayer]", model.decoder.layers):
+        yield from _decoder_layer(decoder_layer, lengths)
+    matrices = sum(weight.numel() for weight in model.output.parameters() if weight.dim() == 2)
+    yield Work("output", matrices * lengths.steps)
+
+
+def _decoder_layer(layer: "DecoderLayer", lengths: Lengths) -> Iterator[Work]:
     from nmtprune.model.layers import RecurrentDecoderLayer
 
-    source, steps, so_far, crossed = lengths
     if isinstance(layer, RecurrentDecoderLayer):
         matrices = 2 + (layer.recurrence.output_weight is not None)
-        found["recurrence"] += matrices * layer.recurrence.weight.numel() * steps
+        each = matrices * layer.recurrence.weight.numel() * lengths.steps
+        yield Work("recurrence", each, layer=_layer("decoder", layer))
     else:
-        attention = layer.self_attention
-        weights = attention.input_weight.numel() + attention.output_weight.numel()
-        found["decoder attention"] += weights * steps + 2 * attention.inner * so_far
+        yield _self_attention("decoder", layer, lengths.steps, lengths.target_pairs)
     cross = layer.cross_attention
     if cross is not None:
-        per_step = cross.query_weight.numel() + cross.output_weight.numel()
-        found["cross attention"] += cross.source_weight.numel() * source + per_step * steps + 2 * cross.inner * crossed
-    found["feed-forward"] += 2 * layer.feed_forward.input_weight.numel() * steps
+        size, width = cross.head_dim, cross.output_weight.shape[0]
+        each = 2 * cross.source_weight.shape[1] * size * lengths.sources + 2 * width * size * lengths.steps
+        each += 2 * size * lengths.crossed
+        yield Work("cross attention", each, cross.heads, cross.id, _layer("decoder", layer))
+    yield _feed_forward("decoder", layer, lengths.steps)
+
+
+def _self_attention(stack: str, layer: "EncoderLayer | DecoderLayer", tokens: float, pairs: float) -> Work:
+    attention = layer.self_attention
+    size, width = attention.head_dim, attention.output_weight.shape[0]
+    each = 4 * width * size * tokens + 2 * size * pairs
+    return Work(f"{stack} attention", each, attention.heads, attention.id, _layer(stack, layer))
+
+
+def _feed_forward(stack: str, layer: "EncoderLayer | DecoderLayer", tokens: float) -> Work:
+    neurons, width = layer.feed_forward.input_weight.shape
+    group = GroupId(f"{stack}-ffn", layer.number)
+    return Work("feed-forward", 2 * width * tokens, neurons, group, _layer(stack, layer))
+
+
+def _layer(stack: str, layer: "Layer") -> UnitId:
+    return UnitId(GroupId.layers_of(stack), layer.number)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nmtprune.architecture import Kept
     from nmtprune.budget import Limits
     from nmtprune.data.batching import Batch
+    from nmtprune.methods.joint_order import UnitPrices
     from nmtprune.model import Masks, Transformer
 
 
@@ -54,10 +55,10 @@ def confidence(
     """
     import torch
 
-    from nmtprune.methods.measuring import Texts, by_head, heads_left
+    from nmtprune.methods.measuring import Texts, by_unit, units_left
     from nmtprune.model import Pass
 
-    left = heads_left(model, masks)
+    left = units_left(model, masks)
     sums = {id: torch.zeros_like(mask, dtype=torch.float64) for id, mask in left.items()}
     counts = dict.fromkeys(left, 0)
     with torch.inference_mode():
@@ -75,7 +76,7 @@ def confidence(
             model.features(texts.previous, memory, run=run)
     if not all(counts.values()):
         raise DataError("confidence: there are no tokens to measure it on")
-    found = by_head(left, {id: own / counts[id] for id, own in sums.items()})
+    found = by_unit(left, {id: own / counts[id] for id, own in sums.items()})
     wrong = [str(head) for head, value in found.items() if not math.isfinite(value)]
     if wrong:
         raise CheckpointError(f"attention weights of {', '.join(wrong)} are no numbers: check the model's weights")
@@ -110,6 +111,7 @@ class Confidence(Scorer[ConfidenceOptions]):
     summary = "mean maximum attention weight of the head (Behnke and Heafield 2020)."
     settings = ConfidenceOptions
     panel = "Confidence"
+    unscored = dict.fromkeys(("neurons", "layers"), "confidence is that of attention weights, which only heads have")
     searches = "--confidence-on translations"
 
     @property
@@ -118,13 +120,18 @@ class Confidence(Scorer[ConfidenceOptions]):
         return Needs(targets=not self.options.translates, search=self.options.translates)
 
     def scores(
-        self, subject: Subject, kept: "Kept | None" = None, limits: "Limits | None" = None
+        self,
+        subject: Subject,
+        kept: "Kept | None" = None,
+        limits: "Limits | None" = None,
+        prices: "UnitPrices | None" = None,
     ) -> Mapping[UnitId, float]:
         """From 0 to 1."""
+        model, masks = subject.under(kept)
         corpus = subject.translated() if self.options.translates else subject.corpus
         ends = corpus.source_vocabulary.eos, corpus.target_vocabulary.eos
         left_out = ends if self.options.exclude_eos else None
-        return confidence(subject.model, subject.batches(corpus), left_out=left_out, masks=subject.masks(kept))
+        return confidence(model, subject.batches(corpus), left_out=left_out, masks=masks)
 
     def facts(self, subject: Subject) -> dict[str, Any]:
         """What the decoder read, and the search that found it."""

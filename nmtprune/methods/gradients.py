@@ -1,15 +1,15 @@
-"""Derivatives of the training loss by the masks of attention heads, sentence by sentence or query by query.
+"""Derivatives of the training loss by the masks of heads and neurons, sentence by sentence or query by query.
 
 Only the masks ask for a gradient, the weights do not: a pass costs less than one of training.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import GroupId
+from nmtprune.architecture import SORTS, GroupId
 from nmtprune.errors import CheckpointError
 from nmtprune.methods.measuring import Texts
 from nmtprune.model import Masks, Transformer
@@ -23,12 +23,14 @@ _SCALES = (2.0**10, 2.0**6, 2.0**2, 2.0**-2, 2.0**-6)
 
 
 @dataclass(frozen=True)
-class HeadGradients:
+class MaskGradients:
     """How derivatives are taken.
 
     Attributes:
         model: an encoder-decoder model in single or double precision.
-        left: a mask [H] of zeros and ones for every module with heads: those that were not removed before.
+        left: a mask [H] or [F] of zeros and ones for every group whose units are looked at: those that were not
+            removed before.
+        other: masks of other groups.
         by_query: one derivative for every query position instead of one for every sentence.
         label_smoothing: of the loss.
         autocast: compute products in bfloat16 or float16; None: in the model's type.
@@ -39,9 +41,10 @@ class HeadGradients:
     by_query: bool
     label_smoothing: float
     autocast: torch.dtype | None = None
+    other: Masks = field(default_factory=dict)
 
     def of(self, texts: Texts) -> dict[GroupId, Tensor]:
-        """Derivatives of each sentence's loss by the factors of its heads, [B, H] or [B, H, T], in the model's type.
+        """Derivatives of each sentence's loss by the factors of its units, [B, H] or [B, H, T], in the model's type.
 
         Sentences know nothing of each other, so one pass gives the derivatives of all of them.
 
@@ -50,23 +53,26 @@ class HeadGradients:
         """
         for scale in _SCALES if self.autocast == torch.float16 else (1.0,):
             found = {id: gradient / scale for id, gradient in self._scaled(texts, scale)}
-            faults = [str(id) for id, gradient in found.items() if not bool(gradient.isfinite().all())]
+            faults = [id for id, gradient in found.items() if not bool(gradient.isfinite().all())]
             if not faults:
                 return found
         advice = "check the model's weights" if self.autocast is None else "compute without autocast"
-        raise CheckpointError(f"derivatives by the heads of {', '.join(faults)} are no finite numbers: {advice}")
+        what = " and ".join(sort for sort in SORTS if any(id.sort == sort for id in faults))
+        raise CheckpointError(
+            f"derivatives by the {what} of {', '.join(map(str, faults))} are no finite numbers: {advice}"
+        )
 
     def _scaled(self, texts: Texts, scale: float) -> Iterator[tuple[GroupId, Tensor]]:
         """The same of `scale` times the loss, module by module."""
         model = self.model
         factors = {id: self._factors(id, texts) for id in self.left}
-        masks = {id: factor * _beside(self.left[id], factor) for id, factor in factors.items()}
+        masks = {**self.other, **{id: factor * _beside(self.left[id], factor) for id, factor in factors.items()}}
         with torch.autocast(model.device.type, self.autocast, enabled=self.autocast is not None):
             memory = model.cache_source(model.encode(texts.source, masks), by_head=False)
             features = model.features(texts.previous, memory, masks)[texts.real_target]
             words = texts.target[texts.real_target]
             slopes = loss_slopes(model, features, words, self.label_smoothing, scale)
-        if not features.requires_grad:  # no head is connected to the output
+        if not features.requires_grad:  # no unit is connected to the output
             return ((id, torch.zeros_like(factor)) for id, factor in factors.items())
         found = torch.autograd.grad(
             features, tuple(factors.values()), slopes, allow_unused=True, materialize_grads=True
@@ -74,7 +80,7 @@ class HeadGradients:
         return zip(factors, found, strict=True)
 
     def _factors(self, module: GroupId, texts: Texts) -> Tensor:
-        """Ones [B, H] or [B, H, T]."""
+        """Ones [B, H] or [B, H, T], for neurons [B, F] or [B, F, T]."""
         rows, length = texts.queries(module).shape
         shape = (rows, len(self.left[module]), *([length] if self.by_query else []))
         return torch.ones(shape, dtype=self.model.dtype, device=self.model.device, requires_grad=True)

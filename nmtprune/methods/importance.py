@@ -1,17 +1,18 @@
-"""Importance of attention heads: how much the loss answers to their masks (Michel et al. 2019, section 4.1, eq. 2).
+"""Importance of heads and neurons: how much the loss answers to their masks (Michel et al. 2019, section 4.1, eq. 2).
 
 I_h = E_x |dL(x) / dxi_h|, where xi_h is the factor of head h's output, at 1, and L(x) the training loss of sentence x,
-summed over its tokens. By the chain rule that is |Att_h(x)^T dL(x)/dAtt_h(x)|.
+summed over its tokens. By the chain rule that is |Att_h(x)^T dL(x)/dAtt_h(x)|. For a neuron xi is the factor of its
+value, so that both are measured in the same unit and compare.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from nmtprune.architecture import GroupId, UnitId
 from nmtprune.errors import DataError, UsageError
-from nmtprune.methods.scorer import Needs, Scorer, Subject, setting
+from nmtprune.methods.scorer import Needs, Scorer, Subject, setting, sorts_of
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from nmtprune.budget import Limits
     from nmtprune.data.batching import Batch
     from nmtprune.data.corpus import Corpus
+    from nmtprune.methods.joint_order import UnitPrices
     from nmtprune.model import Masks, Transformer
 
 Unit = Literal["sentence", "token"]
@@ -66,23 +68,29 @@ class ImportanceSettings:
 
 
 def importance(
-    model: "Transformer", batches: "Iterable[Batch]", settings: ImportanceSettings, masks: "Masks | None" = None
+    model: "Transformer",
+    batches: "Iterable[Batch]",
+    settings: ImportanceSettings,
+    masks: "Masks | None" = None,
+    sorts: Sequence[str] = ("heads",),
 ) -> dict[UnitId, float]:
-    """I_h of every head, not normalized; which sentences share a batch makes no difference.
+    """I_h of every head or neuron, not normalized; which sentences share a batch makes no difference.
 
     The unit ``sentence`` has one factor per sentence and head and gives the mean of |dL/dxi| over sentences. ``token``
     has one per query position and gives the mean over query tokens: those of the source for the encoder, of the target
-    for decoder and cross. Padding is left out, the end-of-sentence symbol counts, dropout is off; sums are taken in
+    for the decoder. Padding is left out, the end-of-sentence symbol counts, dropout is off; sums are taken in
     double precision.
 
     Args:
         model: an encoder-decoder model in single or double precision.
         batches: sentences with their references; memory is needed for one at a time.
         settings: how to measure.
-        masks: [H] of zeros and ones for modules that lost heads; the importance is that in the model without them.
+        masks: [H] or [F] of zeros and ones for groups that lost units; the importance is that in the model without
+            them.
+        sorts: heads, neurons or both.
 
     Returns:
-        Nats per sentence or per query token, for every head that the masks leave, in order; nothing for the others.
+        Nats per sentence or per query token, for every unit that the masks leave, in order; nothing for the others.
 
     Raises:
         DataError: no sentences.
@@ -91,15 +99,16 @@ def importance(
     """
     import torch
 
-    from nmtprune.methods.gradients import HeadGradients
-    from nmtprune.methods.measuring import Texts, by_head, heads_left
+    from nmtprune.methods.gradients import MaskGradients
+    from nmtprune.methods.measuring import Texts, by_unit, units_left
 
     if model.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"importance in {model.dtype}: build the model in single precision and use autocast")
     by_query = settings.unit == "token"
     with torch.inference_mode(False), torch.enable_grad():
-        left = heads_left(model, masks)
-        gradients = HeadGradients(model, left, by_query, settings.label_smoothing, settings.autocast)
+        left = units_left(model, masks, sorts)
+        smoothing, autocast = settings.label_smoothing, settings.autocast
+        gradients = MaskGradients(model, left, by_query, smoothing, autocast, masks or {})
         sums = {id: torch.zeros_like(mask, dtype=torch.float64) for id, mask in left.items()}
         counts = dict.fromkeys(left, 0)
         for batch in batches:
@@ -109,11 +118,11 @@ def importance(
                 counts[id] += int(texts.queries(id).sum()) if by_query else len(gradient)
     if not all(counts.values()):
         raise DataError("importance: there are no sentences to measure it on")
-    return by_head(left, {id: own / counts[id] for id, own in sums.items()})
+    return by_unit(left, {id: own / counts[id] for id, own in sums.items()})
 
 
 def module_norms(scores: Mapping[UnitId, float]) -> dict[GroupId, float]:
-    """l2 norm of the scores of each module: per layer and kind."""
+    """l2 norm of the scores of each group: per layer and kind."""
     by_module: dict[GroupId, list[float]] = {}
     for head, score in scores.items():
         by_module.setdefault(head.group, []).append(score)
@@ -133,22 +142,32 @@ def normalized(scores: Mapping[UnitId, float], norms: Mapping[GroupId, float] | 
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientOptions:
-    """Options of all scorers by derivatives of the loss.
+class SampleOptions:
+    """Options of scorers that need not read all sentences.
 
     Attributes:
         importance_sentences: sentences that are drawn with the seed; None takes all.
-        label_smoothing: of the loss; None: as the checkpoint was trained.
     """
 
     importance_sentences: int | None = setting(
         None,
-        "Measure importance (or fisher, or reconstruction) on N sentences, chosen at random with --seed.",
+        "Measure importance (or fisher, reconstruction, variance, activation) on N sentences, chosen at random with "
+        "--seed.",
         metavar="N",
         minimum=1,
         shown="all",
         in_greedy=5000,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientOptions(SampleOptions):
+    """Options of all scorers by derivatives of the loss.
+
+    Attributes:
+        label_smoothing: of the loss; None: as the checkpoint was trained.
+    """
+
     label_smoothing: float | None = setting(
         None,
         "Label smoothing of the loss that is differentiated.",
@@ -177,30 +196,22 @@ class ImportanceOptions(GradientOptions):
     )
 
 
+P = TypeVar("P", bound=SampleOptions)
 G = TypeVar("G", bound=GradientOptions)
 
 
-class GradientScorer(Scorer[G]):
-    """What scorers by derivatives of the loss have in common: references, and sentences that are drawn."""
+class SampledScorer(Scorer[P]):
+    """What scorers of heads and neurons have in common that read training text: sentences that are drawn."""
 
     panel = "Importance"
+    sorts = ("heads", "neurons")
     draws = True
     on_training_text = True
-
-    @property
-    def needs(self) -> Needs:
-        """References as token ids, and the loss of whole references."""
-        return Needs(targets=True, loss=True)
 
     @property
     def uses_seed(self) -> bool:
         """Whether a number of sentences is drawn."""
         return self.options.importance_sentences is not None
-
-    def check(self, subject: Subject) -> None:
-        """Check the label smoothing, and that the model can be run."""
-        super().check(subject)
-        self.measured_by(subject)
 
     def sentences(self, subject: Subject) -> "Corpus":
         """The sentences that are drawn."""
@@ -208,6 +219,22 @@ class GradientScorer(Scorer[G]):
 
         number = self.options.importance_sentences
         return subject.corpus if number is None else drawn(subject.corpus, number, subject.seed)
+
+
+class GradientScorer(SampledScorer[G]):
+    """What scorers by derivatives of the loss have in common: references."""
+
+    unscored = {"layers": "a layer has no mask to differentiate by: score layers by bleu, chrf or loss"}
+
+    @property
+    def needs(self) -> Needs:
+        """References as token ids, and the loss of whole references."""
+        return Needs(targets=True, loss=True)
+
+    def check(self, subject: Subject) -> None:
+        """Check the label smoothing, and that the model can be run."""
+        super().check(subject)
+        self.measured_by(subject)
 
     def measured_by(self, subject: Subject) -> ImportanceSettings:
         """How derivatives are taken: label smoothing and precision.
@@ -234,11 +261,16 @@ class Importance(GradientScorer[ImportanceOptions]):
     reestimates = True
 
     def scores(
-        self, subject: Subject, kept: "Kept | None" = None, limits: "Limits | None" = None
+        self,
+        subject: Subject,
+        kept: "Kept | None" = None,
+        limits: "Limits | None" = None,
+        prices: "UnitPrices | None" = None,
     ) -> Mapping[UnitId, float]:
         """I_h, not normalized."""
+        model, masks = subject.under(kept)
         batches = subject.batches(self.sentences(subject))
-        return importance(subject.model, batches, self.measured_by(subject), subject.masks(kept))
+        return importance(model, batches, self.measured_by(subject), masks, sorts_of(limits))
 
     def measured_by(self, subject: Subject) -> ImportanceSettings:
         """The unit too."""

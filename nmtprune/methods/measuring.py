@@ -1,4 +1,4 @@
-"""What importance and confidence share: the sentences they are measured on, and the heads that are there."""
+"""What scorers share: the sentences that they are measured on, and the units that are there."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -110,41 +110,47 @@ class Texts:
         return cls(source, previous, target, source != padding, target != padding)
 
     def queries(self, module: GroupId, left_out: tuple[int, int] | None = None) -> "Tensor":
-        """Which positions [B, T] send queries in a module: tokens of the source in the encoder, else of the target.
+        """Which positions [B, T] send queries in a group: tokens of the source in the encoder, else of the target.
 
         Those of the token `left_out` (of the source, of the target) do not count. In the decoder a position is that of
         the token predicted there.
         """
-        encoder = module.kind == "encoder"
+        encoder = module.stack == "encoder"
         tokens, real = (self.source, self.real_source) if encoder else (self.target, self.real_target)
         return real if left_out is None else real & (tokens != left_out[not encoder])
 
 
-def heads_left(model: "Transformer", masks: "Masks | None") -> "dict[GroupId, Tensor]":
-    """A mask [H] for every module with heads, in the model's type; ones where `masks` has none.
+def units_left(
+    model: "Transformer", masks: "Masks | None", sorts: Sequence[str] = ("heads",)
+) -> "dict[GroupId, Tensor]":
+    """A mask [H] or [F] for every group of some sorts with units, in the model's type; ones where `masks` has none.
 
     Raises:
-        ValueError: masks that are not one zero or one for each head, or of modules that the model does not have.
+        ValueError: masks that are not one zero or one for each unit, or of groups that the model does not have.
     """
     import torch
 
+    groups = {group.id: group.units for group in model.architecture.groups}
     given = dict(masks or {})
-    left = {module.id: given.pop(module.id, torch.ones(module.heads)) for module in model.architecture}
-    if given:
-        raise ValueError(f"masks for modules that the model does not have: {', '.join(map(str, given))}")
-    for id, mask in left.items():
-        heads = model.architecture[id].heads
-        if tuple(mask.shape) != (heads,) or bool(((mask != 0) & (mask != 1)).any()):
-            raise ValueError(f"the mask of {id} is not {heads} zeros and ones")
-    # Copies: autograd takes no tensor that was made in inference mode.
-    return {id: mask.to(model.device, model.dtype, copy=True) for id, mask in left.items() if len(mask)}
+    foreign = [str(id) for id in given if id not in groups]
+    if foreign:
+        raise ValueError(f"masks for modules that the model does not have: {', '.join(foreign)}")
+    left = {}
+    for id, units in groups.items():
+        mask = given.get(id, torch.ones(units))
+        if tuple(mask.shape) != (units,) or bool(((mask != 0) & (mask != 1)).any()):
+            raise ValueError(f"the mask of {id} is not {units} zeros and ones")
+        if units and id.sort in sorts:
+            # Copies: autograd takes no tensor that was made in inference mode.
+            left[id] = mask.to(model.device, model.dtype, copy=True)
+    return left
 
 
-def by_head(left: "Mapping[GroupId, Tensor]", values: "Mapping[GroupId, Tensor]") -> dict[UnitId, float]:
-    """Values [H] of modules as one value for every head that is left, in the order of `left`."""
+def by_unit(left: "Mapping[GroupId, Tensor]", values: "Mapping[GroupId, Tensor]") -> dict[UnitId, float]:
+    """Values [H] or [F] of groups as one value for every unit that is left, in the order of `left`."""
     return {
-        UnitId(id, head): value
+        UnitId(id, unit): value
         for id, mask in left.items()
-        for head, (kept, value) in enumerate(zip(mask.tolist(), values[id].tolist(), strict=True))
+        for unit, (kept, value) in enumerate(zip(mask.tolist(), values[id].tolist(), strict=True))
         if kept
     }

@@ -3,13 +3,17 @@
 Every output projection (W_O of attention, the second matrix of a feed-forward layer, the matrix behind a recurrence) is
 fitted in the order in which the network computes, on what it reads in the pruned and so far refitted model. The target
 is the state that the unpruned model has after the sub-layer minus the one that the pruned model has before it, so that
-each sub-layer also repairs what those below it broke. With x what the projection reads, t the target, W0 and b0 the
+each sub-layer also repairs what those below it broke. Where layers were removed, the last projection before the gap
+aims at the state that the unpruned model has after the gap; a gap in front of the first sub-layer is repaired by the
+target of that sub-layer, as it is. With x what the projection reads, t the target, W0 and b0 the
 projection as it is and e = t - W0 x - b0 what it misses:
 
     W = W0 + cov(e, x) (cov(x) + l I)^-1        b = b0 + mean(e) - (W - W0) mean(x)        l = ridge * mean diag cov(x)
 
 which is ridge regression of t on x that draws W towards W0. In post-norm models the states are those that go into the
-norm. A norm maps a state and any multiple of it to the same value, but targets scaled to fit make the model worse.
+norm; a norm maps a state and any multiple of it to the same value, but targets scaled to fit make the model worse. In
+front of a gap they are those that the norm maps to the state after it (`walk.ProjectionStop.aim`), and the norm first
+takes gain and bias of the one at the end of the gap, without which no state could be that.
 
 The problem of one layer is that of ZipLM (Kurtic et al. 2023), K-prune (Park et al. 2024) and OSSCAR (Meng et al.
 2024); the mask tuning of Kwon et al. 2022 is the case of one factor for each head, FLAP (An et al. 2024) that of the
@@ -25,7 +29,7 @@ from torch import Tensor
 from nmtprune.errors import CheckpointError, DataError, UsageError
 from nmtprune.methods.gradients import label_smoothed_loss
 from nmtprune.methods.measuring import Texts
-from nmtprune.methods.walk import ENCODER, FFN, HEADS, Place, ProjectionStop, entered, stacks, stops
+from nmtprune.methods.walk import ENCODER, FFN, HEADS, Match, Place, ProjectionStop, entered, matched, stacks
 from nmtprune.model import Transformer
 from nmtprune.model.kernels import linear
 
@@ -42,7 +46,7 @@ class RefitSettings:
     Attributes:
         ridge: how strongly a projection is drawn towards what it was, in units of the mean variance of its inputs.
         only: one of PARTS; None for every output projection.
-        fixed: native names, without ``.weight``, of projections that are left as they are.
+        fixed: native names, without ``.weight``, of projections and norms that are left as they are.
         stored_as: type that fitted projections are rounded to, where a file has fewer bits than the model computes in.
         kept_bytes: inputs of the projection at hand that are kept between the pass that fits it and the pass that
             applies it; the inputs beyond are computed twice.
@@ -97,32 +101,40 @@ class Fit:
     """Fitted projections.
 
     Attributes:
-        tensors: weights [D, E] and biases [D] by the native model's name of the parameter.
+        tensors: weights [D, E] and biases [D] of projections, and gains and biases [D] of the norms of `norms`, by the
+            native model's name of the parameter.
         projections: what was fitted, in the order of the network.
         left: names of sub-layers that have no output projection to fit.
+        norms: names of sub-layers in front of a gap whose norm was replaced by the one at the end of the gap.
     """
 
     tensors: Mapping[str, Tensor]
     projections: tuple[FittedProjection, ...]
     left: tuple[str, ...]
+    norms: tuple[str, ...] = ()
 
 
 @torch.no_grad()
 def fit_projections(
-    base: Transformer, slim: Transformer, texts: Sequence[Texts], settings: RefitSettings | None = None
+    base: Transformer,
+    slim: Transformer,
+    texts: Sequence[Texts],
+    settings: RefitSettings | None = None,
+    layers: Mapping[str, Sequence[int]] | None = None,
 ) -> Fit:
     """Fit the output projections of `slim` so that its states follow those of `base` on some sentences.
 
     Memory holds the states of both models for all sentences, and the moments of one projection. Tied sub-layers are
-    fitted once, when the network first computes them, on all their places. Units whose columns are all zero (removed
-    from a masked file, padding of a uniform one) stay zero.
+    fitted once, when the network first computes them, on all their places. Units whose columns are all zero (heads and
+    neurons removed from a masked file, padding of a uniform one) stay zero.
 
     Args:
         base: the unpruned model; it is not changed.
-        slim: the same layers with other numbers of units; afterwards it computes with the fitted projections. The
-            tensors that it was built from are not changed.
+        slim: the same layers, or some of them, with other numbers of heads and neurons; afterwards it computes with the
+            fitted projections. The tensors that it was built from are not changed.
         texts: sentences with their references or translations, on the device of both models.
         settings: how to fit.
+        layers: numbers in `base` of the layers that `slim` has, by stack that lost some (`Plan.kept_layers`).
 
     Raises:
         DataError: no sentences.
@@ -137,15 +149,16 @@ def fit_projections(
     fitting = _Fitting(settings)
     ends: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * len(texts)
     for stack in stacks(base):
-        pairs = list(zip(stops(base, stack), stops(slim, stack), strict=True))
+        front, matches = matched(base, slim, stack, (layers or {}).get(stack))
         lanes = []
         for text, (of_base, of_slim) in zip(texts, ends, strict=True):
             real = text.real_source if stack == ENCODER else text.real_target
-            lanes.append(_Lane(entered(base, text, stack, of_base), entered(slim, text, stack, of_slim), real))
+            start = _behind(front, entered(base, text, stack, of_base))
+            lanes.append(_Lane(start, entered(slim, text, stack, of_slim), real))
         ends.clear()  # the encoder's output is in the lanes
-        fitting.fit(pairs, lanes)
+        fitting.fit(matches, lanes)
         ends = [(lane.base.states, lane.slim.states) for lane in lanes]
-    return Fit(fitting.tensors, tuple(fitting.projections), tuple(fitting.left))
+    return Fit(fitting.tensors, tuple(fitting.projections), tuple(fitting.left), tuple(fitting.norms))
 
 
 @dataclass
@@ -165,9 +178,6 @@ class _Lane:
     inputs: Tensor | None = None
 
 
-_Pair = tuple[ProjectionStop, ProjectionStop]
-
-
 class _Fitting:
     """Goes through the sub-layers of two models, with all batches at each of them."""
 
@@ -176,20 +186,20 @@ class _Fitting:
         self.tensors: dict[str, Tensor] = {}
         self.projections: list[FittedProjection] = []
         self.left: list[str] = []
+        self.norms: list[str] = []
         self._done: set[str] = set()
 
-    def fit(self, pairs: Sequence[_Pair], lanes: Sequence[_Lane]) -> None:
+    def fit(self, matches: Sequence[Match], lanes: Sequence[_Lane]) -> None:
         """Fit the sub-layers of one stack; the batches stand at its end afterwards."""
-        for number, (own, pruned) in enumerate(pairs):
-            if own.name != pruned.name:
-                raise ValueError(f"refit: {pruned.name} in the place of {own.name}")
-            last = number
+        for number, match in enumerate(matches):
+            pruned = match.pruned
             if self._is_wanted(pruned):
-                last = max(place for place, (_, other) in enumerate(pairs) if other.name == pruned.name)
-                self._fit_one(pairs[number : last + 1], lanes)
+                last = max(place for place, other in enumerate(matches) if other.pruned.name == pruned.name)
+                self._take_norm([other for other in matches[number:] if other.pruned.name == pruned.name])
+                self._fit_one(matches[number : last + 1], lanes)
             else:
                 for lane in lanes:
-                    lane.base = lane.base.at(own.after(lane.base.states, own.output(own.inputs(lane.base))))
+                    lane.base = _behind((match.own, *match.gap), lane.base)
             for lane in lanes:
                 inputs = pruned.inputs(lane.slim) if lane.inputs is None else lane.inputs
                 lane.slim = lane.slim.at(pruned.after(lane.slim.states, pruned.output(inputs)))
@@ -205,9 +215,27 @@ class _Fitting:
             self.left.append(pruned.name)
         return not fixed
 
-    def _fit_one(self, pairs: Sequence[_Pair], lanes: Sequence[_Lane]) -> None:
+    def _take_norm(self, places: Sequence[Match]) -> None:
+        """Give a sub-layer the norm at the end of the gap behind it, where there is such a gap at all of its places.
+
+        States after a norm lie where its gain and bias put them: no input of another norm gives them.
+        """
+        pruned, ends = places[0].pruned, [match.gap[-1] if match.gap else None for match in places]
+        own, end = pruned.last_norm, ends[0] and ends[0].last_norm
+        name = f"{pruned.sublayer.name}_post_norm"
+        if own is None or end is None or name in self._settings.fixed:
+            return
+        if any(other is None or other.sublayer is not places[0].gap[-1].sublayer for other in ends):
+            return
+        self.norms.append(pruned.name)
+        for part in ("weight", "bias"):
+            parameter, value = getattr(own, part), getattr(end, part)
+            parameter.data = value.to(self._settings.stored_as or value.dtype).to(parameter)
+            self.tensors[f"{name}.{part}"] = parameter.data
+
+    def _fit_one(self, matches: Sequence[Match], lanes: Sequence[_Lane]) -> None:
         """Fit the first of these sub-layers, on it and on what is tied to it; the unpruned model moves on by one."""
-        pruned = pairs[0][1]
+        pruned = matches[0].pruned
         weight, bias = pruned.weight, pruned.bias
         if weight is None:
             raise ValueError(f"{pruned.name} has no output projection")
@@ -215,7 +243,7 @@ class _Fitting:
         moments = _Moments(len(columns), weight.shape[0], weight.device, centred=bias is not None)
         free = self._settings.kept_bytes
         for lane in lanes:
-            for place, inputs, missed in _walk(pairs, lane):
+            for place, inputs, missed in _walk(matches, lane):
                 if place == 0 and inputs.nbytes <= free:
                     lane.inputs = inputs
                     free -= inputs.nbytes
@@ -241,26 +269,36 @@ class _Fitting:
             self.tensors[f"{pruned.parameter}.bias"] = pruned.bias.data
 
 
-def _walk(pairs: Sequence[_Pair], lane: _Lane) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """What the first sub-layer reads and misses in one batch, there and wherever else it stands among `pairs`.
+def _behind(sublayers: Sequence[ProjectionStop], place: Place) -> Place:
+    """A batch behind some sub-layers, one after the other."""
+    for stop in sublayers:
+        place = stop.moved(place)
+    return place
+
+
+def _walk(matches: Sequence[Match], lane: _Lane) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """What the first sub-layer reads and misses in one batch, there and wherever else it stands among `matches`.
 
     Behind the first place, the pruned model goes on with its projections as they are.
 
     Yields:
-        Place among `pairs`, inputs [B, T, E], and what the output misses at the N real positions, [N, D].
+        Place among `matches`, inputs [B, T, E], and what the output misses at the N real positions, [N, D].
     """
-    base, slim, name = lane.base, lane.slim, pairs[0][1].name
-    for place, (own, pruned) in enumerate(pairs):
+    base, slim, name = lane.base, lane.slim, matches[0].pruned.name
+    for place, match in enumerate(matches):
+        own, pruned = match.own, match.pruned
         output = own.output(own.inputs(base))
+        behind = _behind(match.gap, base.at(own.after(base.states, output)))
         inputs = pruned.inputs(slim)
         reached = pruned.output(inputs)
         if pruned.name == name:
-            missed = own.summed(base.states, output)[lane.real] - pruned.summed(slim.states, reached)[lane.real]
+            aim = pruned.aim(base.states, output, behind.states) if match.gap else own.summed(base.states, output)
+            missed = aim[lane.real] - pruned.summed(slim.states, reached)[lane.real]
             yield place, inputs, missed
-        base = base.at(own.after(base.states, output))
+        base = behind
         if place == 0:
             lane.base = base
-        if place + 1 < len(pairs):
+        if place + 1 < len(matches):
             slim = slim.at(pruned.after(slim.states, reached))
 
 

@@ -1,4 +1,4 @@
-"""What a scorer is: one way to give every attention head a number, where a higher number means keep.
+"""What a scorer is: one way to give every unit (head, neuron, layer) a number, where a higher number means keep.
 
 A scorer is one class, listed in `runs.scorers.SCORERS`. Its settings are a dataclass whose fields are options of the
 command line, settings of the state, and rows of the manual. This module and the top level of every scorer's module
@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from nmtprune.architecture import UnitId
+from nmtprune.architecture import SORTS, UnitId
+from nmtprune.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from nmtprune.data.batching import Batch
     from nmtprune.data.corpus import Corpus
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.methods.joint_order import RemovalCosts
+    from nmtprune.methods.joint_order import RemovalCosts, UnitPrices
     from nmtprune.model import Masks, Transformer
 
 S = TypeVar("S")
@@ -43,7 +44,7 @@ class Needs:
 
 
 class Subject(Protocol):
-    """One checkpoint and one set of sentences that its heads are scored on."""
+    """One checkpoint and one set of sentences that its units are scored on."""
 
     @property
     def checkpoint(self) -> "Checkpoint":
@@ -68,14 +69,17 @@ class Subject(Protocol):
     def batches(self, corpus: "Corpus | None" = None) -> "Iterator[Batch]":
         """Sentences as padded tensors: those of `corpus`, or all; small enough for gradients."""
 
-    def masks(self, kept: "Kept | None") -> "Masks":
-        """[H] of zeros and ones per module; a module that `kept` does not name keeps all heads."""
+    def under(self, kept: "Kept | None") -> "tuple[Transformer, Masks]":
+        """The native model without the layers that go, and zeros and ones for the units of groups that lose some.
+
+        Groups have the numbers of the full model; those that have no mask keep all units.
+        """
 
     def translated(self) -> "Corpus":
         """The sentences with the model's own translations in the place of references."""
 
     def qualities(self, systems: "Sequence[Kept]") -> list[float]:
-        """The metric of the run for the model with only these heads, for each of several choices; higher is better."""
+        """The metric of the run for the model with only these units, for each of several choices; higher is better."""
 
     def search_facts(self) -> dict[str, Any]:
         """How translations are searched, for result files."""
@@ -113,7 +117,7 @@ def setting(
 
 
 class Scorer(ABC, Generic[S]):
-    """Scores the heads of a model. Derive from it, and list the class in `runs.scorers.SCORERS`.
+    """Scores the units of a model. Derive from it, and list the class in `runs.scorers.SCORERS`.
 
     Attributes:
         name: ``--metric NAME`` of `score`, ``--order NAME`` of `greedy`.
@@ -122,10 +126,12 @@ class Scorer(ABC, Generic[S]):
         panel: heading of these options in help pages.
         of_metric: `score` offers it.
         of_order: `greedy` offers it.
+        sorts: what it scores, of SORTS. Scores of several sorts have one unit and compare.
+        unscored: by each other sort why it is not scored, for messages: a clause, and what to do instead.
         brief: explains the order in a few words, for help pages; empty if the name says enough.
         reestimates: `greedy` also offers NAME-reestimated: scored again after every step, on the pruned model.
-        masks: scores come from the quality of models with heads masked (`Subject.qualities`). Such a scorer is an order
-            of `greedy`; `score` itself masks heads, for bleu, chrf and loss only, and tests each difference.
+        masks: scores come from the quality of models without single units (`Subject.qualities`). Such a scorer is an
+            order of `greedy`; `score` itself removes units, for bleu, chrf and loss only, and tests each difference.
         draws: `--seed` has an effect, perhaps only with some settings (`uses_seed`).
         searches: None: needs no search; empty: always; else the option with which it does.
         on_training_text: `greedy` measures on the training set (`--importance-subset`) instead of DATA.
@@ -137,6 +143,8 @@ class Scorer(ABC, Generic[S]):
     panel: ClassVar[str] = "Scoring"
     of_metric: ClassVar[bool] = True
     of_order: ClassVar[bool] = True
+    sorts: ClassVar[tuple[str, ...]] = ("heads",)
+    unscored: ClassVar[Mapping[str, str]] = {}
     brief: ClassVar[str] = ""
     reestimates: ClassVar[bool] = False
     masks: ClassVar[bool] = False
@@ -169,24 +177,42 @@ class Scorer(ABC, Generic[S]):
             subject.checkpoint.check_loss()
         _ = subject.model
 
+    def check_kinds(self, kinds: Sequence[str]) -> None:
+        """Check that it can score the units of some kinds of groups.
+
+        Raises:
+            UsageError: it cannot; every sort of unit that is to blame, with the reason.
+        """
+        wrong = [sort for sort, own in SORTS.items() if sort not in self.sorts and set(own).intersection(kinds)]
+        if wrong:
+            raise UsageError.of_faults(
+                self.name, [f"{sort}: {self.unscored.get(sort, 'not scored')}" for sort in wrong]
+            )
+
     def sentences(self, subject: Subject) -> "Corpus":
         """The sentences that are read: those of the subject, or a part of them."""
         return subject.corpus
 
     @abstractmethod
     def scores(
-        self, subject: Subject, kept: "Kept | None" = None, limits: "Limits | None" = None
+        self,
+        subject: Subject,
+        kept: "Kept | None" = None,
+        limits: "Limits | None" = None,
+        prices: "UnitPrices | None" = None,
     ) -> Mapping[UnitId, float]:
-        """A number for every head that is left; higher means keep.
+        """A number for every unit that is left of the kinds of the limits; higher means keep.
 
         Args:
             subject: model and sentences.
-            kept: the heads that are left; None for all.
-            limits: which heads may go; only orders look at them that depend on the heads removed before.
+            kept: the units that are left; None for all.
+            limits: kinds of groups; None: all heads. Which units may go, which matters only to orders that depend on
+                the units removed before.
+            prices: what removing a unit saves, for such orders.
         """
 
     def ranked(self, scores: Mapping[UnitId, float], first: Mapping[UnitId, float]) -> Mapping[UnitId, float]:
-        """Scores as heads are compared by them.
+        """Scores as units are compared by them.
 
         Args:
             scores: of `scores`.
@@ -194,8 +220,8 @@ class Scorer(ABC, Generic[S]):
         """
         return scores
 
-    def details(self, subject: Subject) -> Mapping[str, Mapping[UnitId, float]]:
-        """Further numbers of every head for the score file, by name."""
+    def details(self, subject: Subject, limits: "Limits | None" = None) -> Mapping[str, Mapping[UnitId, float]]:
+        """Further numbers of every unit for the score file, by name; `limits` as for `scores`."""
         return {}
 
     def facts(self, subject: Subject) -> dict[str, Any]:
@@ -204,7 +230,7 @@ class Scorer(ABC, Generic[S]):
 
 
 class JointScorer(Scorer[S]):
-    """A scorer whose costs depend on the heads removed before: its scores are ranks in the order of removal.
+    """A scorer whose costs depend on the units removed before: its scores are ranks in the order of removal.
 
     Attributes:
         in_rounds: `greedy` measures again after each share of the removal (``--rounds``), on the refitted model.
@@ -214,22 +240,32 @@ class JointScorer(Scorer[S]):
     in_rounds: ClassVar[bool] = False
 
     @abstractmethod
-    def removal_costs(self, subject: Subject, kept: "Kept | None" = None) -> "RemovalCosts":
-        """Measure what it costs to remove one more head of the model that is left."""
+    def removal_costs(
+        self, subject: Subject, kept: "Kept | None" = None, sorts: Sequence[str] = ("heads",)
+    ) -> "RemovalCosts":
+        """Measure what it costs to remove one more unit of some sorts from the model that is left."""
 
     def scores(
-        self, subject: Subject, kept: "Kept | None" = None, limits: "Limits | None" = None
+        self,
+        subject: Subject,
+        kept: "Kept | None" = None,
+        limits: "Limits | None" = None,
+        prices: "UnitPrices | None" = None,
     ) -> Mapping[UnitId, float]:
-        """0 for the head that goes first, 1 for the next, and so on, under the limits."""
+        """0 for the unit that goes first, 1 for the next, and so on, under the limits."""
         from nmtprune.budget import Limits
         from nmtprune.methods.joint_order import ranks, removal_order
 
-        base = subject.checkpoint.base
+        architecture = subject.checkpoint.architecture
+        groups = {group.id: group.units for group in architecture.groups}
+        left = architecture.full(kept or {})
         gone = [
-            UnitId(module, head)
-            for module, heads in (kept or {}).items()
-            for head in range(base.modules[module])
-            if head not in heads
+            UnitId(id, unit) for id, units in architecture.units.items() for unit in set(units).difference(left[id])
         ]
-        costs = self.removal_costs(subject, kept)
-        return ranks(removal_order(costs, base.modules, limits or Limits(subject.checkpoint.architecture.kinds), gone))
+        costs = self.removal_costs(subject, kept, sorts_of(limits))
+        return ranks(removal_order(costs, groups, limits or Limits(architecture.kinds), gone, prices))
+
+
+def sorts_of(limits: "Limits | None") -> tuple[str, ...]:
+    """The sorts of units that the limits speak of; heads without limits."""
+    return ("heads",) if limits is None else tuple(sort for sort, own in SORTS.items() if {*own} & {*limits.kinds})

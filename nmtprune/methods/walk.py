@@ -1,10 +1,11 @@
 """A walk through a model, sub-layer by sub-layer, that stops at every output projection.
 
 Between two stops a batch is a `Place`; at a stop, what the output projection reads can be looked at and the projection
-replaced. `refit.fit_projections` walks two models through the same batches side by side.
+replaced. `refit.fit_projections` walks two models through the same batches side by side: `matched` says which sub-layer
+of a pruned model stands for which of the unpruned one, and which were removed behind it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -17,11 +18,14 @@ from nmtprune.model.attention import Attention, CrossAttention, SelfAttention
 from nmtprune.model.layers import LayerStack
 from nmtprune.model.recurrence import Recurrence
 from nmtprune.model.scope import Probe, Scope, Visible
-from nmtprune.model.sublayers import Sublayer
+from nmtprune.model.sublayers import LayerNorm, Sublayer
 
 ENCODER, DECODER = "encoder", "decoder"
 HEADS, FFN, RECURRENCE = "heads", "ffn", "recurrence"
 """Inputs of an output projection: heads of attention, neurons, or the cells of a recurrence."""
+
+_SMALL_GAIN = 0.01
+"""Share of the mean square of a norm's gain below which the change of its input for one of its output is damped."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,20 @@ class ProjectionStop:
             sub-layers, which share their parameters, have one name.
         kind: HEADS, FFN or RECURRENCE.
         sublayer: of the model.
+        layer: number of its layer, which tied layers share.
         position: place of its layer in the stack.
     """
 
     name: str
     kind: str
     sublayer: Sublayer
+    layer: int
     position: int
+
+    @property
+    def role(self) -> str:
+        """What the sub-layer is in its layer: ``self_attention``, ``feed_forward``, ..."""
+        return self.sublayer.name.rpartition(".")[2]
 
     @property
     def parameter(self) -> str:
@@ -103,6 +114,47 @@ class ProjectionStop:
             return output
         return output + (states if around.scale is None else states * around.scale)
 
+    def moved(self, place: Place) -> Place:
+        """The batch behind the sub-layer."""
+        return place.at(self.after(place.states, self.output(self.inputs(place))))
+
+    def aim(self, states: Tensor, output: Tensor, wanted: Tensor) -> Tensor:
+        """What `summed` should be for the states after the sub-layer to be `wanted`, [B, T, D].
+
+        Where a norm of gain g follows, that is `summed` for these states and this output, plus the change that moves
+        what comes out of the norm by the difference d to `wanted`, to first order and with the scale s of its input
+        held fixed: s g d / (g^2 + c mean g^2), which a small c keeps finite where the gain vanishes.
+        """
+        summed, difference = self.summed(states, output), wanted - self.after(states, output)
+        norm = self.sublayer.around.output_norm or self.sublayer.around.post_norm
+        if norm is None:
+            return summed + difference
+        scale = (summed.var(-1, correction=0, keepdim=True) + norm.epsilon).sqrt()
+        squares = norm.weight.square()
+        return summed + scale * difference * norm.weight / (squares + _SMALL_GAIN * squares.mean())
+
+    @property
+    def last_norm(self) -> LayerNorm | None:
+        """The norm that gives the states after the sub-layer; None where nothing comes between sum and states."""
+        around = self.sublayer.around
+        return around.post_norm if around.postprocess.endswith("n") else None
+
+
+@dataclass(frozen=True)
+class Match:
+    """A sub-layer of a pruned model and what it stands for in the unpruned one.
+
+    Attributes:
+        own: the same sub-layer in the unpruned model.
+        pruned: in the pruned model.
+        gap: sub-layers of the unpruned model behind `own` whose layers the pruned model has not, up to the next one
+            that it has.
+    """
+
+    own: ProjectionStop
+    pruned: ProjectionStop
+    gap: tuple[ProjectionStop, ...] = ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Uncached(Scope):
@@ -142,12 +194,47 @@ def stops(model: Transformer, stack: str) -> Iterator[ProjectionStop]:
     for layer in of_stack.layers:
         for sublayer in layer.sublayers:
             body = sublayer.body
-            if body.id is not None:
+            if isinstance(body, Attention):
                 name, kind = str(body.id), HEADS
             else:
                 kind = RECURRENCE if isinstance(body, Recurrence) else FFN
                 name = f"{stack}-{kind}.{layer.number}"
-            yield ProjectionStop(name, kind, sublayer, layer.position)
+            yield ProjectionStop(name, kind, sublayer, layer.number, layer.position)
+
+
+def matched(
+    base: Transformer, pruned: Transformer, stack: str, layers: Sequence[int] | None = None
+) -> tuple[tuple[ProjectionStop, ...], tuple[Match, ...]]:
+    """The sub-layers of a stack of two models side by side.
+
+    Args:
+        base: the unpruned model.
+        pruned: the same without some layers.
+        stack: one of `stacks`.
+        layers: numbers in `base` of the layers that `pruned` has; None for all. Layers are matched in order, tied ones
+            at each of their places.
+
+    Returns:
+        Sub-layers of `base` before the first one that `pruned` has, and the matches in order.
+
+    Raises:
+        ValueError: other layers than that.
+    """
+    there = list(stops(pruned, stack))
+    front: list[ProjectionStop] = []
+    found: list[Match] = []
+    for stop in stops(base, stack):
+        if layers is None or stop.layer in layers:
+            if len(found) == len(there) or there[len(found)].role != stop.role:
+                raise ValueError(f"the {stack} of the pruned model has no {stop.role} for {stop.name} in its place")
+            found.append(Match(stop, there[len(found)]))
+        elif found:
+            found[-1] = replace(found[-1], gap=(*found[-1].gap, stop))
+        else:
+            front.append(stop)
+    if len(found) < len(there):
+        raise ValueError(f"the {stack} of the pruned model has {there[len(found)].name} beyond those of the base")
+    return tuple(front), tuple(found)
 
 
 def entered(model: Transformer, texts: Texts, stack: str, end_of_encoder: Tensor | None = None) -> Place:

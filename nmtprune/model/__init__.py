@@ -1,4 +1,4 @@
-"""The native transformer: full and ragged models of any file format, head masks, decoding step by step."""
+"""The native transformer: full and ragged models of any file format, masks of units, decoding step by step."""
 
 from nmtprune.model.decoder_state import DecoderState, Pass
 from nmtprune.model.scope import Masks, Observer

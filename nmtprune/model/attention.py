@@ -1,4 +1,4 @@
-"""Multi-head attention with any number of heads per module, head masks and, on request, the attention weights.
+"""Multi-head attention with any number of heads per module, their masks and, on request, the attention weights.
 
 Keys and values travel together as one tensor of shape [2, B, S, H, K]: keys first, then values.
 """
@@ -34,8 +34,8 @@ class Attention(Body):
     def __init__(self, module: AttentionModule, weights: Weights, prefix: str, width: int) -> None:
         super().__init__()
         self.id = module.id
-        self.heads = module.stored_heads
-        self.real_heads = module.heads
+        self.heads = self.stored_units = module.stored_heads
+        self.real_units = module.heads
         self.head_dim = module.head_dim
         self.inner = self.heads * self.head_dim
         self.output_weight, self.output_bias = weights.linear(f"{prefix}.output", width, self.inner)
@@ -68,7 +68,7 @@ class Attention(Body):
             attention = _attention_weights(folded * scale, keys, visible)
             shape = (*attention.shape[:2], -1, length, attention.shape[3])
             by_row = attention.view(shape).transpose(1, 2).reshape(rows, self.heads, length, -1)
-            probe.observe(self.id, by_row[:, : self.real_heads])
+            probe.observe(self.id, by_row[:, : self.real_units])
             context = attention @ values
         return context.transpose(1, 2).reshape(rows, length, self.heads, self.head_dim)
 
@@ -76,26 +76,11 @@ class Attention(Body):
         """Output [R, T, D] of contexts [R, T, H, K]: masks, by rows, then W_O; without heads the bias alone."""
         if not self.heads:
             return self.output_bias.expand(*context.shape[:2], -1)
-        mask = probe.masks.get(self.id)
-        if mask is not None:
-            context = context * self._factor(mask, *context.shape[:2])
+        factor = self.factor(probe, context)
+        if factor is not None:
+            context = context * factor.unsqueeze(-1)
         output = linear(context.flatten(2), self.output_weight, self.output_bias)
         return output if probe.tap is None else probe.tap(self, context, output)
-
-    def _factor(self, mask: Tensor, rows: int, length: int) -> Tensor:
-        """A head mask as [B or 1, T or 1, H, 1]; padding heads get ones."""
-        allowed = ((self.real_heads,), (rows, self.real_heads), (rows, self.real_heads, length))
-        if tuple(mask.shape) not in allowed:
-            shapes = ", ".join(map(str, allowed[:-1]))
-            raise ValueError(f"mask of {self.id} has shape {tuple(mask.shape)}, not one of {shapes} or {allowed[-1]}")
-        mask = mask.to(self.output_weight)
-        if self.heads > self.real_heads:
-            shape = list(mask.shape)
-            shape[min(1, mask.dim() - 1)] = self.heads - self.real_heads
-            mask = torch.cat([mask, mask.new_ones(shape)], dim=min(1, mask.dim() - 1))
-        if mask.dim() < 3:
-            return mask.view(-1, 1, self.heads, 1)
-        return mask.transpose(1, 2).unsqueeze(-1)
 
 
 class SelfAttention(Attention):

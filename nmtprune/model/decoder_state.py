@@ -159,7 +159,7 @@ class Pass:
     """How a pass through the encoder or the decoder differs from a plain one.
 
     Attributes:
-        masks: head masks by module.
+        masks: by group.
         observe: gets the attention weights of every module that runs.
         tap: gets, and may change, the output of every module that runs.
         state: what the decoder keeps of earlier tokens; it is extended by the tokens of the pass.

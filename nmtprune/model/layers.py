@@ -1,11 +1,13 @@
 """Encoder and decoder layers, and stacks of them: sequences of sublayers at which a pass may stop and be resumed."""
 
+import copy
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Self, TypeVar
 
 from torch import Tensor, nn
 
-from nmtprune.architecture import Architecture, GroupId
+from nmtprune.architecture import Architecture, Group, GroupId
 from nmtprune.model.attention import CrossAttention, SelfAttention
 from nmtprune.model.recurrence import Recurrence
 from nmtprune.model.scope import Scope
@@ -24,6 +26,10 @@ class Blueprint:
     encoder_width: int
     decoder_width: int
 
+    def neurons(self, id: GroupId) -> Group | None:
+        """The group of a feed-forward layer's neurons; None where they cannot be masked one by one."""
+        return next((group for group in self.architecture.feed_forwards if group.id == id), None)
+
 
 @dataclass(frozen=True, order=True)
 class Stop:
@@ -32,7 +38,7 @@ class Stop:
     Attributes:
         position: place of the layer in its stack.
         sublayer: number of the sublayer in its layer.
-        inside: the stop is between the halves of the sublayer's body, where its head masks apply; otherwise before it.
+        inside: the stop is between the halves of the sublayer's body, where its masks apply; otherwise before it.
     """
 
     position: int
@@ -57,7 +63,7 @@ class Layer(nn.Module):
     """Sublayers one after the other. A kind of layer is a class that builds its own.
 
     Attributes:
-        number: number of its attention modules in the architecture, and of its tensors.
+        number: number of its groups in the architecture, and of its tensors.
         position: place in its stack; tied layers, which share parameters and number, differ in it.
         sublayers: in order; at most one of them keeps anything of a token for later tokens.
     """
@@ -74,6 +80,10 @@ class Layer(nn.Module):
         setattr(self, name, body)
         setattr(self, f"around_{name}", around)
         self.sublayers = (*self.sublayers, Sublayer(f"{prefix}.{name}", around, body))
+
+    def at(self, position: int) -> Self:
+        """The layer, with the same parameters, at another place of its stack."""
+        return self if position == self.position else with_attributes(self, position=position)
 
     def forward(self, x: Tensor, scope: Scope) -> Tensor:
         """States [R, T, D] of the next layer."""
@@ -122,7 +132,8 @@ class EncoderLayer(Layer):
         attention = SelfAttention(module, weights, name, width)
         self.add(prefix, "self_attention", attention, Residual(stack, weights, name, width, epsilon))
         name = f"{prefix}.feed_forward"
-        feed_forward = FeedForward(network, stack, weights, name, width)
+        neurons = blueprint.neurons(GroupId("encoder-ffn", number))
+        feed_forward = FeedForward(network, stack, weights, name, width, neurons)
         self.add(prefix, "feed_forward", feed_forward, Residual(stack, weights, name, width, epsilon))
 
 
@@ -162,7 +173,8 @@ class DecoderLayer(Layer):
     def add_feed_forward(self, blueprint: Blueprint, prefix: str) -> None:
         """Add a feed-forward sublayer."""
         network, width = blueprint.network, blueprint.decoder_width
-        body = FeedForward(network, network.decoder, blueprint.weights, f"{prefix}.feed_forward", width)
+        neurons = blueprint.neurons(GroupId("decoder-ffn", self.number))
+        body = FeedForward(network, network.decoder, blueprint.weights, f"{prefix}.feed_forward", width, neurons)
         self.add_around(blueprint, prefix, body, "feed_forward")
 
     def add_around(self, blueprint: Blueprint, prefix: str, body: Body, name: str) -> None:
@@ -212,6 +224,23 @@ class LayerStack(nn.Module):
     layers: Sequence[Layer]
     final_norm: LayerNorm | None
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Numbers of the layers in order; that of tied layers stands at each of their positions."""
+        return tuple(layer.number for layer in self.layers)
+
+    def with_layers(self, kept: Collection[int]) -> Self:
+        """The stack of the layers with these numbers, at positions counted anew; weights are shared.
+
+        Raises:
+            ValueError: numbers that no layer has, or none at all.
+        """
+        unknown = sorted(set(kept).difference(self.numbers))
+        if unknown or not kept:
+            raise ValueError(f"there are no layers {unknown}" if unknown else "a stack without layers")
+        layers = [layer for layer in self.layers if layer.number in kept]
+        return with_attributes(self, layers=nn.ModuleList(layer.at(place) for place, layer in enumerate(layers)))
+
     def run(self, x: Tensor, scope: Scope) -> Tensor:
         """States [R, T, D] after the last layer, from those before the first."""
         for layer in self.layers:
@@ -247,17 +276,17 @@ class LayerStack(nn.Module):
         inside = stop != self.end and self.layers[stop.position].has_kept(stop)
         return range(stop.position + inside)
 
-    def first_change(self, modules: Collection[GroupId], *, of_source: bool = False) -> Stop:
-        """The first stop whose sublayer head masks change; the end where they change nothing.
+    def first_change(self, groups: Collection[GroupId], *, of_source: bool = False) -> Stop:
+        """The first stop whose sublayer masks change; the end where they change nothing.
 
         Args:
-            modules: those that masks change.
+            groups: those that masks change.
             of_source: the encoder's output changes, too.
         """
         for stop, sublayer in self.stops():
             if of_source and sublayer.body.sees_source:
                 return stop
-            if sublayer.body.id in modules:
+            if sublayer.body.id in groups:
                 return replace(stop, inside=True)
         return self.end
 
@@ -266,3 +295,15 @@ class LayerStack(nn.Module):
         for layer in self.layers:
             for number, sublayer in enumerate(layer.sublayers):
                 yield Stop(layer.position, number, inside=False), sublayer
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def with_attributes(module: M, **changes: object) -> M:
+    """A copy of a module with other values of some attributes; it shares all other parts, and parameters, with it."""
+    found = copy.copy(module)
+    found._modules = dict(module._modules)  # a plain copy would share the table of parts with the module
+    for name, value in changes.items():
+        setattr(found, name, value)
+    return found

@@ -1,4 +1,4 @@
-"""What the tokens of one pass see apart from their own states: head masks, other tokens, the source.
+"""What the tokens of one pass see apart from their own states: masks of units, other tokens, the source.
 
 Sublayers reach all of it through a `Scope`. A pass over whole sequences, decoding step by step, a search over
 hypotheses and a pass over a tree of hypotheses differ in their scopes alone, not in their layers.
@@ -17,21 +17,24 @@ if TYPE_CHECKING:
     from nmtprune.model.attention import Attention
     from nmtprune.model.recurrence import CellUpdate
     from nmtprune.model.source_cache import SourceCache
+    from nmtprune.model.sublayers import Body
 
 Masks = Mapping[GroupId, Tensor]
-"""Factor of each head's output before W_O, by module: [H], [B, H] or [B, H, T] with T the queries; gradients flow."""
+"""By group, the factor of what each unit gives to the output projection: of a head's context before W_O, [H], [B, H] or
+[B, H, T] with T the queries; of a neuron, [F], [B, F] or [B, F, T] with T the tokens; gradients flow."""
 
 Observer = Callable[[GroupId, Tensor], None]
 """Gets the attention weights of a module after the softmax, [B, H, T, S]; modules without heads are not reported."""
 
-Tap = Callable[["Attention", Tensor, Tensor], Tensor]
-"""Gets an attention module, what its output projection reads (masked contexts [B, T, H, K], padding heads included),
-and its output [B, T, D]; returns the output [B, T, D] that the model uses. Modules without heads are not reported."""
+Tap = Callable[["Body", Tensor, Tensor], Tensor]
+"""Gets an attention module or a feed-forward layer, what its output projection reads (masked contexts [B, T, H, K] or
+masked neurons [B, T, F], padding included), and its output [B, T, D]; returns the output [B, T, D] that the model uses.
+Bodies without heads or neurons are not reported."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a pass through the model does to attention heads, and who looks at them."""
+    """What a pass through the model does to heads and neurons, and who looks at them."""
 
     masks: Masks = field(default_factory=dict)
     observe: Observer | None = None
@@ -95,7 +98,7 @@ class Scope:
     R rows of n tokens are a multiple of the B sentences of the source: rows n*b to n*b+n-1 belong to sentence b.
 
     Attributes:
-        probe: head masks, by rows, and who sees attention weights.
+        probe: masks, by rows, and who sees attention weights.
         visible: the keys that tokens see in self-attention, those of the source in front where attention is joint.
         source: keys and values of the source; None in an encoder and in a language model.
         padding: [R, n], which of the tokens are padding; None where none is.

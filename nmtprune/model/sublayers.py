@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nmtprune.architecture import GroupId
+from nmtprune.architecture import Group, GroupId
 from nmtprune.model.kernels import linear
 from nmtprune.model.scope import Probe, Scope
 from nmtprune.model.weights import Weights
@@ -87,17 +87,21 @@ class Residual(nn.Module):
 class Body(nn.Module, ABC):
     """The computation of a sublayer, in two halves with its inner values between them.
 
-    Only the first half looks at other tokens, and only the second one at head masks: inner values are the same under
-    all masks of this sublayer.
+    Only the first half looks at other tokens, and only the second one at masks: inner values are the same under all
+    masks of this sublayer.
 
     Attributes:
-        id: the attention module, as masks name it; None for a body without heads.
+        id: the attention module or feed-forward layer, as masks name it; None for a body whose units cannot be masked.
+        real_units: heads or neurons that masks speak of.
+        stored_units: those that are computed, padding included.
         sees_source: the first half reads the encoder's output.
         output_weight: [D, I], the projection of inner values flattened to I entries; None where there is none.
         output_bias: [D]; None where there is none.
     """
 
     id: GroupId | None = None
+    real_units: int = 0
+    stored_units: int = 0
     sees_source: bool = False
     output_weight: nn.Parameter | None
     output_bias: nn.Parameter | None
@@ -115,7 +119,32 @@ class Body(nn.Module, ABC):
 
     @abstractmethod
     def output(self, inner: Tensor, probe: Probe) -> Tensor:
-        """The second half: output [R, T, D] of inner values under head masks, before the residual connection."""
+        """The second half: output [R, T, D] of inner values under masks, before the residual connection."""
+
+    def factor(self, probe: Probe, inner: Tensor) -> Tensor | None:
+        """The mask of this body's U stored units as a factor [R or 1, T or 1, U], ones for padding; None without.
+
+        Args:
+            probe: with masks.
+            inner: inner values [R, T, ...].
+
+        Raises:
+            ValueError: a mask of another shape.
+        """
+        mask = None if self.id is None else probe.masks.get(self.id)
+        if mask is None:
+            return None
+        rows, length = inner.shape[:2]
+        allowed = ((self.real_units,), (rows, self.real_units), (rows, self.real_units, length))
+        if tuple(mask.shape) not in allowed:
+            shapes = ", ".join(map(str, allowed[:-1]))
+            raise ValueError(f"mask of {self.id} has shape {tuple(mask.shape)}, not one of {shapes} or {allowed[-1]}")
+        mask = mask.to(inner if self.output_weight is None else self.output_weight)
+        if self.stored_units > self.real_units:
+            shape = list(mask.shape)
+            shape[min(1, mask.dim() - 1)] = self.stored_units - self.real_units
+            mask = torch.cat([mask, mask.new_ones(shape)], dim=min(1, mask.dim() - 1))
+        return mask.view(-1, 1, self.stored_units) if mask.dim() < 3 else mask.transpose(1, 2)
 
     def kept_shape(self) -> tuple[int, int, int] | None:
         """Shape [parts, heads, width] of what is kept of each token for later ones; None where nothing is."""
@@ -152,15 +181,20 @@ class Sublayer:
 class FeedForward(Body):
     """Two linear layers with an activation, and in NormFormer's decoder a norm, between them.
 
-    Inner values are those that the second linear layer takes, [B, T, F].
+    Inner values are those that the second linear layer takes, [B, T, F], before masks.
     """
 
     output_weight: nn.Parameter
     output_bias: nn.Parameter
 
-    def __init__(self, network: Network, stack: Stack, weights: Weights, prefix: str, width: int) -> None:
+    def __init__(
+        self, network: Network, stack: Stack, weights: Weights, prefix: str, width: int, group: Group | None
+    ) -> None:
+        """Take the weights; without a `group` neurons have no masks, and there are as many as the tensors say."""
         super().__init__()
-        inner = weights.rows(f"{prefix}.input.weight")
+        if group is not None:
+            self.id, self.real_units, self.stored_units = group.id, group.units, group.stored
+        inner = weights.rows(f"{prefix}.input.weight") if group is None else group.stored
         self.input_weight, self.input_bias = weights.linear(f"{prefix}.input", inner, width)
         self.output_weight, self.output_bias = weights.linear(f"{prefix}.output", width, inner)
         self.activation = ACTIVATIONS[network.activation]
@@ -173,5 +207,11 @@ class FeedForward(Body):
         return inner if self.norm is None else self.norm(inner)
 
     def output(self, inner: Tensor, probe: Probe) -> Tensor:
-        """Output [B, T, D] of the second linear layer."""
-        return linear(inner, self.output_weight, self.output_bias)
+        """Output [B, T, D] of the second linear layer under masks; without neurons its bias alone."""
+        if not inner.shape[-1]:
+            return self.output_bias.expand(*inner.shape[:2], -1)
+        factor = self.factor(probe, inner)
+        if factor is not None:
+            inner = inner * factor
+        output = linear(inner, self.output_weight, self.output_bias)
+        return output if probe.tap is None else probe.tap(self, inner, output)

@@ -1,7 +1,7 @@
-"""The native transformer: encoder-decoder or language model, full or with any number of heads in every module."""
+"""The native transformer: encoder-decoder or language model, full, or with any numbers of heads, neurons and layers."""
 
-import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -11,7 +11,7 @@ from nmtprune.architecture import Architecture
 from nmtprune.model.decoder_state import DecoderState, Pass, StateScope, scope_of
 from nmtprune.model.embedding import Embedding
 from nmtprune.model.kernels import linear
-from nmtprune.model.layers import Blueprint, DecoderLayer, EncoderLayer, LayerStack, decoder_layer
+from nmtprune.model.layers import Blueprint, DecoderLayer, EncoderLayer, LayerStack, decoder_layer, with_attributes
 from nmtprune.model.output import AdaptiveOutput, LinearOutput
 from nmtprune.model.scope import Masks, Probe, Scope, Visible
 from nmtprune.model.source_cache import EncoderOutput, SourceCache
@@ -64,7 +64,7 @@ class Decoder(LayerStack):
         kind = decoder_layer(network)
         numbers = network.decoder.tied or tuple(range(network.decoder.layers))
         built = {number: kind(blueprint, number) for number in dict.fromkeys(numbers)}
-        layers = nn.ModuleList(_at(built[number], position) for position, number in enumerate(numbers))
+        layers = nn.ModuleList(built[number].at(position) for position, number in enumerate(numbers))
         self.layers = cast(Sequence[DecoderLayer], layers)
         self.final_norm = (
             LayerNorm(weights, "decoder.final_norm", width, network.layer_norm_epsilon)
@@ -111,19 +111,12 @@ class Decoder(LayerStack):
         return x if self.projection is None else linear(x, self.projection)
 
 
-def _at(layer: DecoderLayer, position: int) -> DecoderLayer:
-    """The layer, with the same parameters, at another place of the decoder."""
-    found = layer if position == layer.position else copy.copy(layer)
-    found.position = position
-    return found
-
-
 class Transformer(nn.Module):
     """A model with frozen weights that computes what the checkpoint's own toolkit computes with dropout off.
 
     Attributes:
         network: what the model was built from.
-        architecture: its attention modules.
+        architecture: its groups of units; `with_layers` leaves groups their numbers.
         normalized: the scores of `decode` are log-probabilities (adaptive softmax), not logits.
     """
 
@@ -140,7 +133,7 @@ class Transformer(nn.Module):
 
         Args:
             network: description of the model.
-            architecture: its attention modules; padding heads are computed like others.
+            architecture: its groups of units; padding is computed like real units.
             tensors: named as the layers take them from `Weights`.
             device: where to compute.
             dtype: type to compute in; None: that of the weights, but single precision for half precision on a CPU.
@@ -163,8 +156,35 @@ class Transformer(nn.Module):
         )
         self.normalized = self.output.normalized
         weights.finish()
-        self._maskable = frozenset(module.id for module in architecture)
+        self._maskable = frozenset(group.id for group in architecture.groups)
         self.eval()
+
+    def with_layers(self, kept: Mapping[str, Sequence[int]]) -> "Transformer":
+        """The model in which other layers are the identity; weights are shared, nothing is copied.
+
+        Groups keep their numbers, so that masks keep their names.
+
+        Args:
+            kept: by stack (``encoder``, ``decoder``) the numbers of the layers that stay, one for all layers that share
+                parameters; a stack that is not named keeps its layers.
+
+        Raises:
+            ValueError: stacks or layers that the model does not have, or a stack that keeps none.
+        """
+        stacks: dict[str, LayerStack] = {"decoder": self.decoder} | ({"encoder": self.encoder} if self.encoder else {})
+        unknown = sorted(set(kept).difference(stacks))
+        if unknown:
+            raise ValueError(f"the model has no stack {', '.join(unknown)}")
+        own = {name: stack.with_layers(kept[name]) for name, stack in stacks.items() if name in kept}
+        left = {name: set(own.get(name, stack).numbers) for name, stack in stacks.items()}
+        found = with_attributes(self, **own)
+        found.architecture = Architecture(
+            tuple(group for group in self.architecture.modules if group.id.layer in left[group.id.stack]),
+            tuple(group for group in self.architecture.feed_forwards if group.id.layer in left[group.id.stack]),
+        )
+        found.network = _shortened(self.network, {name: stack.numbers for name, stack in own.items()})
+        found._maskable = frozenset(group.id for group in found.architecture.groups)
+        return found.eval()
 
     @property
     def device(self) -> torch.device:
@@ -186,7 +206,7 @@ class Transformer(nn.Module):
 
         Args:
             source: token ids.
-            masks: head masks of encoder modules.
+            masks: of groups of the encoder.
             run: instead of `masks`: masks and observer.
         """
         if self.encoder is None:
@@ -214,7 +234,7 @@ class Transformer(nn.Module):
                 follow what was decoded before, usually one per row. R is the number of sentences B in `encoded`
                 or a multiple n * B of it: rows n*b to n*b+n-1 then belong to sentence b.
             encoded: the source; None for a language model.
-            masks: head masks of decoder modules, by rows of `tokens`.
+            masks: of groups of the decoder, by rows of `tokens`.
             run: instead of `masks`: masks, observer and state.
 
         Returns:
@@ -251,7 +271,17 @@ class Transformer(nn.Module):
             run = Pass() if masks is None else Pass(masks)
         elif masks is not None:
             raise ValueError("give masks either alone or in the pass")
-        unknown = sorted(str(module) for module in run.masks if module not in self._maskable)
+        unknown = sorted(str(group) for group in run.masks if group not in self._maskable)
         if unknown:
             raise ValueError(f"masks for modules that the model does not have: {', '.join(unknown)}")
         return run
+
+
+def _shortened(network: Network, numbers: Mapping[str, tuple[int, ...]]) -> Network:
+    """The description of a network of which only the layers with these numbers are left, by stack."""
+    encoder, decoder = network.encoder, network.decoder
+    if encoder is not None and "encoder" in numbers:
+        encoder = replace(encoder, layers=len(numbers["encoder"]))
+    if "decoder" in numbers:
+        decoder = replace(decoder, layers=len(numbers["decoder"]), tied=numbers["decoder"])
+    return replace(network, encoder=encoder, decoder=decoder)

@@ -53,7 +53,7 @@ class NativeModel:
 
 @dataclass(frozen=True)
 class ScoredModel:
-    """A checkpoint with the sentences that its heads are scored on: a `methods.scorer.Subject`.
+    """A checkpoint with the sentences that its units are scored on: a `methods.scorer.Subject`.
 
     Attributes:
         native: the checkpoint, and its model.
@@ -97,11 +97,11 @@ class ScoredModel:
 
         return batches(self.corpus if corpus is None else corpus, no_larger(self.run.limits))
 
-    def masks(self, kept: "Kept | None") -> "Masks":
-        """Zeros and ones [H] per module."""
-        from nmtprune.engines.native import masks_of
+    def under(self, kept: "Kept | None") -> "tuple[Transformer, Masks]":
+        """The native model without the layers that go, and zeros and ones for the units of groups that lose some."""
+        from nmtprune.engines.native import with_kept
 
-        return masks_of(self.model, kept or {})
+        return with_kept(self.model, kept or {})
 
     def translated(self) -> "Corpus":
         """The sentences with the translations of the run's engine in the place of references."""

@@ -9,7 +9,7 @@ import pytest
 from nmtprune.architecture import GroupId, UnitId
 from nmtprune.budget import Limits, lowest, reachable
 from nmtprune.errors import UsageError
-from nmtprune.methods.joint_order import ranks, removal_order
+from nmtprune.methods.joint_order import RemovalCosts, ranks, removal_order
 
 ENCODER, DECODER, CROSS = (GroupId(kind, 0) for kind in ("encoder", "decoder", "cross"))
 MODULES = {ENCODER: 3, DECODER: 2, CROSS: 2}
@@ -24,7 +24,7 @@ def heads(*texts: str) -> tuple[UnitId, ...]:
 
 
 @dataclass(frozen=True)
-class Together:
+class Together(RemovalCosts):
     """Costs of their own, and more for a head whose partners are gone."""
 
     own: Mapping[UnitId, float]

@@ -15,7 +15,8 @@ from nmtprune.engines import native
 from nmtprune.errors import CheckpointError, DataError
 from nmtprune.formats import load
 from nmtprune.methods.joint_order import removal_order
-from nmtprune.methods.reconstruction import RIDGE, Reconstruction, reconstruction
+from nmtprune.methods.reconstruction import RIDGE, reconstruction
+from nmtprune.methods.reconstruction_costs import Reconstruction
 from nmtprune.model import Transformer
 from nmtprune.model.attention import SelfAttention
 from nmtprune.model.layers import DecoderLayer, EncoderLayer
@@ -117,7 +118,7 @@ def test_batches_and_padding_make_no_difference(tiny: Tiny) -> None:
 def test_heads_removed_before_are_gone(plain: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     found = measured(plain, RIDGE, SOME)
     modules = passed(plain, monkeypatch, plain.masks(SOME))
-    left = {id: [head.number for head in found.costs() if head.group == id] for id in found.modules}
+    left = {id: [head.number for head in found.costs() if head.group == id] for id in found.groups}
     assert left[GroupId("encoder", 0)] == [2, 3] and left[GroupId("cross", 1)] == [0, 1, 2]
     assert GroupId("decoder", 0) not in left
     for id, present in left.items():

@@ -22,7 +22,7 @@ from tests.support.calibration import alone, joined, texts_of
 from tests.support.fairseq_files import Build
 from tests.support.marian_files import VARIANTS as MARIAN
 from tests.support.marian_files import marian_arrays, marian_model, write
-from tests.support.networks import PRE_NORM, VARIANTS, randomized
+from tests.support.networks import NORMFORMER, PRE_NORM, VARIANTS, as_normformer, randomized
 
 SMOOTH = {"activation_fn": "gelu"}
 """An activation with which every neuron speaks, so that solutions are unique."""
@@ -127,8 +127,8 @@ def test_fits_of_marian_models_are_least_squares(tmp_path: Path, variant: str) -
 
 
 def test_normformer_is_fitted_in_front_of_its_norms(build: Build) -> None:
-    options = {"arch": "transformer_lm_gpt", "scale_attn": True, "scale_fc": True, "scale_resids": True}
-    checkpoint = load(randomized(build(**options)))
+    checkpoint = load(randomized(as_normformer(build(**NORMFORMER))))
+    assert checkpoint.network().decoder.attention_norm and checkpoint.network().decoder.residual_scale
     check_closed_form(checkpoint, halved(checkpoint))
 
 

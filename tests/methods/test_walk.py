@@ -13,7 +13,7 @@ from tests.support.calibration import texts_of
 from tests.support.fairseq_files import Build
 from tests.support.marian_files import VARIANTS as MARIAN
 from tests.support.marian_files import marian_model
-from tests.support.networks import VARIANTS, randomized
+from tests.support.networks import NORMFORMER, VARIANTS, as_normformer, randomized
 
 
 def check(model: Transformer) -> None:
@@ -47,8 +47,9 @@ def test_a_walk_through_the_sublayers_of_a_marian_model_is_its_computation(tmp_p
 
 
 def test_normformer_is_walked_through_too(build: Build) -> None:
-    options = {"arch": "transformer_lm_gpt", "scale_attn": True, "scale_fc": True, "scale_resids": True}
-    check(native.load(load(randomized(build(**options))), dtype=torch.float64))
+    model = native.load(load(randomized(as_normformer(build(**NORMFORMER)))), dtype=torch.float64)
+    assert model.network.decoder.attention_norm and model.network.decoder.residual_scale
+    check(model)
 
 
 def test_tied_layers_have_one_name_at_each_of_their_places(tmp_path: Path) -> None:

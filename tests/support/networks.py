@@ -1,5 +1,6 @@
 """A tiny checkpoint as fairseq's own model and as the native one, and batches for both."""
 
+from argparse import Namespace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ ADAPTIVE_LM = {
     "adaptive_input_factor": 2,
     "adaptive_softmax_factor": 2,
 }
+NORMFORMER = {
+    "arch": "transformer_lm", "decoder_normalize_before": True,
+    "scale_attn": True, "scale_fc": True, "scale_resids": True,
+}  # fmt: skip
+"""Options of a language model that `as_normformer` completes."""
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "post-norm, separate embeddings": {"joined": False},
     "pre-norm, all embeddings shared": {**PRE_NORM, **SHARED},
@@ -87,6 +94,24 @@ def randomized(path: Path, seed: int = 1) -> Path:
     return copy
 
 
+def as_normformer(path: Path) -> Path:
+    """A copy of a checkpoint, beside it, whose decoder has what NormFormer adds.
+
+    fairseq's own language models are saved with these settings, but without the tensors.
+    """
+    state = fairseq_files.load(path)
+    width, neurons = (state["model"]["decoder.layers.0.fc2.weight"].shape[axis] for axis in (0, 1))
+    for layer in {name.split(".")[2] for name in state["model"] if name.startswith("decoder.layers.")}:
+        prefix = f"decoder.layers.{layer}"
+        sizes = {"attn_ln.weight": width, "attn_ln.bias": width, "w_resid": width}
+        sizes |= {"ffn_layernorm.weight": neurons, "ffn_layernorm.bias": neurons}
+        for name, size in sizes.items():
+            state["model"][f"{prefix}.{name}"] = torch.zeros(size) if name.endswith("bias") else torch.ones(size)
+    copy = path.with_name("normformer.pt")
+    torch.save(state, copy)
+    return copy
+
+
 def fairseq_model(path: Path, dtype: torch.dtype = torch.float32) -> Any:
     """The model that fairseq makes of a checkpoint, in evaluation mode."""
     from fairseq import checkpoint_utils
@@ -129,6 +154,20 @@ def native_of(settings: dict[str, Any], tensors: dict[str, Tensor], dtype: torch
     """The native model of an unpruned fairseq model's settings and tensors."""
     found = describe_network(settings, tensors)
     return Transformer(found, architecture(settings, tensors), native_tensors(settings, tensors), dtype=dtype)
+
+
+def normformer(build: fairseq_files.Build, folder: Path) -> Path:
+    """A language model of NormFormer, which fairseq makes of settings in a namespace alone."""
+    path = build(arch="transformer_lm", scale_attn=True, scale_fc=True, scale_resids=True)
+    state = fairseq_files.load(path)
+    with fairseq_files.on_cpu():
+        cfg = fairseq_files.fairseq_config(path.parent / "data-bin", arch="transformer_lm")
+        task, _, _ = fairseq_files.fairseq_model(cfg)
+        settings = Namespace(**state["cfg"]["model"])
+        state["model"] = task.build_model(settings).state_dict()
+    state["cfg"]["model"] = settings
+    torch.save(state, folder / "normformer.pt")
+    return folder / "normformer.pt"
 
 
 def batch(model: Transformer, seed: int = 1) -> tuple[Tensor | None, Tensor]:

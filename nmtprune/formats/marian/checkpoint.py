@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from nmtprune import files
-from nmtprune.architecture import STACKS, Architecture, GroupId
+from nmtprune.architecture import LAYER_KINDS, STACKS, Architecture, GroupId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import Checkpoint, fingerprint
-from nmtprune.formats.marian import archive, layers, layout
+from nmtprune.formats.marian import archive, depth, layout
 from nmtprune.formats.marian.archive import Arrays
 from nmtprune.formats.marian.note import NOTE, Note
+from nmtprune.formats.marian.option_lists import ALIGNMENT_LAYER, DECODER_DIM_FFN
 from nmtprune.formats.marian.options import ENTRY, Options, encoded, parse, with_heads, with_widths
 from nmtprune.plan import Lineage
 from nmtprune.profile import ModelProfile
@@ -130,6 +131,16 @@ class MarianCheckpoint(Checkpoint):
         return fingerprint(self.tensors)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a cut did to word alignments, which no translation needs."""
+        if not self.note.alignment_layer_removed:
+            return ()
+        return (
+            f"the decoder layer that gave word alignments ({ALIGNMENT_LAYER}) was removed: with --alignment Marian now "
+            "gives those of the last layer, which may mean nothing",
+        )
+
+    @property
     def architecture_name(self) -> str:
         """``transformer``, with what is unlike the usual: an SSRU in the decoder, sentences from right to left."""
         decoder = "" if self.options.autoregression == "self-attention" else " with SSRU decoder"
@@ -168,10 +179,10 @@ class MarianCheckpoint(Checkpoint):
 
     def with_layers(self, kept: Mapping[str, Sequence[int]], lineage: Lineage | None) -> "MarianCheckpoint":
         """The same model with these layers only: parameters renamed, depths, ties and head counts in the options."""
-        names = layers.renamed(self.arrays, kept)
+        names = depth.renamed(self.arrays, kept)
         arrays = {name: self.arrays[old] for old, name in names.items()}
-        arrays[ENTRY] = _text(encoded(layers.with_layers(self.options, kept)))
-        unaligned = layers.alignment_layer_goes(self.options, kept)
+        arrays[ENTRY] = _text(encoded(depth.with_layers(self.options, kept)))
+        unaligned = depth.alignment_layer_goes(self.options, kept)
         arrays[NOTE] = self._noted(self.architecture.with_layers(kept), lineage, unaligned=unaligned)
         return MarianCheckpoint.of_arrays(self.path, arrays)
 
@@ -219,14 +230,31 @@ class MarianCheckpoint(Checkpoint):
         return self.rewritten({**self.tensors, **own}, self.architecture, lineage)
 
     def engines(self, mode: str) -> str:
-        """The official Marian demands square matrices."""
-        if mode == "masked":
-            return "runs in every Marian (pymarian, marian-decoder), as fast as before"
-        unknown = "transformer-decoder-dim-ffn"
-        but = f"; that branch does not know {unknown}" if self.options.settings[unknown] else ""
+        """The official Marian demands square matrices in attention; depths and widths are options of every Marian."""
+        decoder_width = self.options.settings[DECODER_DIM_FFN]
+        if not any(self.toolkit_faults(self.format)):
+            if not self._smaller:
+                return "runs in every Marian (pymarian, marian-decoder), as fast as before"
+            since = " from 1.11 on" if decoder_width else ""
+            padded = any(group.padding for group in self.architecture.groups)
+            but = "; masked heads and neurons are computed too" if mode == "masked" else ""
+            but = "; zero heads and neurons are computed too" if padded else but
+            return f"runs in every Marian{since} (pymarian, marian-decoder) at full speed{but}"
+        but = f"; that branch does not know {DECODER_DIM_FFN}" if decoder_width else ""
         return (
             "runs in marian-decoder of the branch pruned_final of Behnke's Marian, with --mini-batch 1 (larger batches "
             f"may take stale keys from its cache){but}; the official Marian runs `mode` masked only"
+        )
+
+    @property
+    def _smaller(self) -> bool:
+        """Whether the model has fewer layers, or narrower feed-forward layers, than its root."""
+        if self.lineage is None:
+            return False
+        root, before = self.lineage.root, self.lineage.root.feed_forwards
+        stacks = (id.stack for id in root.units if id.kind in LAYER_KINDS)
+        return any(self.lineage.layers(stack) != root.units[GroupId.layers_of(stack)] for stack in stacks) or any(
+            group.stored < before.get(self.lineage.in_root(group.id), 0) for group in self.architecture.feed_forwards
         )
 
     def toolkit_faults(self, format: str) -> Iterator[str]:

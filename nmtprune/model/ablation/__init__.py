@@ -1,4 +1,4 @@
-"""Translations and losses under many head masks, from one search or one pass without masks."""
+"""Translations and losses under many masks, from one search or one pass without masks."""
 
 from nmtprune.model.ablation.losses import reference_losses
 from nmtprune.model.ablation.masked_search import MaskedSearch

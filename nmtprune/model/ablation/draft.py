@@ -1,4 +1,4 @@
-"""A recorded search as the draft of the same searches under several systems of head masks."""
+"""A recorded search as the draft of the same searches under several systems of masks."""
 
 from collections.abc import Iterator
 

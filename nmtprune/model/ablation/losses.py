@@ -1,4 +1,4 @@
-"""Losses of references under many head masks: what comes before the first masked module is computed once."""
+"""Losses of references under many masks: what comes before the first masked sublayer is computed once."""
 
 from collections.abc import Collection, Iterator, Sequence
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nmtprune.architecture import GroupId
-from nmtprune.model.ablation.shared_prefix import EncoderPass, HeadMasks, changed, in_encoder
+from nmtprune.model.ablation.shared_prefix import EncoderPass, UnitMasks, changed, in_encoder
 from nmtprune.model.decoder_state import Pass
 from nmtprune.model.layers import Stop
 from nmtprune.model.length_groups import length_groups
@@ -24,7 +24,7 @@ _LARGE_BLOCK_BYTES = 256 << 20
 
 @torch.no_grad()
 def reference_losses(
-    model: Transformer, source: Tensor, previous: Tensor, target: Tensor, systems: Sequence[HeadMasks]
+    model: Transformer, source: Tensor, previous: Tensor, target: Tensor, systems: Sequence[UnitMasks]
 ) -> Tensor:
     """Negative log-likelihood of references, summed over their tokens, under each of several systems of masks.
 
@@ -33,7 +33,7 @@ def reference_losses(
         source: [B, S] token ids.
         previous: [B, T] decoder input: the reference shifted right.
         target: [B, T] token ids of the reference.
-        systems: masks [H] of zeros and ones by module; best those of one module, which share most.
+        systems: masks [H] or [F] of zeros and ones by group; best those of one group, which share most.
 
     Returns:
         [systems, B] in nats, float64.
@@ -45,33 +45,33 @@ def reference_losses(
         columns = _used(real[rows])
         part = _References(model, target[rows, columns], real[rows, columns])
         own = source[rows][:, _used(source[rows] != model.network.padding)]
-        for modules, numbers in _by_first_module(systems, model):
-            references = ReferencePass(model, own, previous[rows, columns], modules)
+        for groups, numbers in _by_first_group(systems, model):
+            references = ReferencePass(model, own, previous[rows, columns], groups)
             for number in numbers:
                 losses[number, rows] = part.losses(references.features(systems[number]))
     return losses
 
 
 class ReferencePass:
-    """Runs references through a model under different masks; what comes before the first masked module is shared."""
+    """Runs references through a model under different masks; what comes before the first masked sublayer is shared."""
 
-    def __init__(self, model: Transformer, source: Tensor, previous: Tensor, modules: Collection[GroupId]) -> None:
+    def __init__(self, model: Transformer, source: Tensor, previous: Tensor, groups: Collection[GroupId]) -> None:
         """Compute what masks leave as it is.
 
         Args:
             model: an encoder-decoder model.
             source: [B, S] token ids.
             previous: [B, T] decoder input.
-            modules: those that masks change.
+            groups: those that masks change.
         """
         self._model, self._previous = model, previous
-        self._encoder = EncoderPass(model, source, modules) if in_encoder(modules) else None
+        self._encoder = EncoderPass(model, source, groups) if in_encoder(groups) else None
         self._source_cache = model.cache_source(model.encode(source)) if self._encoder is None else None
-        self._stop = model.decoder.first_change(modules, of_source=self._encoder is not None)
+        self._stop = model.decoder.first_change(groups, of_source=self._encoder is not None)
         x, scope = model.decoder.begin(previous, self._source_cache, Pass())
         self._stopped = model.decoder.until(self._stop, x, scope)
 
-    def features(self, masks: HeadMasks) -> Tensor:
+    def features(self, masks: UnitMasks) -> Tensor:
         """Features [B, T, E] that the output layer takes."""
         decoder, source_cache = self._model.decoder, self._source_cache
         if self._encoder is not None:
@@ -109,21 +109,21 @@ class _References:
         return F.cross_entropy(scores, words, reduction="none")
 
 
-def _by_first_module(systems: Sequence[HeadMasks], model: Transformer) -> Iterator[tuple[set[GroupId], list[int]]]:
-    """Systems that change the same module first: all modules that they change, and their numbers."""
-    modules = [changed(masks) for masks in systems]
-    groups: dict[tuple[bool, Stop], list[int]] = {}
-    for number, own in enumerate(modules):
-        groups.setdefault(_first_change(model, own), []).append(number)
-    for numbers in groups.values():
-        yield set[GroupId]().union(*(modules[number] for number in numbers)), numbers
+def _by_first_group(systems: Sequence[UnitMasks], model: Transformer) -> Iterator[tuple[set[GroupId], list[int]]]:
+    """Systems that change the same group first: all groups that they change, and their numbers."""
+    groups = [changed(masks) for masks in systems]
+    alike: dict[tuple[bool, Stop], list[int]] = {}
+    for number, own in enumerate(groups):
+        alike.setdefault(_first_change(model, own), []).append(number)
+    for numbers in alike.values():
+        yield set[GroupId]().union(*(groups[number] for number in numbers)), numbers
 
 
-def _first_change(model: Transformer, modules: Collection[GroupId]) -> tuple[bool, Stop]:
-    """Sorts systems by the module that they change first: whether it is in the decoder, and where."""
-    if model.encoder is not None and in_encoder(modules):
-        return False, model.encoder.first_change(modules)
-    return True, model.decoder.first_change(modules)
+def _first_change(model: Transformer, groups: Collection[GroupId]) -> tuple[bool, Stop]:
+    """Sorts systems by the group that they change first: whether it is in the decoder, and where."""
+    if model.encoder is not None and in_encoder(groups):
+        return False, model.encoder.first_change(groups)
+    return True, model.decoder.first_change(groups)
 
 
 def _parts(lengths: Tensor, tokens: int) -> Iterator[Tensor]:

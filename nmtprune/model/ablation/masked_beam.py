@@ -1,4 +1,4 @@
-"""Beam search under head masks, repeated on a recorded search: only hypotheses that it does not have are decoded."""
+"""Beam search under masks, repeated on a recorded search: only hypotheses that it does not have are decoded."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nmtprune.model.ablation.draft import Draft
 from nmtprune.model.ablation.record import Found, Positions, RecordedSearch
-from nmtprune.model.ablation.shared_prefix import HeadMasks, MaskedPasses, stacked_masks
+from nmtprune.model.ablation.shared_prefix import MaskedPasses, UnitMasks, stacked_masks
 from nmtprune.model.ablation.shortlist import Screen
 from nmtprune.model.search.beam_search import BeamSearch, Candidates
 from nmtprune.model.search.decoder_step import DecoderStep, empty_cache
@@ -35,13 +35,13 @@ class MaskedBeamSearch:
         self._buffers = Buffers()
 
     def __call__(
-        self, records: Iterable[RecordedSearch], systems: Sequence[HeadMasks]
+        self, records: Iterable[RecordedSearch], systems: Sequence[UnitMasks]
     ) -> Iterator[tuple[Positions, Found]]:
         """Translations of the recorded sentences under each system of masks, which all change something."""
         for recorded in records:
             yield recorded.positions, self._search(recorded, systems)
 
-    def _search(self, recorded: RecordedSearch, systems: Sequence[HeadMasks]) -> Found:
+    def _search(self, recorded: RecordedSearch, systems: Sequence[UnitMasks]) -> Found:
         token_tree = recorded.token_tree
         passes = MaskedPasses(self._model, recorded, systems, raw_keys=self._options.raw_keys)
         draft = Draft(token_tree, len(systems), self._predictor, self._screen)

@@ -1,4 +1,4 @@
-"""Greedy search under head masks: a recorded translation is verified in one pass, and continued where it differs."""
+"""Greedy search under masks: a recorded translation is verified in one pass, and continued where it differs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nmtprune.model.ablation.draft import blocks, draft_words
 from nmtprune.model.ablation.record import Found, Positions, RecordedSearch
-from nmtprune.model.ablation.shared_prefix import HeadMasks, MaskedPasses, stacked_masks
+from nmtprune.model.ablation.shared_prefix import MaskedPasses, UnitMasks, stacked_masks
 from nmtprune.model.ablation.shortlist import Screen
 from nmtprune.model.search.branches import Branch, Branches, best_words
 from nmtprune.model.search.next_words import NextWordPredictor
@@ -25,7 +25,7 @@ class MaskedGreedySearch:
         self._model, self._predictor, self._screen, self._eos = model, predictor, screen, predictor.symbols.eos
 
     def __call__(
-        self, records: Iterable[RecordedSearch], systems: Sequence[HeadMasks]
+        self, records: Iterable[RecordedSearch], systems: Sequence[UnitMasks]
     ) -> Iterator[tuple[Positions, Found]]:
         """Translations of the recorded sentences under each system of masks, which all change something."""
         branches = Branches(self._model, self._predictor, stacked_masks(systems))
@@ -39,7 +39,7 @@ class MaskedGreedySearch:
             yield positions, found
 
     def _verify(
-        self, recorded: RecordedSearch, systems: Sequence[HeadMasks], branches: Branches
+        self, recorded: RecordedSearch, systems: Sequence[UnitMasks], branches: Branches
     ) -> tuple[Found, list[tuple[int, Branch]]]:
         """The recorded translations that stand, and by sentence what the others begin with."""
         passes = MaskedPasses(self._model, recorded, systems, raw_keys=self._predictor.options.raw_keys)

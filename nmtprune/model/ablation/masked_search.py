@@ -1,9 +1,9 @@
-"""Translations under many head masks, from one recorded search: what masks leave untouched is verified, not searched.
+"""Translations under many masks, from one recorded search: what masks leave untouched is verified, not searched.
 
-Most translations survive the loss of a head. The search without masks is recorded as a tree of all hypotheses that
-mattered. For each masked model one parallel pass computes all its nodes, from the first masked module on; the search is
-then repeated on them, and only hypotheses that the tree does not have are decoded step by step, those of all systems in
-the same batches. The results are those of a search from scratch.
+Most translations survive the loss of a head or a few neurons. The search without masks is recorded as a tree of all
+hypotheses that mattered. For each masked model one parallel pass computes all its nodes, from the first masked sublayer
+on; the search is then repeated on them, and only hypotheses that the tree does not have are decoded step by step, those
+of all systems in the same batches. The results are those of a search from scratch.
 """
 
 import math
@@ -16,7 +16,7 @@ from nmtprune.architecture import GroupId
 from nmtprune.model.ablation.masked_beam import MaskedBeamSearch, best_tokens
 from nmtprune.model.ablation.masked_greedy import MaskedGreedySearch
 from nmtprune.model.ablation.record import Positions, RecordedSearch, Recorder, lay_out
-from nmtprune.model.ablation.shared_prefix import HeadMasks, changed
+from nmtprune.model.ablation.shared_prefix import UnitMasks, changed
 from nmtprune.model.ablation.shortlist import Screen
 from nmtprune.model.search.beam_search import begin_search
 from nmtprune.model.search.next_words import NextWordPredictor
@@ -29,7 +29,7 @@ RECORD_BYTES = 1 << 30
 
 
 class MaskedSearch:
-    """Records searches of a model, and repeats them under head masks.
+    """Records searches of a model, and repeats them under masks.
 
     Attributes:
         model: the model.
@@ -86,13 +86,13 @@ class MaskedSearch:
 
     @torch.no_grad()
     def translations(
-        self, records: Iterable[RecordedSearch], systems: Sequence[HeadMasks]
+        self, records: Iterable[RecordedSearch], systems: Sequence[UnitMasks]
     ) -> Iterator[tuple[int, Positions, list[Tokens]]]:
         """Translations of the recorded sentences under each of several systems of masks.
 
         Args:
             records: of `record`, in something that can be gone through several times.
-            systems: masks [H] of zeros and ones by module; best those of one module, which share most.
+            systems: masks [H] or [F] of zeros and ones by group; best those of one group, which share most.
 
         Yields:
             For each system and record, in any order: the number of the system, the places of the sentences in the
@@ -134,6 +134,6 @@ def _noting(records: Iterable[RecordedSearch], unmasked: dict[Positions, list[To
         yield recorded
 
 
-def _effective(masks: HeadMasks) -> dict[GroupId, Tensor]:
+def _effective(masks: UnitMasks) -> dict[GroupId, Tensor]:
     """The masks that change anything."""
-    return {module: masks[module] for module in changed(masks)}
+    return {group: masks[group] for group in changed(masks)}

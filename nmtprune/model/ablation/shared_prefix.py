@@ -1,4 +1,4 @@
-"""Passes under many head masks that share what masks do not change: all before the first module that they change."""
+"""Passes under many masks that share what masks do not change: all before the first sublayer that they change."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ from nmtprune.model.transformer import Transformer
 _PART_TOKENS = 2048
 _FEWEST_ROWS = 16
 
-HeadMasks = Mapping[GroupId, Tensor]
-"""Masks [H] by module: the same for all sentences."""
+UnitMasks = Mapping[GroupId, Tensor]
+"""Masks [H] or [F] by group, of heads or neurons: the same for all sentences."""
 
 
-def changed(masks: HeadMasks) -> set[GroupId]:
-    """The modules that masks change: those with a factor other than 1."""
-    return {module for module, mask in masks.items() if bool((mask != 1).any())}
+def changed(masks: UnitMasks) -> set[GroupId]:
+    """The groups that masks change: those with a factor other than 1."""
+    return {group for group, mask in masks.items() if bool((mask != 1).any())}
 
 
-def in_encoder(modules: Collection[GroupId]) -> bool:
-    """Whether masks of these modules change the encoder's output."""
-    return any(module.kind == "encoder" for module in modules)
+def in_encoder(groups: Collection[GroupId]) -> bool:
+    """Whether masks of these groups change the encoder's output."""
+    return any(group.stack == "encoder" for group in groups)
 
 
 @dataclass(frozen=True)
@@ -52,23 +52,23 @@ class _Part:
 
 
 class EncoderPass:
-    """Encodes a batch under different masks of encoder modules; what comes before the first is computed once."""
+    """Encodes a batch under different masks of the encoder; what comes before the first is computed once."""
 
-    def __init__(self, model: Transformer, source: Tensor, modules: Collection[GroupId]) -> None:
+    def __init__(self, model: Transformer, source: Tensor, groups: Collection[GroupId]) -> None:
         """Compute what masks leave as it is.
 
         Args:
             model: with an encoder.
             source: [B, S] tokens.
-            modules: those that masks change.
+            groups: those that masks change.
         """
         if model.encoder is None:
             raise ValueError("a language model has no encoder")
-        self._encoder, self._stop = model.encoder, model.encoder.first_change(modules)
+        self._encoder, self._stop = model.encoder, model.encoder.first_change(groups)
         self._shape, self._padding = source.shape, model.encoder.embedding.padding_of(source)
         self._parts = [self._part(source, rows) for rows in _sentences_of_like_length(source, self._padding)]
 
-    def masked(self, masks: HeadMasks) -> EncoderOutput:
+    def masked(self, masks: UnitMasks) -> EncoderOutput:
         """The encoder's output; zeros for padding."""
         like = self._parts[0].stopped.states
         states = like.new_zeros(*self._shape, like.shape[-1])
@@ -150,11 +150,11 @@ class TreePass:
     """
 
     def __init__(
-        self, model: Transformer, token_tree: TokenTree, modules: Collection[GroupId], *, raw_keys: bool = False
+        self, model: Transformer, token_tree: TokenTree, groups: Collection[GroupId], *, raw_keys: bool = False
     ) -> None:
-        """Prepare for masks that change no other modules than these; `raw_keys` as for `Scope`."""
+        """Prepare for masks that change no other groups than these; `raw_keys` as for `Scope`."""
         self._decoder, self._token_tree, self._raw_keys = model.decoder, token_tree, raw_keys
-        self._stop = model.decoder.first_change(modules, of_source=in_encoder(modules))
+        self._stop = model.decoder.first_change(groups, of_source=in_encoder(groups))
         self.shared = model.decoder.layers_kept(self._stop)
         self._prefixes: list[_Prefix] = []
 
@@ -169,7 +169,7 @@ class TreePass:
             stopped = self._decoder.until(self._stop, x.view(block.count, block.size, -1), scope)
             self._prefixes.append(_Prefix(block, visible, levels, stopped))
 
-    def masked(self, source_cache: SourceCache, masks: HeadMasks, store: HypothesisCache | None, row: int) -> Tensor:
+    def masked(self, source_cache: SourceCache, masks: UnitMasks, store: HypothesisCache | None, row: int) -> Tensor:
         """Features [N, E] of all hypotheses; what the other layers keep goes to `store`, from `row` on."""
         probe, found = Probe(masks), []
         for prefix in self._prefixes:
@@ -212,12 +212,12 @@ class MaskedPasses:
     """
 
     def __init__(
-        self, model: Transformer, recorded: RecordedSearch, systems: Sequence[HeadMasks], *, raw_keys: bool = False
+        self, model: Transformer, recorded: RecordedSearch, systems: Sequence[UnitMasks], *, raw_keys: bool = False
     ) -> None:
         """Prepare for systems that all mask something; `raw_keys` as for `Scope`."""
         self._model, self._recorded, self._systems = model, recorded, systems
-        self._modules = {module for masks in systems for module in masks}
-        self.tree = TreePass(model, recorded.token_tree, self._modules, raw_keys=raw_keys)
+        self._groups = {group for masks in systems for group in masks}
+        self.tree = TreePass(model, recorded.token_tree, self._groups, raw_keys=raw_keys)
         self.source_caches: tuple[SourceCache, ...] = ()
 
     def features(self, below: HypothesisCache | None = None, above: HypothesisCache | None = None) -> Iterator[Tensor]:
@@ -230,7 +230,7 @@ class MaskedPasses:
         model, recorded = self._model, self._recorded
         plain = model.cache_source(recorded.encoded)
         self.tree.enter(plain, below)
-        encoder = EncoderPass(model, recorded.source, self._modules) if in_encoder(self._modules) else None
+        encoder = EncoderPass(model, recorded.source, self._groups) if in_encoder(self._groups) else None
         self.source_caches = () if encoder else (plain,)
         for number, masks in enumerate(self._systems):
             source_cache = plain if encoder is None else model.cache_source(encoder.masked(masks), by_head=False)
@@ -250,11 +250,11 @@ class MaskedPasses:
         return torch.arange(size * count, device=device), number.repeat_interleave(size)
 
 
-def stacked_masks(systems: Sequence[HeadMasks]) -> dict[GroupId, Tensor]:
-    """Masks of the decoder's modules, [systems, H]."""
+def stacked_masks(systems: Sequence[UnitMasks]) -> dict[GroupId, Tensor]:
+    """Masks of the decoder's groups, [systems, H] or [systems, F]."""
     found: dict[GroupId, Tensor] = {}
     for masks in systems:
-        for module, mask in masks.items():
-            if module.kind != "encoder" and module not in found:
-                found[module] = torch.stack([other.get(module, torch.ones_like(mask)) for other in systems])
+        for group, mask in masks.items():
+            if group.stack == "decoder" and group not in found:
+                found[group] = torch.stack([other.get(group, torch.ones_like(mask)) for other in systems])
     return found

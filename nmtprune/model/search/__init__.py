@@ -1,4 +1,4 @@
-"""Beam search on the native model, equal to fairseq's or Marian's, for any head masks."""
+"""Beam search on the native model, equal to fairseq's or Marian's, for any masks."""
 
 from nmtprune.model.search.beam_search import translate_batch
 from nmtprune.model.search.options import Hypothesis, MarianSearchOptions, Search, SearchOptions, Symbols

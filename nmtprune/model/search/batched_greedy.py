@@ -33,7 +33,7 @@ class BatchedGreedySearch:
             model: an encoder-decoder model.
             options: of the search, with a beam of 1.
             symbols: special words of the target vocabulary.
-            masks: [H] by module, for all sentences.
+            masks: [H] or [F] by group, for all sentences.
         """
         self._model, self._options, self._masks = model, options, masks
         self._predictor = NextWordPredictor(model, options, symbols, scores=True)

@@ -1,4 +1,4 @@
-"""Beam search for many sentences at once, step by step, with any head masks, as fairseq or Marian searches."""
+"""Beam search for many sentences at once, step by step, with any masks, as fairseq or Marian searches."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -200,7 +200,7 @@ def begin_search(
         predictor: finds the words that may follow a hypothesis; has the options of the search.
         source: [B, S] token ids.
         lengths: [B], tokens of each sentence without padding.
-        masks: [H] by module, for all sentences.
+        masks: [H] or [F] by group, for all sentences.
 
     Raises:
         UsageError: a minimum length above the maximum.
@@ -235,7 +235,7 @@ def translate_batch(
         lengths: [B], tokens of each sentence without padding.
         options: of the search.
         symbols: special words of the target vocabulary.
-        masks: [H] by module, for all sentences.
+        masks: [H] or [F] by group, for all sentences.
 
     Returns:
         For each sentence up to `beam` hypotheses, best first; none for a sentence whose numbers overflow.
@@ -250,5 +250,5 @@ def translate_batch(
 
 
 def decoder_masks(masks: Mapping[GroupId, Tensor]) -> dict[GroupId, Tensor]:
-    """Masks of decoder modules as those of a single system, [1, H]."""
-    return {module: mask.unsqueeze(0) for module, mask in masks.items() if module.kind != "encoder"}
+    """Masks of the decoder's groups as those of a single system, [1, H] or [1, F]."""
+    return {group: mask.unsqueeze(0) for group, mask in masks.items() if group.stack == "decoder"}

@@ -1,4 +1,4 @@
-"""Greedy search from where hypotheses leave a recorded one, for many sentences and head masks in one batch.
+"""Greedy search from where hypotheses leave a recorded one, for many sentences and masks in one batch.
 
 Texts that have begun to repeat themselves, which a model under masks makes more often, mostly continue to do so: their
 next words are guessed, decoded in one pass, and kept as far as the search would have chosen them.
@@ -43,7 +43,7 @@ class Branch:
 
     Attributes:
         source: sentence of the source caches.
-        system: which of the head masks apply.
+        system: which masks apply.
         words: what stands fixed, at least one word; grows to the whole translation, the end-of-sentence symbol
             included, or becomes empty where numbers overflow.
         max_len: tokens that a translation may have before its last one.
@@ -118,7 +118,7 @@ class _Begun:
         self.rows = [self.rows[number] for number in live]
         self.state.reorder(rows)
         self.source_cache = self.source_cache.select(rows)
-        self.masks = {module: mask[rows] for module, mask in self.masks.items()}
+        self.masks = {group: mask[rows] for group, mask in self.masks.items()}
 
     @classmethod
     def joined(cls, parts: "Sequence[_Begun]") -> "_Begun":
@@ -129,7 +129,7 @@ class _Begun:
             rows,
             DecoderState.joined([part.state for part in parts], lengths),
             SourceCache.joined([part.source_cache for part in parts]),
-            {module: torch.cat([part.masks[module] for part in parts]) for module in parts[0].masks},
+            {group: torch.cat([part.masks[group] for part in parts]) for group in parts[0].masks},
             device,
         )
 
@@ -138,12 +138,12 @@ class Branches:
     """Continues hypotheses greedily; the rows of a batch advance together, whatever their lengths."""
 
     def __init__(self, model: Transformer, predictor: NextWordPredictor, masks: Mapping[GroupId, Tensor]) -> None:
-        """Prepare for head masks.
+        """Prepare for masks.
 
         Args:
             model: the model.
             predictor: chooses words, for a beam of 1.
-            masks: of decoder modules, [systems, H]; modules without an entry have no masked heads in any system.
+            masks: of the decoder, [systems, H] or [systems, F]; groups without an entry lose nothing in any system.
         """
         self._model, self._predictor, self._masks = model, predictor, masks
         self._begun: list[_Begun] = []
@@ -154,7 +154,7 @@ class Branches:
             device = self._model.device
             system = torch.tensor([row.system for row in rows], device=device)
             source_cache = source_caches.select(torch.tensor([row.source for row in rows], device=device))
-            masks = {module: mask[system] for module, mask in self._masks.items()}
+            masks = {group: mask[system] for group, mask in self._masks.items()}
             begun = _Begun(rows, self._model.new_state(), source_cache, masks, device)
             self._read(begun, begins=True)
             live = [number for number, row in enumerate(rows) if row.live]

@@ -1,4 +1,4 @@
-"""One decoder step for hypotheses of any sentences and any head masks, all of one length."""
+"""One decoder step for hypotheses of any sentences and any masks, all of one length."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class NewTokens:
         path: [R, t], nodes before them.
         search: [R], search of each; rising.
         source: [R], which sentence of the source caches each translates; rising.
-        system: [R], which of the head masks apply to each.
+        system: [R], which masks apply to each.
     """
 
     tokens: Tensor
@@ -64,7 +64,7 @@ class DecoderStep:
         Args:
             model: the model.
             source_caches: of the sentences.
-            masks: of decoder modules, [systems, H]; modules without an entry have no masked heads in any system.
+            masks: of the decoder, [systems, H] or [systems, F]; groups without an entry lose nothing in any system.
             stores: caches; together they have all layers that keep anything.
             raw_keys: as for `Scope`.
         """
@@ -77,7 +77,7 @@ class DecoderStep:
         x = decoder.embedding(rows.tokens.unsqueeze(1), None, rows.path.shape[1])
         source, groups = self._sources.of(rows.search, rows.source)
         scope = _HypothesisScope(
-            probe=Probe({module: mask[rows.system] for module, mask in self._masks.items()}),
+            probe=Probe({group: mask[rows.system] for group, mask in self._masks.items()}),
             visible=Visible(),
             source=source,
             raw_keys=self._raw_keys,

@@ -67,7 +67,7 @@ class Beams:
     Attributes:
         search: [P], number of the search.
         source: [P], which sentence of the source caches it translates; rising.
-        system: [P], which head masks it runs under.
+        system: [P], which masks it runs under.
         max_len: [P], tokens that a translation may have before the end-of-sentence symbol.
         found: [P], hypotheses that have ended.
         token: [P, beam], last tokens.

@@ -13,7 +13,7 @@ _SPARE = 16
 
 @dataclass(frozen=True)
 class SourceCaches:
-    """Source caches of the same B sentences under different head masks, or a single one.
+    """Source caches of the same B sentences under different masks, or a single one.
 
     Attributes:
         parts: sentence b of the n-th cache has number ``n * size + b``.

@@ -1,4 +1,4 @@
-"""Recorded searches repeated under head masks find what searches from scratch find."""
+"""Recorded searches repeated under masks of heads and neurons find what searches from scratch find."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor
 from nmtprune.model import Transformer
 from nmtprune.model.ablation import masked_search as masked_search_module
 from nmtprune.model.ablation.masked_search import MaskedSearch
-from nmtprune.model.ablation.shared_prefix import HeadMasks
+from nmtprune.model.ablation.shared_prefix import UnitMasks
 from nmtprune.model.ablation.shortlist import Screen
 from nmtprune.model.search import SearchOptions
 from nmtprune.model.search import branches as branches_module
@@ -37,19 +37,22 @@ OPTIONS = {
 }
 
 
-def _systems(model: Transformer) -> list[HeadMasks]:
-    """Every head alone, every head but one, whole modules, several modules, nothing."""
-    systems: list[HeadMasks] = [{}]
+def _systems(model: Transformer) -> list[UnitMasks]:
+    """Every head alone, every head but one, whole modules, parts of the neurons, several groups, nothing."""
+    systems: list[UnitMasks] = [{}]
     for module in model.architecture:
         for head in range(module.heads):
             systems.append(searches.mask(model, str(module.id), head))
             systems.append(searches.mask(model, str(module.id), *(set(range(module.heads)) - {head})))
         systems.append(searches.mask(model, str(module.id), *range(module.heads)))
         systems.append(searches.mask(model, str(module.id)))
+    for group in model.architecture.feed_forwards:
+        for neurons in ([3], range(0, group.units, 2), range(group.units)):
+            systems.append(searches.mask(model, str(group.id), *neurons))
     return [*systems, *(searches.random_masks(model, seed) for seed in (1, 2))]
 
 
-def _found(search: MaskedSearch, source: Tensor, systems: Sequence[HeadMasks]) -> list[searches.Texts]:
+def _found(search: MaskedSearch, source: Tensor, systems: Sequence[UnitMasks]) -> list[searches.Texts]:
     """Translations of a batch under each system, from its record."""
     records = search.record(source, searches.lengths(source), range(len(source)))
     found: list[searches.Texts] = [[(-7,)] * len(source) for _ in systems]
