@@ -286,12 +286,12 @@ def _parts(units: Units, limits: Limits) -> list[_Part]:
     """What goes in steps of its own: stacks of a uniform plan, else every group."""
     selected = limits.selected(units)
     narrow = [
-        f"{group} has {_count(count, group.sort)}, of which no multiple of {limits.multiple_of} is left"
+        f"{group} ({_count(count, group.sort)})"
         for group, count in selected.items()
-        if limits.step(group) > 1 and count < limits.step(group)
+        if limits.step(group) > max(1, count)
     ]
     if narrow:
-        raise BudgetError("; ".join(narrow), narrow)
+        raise BudgetError(f"multiples of {limits.multiple_of} leave nothing of {listed(narrow)}")
     if limits.uniform:
         return [_uniform_part(stack, limits) for stack in uniform_stacks(units, limits)]
     return [

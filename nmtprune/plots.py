@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtprune.architecture import KINDS, UnitId
+from nmtprune.architecture import EVERY_KIND, KINDS, LAYER_KINDS, NEURON_KINDS, UnitId
 from nmtprune.scores import HeadScore, Scores
 
 if TYPE_CHECKING:
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 _LABELS = {"encoder": "encoder self-attention", "decoder": "decoder self-attention", "cross": "cross-attention"}
 _COLORS = {"encoder": "#1f77b4", "decoder": "#2ca02c", "cross": "#d62728"}
+_LABELS |= {"encoder-ffn": "encoder neurons", "decoder-ffn": "decoder neurons"}
+_LABELS |= {"encoder-layers": "encoder layers", "decoder-layers": "decoder layers"}
+_COLORS |= {
+    "encoder-ffn": "#17becf",
+    "decoder-ffn": "#bcbd22",
+    "encoder-layers": "#9467bd",
+    "decoder-layers": "#ff7f0e",
+}
 _CELL_INCHES = 0.36
 _LEAST_INCHES = 3.0
 _HISTOGRAM_INCHES = 3.8
@@ -27,11 +35,15 @@ _BINS = 30
 def scores_png(scores: Scores, *, alpha: float, removed: Collection[UnitId] = ()) -> bytes:
     """A heat map panel per kind and the histogram of deltas by kind (Michel et al. 2019, figure 1), as a PNG file.
 
+    Scores of neurons and layers have other panels: boxes of the neurons of each layer, bars of layers.
+
     Args:
         scores: with deltas, or plain scores such as importance.
         alpha: heads whose corrected p-value is below it are marked and counted.
         removed: heads that are crossed out.
     """
+    if scores.units is not None:
+        return _units_png(scores, alpha, removed)
     kinds = [kind for kind in KINDS if _of_kind(scores, kind)]
     has_deltas = all(entry.delta is not None for entry in scores.heads)
     largest = max(1e-12, *(abs(_shown_value(entry)) for entry in scores.heads))
@@ -51,16 +63,17 @@ def scores_png(scores: Scores, *, alpha: float, removed: Collection[UnitId] = ()
 
 
 def comparison_png(first: Scores, second: Scores, *, names: tuple[str, str]) -> bytes:
-    """The scores of the same heads in two files against each other (Michel et al. 2019, figure 2), as a PNG file."""
-    horizontal, vertical = first.scores_by_head(), second.scores_by_head()
+    """The scores of the same units in two files against each other (Michel et al. 2019, figure 2), as a PNG file."""
+    horizontal, vertical = first.scores_by_unit(), second.scores_by_unit()
 
     def draw(figure: "Figure") -> None:
         axis = figure.subplots()
-        for kind in KINDS:
-            heads = [head for head in horizontal if head.group.kind == kind]
-            if heads:
-                x, y = [horizontal[head] for head in heads], [vertical[head] for head in heads]
-                axis.scatter(x, y, s=22, alpha=0.75, color=_COLORS[kind], label=_LABELS[kind])
+        for kind in EVERY_KIND:
+            units = [unit for unit in horizontal if unit.group.kind == kind]
+            if units:
+                x, y = [horizontal[unit] for unit in units], [vertical[unit] for unit in units]
+                size = 4 if kind in NEURON_KINDS else 22
+                axis.scatter(x, y, s=size, alpha=0.75, color=_COLORS[kind], label=_LABELS[kind])
         axis.set_xlabel(f"{first.metric} score, {names[0]}")
         axis.set_ylabel(f"{second.metric} score, {names[1]}")
         axis.grid(alpha=0.3)
@@ -75,11 +88,12 @@ class Line:
 
     Attributes:
         label: for the legend.
-        removed: heads removed at each point.
+        removed: units removed at each point.
         values: the metric there.
         low: lower end of the band around the line.
         high: upper end.
         dashed: a baseline.
+        macs: share of the unpruned model's multiply-accumulates at each point; None where it is not counted.
     """
 
     label: str
@@ -88,37 +102,58 @@ class Line:
     low: Sequence[float]
     high: Sequence[float]
     dashed: bool = False
+    macs: Sequence[float] | None = None
 
 
-def curves_png(lines: Sequence[Line], *, metric: str, heads: int, from_zero: bool = True) -> bytes:
-    """A metric against heads removed, one line with its band per curve (Michel et al. 2019, figure 3), as a PNG file.
+def curves_png(
+    lines: Sequence[Line], *, metric: str, total: int, what: str | None = "heads", from_zero: bool = True
+) -> bytes:
+    """A metric against units removed, one line with its band per curve (Michel et al. 2019, figure 3), as a PNG file.
+
+    Where multiply-accumulates are known, a panel shows the metric against them.
 
     Args:
         lines: the curves.
         metric: its name.
-        heads: of the model: the axis above shows percentages of them.
+        total: units of the model: the axis above shows percentages of them.
+        what: the units; None where they are of several sorts, which no axis can count together.
         from_zero: the axis of the metric begins at 0, else near the lowest value.
     """
+    counted = all(line.macs is not None for line in lines)
+    panels = (what is not None) + counted
 
     def draw(figure: "Figure") -> None:
-        axis = figure.subplots()
-        for line in lines:
-            (drawn,) = axis.plot(
-                line.removed, line.values, marker="o", markersize=3.5, linestyle="--" if line.dashed else "-",
-                label=line.label,
-            )  # fmt: skip
-            axis.fill_between(line.removed, line.low, line.high, color=drawn.get_color(), alpha=0.15, linewidth=0)
-        axis.set_xlabel("heads removed")
-        axis.set_ylabel("BLEU" if metric == "bleu" else metric)
-        if from_zero:
-            axis.set_ylim(bottom=0)
-        axis.grid(alpha=0.3)
-        share = 100 / heads
-        above = axis.secondary_xaxis("top", functions=(lambda x: np.multiply(x, share), lambda x: np.divide(x, share)))
-        above.set_xlabel(f"% of the model's {heads} heads")
-        axis.legend(fontsize="small")
+        axes = iter(figure.subplots(1, panels, squeeze=False)[0])
+        if what is not None:
+            axis = next(axes)
+            _draw_lines(axis, lines, [line.removed for line in lines], metric, from_zero)
+            axis.set_xlabel(f"{what} removed")
+            share = 100 / total
+            functions = (lambda x: np.multiply(x, share), lambda x: np.divide(x, share))
+            axis.secondary_xaxis("top", functions=functions).set_xlabel(f"% of the model's {total} {what}")
+        if counted:
+            axis = next(axes)
+            _draw_lines(axis, lines, [[100 * share for share in line.macs or ()] for line in lines], metric, from_zero)
+            axis.set_xlabel("% of the unpruned model's multiply-accumulates")
+            axis.invert_xaxis()
 
-    return _png(draw, (7.2, 5.0))
+    return _png(draw, (7.2 * panels, 5.0))
+
+
+def _draw_lines(
+    axis: "Axes", lines: Sequence[Line], places: Sequence[Sequence[float]], metric: str, from_zero: bool
+) -> None:
+    """Every line with its band, at places of its own."""
+    for line, across in zip(lines, places, strict=True):
+        (drawn,) = axis.plot(
+            across, line.values, marker="o", markersize=3.5, linestyle="--" if line.dashed else "-", label=line.label
+        )
+        axis.fill_between(across, line.low, line.high, color=drawn.get_color(), alpha=0.15, linewidth=0)
+    axis.set_ylabel("BLEU" if metric == "bleu" else metric)
+    if from_zero:
+        axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="small")
 
 
 @dataclass(frozen=True)
@@ -219,8 +254,55 @@ def speeds_png(bars: Sequence[SpeedBar]) -> bytes:
     return _png(draw, (7.2, 4.5))
 
 
+def _units_png(scores: Scores, alpha: float, removed: Collection[UnitId]) -> bytes:
+    """A panel per kind: heads as a heat map, neurons as boxes, layers as bars."""
+    kinds = [kind for kind in EVERY_KIND if _of_kind(scores, kind)]
+    has_deltas = all(entry.delta is not None for entry in scores.entries)
+    heads = [abs(_shown_value(entry)) for entry in scores.entries if entry.id.group.kind in KINDS]
+    largest = max(heads, default=0.0) or 1e-12
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots(1, len(kinds), squeeze=False)[0]
+        for axis, kind in zip(axes, kinds, strict=True):
+            entries = _of_kind(scores, kind)
+            axis.set_title(_LABELS[kind])
+            if kind in LAYER_KINDS:
+                _bars(axis, entries, f"delta {scores.metric} without the layer", alpha, _COLORS[kind])
+            elif kind in NEURON_KINDS:
+                _boxes(axis, scores, kind)
+            else:
+                _heat_map(axis, entries, largest if has_deltas else None, alpha)
+                _cross_out(axis, entries, removed)
+
+    return _png(draw, ((_LEAST_INCHES + 1.2) * len(kinds), _LEAST_INCHES + 1.0))
+
+
+def _bars(axis: "Axes", entries: Sequence[HeadScore], label: str, alpha: float, color: str) -> None:
+    """A bar per layer with its confidence interval, and a star where it is significant."""
+    numbers = [str(entry.id.number) for entry in entries]
+    axis.bar(numbers, [_shown_value(entry) for entry in entries], color=color)
+    for number, entry in zip(numbers, entries, strict=True):
+        if entry.ci is not None:
+            axis.vlines(number, *entry.ci, color="black", linewidth=0.8)
+        if entry.p_corrected is not None and entry.p_corrected < alpha:
+            axis.plot(number, _shown_value(entry), marker="*", color="black", markersize=7)
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set_xlabel("layer")
+    axis.set_ylabel(label)
+
+
+def _boxes(axis: "Axes", scores: Scores, kind: str) -> None:
+    """A box of the scores of the neurons of each layer; whiskers reach the 5th and 95th of a hundred."""
+    groups = {name: own.score for name, own in (scores.units or {}).items() if name.partition(".")[0] == kind}
+    labels = [name.partition(".")[2] for name in groups]
+    axis.boxplot(list(groups.values()), whis=(5, 95), showfliers=False, medianprops={"color": _COLORS[kind]})
+    axis.set_xticks(range(1, len(labels) + 1), labels)
+    axis.set_xlabel("layer")
+    axis.set_ylabel(f"{scores.metric} score")
+
+
 def _of_kind(scores: Scores, kind: str) -> list[HeadScore]:
-    return [entry for entry in scores.heads if entry.id.group.kind == kind]
+    return [entry for entry in scores.entries if entry.id.group.kind == kind]
 
 
 def _shown_value(entry: HeadScore) -> float:

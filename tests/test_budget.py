@@ -1,17 +1,19 @@
-"""Budgets: exact numbers of heads from percentages and counts, and exactly that many heads from scores."""
+"""Budgets: exact numbers of units from percentages and counts, and exactly that many units from scores."""
 
 import itertools
 import math
 import random
+import time
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from decimal import ROUND_FLOOR, Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nmtprune.architecture import KINDS, STACKS, GroupId, UnitId
-from nmtprune.budget import Amount, Limits, Modules, lowest, reachable, resolve
+from nmtprune.architecture import EVERY_KIND, KINDS, LAYER_KINDS, NEURON_KINDS, SORTS, STACKS, GroupId, UnitId
+from nmtprune.budget import Amount, Limits, Modules, Units, lowest, lowest_beyond, reachable, resolve
 from nmtprune.errors import BudgetError, UsageError
 
 
@@ -283,3 +285,195 @@ def test_large_models_are_fast() -> None:
     scores = {head: rng.random() for head in heads_of(modules)}
     for limits in (Limits(), EVEN):
         assert len(lowest(scores, 576, modules, limits)) == 576
+
+
+# Neurons and layers
+
+NEURONS = Limits(NEURON_KINDS)
+LAYERS = Limits(LAYER_KINDS)
+
+
+def numbers_of(units: Units) -> dict[GroupId, Sequence[int]]:
+    return {group: range(own) if isinstance(own, int) else own for group, own in units.items()}
+
+
+def every_unit(units: Units, kinds: Sequence[str] = EVERY_KIND) -> list[UnitId]:
+    return [UnitId(id, n) for id, own in sorted(numbers_of(units).items()) if id.kind in kinds for n in own]
+
+
+@st.composite
+def scored_units(draw: st.DrawFn, least: int = 0) -> tuple[dict[GroupId, Sequence[int]], dict[UnitId, float]]:
+    """Groups of every sort, layers with gaps as tied ones have them, and scores of few values."""
+    units: dict[GroupId, Sequence[int]] = {}
+    for kind in (*KINDS, *NEURON_KINDS):
+        for layer, count in enumerate(draw(st.lists(st.integers(least, 4), max_size=2))):
+            units[GroupId(kind, layer)] = range(count)
+    for kind in LAYER_KINDS:
+        layers = draw(st.sets(st.integers(0, 5), max_size=3))
+        if layers:
+            units[GroupId(kind)] = sorted(layers)
+    every = draw(st.permutations(every_unit(units)))
+    values = draw(st.lists(st.sampled_from([-0.5, -0.0, 0.0, 1e-9, 2.0]), min_size=len(every), max_size=len(every)))
+    return units, dict(zip(every, values, strict=True))
+
+
+def allowed(units: Units, limits: Limits, removed: Iterable[UnitId]) -> bool:
+    """Whether what is left keeps to the limits, said in another way than by `budget`."""
+    gone = Counter(unit.group for unit in removed)
+    kept = {group: len(own) - gone[group] for group, own in numbers_of(units).items()}
+    for group, count in kept.items():
+        if group.kind in limits.kinds:
+            if group.sort == "layers" and count < 1:
+                return False
+            if group.sort == "heads" and count < limits.min_heads_per_module and gone[group]:
+                return False
+            if group.sort == "neurons" and limits.multiple_of > 1 and (count % limits.multiple_of or not count):
+                return False
+    if limits.uniform:
+        for kinds in (*STACKS.values(), *((kind,) for kind in NEURON_KINDS)):
+            counts = {count for group, count in kept.items() if group.kind in kinds and group.kind in limits.kinds}
+            if len(counts) > 1 or 0 in counts:
+                return False
+    return True
+
+
+def cheapest_by_hand(units: Units, limits: Limits, scores: dict[UnitId, float]) -> dict[int, float]:
+    """The lowest sum of scores of every number of units that can go, over all sets of units."""
+    found: dict[int, float] = {}
+    every = every_unit(units, limits.kinds)
+    for chosen in itertools.product([False, True], repeat=len(every)):
+        removed = list(itertools.compress(every, chosen))
+        if allowed(units, limits, removed):
+            cost = math.fsum(scores[unit] for unit in removed)
+            found[len(removed)] = min(cost, found.get(len(removed), math.inf))
+    return found
+
+
+@settings(deadline=None)
+@given(
+    scored_units(1),
+    st.sampled_from([("heads", "neurons"), ("neurons",), ("layers",), ("heads", "neurons", "layers")]),
+    st.sampled_from([1, 2, 3]),
+    st.booleans(),
+    st.integers(0, 2),
+)
+def test_every_reachable_number_is_met_as_cheaply_as_can_be(
+    drawn: tuple[dict[GroupId, Sequence[int]], dict[UnitId, float]],
+    sorts: tuple[str, ...],
+    multiple: int,
+    uniform: bool,
+    fewest: int,
+) -> None:
+    units, scores = drawn
+    limits = Limits(tuple(kind for sort in sorts for kind in SORTS[sort]), fewest, uniform, multiple)
+    assume({"decoder", "cross"} <= {group.kind for group in units} or not uniform)
+    assume(len(every_unit(units, limits.kinds)) <= 12)
+    expected = cheapest_by_hand(units, limits, scores)
+    if not expected:
+        with pytest.raises(BudgetError):
+            reachable(units, limits)
+        return
+    assert list(reachable(units, limits)) == sorted(expected)
+    for number, cost in expected.items():
+        removed = lowest(scores, number, units, limits)
+        assert list(removed) == sorted(set(removed)) and len(removed) == number
+        assert allowed(units, limits, removed)
+        assert math.fsum(scores[unit] for unit in removed) == cost
+
+
+@given(scored_units())
+def test_ties_of_all_sorts_are_broken_by_kind_layer_and_number(
+    drawn: tuple[dict[GroupId, Sequence[int]], dict[UnitId, float]],
+) -> None:
+    units, scores = drawn
+    limits = Limits(EVERY_KIND[:-2])
+    order = sorted(every_unit(units, limits.kinds), key=lambda unit: (scores[unit], *unit.group.sort_key, unit.number))
+    for number in range(len(order) + 1):
+        assert set(lowest(scores, number, units, limits)) == set(order[:number])
+
+
+@settings(deadline=None)
+@given(scored_units(1), st.sampled_from([1, 2]), st.booleans(), st.data())
+def test_a_sweep_in_steps_goes_on_from_what_is_gone(
+    drawn: tuple[dict[GroupId, Sequence[int]], dict[UnitId, float]], multiple: int, uniform: bool, data: st.DataObject
+) -> None:
+    units, scores = drawn
+    limits = Limits(NEURON_KINDS, uniform=uniform, multiple_of=multiple)
+    assume(multiple > 1 or uniform)
+    assume(all(len(own) >= multiple for group, own in units.items() if group.kind in NEURON_KINDS))
+    numbers = list(reachable(units, limits))
+    gone = lowest(dict.fromkeys(scores, 0.0), data.draw(st.sampled_from(numbers)), units, limits)
+    wanted = data.draw(st.integers(0, numbers[-1]))
+    removed = lowest_beyond(gone, scores, wanted, units, limits)
+    assert set(gone) <= set(removed) and allowed(units, limits, removed)
+    if wanted > len(gone):
+        assert len(removed) > len(gone) or len(gone) == numbers[-1]
+
+
+def test_widths_that_are_multiples() -> None:
+    units = {GroupId("encoder-ffn", 0): 20, GroupId("encoder-ffn", 1): 16}
+    limits = Limits(NEURON_KINDS, multiple_of=8)
+    assert list(reachable(units, limits)) == [4, 12, 20]
+    assert [resolve(Amount.parse(text), units, limits) for text in ("0%", "22%", "23%", "100%")] == [4, 4, 12, 20]
+    # A block costs what its neurons cost together: 8 times 2 in the one layer, 1 + 7 times 3 in the other.
+    scores = {
+        UnitId(id, n): 2.0 if id.layer == 0 else 1.0 if n == 0 else 3.0 for id, own in units.items() for n in range(own)
+    }
+    assert Counter(unit.group.layer for unit in lowest(scores, 12, units, limits)) == {0: 12}
+    for number, message in (
+        ("5", "5 neurons cannot be removed with widths that are multiples of 8: 4 or 12 can"),
+        ("36", "36 neurons cannot be removed with widths that are multiples of 8: 20 can"),
+    ):
+        with pytest.raises(BudgetError) as caught:
+            resolve(Amount.parse(number), units, limits)
+        assert str(caught.value) == message
+    with pytest.raises(BudgetError) as caught:
+        reachable(units, Limits(NEURON_KINDS, multiple_of=18))
+    assert str(caught.value) == "multiples of 18 leave nothing of encoder-ffn.1 (16 neurons)"
+    with pytest.raises(BudgetError) as caught:
+        resolve(Amount.parse("3"), units, Limits(NEURON_KINDS, uniform=True, multiple_of=4))
+    assert str(caught.value) == (
+        "3 neurons cannot be removed with the same number left in every layer of a stack and widths that are multiples "
+        "of 4: 4 can"
+    )
+    with pytest.raises(UsageError, match="^widths that are multiples of 0 make no sense: give 1 or more$"):
+        Limits(multiple_of=0)
+
+
+def test_a_layer_always_stays() -> None:
+    units = {GroupId("encoder-layers"): [0, 1, 2], GroupId("decoder-layers"): [0, 3]}
+    assert list(reachable(units, LAYERS)) == [0, 1, 2, 3]
+    scores = {unit: float(unit.number) for unit in every_unit(units)}
+    assert names(lowest(scores, 3, units, LAYERS)) == "encoder-layers.0 encoder-layers.1 decoder-layers.0"
+    with pytest.raises(BudgetError) as caught:
+        resolve(Amount.parse("80%"), units, LAYERS)
+    assert str(caught.value) == (
+        "4 layers cannot be removed: 0 to 3 of the 5 layers (encoder-layers, decoder-layers) can, since every stack "
+        "keeps at least one layer"
+    )
+
+
+def test_percentages_are_of_one_sort() -> None:
+    units: Units = {
+        **BASE,
+        GroupId("encoder-ffn", 0): 100,
+        GroupId("decoder-ffn", 0): 60,
+        GroupId("encoder-layers"): [0, 1],
+    }
+    limits = Limits(EVERY_KIND)
+    assert limits.sorts == ("heads", "neurons", "layers")
+    assert [resolve(Amount.parse("50%"), units, limits.of_sort(sort)) for sort in limits.sorts] == [72, 80, 1]
+    with pytest.raises(UsageError, match="^'x' is no amount of neurons: write a percentage"):
+        Amount.parse("x", "neurons")
+
+
+@pytest.mark.parametrize("limits", [NEURONS, Limits(NEURON_KINDS, uniform=True)])
+def test_wide_layers_are_fast(limits: Limits) -> None:
+    """Of two stacks of 12 layers with 4096 neurons there are 16 million uniform plans."""
+    units = {GroupId(kind, layer): 4096 for kind in NEURON_KINDS for layer in range(12)}
+    rng = random.Random(1)
+    scores = {unit: rng.random() for unit in every_unit(units)}
+    start = time.process_time()
+    number = resolve(Amount.parse("50%"), units, limits)
+    assert number == len(lowest(scores, number, units, limits)) == 12 * 4096
+    assert time.process_time() - start < 20

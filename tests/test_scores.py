@@ -99,7 +99,7 @@ def test_all_faults_are_named_at_once() -> None:
     with pytest.raises(DataError) as caught:
         Scores.from_json(text, "s.json")
     assert str(caught.value) == (
-        "s.json: unknown key 'extra'; version is 3, this nmtprune reads version 1; metric is \"\", not a name; "
+        "s.json: unknown key 'extra'; version is 3, this nmtprune reads versions 1 and 2; metric is \"\", not a name; "
         'mode is "both", not one of ablate, all-but-one; baseline is 1, not an object; '
         "encoder.0.1: score is true, not a finite number; encoder.0.1: p is 1.5, not a number from 0 to 1; "
         "encoder.0.1: ci is [2, 1], not a list of two numbers in ascending order; "
@@ -118,7 +118,7 @@ def test_all_faults_are_named_at_once() -> None:
         ("{", "broken JSON at line 1 column 2: Expecting property name enclosed in double quotes"),
         (edited(heads=[]), "heads is [], not a list of scored heads"),
         (edited(format="nmtprune-plan"), 'format is "nmtprune-plan", not "nmtprune-scores"'),
-        (edited(version=True), "version is true, this nmtprune reads version 1"),
+        (edited(version=True), "version is true, this nmtprune reads versions 1 and 2"),
         (edited(base=None), "base is null, not an object"),
         (edited(base={"format": "fairseq", "sha256": "b" * 64, "heads": {"encoder": [], "decoder": []}}),
          "key 'base.heads.cross' is missing"),

@@ -384,7 +384,7 @@ def _collecting(command: F, default_source: Path | None = None) -> Callable[...,
         values.pop("decoder_config")
         if given["source"] is None and given["subset"] is None:
             given["source"] = default_source
-        if values.get("synthetic") and not any(given.values()):
+        if (values.get("synthetic") or values.get("cost_table")) and not any(given.values()):
             return command(*args, **values, data=None)
         checkpoint, settings = model_of(values), decoder_settings(values)
         if checkpoint is not None and settings is not None and given["data_bin"] is None:

@@ -141,12 +141,12 @@ uniform_option = panel_option(
     "--uniform",
     is_flag=True,
     help="Keep the same number of heads, at least one, in all layers of a stack (the encoder; the decoder, self- and "
-    "cross-attention together). A percentage then means the nearest possible number of heads.",
+    "cross-attention together), and of neurons. A percentage then means the nearest possible number.",
 )
 
 
 multiple_of_option = panel_option(
-    Panel.REMOVAL,
+    Panel.OTHERS,
     "--multiple-of",
     type=click.IntRange(min=1),
     default=1,

@@ -21,6 +21,7 @@ class Panel(StrEnum):
     SCORING = "Scoring"
     TRAINING = "Training"
     REMOVAL = "Heads to remove"
+    OTHERS = "Neurons and layers to remove"
     GATES = "Gates"
     SYNTHETIC = "Synthetic models"
     CALIBRATION = "Calibration"

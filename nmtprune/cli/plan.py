@@ -1,86 +1,134 @@
-"""`nmtprune plan`: decide which heads of a checkpoint stay, from a pattern, from chance or from scores."""
+"""`nmtprune plan`: decide which heads, neurons and layers stay, from patterns, from chance or from scores."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmtprune.architecture import KINDS
+from nmtprune.architecture import NEURON_KINDS, UnitId
 from nmtprune.cli.options import (
     checkpoint_argument,
     force_option,
     format_option,
     given,
     min_heads_option,
+    multiple_of_option,
     output_option,
+    refuse,
     say,
     seed_option,
     uniform_option,
     verbosity_options,
 )
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
-from nmtprune.cli.render import emit_json, emit_tsv
-from nmtprune.errors import UsageError
+from nmtprune.cli.plan_report import report_plan
+from nmtprune.errors import BudgetError, NmtpruneError, UsageError
 
 if TYPE_CHECKING:
-    from nmtprune.budget import Amount, Limits, Modules
+    from nmtprune.budget import Amount, Limits, Units
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.plan import Plan
-    from nmtprune.scores import Scores
+    from nmtprune.plan import Base, Plan
+
+Errors = list[NmtpruneError]
+ScoresBySort = Mapping[str, Mapping[UnitId, float]]
 
 FORMS = ("keep", "remove", "random", "lowest", "empty_layers")
 DRAWN = ("keep", "random")
+OF_NEURONS = ("remove_neurons", "keep_neurons")
+OF_LAYERS = ("remove_layers", "keep_layers")
+SCORED = ("lowest", *OF_NEURONS, "keep_layers")
 
 
 @dataclass(frozen=True)
 class PlanSettings:
-    """Settings of a `plan` run; one of FORMS is given, the others are None."""
+    """Settings of a `plan` run.
+
+    One of FORMS is given, the others are None; where options of neurons or layers are given, none of FORMS need be.
+    """
 
     keep: str | None
     remove: str | None
     random: str | None
     per: str | None
-    scores: Path | None
+    scores: tuple[Path, ...]
     lowest: str | None
     empty_layers: str | None
+    remove_neurons: str | None
+    keep_neurons: str | None
+    remove_layers: str | None
+    keep_layers: str | None
+    multiple_of: int
     kinds: str | None
     uniform: bool
     min_heads_per_module: int
     seed: int
 
+    def given(self, names: Sequence[str]) -> list[str]:
+        """Those of the settings that are given."""
+        return [name for name in names if getattr(self, name) is not None]
+
     @property
-    def form(self) -> str:
-        """The one of FORMS that is given."""
-        return next(name for name in FORMS if getattr(self, name) is not None)
+    def sorts(self) -> tuple[str, ...]:
+        """What is decided on: heads, neurons, layers."""
+        options = {"heads": FORMS, "neurons": OF_NEURONS, "layers": OF_LAYERS}
+        return tuple(sort for sort, names in options.items() if self.given(names))
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the seed decides what goes."""
+        return bool(self.given(DRAWN) or (self.given(OF_NEURONS) and not self.scores))
 
     def check(self, seed_given: bool) -> None:
         """Raise UsageError for options that do not go together, all of them."""
-        chosen = [name for name in FORMS if getattr(self, name) is not None]
+        chosen, neurons, layers = map(self.given, (FORMS, OF_NEURONS, OF_LAYERS))
+        every = [*chosen, *neurons, *layers]
         faults = []
-        if len(chosen) != 1:
+        if len(chosen) > 1 or not every:
             named = " and ".join(map(_option, chosen)) or "none of them"
             faults.append(f"give exactly one of {', '.join(map(_option, FORMS))}; given: {named}")
-        if (self.scores is None) != (self.lowest is None):
+        if len(neurons) > 1:
+            faults.append(f"give one of {' and '.join(map(_option, OF_NEURONS))}, not both")
+        if (self.lowest is not None and not self.scores) or (self.scores and not self.given(SCORED)):
             faults.append("--scores and --lowest go together")
         for option, used, forms in (
-            ("--per", self.per is not None, ("random", "lowest")),
+            ("--per", self.per is not None, ("random", "lowest", "remove_neurons")),
             ("--kinds", self.kinds is not None, ("random", "lowest", "empty_layers")),
-            ("--seed", seed_given, DRAWN),
+            ("--seed", seed_given, DRAWN if self.scores else (*DRAWN, *OF_NEURONS)),
+            ("--multiple-of", self.multiple_of > 1, OF_NEURONS),
         ):
-            if used and chosen and not set(chosen) & set(forms):
-                faults.append(f"{option} goes with {' and '.join(map(_option, forms))}, not with {_option(chosen[0])}")
+            if used and every and not set(every) & set(forms):
+                heads = [name for name in forms if name in FORMS] if len(every) == len(chosen) else []
+                named = " and ".join(map(_option, heads or forms))
+                faults.append(f"{option} goes with {named}, not with {_option(every[0])}")
         if self.uniform and self.per not in (None, "model"):
             faults.append("--uniform divides AMOUNT among the stacks: it goes with --per model only")
-        if faults:
-            raise UsageError("; ".join(faults), faults)
+        refuse(faults)
+
+
+class PlanCommand(PanelCommand):
+    """The command, in which ``--keep-neurons encoder=1024 decoder=512`` needs no quotation marks."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, entries of a pattern joined to one value."""
+        patterns = {_option(name) for name in ("keep", *OF_NEURONS, *OF_LAYERS)}
+        joined: list[str] = []
+        for place, argument in enumerate(args):
+            entry = re.fullmatch(r"(encoder|decoder|cross)=\S+", argument)
+            inside = len(joined) > 1 and joined[-2] in patterns and "=" in joined[-1]
+            if entry and inside and "--" not in args[:place]:
+                joined[-1] += f" {argument}"
+            else:
+                joined.append(argument)
+        return super().parse_args(ctx, joined)
 
 
 @click.command(
-    cls=PanelCommand,
+    cls=PlanCommand,
     epilog="Example: nmtprune plan checkpoint_best.pt --random 25% -o plan.json",
-    short_help="Decide which heads of a checkpoint to keep.",
+    short_help="Decide which heads, neurons and layers of a checkpoint to keep.",
 )
 @checkpoint_argument
 @panel_option(
@@ -103,7 +151,13 @@ class PlanSettings:
     Panel.REMOVAL, "--lowest", metavar="AMOUNT", help="Remove the heads with the lowest scores in the file of --scores."
 )
 @panel_option(
-    Panel.REMOVAL, "--scores", type=click.Path(path_type=Path), metavar="FILE", help="Score file for --lowest."
+    Panel.REMOVAL,
+    "--scores",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Score file for --lowest, --remove-neurons, --keep-neurons and --keep-layers; one file for all, or several "
+    "with scores of heads, neurons or layers.",
 )
 @panel_option(
     Panel.REMOVAL,
@@ -124,6 +178,34 @@ class PlanSettings:
     metavar="KINDS",
     help="Remove heads of these kinds only: encoder, decoder, cross, separated by commas. Default: all.",
 )
+@panel_option(
+    Panel.OTHERS,
+    "--remove-neurons",
+    metavar="AMOUNT",
+    help="Remove neurons of the feed-forward layers, of all of them (50%) or of those of each stack ('encoder=25% "
+    "decoder=50%'): those with the lowest scores, or randomly chosen ones without --scores.",
+)
+@panel_option(
+    Panel.OTHERS,
+    "--keep-neurons",
+    metavar="PATTERN",
+    help="Number of neurons that every feed-forward layer of a stack keeps: 'encoder=1024 decoder=512', chosen in the "
+    "same way.",
+)
+@multiple_of_option
+@panel_option(
+    Panel.OTHERS,
+    "--remove-layers",
+    metavar="PATTERN",
+    help="Layers to remove, counted from 0: 'encoder=4-5 decoder=1,3,5'.",
+)
+@panel_option(
+    Panel.OTHERS,
+    "--keep-layers",
+    metavar="PATTERN",
+    help="Number of layers that a stack keeps: 'encoder=6 decoder=3'. Those with the highest scores stay; without "
+    "scores of layers evenly spaced ones with the first and the last.",
+)
 @uniform_option
 @min_heads_option
 @seed_option
@@ -132,10 +214,11 @@ class PlanSettings:
 @format_option
 @verbosity_options
 def plan(checkpoint: Path, output: Path, force: bool, output_format: str, **flags: Any) -> None:
-    """Write a plan that says which heads of CHECKPOINT to keep; `nmtprune slim` applies it.
+    """Write a plan that says which heads, neurons and layers of CHECKPOINT to keep; `nmtprune slim` applies it.
 
-    Give exactly one of --keep, --remove, --random, --lowest and --empty-layers. AMOUNT is a percentage of the selected
-    heads (30%, 12.5%; half a head rounds up) or a number of heads; it is met exactly.
+    Give one of --keep, --remove, --random, --lowest and --empty-layers for heads, options for neurons and layers, or
+    several of these. AMOUNT is a percentage of the selected heads or neurons (30%, 12.5%; half a head rounds up) or a
+    number of them; it is met exactly. Where layers go, heads and neurons are chosen among those of the other layers.
     """
     from nmtprune.files import check_output
     from nmtprune.formats import load
@@ -145,7 +228,7 @@ def plan(checkpoint: Path, output: Path, force: bool, output_format: str, **flag
     to_stdout = str(output) == "-"
     if to_stdout and output_format != "text":
         raise UsageError(f"with -o - the plan itself is written to stdout: leave out --format {output_format}")
-    inputs = [checkpoint] if settings.scores is None else [checkpoint, settings.scores]
+    inputs = [checkpoint, *settings.scores]
     if not to_stdout:
         check_output(output, force=force, inputs=inputs)
     base = load(checkpoint)
@@ -155,7 +238,7 @@ def plan(checkpoint: Path, output: Path, force: bool, output_format: str, **flag
         click.echo(made.to_json(), nl=False)
     else:
         made.write(output, force=force, inputs=inputs)
-    _report(made, limits, output, output_format)
+    report_plan(made, limits, settings.sorts, output, output_format)
 
 
 def _option(name: str) -> str:
@@ -163,6 +246,7 @@ def _option(name: str) -> str:
 
 
 def _limits(checkpoint: "Checkpoint", settings: PlanSettings) -> "Limits":
+    """Which heads may go."""
     from nmtprune.architecture import parse_kinds
     from nmtprune.budget import Limits
 
@@ -172,97 +256,157 @@ def _limits(checkpoint: "Checkpoint", settings: PlanSettings) -> "Limits":
 
 
 def _make(checkpoint: "Checkpoint", settings: PlanSettings, limits: "Limits") -> "Plan":
-    """The plan of the given form, without provenance."""
+    """The plan that is asked for, without provenance; every fault of its heads, neurons and layers at once."""
+    from nmtprune.plan import Plan
+
+    scores = _scores(settings, checkpoint, limits)
+    layers, errors = _layers(checkpoint.base, settings, scores)
+    # What is chosen among the layers that stay is chosen from a model without the others, under the same numbers.
+    left = checkpoint.base.with_layers(Plan.removing(checkpoint.base, layers).kept_layers())
+    heads: Sequence[UnitId] = ()
+    try:
+        heads = _heads(left, checkpoint, settings, limits, scores) if settings.given(FORMS) else ()
+    except (UsageError, BudgetError) as error:
+        errors.append(error)
+    neurons, wrong = _neurons(left, settings, scores)
+    _raise_all([*errors, *wrong])
+    return Plan.removing(checkpoint.base, [*layers, *heads, *neurons])
+
+
+def _layers(base: "Base", settings: PlanSettings, scores: ScoresBySort) -> tuple[list[UnitId], Errors]:
+    """Layers that go."""
+    from nmtprune.methods import depth
+
+    layers, errors = list[UnitId](), Errors()
+    if settings.remove_layers is not None:
+        layers, wrong = depth.remove_layers(base, settings.remove_layers)
+        errors += _named(wrong, "remove_layers")
+    if settings.keep_layers is not None:
+        others, wrong = depth.keep_layers(base, settings.keep_layers, scores.get("layers"))
+        twice = sorted({layer.group.stack for layer in others} & {layer.group.stack for layer in layers})
+        errors += _named(wrong, "keep_layers")
+        errors += [UsageError(f"--remove-layers and --keep-layers both speak of the {stack}") for stack in twice]
+        layers += [layer for layer in others if layer.group.stack not in twice]
+    return layers, errors
+
+
+def _heads(
+    base: "Base", checkpoint: "Checkpoint", settings: PlanSettings, limits: "Limits", scores: ScoresBySort
+) -> tuple[UnitId, ...]:
+    """Heads that go, of the base without the layers that go."""
     from nmtprune.methods import plans
     from nmtprune.methods.chance import random_scores
 
-    base, per = checkpoint.base, settings.per or "model"
+    per = settings.per or "model"
     if settings.keep is not None:
-        return plans.keep_heads(base, settings.keep, settings.seed, limits)
-    if settings.remove is not None:
-        return plans.remove_heads(base, settings.remove, checkpoint.architecture, limits)
-    if settings.empty_layers is not None:
-        return plans.empty_layers(base, settings.empty_layers, limits)
-    if settings.random is not None:
-        scores = random_scores(base.modules, settings.seed)
-        return plans.remove_lowest(base, scores, _amount(settings.random, base.modules, limits), limits, per)
-    scores = _scores(settings.scores or Path(), checkpoint, limits).scores_by_head()
-    return plans.remove_lowest(base, scores, _amount(settings.lowest or "", base.modules, limits), limits, per)
+        made = plans.keep_heads(base, settings.keep, settings.seed, limits)
+    elif settings.remove is not None:
+        made = plans.remove_heads(base, settings.remove, checkpoint.architecture, limits)
+    elif settings.empty_layers is not None:
+        made = plans.empty_layers(base, settings.empty_layers, limits)
+    elif settings.random is not None:
+        drawn = random_scores(base.modules, settings.seed)
+        made = plans.remove_lowest(base, drawn, _amount(settings.random, "heads", base.modules, limits), limits, per)
+    else:
+        amount = _amount(settings.lowest or "", "heads", base.modules, limits)
+        made = plans.remove_lowest(base, scores["heads"], amount, limits, per)
+    return made.removed()
 
 
-def _amount(text: str, modules: "Modules", limits: "Limits") -> "Amount":
-    from nmtprune.budget import Amount, resolve
+def _neurons(base: "Base", settings: PlanSettings, scores: ScoresBySort) -> tuple[list[UnitId], Errors]:
+    """Neurons that go, of the base without the layers that go."""
+    from nmtprune.budget import Limits
+    from nmtprune.methods import widths
+    from nmtprune.methods.chance import random_scores
 
-    amount = Amount.parse(text)
-    if limits.uniform and amount.percent:
-        exact = float(amount.exact(limits.count(modules)))
-        say(f"{amount} is {exact:.5g} heads; the nearest uniform number is {resolve(amount, modules, limits)}")
+    names, units = settings.given(OF_NEURONS), base.feed_forwards
+    if not names:
+        return [], []
+    if not units:
+        return [], [UsageError(f"{_option(names[0])}: the model has no feed-forward layers whose neurons can be cut")]
+    kinds = tuple(kind for kind in NEURON_KINDS if any(group.kind == kind for group in units))
+    limits = Limits(kinds, uniform=settings.uniform, multiple_of=settings.multiple_of)
+    own = scores.get("neurons") or random_scores(units, settings.seed)
+    if settings.keep_neurons is not None:
+        neurons, errors = widths.keep_neurons(units, settings.keep_neurons, own, limits)
+    else:
+        pattern, per = settings.remove_neurons or "", settings.per or "model"
+        neurons, errors = widths.remove_neurons(units, pattern, own, limits, per)
+        if not errors and "=" not in pattern and per == "model":
+            _amount(pattern, "neurons", units, limits)
+    return neurons, _named(errors, names[0])
+
+
+def _named(errors: Errors, name: str) -> Errors:
+    """The same errors; messages begin with the option."""
+    return [type(error)(f"{_option(name)}: {error}") for error in errors]
+
+
+def _raise_all(errors: Errors) -> None:
+    """Raise one error for all, of the first class: UsageError, BudgetError."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        faults = [fault for error in errors for fault in error.faults]
+        raise min((type(error) for error in errors), key=lambda each: each.exit_code)(
+            "; ".join(map(str, errors)), faults
+        )
+
+
+def _amount(text: str, what: str, units: "Units", limits: "Limits") -> "Amount":
+    """The amount; says which number it comes to where not every number can be reached."""
+    from nmtprune.budget import Amount, in_steps, resolve
+
+    amount = Amount.parse(text, what)
+    if amount.percent and in_steps(units, limits):
+        exact = float(amount.exact(limits.count(units)))
+        kind = "uniform number" if limits.multiple_of == 1 else f"number in multiples of {limits.multiple_of}"
+        say(f"{amount} is {exact:.5g} {what}; the nearest {kind} is {resolve(amount, units, limits)}")
     return amount
 
 
-def _scores(path: Path, checkpoint: "Checkpoint", limits: "Limits") -> "Scores":
+def _scores(settings: PlanSettings, checkpoint: "Checkpoint", limits: "Limits") -> ScoresBySort:
+    """Scores of heads, neurons and layers, as far as the score files have them.
+
+    Raises:
+        DataError: files that are damaged, of another model, or without scores that are needed.
+        UsageError: two files with scores of the same sort.
+    """
     from nmtprune.scores import Scores
 
-    scores = Scores.read(path)
-    scores.check(checkpoint.architecture, limits.kinds, str(path))
-    if scores.base is not None and scores.base.sha256 != checkpoint.sha256:
-        say(f"{path}: these are scores of a model with the same shape but other weights")
-    return scores
+    found: dict[str, Mapping[UnitId, float]] = {}
+    sources: dict[str, Path] = {}
+    faults: list[str] = []
+    for path in settings.scores:
+        scores = Scores.read(path)
+        needs_heads = settings.lowest is not None and ("heads" in scores.sorts or len(settings.scores) == 1)
+        scores.check(checkpoint.architecture, limits.kinds if needs_heads else (), str(path))
+        if scores.base is not None and scores.base.sha256 != checkpoint.sha256:
+            say(f"{path}: these are scores of a model with the same shape but other weights")
+        faults += [f"{sources[sort]} and {path} both have scores of {sort}" for sort in scores.sorts if sort in sources]
+        for sort in scores.sorts:
+            sources[sort] = path
+            found[sort] = scores.scores_by_unit()
+    for sort, names in (("heads", ["lowest"]), ("neurons", list(OF_NEURONS))):
+        if settings.scores and settings.given(names) and sort not in found:
+            listed = ", ".join(map(str, settings.scores))
+            faults.append(f"{_option(settings.given(names)[0])}: no scores of {sort} in {listed}")
+    refuse(faults)
+    return found
 
 
 def _with_provenance(plan: "Plan", checkpoint: Path, settings: PlanSettings) -> "Plan":
     from nmtprune.provenance import collect
 
     chosen = {name: value for name, value in asdict(settings).items() if value is not None and name != "seed"}
-    drawn = settings.form in DRAWN
+    files = [str(path) for path in chosen.pop("scores")]
+    if settings.multiple_of == 1:
+        del chosen["multiple_of"]
     return plan.with_provenance(
         collect(
-            seed=settings.seed if drawn else None,
-            inputs=[settings.scores] if settings.scores else [],
+            seed=settings.seed if settings.drawn else None,
+            inputs=settings.scores,
             checkpoint=str(checkpoint),
-            options=chosen | ({"scores": str(settings.scores)} if settings.scores else {}),
+            options=chosen | ({"scores": files[0] if len(files) == 1 else files} if files else {}),
         )
     )
-
-
-def _report(plan: "Plan", limits: "Limits", output: Path, output_format: str) -> None:
-    """Print which heads the plan keeps, on stdout, or on stderr if the plan itself is on stdout."""
-    if output_format == "json":
-        emit_json({"output": str(output), **_figures(plan, limits)})
-    elif output_format == "tsv":
-        modules = plan.base.modules.items()
-        rows = ((str(id), heads, len(plan.kept(id)), ",".join(map(str, plan.kept(id)))) for id, heads in modules)
-        emit_tsv(("module", "heads", "kept", "kept_heads"), rows)
-    elif str(output) == "-":
-        for line in _lines(plan, limits):
-            say(line)
-        return
-    else:
-        for line in _lines(plan, limits):
-            click.echo(line)
-    say(f"wrote {output}")
-
-
-def _figures(plan: "Plan", limits: "Limits") -> dict[str, Any]:
-    def counts(kinds: Iterable[str]) -> dict[str, float]:
-        heads, kept = plan.count_base(kinds), plan.count_kept(kinds)
-        percent = 100 * (heads - kept) / heads if heads else 0.0
-        return {"heads": heads, "kept": kept, "removed": heads - kept, "removed_percent": percent}
-
-    selected = {"kinds": list(limits.kinds), **counts(limits.kinds)}
-    return {"all": counts(KINDS), "selected": selected, "kept_per_layer": dict(plan.heads_by_kind())}
-
-
-def _lines(plan: "Plan", limits: "Limits") -> Iterator[str]:
-    for kind, kept in plan.heads_by_kind().items():
-        if kept:
-            by_layer = " ".join(map(str, kept))
-            yield f"{kind:8} {sum(kept):>4} of {plan.count_base([kind]):>4} heads kept, by layer: {by_layer}"
-    figures = _figures(plan, limits)
-    yield _removed(figures["all"], "")
-    if figures["selected"]["heads"] != figures["all"]["heads"]:
-        yield _removed(figures["selected"], f" of {', '.join(limits.kinds)}")
-
-
-def _removed(counts: Mapping[str, float], of: str) -> str:
-    return f"{counts['removed']} of {counts['heads']} heads{of} removed ({counts['removed_percent']:.1f}%)"

@@ -1,4 +1,4 @@
-"""`nmtprune score`: how much the model depends on each attention head."""
+"""`nmtprune score`: how much the model depends on each attention head, neuron or layer."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,12 +42,21 @@ _MASKING_NAMES = (
     cls=ScorerCommand,
     scorer_options=metric_options,
     epilog="Example: nmtprune score checkpoint_best.pt --data-bin data-bin --subset valid -o scores.json",
-    short_help="Mask every head in turn and test how quality changes.",
+    short_help="Score heads, neurons or layers; test how quality changes without each.",
 )
 @checkpoint_argument
 @data_options
 @with_test_data
 @output_option("Score file to write; a table (.tsv) and a picture (.png) are written next to it.")
+@panel_option(
+    Panel.SCORING,
+    "--group",
+    default="heads",
+    show_default=True,
+    metavar="GROUPS",
+    help="What to score: heads, neurons (of feed-forward layers), layers, separated by commas. Heads and neurons: "
+    "importance, fisher, reconstruction, variance, activation. Heads and layers: bleu, chrf, loss.",
+)
 @panel_option(
     Panel.SCORING,
     "--all-but-one",
@@ -59,7 +68,8 @@ _MASKING_NAMES = (
     Panel.SCORING,
     "--kinds",
     metavar="KINDS",
-    help="Score heads of these kinds only: encoder, decoder, cross, separated by commas. Default: all.",
+    help="Score heads of these kinds only: encoder, decoder, cross, separated by commas; encoder and decoder also "
+    "stand for the neurons and layers of these stacks. Default: all.",
 )
 @panel_option(
     Panel.SIGNIFICANCE,
@@ -98,8 +108,8 @@ def score(checkpoint: Path, output_format: str, **flags: Any) -> None:
     """Score every attention head of CHECKPOINT: how much worse is the model on DATA without that head?
 
     Every head is masked in turn, and the change is tested by paired bootstrap resampling, corrected for the number of
-    heads (Michel et al. 2019, section 3; Koehn 2004). --resume continues an interrupted run. Under torchrun,
-    several processes share the work, with the same result.
+    heads (Michel et al. 2019, section 3; Koehn 2004). --group scores neurons or layers. --resume continues an
+    interrupted run. Under torchrun, several processes share the work, with the same result.
     """
     from nmtprune.runs.score import ScoreRun
     from nmtprune.runs.score import score as run_score

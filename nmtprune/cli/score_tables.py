@@ -1,4 +1,4 @@
-"""Scores on stdout for people: deltas by layer and head (Michel et al. 2019, tables 1, 2 and 5)."""
+"""Scores on stdout for people: by layer and head (Michel et al. 2019, tables 1, 2 and 5), of neurons by quantiles."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmtprune.architecture import KINDS
+from nmtprune.architecture import KINDS, NEURON_KINDS, STACKS
 
 if TYPE_CHECKING:
     from nmtprune.scores import HeadScore, Scores
 
 _SIGN = "*"
 _TITLES = {"encoder": "encoder self-attention", "decoder": "decoder self-attention", "cross": "cross-attention"}
+_NEURON_TITLES = {"encoder-ffn": "encoder feed-forward neurons", "decoder-ffn": "decoder feed-forward neurons"}
+_QUANTILES = {"lowest": 0, "10%": 10, "25%": 25, "median": 50, "75%": 75, "90%": 90, "highest": 100}
 _DIGITS = {"bleu": 2, "chrf": 2}
 _LOWER_IS_BETTER = ("loss",)
 
@@ -27,21 +29,28 @@ class Cell:
 
 
 def emit_scores(scores: "Scores") -> None:
-    """Print what was measured: a table per kind, or the best heads of every module, and how many are significant."""
+    """Print what was measured: a table per kind, or the best heads of every module, and how many are significant.
+
+    Neurons are too many for a table: it has their quantiles in each layer.
+    """
     if "value" not in scores.baseline:
         _emit_plain(scores)
         return
     _emit_heading(scores.metric, scores.baseline)
     if scores.mode == "ablate":
-        click.echo(f"delta {scores.metric} without the head, by layer and head:")
-        for kind in KINDS:
-            _emit_kind(scores, kind)
+        if "heads" in scores.sorts:
+            click.echo(f"delta {scores.metric} without the head, by layer and head:")
+            for kind in KINDS:
+                _emit_kind(scores, kind)
+        if "layers" in scores.sorts:
+            click.echo(f"delta {scores.metric} without the layer:")
+            _emit_layers(scores)
     else:
         from nmtprune.runs.score import best_heads
 
         click.echo(f"best delta {scores.metric} with only one head (its number) left in the module, by layer:")
         _emit_best(scores.metric, scores.baseline, best_heads(scores).values())
-    _emit_counts(scores.metric, scores.baseline, scores.heads)
+    _emit_counts(scores.metric, scores.baseline, scores.entries)
     if scores.test is not None:
         click.echo()
         _emit_heading(scores.metric, scores.test.baseline)
@@ -60,9 +69,14 @@ def _emit_plain(scores: "Scores") -> None:
     own = {name: value for name, value in baseline.items() if name not in MEASURED_ON}
     if own:
         click.echo(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in own.items()))
-    click.echo(f"{scores.metric} of the head, by layer and head:")
-    for kind in KINDS:
-        _emit_kind(scores, kind)
+    if "heads" in scores.sorts:
+        click.echo(f"{scores.metric} of the head, by layer and head:")
+        for kind in KINDS:
+            _emit_kind(scores, kind)
+    if "neurons" in scores.sorts:
+        click.echo(f"{scores.metric} of the neurons, quantiles by layer:")
+        for kind in NEURON_KINDS:
+            _emit_neurons(scores, kind)
 
 
 def _emit_heading(metric: str, baseline: Mapping[str, Any]) -> None:
@@ -73,7 +87,8 @@ def _emit_heading(metric: str, baseline: Mapping[str, Any]) -> None:
 
 
 def _emit_kind(scores: "Scores", kind: str) -> None:
-    entries = {(entry.id.group.layer, entry.id.number): entry for entry in scores.heads if entry.id.group.kind == kind}
+    found = [(entry.id, entry) for entry in scores.entries]
+    entries = {(id.group.layer, id.number): entry for id, entry in found if id.group.kind == kind}
     if not entries:
         return
     heads = range(max(head for _, head in entries) + 1)
@@ -83,6 +98,38 @@ def _emit_kind(scores: "Scores", kind: str) -> None:
         for layer in sorted({layer for layer, _ in entries})
     ]
     _emit_grid(_TITLES[kind], [str(head) for head in heads], rows)
+
+
+def _emit_layers(scores: "Scores") -> None:
+    """Layers by number, a column per stack."""
+    entries = {
+        (entry.id.group.stack, entry.id.number): entry for entry in scores.entries if entry.id.group.sort == "layers"
+    }
+    stacks = [stack for stack in STACKS if any(stack == own for own, _ in entries)]
+    alpha = scores.baseline["significance"]["alpha"]
+    rows = [
+        (str(layer), [_cell(scores.metric, entries.get((stack, layer)), alpha) for stack in stacks])
+        for layer in sorted({layer for _, layer in entries})
+    ]
+    _emit_grid(None, stacks, rows)
+
+
+def _emit_neurons(scores: "Scores", kind: str) -> None:
+    """Quantiles of the scores of the neurons of each layer."""
+    import numpy as np
+
+    groups = {name: own.score for name, own in (scores.units or {}).items() if name.partition(".")[0] == kind}
+    if not groups:
+        return
+    rows = [
+        (name.partition(".")[2], [Cell(f"{_short(value)} ") for value in np.percentile(own, [*_QUANTILES.values()])])
+        for name, own in groups.items()
+    ]
+    _emit_grid(_NEURON_TITLES[kind], list(_QUANTILES), rows)
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _emit_best(metric: str, baseline: Mapping[str, Any], best: Iterable["HeadScore"]) -> None:

@@ -1,4 +1,4 @@
-"""`nmtprune slim`: write a checkpoint with fewer heads."""
+"""`nmtprune slim`: write a checkpoint with fewer heads, neurons and layers."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nmtprune.architecture import STACKS
 from nmtprune.cli.options import (
     checkpoint_argument,
     force_option,
@@ -41,7 +42,7 @@ class SlimSettings:
 @click.command(
     cls=PanelCommand,
     epilog="Example: nmtprune slim checkpoint_best.pt --plan plan.json -o slim.pt",
-    short_help="Rewrite a checkpoint with only the heads that a plan keeps.",
+    short_help="Rewrite a checkpoint with only the heads, neurons and layers that a plan keeps.",
 )
 @checkpoint_argument
 @panel_option(Panel.MODEL, "--plan", "plan_path", type=click.Path(path_type=Path), required=True, help="Plan to apply.")
@@ -52,9 +53,10 @@ class SlimSettings:
     type=click.Choice(["cut", "masked", "uniform"]),
     default="cut",
     show_default=True,
-    help="cut: remove rows and columns. masked: same shapes, with the heads' columns of W_O set to zero; loads in "
-    "every stock engine, is no faster, and must not be trained further. uniform: cut, then fill up with zero heads "
-    "to the largest module of the stack.",
+    help="cut: remove rows and columns. masked: same shapes, with the columns of removed heads and neurons in their "
+    "output projections set to zero; loads in every stock engine, is no faster, and must not be trained further. "
+    "uniform: cut, then fill up with zero heads and neurons to the largest module of the stack. Layers are taken out "
+    "in every mode.",
 )
 @panel_option(
     Panel.MODEL,
@@ -81,10 +83,11 @@ class SlimSettings:
 @format_option
 @verbosity_options
 def slim(checkpoint: Path, plan_path: Path, output: Path, force: bool, output_format: str, **flags: Any) -> None:
-    """Write CHECKPOINT to OUTPUT with only the heads that the plan keeps.
+    """Write CHECKPOINT to OUTPUT with only the heads, neurons and layers that the plan keeps.
 
-    The result has the same format, tensor names and outputs as CHECKPOINT with the removed heads masked. --verify (on
-    by default) checks this on a padded batch before anything is written.
+    The result has the same format, tensor names and outputs as CHECKPOINT with the removed heads and neurons masked and
+    the removed layers skipped; layers are numbered anew. --verify (on by default) checks this on a padded batch before
+    anything is written.
     """
     from nmtprune.files import check_output
     from nmtprune.formats import load
@@ -102,8 +105,8 @@ def slim(checkpoint: Path, plan_path: Path, output: Path, force: bool, output_fo
     result, verification = _rewrite(base, plan, settings)
     record = collect(seed=settings.seed if settings.reinit else None, inputs=(plan_path,))
     result.save(output, force=force, provenance={**record, "mode": settings.mode, "plan": plan.as_json()})
-    _report(_figures(base, result, output, verification), output_format)
-    for note in state_notes(result):
+    _report(_figures(base, result, plan, output, verification), output_format)
+    for note in (*(note for note in result.notes if note not in base.notes), *state_notes(result)):
         say(f"{output}: {note}")
     say(f"{output} {result.engines(settings.mode)}")
 
@@ -140,17 +143,26 @@ def _check_verifiable(base: "Checkpoint") -> None:
 
 
 def _figures(
-    base: "Checkpoint", result: "Checkpoint", output: Path, verification: "Verification | None"
+    base: "Checkpoint", result: "Checkpoint", plan: "Plan", output: Path, verification: "Verification | None"
 ) -> dict[str, Any]:
-    from nmtprune.summary import model_bytes, other_bytes, parameter_count
+    """What is printed; of neurons, layers and parts of the model where the plan is not of heads alone."""
+    from nmtprune.summary import model_bytes, other_bytes, parameter_count, parameters_by_part
 
     def both(count: Callable[["Checkpoint"], int]) -> dict[str, int]:
         return {"before": count(base), "after": count(result)}
 
+    others = {
+        "neurons": both(lambda checkpoint: sum(group.units for group in checkpoint.architecture.feed_forwards)),
+        "layers": both(lambda checkpoint: sum(map(len, map(checkpoint.architecture.layers, STACKS)))),
+    }
+    before, after = parameters_by_part(base), parameters_by_part(result)
+    parts = {f"parameters.{part}": {"before": count, "after": after.get(part, 0)} for part, count in before.items()}
     return {
         "output": str(output),
         "heads": both(lambda checkpoint: checkpoint.architecture.count()),
+        **(others if plan.version > 1 else {}),
         "parameters": both(parameter_count),
+        **(parts if plan.version > 1 else {}),
         "model_bytes": both(model_bytes),
         "optimizer_and_average_bytes": both(other_bytes),
         "file_bytes": {"before": base.path.stat().st_size, "after": output.stat().st_size},

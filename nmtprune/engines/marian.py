@@ -1,4 +1,4 @@
-"""Marian itself as an engine: pymarian, or the programs of a Marian that is installed, on full and masked models."""
+"""Marian itself as an engine: pymarian, or the programs of a Marian that is installed, on models with all heads."""
 
 import importlib.util
 import shutil
@@ -102,7 +102,7 @@ class Program:
 
 
 class MarianEngine(Engine):
-    """Runs a Marian model by Marian's own commands, with the output of removed heads set to zero."""
+    """Runs a Marian model by Marian's own commands, with zero output of removed heads and neurons and fewer layers."""
 
     def __init__(self, checkpoint: "Checkpoint", settings: EngineSettings) -> None:
         """Check that Marian is there and can run the model; nothing is started."""
@@ -221,7 +221,7 @@ class MarianAblation(Ablation):
     def _run(
         self, name: str, program: Sequence[str], kept: Kept, names: tuple[Names, Names], files: Sequence[str]
     ) -> str:
-        """What a command prints for the model with only these heads left."""
+        """What a command prints for the model with only these units left."""
         engine = self._engine
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             path = Path(folder) / "model.npz"

@@ -7,12 +7,7 @@ from typing import Any
 
 from nmtprune.architecture import KINDS, STACKS, Architecture, GroupId
 from nmtprune.errors import CheckpointError
-
-HEADS = "nmtprune_heads"
-HEAD_DIMS = {"encoder": "encoder_head_dim", "decoder": "decoder_head_dim"}
-"""Settings that hold the width of a head of each stack; cross-attention belongs to the decoder."""
-
-_STACK_OF = {kind: stack for stack, kinds in STACKS.items() for kind in kinds}
+from nmtprune.formats.fairseq.slim_settings import HEAD_DIMS, HEADS, STACK_OF
 
 
 @dataclass(frozen=True)
@@ -52,12 +47,12 @@ class StoredHeads:
     def of_architecture(cls, architecture: Architecture) -> "StoredHeads":
         """Those of a checkpoint."""
         counts = {kind: tuple(module.stored_heads for module in architecture.of_kind(kind)) for kind in KINDS}
-        dims = {_STACK_OF[module.id.kind]: module.head_dim for module in architecture}
+        dims = {STACK_OF[module.id.kind]: module.head_dim for module in architecture}
         return cls(counts, dims)
 
     def of_module(self, module: GroupId) -> tuple[int, int]:
         """Heads and head width of a module."""
-        return self.counts[module.kind][module.layer], self.head_dims[_STACK_OF[module.kind]]
+        return self.counts[module.kind][module.layer], self.head_dims[STACK_OF[module.kind]]
 
     def layers_kept(self, stack: str, layers: Iterable[int]) -> "StoredHeads":
         """What is left when a stack keeps only these layers.

@@ -1,4 +1,4 @@
-"""The architectures `nmtprune` and `nmtprune_lm`: fairseq's transformers with other attention modules."""
+"""The architectures `nmtprune` and `nmtprune_lm`: fairseq's transformers with any heads and neurons in each layer."""
 
 from argparse import Namespace
 from collections.abc import Iterator
@@ -19,16 +19,18 @@ from omegaconf import OmegaConf
 from nmtprune.architecture import STACKS
 from nmtprune.errors import CheckpointError
 from nmtprune.fairseq_plugin import gate_options
-from nmtprune.fairseq_plugin.heads import HEADS, StoredHeads
-from nmtprune.fairseq_plugin.surgery import replace_attention
-from nmtprune.fairseq_plugin.train_settings import BASE_ARCH, choose_settings, complete_settings
+from nmtprune.fairseq_plugin.heads import StoredHeads
+from nmtprune.fairseq_plugin.neurons import StoredNeurons
+from nmtprune.fairseq_plugin.surgery import replace_attention, resize_feed_forwards
+from nmtprune.fairseq_plugin.train_settings import choose_settings, complete_settings
+from nmtprune.formats.fairseq.slim_settings import BASE_ARCH, HEADS, NEURONS
 from nmtprune.formats.fairseq.unsupported import SLIM, unsupported
 
 
 class PrunableTransformer(BaseFairseqModel):  # type: ignore[misc]  # fairseq has no types
-    """Builds a fairseq translation model whose attention modules have any number of heads of any width.
+    """Builds a fairseq translation model whose layers have any number of heads of any width, and of neurons.
 
-    What is built is a model of fairseq's own class: only its attention modules differ.
+    What is built is a model of fairseq's own class: only its attention modules and feed-forward layers differ.
     """
 
     name: ClassVar[str] = "nmtprune"
@@ -57,7 +59,7 @@ class PrunableTransformer(BaseFairseqModel):  # type: ignore[misc]  # fairseq ha
 
     @classmethod
     def build_model(cls, args: Any, task: Any) -> Any:
-        """Build the base architecture's model and give its attention modules their heads.
+        """Build the base architecture's model and give its layers their heads and neurons.
 
         Args:
             args: settings; those of a checkpoint, or what `choose_settings` has made of the command line.
@@ -71,19 +73,21 @@ class PrunableTransformer(BaseFairseqModel):  # type: ignore[misc]  # fairseq ha
         faults = unsupported({"args": settings, "model": {}})
         if faults:
             raise CheckpointError.of_faults("settings of the model: unsupported", faults)
-        heads = StoredHeads.of_settings(settings)
+        heads, neurons = StoredHeads.of_settings(settings), StoredNeurons.of_settings(settings)
         base = getattr(settings, BASE_ARCH)
         complete_settings(base, settings)
         for stack in cls.stacks:
             heads = _of_kept_layers(heads, stack, settings)
+            neurons = _neurons_of_kept_layers(neurons, stack, settings)
         with _heads_that_divide(settings, cls.stacks):
             model = ARCH_MODEL_REGISTRY[base].build_model(settings, task)
+        resize_feed_forwards(model, neurons)
         replace_attention(model, heads, gate_options.of_settings(settings))
         return model
 
 
 class PrunableLanguageModel(PrunableTransformer):
-    """Builds a fairseq language model whose attention modules have any number of heads of any width."""
+    """Builds a fairseq language model whose layers have any number of heads of any width, and of neurons."""
 
     name = "nmtprune_lm"
     base = TransformerLanguageModel
@@ -100,6 +104,17 @@ def _of_kept_layers(heads: StoredHeads, stack: str, settings: Any) -> StoredHead
         return heads
     kept = heads.layers_kept(stack, layers)
     setattr(settings, HEADS, kept.to_json())
+    return kept
+
+
+def _neurons_of_kept_layers(neurons: StoredNeurons, stack: str, settings: Any) -> StoredNeurons:
+    """Likewise the neurons of those layers."""
+    keep = getattr(settings, f"{stack}_layers_to_keep", None)
+    listed = neurons.counts.get(f"{stack}-ffn", ())
+    if not keep or len(listed) in (0, keep.count(",") + 1):
+        return neurons
+    kept = neurons.layers_kept(stack, map(int, keep.split(",")))
+    setattr(settings, NEURONS, kept.to_json())
     return kept
 
 

@@ -355,6 +355,11 @@ def _linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
         linear = nn.Linear(inputs, outputs)
         nn.init.xavier_uniform_(linear.weight, gain=gain)
         return linear
+    return empty_linear(inputs, outputs)
+
+
+def empty_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear map without a weight, whose outputs, if it has any, are its biases: 0."""
     linear = nn.Linear(1, 1, device="meta")  # torch warns where there is nothing to draw
     linear.in_features, linear.out_features = inputs, outputs
     linear.weight = nn.Parameter(torch.zeros(outputs, inputs))

@@ -1,4 +1,4 @@
-"""Replace the attention modules of a model that fairseq has built."""
+"""Replace the attention modules, and the feed-forward layers of other widths, of a model that fairseq has built."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -6,11 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nmtprune.architecture import KINDS, GroupId
+from nmtprune.architecture import KINDS, STACKS, GroupId
 from nmtprune.errors import CheckpointError
 from nmtprune.fairseq_plugin.head_gates import GateSet, draw_gates, start_open
-from nmtprune.fairseq_plugin.heads import HEADS, StoredHeads
-from nmtprune.fairseq_plugin.prunable_attention import PrunableAttention
+from nmtprune.fairseq_plugin.heads import StoredHeads
+from nmtprune.fairseq_plugin.neurons import StoredNeurons
+from nmtprune.fairseq_plugin.prunable_attention import PrunableAttention, empty_linear
+from nmtprune.formats.fairseq.slim_settings import HEADS, NEURONS
 from nmtprune.gates import GateSettings
 
 _ATTRIBUTES = {"encoder": "self_attn", "decoder": "self_attn", "cross": "encoder_attn"}
@@ -63,6 +65,50 @@ def replace_attention(model: Any, heads: StoredHeads, gates: GateSettings | None
         add_gates(model, gates)
 
 
+def resize_feed_forwards(model: Any, neurons: StoredNeurons) -> None:
+    """Give the feed-forward layers of a model the stated widths; those that have them stay as they are.
+
+    Args:
+        model: of fairseq, in which all layers of a stack have one width.
+        neurons: of its feed-forward layers.
+
+    Raises:
+        CheckpointError: the neurons are of a model with other layers, or of layers with a norm of their neurons.
+    """
+    layers = dict(_feed_forwards(model))
+    faults = []
+    for kind, counts in neurons.counts.items():
+        found = sum(id.kind == kind for id in layers)
+        if found != len(counts):
+            faults.append(f"{NEURONS} lists {len(counts)} {kind} layers, the model has {found}")
+        elif any(
+            getattr(holder, "ffn_layernorm", None) is not None for id, holder in layers.items() if id.kind == kind
+        ):
+            faults.append(f"{NEURONS} lists {kind}, whose neurons cannot be cut")
+    if faults:
+        raise CheckpointError.of_faults("settings of the model", faults)
+    with torch.random.fork_rng(devices=[]):
+        for id, holder in layers.items():
+            width = neurons.of_layer(id)
+            if width is not None and holder.fc1.out_features != width:
+                holder.fc1, holder.fc2 = _map(holder.fc1.in_features, width), _map(width, holder.fc2.out_features)
+
+
+def _feed_forwards(model: Any) -> Iterator[tuple[GroupId, Any]]:
+    """Every feed-forward layer of a fairseq transformer: id, and the layer that holds it."""
+    for stack in STACKS:
+        part = getattr(model, stack, None)
+        for layer, holder in enumerate(part.layers._modules.values() if part is not None else ()):
+            yield GroupId(f"{stack}-ffn", layer), holder
+
+
+def _map(inputs: int, outputs: int) -> nn.Linear:
+    """A linear map as torch draws it by default, which fairseq leaves as it is."""
+    if inputs and outputs:
+        return nn.Linear(inputs, outputs)
+    return empty_linear(inputs, outputs)
+
+
 def add_gates(model: Any, settings: GateSettings) -> GateSet:
     """Put gates on the heads of all attention modules of the selected kinds.
 
@@ -82,22 +128,30 @@ def add_gates(model: Any, settings: GateSettings) -> GateSet:
 
 
 def refuse_other_shapes(model: nn.Module, state_dict: Mapping[str, Tensor], prefix: str = "", *_: Any) -> None:
-    """Before weights are loaded: check that every attention module has the heads that the settings say.
+    """Before weights are loaded: check that every module has the heads, or neurons, that the settings say.
 
     Raises:
         CheckpointError: naming every tensor of another shape.
     """
     faults = []
-    for name, module in model.named_modules():
-        if not isinstance(module, PrunableAttention):
-            continue
-        for parameter, own in module.named_parameters(prefix + name):
-            given = state_dict.get(parameter)
-            if given is not None and given.shape != own.shape:
-                heads = f"{module.num_heads} heads of {module.head_dim}"
-                faults.append(f"{parameter} is {_shape(given)}, {heads} make it {_shape(own)}")
+    for parameter, own, units in _cut_parameters(model, prefix):
+        given = state_dict.get(parameter)
+        if given is not None and given.shape != own.shape:
+            faults.append(f"{parameter} is {_shape(given)}, {units} make it {_shape(own)}")
     if faults:
         raise CheckpointError.of_faults("weights and settings are of different models", faults)
+
+
+def _cut_parameters(model: nn.Module, prefix: str) -> Iterator[tuple[str, Tensor, str]]:
+    """Name, value and units, in words, of the parameters of attention modules and feed-forward layers."""
+    for name, module in model.named_modules(prefix=prefix.rstrip(".")):
+        if isinstance(module, PrunableAttention):
+            units = f"{module.num_heads} heads of {module.head_dim}"
+            yield from ((parameter, own, units) for parameter, own in module.named_parameters(name))
+        elif isinstance(inner := getattr(module, "fc1", None), nn.Linear):
+            for part in ("fc1", "fc2"):
+                found = getattr(module, part).named_parameters(f"{name}.{part}")
+                yield from ((parameter, own, f"{inner.out_features} neurons") for parameter, own in found)
 
 
 def _shape(tensor: Tensor) -> str:

@@ -19,18 +19,18 @@ from fairseq.models import (
 from nmtprune.architecture import STACKS
 from nmtprune.errors import UsageError
 from nmtprune.fairseq_plugin.gate_options import choose_gates
-from nmtprune.fairseq_plugin.heads import HEAD_DIMS, HEADS, StoredHeads
+from nmtprune.fairseq_plugin.heads import StoredHeads
+from nmtprune.fairseq_plugin.neurons import StoredNeurons
 from nmtprune.formats.fairseq.checkpoint import FairseqCheckpoint
 from nmtprune.formats.fairseq.settings import Description
+from nmtprune.formats.fairseq.slim_settings import BASE_ARCH, HEAD_DIMS, HEADS, LINEAGE, NEURONS
 from nmtprune.formats.fairseq.unsupported import SLIM, unsupported
 from nmtprune.gates import SETTING
 
 logger = logging.getLogger(__name__)
 
-BASE_ARCH = "nmtprune_base_arch"
-LINEAGE = "nmtprune_lineage"
-
 _LAST = "checkpoint_last.pt"
+_SIZES = ("attention_heads", "layers", "ffn_embed_dim")
 _IN_MEMORY: ContextVar[FairseqCheckpoint | None] = ContextVar("_IN_MEMORY", default=None)
 
 
@@ -141,6 +141,9 @@ def _from_checkpoint(args: Namespace, name: str, path: Path) -> None:
     if getattr(args, SETTING, None) and any(module.padding_heads for module in description.architecture):
         raise UsageError(f"{path}: gates cannot be on the zero heads of mode uniform: slim it with --mode cut instead")
     _set_heads(args, heads, description.lineage.to_json() if description.lineage else None)
+    neurons = StoredNeurons.of_architecture(description.architecture).to_json()
+    if neurons is not None:
+        setattr(args, NEURONS, neurons)
     logger.info(f"settings of the model from {path}: {description.architecture.count()} heads, base {description.arch}")
 
 
@@ -148,7 +151,7 @@ def _conflicts(args: Namespace, name: str, description: Description) -> Iterator
     """Options that were given and that contradict the weights of the checkpoint."""
     fixed: dict[str, Any] = {BASE_ARCH: description.arch}
     for stack in _stacks(name):
-        fixed |= {setting: description.settings[setting] for setting in (f"{stack}_attention_heads", f"{stack}_layers")}
+        fixed |= {name: description.settings[name] for size in _SIZES if (name := f"{stack}_{size}")}
         dims = [m.head_dim for m in description.architecture if m.id.kind in STACKS[stack]]
         fixed[HEAD_DIMS[stack]] = dims[0] if dims else None
         layers = description.layers[stack]

@@ -1,9 +1,9 @@
-"""Ablation: what the quality of the model loses without each head alone (Michel et al. 2019, section 3.2)."""
+"""Ablation: what the quality of the model loses without each head or layer alone (Michel et al. 2019, section 3.2)."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from nmtprune.architecture import AttentionModule, UnitId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.methods.scorer import Needs, NoSettings, Scorer, Subject
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class QualityDrop(Scorer[NoSettings]):
-    """The metric of the model minus that of the model without the head: higher means keep.
+    """The metric of the model minus that of the model without the head or layer: higher means keep.
 
     `greedy` measures it with the metric of the run. `score` offers a class per metric, and tests every difference.
     """
@@ -21,6 +21,11 @@ class QualityDrop(Scorer[NoSettings]):
     name = "ablation"
     summary = "drop in quality without the head."
     brief = "smallest drop when masked alone"
+    sorts = ("heads", "layers")
+    unscored = {
+        "neurons": "a model has thousands of neurons, and each takes a run of its own: score neurons by importance, "
+        "fisher, reconstruction, variance or activation"
+    }
     of_metric: ClassVar[bool] = False
     masks = True
     draws = True
@@ -35,24 +40,24 @@ class QualityDrop(Scorer[NoSettings]):
         limits: "Limits | None" = None,
         prices: "UnitPrices | None" = None,
     ) -> Mapping[UnitId, float]:
-        """The drop without each head of the selected kinds."""
-        kinds = subject.checkpoint.architecture.kinds if limits is None else limits.kinds
+        """The drop without each unit of the selected kinds; the only layer of a stack that is left has none."""
+        architecture = subject.checkpoint.architecture
+        kinds = architecture.kinds if limits is None else limits.kinds
         found: dict[UnitId, float] = {}
-        for module in subject.checkpoint.architecture:
-            left = (kept or {}).get(module.id, range(module.heads))
-            if module.id.kind in kinds:
-                found |= self.drops(subject, module, left, kept)
+        for group, left in architecture.full(kept or {}).items():
+            if group.kind in kinds and len(left) > (group.sort == "layers"):
+                found |= self.drops(subject, group, left, kept)
         return found
 
     def drops(
-        self, subject: Subject, module: AttentionModule, heads: Sequence[int], kept: "Kept | None" = None
+        self, subject: Subject, group: GroupId, numbers: Sequence[int], kept: "Kept | None" = None
     ) -> dict[UnitId, float]:
-        """The drop without each of some heads of a module."""
-        left = (kept or {}).get(module.id, range(module.heads))
-        systems = [{**(kept or {}), module.id: tuple(other for other in left if other != head)} for head in heads]
+        """The drop without each of some units of a group."""
+        left = subject.checkpoint.architecture.full(kept or {})[group]
+        systems = [{**(kept or {}), group: tuple(other for other in left if other != number)} for number in numbers]
         full = subject.once(f"quality {kept}", lambda: subject.qualities([kept or {}])[0])
         values = subject.qualities(systems)
-        return {UnitId(module.id, head): full - value + 0.0 for head, value in zip(heads, values, strict=True)}
+        return {UnitId(group, number): full - value + 0.0 for number, value in zip(numbers, values, strict=True)}
 
 
 class BleuDrop(QualityDrop):

@@ -142,22 +142,32 @@ def normalized(scores: Mapping[UnitId, float], norms: Mapping[GroupId, float] | 
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientOptions:
-    """Options of all scorers by derivatives of the loss.
+class SampleOptions:
+    """Options of scorers that need not read all sentences.
 
     Attributes:
         importance_sentences: sentences that are drawn with the seed; None takes all.
-        label_smoothing: of the loss; None: as the checkpoint was trained.
     """
 
     importance_sentences: int | None = setting(
         None,
-        "Measure importance (or fisher, or reconstruction) on N sentences, chosen at random with --seed.",
+        "Measure importance (or fisher, reconstruction, variance, activation) on N sentences, chosen at random with "
+        "--seed.",
         metavar="N",
         minimum=1,
         shown="all",
         in_greedy=5000,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientOptions(SampleOptions):
+    """Options of all scorers by derivatives of the loss.
+
+    Attributes:
+        label_smoothing: of the loss; None: as the checkpoint was trained.
+    """
+
     label_smoothing: float | None = setting(
         None,
         "Label smoothing of the loss that is differentiated.",
@@ -186,32 +196,22 @@ class ImportanceOptions(GradientOptions):
     )
 
 
+P = TypeVar("P", bound=SampleOptions)
 G = TypeVar("G", bound=GradientOptions)
 
 
-class GradientScorer(Scorer[G]):
-    """What scorers by derivatives of the loss have in common: references, and sentences that are drawn."""
+class SampledScorer(Scorer[P]):
+    """What scorers of heads and neurons have in common that read training text: sentences that are drawn."""
 
     panel = "Importance"
     sorts = ("heads", "neurons")
-    unscored = {"layers": "a layer has no mask to differentiate by: score layers by bleu, chrf or loss"}
     draws = True
     on_training_text = True
-
-    @property
-    def needs(self) -> Needs:
-        """References as token ids, and the loss of whole references."""
-        return Needs(targets=True, loss=True)
 
     @property
     def uses_seed(self) -> bool:
         """Whether a number of sentences is drawn."""
         return self.options.importance_sentences is not None
-
-    def check(self, subject: Subject) -> None:
-        """Check the label smoothing, and that the model can be run."""
-        super().check(subject)
-        self.measured_by(subject)
 
     def sentences(self, subject: Subject) -> "Corpus":
         """The sentences that are drawn."""
@@ -219,6 +219,22 @@ class GradientScorer(Scorer[G]):
 
         number = self.options.importance_sentences
         return subject.corpus if number is None else drawn(subject.corpus, number, subject.seed)
+
+
+class GradientScorer(SampledScorer[G]):
+    """What scorers by derivatives of the loss have in common: references."""
+
+    unscored = {"layers": "a layer has no mask to differentiate by: score layers by bleu, chrf or loss"}
+
+    @property
+    def needs(self) -> Needs:
+        """References as token ids, and the loss of whole references."""
+        return Needs(targets=True, loss=True)
+
+    def check(self, subject: Subject) -> None:
+        """Check the label smoothing, and that the model can be run."""
+        super().check(subject)
+        self.measured_by(subject)
 
     def measured_by(self, subject: Subject) -> ImportanceSettings:
         """How derivatives are taken: label smoothing and precision.

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from nmtprune.architecture import KINDS, GroupId, UnitId
-from nmtprune.budget import Limits, Modules, uniform_stacks
+from nmtprune.budget import Limits, Units, uniform_stacks
 
 if TYPE_CHECKING:
     from nmtprune.architecture import Kept
@@ -58,7 +58,7 @@ _Costs = TypeVar("_Costs", bound=RemovalCosts)
 
 def removal_order(
     costs: RemovalCosts,
-    groups: Modules,
+    groups: Units,
     limits: Limits,
     gone: Collection[UnitId] = (),
     prices: "UnitPrices | None" = None,
@@ -90,9 +90,9 @@ def removal_order(
         raise ValueError(f"costs of {available[wrong]} {what} in {wrong}, which has {removal.left[wrong]}")
     if limits.uniform:
         stacks = [list(stack) for stack in uniform_stacks(groups, limits)]
-        costs = removal.in_rounds(costs, stacks, {group: max(1, _fewest(group, limits)) for group in removal.left})
+        costs = removal.in_rounds(costs, stacks, {group: limits.fewest(group) for group in removal.left})
     else:
-        costs = removal.down_to(costs, {group: _fewest(group, limits) for group in removal.left})
+        costs = removal.down_to(costs, {group: limits.fewest(group) for group in removal.left})
     removal.down_to(costs, dict.fromkeys(removal.left, 0))
     return tuple(removal.order)
 
@@ -108,10 +108,6 @@ def _rank(best: tuple[float, UnitId], price: float) -> tuple[float, float, UnitI
     return (cost / price, 0.0, unit) if price else (math.inf, cost, unit)
 
 
-def _fewest(group: GroupId, limits: Limits) -> int:
-    return limits.min_heads_per_module if group.kind in KINDS else 0
-
-
 class _Removal:
     """Units that go one after the other.
 
@@ -120,13 +116,16 @@ class _Removal:
         order: those that went.
     """
 
-    def __init__(self, groups: Modules, limits: Limits, gone: Iterable[UnitId], prices: "UnitPrices | None") -> None:
+    def __init__(self, groups: Units, limits: Limits, gone: Iterable[UnitId], prices: "UnitPrices | None") -> None:
         self.order: list[UnitId] = []
         self._gone, self._prices = frozenset(gone), prices
         lost = Counter(unit.group for unit in self._gone)
-        left = {group: count - lost[group] for group, count in groups.items()}
-        self.left = {group: left.pop(group) for group in limits.selected(groups)}
-        self._others = left
+        self.left = {group: count - lost[group] for group, count in limits.selected(groups).items()}
+        self._others = {
+            group: (units if isinstance(units, int) else len(units)) - lost[group]
+            for group, units in groups.items()
+            if group not in self.left and group.sort != "layers"
+        }
         self._again = PRICED_ANEW if sum(self.left.values()) > FEW_UNITS else 1
         self._known: dict[GroupId, float] = {}
         self._priced_at = -1

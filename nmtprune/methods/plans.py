@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from nmtprune.architecture import KINDS, STACKS, Architecture, GroupId, UnitId, parse_heads
-from nmtprune.budget import Amount, Limits, Modules, lowest, reachable, resolve
+from nmtprune.budget import Amount, Limits, Modules, Units, lowest, reachable, resolve
 from nmtprune.errors import BudgetError, UsageError
 from nmtprune.methods.chance import lowest_in, random_scores
 from nmtprune.plan import Base, Plan
 
 SCOPES = ("model", "kind", "module")
-"""What an amount is of: all selected heads, those of each kind, or those of each module."""
+"""What an amount is of: all selected units, those of each kind, or those of each group (attention module, ...)."""
 
 
 def keep_heads(base: Base, pattern: str, seed: int, limits: Limits) -> Plan:
@@ -40,6 +40,12 @@ def keep_heads(base: Base, pattern: str, seed: int, limits: Limits) -> Plan:
 def remove_heads(base: Base, names: str, architecture: Architecture, limits: Limits) -> Plan:
     """Remove the heads and whole modules that are named, in any spelling of `parse_heads`.
 
+    Args:
+        base: the model, perhaps without some layers of `architecture` (`Base.with_layers`), whose heads are gone.
+        names: of heads of `architecture`.
+        architecture: of the whole model.
+        limits: what the plan must satisfy.
+
     Raises:
         UsageError: a name that cannot be read or that the model does not have, with all faults.
         BudgetError: the limits forbid it.
@@ -47,18 +53,18 @@ def remove_heads(base: Base, names: str, architecture: Architecture, limits: Lim
     heads = parse_heads(names, architecture)
     if not heads:
         raise UsageError("no heads named: write encoder.0.3, encoder.4 for a whole layer, or E:1:4")
-    return checked(Plan.removing(base, heads), limits)
+    return checked(Plan.removing(base, [head for head in heads if head.group in base.modules]), limits)
 
 
 def remove_lowest(
     base: Base, scores: Mapping[UnitId, float], amount: Amount, limits: Limits, per: str = "model"
 ) -> Plan:
-    """Remove the heads with the lowest scores.
+    """Remove the heads, neurons or layers with the lowest scores.
 
     Args:
         base: the model.
-        scores: a score for every head of the selected kinds; `random_scores` for a random choice.
-        amount: heads to remove, of what `per` says.
+        scores: a score for every unit of the selected kinds; `random_scores` for a random choice.
+        amount: units to remove, of what `per` says.
         limits: the kinds to choose from, and what the plan must satisfy.
         per: one of SCOPES; a percentage is rounded once for each kind or module.
 
@@ -66,17 +72,23 @@ def remove_lowest(
         UsageError: an unknown scope, or limits that the model cannot be divided by.
         BudgetError: the amount cannot be removed; every kind or module that is to blame.
     """
-    modules = base.modules
+    return checked(Plan.removing(base, lowest_units(base.units, scores, amount, limits, per)), limits)
+
+
+def lowest_units(
+    units: Units, scores: Mapping[UnitId, float], amount: Amount, limits: Limits, per: str = "model"
+) -> list[UnitId]:
+    """The units that `remove_lowest` removes."""
     removed: list[UnitId] = []
     faults: list[str] = []
-    for name, group, own_limits in _groups(modules, limits, per):
+    for name, groups, own_limits in _groups(units, limits, per):
         try:
-            removed += lowest(scores, resolve(amount, group, own_limits), group, own_limits)
+            removed += lowest(scores, resolve(amount, groups, own_limits), groups, own_limits)
         except BudgetError as error:
             faults += [f"{name}: {fault}" if name else fault for fault in error.faults]
     if faults:
         raise BudgetError("; ".join(faults), faults)
-    return checked(Plan.removing(base, removed), limits)
+    return removed
 
 
 def empty_layers(base: Base, selection: str, limits: Limits) -> Plan:
@@ -234,18 +246,18 @@ def _even_totals(base: Base, totals: Mapping[str, int], scores: Mapping[UnitId, 
     return removed
 
 
-def _groups(modules: Modules, limits: Limits, per: str) -> Iterable[tuple[str, Modules, Limits]]:
-    """What an amount is applied to: a name for messages, the modules and the limits within them."""
+def _groups(units: Units, limits: Limits, per: str) -> Iterable[tuple[str, Units, Limits]]:
+    """What an amount is applied to: a name for messages, the groups and the limits within them."""
     if per not in SCOPES:
         raise UsageError(f"unknown scope '{per}': choose among {', '.join(SCOPES)}")
     if per == "model":
-        return [("", modules, limits)]
+        return [("", units, limits)]
     if limits.uniform:
         raise UsageError(f"a uniform plan divides an amount among stacks: it cannot be per {per}")
     if per == "module":
-        return [(str(module), {module: heads}, limits) for module, heads in limits.selected(modules).items()]
-    present = [kind for kind in limits.kinds if any(module.kind == kind for module in modules)]
-    return [(kind, modules, replace(limits, kinds=(kind,))) for kind in present]
+        return [(str(group), {group: units[group]}, limits) for group in limits.selected(units)]
+    present = [kind for kind in limits.kinds if any(group.kind == kind for group in units)]
+    return [(kind, units, replace(limits, kinds=(kind,))) for kind in present]
 
 
 def _selected_layers(modules: list[GroupId], part: str) -> list[GroupId]:

@@ -93,6 +93,26 @@ class Base(BaseModel):
             GroupId.layers_of(stack): numbers for stack, numbers in layers.items() if numbers
         }
 
+    def with_layers(self, kept: Mapping[str, Iterable[int]]) -> "Base":
+        """What is left where some layers go, under the same numbers.
+
+        Args:
+            kept: numbers of the layers that stay, by stack; a stack that is not named keeps its layers.
+        """
+        stays = {stack: set(layers) for stack, layers in kept.items()}
+        left = {id: count for id, count in (self.modules | self.feed_forwards).items()
+                if id.layer in stays.get(id.stack, (id.layer,))}  # fmt: skip
+        counts = {kind: [count for id, count in left.items() if id.kind == kind] for kind in (*KINDS, *NEURON_KINDS)}
+        layers = {kind: [id.layer for id in left if id.kind == kind] for kind in counts}
+        found = {
+            "format": self.format,
+            "sha256": self.sha256,
+            "heads": {kind: counts[kind] for kind in KINDS},
+            "layers": {kind: own for kind, own in layers.items() if own != list(range(len(own)))},
+            "neurons": {kind: counts[kind] for kind in self.neurons},
+        }
+        return Base.model_validate({key: value for key, value in found.items() if value})
+
     def without_neurons(self) -> "Base":
         """The base as files of version 1 have it."""
         layers = {kind: numbers for kind, numbers in self.layers.items() if kind in KINDS}

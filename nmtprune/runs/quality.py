@@ -1,4 +1,4 @@
-"""The quality of a model with heads masked: BLEU, chrF or loss on one set of sentences, and how far it may drop."""
+"""The quality of a model without some units: BLEU, chrF or loss on one set of sentences, and how far it may drop."""
 
 import hashlib
 import math
@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
-from nmtprune.architecture import Architecture, GroupId
+from nmtprune.architecture import Architecture
 from nmtprune.data.corpus import Corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
+from nmtprune.evaluate.cost import Lengths
 from nmtprune.evaluate.metrics import Bleu, Chrf, Metric, Scored, Statistics, TextMetric, TokenLoss
 from nmtprune.evaluate.significance import Difference
 from nmtprune.runs.baseline import check_loss, check_translations, with_remarks
@@ -83,7 +84,7 @@ def text_metric(corpus: "Corpus", settings: QualitySettings) -> TextMetric:
 
 
 class Quality(ABC):
-    """A metric of a model with heads masked, on one set of sentences."""
+    """A metric of a model without some of its units, on one set of sentences."""
 
     def __init__(self, corpus: "Corpus", metric: Metric, ablation: "Ablation", settings: MeasuringRun) -> None:
         self.corpus, self._metric, self._ablation, self._settings = corpus, metric, ablation, settings
@@ -100,19 +101,22 @@ class Quality(ABC):
             DataError: it means nothing, and nobody asked to go on.
         """
 
-    def masked(self, module: GroupId, kept: Sequence[Sequence[int]]) -> list[Scored]:
-        """The model with only these heads left in a module, for each of several choices."""
-        return self.systems([{module: heads} for heads in kept])
-
     def unit(self, unit: Unit, *, alone: bool = False) -> list[Scored]:
-        """The model without each head of a unit in turn, or with it alone in its module."""
-        everything = range(unit.module.heads)
-        kept = [tuple(other for other in everything if (other == head) == alone) for head in unit.heads]
-        return self.masked(unit.module.id, kept)
+        """The model without each head or layer of a unit in turn, or with it alone in its group."""
+        return self.systems(
+            [
+                {unit.group: tuple(other for other in unit.every if (other == number) == alone)}
+                for number in unit.numbers
+            ]
+        )
 
     @abstractmethod
     def systems(self, kept: "Sequence[Kept]") -> list[Scored]:
-        """The model with only these heads left, for each of several choices."""
+        """The model with only these units left, for each of several choices."""
+
+    @abstractmethod
+    def lengths(self) -> Lengths:
+        """Of the sentences and of what is computed for them with the full model: its translations, or references."""
 
     def heads_together(self, architecture: Architecture, parameters: int) -> int:
         """How many heads of a module are best computed, and kept, together; one where the engine shares nothing."""
@@ -165,6 +169,10 @@ class _Translations(Quality):
     def systems(self, kept: "Sequence[Kept]") -> list[Scored]:
         return [self._score(found) for found in self._ablation.best(kept)]
 
+    def lengths(self) -> Lengths:
+        targets = [len(tokens) for tokens in self._full[0]]
+        return Lengths.of(self.corpus.source.sizes.tolist(), targets, self._settings.search.beam)
+
     def _tokens(self) -> int:
         return int(self.corpus.source.sizes.sum()) * (1 + self._settings.search.beam)
 
@@ -188,6 +196,10 @@ class _Losses(Quality):
 
     def systems(self, kept: "Sequence[Kept]") -> list[Scored]:
         return [self._score(losses) for losses in self._ablation.losses(kept)]
+
+    def lengths(self) -> Lengths:
+        target = self.corpus.target
+        return Lengths.of(self.corpus.source.sizes.tolist(), [] if target is None else target.sizes.tolist())
 
     def _tokens(self) -> int:
         return 2 * int(self.corpus.source.sizes.sum())

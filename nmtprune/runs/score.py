@@ -1,10 +1,11 @@
-"""`score`: what every head is worth.
+"""`score`: what every head, neuron or layer is worth.
 
-Scorers that mask heads measure the model without one head at a time, and every difference is tested (Michel et al.
-2019, section 3). The work unit is a module, whose heads share much, or a part of it where a head takes long: the state
-is kept after each. Units are dealt to the processes of the run one by one; each process translates with the full model
-first, which fixes the drafts and batches that every unit starts from, so that a result depends neither on the number of
-processes nor on what was resumed. All other scorers take one pass over the sentences, and are not tested.
+Scorers that mask units measure the model without one head or layer at a time, and every difference is tested (Michel et
+al. 2019, section 3). The work unit is a module, whose heads share much, or a part of it where a head takes long, or a
+layer: the state is kept after each. Units are dealt to the processes of the run one by one; each process translates
+with the full model first, which fixes the drafts and batches that every unit starts from, so that a result depends
+neither on the number of processes nor on what was resumed. All other scorers take one pass over the sentences, and are
+not tested.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmtprune import plots
-from nmtprune.architecture import AttentionModule, GroupId, UnitId, parse_kinds
+from nmtprune.architecture import SORTS, GroupId, UnitId, parse_kinds
 from nmtprune.budget import Limits
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import EngineError, UsageError
@@ -28,6 +29,7 @@ from nmtprune.runs.quality import Quality, measure
 from nmtprune.runs.report import Cell, Report, tsv
 from nmtprune.runs.run import MeasuringRun, ReportRun, Session, started
 from nmtprune.runs.scorers import SCORERS
+from nmtprune.runs.sorts import kinds_of, parse_sorts
 from nmtprune.runs.state import NO_SETTING, State, pack, settings_of
 from nmtprune.runs.subject import NativeModel, open_subject
 from nmtprune.runs.workers import Collector, Unit, of_best_heads, units
@@ -58,20 +60,27 @@ class ScoreRun(ReportRun, MeasuringRun):
         checkpoint: the model.
         test_data: sentences on which the best head of each module is reported, with `all_but_one`.
         all_but_one: mask all heads of a module except one, instead of one.
-        kinds: comma-separated; None for all that the model has.
+        group: sorts of units, comma-separated.
+        kinds: kinds of attention, comma-separated; None for all that the model has.
         options: of the scorer; None for their defaults.
     """
 
     checkpoint: Path = field(metadata=NO_SETTING)
     test_data: DataOptions | None = field(default=None, metadata=NO_SETTING)
     all_but_one: bool = False
+    group: str = field(default="heads", metadata=NO_SETTING)
     kinds: str | None = None
     options: Any = field(default=None, metadata=NO_SETTING)
 
     @cached_property
     def scorer(self) -> Scorer[Any]:
-        """What scores the heads."""
+        """What scores the units."""
         return SCORERS[self.metric](self.options)
+
+    @cached_property
+    def sorts(self) -> tuple[str, ...]:
+        """What is scored, of SORTS."""
+        return parse_sorts(self.group)
 
     @property
     def mode(self) -> Mode:
@@ -85,8 +94,14 @@ class ScoreRun(ReportRun, MeasuringRun):
         return [self.checkpoint, *(path for data in sets for path in data.texts)]
 
     def check(self) -> None:
-        """Refuse test data without `all_but_one`, an engine that cannot score, and what any measuring run refuses."""
+        """Refuse units and engines that the scorer has no use for, and what goes with other options."""
         super().check()
+        self.scorer.check_kinds([kind for sort in self.sorts for kind in SORTS[sort]])
+        if self.all_but_one and self.sorts != ("heads",):
+            raise UsageError(
+                "--all-but-one goes with --group heads: it leaves one head in a module, and no model works with one "
+                "layer in a stack or one neuron in a layer"
+            )
         if self.engine != "native" and not (self.scorer.masks or self.scorer.needs.search):
             raise EngineError(
                 f"the engine {self.engine} measures no {self.metric}: --metric {self.metric} runs on --engine native"
@@ -116,42 +131,49 @@ def score(run: ScoreRun, progress: "Progress") -> Scores | None:
     return scores
 
 
-def _open(run: ScoreRun) -> "tuple[Checkpoint, tuple[AttentionModule, ...]]":
-    """The checkpoint, and its modules of the selected kinds that have heads."""
+def _open(run: ScoreRun, session: Session) -> "tuple[Checkpoint, dict[GroupId, tuple[int, ...]]]":
+    """The checkpoint, and the units of its groups of the selected sorts and kinds that have any."""
     from nmtprune.formats import load
 
     checkpoint = load(run.checkpoint)
     architecture = checkpoint.architecture
-    kinds = architecture.kinds if run.kinds is None else parse_kinds(run.kinds, architecture)
-    modules = tuple(module for module in architecture if module.id.kind in kinds and module.heads)
-    if not modules:
-        raise UsageError(f"{run.checkpoint}: there is no head to score ({', '.join(kinds) or 'the model has none'})")
-    return checkpoint, modules
+    if run.sorts == ("heads",):
+        kinds = architecture.kinds if run.kinds is None else parse_kinds(run.kinds, architecture)
+    else:
+        kinds = kinds_of(run.sorts, checkpoint.base, run.kinds)
+    groups = {id: numbers for id, numbers in architecture.units.items() if id.kind in kinds and numbers}
+    for id in [id for id, numbers in groups.items() if id.sort == "layers" and len(numbers) == 1]:
+        session.remark(f"{run.checkpoint}: the {id.stack} has one layer, which cannot be removed: it is not scored")
+        del groups[id]
+    if not groups:
+        what = run.group.removesuffix("s") if len(run.sorts) == 1 else "unit"
+        raise UsageError(f"{run.checkpoint}: there is no {what} to score ({', '.join(kinds) or 'the model has none'})")
+    return checkpoint, groups
 
 
 def _in_one_pass(run: ScoreRun, session: Session) -> Scores:
     """Scores that need no masking, and no test."""
-    checkpoint, modules = _open(run)
+    checkpoint, groups = _open(run, session)
     scorer = run.scorer
     subject = open_subject(scorer, NativeModel(checkpoint, run), run.data, run.seed, session.corpora)
     session.note(subject.corpus)
     session.progress.begin(run.metric, 1)
-    limits = Limits(tuple(dict.fromkeys(module.id.kind for module in modules)))
+    limits = Limits(tuple(dict.fromkeys(group.kind for group in groups)))
     measured = scorer.scores(subject, None, limits)
-    found, details = scorer.ranked(measured, measured), scorer.details(subject)
-    heads = [UnitId(module.id, head) for module in modules for head in range(module.heads)]
-    return Scores(
+    found, details = scorer.ranked(measured, measured), scorer.details(subject, limits)
+    units = [UnitId(group, number) for group, numbers in groups.items() for number in numbers]
+    return Scores.of(
+        [
+            HeadScore(
+                head=str(unit),
+                score=found[unit],
+                details={name: values[unit] for name, values in details.items()} or None,
+            )
+            for unit in units
+        ],
         metric=run.metric,
         mode=ABLATE,
         baseline=subject.facts(scorer),
-        heads=tuple(
-            HeadScore(
-                head=str(head),
-                score=found[head],
-                details={name: values[head] for name, values in details.items()} or None,
-            )
-            for head in heads
-        ),
         base=checkpoint.base,
         provenance=session.provenance(
             seed=run.seed if scorer.uses_seed else None,
@@ -163,11 +185,11 @@ def _in_one_pass(run: ScoreRun, session: Session) -> Scores:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What a metric says of the full model and of models with heads masked, on one set of sentences.
+    """What a metric says of the full model and of models without some units, on one set of sentences.
 
     Attributes:
         baseline: the full model.
-        masked: by head: the model without it, or without the others of its module.
+        masked: by unit: the model without it, or without the others of its group.
         facts: how and on what it was measured, JSON values.
     """
 
@@ -189,10 +211,10 @@ class _Measured:
         return {"value": value, "signature": metric.signature, **self.facts, "significance": significance}
 
     def scores(self, test: SignificanceTest, mode: Mode) -> tuple[HeadScore, ...]:
-        """Score, delta and significance of every head (Michel et al. 2019, sections 3.2 and 3.3)."""
+        """Score, delta and significance of every unit (Michel et al. 2019, sections 3.2 and 3.3)."""
         heads = sorted(self.masked)
         differences = test.compare(self.baseline, [self.masked[head] for head in heads])
-        # Without the head things should get worse, with it alone they should not.
+        # Without the unit things should get worse, with it alone they should not.
         sign = self.baseline.metric.sign * (1 if mode == ALL_BUT_ONE else -1)
         return tuple(
             HeadScore(
@@ -210,27 +232,23 @@ class _Measured:
 
 @dataclass(frozen=True)
 class _Checked:
-    """A run that masks heads; everything that can be refused has been accepted."""
+    """A run that masks units; everything that can be refused has been accepted."""
 
     run: ScoreRun
     checkpoint: "Checkpoint"
-    modules: tuple[AttentionModule, ...]
+    groups: Mapping[GroupId, tuple[int, ...]]
     measures: Mapping[str, Quality]
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:
-        """The heads to score, as they are computed together."""
+        """What to score, as it is computed together."""
         parameters = sum(tensor.numel() for tensor in self.checkpoint.model_tensors.values())
         together = self.measures[_DEV].heads_together(self.checkpoint.architecture, parameters)
-        return tuple(units(_DEV, self.modules, together))
-
-    @property
-    def heads(self) -> tuple[UnitId, ...]:
-        return tuple(UnitId(module.id, head) for module in self.modules for head in range(module.heads))
+        return tuple(units(_DEV, self.groups, together))
 
 
 def _by_masking(run: ScoreRun, session: Session) -> Scores | None:
-    """Scores from the model with heads masked, with their tests; None in processes that do not lead."""
+    """Scores from the model without single units, with their tests; None in processes that do not lead."""
     job = _prepare(run, session)
     state = session.open_state(_facts(job)) if session.leads else None
     _work(job, session)
@@ -239,15 +257,15 @@ def _by_masking(run: ScoreRun, session: Session) -> Scores | None:
 
 def _prepare(run: ScoreRun, session: Session) -> _Checked:
     """Check everything that can be wrong, the cheapest first."""
-    checkpoint, modules = _open(run)
-    run.significance.resamples_for(sum(module.heads for module in modules))
+    checkpoint, groups = _open(run, session)
+    run.significance.resamples_for(sum(map(len, groups.values())))
     sets = {_DEV: run.data} | ({_TEST: run.test_data} if run.test_data else {})
     if run.test_data:
-        run.significance.resamples_for(len(modules))
+        run.significance.resamples_for(len(groups))
     measures = measure(checkpoint, sets, run, session.corpora)
     for part in measures.values():
         session.note(part.corpus)
-    return _Checked(run, checkpoint, modules, measures)
+    return _Checked(run, checkpoint, groups, measures)
 
 
 def _facts(job: _Checked) -> dict[str, Any]:
@@ -255,7 +273,7 @@ def _facts(job: _Checked) -> dict[str, Any]:
     facts = {
         **settings_of(job.run.scorer.options),
         "model": job.checkpoint.base.as_json()["sha256"],
-        "--kinds": sorted({module.id.kind for module in job.modules}),
+        "--kinds": sorted({group.kind for group in job.groups}),
     }
     for name, part in job.measures.items():
         facts |= {f"{name} {key}": value for key, value in part.identity().items()}
@@ -278,7 +296,7 @@ def _work(job: _Checked, session: Session) -> None:
     _stage(job, session, left)
     if _TEST in job.measures:
         best = own.share("best", None if state is None else _best_heads(job, state))
-        tested = [unit for unit in of_best_heads(_TEST, job.modules, best) if unit.key not in done]
+        tested = [unit for unit in of_best_heads(_TEST, job.groups, best) if unit.key not in done]
         _stage(job, session, tested)
 
 
@@ -286,7 +304,7 @@ def _stage(job: _Checked, session: Session, left: Sequence[Unit]) -> None:
     """Compute some units."""
     if not left:
         return
-    stage = "heads" if left[0].data == _DEV else "best heads on the test data"
+    stage = " and ".join(job.run.sorts) if left[0].data == _DEV else "best heads on the test data"
     collector = Collector(session.processes, session.state, stage, left, session.progress)
     for number in session.processes.deal(left[0].data, len(left)):
         unit = left[number]
@@ -297,11 +315,11 @@ def _stage(job: _Checked, session: Session, left: Sequence[Unit]) -> None:
 def _best_heads(job: _Checked, state: State) -> dict[str, int]:
     """The head of each module that does best alone on the development set."""
     masked = _measured(job, state, _DEV, job.units).masked
-    return {str(module.id): _best_head(module.id, masked).number for module in job.modules}
+    return {str(group): _best_head(group, masked).number for group in job.groups}
 
 
 def _statistics(job: _Checked, unit: Unit) -> NDArray[Any]:
-    """Statistics of a unit's heads, [heads, sentences, stats]."""
+    """Statistics of the heads or layers of a unit, [heads, sentences, stats]."""
     found = job.measures[unit.data].unit(unit, alone=job.run.all_but_one)
     return np.stack([scored.statistics for scored in found])
 
@@ -313,14 +331,14 @@ def _assemble(job: _Checked, state: State, session: Session) -> Scores:
     dev = _measured(job, state, _DEV, job.units)
     test = None
     if _TEST in job.measures:
-        held_out = _measured(job, state, _TEST, of_best_heads(_TEST, job.modules, _best_heads(job, state)))
+        held_out = _measured(job, state, _TEST, of_best_heads(_TEST, job.groups, _best_heads(job, state)))
         test = HeldOut(baseline=held_out.describe(run.significance), heads=held_out.scores(run.significance, mode))
-    return Scores(
+    return Scores.of(
+        dev.scores(run.significance, mode),
         metric=run.metric,
         mode=mode,
         baseline=dev.describe(run.significance),
-        heads=dev.scores(run.significance, mode),
-        test=test,
+        **({} if test is None else {"test": test}),
         base=job.checkpoint.base,
         provenance=session.provenance(
             seed=run.seed,
@@ -336,8 +354,8 @@ def _measured(job: _Checked, state: State, name: str, done: Iterable[Unit]) -> _
     masked: dict[UnitId, Scored] = {}
     for unit in done:
         statistics = state[unit.key]["statistics"]
-        for head, own in zip(unit.heads, statistics, strict=True):
-            masked[UnitId(unit.module.id, head)] = part.scored(own)
+        for number, own in zip(unit.numbers, statistics, strict=True):
+            masked[UnitId(unit.group, number)] = part.scored(own)
     return _Measured(part.scored(state[_BASELINE][name]), masked, part.facts())
 
 
@@ -359,22 +377,24 @@ def best_heads(scores: Scores) -> dict[GroupId, HeadScore]:
 
 
 def table(scores: Scores) -> str:
-    """One row per head, in full precision; those of the test data last, and further numbers of heads at the end."""
-    details = list(dict.fromkeys(name for entry in scores.heads for name in entry.details or ()))
-    return tsv((*_COLUMNS, *details), _rows(scores, details))
+    """One row per unit, in full precision; those of the test data last, and further numbers of units at the end."""
+    details = list(dict.fromkeys(name for entry in scores.entries for name in entry.details or ()))
+    columns = _COLUMNS if scores.version == 1 else tuple("unit" if name == "head" else name for name in _COLUMNS)
+    return tsv((*columns, *details), _rows(scores, details))
 
 
 def _rows(scores: Scores, details: Sequence[str]) -> Iterator[tuple[Cell, ...]]:
-    parts = [(scores.baseline, scores.heads)]
+    parts = [(scores.baseline, scores.entries)]
     if scores.test is not None:
         parts.append((scores.test.baseline, scores.test.heads))
     for baseline, heads in parts:
         test = baseline.get("significance")
         for entry in heads:
-            module, (low, high) = entry.id.group, entry.ci or (None, None)
+            id, (low, high) = entry.id, entry.ci or (None, None)
+            layer = None if id.group.sort == "layers" else id.group.layer
             significant = None if entry.p_corrected is None or not test else int(entry.p_corrected < test["alpha"])
             yield (
-                baseline["data"], entry.head, module.kind, module.layer, entry.id.number, entry.score, entry.delta,
+                baseline["data"], entry.head, id.group.kind, layer, id.number, entry.score, entry.delta,
                 low, high, entry.p, entry.p_corrected, entry.p_sacrebleu, significant,
                 *((entry.details or {}).get(name) for name in details),
             )  # fmt: skip

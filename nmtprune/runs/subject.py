@@ -99,16 +99,9 @@ class ScoredModel:
 
     def under(self, kept: "Kept | None") -> "tuple[Transformer, Masks]":
         """The native model without the layers that go, and zeros and ones for the units of groups that lose some."""
-        from nmtprune.engines.native import masks_of
+        from nmtprune.engines.native import with_kept
 
-        layers = {
-            id.stack: tuple(numbers)
-            for id, numbers in (kept or {}).items()
-            if id.sort == "layers" and tuple(numbers) != self.checkpoint.architecture.units[id]
-        }
-        model = self.model.with_layers(layers) if layers else self.model
-        there = {group.id for group in model.architecture.groups}
-        return model, masks_of(model, {id: units for id, units in (kept or {}).items() if id in there})
+        return with_kept(self.model, kept or {})
 
     def translated(self) -> "Corpus":
         """The sentences with the translations of the run's engine in the place of references."""

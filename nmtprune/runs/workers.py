@@ -1,4 +1,4 @@
-"""Work that the processes of one run share: units of heads, dealt to whoever is free, collected by the leader.
+"""Work that the processes of one run share: heads or layers, dealt to whoever is free, collected by the leader.
 
 Several processes are those of torchrun, or of whatever sets RANK, WORLD_SIZE and MASTER_ADDR. They talk through torch's
 key-value store only, which every one of them polls: so Ctrl-C and the failure of another process are noticed while
@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nmtprune.architecture import Architecture, AttentionModule, UnitId
+from nmtprune.architecture import Architecture, GroupId, UnitId
 from nmtprune.errors import NmtpruneError, UsageError
 from nmtprune.progress import Progress
 from nmtprune.runs.state import State
@@ -32,25 +32,27 @@ _PREFIX = "nmtprune"
 
 @dataclass(frozen=True)
 class Unit:
-    """Heads of one module on one set of sentences.
+    """Heads of one module, or a layer of a stack, on one set of sentences.
 
     Attributes:
         data: which set.
-        module: the module.
-        heads: some of its heads.
+        group: the module or stack.
+        numbers: some of its heads, or a layer.
+        every: all numbers of the group.
     """
 
     data: str
-    module: AttentionModule
-    heads: tuple[int, ...]
+    group: GroupId
+    numbers: tuple[int, ...]
+    every: tuple[int, ...]
 
     @property
     def name(self) -> str:
         """Which heads, for people: ``encoder.0``, ``encoder.0.3`` or ``encoder.0.0-3``."""
-        first, last = self.heads[0], self.heads[-1]
-        if len(self.heads) == self.module.heads:
-            return str(self.module.id)
-        return str(UnitId(self.module.id, first)) if first == last else f"{self.module.id}.{first}-{last}"
+        first, last = self.numbers[0], self.numbers[-1]
+        if len(self.numbers) == len(self.every):
+            return str(self.group)
+        return str(UnitId(self.group, first)) if first == last else f"{self.group}.{first}-{last}"
 
     @property
     def key(self) -> str:
@@ -72,16 +74,17 @@ def heads_together(architecture: Architecture, parameters: int, tokens: int) -> 
     return max(1, min(largest, int(UNIT_OPERATIONS / max(1, 2 * parameters * tokens))))
 
 
-def units(data: str, modules: tuple[AttentionModule, ...], together: int) -> Iterator[Unit]:
-    """All heads of some modules, cut into units."""
-    for module in modules:
-        for first in range(0, module.heads, together):
-            yield Unit(data, module, tuple(range(first, min(first + together, module.heads))))
+def units(data: str, groups: Mapping[GroupId, Sequence[int]], together: int) -> Iterator[Unit]:
+    """All heads of some modules, cut into units, and all layers of some stacks, one by one: these share nothing."""
+    for group, every in groups.items():
+        size = 1 if group.sort == "layers" else together
+        for first in range(0, len(every), size):
+            yield Unit(data, group, tuple(every[first : first + size]), tuple(every))
 
 
-def of_best_heads(data: str, modules: tuple[AttentionModule, ...], best: Mapping[str, int]) -> tuple[Unit, ...]:
+def of_best_heads(data: str, groups: Mapping[GroupId, Sequence[int]], best: Mapping[str, int]) -> tuple[Unit, ...]:
     """One head of every module."""
-    return tuple(Unit(data, module, (best[str(module.id)],)) for module in modules)
+    return tuple(Unit(data, group, (best[str(group)],), tuple(every)) for group, every in groups.items())
 
 
 class ProcessFailed(NmtpruneError):
@@ -298,7 +301,7 @@ class Collector:
         self._own, self._state, self._progress = own, state, progress
         self._missing = {unit.key: unit for unit in units}
         if state is not None:
-            progress.begin(stage, sum(len(unit.heads) for unit in units))
+            progress.begin(stage, sum(len(unit.numbers) for unit in units))
 
     def add(self, unit: Unit, packed: bytes) -> None:
         """Take the result of a unit of this process."""
@@ -327,4 +330,4 @@ class Collector:
         if self._state is not None:
             self._state.add(key, packed)
             unit = self._missing.pop(key)
-            self._progress.advance(unit.name, len(unit.heads))
+            self._progress.advance(unit.name, len(unit.numbers))

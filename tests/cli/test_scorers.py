@@ -1,7 +1,7 @@
 """A scorer that this file adds to the table: the commands offer it with its option, as any other."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pytest
 from nmtprune.architecture import UnitId
 from nmtprune.budget import Limits, lowest
 from nmtprune.formats import load
-from nmtprune.methods.scorer import Scorer, setting
+from nmtprune.methods.scorer import Scorer, setting, sorts_of
 from nmtprune.plan import Plan
 from nmtprune.runs.scorers import SCORERS
 from nmtprune.scores import Scores
@@ -29,22 +29,23 @@ class Norm(Scorer[NormOptions]):
     name = "norm"
     summary = "norm of the head's part of the output projection."
     settings = NormOptions
+    sorts = ("heads", "neurons")
     reestimates = True
 
-    def scores(self, subject: Any, kept: Any = None, limits: Any = None) -> Mapping[UnitId, float]:
-        return norms(subject.checkpoint, self.options.norm_power, kept)
+    def scores(self, subject: Any, kept: Any = None, limits: Any = None, prices: Any = None) -> Mapping[UnitId, float]:
+        return norms(subject.checkpoint, self.options.norm_power, kept, sorts_of(limits))
 
     def facts(self, subject: Any) -> dict[str, Any]:
         return {"power": self.options.norm_power}
 
 
-def norms(checkpoint: Any, power: float, kept: Any = None) -> dict[UnitId, float]:
-    found = {}
+def norms(checkpoint: Any, power: float, kept: Any = None, sorts: Sequence[str] = ("heads",)) -> dict[UnitId, float]:
+    left, found = checkpoint.architecture.full(kept or {}), {}
     for id, axes in checkpoint.unit_axes.items():
-        (axis,) = (axis for axis in axes if axis.output)
-        parts = checkpoint.tensors[axis.tensor].movedim(axis.axis, 0).split(axis.width)
-        left = range(len(parts)) if kept is None else kept[id]
-        found |= {UnitId(id, head): float(parts[head].norm(power)) for head in left}
+        if id.sort in sorts:
+            (axis,) = (axis for axis in axes if axis.output)
+            parts = checkpoint.tensors[axis.tensor].movedim(axis.axis, 0).split(axis.width)
+            found |= {UnitId(id, unit): float(parts[unit].norm(power)) for unit in left[id]}
     return found
 
 
@@ -67,6 +68,9 @@ def test_score_offers_it(tiny: Path, tmp_path: Path) -> None:
     environment = {"NMTPRUNE_SCORE_NORM_POWER": "3"}
     assert nmtprune("score", tiny, *data, "norm", "--force", env=environment).code == 0
     assert Scores.read(output).scores_by_head() == norms(load(tiny), 3)
+    assert nmtprune("score", tiny, *data, "norm", "--force", "--group", "neurons,heads").code == 0
+    assert Scores.read(output).scores_by_unit() == norms(load(tiny), 2, sorts=("heads", "neurons"))
+    assert refused("score", tiny, *data, "norm", "--force", "--group", "layers") == (2, "norm: layers: not scored")
 
 
 @pytest.mark.parametrize("command", ["score", "greedy"])
@@ -119,9 +123,9 @@ class Interaction(Scorer[Any]):
     of_metric = False
     masks = True
 
-    def scores(self, subject: Any, kept: Any = None, limits: Any = None) -> Mapping[UnitId, float]:
+    def scores(self, subject: Any, kept: Any = None, limits: Any = None, prices: Any = None) -> Mapping[UnitId, float]:
         heads = subject.checkpoint.architecture.head_ids()
-        assert len(subject.qualities([{}, {heads[0].group: (heads[0].head,)}])) == 2
+        assert len(subject.qualities([{}, {heads[0].group: (heads[0].number,)}])) == 2
         return {head: float(place) for place, head in enumerate(heads)}
 
 

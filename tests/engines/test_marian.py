@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nmtprune import slim
-from nmtprune.architecture import Kept
+from nmtprune.architecture import GroupId, Kept
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus
 from nmtprune.data.marian_vocabulary import MarianVocabulary
@@ -21,6 +21,7 @@ from nmtprune.errors import EngineError
 from nmtprune.formats import load
 from nmtprune.formats.marian import MarianCheckpoint
 from nmtprune.model.search import MarianSearchOptions
+from nmtprune.plan import Plan
 from tests.support.marian_files import VARIANTS, marian_arrays, marian_model, random_plan, write
 from tests.support.marian_program import random_texts, vocabulary_file
 from tests.support.subwords import KINDS, TEXT, sentencepiece_vocabulary
@@ -76,6 +77,38 @@ def test_both_engines_translate_and_score_alike(ssru: MarianCheckpoint, tmp_path
     losses = [ablation.losses(systems) for ablation in ablations]
     for mine, marians in zip(*losses, strict=True):
         assert mine == pytest.approx(marians, abs=1e-3)
+
+
+CUTTABLE = {"transformer_dim_ffn": 8, "enc_depth": 2, "dec_depth": 3}
+
+
+@pytest.mark.parametrize(
+    "options", [{"transformer_tied_layers": [1, 3, 1]}, {**SSRU, "transformer_tied_layers": []}], ids=["tied", "SSRU"]
+)
+def test_both_engines_run_systems_without_neurons_and_layers(tmp_path: Path, options: dict[str, object]) -> None:
+    """Masked systems of the full model, and the uniform cut itself, under both engines."""
+    base = MarianCheckpoint.load(marian_model(tmp_path / "model.npz", **{**CUTTABLE, **options}))
+    corpus, settings = _corpus(base, tmp_path, empty=False), _settings()
+    numbers = base.architecture.layers("decoder")
+    neurons = {group.id: range(place % 2, 6) for place, group in enumerate(base.architecture.feed_forwards)}
+    systems: list[Kept] = [
+        neurons,
+        {GroupId.layers_of("decoder"): numbers[:1]},
+        {**neurons, GroupId.layers_of("decoder"): numbers[1:], GroupId.layers_of("encoder"): (1,)},
+    ]
+    native, marian = (open_engine(name, base, settings) for name in ("native", "marian"))
+    losses = [engine.ablation(corpus).losses(systems) for engine in (native, marian)]
+    for mine, marians in zip(*losses, strict=True):
+        assert mine == pytest.approx(marians, abs=1e-3)
+    assert len({round(own[0], 2) for own in losses[0]}) == 3
+    for kept in systems:
+        cut = slim.apply(Plan.of(base.base, base.architecture.full(kept)), base, "uniform")
+        found = [engine.translate(corpus, kept) for engine in (native, marian)]
+        found += [open_engine(name, cut, settings).translate(corpus, {}) for name in ("native", "marian")]
+        texts = [[[corpus.decode(each.tokens) for each in own] for own in one] for one in found]
+        assert texts[0] == texts[1] == texts[2] == texts[3]
+        scores = [[each.score for own in one for each in own] for one in found]
+        assert all(own == pytest.approx(scores[0], abs=2e-4) for own in scores)
 
 
 def test_a_program_on_the_path_runs_too(

@@ -157,13 +157,14 @@ def test_masks_of_another_shape_are_refused(build: Build) -> None:
 
 
 @torch.inference_mode()
-def test_neurons_behind_a_norm_have_no_masks(build: Build) -> None:
-    """NormFormer's decoder normalizes its neurons together, so that none can go alone."""
-    model = native.load(load(build(scale_attn=True, scale_fc=True)))
-    source, target = networks.batch(model)
-    assert {group.id.kind for group in model.architecture.feed_forwards} == {"encoder-ffn"}
+def test_neurons_behind_a_norm_have_no_masks(build: Build, tmp_path: Path) -> None:
+    """NormFormer's decoder normalizes its neurons together, so that none can go alone; its layers can."""
+    model = native.load(load(networks.randomized(networks.normformer(build, tmp_path))))
+    _, target = networks.batch(model)
+    assert model.network.decoder.feed_forward_norm and not model.architecture.feed_forwards
     assert [layer.feed_forward.id for layer in model.decoder.layers] == [None, None]
     with pytest.raises(ValueError, match=r"^masks for modules that the model does not have: decoder-ffn\.0$"):
-        model(source, target, {GroupId("decoder-ffn", 0): torch.ones(24)})
-    mask = {GroupId("encoder-ffn", 0): torch.zeros(model.architecture.group(GroupId("encoder-ffn", 0)).units)}
-    assert not torch.allclose(model(source, target, mask), model(source, target), atol=1e-3)
+        model(None, target, {GroupId("decoder-ffn", 0): torch.ones(24)})
+    found, masks = native.with_kept(model, {GroupId("decoder", 1): [0, 2], GroupId("decoder-layers"): [1]})
+    assert [layer.number for layer in found.decoder.layers] == [1] and list(masks) == [GroupId("decoder", 1)]
+    assert not torch.allclose(found(None, target, masks), model(None, target), atol=1e-3)

@@ -27,27 +27,41 @@ from nmtprune.runs.workers import (
 )
 
 
+def _groups(*heads: int) -> dict[GroupId, tuple[int, ...]]:
+    return {GroupId("encoder", layer): tuple(range(count)) for layer, count in enumerate(heads)}
+
+
 def _modules(*heads: int) -> tuple[AttentionModule, ...]:
     return tuple(AttentionModule(GroupId("encoder", layer), count, 4) for layer, count in enumerate(heads))
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(1, 25))
 def test_every_head_is_in_one_unit(heads: list[int], together: int) -> None:
-    modules = _modules(*heads)
-    found = list(units("dev", modules, together))
-    assert [(unit.module, head) for unit in found for head in unit.heads] == [
-        (module, head) for module in modules for head in range(module.heads)
+    groups = _groups(*heads)
+    found = list(units("dev", groups, together))
+    assert [(unit.group, head) for unit in found for head in unit.numbers] == [
+        (group, head) for group, numbers in groups.items() for head in numbers
     ]
-    assert all(1 <= len(unit.heads) <= together for unit in found)
+    assert all(1 <= len(unit.numbers) <= together for unit in found)
     assert len({unit.key for unit in found}) == len(found)
 
 
 def test_names() -> None:
-    (module,) = _modules(5)
-    assert [unit.name for unit in units("dev", (module,), 5)] == ["encoder.0"]
-    assert [unit.name for unit in units("dev", (module,), 2)] == ["encoder.0.0-1", "encoder.0.2-3", "encoder.0.4"]
-    (best,) = of_best_heads("test", (module,), {"encoder.0": 3})
-    assert (best.key, best.heads) == ("test encoder.0.3", (3,))
+    groups = _groups(5)
+    assert [unit.name for unit in units("dev", groups, 5)] == ["encoder.0"]
+    assert [unit.name for unit in units("dev", groups, 2)] == ["encoder.0.0-1", "encoder.0.2-3", "encoder.0.4"]
+    (best,) = of_best_heads("test", groups, {"encoder.0": 3})
+    assert (best.key, best.numbers) == ("test encoder.0.3", (3,))
+
+
+def test_layers_are_units_of_their_own() -> None:
+    groups = {GroupId.layers_of("decoder"): (0, 2, 3), **_groups(2)}
+    found = list(units("dev", groups, 8))
+    assert [(unit.key, unit.numbers) for unit in found] == [
+        ("dev decoder-layers.0", (0,)), ("dev decoder-layers.2", (2,)), ("dev decoder-layers.3", (3,)),
+        ("dev encoder.0", (0, 1)),
+    ]  # fmt: skip
+    assert {unit.every for unit in found[:3]} == {(0, 2, 3)}
 
 
 @pytest.mark.parametrize(("tokens", "together"), [(1, 8), (10**6, 5), (10**7, 1), (10**12, 1)])

@@ -14,20 +14,27 @@ from nmtprune.user_dir import USER_DIR
 from tests.support.fairseq_settings import composed_quickly
 
 
-def run(command: str, *arguments: Any) -> str:
-    """stdout of ``fairseq-<command>`` with the user dir, in this process; exceptions come through."""
+def run(command: str, *arguments: Any, plugin: bool = True) -> str:
+    """stdout of ``fairseq-<command>`` in this process, with or without the user dir; exceptions come through.
+
+    What was imported before stays: only a process of its own shows that a command does without the plug-in.
+    """
     module = importlib.import_module(f"fairseq_cli.{command.replace('-', '_')}")
-    argv = [f"fairseq-{command}", *map(str, arguments), "--user-dir", str(USER_DIR)]
+    argv = [f"fairseq-{command}", *map(str, arguments), *(("--user-dir", str(USER_DIR)) if plugin else ())]
     output = io.StringIO()
     with composed_quickly(), mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(output):
         module.cli_main()
     return output.getvalue()
 
 
+def executable(command: str) -> Path:
+    """Where ``fairseq-<command>`` is installed."""
+    return Path(sys.executable).parent / f"fairseq-{command}"
+
+
 def run_process(command: str, *arguments: Any, stdin: str = "") -> str:
     """stdout and stderr of ``fairseq-<command>`` with the user dir, as a process of its own."""
-    executable = Path(sys.executable).parent / f"fairseq-{command}"
-    call = [str(executable), *map(str, arguments), "--user-dir", str(USER_DIR)]
+    call = [str(executable(command)), *map(str, arguments), "--user-dir", str(USER_DIR)]
     done = subprocess.run(call, input=stdin, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -52,13 +59,14 @@ def generate(path: Path | str, data: Path, *options: Any) -> str:
     )
 
 
-def train(data: Path, save_dir: Path, *options: Any) -> list[float]:
+def train(data: Path, save_dir: Path, *options: Any, plugin: bool = True) -> list[float]:
     """Run fairseq-train; the sum of the losses of every batch in its order, in full precision."""
     with _losses("train_step") as losses:
         run(
             *("train", data, "--save-dir", save_dir, "--optimizer", "adam", "--lr", 0.01, "--clip-norm", 0, "--cpu"),
             *("--max-tokens", 400, "--num-workers", 0, "--required-batch-size-multiple", 1, "--disable-validation"),
             *("--no-epoch-checkpoints", "--no-progress-bar", *options),
+            plugin=plugin,
         )
     return losses
 

@@ -1,5 +1,6 @@
 """A tiny checkpoint as fairseq's own model and as the native one, and batches for both."""
 
+from argparse import Namespace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,20 @@ def native_of(settings: dict[str, Any], tensors: dict[str, Tensor], dtype: torch
     """The native model of an unpruned fairseq model's settings and tensors."""
     found = describe_network(settings, tensors)
     return Transformer(found, architecture(settings, tensors), native_tensors(settings, tensors), dtype=dtype)
+
+
+def normformer(build: fairseq_files.Build, folder: Path) -> Path:
+    """A language model of NormFormer, which fairseq makes of settings in a namespace alone."""
+    path = build(arch="transformer_lm", scale_attn=True, scale_fc=True, scale_resids=True)
+    state = fairseq_files.load(path)
+    with fairseq_files.on_cpu():
+        cfg = fairseq_files.fairseq_config(path.parent / "data-bin", arch="transformer_lm")
+        task, _, _ = fairseq_files.fairseq_model(cfg)
+        settings = Namespace(**state["cfg"]["model"])
+        state["model"] = task.build_model(settings).state_dict()
+    state["cfg"]["model"] = settings
+    torch.save(state, folder / "normformer.pt")
+    return folder / "normformer.pt"
 
 
 def batch(model: Transformer, seed: int = 1) -> tuple[Tensor | None, Tensor]:

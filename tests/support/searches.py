@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nmtprune.architecture import GroupId
+from nmtprune.architecture import KINDS, NEURON_KINDS, GroupId
 from nmtprune.engines import native
 from nmtprune.formats import load
 from nmtprune.model import Transformer
@@ -104,19 +104,19 @@ def best(model: Transformer, source: Tensor, options: SearchOptions, masks: Unit
     return [hypotheses[0].tokens if hypotheses else () for hypotheses in found]
 
 
-def mask(model: Transformer, module: str, *heads: int) -> dict[GroupId, Tensor]:
-    """Zeros for these heads of a module."""
-    id = GroupId.parse(module)
-    found = torch.ones(model.architecture[id].heads, dtype=model.dtype)
-    found[list(heads)] = 0
+def mask(model: Transformer, group: str, *units: int) -> dict[GroupId, Tensor]:
+    """Zeros for these heads of a module, or neurons of a feed-forward layer."""
+    id = GroupId.parse(group, (*KINDS, *NEURON_KINDS))
+    found = torch.ones(model.architecture.group(id).units, dtype=model.dtype)
+    found[list(units)] = 0
     return {id: found}
 
 
 def random_masks(model: Transformer, seed: int, share: float = 0.3) -> dict[GroupId, Tensor]:
-    """Some heads of all modules masked, at least one."""
+    """Some heads of all modules, and neurons of all feed-forward layers, masked, at least one."""
     generator = torch.Generator().manual_seed(seed)
-    masks = {each.id: (torch.rand(each.heads, generator=generator) > share).to(model.dtype)
-             for each in model.architecture}  # fmt: skip
+    masks = {each.id: (torch.rand(each.units, generator=generator) > share).to(model.dtype)
+             for each in model.architecture.groups}  # fmt: skip
     last = list(masks.values())[-1]
     last[0] = 0
     return masks

@@ -264,10 +264,13 @@ class FairseqCheckpoint(TrainableCheckpoint):
         return plain.rewritten({**plain.tensors, **own}, plain.architecture, lineage)
 
     def engines(self, mode: str) -> str:
-        """Stock fairseq runs what has other shapes with the plug-in only."""
-        if mode == "masked":
-            return "runs in every stock engine, as fast as before"
-        return "runs in nmtprune, and in stock fairseq with --user-dir $(nmtprune user-dir)"
+        """Stock fairseq needs the plug-in for layers of several shapes, and for heads that do not fill the width."""
+        if self.description.needs_plugin:
+            return "runs in nmtprune, and in stock fairseq with --user-dir $(nmtprune user-dir)"
+        if mode != "masked":
+            return "runs in every stock engine, in fairseq without --user-dir"
+        speed = "as fast as a model of its depth" if self.lineage is not None else "as fast as before"
+        return f"runs in every stock engine, {speed}"
 
     def toolkit_faults(self, format: str) -> Iterator[str]:
         """fairseq-generate runs models of its plain translation task."""
@@ -317,12 +320,11 @@ class FairseqCheckpoint(TrainableCheckpoint):
     def reinitialized(self, seed: int) -> "FairseqCheckpoint":
         """The same shape with weights as fairseq draws them for a new model, at update 0; the criterion stays."""
         weights = tensor_specs.draw_weights(self.model_tensors, self.specs, self.aliases, seed)
-        for module in self.architecture:
-            for axis in self.unit_axes[module.id] if module.padding_heads else ():
+        for group in self.architecture.groups:
+            for axis in self.unit_axes[group.id] if group.padding else ():
                 if axis.tensor in weights:
-                    size = (axis.blocks, module.stored_heads, axis.width)
-                    blocks = weights[axis.tensor].unflatten(axis.axis, size)
-                    blocks.narrow(axis.axis + 1, module.heads, module.padding_heads).zero_()
+                    blocks = weights[axis.tensor].unflatten(axis.axis, (axis.blocks, group.stored, axis.width))
+                    blocks.narrow(axis.axis + 1, group.units, group.padding).zero_()
         model = containers.with_entries(self.state["model"], weights)
         return FairseqCheckpoint.of_state(self.path, training_state.at_start({**self.state, "model": model}))
 

@@ -170,7 +170,7 @@ def _positions(stack: str, width: int, settings: Mapping[str, Any]) -> dict[str,
 
 def _layer(stack: str, position: int, description: Description, tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
     settings, prefix = description.settings, f"{stack}.layers.{description.layers[stack][position]}"
-    width, inner = settings[f"{stack}_embed_dim"], _inner_width(stack, position, description)
+    width, (inner, padding) = settings[f"{stack}_embed_dim"], _neurons(stack, position, description)
     ids = [GroupId(kind, position) for kind, (own_stack, _) in _ATTENTION.items() if own_stack == stack]
     found: dict[str, TensorSpec] = {}
     for module in (description.architecture[id] for id in ids if id in description.architecture):
@@ -181,7 +181,7 @@ def _layer(stack: str, position: int, description: Description, tensors: Mapping
             old = f"{prefix}.layer_norms.{number}"
             found |= norm_specs(old if f"{old}.weight" in tensors else f"{prefix}.{name}", width)
     found |= linear_specs(f"{prefix}.fc1", inner, width, "feed-forward")
-    found |= linear_specs(f"{prefix}.fc2", width, inner, "feed-forward")
+    found |= linear_specs(f"{prefix}.fc2", width, inner, "feed-forward", padding)
     if stack == "decoder":
         found |= norm_specs(f"{prefix}.attn_ln", width) if settings["scale_attn"] else {}
         found |= norm_specs(f"{prefix}.ffn_layernorm", inner) if settings["scale_fc"] else {}
@@ -189,11 +189,11 @@ def _layer(stack: str, position: int, description: Description, tensors: Mapping
     return found
 
 
-def _inner_width(stack: str, position: int, description: Description) -> int:
-    """Stored neurons of a feed-forward layer."""
-    group = GroupId(f"{stack}-ffn", position)
-    own = next((found.stored for found in description.architecture.feed_forwards if found.id == group), None)
-    return int(description.settings[f"{stack}_ffn_embed_dim"]) if own is None else own
+def _neurons(stack: str, position: int, description: Description) -> tuple[int, int]:
+    """Stored neurons of a feed-forward layer, and the padding among them."""
+    id = GroupId(f"{stack}-ffn", position)
+    own = next((group for group in description.architecture.feed_forwards if group.id == id), None)
+    return (description.settings[f"{stack}_ffn_embed_dim"], 0) if own is None else (own.stored, own.padding)
 
 
 def _attention(

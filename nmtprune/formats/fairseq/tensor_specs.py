@@ -75,9 +75,17 @@ def norm_specs(prefix: str, width: int) -> dict[str, TensorSpec]:
     }
 
 
-def linear_specs(prefix: str, outputs: int, inputs: int, part: str) -> dict[str, TensorSpec]:
-    """Weight and bias of a linear map as torch draws them by default."""
-    draw = Draw("uniform", 1 / math.sqrt(inputs) if inputs else 0.0)
+def linear_specs(prefix: str, outputs: int, inputs: int, part: str, padding: int = 0) -> dict[str, TensorSpec]:
+    """Weight and bias of a linear map as torch draws them by default.
+
+    Args:
+        prefix: beginning of the names.
+        outputs: rows.
+        inputs: columns.
+        part: of the model.
+        padding: inputs that are always zero, for which drawing does not count.
+    """
+    draw = Draw("uniform", 1 / math.sqrt(inputs - padding) if inputs > padding else 0.0)
     return {
         f"{prefix}.weight": TensorSpec((outputs, inputs), part, draw),
         f"{prefix}.bias": TensorSpec((outputs,), part, draw),

@@ -23,7 +23,7 @@ from nmtprune.formats.marian.note import NOTE
 from nmtprune.plan import Plan
 from tests.support.cli import refused
 from tests.support.marian_files import SSRU, VARIANTS, Arrays, marian_arrays, marian_model, write
-from tests.support.marian_program import Best, marian_translations, random_texts, vocabulary_file
+from tests.support.marian_program import Best, marian, marian_translations, random_texts, vocabulary_file
 
 DEEP = {"enc_depth": 3, "dec_depth": 4, "transformer_dim_ffn": 6, "words": 12}
 PRE_NORM = VARIANTS["pre-norm with norms at both ends"]
@@ -353,6 +353,41 @@ def test_the_layer_of_word_alignments(named: Any, kept: tuple[int, ...], after: 
     assert bool(found.notes) == goes and not base.notes
     again = _slim(Plan.of(found.base, {**found.base.units, _layers("encoder"): (0,)}), found)
     assert again.notes == found.notes
+
+
+def test_marian_aligns_words_by_the_same_layer(tmp_path: Path) -> None:
+    """Marian reads alignments from the layer that the option names after the cut as before it."""
+    options = {**SHAPES["pre-norm, decoder of another width"], "words": 40}
+    base = MarianCheckpoint.load(
+        marian_model(tmp_path / "model.npz", **options, transformer_guided_alignment_layer="3")
+    )
+    kept = base.architecture.full({_layers("decoder"): (0, 2, 3)})
+    found = _slim(Plan.of(base.base, kept), base)
+    assert _options(found)["transformer-guided-alignment-layer"] == "2"
+    found.save(tmp_path / "cut.npz")
+    write(tmp_path / "by-hand.npz", _without_effect(base, kept))
+    other = {**found.arrays, "special:model.yml": _text({**_options(found), "transformer-guided-alignment-layer": "3"})}
+    write(tmp_path / "other.npz", other)
+    vocabulary, (source, _) = vocabulary_file(tmp_path), random_texts(tmp_path)
+    lines = {
+        name: _aligned("-m", tmp_path / f"{name}.npz", "-v", vocabulary, vocabulary, "-i", source)
+        for name in ("cut", "by-hand", "other")
+    }
+    assert [text for text, _ in lines["cut"]] == [text for text, _ in lines["by-hand"]]
+    for own, theirs in zip(lines["cut"], lines["by-hand"], strict=True):
+        assert own[1] == pytest.approx(theirs[1], abs=1e-4)
+    assert any(
+        own[1] != pytest.approx(theirs[1], abs=1e-2) for own, theirs in zip(lines["cut"], lines["other"], strict=True)
+    )
+
+
+def _aligned(*options: object) -> list[tuple[str, list[float]]]:
+    """Translations, and the attention of each of their words on each of the source."""
+    alone = ("--mini-batch", 1, "--maxi-batch", 1, "--max-length-factor", 2, "--quiet-translation")
+    done = marian("decode", *options, *alone, "--beam-size", 2, "--alignment", "soft")
+    assert done.returncode == 0, done.stderr.decode()
+    pairs = (line.split(" ||| ") for line in done.stdout.decode().splitlines())
+    return [(text, [float(each) for each in weights.replace(",", " ").split()]) for text, weights in pairs]
 
 
 def test_tied_layers_are_counted_by_position_where_alignments_are_read() -> None:

@@ -1,4 +1,4 @@
-"""Losses of references under head masks: equal to a loop over sentences, and nothing computed twice."""
+"""Losses of references under masks of heads and neurons: equal to a loop over sentences, and nothing computed twice."""
 
 from collections import Counter
 from typing import Any
@@ -83,15 +83,23 @@ def _one_head_each(model: Transformer) -> Systems:
     return systems
 
 
+def _some_neurons(model: Transformer, seed: int = 1) -> Systems:
+    """Half of the neurons of every feed-forward layer masked by itself, and all of them."""
+    generator, systems = torch.Generator().manual_seed(seed), []
+    for group in model.architecture.feed_forwards:
+        systems += [{group.id: (torch.rand(group.units, generator=generator) < share).float()} for share in (0.5, 0.0)]
+    return systems
+
+
 def _whole_plans(model: Transformer, seed: int = 1) -> Systems:
     """Systems that mask heads in many modules, in few, and in none."""
     generator = torch.Generator().manual_seed(seed)
     shares = (0.5, 0.9, 0.1, 1.0, 0.0)
     return [
         {
-            module.id: (torch.rand(module.heads, generator=generator) < share).float()
-            for module in model.architecture
-            if share != 0.9 or module.id.layer == 1
+            group.id: (torch.rand(group.units, generator=generator) < share).float()
+            for group in model.architecture.groups
+            if share != 0.9 or group.id.layer == 1
         }
         for share in shares
     ]
@@ -103,13 +111,13 @@ def _close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_head_equals_a_loop_over_sentences(build: Build, variant: str) -> None:
+def test_every_system_equals_a_loop_over_sentences(build: Build, variant: str) -> None:
     path = networks.randomized(build(**networks.VARIANTS[variant]))
-    model = networks.native_model(path, torch.float64)
-    systems = [{}, *_one_head_each(model), *_whole_plans(model)]
+    model = native.load(load(path), dtype=torch.float64)
+    systems = [{}, *_one_head_each(model), *_some_neurons(model), *_whole_plans(model)]
     expected = _expected(model, systems)
     assert _close(_losses(model, systems), expected, 1e-9)
-    assert _close(_losses(networks.native_model(path), systems), expected, 1e-5)
+    assert _close(_losses(native.load(load(path)), systems), expected, 1e-5)
     assert len(set(expected[:, 0].tolist())) > len(systems) // 2
 
 
@@ -120,7 +128,7 @@ def test_slim_models(build: Build, variant: str, mode: str) -> None:
     plan = Plan.removing(base.base, parse_heads(NO_HEADS, base.architecture))
     result = slim.apply(plan, base, mode)
     model = native.load(result, dtype=torch.float64)
-    systems = [*_one_head_each(model), *_whole_plans(model)]
+    systems = [*_one_head_each(model), *_some_neurons(model), *_whole_plans(model)]
     expected = _expected(model, systems)
     assert _close(_losses(model, systems), expected, 1e-9)
     assert _close(_losses(native.load(result), systems), expected, 1e-5)
@@ -149,6 +157,9 @@ def test_padding_on_the_other_sides(build: Build) -> None:
         ("decoder.0", ["encoder.0", "encoder.1"]),
         ("decoder.1", ["encoder.0", "encoder.1", "decoder.0"]),
         ("cross.1", ["encoder.0", "encoder.1", "decoder.0"]),
+        ("encoder-ffn.0", ["encoder.0"]),
+        ("decoder-ffn.0", ["encoder.0", "encoder.1", "decoder.0"]),
+        ("decoder-ffn.1", ["encoder.0", "encoder.1", "decoder.0", "decoder.1"]),
     ],
 )
 def test_what_masks_leave_as_it_is_is_computed_once(
@@ -172,7 +183,8 @@ def test_what_masks_leave_as_it_is_is_computed_once(
     _losses(model, [{}])
     plain = dict(positions)
     positions.clear()
-    _losses(model, [masks for masks in _one_head_each(model) if str(next(iter(masks))) == name])
+    systems = [*_one_head_each(model), *_some_neurons(model), *_some_neurons(model, seed=2)]
+    _losses(model, [masks for masks in systems if str(next(iter(masks))) == name])
     for layer in layers:
         assert positions[layer] <= (1 if layer in once else 4) * plain[layer]
         assert layer in once or positions[layer] > plain[layer]

@@ -1,4 +1,4 @@
-"""Recorded searches repeated under head masks find what searches from scratch find."""
+"""Recorded searches repeated under masks of heads and neurons find what searches from scratch find."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,7 +38,7 @@ OPTIONS = {
 
 
 def _systems(model: Transformer) -> list[UnitMasks]:
-    """Every head alone, every head but one, whole modules, several modules, nothing."""
+    """Every head alone, every head but one, whole modules, parts of the neurons, several groups, nothing."""
     systems: list[UnitMasks] = [{}]
     for module in model.architecture:
         for head in range(module.heads):
@@ -46,6 +46,9 @@ def _systems(model: Transformer) -> list[UnitMasks]:
             systems.append(searches.mask(model, str(module.id), *(set(range(module.heads)) - {head})))
         systems.append(searches.mask(model, str(module.id), *range(module.heads)))
         systems.append(searches.mask(model, str(module.id)))
+    for group in model.architecture.feed_forwards:
+        for neurons in ([3], range(0, group.units, 2), range(group.units)):
+            systems.append(searches.mask(model, str(group.id), *neurons))
     return [*systems, *(searches.random_masks(model, seed) for seed in (1, 2))]
 
 
