@@ -121,3 +121,8 @@ def test_marian_models(tmp_path: Path, variant: str) -> None:
     result = nmtprune(*common, "--group", "layers", "--step", 1, "--until", 1, "-o", tmp_path / "layers", "-q")
     assert result.code == 0, result.stderr
     assert load(tmp_path / "run" / "slim.npz").format == "marian"
+    assert refused(*common[:-2], "--group", "neurons", "-o", tmp_path / "none") == (
+        2,
+        f"{model}: Marian has one width for all feed-forward layers of a stack: give --uniform",
+    )
+    assert not (tmp_path / "none").exists()

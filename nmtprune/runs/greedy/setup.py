@@ -308,6 +308,7 @@ def check_greedy(run: GreedyRun, session: Session) -> Job:
     for order, selected in itertools.product(chosen, kinds):
         order.check_kinds(selected)
     removals = {selected: _removal(run, selected, bases[0]) for selected in kinds}
+    _check_widths(run, subjects)
     _check_score_files(chosen, kinds, architecture, bases, session)
     times = _times(run, subjects)
     facts, inputs, settings = _described(run, chosen, subjects, session)
@@ -315,6 +316,20 @@ def check_greedy(run: GreedyRun, session: Session) -> Job:
     settings |= {"--kinds": [list(selected) for selected in kinds], **_cost_settings(run)}
     found = orders.curves(run.checkpoints, chosen, kinds, run.samples)
     return Job(run, found, removals, bases, facts, inputs, settings, subjects, times)
+
+
+def _check_widths(run: GreedyRun, subjects: Subjects) -> None:
+    """Check that neurons counted one by one can be cut; budgets and shares of costs count what cut files have.
+
+    Raises:
+        UsageError: the format has one width for all feed-forward layers of a stack.
+    """
+    first = subjects.checkpoints[0]
+    if run.sorts == ("neurons",) and not (run.budgets or run.uniform or first.ragged_neurons):
+        raise UsageError(
+            f"{run.checkpoints[0]}: {first.toolkit} has one width for all feed-forward layers of a stack: give "
+            "--uniform"
+        )
 
 
 def _times(run: GreedyRun, subjects: Subjects) -> "dict[int, Milliseconds]":
