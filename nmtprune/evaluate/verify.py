@@ -1,6 +1,8 @@
 """Proof that cutting changed nothing else: the slim model against its base without the removed units.
 
-In the base, removed heads and neurons are masked and removed layers are skipped.
+In the base, removed heads and neurons are masked and removed layers are skipped. Logits do not tell of neurons that are
+silent on the batch, with ReLU often more than a third: feed-forward layers are also compared one by one, on inputs so
+large that every neuron fires.
 """
 
 import math
@@ -14,10 +16,16 @@ from nmtprune.engines import native
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import Checkpoint
 from nmtprune.model import EncoderOutput, Masks, Transformer
+from nmtprune.model.layers import LayerStack
+from nmtprune.model.scope import Probe, Scope, Visible
+from nmtprune.model.sublayers import FeedForward
 from nmtprune.plan import Plan
 
 LENGTHS = (3, 9, 17, 24)
 """Source lengths of the batch in tokens; target lengths are the same in reverse order."""
+
+_INPUTS = 128
+"""Random inputs of each feed-forward layer. A neuron fires on each with a probability of at least 0.16."""
 
 _CHUNK = 1 << 24
 """Scores of this many words are compared at once, so that large vocabularies do not fill the memory."""
@@ -28,10 +36,11 @@ class Verification:
     """How far the scores of a slim model are from those of its base without the removed units.
 
     Attributes:
-        max_delta: largest absolute difference of two logits (log-probabilities of an adaptive softmax).
+        max_delta: largest absolute difference of two logits (log-probabilities of an adaptive softmax), or of two
+            outputs of a feed-forward layer on random inputs, scaled as if its largest output were `max_logit`.
         max_logit: largest absolute logit of the base without them.
         tolerance: what `max_delta` may be: 1e-5 x max(1, max_logit), 1e-9 x that in double precision.
-        ok: it is not more; false also where a score is no number.
+        ok: it is not more; false also where a score is no number or the numbers of layers differ.
     """
 
     max_delta: float
@@ -70,7 +79,7 @@ def verify(base: Checkpoint, slim: Checkpoint, plan: Plan, *, seed: int = 1, dev
 
 
 def compare(expected: Transformer, found: Transformer, masks: Masks | None = None, *, seed: int = 1) -> Verification:
-    """Compare the logits of two models, the first one with `masks`, on a padded batch of random tokens."""
+    """Compare two models, the first with `masks`: logits on a padded batch of random tokens, and feed-forward layers."""
     models = expected, found
     source, target = batch(models[0], seed)
     max_delta = max_logit = 0.0
@@ -83,8 +92,48 @@ def compare(expected: Transformer, found: Transformer, masks: Masks | None = Non
             wanted, there = (model.output(own[rows]) for model, own in zip(models, features, strict=True))
             max_delta = _larger(max_delta, (there - wanted).abs().max())
             max_logit = _larger(max_logit, wanted.abs().max())
+    max_delta = _larger(max_delta, _feed_forward_delta(expected, found, masks or {}, seed) * max(1.0, max_logit))
     tolerance = (1e-9 if models[0].dtype == torch.float64 else 1e-5) * max(1.0, max_logit)
     return Verification(max_delta, max_logit, tolerance, max_delta <= tolerance)
+
+
+def _feed_forward_delta(expected: Transformer, found: Transformer, masks: Masks, seed: int) -> Tensor:
+    """Largest difference of outputs of feed-forward layers in the same place, as a share of the largest output."""
+    pairs = [[list(_feed_forwards(stack)) for stack in (model.encoder, model.decoder)] for model in (expected, found)]
+    worst = torch.zeros(())
+    for wanted, there in zip(*pairs, strict=True):
+        if len(wanted) != len(there):
+            return torch.tensor(math.inf)
+        for own, other in zip(wanted, there, strict=True):
+            inputs = _loud_inputs(own, seed)
+            outputs = _outputs(own, inputs, masks), _outputs(other, inputs, {})
+            delta = (outputs[1] - outputs[0]).abs().max() / outputs[0].abs().max().clamp_min(1.0)
+            worst = torch.where(delta.isnan(), delta, torch.maximum(worst.to(delta), delta))
+            if worst.isnan():
+                return worst
+    return worst
+
+
+def _feed_forwards(stack: LayerStack | None) -> Iterator[FeedForward]:
+    """The feed-forward layers of a stack; tied ones at each of their places."""
+    for layer in () if stack is None else stack.layers:
+        yield from (sub.body for sub in layer.sublayers if isinstance(sub.body, FeedForward))
+
+
+def _loud_inputs(body: FeedForward, seed: int) -> Tensor:
+    """Normal inputs [1, N, D], scaled so that no bias keeps a neuron from firing on some of them."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(1, _INPUTS, body.input_weight.shape[1], generator=generator).to(body.input_weight)
+    norms, biases = body.input_weight.norm(dim=1), body.input_bias.abs()
+    ratios = biases[norms > 0] / norms[norms > 0]
+    return drawn * (ratios.max().clamp_min(1.0) if len(ratios) else 1.0)
+
+
+def _outputs(body: FeedForward, inputs: Tensor, masks: Masks) -> Tensor:
+    """Outputs [1, N, D] of a feed-forward layer by itself."""
+    with torch.inference_mode():
+        scope = Scope(probe=Probe(masks), visible=Visible())
+        return body.output(body.inner_values(inputs, inputs, scope, 0), scope.probe)
 
 
 def batch(model: Transformer, seed: int) -> tuple[Tensor | None, Tensor]:

@@ -85,6 +85,25 @@ def test_one_wrong_neuron_or_layer_is_found(build: Build, unit: str, mode: str) 
     assert verify(base, apply(right, base, mode), right).ok
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_wrong_neuron_that_is_silent_on_the_batch_is_found(build: Build, mode: str) -> None:
+    """Half of the neurons of a layer never fire on tokens: logits are the same whichever of them is removed."""
+    plain = load(networks.randomized(build(**networks.PRE_NORM)))
+    name = "encoder.layers.1.fc1.bias"
+    bias = plain.tensors[name].clone()
+    bias[:12] = -50.0
+    base = plain.rewritten({**plain.tensors, name: bias}, plain.architecture, plain.lineage)
+    right, wrong = (
+        Plan.removing(base.base, [UnitId.parse(f"encoder-ffn.1.{number}", EVERY_KIND)]) for number in (2, 5)
+    )
+    model = native.load(base)
+    source, target = batch(model, seed=1)
+    masks = [native.masks_of(model, plan.kept_units) for plan in (right, wrong)]
+    assert torch.equal(*(model(source, target, own) for own in masks))
+    assert verify(base, apply(right, base, mode), right).ok
+    assert not verify(base, apply(wrong, base, mode), right).ok
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_types(build: Build, dtype: torch.dtype) -> None:
     base = load(build(**networks.SHARED, stored={"dtype": dtype}))
