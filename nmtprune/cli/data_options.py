@@ -329,8 +329,8 @@ def with_calibration_data(command: F) -> F:
             "--calibration-source",
             type=_PATH_OR_STDIN,
             metavar="FILE",
-            help="Raw text to fit on, one sentence per line, instead of other sentences; without "
-            "--calibration-reference with the unpruned model's own translations.",
+            help="Fit on this raw text, one sentence per line, instead of DATA or the training set. Its target side is "
+            "--calibration-reference, or else the unpruned model's own translations.",
         ),
         panel_option(
             Panel.CALIBRATION,
@@ -351,9 +351,7 @@ def _calibration_data_of(data: DataOptions, source: Path | None, reference: Path
     if source is None:
         return None
     references = () if reference is None else (reference,)
-    return replace(
-        data, subset=None, source=source, reference=references, join_shards=False, skip_invalid=True
-    )  # fmt: skip
+    return replace(data, subset=None, source=source, reference=references, join_shards=False, skip_invalid=True)
 
 
 def _importance_data_of(
@@ -386,7 +384,7 @@ def _collecting(command: F, default_source: Path | None = None) -> Callable[...,
         values.pop("decoder_config")
         if given["source"] is None and given["subset"] is None:
             given["source"] = default_source
-        if values.get("synthetic") and not any(given.values()):
+        if (values.get("synthetic") or values.get("cost_table")) and not any(given.values()):
             return command(*args, **values, data=None)
         checkpoint, settings = model_of(values), decoder_settings(values)
         if checkpoint is not None and settings is not None and given["data_bin"] is None:

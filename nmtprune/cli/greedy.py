@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmtprune.cli.data_options import data_options, with_importance_data
+from nmtprune.cli.data_options import data_options, with_calibration_data, with_importance_data
 from nmtprune.cli.options import (
     force_option,
     format_option,
@@ -55,6 +55,7 @@ _LAYERS = "layers"
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CHECKPOINT...")
 @data_options
 @with_importance_data
+@with_calibration_data
 @output_option(
     "Run folder: gets curve.json, .tsv and .png, plans/CURVE/STEP.json, plan.json, and the state for --resume."
 )
@@ -135,8 +136,9 @@ _LAYERS = "layers"
     Panel.REMOVAL,
     "--refit",
     is_flag=True,
-    help="Refit every pruned model before it is measured (see nmtprune refit), on sentences of --importance-subset or "
-    "--importance-source. The run folder then also gets the refitted model of plan.json as slim.pt or slim.npz.",
+    help="Refit every pruned model before it is measured (see nmtprune refit), on sentences of --importance-subset, "
+    "--importance-source or --calibration-source. The run folder then also gets the refitted model of plan.json as "
+    "slim.pt or slim.npz.",
 )
 @panel_option(
     Panel.REMOVAL,
@@ -224,7 +226,7 @@ def _check_options(orders: Sequence[str], *, refit: bool) -> None:
     if _IN_ROUNDS not in orders:
         faults += [f"{spelled(name)} goes with --order {_IN_ROUNDS}" for name in given(["rounds"])]
     if _IN_ROUNDS not in orders and not refit:
-        names = given(["calibration_sentences"])
+        names = given(["calibration_sentences", "calibration_source", "calibration_reference"])
         faults += [f"{spelled(name)} goes with --refit or --order {_IN_ROUNDS}" for name in names]
     if RANDOM not in orders:
         faults += [f"{spelled(name)} goes with --order {RANDOM}" for name in given(["samples"])]

@@ -57,7 +57,7 @@ class Plan(BaseModel):
         return hash(self._canonical())
 
     def _canonical(self) -> str:
-        return json.dumps([self.base.as_json(), self.keep, self.provenance], sort_keys=True)
+        return json.dumps(self.as_json(), sort_keys=True)
 
     @classmethod
     def of(

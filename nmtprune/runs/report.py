@@ -17,6 +17,8 @@ from nmtprune import files
 from nmtprune.evaluate.cost import Spread
 from nmtprune.evaluate.significance import Difference
 from nmtprune.plan import Base, Lineage, Plan
+from nmtprune.runs.cost_table import CostTable
+from nmtprune.runs.json_model import JsonModel as _Model
 from nmtprune.runs.scorers import SCORERS
 from nmtprune.scores import Scores
 
@@ -99,22 +101,6 @@ class Report:
             with files.atomic_output(places.png, force=force, inputs=listed) as file:
                 file.write(self.png)
         files.write_text(places.json, self.json, force=force, inputs=listed)
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def as_json(self) -> dict[str, Any]:
-        """The JSON object, with the fields that were given."""
-        return self.model_dump(exclude_unset=True)
-
-    def to_json(self) -> str:
-        """The file, in full precision.
-
-        Raises:
-            ValueError: a number is not finite.
-        """
-        return json.dumps(self.as_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 class QualityOf(_Model):
@@ -388,6 +374,7 @@ class BenchFile(_Facts):
     format: Literal["nmtprune-bench"]
     version: Literal[1]
     threads: int | None = None
+    compute_type: str | None = Field(None, description="precision of CTranslate2; absent for other engines")
     repeat: int
     synthetic: dict[str, Any] | None = Field(None, description="shape and sentences that --synthetic made up")
     models: tuple[BenchedModel, ...] = Field(description="the first is what the others are compared with")
@@ -443,6 +430,7 @@ FILES: dict[str, type[BaseModel]] = {
     "l0": L0File,
     "lottery": LotteryFile,
     "bench": BenchFile,
+    "cost-table": CostTable,
     "check": CheckAnswer,
     "export": ExportNote,
 }

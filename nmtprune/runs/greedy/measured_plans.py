@@ -32,23 +32,30 @@ class RefittedPlans:
     """
 
     def __init__(
-        self, checkpoint: "Checkpoint", model: "Callable[[], Transformer]", corpus: "Corpus", seed: int, kept: int = 1
+        self,
+        checkpoint: "Checkpoint",
+        model: "Callable[[], Transformer]",
+        corpus: "Corpus",
+        seed: int,
+        kept: int = 1,
+        on: str = "references",
     ) -> None:
         """Prepare; nothing is cut yet.
 
         Args:
             checkpoint: the unpruned checkpoint.
             model: gives its native model.
-            corpus: the calibration text, with references as token ids.
+            corpus: the calibration text, with its target side as token ids.
             seed: with which the text was drawn.
             kept: number of results that are kept.
+            on: what the target side is, as `runs.refit` names it.
         """
         from nmtprune.methods.refit import RefitSettings
         from nmtprune.runs.refit import calibration_record
 
         self._checkpoint, self._model, self._corpus, self._most = checkpoint, model, corpus, kept
         self._kept: dict[Plan, Refitted] = {}
-        how = {"on": "references", "seed": seed, "ridge": RefitSettings().ridge, "only": "all"}
+        how = {"on": on, "seed": seed, "ridge": RefitSettings().ridge, "only": "all"}
         self.record: Mapping[str, Any] = calibration_record(corpus, {**how, "base": checkpoint.sha256})
 
     def of(self, plan: Plan) -> "Refitted":

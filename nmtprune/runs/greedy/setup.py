@@ -78,6 +78,7 @@ class GreedyRun(FolderRun, MeasuringRun):
         rounds: number of times that the reconstruction order is measured.
         auto_orders: names of orders, or score files, among which ``auto`` chooses; empty for the usual ones.
         calibration_sentences: sentences to refit on, drawn from `importance_data`.
+        calibration_data: raw text to refit on instead; without references on the checkpoint's own translations.
     """
 
     prints: ClassVar[str] = "curves"
@@ -102,6 +103,7 @@ class GreedyRun(FolderRun, MeasuringRun):
     rounds: int = DEFAULT_ROUNDS
     auto_orders: tuple[str, ...] = ()
     calibration_sentences: int = DEFAULT_CALIBRATION
+    calibration_data: DataOptions | None = field(default=None, metadata=NO_SETTING)
 
     @property
     def written(self) -> list[str]:
@@ -121,7 +123,8 @@ class GreedyRun(FolderRun, MeasuringRun):
     @property
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
-        texts = [*self.data.texts, *self.importance_data.texts]
+        calibration = () if self.calibration_data is None else self.calibration_data.texts
+        texts = [*self.data.texts, *self.importance_data.texts, *calibration]
         tables = [] if self.cost_table is None else [self.cost_table]
         return [*self.checkpoints, *orders.files_among([*self.orders, *self.auto_orders]), *texts, *tables]
 
@@ -238,15 +241,21 @@ class Subjects:
         return OpenCheckpoint(checkpoint, quality, subjects, plans, native, refitted)
 
     def _refitted_plans(self, native: NativeModel) -> RefittedPlans:
-        """Refits models on sentences that are drawn from the training text."""
+        """Refits models on sentences that are drawn from the training text, or from a text of their own."""
         from nmtprune.methods.measuring import drawn
+        from nmtprune.runs.refit import REFERENCES, TRANSLATIONS, has_targets, with_translations
 
         run, checkpoint = self._run, native.checkpoint
-        corpus = self._corpora.read(run.importance_data, checkpoint.profile(), references=False, targets=True)
+        data = run.calibration_data or run.importance_data
+        targets = has_targets(data)
+        corpus = self._corpora.read(data, checkpoint.profile(), references=False, targets=targets)
         corpus = drawn(corpus, run.calibration_sentences, run.seed)
+        if not targets:
+            corpus = with_translations(corpus, checkpoint, run, run.limits)
         # The models of all orders that compete are measured one after the other, first their loss, then translations.
         kept = len(run.contenders) if AUTO in run.orders else 1
-        return RefittedPlans(checkpoint, lambda: native.model, corpus, run.seed, kept)
+        on = REFERENCES if targets else TRANSLATIONS
+        return RefittedPlans(checkpoint, lambda: native.model, corpus, run.seed, kept, on)
 
 
 def scorers_of(chosen: Sequence[Order]) -> tuple[Scorer[Any], ...]:
@@ -417,10 +426,11 @@ def _described(
             facts.setdefault("refit", dict(opened.refitted.record))
             inputs.update(opened.refitted.inputs)
             shared = opened.refitted.shared_with(part.corpus)
+            other = "--importance-source" if run.calibration_data is None else "--calibration-source"
             if run.refit and shared > _MOST_SHARED * len(part.corpus):
                 session.remark(
                     f"{part.corpus.name}: {shared} of {len(part.corpus)} sentences are in the text that models are "
-                    "refitted on: other text will show a lower quality (--importance-source names other sentences)"
+                    f"refitted on: other text will show a lower quality ({other} names other sentences)"
                 )
         for corpus in corpora:
             inputs.update(corpus.inputs)
