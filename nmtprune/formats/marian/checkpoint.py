@@ -14,7 +14,7 @@ from nmtprune import files
 from nmtprune.architecture import LAYER_KINDS, STACKS, Architecture, GroupId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import Checkpoint, fingerprint
-from nmtprune.formats.marian import archive, layers, layout
+from nmtprune.formats.marian import archive, depth, layout
 from nmtprune.formats.marian.archive import Arrays
 from nmtprune.formats.marian.note import NOTE, Note
 from nmtprune.formats.marian.option_lists import ALIGNMENT_LAYER, DECODER_DIM_FFN
@@ -179,10 +179,10 @@ class MarianCheckpoint(Checkpoint):
 
     def with_layers(self, kept: Mapping[str, Sequence[int]], lineage: Lineage | None) -> "MarianCheckpoint":
         """The same model with these layers only: parameters renamed, depths, ties and head counts in the options."""
-        names = layers.renamed(self.arrays, kept)
+        names = depth.renamed(self.arrays, kept)
         arrays = {name: self.arrays[old] for old, name in names.items()}
-        arrays[ENTRY] = _text(encoded(layers.with_layers(self.options, kept)))
-        unaligned = layers.alignment_layer_goes(self.options, kept)
+        arrays[ENTRY] = _text(encoded(depth.with_layers(self.options, kept)))
+        unaligned = depth.alignment_layer_goes(self.options, kept)
         arrays[NOTE] = self._noted(self.architecture.with_layers(kept), lineage, unaligned=unaligned)
         return MarianCheckpoint.of_arrays(self.path, arrays)
 
