@@ -3,6 +3,9 @@
 CTranslate2 has one number of heads per stack and derives their width from it: a slim model that its own converters take
 computes something else, without a word. Here modules are padded with heads of zeros to the largest number of their
 stack, which changes nothing, and the width of heads is stated.
+
+Layers may have any number of neurons, which CTranslate2 reads from the weights. Where neurons were cut, zeros fill them
+up to a multiple of 8, which integer matrix products on GPUs need; other zero neurons are left out.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from nmtprune.architecture import AttentionModule
+from nmtprune.architecture import AttentionModule, Group, GroupId
 from nmtprune.data.vocabulary import Vocabulary
 from nmtprune.errors import CheckpointError, EngineError
 from nmtprune.formats.base import Checkpoint
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 QUANTIZATIONS = ("float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16", "int8_bfloat16")
 """How CTranslate2 can store weights."""
 
+_NEURONS_MULTIPLE = 8
 _MOST_POSITIONS = 2048
 _NEVER = -1e4  # no probability is left of it, and half precision has it
 _ACTIVATIONS = {"relu": "RELU", "gelu": "GELU", "gelu_tanh": "GELUTanh", "swish": "SWISH", "tanh": "Tanh"}
@@ -44,6 +49,15 @@ def padding_heads(checkpoint: Checkpoint) -> int:
     """How many heads of zeros the exported model has."""
     found = zip(_stacks(checkpoint), uniform_heads(checkpoint), strict=True)
     return sum(most - module.heads for modules, most in found for module in modules)
+
+
+def stored_neurons(checkpoint: Checkpoint, group: Group) -> int:
+    """Neurons of a feed-forward layer in the exported model, zero ones included."""
+    lineage = checkpoint.lineage
+    root = {} if lineage is None else lineage.root.feed_forwards
+    if lineage is None or group.units == root.get(lineage.in_root(group.id), group.units):
+        return group.units
+    return max(1, -(-group.units // _NEURONS_MULTIPLE)) * _NEURONS_MULTIPLE
 
 
 def check_exportable(checkpoint: Checkpoint) -> None:
@@ -150,8 +164,9 @@ def _specification(checkpoint: Checkpoint, vocabularies: tuple[Vocabulary, Vocab
         raise ValueError("a model that check_exportable refuses")
     encoder = stack(transformer_spec.TransformerEncoderSpec, network.encoder, 0)
     decoder = stack(transformer_spec.TransformerDecoderSpec, network.decoder, 1)
-    _set_stack(encoder, encoder.embeddings[0], model.encoder, network.encoder)
-    _set_stack(decoder, decoder.embeddings, model.decoder, network.decoder)
+    neurons = {group.id: stored_neurons(checkpoint, group) for group in checkpoint.architecture.feed_forwards}
+    _set_stack(encoder, encoder.embeddings[0], model.encoder, network.encoder, neurons)
+    _set_stack(decoder, decoder.embeddings, model.decoder, network.decoder, neurons)
     decoder.embeddings.weight = decoder.embeddings.weight[: output.words]  # Marian's zero vector stands behind them
     decoder.projection.weight = output.weight.numpy()
     decoder.projection.bias = _output_bias(output, vocabularies[1].pad)
@@ -185,8 +200,8 @@ def _with_vocabularies(
     return spec
 
 
-def _set_stack(spec: Any, embeddings: Any, stack: Any, own: Stack) -> None:
-    """Embeddings, positions, norms and layers of the encoder or the decoder."""
+def _set_stack(spec: Any, embeddings: Any, stack: Any, own: Stack, neurons: Mapping[GroupId, int]) -> None:
+    """Embeddings, positions, norms and layers, with these numbers of neurons, of the encoder or the decoder."""
     embedding: Embedding = stack.embedding
     if not isinstance(embedding.tokens, PlainTable):
         raise ValueError("adaptive embeddings")
@@ -208,7 +223,7 @@ def _set_stack(spec: Any, embeddings: Any, stack: Any, own: Stack) -> None:
         if hasattr(target, "attention"):
             _set_cross_attention(target.attention, layer.cross_attention, heads)
             _set_norm(target.attention.layer_norm, _norm_of(layer.around_cross_attention))
-        _set_feed_forward(target.ffn, layer.feed_forward)
+        _set_feed_forward(target.ffn, layer.feed_forward, neurons)
         _set_norm(target.ffn.layer_norm, _norm_of(layer.around_feed_forward))
 
 
@@ -269,9 +284,13 @@ def _padded(rows: Tensor, attention: Attention, heads: int) -> Tensor:
     return torch.cat([own, own.new_zeros(heads * attention.head_dim - len(own), *rows.shape[1:])])
 
 
-def _set_feed_forward(spec: Any, feed_forward: FeedForward) -> None:
-    for target, weight, bias in (
-        (spec.linear_0, feed_forward.input_weight, feed_forward.input_bias),
-        (spec.linear_1, feed_forward.output_weight, feed_forward.output_bias),
-    ):
-        target.weight, target.bias = weight.numpy(), bias.numpy()
+def _set_feed_forward(spec: Any, feed_forward: FeedForward, neurons: Mapping[GroupId, int]) -> None:
+    """The real neurons of a layer, and zeros up to the number that `neurons` says; without a group all as they are."""
+    own, missing = len(feed_forward.input_bias), 0
+    if feed_forward.id is not None:
+        own, missing = feed_forward.real_units, neurons[feed_forward.id] - feed_forward.real_units
+    first, bias, columns = feed_forward.input_weight[:own], feed_forward.input_bias[:own], feed_forward.output_weight
+    spec.linear_0.weight = F.pad(first, (0, 0, 0, missing)).numpy()
+    spec.linear_0.bias = F.pad(bias, (0, missing)).numpy()
+    spec.linear_1.weight = F.pad(columns[:, :own], (0, missing)).contiguous().numpy()
+    spec.linear_1.bias = feed_forward.output_bias.numpy()

@@ -88,11 +88,12 @@ class Line:
 
     Attributes:
         label: for the legend.
-        removed: heads removed at each point.
+        removed: units removed at each point.
         values: the metric there.
         low: lower end of the band around the line.
         high: upper end.
         dashed: a baseline.
+        macs: share of the unpruned model's multiply-accumulates at each point; None where it is not counted.
     """
 
     label: str
@@ -101,37 +102,58 @@ class Line:
     low: Sequence[float]
     high: Sequence[float]
     dashed: bool = False
+    macs: Sequence[float] | None = None
 
 
-def curves_png(lines: Sequence[Line], *, metric: str, heads: int, from_zero: bool = True) -> bytes:
-    """A metric against heads removed, one line with its band per curve (Michel et al. 2019, figure 3), as a PNG file.
+def curves_png(
+    lines: Sequence[Line], *, metric: str, total: int, what: str | None = "heads", from_zero: bool = True
+) -> bytes:
+    """A metric against units removed, one line with its band per curve (Michel et al. 2019, figure 3), as a PNG file.
+
+    Where multiply-accumulates are known, a panel shows the metric against them.
 
     Args:
         lines: the curves.
         metric: its name.
-        heads: of the model: the axis above shows percentages of them.
+        total: units of the model: the axis above shows percentages of them.
+        what: the units; None where they are of several sorts, which no axis can count together.
         from_zero: the axis of the metric begins at 0, else near the lowest value.
     """
+    counted = all(line.macs is not None for line in lines)
+    panels = (what is not None) + counted
 
     def draw(figure: "Figure") -> None:
-        axis = figure.subplots()
-        for line in lines:
-            (drawn,) = axis.plot(
-                line.removed, line.values, marker="o", markersize=3.5, linestyle="--" if line.dashed else "-",
-                label=line.label,
-            )  # fmt: skip
-            axis.fill_between(line.removed, line.low, line.high, color=drawn.get_color(), alpha=0.15, linewidth=0)
-        axis.set_xlabel("heads removed")
-        axis.set_ylabel("BLEU" if metric == "bleu" else metric)
-        if from_zero:
-            axis.set_ylim(bottom=0)
-        axis.grid(alpha=0.3)
-        share = 100 / heads
-        above = axis.secondary_xaxis("top", functions=(lambda x: np.multiply(x, share), lambda x: np.divide(x, share)))
-        above.set_xlabel(f"% of the model's {heads} heads")
-        axis.legend(fontsize="small")
+        axes = iter(figure.subplots(1, panels, squeeze=False)[0])
+        if what is not None:
+            axis = next(axes)
+            _draw_lines(axis, lines, [line.removed for line in lines], metric, from_zero)
+            axis.set_xlabel(f"{what} removed")
+            share = 100 / total
+            functions = (lambda x: np.multiply(x, share), lambda x: np.divide(x, share))
+            axis.secondary_xaxis("top", functions=functions).set_xlabel(f"% of the model's {total} {what}")
+        if counted:
+            axis = next(axes)
+            _draw_lines(axis, lines, [[100 * share for share in line.macs or ()] for line in lines], metric, from_zero)
+            axis.set_xlabel("% of the unpruned model's multiply-accumulates")
+            axis.invert_xaxis()
 
-    return _png(draw, (7.2, 5.0))
+    return _png(draw, (7.2 * panels, 5.0))
+
+
+def _draw_lines(
+    axis: "Axes", lines: Sequence[Line], places: Sequence[Sequence[float]], metric: str, from_zero: bool
+) -> None:
+    """Every line with its band, at places of its own."""
+    for line, across in zip(lines, places, strict=True):
+        (drawn,) = axis.plot(
+            across, line.values, marker="o", markersize=3.5, linestyle="--" if line.dashed else "-", label=line.label
+        )
+        axis.fill_between(across, line.low, line.high, color=drawn.get_color(), alpha=0.15, linewidth=0)
+    axis.set_ylabel("BLEU" if metric == "bleu" else metric)
+    if from_zero:
+        axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="small")
 
 
 @dataclass(frozen=True)

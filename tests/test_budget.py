@@ -454,7 +454,12 @@ def test_a_layer_always_stays() -> None:
 
 
 def test_percentages_are_of_one_sort() -> None:
-    units = {**BASE, GroupId("encoder-ffn", 0): 100, GroupId("decoder-ffn", 0): 60, GroupId("encoder-layers"): [0, 1]}
+    units: Units = {
+        **BASE,
+        GroupId("encoder-ffn", 0): 100,
+        GroupId("decoder-ffn", 0): 60,
+        GroupId("encoder-layers"): [0, 1],
+    }
     limits = Limits(EVERY_KIND)
     assert limits.sorts == ("heads", "neurons", "layers")
     assert [resolve(Amount.parse("50%"), units, limits.of_sort(sort)) for sort in limits.sorts] == [72, 80, 1]

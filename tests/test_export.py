@@ -1,4 +1,4 @@
-"""What CTranslate2 makes of exported models: the native engine's translations, whatever heads are left."""
+"""What CTranslate2 makes of exported models: the native engine's translations, whatever units are left."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nmtprune import ctranslate2_model, slim
+from nmtprune.architecture import EVERY_KIND, GroupId, UnitId
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import Corpus, load_corpus, random_corpus
 from nmtprune.data.marian_vocabulary import MarianVocabulary
@@ -85,6 +86,73 @@ def test_fairseq_models_full_and_slim(build: Build, tmp_path: Path, variant: str
         _check_equal(own, corpus, tmp_path / f"served{number}", SearchOptions(beam=1, max_len_b=15))
     heads = ctranslate2_model.uniform_heads(own)
     assert heads == (1, 1) and ctranslate2_model.padding_heads(own) == len(own.architecture.modules)
+
+
+def _without(checkpoint: Checkpoint, seed: int) -> Plan:
+    """A plan that removes some heads, and in most feed-forward layers some neurons, in one all, and layers."""
+    rng = np.random.default_rng(seed)
+    architecture = checkpoint.architecture
+    units = [head for head in architecture.head_ids() if rng.random() < 0.4]
+    for place, group in enumerate(architecture.feed_forwards):
+        share = (0.5, 1.0, 0.0, 0.7)[place % 4]
+        units += [UnitId(group.id, number) for number in range(group.units) if rng.random() < share]
+    return Plan.removing(checkpoint.base, [*units, *_last_layers(checkpoint)])
+
+
+def _widths(checkpoint: Checkpoint) -> list[int]:
+    return [ctranslate2_model.stored_neurons(checkpoint, group) for group in checkpoint.architecture.feed_forwards]
+
+
+def _last_layers(checkpoint: Checkpoint) -> list[UnitId]:
+    """The last layer of each stack that has several."""
+    stacks = {stack: checkpoint.architecture.layers(stack) for stack in ("encoder", "decoder")}
+    return [UnitId(GroupId.layers_of(stack), own[-1]) for stack, own in stacks.items() if len(own) > 1]
+
+
+@pytest.mark.parametrize("mode", slim.MODES)
+@pytest.mark.parametrize("variant", ["post-norm, sinusoids", "pre-norm, shared tables"])
+def test_fairseq_models_without_neurons_and_layers(build: Build, tmp_path: Path, variant: str, mode: str) -> None:
+    path = build(layers=(3, 4), ffn=(40, 24), **FAIRSEQ[variant])
+    base = load(path)
+    corpus = random_corpus(DataOptions(data_bin=path.parent / "data-bin"), base.profile(), 12)
+    plan = _without(base, 1)
+    result = slim.apply(plan, base, mode)
+    search = SearchOptions(beam=1, max_len_b=15)
+    _check_equal(result, corpus, tmp_path / "served", search)
+    native, exported = (open_engine(name, base, _settings(search)) for name in ("native", "ctranslate2"))
+    texts = [[own[0].tokens for own in found] for found in (
+        native.translate(corpus, plan.kept_units), exported.translate(corpus, plan.kept_units),
+        open_engine("ctranslate2", result, _settings(search)).translate(corpus, {}),
+    )]  # fmt: skip
+    assert texts[0] == texts[1] == texts[2] != [own[0].tokens for own in native.translate(corpus, {})]
+    left = [base.base.units[layer.group] for layer in _last_layers(base)]
+    kept = [len(plan.kept(group.id)) for group in base.architecture.feed_forwards
+            if group.id.layer != left[group.id.stack == "decoder"][-1]]  # fmt: skip
+    assert mode == "masked" or _widths(result) == [(number + 7) // 8 * 8 or 8 for number in kept]
+
+
+@pytest.mark.parametrize("mode", ["masked", "uniform"])
+@pytest.mark.parametrize("variant", EXPORTED)
+def test_marian_models_without_neurons_and_layers(tmp_path: Path, variant: str, mode: str) -> None:
+    base = MarianCheckpoint.load(marian_model(tmp_path / "model.npz", **VARIANTS[variant]))
+    source, _ = random_texts(tmp_path)
+    vocabulary = vocabulary_file(tmp_path)
+    options = DataOptions(source=source, vocabs=(vocabulary, vocabulary), post_process="none")
+    corpus = load_corpus(options, base.profile(), references=False)
+    result = slim.apply(_without(base, 2), base, mode)
+    assert result.architecture.layers("decoder") < base.architecture.layers("decoder") or variant.startswith("uneven")
+    _check_equal(result, corpus, tmp_path / "served", MarianSearchOptions(beam=1))
+
+
+def test_whole_layers_of_any_width_stay_as_they_are(build: Build) -> None:
+    """Zero neurons are added only where neurons were cut; those that a uniform model has go."""
+    base = load(build(ffn=(30, 13)))
+    head = slim.apply(Plan.removing(base.base, base.architecture.head_ids()[:1]), base)
+    assert _widths(base) == _widths(head) == [30, 30, 13, 13]
+    some = [UnitId.parse(f"encoder-ffn.0.{number}", EVERY_KIND) for number in range(12)]
+    uniform = slim.apply(Plan.removing(base.base, some), base, "uniform")
+    assert [group.stored for group in uniform.architecture.feed_forwards] == [30, 30, 13, 13]
+    assert _widths(uniform) == [24, 30, 13, 13]
 
 
 def test_an_empty_line_has_an_empty_translation_and_a_note(build: Build, tmp_path: Path) -> None:

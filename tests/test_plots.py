@@ -66,9 +66,9 @@ def test_curves() -> None:
     points = [0, 7, 14], [30.0, 28.0, 11.0]
     line = plots.Line("importance", *points, [30.0, 27.0, 9.0], [30.0, 29.0, 13.0])
     random = plots.Line("random", *points, [30.0, 26.0, 5.0], [30.0, 29.0, 14.0], dashed=True)
-    pictures = [plots.curves_png(lines, metric="bleu", heads=24) for lines in ([line], [line, random], [random])]
+    pictures = [plots.curves_png(lines, metric="bleu", total=24) for lines in ([line], [line, random], [random])]
     assert len(set(pictures)) == 3
-    assert pictures[0] == plots.curves_png([line], metric="bleu", heads=24)
+    assert pictures[0] == plots.curves_png([line], metric="bleu", total=24)
     assert all(_pixels(picture)[..., :3].std() > 0.01 for picture in pictures)
 
 

@@ -20,7 +20,7 @@ from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress_bar import progress
 from nmtprune.cli.quality_options import ALLOWING, bleu_options, quality_option, repeat_option
 from nmtprune.cli.render import emit_json, emit_tsv
-from nmtprune.cli.search_options import beam_options, engine_options
+from nmtprune.cli.search_options import beam_options, compute_type_option, engine_options
 from nmtprune.errors import QualityGateError
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ _OF_SPEED = ("repeat",)
 @repeat_option
 @quality_option
 @engine_options
+@compute_type_option
 @bleu_options
 @resamples_option
 @seed_option

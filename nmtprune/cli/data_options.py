@@ -311,6 +311,49 @@ def with_importance_data(command: F) -> F:
     return decorated
 
 
+def with_calibration_data(command: F) -> F:
+    """Text to refit on other than DATA: the command receives ``calibration_data`` too, a `DataOptions` or None.
+
+    Stands below the options of DATA in the list of decorators.
+    """
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **values: Any) -> Any:
+        source, reference = (values.pop(f"calibration_{name}") for name in ("source", "reference"))
+        found = _calibration_data_of(values["data"], source, reference)
+        return command(*args, **values, calibration_data=found)
+
+    options = (
+        panel_option(
+            Panel.CALIBRATION,
+            "--calibration-source",
+            type=_PATH_OR_STDIN,
+            metavar="FILE",
+            help="Fit on this raw text, one sentence per line, instead of DATA or the training set. Its target side is "
+            "--calibration-reference, or else the unpruned model's own translations.",
+        ),
+        panel_option(
+            Panel.CALIBRATION,
+            "--calibration-reference",
+            type=_PATH_OR_STDIN,
+            metavar="FILE",
+            help="Reference translations of --calibration-source.",
+        ),
+    )
+    decorated: F = _add(wrapper, options)
+    return decorated
+
+
+def _calibration_data_of(data: DataOptions, source: Path | None, reference: Path | None) -> DataOptions | None:
+    """Raw text with the vocabularies of DATA, less long sentences."""
+    if source is None and reference is not None:
+        raise UsageError("calibration: --calibration-reference needs --calibration-source FILE")
+    if source is None:
+        return None
+    references = () if reference is None else (reference,)
+    return replace(data, subset=None, source=source, reference=references, join_shards=False, skip_invalid=True)
+
+
 def _importance_data_of(
     data: DataOptions, subset: str | None, source: Path | None, reference: Path | None
 ) -> DataOptions:
@@ -341,7 +384,7 @@ def _collecting(command: F, default_source: Path | None = None) -> Callable[...,
         values.pop("decoder_config")
         if given["source"] is None and given["subset"] is None:
             given["source"] = default_source
-        if values.get("synthetic") and not any(given.values()):
+        if (values.get("synthetic") or values.get("cost_table")) and not any(given.values()):
             return command(*args, **values, data=None)
         checkpoint, settings = model_of(values), decoder_settings(values)
         if checkpoint is not None and settings is not None and given["data_bin"] is None:

@@ -17,14 +17,12 @@ from nmtprune.cli.options import (
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress_bar import Notes
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
+from nmtprune.cli.search_options import QUANTIZATIONS
 
 if TYPE_CHECKING:
     from nmtprune.runs.export import Exported, ExportRun
 
 _SHOWN = 5
-_QUANTIZATIONS = (
-    "float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16", "int8_bfloat16",
-)  # fmt: skip
 
 
 @click.command(
@@ -46,11 +44,11 @@ _QUANTIZATIONS = (
 @panel_option(
     Panel.MODEL,
     "--quantization",
-    type=click.Choice(_QUANTIZATIONS),
+    type=click.Choice(QUANTIZATIONS),
     default="float32",
     show_default=True,
     metavar="TYPE",
-    help=f"Data type of the stored weights: {', '.join(_QUANTIZATIONS)}.",
+    help=f"Data type of the stored weights: {', '.join(QUANTIZATIONS)}.",
 )
 @panel_option(
     Panel.MODEL,

@@ -1,4 +1,4 @@
-"""`nmtprune greedy`: quality against heads removed, in several orders, with a plan for every step."""
+"""`nmtprune greedy`: quality against what was removed, in several orders, with a plan for every step."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmtprune.cli.data_options import data_options, with_importance_data
+from nmtprune.cli.data_options import data_options, with_calibration_data, with_importance_data
 from nmtprune.cli.options import (
     force_option,
     format_option,
     given,
     min_heads_option,
+    multiple_of_option,
     output_option,
     refuse,
     resume_option,
@@ -28,7 +29,7 @@ from nmtprune.cli.quality_options import bleu_options, quality_option
 from nmtprune.cli.render import emit_table
 from nmtprune.cli.scorer_options import ScorerCommand, foreign_to_orders, order_options, taken
 from nmtprune.cli.search_options import engine_options, search_options
-from nmtprune.runs.scorers import AUTO, RANDOM, scorer_of
+from nmtprune.runs.scorers import AUTO, BY_LOSS, RANDOM, scorer_of
 
 if TYPE_CHECKING:
     from nmtprune.runs.greedy.curve import CurvePoint, Swept
@@ -41,25 +42,29 @@ _TRAINING_TEXT = ("importance_subset", "importance_source", "importance_referenc
 _IN_ROUNDS = "reconstruction"
 """The order that is measured in rounds."""
 
+_LAYERS = "layers"
+"""The group whose order is by loss, and whose removal ends with the last layer of each stack, by default."""
+
 
 @click.command(
     cls=ScorerCommand,
     scorer_options=order_options,
     epilog="Example: nmtprune greedy checkpoint_best.pt --data-bin data-bin --order importance --order random -o run",
-    short_help="Remove heads step by step; write curves, and a plan for each step.",
+    short_help="Remove heads, neurons or layers step by step; write curves, and a plan for each step.",
 )
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CHECKPOINT...")
 @data_options
 @with_importance_data
+@with_calibration_data
 @output_option(
-    "Run folder: gets curve.json, .tsv and .png, plans/CURVE/HEADS.json, plan.json, and the state for --resume."
+    "Run folder: gets curve.json, .tsv and .png, plans/CURVE/STEP.json, plan.json, and the state for --resume."
 )
 @quality_option
 @panel_option(
     Panel.REMOVAL,
     "--reestimate",
     is_flag=True,
-    help="Score heads again after every step, on the pruned model: --order importance then means "
+    help="Score units again after every step, on the pruned model: --order importance then means "
     "importance-reestimated.",
 )
 @panel_option(
@@ -73,17 +78,53 @@ _IN_ROUNDS = "reconstruction"
 )
 @panel_option(
     Panel.REMOVAL,
+    "--group",
+    metavar="GROUPS",
+    show_default="heads; with --budget heads,neurons",
+    help="What to remove: heads, neurons (of feed-forward layers), layers, separated by commas. Layers are chosen by "
+    "the loss without them.",
+)
+@panel_option(
+    Panel.REMOVAL,
     "--kinds",
     multiple=True,
     metavar="KINDS",
-    help="Remove heads of these kinds only: encoder, decoder, cross, separated by commas. Default: all. Repeat the "
-    "option for one curve per KINDS.",
+    help="Remove heads of these kinds only: encoder, decoder, cross, separated by commas; encoder and decoder also "
+    "stand for the neurons and layers of these stacks. Default: all. Repeat the option for one curve per KINDS.",
 )
 @panel_option(
-    Panel.REMOVAL, "--step", default="10%", show_default=True, metavar="AMOUNT", help="Heads to remove per step."
+    Panel.REMOVAL,
+    "--step",
+    default="10%",
+    show_default=True,
+    metavar="AMOUNT",
+    help="Units to remove per step: a number, or a percentage. With several GROUPS: percent of the "
+    "multiply-accumulates of all their units.",
 )
 @panel_option(
-    Panel.REMOVAL, "--until", default="90%", show_default=True, metavar="AMOUNT", help="Heads to remove in total."
+    Panel.REMOVAL,
+    "--until",
+    default="90%",
+    show_default="90%; of layers all but one of each stack",
+    metavar="AMOUNT",
+    help="Units to remove in total, likewise.",
+)
+@panel_option(
+    Panel.REMOVAL,
+    "--budget",
+    "budgets",
+    multiple=True,
+    metavar="COST",
+    help="Remove units until the model costs at most COST, those of the lowest score for what they cost first: "
+    "macs=50% of the multiply-accumulates (lengths of DATA, beam of the search), params=50% of the parameters, or "
+    "speed=1.5x as fast by --cost-table. In place of --step and --until; repeat the option for a curve.",
+)
+@panel_option(
+    Panel.REMOVAL,
+    "--cost-table",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Measured costs of the model's parts, written by nmtprune bench --cost-table.",
 )
 @panel_option(
     Panel.REMOVAL,
@@ -95,8 +136,9 @@ _IN_ROUNDS = "reconstruction"
     Panel.REMOVAL,
     "--refit",
     is_flag=True,
-    help="Refit every pruned model before it is measured (see nmtprune refit), on sentences of --importance-subset or "
-    "--importance-source. The run folder then also gets the refitted model of plan.json as slim.pt or slim.npz.",
+    help="Refit every pruned model before it is measured (see nmtprune refit), on sentences of --importance-subset, "
+    "--importance-source or --calibration-source. The run folder then also gets the refitted model of plan.json as "
+    "slim.pt or slim.npz.",
 )
 @panel_option(
     Panel.REMOVAL,
@@ -127,6 +169,7 @@ _IN_ROUNDS = "reconstruction"
 )
 @min_heads_option
 @uniform_option
+@multiple_of_option
 @significance_options
 @search_options
 @bleu_options
@@ -140,7 +183,8 @@ def greedy(output_format: str, **flags: Any) -> None:
     """Remove the least important heads of CHECKPOINT step by step, and measure each smaller model on DATA.
 
     AMOUNT is a percentage of the heads of the selected kinds, or a number of heads; it is met exactly (Michel et al.
-    2019, section 4). RUN/plan.json is the last plan of the first curve that is within --max-drop; nmtprune slim applies
+    2019, section 4). --group also removes neurons and layers, and --budget stops at what the model may cost.
+    RUN/plan.json is the last plan of the first curve that is within --max-drop; nmtprune slim applies
     it. Several CHECKPOINTs, for example of one training run, give one curve each.
     """
     from nmtprune.runs.greedy.loop import greedy as run_greedy
@@ -148,6 +192,7 @@ def greedy(output_format: str, **flags: Any) -> None:
     from nmtprune.runs.greedy.setup import GreedyRun
     from nmtprune.runs.workers import ProcessFailed
 
+    _choose_defaults(flags)
     names = [*flags["orders"], *((flags["auto_orders"] or DEFAULT_CONTENDERS) if AUTO in flags["orders"] else ())]
     _check_options(names, refit=flags["refit"])
     chosen = {scorer.name: scorer for scorer in map(scorer_of, names) if scorer is not None}
@@ -163,15 +208,25 @@ def greedy(output_format: str, **flags: Any) -> None:
         say(f"wrote {run.output}; {f'{run.slim} is the refitted model of plan.json' if run.refit else applied}")
 
 
+def _choose_defaults(flags: dict[str, Any]) -> None:
+    """Layers alone have another order than heads, and another end."""
+    if [name.strip() for name in (flags["group"] or "").split(",")] == [_LAYERS]:
+        there = given(["orders", "until"])
+        flags["orders"] = flags["orders"] if "orders" in there else (BY_LOSS,)
+        flags["until"] = flags["until"] if "until" in there else None
+
+
 def _check_options(orders: Sequence[str], *, refit: bool) -> None:
     """Refuse options that mean nothing for the orders, all of them."""
     faults = foreign_to_orders(orders, () if refit else _TRAINING_TEXT)
+    if given(["budgets"]):
+        faults += [f"{spelled(name)} goes without --budget" for name in given(["step", "until"])]
     if AUTO not in orders:
         faults += [f"{spelled(name)} goes with --order {AUTO}" for name in given(["auto_orders"])]
     if _IN_ROUNDS not in orders:
         faults += [f"{spelled(name)} goes with --order {_IN_ROUNDS}" for name in given(["rounds"])]
     if _IN_ROUNDS not in orders and not refit:
-        names = given(["calibration_sentences"])
+        names = given(["calibration_sentences", "calibration_source", "calibration_reference"])
         faults += [f"{spelled(name)} goes with --refit or --order {_IN_ROUNDS}" for name in names]
     if RANDOM not in orders:
         faults += [f"{spelled(name)} goes with --order {RANDOM}" for name in given(["samples"])]
@@ -192,22 +247,28 @@ def _emit_text(result: "GreedyResult", metric: str) -> None:
     from nmtprune.runs.greedy.curve import means
 
     facts, heads = result.facts, sum(result.base.modules.values())
-    click.echo(f"{facts['data']}: {facts['sentences']} sentences, {heads} heads")
+    click.echo(f"{facts['data']}: {facts['sentences']} sentences, {_units(result)}")
     click.echo(facts["signature"])
     for each in result.swept:
-        columns = ("removed", "of kinds", "of all", metric, "95% interval", "p", "relative", "")
         click.echo(f"\n{each.checkpoint}: {each.curve.name}")
-        emit_table(columns, _rows(each, heads))
+        if result.sorts:
+            emit_table(_cost_columns(result, metric), _cost_rows(each, result))
+        else:
+            columns = ("removed", "of kinds", "of all", metric, "95% interval", "p", "relative", "")
+            emit_table(columns, _rows(each, heads))
     for mean in means(result.swept):
         click.echo(
             f"\n{mean.checkpoint}: random, {','.join(mean.kinds)}, mean and standard deviation of {mean.samples} curves"
         )
-        values = zip(mean.removed, mean.means, mean.deviations, strict=True)
-        emit_table(("removed", metric, "sd"), ((n, f"{value:.2f}", f"{sd:.2f}") for n, value, sd in values))
+        places: Sequence[int | str] = mean.removed if mean.macs is None else [f"{share:.1%}" for share in mean.macs]
+        name = "removed" if mean.macs is None else "macs"
+        values = zip(places, mean.means, mean.deviations, strict=True)
+        emit_table((name, metric, "sd"), ((place, f"{value:.2f}", f"{sd:.2f}") for place, value, sd in values))
     first = result.swept[0]
     chosen = first.chosen
+    of_all = "" if result.sorts else f", {chosen.removed / heads:.1%} of all"
     click.echo(
-        f"plan.json: {chosen.removed} heads removed, {chosen.removed / heads:.1%} of all, {metric} {chosen.value:.2f} "
+        f"plan.json: {chosen.what_is_gone}{of_all}, {metric} {chosen.value:.2f} "
         f"({chosen.difference.delta:+.2f}), from curve {first.curve.name}"
     )
     click.echo(f"time {duration(result.seconds)}")
@@ -219,6 +280,33 @@ def _rows(each: "Swept", heads: int) -> Iterator[tuple[str | int | None, ...]]:
         relative = None if step.relative is None else f"{step.relative:.1%}"
         yield (
             step.removed, f"{of_kinds:.1%}", f"{step.removed / heads:.1%}", f"{step.value:.2f}",
+            f"{low:.2f} to {high:.2f}", f"{step.difference.p:.4f}", relative,
+            ", ".join([*_chosen(step), *(["beyond --max-drop"] if step.broken else [])]),
+        )  # fmt: skip
+
+
+def _units(result: "GreedyResult") -> str:
+    """What the model consists of: ``24 heads``, or ``24 heads, 3072 neurons``."""
+    units = result.units or {"heads": sum(result.base.modules.values())}
+    return ", ".join(f"{number} {sort}" for sort, number in units.items())
+
+
+def _cost_columns(result: "GreedyResult", metric: str) -> tuple[str, ...]:
+    """Columns of a table of curves against costs."""
+    costs = ("macs", "params", *(["speed"] if result.timed else []))
+    return (*result.sorts, *costs, metric, "95% interval", "p", "relative", "")
+
+
+def _cost_rows(each: "Swept", result: "GreedyResult") -> Iterator[tuple[str | int | None, ...]]:
+    for step in each.steps:
+        low, high = step.ci
+        cost = step.cost
+        if cost is None:
+            raise ValueError(f"{each.curve.name}: costs were not counted")
+        relative = None if step.relative is None else f"{step.relative:.1%}"
+        yield (
+            *(step.of_sort(sort) for sort in result.sorts), f"{cost.macs:.1%}", f"{cost.parameters:.1%}",
+            *([] if cost.speed is None else [f"{cost.speed:.2f}x"]), f"{step.value:.2f}",
             f"{low:.2f} to {high:.2f}", f"{step.difference.p:.4f}", relative,
             ", ".join([*_chosen(step), *(["beyond --max-drop"] if step.broken else [])]),
         )  # fmt: skip

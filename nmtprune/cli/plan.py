@@ -275,14 +275,14 @@ def _make(checkpoint: "Checkpoint", settings: PlanSettings, limits: "Limits") ->
 
 def _layers(base: "Base", settings: PlanSettings, scores: ScoresBySort) -> tuple[list[UnitId], Errors]:
     """Layers that go."""
-    from nmtprune.methods import depth
+    from nmtprune.methods import layer_choice
 
     layers, errors = list[UnitId](), Errors()
     if settings.remove_layers is not None:
-        layers, wrong = depth.remove_layers(base, settings.remove_layers)
+        layers, wrong = layer_choice.remove_layers(base, settings.remove_layers)
         errors += _named(wrong, "remove_layers")
     if settings.keep_layers is not None:
-        others, wrong = depth.keep_layers(base, settings.keep_layers, scores.get("layers"))
+        others, wrong = layer_choice.keep_layers(base, settings.keep_layers, scores.get("layers"))
         twice = sorted({layer.group.stack for layer in others} & {layer.group.stack for layer in layers})
         errors += _named(wrong, "keep_layers")
         errors += [UsageError(f"--remove-layers and --keep-layers both speak of the {stack}") for stack in twice]
@@ -330,9 +330,10 @@ def _neurons(base: "Base", settings: PlanSettings, scores: ScoresBySort) -> tupl
     if settings.keep_neurons is not None:
         neurons, errors = widths.keep_neurons(units, settings.keep_neurons, own, limits)
     else:
-        neurons, errors = widths.remove_neurons(
-            units, settings.remove_neurons or "", own, limits, settings.per or "model"
-        )
+        pattern, per = settings.remove_neurons or "", settings.per or "model"
+        neurons, errors = widths.remove_neurons(units, pattern, own, limits, per)
+        if not errors and "=" not in pattern and per == "model":
+            _amount(pattern, "neurons", units, limits)
     return neurons, _named(errors, names[0])
 
 
@@ -353,12 +354,14 @@ def _raise_all(errors: Errors) -> None:
 
 
 def _amount(text: str, what: str, units: "Units", limits: "Limits") -> "Amount":
-    from nmtprune.budget import Amount, resolve
+    """The amount; says which number it comes to where not every number can be reached."""
+    from nmtprune.budget import Amount, in_steps, resolve
 
     amount = Amount.parse(text, what)
-    if limits.uniform and amount.percent:
+    if amount.percent and in_steps(units, limits):
         exact = float(amount.exact(limits.count(units)))
-        say(f"{amount} is {exact:.5g} {what}; the nearest uniform number is {resolve(amount, units, limits)}")
+        kind = "uniform number" if limits.multiple_of == 1 else f"number in multiples of {limits.multiple_of}"
+        say(f"{amount} is {exact:.5g} {what}; the nearest {kind} is {resolve(amount, units, limits)}")
     return amount
 
 

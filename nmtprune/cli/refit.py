@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmtprune.cli.data_options import calibration_data_options
+from nmtprune.cli.data_options import calibration_data_options, with_calibration_data
 from nmtprune.cli.options import (
     force_option,
     format_option,
@@ -36,6 +36,7 @@ _COLUMNS = ("projection", "tokens", "inputs", "silent", "error_before", "error_a
 @click.argument("checkpoint", metavar="BASE", type=click.Path(path_type=Path))
 @click.argument("slim", metavar="SLIM", type=click.Path(path_type=Path))
 @calibration_data_options
+@with_calibration_data
 @output_option("Checkpoint to write.")
 @panel_option(
     Panel.CALIBRATION,
@@ -44,7 +45,7 @@ _COLUMNS = ("projection", "tokens", "inputs", "silent", "error_before", "error_a
     default=2000,
     show_default=True,
     metavar="N",
-    help="Number of sentences of DATA to fit on, drawn with --seed.",
+    help="Number of sentences of DATA, or of --calibration-source, to fit on, drawn with --seed.",
 )
 @panel_option(
     Panel.CALIBRATION,
@@ -60,7 +61,8 @@ _COLUMNS = ("projection", "tokens", "inputs", "silent", "error_before", "error_a
     default=500,
     show_default=True,
     metavar="N",
-    help="Number of other sentences of DATA on which the loss is compared before and after.",
+    help="Number of other sentences of DATA on which the loss is compared before and after. None of them is fitted on, "
+    "even if it stands in the text more than once.",
 )
 @panel_option(
     Panel.CALIBRATION,
@@ -107,13 +109,14 @@ def refit(checkpoint: Path, output_format: str, **flags: Any) -> None:
     """Write SLIM with its output projections fitted so that it follows BASE, the checkpoint that it was cut from.
 
     W_O of every attention module and the second matrix of every feed-forward layer are replaced by the solution of a
-    least-squares problem on the sentences of DATA: no training, no gradients. Heads that were removed stay removed.
+    least-squares problem on the sentences of DATA: no training, no gradients. Heads and neurons that were removed stay
+    removed. Where layers were removed, the last matrix before the gap also makes up for them.
     """
     from nmtprune.runs.refit import TRANSLATIONS, RefitRun
     from nmtprune.runs.refit import refit as run_refit
 
     run = RefitRun(base=checkpoint, engine="native", **flags)
-    if run.target_side != TRANSLATIONS:
+    if not run.translates:
         refuse([f"{spelled(name)} goes with --calibration-on {TRANSLATIONS}" for name in given(SEARCH_NAMES)])
     with progress() as watcher:
         report = run_refit(run, watcher)

@@ -62,6 +62,7 @@ def order_options() -> list[click.Parameter]:
     """Options of `greedy`: ``--order``, and the settings of all scorers."""
     explained = {each.name: each.brief for each in _of_order()}
     explained |= {each.name + scorers.REESTIMATED: "measured again after every step" for each in _of_order()}
+    explained[scorers.BY_LOSS] = "of layers: lowest loss without it, measured again after every layer"
     explained[scorers.AUTO] = "at every step the best of --auto-orders"
     listed = ", ".join(f"{name} ({explained[name]})" if explained.get(name) else name for name in scorers.orders())
     order = PanelOption(

@@ -13,6 +13,10 @@ from nmtprune.cli.panels import Panel, panel_option
 F = TypeVar("F", bound=Callable[..., Any])
 
 ENGINES = ("native", "fairseq", "marian", "ctranslate2")
+QUANTIZATIONS = (
+    "float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16", "int8_bfloat16",
+)  # fmt: skip
+"""How CTranslate2 can store weights and compute."""
 
 _BEAM = panel_option(
     Panel.SEARCH,
@@ -95,6 +99,16 @@ _THREADS = panel_option(
     type=click.IntRange(min=1),
     metavar="N",
     help="CPU threads. Default: as chosen by torch.",
+)
+
+compute_type_option = panel_option(
+    Panel.ENGINE,
+    "--compute-type",
+    type=click.Choice(QUANTIZATIONS),
+    default="float32",
+    show_default=True,
+    metavar="TYPE",
+    help=f"With --engine ctranslate2: data type to store weights and compute in: {', '.join(QUANTIZATIONS)}.",
 )
 
 

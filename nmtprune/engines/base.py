@@ -42,12 +42,14 @@ class EngineSettings:
         limits: size of batches.
         device: where to compute.
         threads: CPU threads; None leaves the number to the engine.
+        compute_type: precision of CTranslate2, one of `ctranslate2_model.QUANTIZATIONS`; others compute in their own.
     """
 
     search: "Search"
     limits: "BatchLimits"
     device: "torch.device"
     threads: int | None = None
+    compute_type: str = "float32"
 
     @property
     def one_by_one(self) -> bool:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
     from nmtprune.formats.base import Checkpoint
 
-_QUANTIZATION = "float32"
-
 
 class CTranslate2Engine(Engine):
     """Exports a checkpoint into a temporary folder, and translates with it.
@@ -79,11 +77,11 @@ class CTranslate2Ablation(Ablation):
 
 
 def _opened_temporarily(checkpoint: "Checkpoint", vocabularies: Any, settings: EngineSettings) -> "Translator":
-    """A translator of a checkpoint in single precision, whose files are deleted with it."""
+    """A translator of a checkpoint, whose files are deleted with it."""
     folder = Path(tempfile.mkdtemp(prefix="nmtprune-"))
     try:
-        ctranslate2_model.write_ctranslate2(checkpoint, vocabularies, folder, _QUANTIZATION)
-        found = opened(folder, settings)
+        ctranslate2_model.write_ctranslate2(checkpoint, vocabularies, folder, settings.compute_type)
+        found = opened(folder, settings, settings.compute_type)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -91,11 +89,16 @@ def _opened_temporarily(checkpoint: "Checkpoint", vocabularies: Any, settings: E
     return found
 
 
-def opened(folder: Path, settings: EngineSettings) -> "Translator":
+def opened(folder: Path, settings: EngineSettings, compute_type: str = "default") -> "Translator":
     """The translator of an exported model.
 
+    Args:
+        folder: the model.
+        settings: device and threads.
+        compute_type: to compute in; ``default``: that of the weights, or what comes nearest to it on this machine.
+
     Raises:
-        EngineError: CTranslate2 cannot load it here.
+        EngineError: CTranslate2 cannot load it here, or not compute in this type.
     """
     import ctranslate2
 
@@ -105,6 +108,7 @@ def opened(folder: Path, settings: EngineSettings) -> "Translator":
             str(folder),
             device=device.type,
             device_index=device.index or 0,
+            compute_type=compute_type,
             inter_threads=1,
             intra_threads=settings.threads or 0,
         )

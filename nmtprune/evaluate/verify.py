@@ -1,4 +1,7 @@
-"""Proof that cutting changed nothing else: the slim model against its base with the removed units masked."""
+"""Proof that cutting changed nothing else: the slim model against its base without the removed units.
+
+In the base, removed heads and neurons are masked and removed layers are skipped.
+"""
 
 import math
 from collections.abc import Iterator
@@ -22,11 +25,11 @@ _CHUNK = 1 << 24
 
 @dataclass(frozen=True)
 class Verification:
-    """How far the scores of a slim model are from those of its base with the removed heads masked.
+    """How far the scores of a slim model are from those of its base without the removed units.
 
     Attributes:
         max_delta: largest absolute difference of two logits (log-probabilities of an adaptive softmax).
-        max_logit: largest absolute logit of the masked base.
+        max_logit: largest absolute logit of the base without them.
         tolerance: what `max_delta` may be: 1e-5 x max(1, max_logit), 1e-9 x that in double precision.
         ok: it is not more; false also where a score is no number.
     """
@@ -49,9 +52,7 @@ class Verification:
 def verify(base: Checkpoint, slim: Checkpoint, plan: Plan, *, seed: int = 1, device: str = "cpu") -> Verification:
     """Compare a slim checkpoint with its base, masked by the plan, on a padded batch of random tokens.
 
-    Layers that the plan removes are skipped in the base: their input is their output.
-
-    Weights in half precision are compared in single precision arithmetic.
+    Layers that the plan removes are the identity. Weights in half precision are compared in single precision.
 
     Args:
         base: the checkpoint that the plan was made for.
@@ -64,8 +65,8 @@ def verify(base: Checkpoint, slim: Checkpoint, plan: Plan, *, seed: int = 1, dev
         CheckpointError: the native model cannot run one of the two.
     """
     dtype = None if _is_double(base) else torch.float32
-    masked, masks = native.with_kept(native.load(base, device, dtype), plan.kept_units)
-    return compare(masked, native.load(slim, device, dtype), masks, seed=seed)
+    expected, masks = native.with_kept(native.load(base, device, dtype), plan.kept_units)
+    return compare(expected, native.load(slim, device, dtype), masks, seed=seed)
 
 
 def compare(expected: Transformer, found: Transformer, masks: Masks | None = None, *, seed: int = 1) -> Verification:

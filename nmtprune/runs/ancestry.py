@@ -192,11 +192,11 @@ def _kept(base: Checkpoint, slim: Checkpoint, numbers: _Numbers) -> tuple[dict[G
         wanted = _units(slim.lineage, numbers.root(id)) or ()
         if id.kind in NEURON_KINDS and str(numbers.root(id)) not in slim.lineage.keep:
             wanted = there  # a cut that spoke of heads alone
-        missing = [unit for unit in wanted if unit not in set(there)]
-        if missing:
-            shown = ranges.shown(missing) if id.kind in NEURON_KINDS else ", ".join(map(str, missing))
-            faults.append(f"it has {id.sort} {shown} of {id}, which are not in the base")
         places = {unit: place for place, unit in enumerate(there)}
+        missing = [unit for unit in wanted if unit not in places]
+        if missing:
+            shown = ranges.as_ranges(missing) if id.kind in NEURON_KINDS else ", ".join(map(str, missing))
+            faults.append(f"it has {id.sort} {shown} of {id}, which are not in the base")
         keep[id] = [places[unit] for unit in wanted if unit in places]
     return keep, faults
 
@@ -310,11 +310,10 @@ def _units_of(tensor: "Tensor", axis: int, group: Group, units: Iterable[int]) -
 def _axes(group: GroupId) -> Iterator[tuple[str, int]]:
     """Native names of the tensors of a group in which its units lie, each with the axis."""
     if group.kind in NEURON_KINDS:
-        prefix, parts = f"{group.stack}.layers.{group.layer}.feed_forward", ("input",)
+        prefix = f"{group.stack}.layers.{group.layer}.feed_forward"
     else:
         prefix = f"{group.stack}.layers.{group.layer}.{_SUBLAYERS[group.kind]}"
-        parts = ("query", "key", "value")
-    for part in parts:
+    for part in ("input",) if group.kind in NEURON_KINDS else ("query", "key", "value"):
         yield f"{prefix}.{part}.weight", 0
         yield f"{prefix}.{part}.bias", 0
     yield f"{prefix}.output.weight", 1
@@ -341,4 +340,5 @@ def _wide(tensor: "Tensor", group: Group, own: Group, plan: Plan) -> "Tensor":
     real = tensor.unflatten(1, (-1, group.width))[:, : group.units]
     wide = real.new_zeros(len(real), own.stored, group.width)
     wide[:, list(plan.kept(own.id))] = real
-    return wide.flatten(1)
+    columns: Tensor = wide.flatten(1)
+    return columns

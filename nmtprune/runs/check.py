@@ -1,7 +1,7 @@
 """`check`: the verdict on a slim model, for pipelines: quality, speed and size against a baseline."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ class CheckRun(Run, Computing, QualitySettings, Testing):
         max_size: percent of the baseline's bytes that its tensors may have at most; None: no such condition.
         batch_size: sentences per batch.
         repeat: rounds of timing that are counted.
+        compute_type: precision of CTranslate2.
         needs_drop: options that mean nothing without `max_drop`, as the user gave them.
         needs_speedup: options that mean nothing without `min_speedup`, likewise.
     """
@@ -47,6 +48,7 @@ class CheckRun(Run, Computing, QualitySettings, Testing):
     max_size: float | None = None
     batch_size: int
     repeat: int
+    compute_type: str = "float32"
     needs_drop: tuple[str, ...] = ()
     needs_speedup: tuple[str, ...] = ()
 
@@ -70,11 +72,12 @@ class CheckRun(Run, Computing, QualitySettings, Testing):
         faults += self.faults()
         if faults:
             raise UsageError.of_faults("check", faults)
+        models.check_compute_type(self.engine, self.compute_type)
         _ = choose_device(self.device), self.significance
 
     def in_its_batches(self) -> "EngineSettings":
         """What an engine must know."""
-        return self.in_batches(models.batches_of(self.batch_size))
+        return replace(self.in_batches(models.batches_of(self.batch_size)), compute_type=self.compute_type)
 
 
 def check(run: CheckRun, progress: "Progress") -> CheckAnswer:

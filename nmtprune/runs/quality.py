@@ -12,6 +12,7 @@ from nmtprune.architecture import Architecture
 from nmtprune.data.corpus import Corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
+from nmtprune.evaluate.cost import Lengths
 from nmtprune.evaluate.metrics import Bleu, Chrf, Metric, Scored, Statistics, TextMetric, TokenLoss
 from nmtprune.evaluate.significance import Difference
 from nmtprune.runs.baseline import check_loss, check_translations, with_remarks
@@ -113,6 +114,10 @@ class Quality(ABC):
     def systems(self, kept: "Sequence[Kept]") -> list[Scored]:
         """The model with only these units left, for each of several choices."""
 
+    @abstractmethod
+    def lengths(self) -> Lengths:
+        """Of the sentences and of what is computed for them with the full model: its translations, or references."""
+
     def heads_together(self, architecture: Architecture, parameters: int) -> int:
         """How many heads of a module are best computed, and kept, together; one where the engine shares nothing."""
         if self._settings.engine != "native":
@@ -164,6 +169,10 @@ class _Translations(Quality):
     def systems(self, kept: "Sequence[Kept]") -> list[Scored]:
         return [self._score(found) for found in self._ablation.best(kept)]
 
+    def lengths(self) -> Lengths:
+        targets = [len(tokens) for tokens in self._full[0]]
+        return Lengths.of(self.corpus.source.sizes.tolist(), targets, self._settings.search.beam)
+
     def _tokens(self) -> int:
         return int(self.corpus.source.sizes.sum()) * (1 + self._settings.search.beam)
 
@@ -187,6 +196,10 @@ class _Losses(Quality):
 
     def systems(self, kept: "Sequence[Kept]") -> list[Scored]:
         return [self._score(losses) for losses in self._ablation.losses(kept)]
+
+    def lengths(self) -> Lengths:
+        target = self.corpus.target
+        return Lengths.of(self.corpus.source.sizes.tolist(), [] if target is None else target.sizes.tolist())
 
     def _tokens(self) -> int:
         return 2 * int(self.corpus.source.sizes.sum())

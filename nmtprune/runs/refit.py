@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nmtprune import files, strictjson
+from nmtprune.data.text import STDIN
 from nmtprune.errors import DataError, QualityGateError, UsageError
 from nmtprune.methods.measuring import Texts, batches, no_larger, on_translations, selected
 from nmtprune.runs.ancestry import Ancestry, ancestry, expanded, is_output_projection, is_refitted
@@ -24,6 +25,7 @@ from nmtprune.runs.run import Computing, Run, Session, started
 if TYPE_CHECKING:
     from nmtprune.data.batching import BatchLimits
     from nmtprune.data.corpus import Corpus
+    from nmtprune.data.options import DataOptions
     from nmtprune.evaluate.verify import Verification
     from nmtprune.formats.base import Checkpoint
     from nmtprune.methods.refit import Fit, RefitSettings
@@ -52,6 +54,7 @@ class RefitRun(Run, Computing):
         slim: what was cut from it.
         output: checkpoint to write.
         calibration_sentences: sentences of DATA to fit on, drawn with the seed.
+        calibration_data: raw text to fit on in the place of DATA; None: DATA, from which sentences are held out anyway.
         calibration_on: REFERENCES or TRANSLATIONS, the base's own; None: references where the data have them.
         holdout_sentences: other sentences of DATA on which losses are compared.
         ridge: see `RefitSettings`.
@@ -67,6 +70,7 @@ class RefitRun(Run, Computing):
     slim: Path
     output: Path
     calibration_sentences: int
+    calibration_data: "DataOptions | None" = None
     calibration_on: str | None
     holdout_sentences: int
     ridge: float
@@ -80,18 +84,23 @@ class RefitRun(Run, Computing):
     @property
     def inputs(self) -> list[Path]:
         """Both checkpoints and texts."""
-        return [self.base, self.slim, *self.data.texts]
+        return [self.base, self.slim, *self.data.texts, *(self.calibration_data.texts if self.calibration_data else ())]
+
+    def target_side(self, data: "DataOptions") -> str:
+        """The target side of sentences: REFERENCES or TRANSLATIONS."""
+        return self.calibration_on or (REFERENCES if has_targets(data) else TRANSLATIONS)
 
     @property
-    def target_side(self) -> str:
-        """REFERENCES or TRANSLATIONS."""
-        raw_source = self.data.source is not None and not self.data.reference
-        return self.calibration_on or (TRANSLATIONS if raw_source else REFERENCES)
+    def translates(self) -> bool:
+        """Whether some target side is the base's own translations."""
+        return any(self.target_side(data) == TRANSLATIONS for data in (self.data, self.calibration_data or self.data))
 
     def check(self) -> None:
         """Refuse a device that is not there, and settings that no fit can have."""
         choose_device(self.device)
         _ = self.settings
+        if self.inputs.count(STDIN) > 1:
+            raise UsageError("only one of the texts can be standard input")
 
     def check_output(self) -> None:
         """Check that the checkpoint can be written."""
@@ -219,6 +228,23 @@ def calibration_record(corpus: "Corpus", run_facts: Mapping[str, Any]) -> dict[s
     return {"sha256": digest.hexdigest(), "sentences": len(corpus), **run_facts}
 
 
+def has_targets(data: "DataOptions") -> bool:
+    """Whether sentences come with a target side: subsets do, raw text with references."""
+    return data.source is None or bool(data.reference)
+
+
+def with_translations(corpus: "Corpus", base: "Checkpoint", run: Computing, limits: "BatchLimits") -> "Corpus":
+    """A corpus with a checkpoint's own translations, by a run's engine and search, as its target side.
+
+    Raises:
+        EngineError: the engine cannot run the checkpoint.
+    """
+    from nmtprune.engines import open_engine
+
+    engine = open_engine(run.engine, base, run.in_batches(limits))
+    return on_translations(corpus, [hypotheses[0].tokens for hypotheses in engine.translate(corpus, {})])
+
+
 def refit(run: RefitRun, progress: "Progress") -> RefitReport:
     """Fit, compare and write.
 
@@ -250,35 +276,42 @@ def _prepare(run: RefitRun, session: Session) -> _Job:
 
     base, slim = load(run.base), load(run.slim)
     found = ancestry(base, slim, other_base=run.other_base)
-    target = run.target_side if base.network().encoder is not None else TEXT
-    corpus = _lines(run, base) if target == TEXT else _bitext(run, base, session)
-    session.note(corpus)
-    calibration, held_out = _drawn(run, corpus, session.progress)
-    if target == TRANSLATIONS:
-        calibration, held_out = _translated(run, base, (calibration, held_out), session.progress)
-    chosen = {"on": target, "seed": run.seed, "ridge": run.ridge, "only": run.only or "all"}
+    named = run.calibration_data or run.data
+    sides = [run.target_side(data) if base.network().encoder is not None else TEXT for data in (named, run.data)]
+    corpora = [_sentences(run, data, base, session) for data in dict.fromkeys((named, run.data))]
+    for corpus in corpora:
+        session.note(corpus)
+    parts = _drawn(run, corpora[0], corpora[-1], session.progress)
+    calibration, held_out = _translated(run, base, parts, sides, session.progress)
+    chosen = {"on": sides[0], "seed": run.seed, "ridge": run.ridge, "only": run.only or "all"}
     record = calibration_record(calibration, {**chosen, "base": base.sha256})
     return _Job(base, slim, found, calibration, held_out, record)
 
 
-def _bitext(run: RefitRun, base: "Checkpoint", session: Session) -> "Corpus":
-    """DATA of a translation model.
+def _sentences(run: RefitRun, data: "DataOptions", base: "Checkpoint", session: Session) -> "Corpus":
+    """Sentences of a translation model or lines of a language model."""
+    return _lines(run, data, base) if base.network().encoder is None else _bitext(run, data, base, session)
+
+
+def _bitext(run: RefitRun, data: "DataOptions", base: "Checkpoint", session: Session) -> "Corpus":
+    """Sentences of a translation model.
 
     Raises:
         UsageError: references are needed, and nobody named them.
     """
-    targets = run.target_side == REFERENCES
-    if targets and run.data.source is not None and not run.data.reference:
+    targets = run.target_side(data) == REFERENCES
+    if targets and not has_targets(data):
+        prefix = "calibration-" if data is run.calibration_data else ""
         raise UsageError(
-            f"--calibration-on {REFERENCES}: --source needs --reference FILE; --calibration-on {TRANSLATIONS} takes "
-            "the base's own translations"
+            f"--calibration-on {REFERENCES}: --{prefix}source needs --{prefix}reference FILE; --calibration-on "
+            f"{TRANSLATIONS} takes the base's own translations"
         )
-    corpus = session.corpora.read(run.data, base.profile(), references=False, targets=targets)
+    corpus = session.corpora.read(data, base.profile(), references=False, targets=targets)
     return replace(corpus, notes=(*corpus.notes, *check_direction(corpus)))
 
 
-def _lines(run: RefitRun, base: "Checkpoint") -> "Corpus":
-    """DATA of a language model.
+def _lines(run: RefitRun, data: "DataOptions", base: "Checkpoint") -> "Corpus":
+    """Lines of a language model.
 
     Raises:
         UsageError: it is to be fitted on something else than text.
@@ -288,38 +321,58 @@ def _lines(run: RefitRun, base: "Checkpoint") -> "Corpus":
     if run.calibration_on is not None:
         raise UsageError(f"--calibration-on {run.calibration_on}: {run.base} is a language model: it is fitted on text")
     symbols = sum(len(table) for name, table in base.native_tensors().items() if re.fullmatch(_TABLES, name))
-    return load_lines(run.data, symbols, base.network().decoder.max_positions)
+    return load_lines(data, symbols, base.network().decoder.max_positions)
 
 
-def _drawn(run: RefitRun, corpus: "Corpus", progress: "Progress") -> "tuple[Corpus, Corpus]":
-    """Sentences to fit on and others to hold out, both in the order of the corpus."""
-    total = len(corpus)
-    if total < 2:
-        raise DataError(f"{corpus.name}: {total} sentences: one is needed to fit on, and another one to hold out")
-    held_out = min(run.holdout_sentences, max(1, total // _LEAST_SHARE))
-    sentences = min(run.calibration_sentences, total - held_out)
-    held_out = min(run.holdout_sentences, total - sentences)
-    if sentences < run.calibration_sentences or held_out < run.holdout_sentences:
-        progress.note(f"{corpus.name}: {total} sentences: {sentences} to fit on, {held_out} held out")
+def _drawn(run: RefitRun, text: "Corpus", data: "Corpus", progress: "Progress") -> "tuple[Corpus, Corpus]":
+    """Sentences of a text to fit on, and others of DATA to hold out, in the order of each.
+
+    What is held out is not fitted on, wherever the same sentence stands again.
+    """
+    total, own = len(data), text is data
+    if total < 2 and own:
+        raise DataError(f"{data.name}: {total} sentences: one is needed to fit on, and another one to hold out")
+    held_out, sentences = min(run.holdout_sentences, total), min(run.calibration_sentences, len(text))
+    if own:
+        sentences = min(sentences, total - min(held_out, max(1, total // _LEAST_SHARE)))
+        held_out = min(held_out, total - sentences)
     order = np.random.default_rng(run.seed).permutation(total)
-    parts = order[:sentences], order[sentences : sentences + held_out]
-    first, second = (selected(corpus, np.sort(part)) for part in parts)
-    return first, second
+    held = order[sentences : sentences + held_out] if own else order[:held_out]
+    known = set(_contents(selected(data, held)))
+    if not own:
+        order = np.random.default_rng(run.seed).permutation(len(text))
+    fresh = np.array([content not in known for content in _contents(text)])
+    fitted = order[fresh[order]][:sentences]
+    if not len(fitted):
+        raise DataError(f"{text.name}: every sentence is held out too: other sentences are needed to fit on")
+    if len(fitted) < run.calibration_sentences or held_out < run.holdout_sentences:
+        shown = f"{total} sentences: {len(fitted)} to fit on, {held_out} held out"
+        if own:
+            progress.note(f"{data.name}: {shown}")
+        else:
+            progress.note(f"{len(fitted)} sentences of {text.name} to fit on, {held_out} of {data.name} held out")
+    return selected(text, np.sort(fitted)), selected(data, np.sort(held))
+
+
+def _contents(corpus: "Corpus") -> Iterator[bytes]:
+    """What tells sentences apart: the tokens of the source, of the text in a language model's."""
+    side = corpus.target if corpus.target is not None and not corpus.source.sizes.any() else corpus.source
+    return (np.asarray(sentence, dtype="<i8").tobytes() for sentence in side)
 
 
 def _translated(
-    run: RefitRun, base: "Checkpoint", parts: "Sequence[Corpus]", progress: "Progress"
+    run: RefitRun, base: "Checkpoint", parts: "Sequence[Corpus]", sides: Sequence[str], progress: "Progress"
 ) -> "tuple[Corpus, Corpus]":
-    """Texts with the base's translations as their target side."""
-    from nmtprune.engines import open_engine
-
-    engine = open_engine(run.engine, base, run.in_batches(run.limits))
-    progress.begin("translating", len(parts))
+    """Texts with the base's translations as their target side, where that is wanted."""
+    if TRANSLATIONS not in sides:
+        return parts[0], parts[1]
+    progress.begin("translating", sides.count(TRANSLATIONS))
     found = []
-    for part in parts:
-        translations = [hypotheses[0].tokens for hypotheses in engine.translate(part, {})]
-        found.append(on_translations(part, translations))
-        progress.advance(f"{len(part)} sentences")
+    for part, side in zip(parts, sides, strict=True):
+        if side == TRANSLATIONS:
+            part = with_translations(part, base, run, run.limits)
+            progress.advance(f"{len(part)} sentences")
+        found.append(part)
     return found[0], found[1]
 
 
@@ -348,7 +401,7 @@ def _fitted(run: RefitRun, job: _Job, progress: "Progress") -> _Outcome:
     loss = {"base": mean_loss(base, held_out), "slim": mean_loss(native.load(job.slim, device, dtype), held_out)}
     progress.advance("losses before")
     texts = calibration_texts(job.calibration, base, limits)
-    result = refitted(base, job.slim, texts, run.settings, job.record)
+    result = refitted(base, job.slim, texts, run.settings, job.record, job.ancestry.plan.kept_layers())
     progress.advance(f"{len(result.fit.projections)} projections")
     loss["refitted"] = mean_loss(result.model, held_out)
     progress.advance("loss after")
@@ -400,7 +453,7 @@ def _write(run: RefitRun, job: _Job, outcome: _Outcome, session: Session) -> Ref
         base=str(run.base),
         slim=str(run.slim),
         refit=dict(job.record),
-        data=dict(job.calibration.inputs),
+        data={**job.held_out.inputs, **job.calibration.inputs},
         loss=dict(outcome.loss),
         plan=job.ancestry.plan.as_json(),
         before=None if job.slim.provenance is None else json.loads(job.slim.provenance),

@@ -17,6 +17,8 @@ from nmtprune import files
 from nmtprune.evaluate.cost import Spread
 from nmtprune.evaluate.significance import Difference
 from nmtprune.plan import Base, Lineage, Plan
+from nmtprune.runs.cost_table import CostTable
+from nmtprune.runs.json_model import JsonModel as _Model
 from nmtprune.runs.scorers import SCORERS
 from nmtprune.scores import Scores
 
@@ -101,22 +103,6 @@ class Report:
         files.write_text(places.json, self.json, force=force, inputs=listed)
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def as_json(self) -> dict[str, Any]:
-        """The JSON object, with the fields that were given."""
-        return self.model_dump(exclude_unset=True)
-
-    def to_json(self) -> str:
-        """The file, in full precision.
-
-        Raises:
-            ValueError: a number is not finite.
-        """
-        return json.dumps(self.as_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
 class QualityOf(_Model):
     """The metric of a model, under the name that ``metric`` says."""
 
@@ -155,7 +141,7 @@ MEASURED_ON = frozenset(_Facts.model_fields)
 
 
 class _File(_Facts):
-    version: Literal[1]
+    version: int
     metric: str = Field(pattern="^(bleu|chrf)$")
     provenance: dict[str, Any] = Field(description="command, time, seed, inputs with their SHA-256, versions")
 
@@ -178,8 +164,14 @@ class DecisionOf(_Model):
 class CurveStep(QualityOf):
     """A point of a curve of `greedy`."""
 
-    removed: int = Field(description="heads of the curve's kinds that are gone")
-    kept: int = Field(description="heads of the curve's kinds that are left")
+    removed: int = Field(description="units of the curve's kinds that are gone: heads, neurons, layers")
+    kept: int = Field(description="units of the curve's kinds that are left")
+    units: dict[str, int] | None = Field(
+        None, description="heads, neurons and layers that are gone, by themselves or with their layers (version 2)"
+    )
+    macs: float | None = Field(None, description="multiply-accumulates as a share of the unpruned model's (version 2)")
+    parameters: float | None = Field(None, description="trainable parameters, likewise (version 2)")
+    speed: float | None = Field(None, description="times as fast as the unpruned model by the cost table (version 2)")
     ci: Interval = Field(description="95 % interval of the change, around the unpruned model's value")
     p: float = Field(description="two-sided p-value of the change, without correction")
     relative: float | None = Field(description="share of the unpruned model's value; null where that is 0")
@@ -202,8 +194,9 @@ class CurveOf(_Model):
 class MeanStep(QualityOf):
     """A point of the mean of random orders."""
 
-    removed: int
+    removed: int = Field(description="mean number of units, rounded")
     sd: float = Field(description="sample standard deviation; 0 of a single sample")
+    macs: float | None = Field(None, description="mean share of the multiply-accumulates (version 2)")
 
 
 class MeanOf(_Model):
@@ -217,10 +210,19 @@ class MeanOf(_Model):
 
 
 class CurveFile(_File):
-    """``curve.json`` of `greedy`."""
+    """``curve.json`` of `greedy`: version 1 where the steps are numbers of heads, else version 2."""
 
     format: Literal["nmtprune-curve"]
+    version: Literal[1, 2]
     heads: int
+    groups: list[str] | None = Field(None, description="what was removed: heads, neurons, layers (version 2)")
+    units: dict[str, int] | None = Field(None, description="heads, neurons and layers of the model (version 2)")
+    costs: dict[str, float] | None = Field(
+        None,
+        description="of the unpruned model: macs on the data, params, and speed in milliseconds by the cost table "
+        "(version 2)",
+    )
+    budgets: list[str] | None = Field(None, description="steps of --budget, as they were given (version 2)")
     importance: dict[str, Any] | None = None
     confidence: dict[str, Any] | None = None
     refit: dict[str, Any] | None = Field(None, description="calibration text, if models were refitted")
@@ -272,6 +274,7 @@ class L0File(_File):
     """``l0.json`` of `l0`."""
 
     format: Literal["nmtprune-l0"]
+    version: Literal[1]
     unpruned: Unpruned
     runs: list[GatesOf]
 
@@ -311,6 +314,7 @@ class LotteryFile(_File):
     """``lottery.json`` of `lottery`."""
 
     format: Literal["nmtprune-lottery"]
+    version: Literal[1]
     heads: int
     iterations: list[IterationOf]
     converged: list[ConvergedModel]
@@ -370,6 +374,7 @@ class BenchFile(_Facts):
     format: Literal["nmtprune-bench"]
     version: Literal[1]
     threads: int | None = None
+    compute_type: str | None = Field(None, description="precision of CTranslate2; absent for other engines")
     repeat: int
     synthetic: dict[str, Any] | None = Field(None, description="shape and sentences that --synthetic made up")
     models: tuple[BenchedModel, ...] = Field(description="the first is what the others are compared with")
@@ -425,6 +430,7 @@ FILES: dict[str, type[BaseModel]] = {
     "l0": L0File,
     "lottery": LotteryFile,
     "bench": BenchFile,
+    "cost-table": CostTable,
     "check": CheckAnswer,
     "export": ExportNote,
 }

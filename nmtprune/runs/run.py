@@ -1,7 +1,8 @@
 """The frame of a command: the settings that several commands share, and how a run begins and ends.
 
-A run is a frozen dataclass: a base class for its output (`ReportRun`, `FolderRun` or `Run` itself), the groups of
-settings that it has (`Computing`, `QualitySettings`, `Testing`; `MeasuringRun` has all of them), and its own fields.
+A run is a frozen dataclass: a base class for its output (`ReportRun`, `FolderRun` or `Run` itself; `BareRun` where it
+reads no DATA), the groups of settings that it has (`Computing`, `QualitySettings`, `Testing`; `MeasuringRun` has all of
+them), and its own fields.
 Fields that results depend on become settings of the state by their names, see `state.settings_of`.
 """
 
@@ -124,23 +125,21 @@ class Testing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """What every command is given that reads DATA.
+class BareRun:
+    """What every command is given.
 
     Attributes:
-        data: the sentences.
         force: replace outputs, or start over.
         resume: continue an interrupted run.
     """
 
-    data: DataOptions = field(metadata=NO_SETTING)
     force: bool = field(default=False, metadata=NO_SETTING)
     resume: bool = field(default=False, metadata=NO_SETTING)
 
     @property
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
-        return [*self.data.texts]
+        return []
 
     @property
     def state_path(self) -> Path | None:
@@ -166,6 +165,22 @@ class Run:
             UsageError: an output that must be a file is standard output.
             OutputError: a file cannot be written, or exists and may not be replaced.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(BareRun):
+    """What every command is given that reads DATA.
+
+    Attributes:
+        data: the sentences.
+    """
+
+    data: DataOptions = field(metadata=NO_SETTING)
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Files that must not be written over."""
+        return [*self.data.texts]
 
 
 def check_report(output: Path, outputs: ReportFiles, run: Run) -> None:
@@ -298,7 +313,7 @@ class Session:
         state: results that a resumed run continues from; None before `open_state`, and in processes that do not lead.
     """
 
-    def __init__(self, run: Run, progress: Progress, own: Processes) -> None:
+    def __init__(self, run: BareRun, progress: Progress, own: Processes) -> None:
         self.run, self.progress, self.processes = run, progress, own
         self.state: State | None = None
         self.corpora = Corpora()
@@ -366,7 +381,7 @@ class Session:
 
 
 @contextmanager
-def started(run: Run, progress: Progress, *, shared: bool = False) -> Iterator[Session]:
+def started(run: BareRun, progress: Progress, *, shared: bool = False) -> Iterator[Session]:
     """Begin a run: check its options and outputs, then let the block do the work.
 
     SIGTERM ends the run as Ctrl-C does; what the state has is kept, and the message says how to continue.

@@ -38,6 +38,9 @@ REESTIMATED = "-reestimated"
 RANDOM = "random"
 """The order of random numbers, which no scorer gives: every sample is another one."""
 
+BY_LOSS = "loss"
+"""The order of layers by the loss without them, measured again after every layer; of no other units."""
+
 AUTO = "auto"
 """The order that takes, at every number of heads, the best plan of several orders."""
 
@@ -53,12 +56,13 @@ def orders() -> list[str]:
     for name, scorer in SCORERS.items():
         if scorer.of_order:
             found += [name, *([name + REESTIMATED] if scorer.reestimates else [])]
-    return [*found, RANDOM, AUTO]
+    return [*found, BY_LOSS, RANDOM, AUTO]
 
 
 def scorer_of(order: str) -> type[Scorer[Any]] | None:
-    """The scorer of an order; None for random numbers, the best of several, and score files."""
-    return SCORERS.get(order.removesuffix(REESTIMATED)) if order in orders() else None
+    """The scorer of an order; None for losses, random numbers, the best of several, and score files."""
+    known = order in orders() and order not in (BY_LOSS, RANDOM, AUTO)
+    return SCORERS.get(order.removesuffix(REESTIMATED)) if known else None
 
 
 def names_of(scorers: "Iterable[type[Scorer[Any]]]") -> str:

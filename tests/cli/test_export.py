@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nmtprune.cli.export import _QUANTIZATIONS
+from nmtprune.cli import search_options
 from nmtprune.ctranslate2_model import QUANTIZATIONS
 from nmtprune.runs import export as runs_export
 from tests.support.cli import documented, nmtprune, refused
@@ -46,7 +46,7 @@ def test_sentences_of_a_subset_are_compared(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_refused(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert QUANTIZATIONS == _QUANTIZATIONS
+    assert QUANTIZATIONS == search_options.QUANTIZATIONS
     other = tmp_path / "folder"
     other.mkdir()
     (other / "file").touch()

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from nmtprune.architecture import KINDS
+from nmtprune.architecture import KINDS, LAYER_KINDS, NEURON_KINDS, GroupId
 from nmtprune.cli.main import main
 from nmtprune.formats import load
-from nmtprune.plan import Plan
-from nmtprune.scores import HeadScore, Scores
+from nmtprune.plan import Plan, ranges
+from nmtprune.scores import GroupScores, HeadScore, Scores
+from tests.support.fairseq_files import Build
+from tests.support.networks import NORMFORMER, as_normformer
 
 FORMS = "--keep, --remove, --random, --lowest, --empty-layers"
 
@@ -308,3 +310,205 @@ def test_real_model(shared_model: Path, output: Path) -> None:
     assert kept(plan) == "412556 610000 012223"
     assert len(made(output, shared_model, "--random", "25%").removed()) == 36
     assert [made(output, shared_model, "--keep", "14/31/30").count_kept([kind]) for kind in KINDS] == [14, 31, 30]
+
+
+# Neurons and layers
+
+
+def widths(plan: Plan) -> dict[str, list[int]]:
+    return {
+        kind: [len(plan.kept(id)) for id in plan.base.units if id.kind == kind]
+        for kind in (*NEURON_KINDS, *LAYER_KINDS)
+    }
+
+
+@pytest.fixture
+def unit_scores(tiny: Path, tmp_path: Path) -> Path:
+    """Scores of the neurons and layers of the tiny model: higher numbers score higher."""
+    path = tmp_path / "units.json"
+    checkpoint = load(tiny)
+    units = {
+        str(id): GroupScores(units=ranges.as_ranges(numbers), score=tuple(map(float, numbers)))
+        for id, numbers in checkpoint.architecture.units.items()
+        if id.kind not in KINDS
+    }
+    Scores(version=2, metric="variance", mode="ablate", baseline={}, units=units, base=checkpoint.base).write(path)
+    return path
+
+
+def test_random_neurons(tiny: Path, output: Path) -> None:
+    result = run(tiny, "--remove-neurons", "25%", "-o", output)
+    plan = Plan.read(output)
+    counts = widths(plan)
+    assert (result.exit_code, result.stderr) == (0, f"wrote {output}\n")
+    assert result.stdout == (
+        f"encoder-ffn {sum(counts['encoder-ffn'])} of 48 neurons kept, by layer: "
+        f"{' '.join(map(str, counts['encoder-ffn']))}\n"
+        f"decoder-ffn {sum(counts['decoder-ffn'])} of 48 neurons kept, by layer: "
+        f"{' '.join(map(str, counts['decoder-ffn']))}\n"
+        "24 of 96 neurons removed (25.0%)\n"
+    )
+    assert len(plan.removed(NEURON_KINDS)) == 24 and not plan.removed()
+    assert made(output, tiny, "--remove-neurons", "24").keep == plan.keep
+    assert made(output, tiny, "--remove-neurons", "25%", "--seed", "2").keep != plan.keep
+    assert plan.provenance["seed"] == 1
+
+
+def test_a_width_for_every_layer_of_a_stack(tiny: Path, output: Path) -> None:
+    quoted = made(output, tiny, "--keep-neurons", "encoder=16 decoder=8")
+    assert widths(quoted)["encoder-ffn"] == [16, 16] and widths(quoted)["decoder-ffn"] == [8, 8]
+    assert made(output, tiny, "--keep-neurons", "encoder=16", "decoder=8").keep == quoted.keep
+    assert widths(made(output, tiny, "--keep-neurons", "decoder=8,4"))["decoder-ffn"] == [8, 4]
+
+
+def test_amounts_of_neurons_by_stack_and_layer(tiny: Path, output: Path) -> None:
+    by_stack = made(output, tiny, "--remove-neurons", "encoder=25%", "decoder=30")
+    assert [len(by_stack.removed([kind])) for kind in NEURON_KINDS] == [12, 30]
+    assert widths(made(output, tiny, "--remove-neurons", "25%", "--per", "module"))["encoder-ffn"] == [18, 18]
+    assert set(widths(made(output, tiny, "--remove-neurons", "30%", "--multiple-of", 8))["decoder-ffn"]) <= {8, 16, 24}
+    result = run(tiny, "--remove-neurons", "26%", "--uniform", "-o", output, "--force")
+    assert result.stderr == f"26% is 24.96 neurons; the nearest uniform number is 24\nwrote {output}\n"
+    uniform = widths(Plan.read(output))
+    assert len(set(uniform["encoder-ffn"])) == len(set(uniform["decoder-ffn"])) == 1
+
+
+def test_neurons_of_the_lowest_scores(tiny: Path, output: Path, scores: Path, unit_scores: Path) -> None:
+    plan = made(output, tiny, "--remove-neurons", "50%", "--scores", unit_scores)
+    assert {plan.kept(id) for id in plan.base.units if id.kind in NEURON_KINDS} == {tuple(range(12, 24))}
+    assert "seed" not in plan.provenance
+    both = made(
+        output, tiny, "--lowest", "4", "--scores", scores, "--scores", unit_scores, "--keep-neurons", "encoder=1"
+    )
+    assert (kept(both), widths(both)["encoder-ffn"]) == ("04 44 44", [1, 1])
+    assert both.kept(GroupId("encoder-ffn", 0)) == (23,)
+    assert both.provenance["options"]["scores"] == (str(scores), str(unit_scores))
+
+
+def test_layers(tiny: Path, output: Path) -> None:
+    result = run(tiny, "--remove-layers", "decoder=1", "-o", output)
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "encoder     8 of    8 heads kept, by layer: 4 4\n"
+        "decoder     4 of    8 heads kept, by layer: 4 -\n"
+        "cross       4 of    8 heads kept, by layer: 4 -\n"
+        "encoder-ffn 48 of 48 neurons kept, by layer: 24 24\n"
+        "decoder-ffn 24 of 48 neurons kept, by layer: 24 -\n"
+        "encoder     2 of    2 layers kept: 0 1\n"
+        "decoder     1 of    2 layers kept: 0\n"
+        "8 of 24 heads removed (33.3%)\n"
+        "24 of 96 neurons removed (25.0%)\n"
+        "1 of 4 layers removed (25.0%)\n",
+    )
+    assert made(output, tiny, "--keep-layers", "decoder=1").keep == Plan.read(output).keep
+
+
+def test_layers_of_the_highest_scores(tiny: Path, output: Path, unit_scores: Path) -> None:
+    assert made(output, tiny, "--keep-layers", "decoder=1", "--scores", unit_scores).kept_layers() == {"decoder": (1,)}
+
+
+def test_heads_and_neurons_are_chosen_among_the_layers_that_stay(tiny: Path, output: Path) -> None:
+    plan = made(output, tiny, "--remove-layers", "encoder=0", "--random", "50%", "--remove-neurons", "50%")
+    assert (plan.count_kept(), plan.count_kept(NEURON_KINDS)) == (10, 36)
+    assert plan.kept(GroupId("encoder", 0)) == plan.kept(GroupId("encoder-ffn", 0)) == ()
+    listed = made(output, tiny, "--remove-layers", "encoder=0", "--keep", "encoder=3")
+    assert kept(listed) == "03 44 44"
+    named = made(output, tiny, "--remove-layers", "encoder=0", "--remove", "encoder.0.1 encoder.1.2")
+    assert named.kept(GroupId("encoder", 1)) == (0, 1, 3)
+
+
+def test_json_and_tsv_of_all_sorts(tiny: Path, output: Path) -> None:
+    options = ("--keep-neurons", "encoder=6", "--remove-layers", "decoder=0")
+    figures = json.loads(run(tiny, *options, "--format", "json", "-o", output).stdout)
+    assert figures["kept_per_layer"] == {"encoder": [4, 4], "decoder": [0, 4], "cross": [0, 4]}
+    assert figures["neurons"] == {
+        "neurons": 96,
+        "kept": 36,
+        "removed": 60,
+        "removed_percent": 62.5,
+        "kept_per_layer": {"encoder-ffn": [6, 6], "decoder-ffn": [0, 24]},
+    }
+    assert figures["layers"] == {
+        "layers": 4,
+        "kept": 3,
+        "removed": 1,
+        "removed_percent": 25.0,
+        "kept_layers": {"encoder": [0, 1], "decoder": [1]},
+    }
+    lines = run(tiny, *options, "--format", "tsv", "-o", output, "--force").stdout.splitlines()
+    assert lines[0] == "group\tunits\tkept\tkept_units"
+    assert {"decoder.0\t4\t0\t", "decoder-ffn.1\t24\t24\t0-23", "decoder-layers\t2\t1\t1"} <= set(lines)
+
+
+def test_plans_of_heads_alone_stay_version_1(tiny: Path, output: Path) -> None:
+    for options in (("--random", "25%"), ("--remove-neurons", "0"), ("--keep-layers", "encoder=2")):
+        assert made(output, tiny, *options).version == 1
+        assert json.loads(output.read_text())["version"] == 1
+    assert made(output, tiny, "--remove-neurons", "1").version == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        ("--remove-layers encoder=0-1", 4,
+         "--remove-layers: no layer of the encoder would be left: at least one stays"),
+        ("--keep-layers decoder=0", 4, "--keep-layers: no layer of the decoder would be left: at least one stays"),
+        ("--remove-layers encoder=1,5,7 decoder=x", 2, "--remove-layers: encoder: the model has no encoder layer 5, 7 "
+         "(it has 0 to 1); --remove-layers: decoder: 'x' is neither the number of a layer nor a range such as 1-3"),
+        ("--keep-layers decoder=3", 2, "--keep-layers: decoder: the model has 2 layers, fewer than 3"),
+        ("--keep-layers decoder=1 --remove-layers decoder=1", 2,
+         "--remove-layers and --keep-layers both speak of the decoder"),
+        ("--remove-layers 1", 2,
+         "--remove-layers: '1' is not STACK=LAYERS, such as decoder=1,3,5 (stacks: encoder, decoder)"),
+        ("--keep-neurons encoder=48 encoder=2", 2, "--keep-neurons: encoder-ffn: the model has fewer neurons in "
+         "encoder-ffn.0 (24 of 48), encoder-ffn.1 (24 of 48); --keep-neurons: encoder stands twice"),
+        ("--keep-neurons encoder=12 --multiple-of 8", 4,
+         "--keep-neurons: encoder-ffn: 12 neurons are no multiple of 8"),
+        ("--remove-neurons 50% --multiple-of 32", 4, "--remove-neurons: multiples of 32 leave nothing of encoder-ffn.0 "
+         "(24 neurons), encoder-ffn.1 (24 neurons), decoder-ffn.0 (24 neurons), decoder-ffn.1 (24 neurons)"),
+        ("--remove-neurons 7 --multiple-of 8", 4, "--remove-neurons: 7 neurons cannot be removed with widths that are "
+         "multiples of 8: 0 or 8 can"),
+        ("--remove-neurons x", 2, "--remove-neurons: 'x' is no amount of neurons: write a percentage such as 30% or a "
+         "count such as 43"),
+        ("--remove-neurons 97 --random 25 --keep-layers encoder=9", 2, "--keep-layers: encoder: the model has 2 "
+         "layers, fewer than 9; 25 heads cannot be removed: 0 to 24 of the 24 heads (encoder, decoder, cross) can; "
+         "--remove-neurons: 97 neurons cannot be removed: 0 to 96 of the 96 neurons (encoder-ffn, decoder-ffn) can"),
+        ("--random 1 --multiple-of 8", 2,
+         "--multiple-of goes with --remove-neurons and --keep-neurons, not with --random"),
+        ("--remove-neurons 1 --keep-neurons encoder=1", 2,
+         "give one of --remove-neurons and --keep-neurons, not both"),
+        ("--remove-layers encoder=1 --seed 3", 2,
+         "--seed goes with --keep and --random and --remove-neurons and --keep-neurons, not with --remove-layers"),
+    ],
+)  # fmt: skip
+def test_faults_of_neurons_and_layers(tiny: Path, output: Path, options: str, code: int, message: str) -> None:
+    result = run(tiny, *options.split(), "-o", output)
+    assert (result.exit_code, result.stdout, result.stderr) == (code, "", f"Error: {message}\n")
+    assert not output.exists()
+
+
+def test_scores_of_what_is_needed(tiny: Path, output: Path, scores: Path, unit_scores: Path) -> None:
+    for options, message in (
+        (["--remove-neurons", "1", "--scores", scores], f"--remove-neurons: no scores of neurons in {scores}"),
+        (
+            ["--remove-neurons", "1", "--scores", unit_scores, "--scores", unit_scores],
+            f"{unit_scores} and {unit_scores} both have scores of neurons; "
+            f"{unit_scores} and {unit_scores} both have scores of layers",
+        ),
+    ):
+        result = run(tiny, *options, "-o", output)
+        assert (result.exit_code, result.stderr) == (2, f"Error: {message}\n")
+    assert not output.exists()
+
+
+def test_models_whose_neurons_cannot_be_cut(build: Build, output: Path) -> None:
+    """NormFormer has a norm of the decoder's neurons, so that each of them depends on all others."""
+    checkpoint = as_normformer(build(**NORMFORMER))
+    for options, what in (
+        (["--remove-neurons", "50%"], "--remove-neurons: the model has no feed-forward layers"),
+        (["--keep-neurons", "decoder=8"], "--keep-neurons: the model has no feed-forward layers"),
+        (["--keep-layers", "encoder=1"], "--keep-layers: the model has no encoder"),
+    ):
+        result = run(checkpoint, *options, "-o", output)
+        ending = " whose neurons can be cut" if "neurons" in what else ""
+        assert (result.exit_code, result.stderr) == (2, f"Error: {what}{ending}\n")
+    assert made(output, checkpoint, "--keep-layers", "decoder=1").kept_layers() == {"decoder": (0,)}

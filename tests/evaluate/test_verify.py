@@ -1,4 +1,4 @@
-"""Verification finds cutting equal to masking, and finds what is not."""
+"""Verification finds cutting equal to masking and skipping, and finds what is not."""
 
 import math
 from dataclasses import asdict
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from nmtprune.architecture import parse_heads
+from nmtprune.architecture import EVERY_KIND, GroupId, UnitId, parse_heads
 from nmtprune.engines import native
 from nmtprune.errors import CheckpointError
 from nmtprune.evaluate.verify import Verification, batch, verify
@@ -18,6 +18,8 @@ from nmtprune.plan import Plan
 from nmtprune.slim import MODES, apply
 from tests.support import networks
 from tests.support.fairseq_files import Build
+from tests.support.marian_files import VARIANTS as MARIAN
+from tests.support.marian_files import marian_model
 
 CHOSEN = ["post-norm, separate embeddings", "encoder and decoder of other sizes", "learned positions, embedding norm",
           "joint and cross-attention", "adaptive softmax", "language model, pre-norm",
@@ -41,6 +43,46 @@ def test_slimming_passes(build: Build, variant: str, mode: str) -> None:
     assert found.max_logit > 0.1
     found.raise_if_different()
     assert list(asdict(found)) == ["max_delta", "max_logit", "tolerance", "ok"]
+
+
+def of_all_groups(base: Checkpoint) -> Plan:
+    """Every second head, most of the neurons, all of those of one layer, and a layer of each stack go."""
+    heads = base.architecture.head_ids()[::2]
+    neurons = [UnitId(group.id, number) for group in base.architecture.feed_forwards for number in range(group.units)]
+    some = [unit for unit in neurons if unit.number % 5 or unit.group == neurons[-1].group]
+    layers = [UnitId(GroupId.layers_of(stack), 0) for stack in ("encoder", "decoder")
+              if len(base.architecture.layers(stack)) > 1]  # fmt: skip
+    return Plan.removing(base.base, [*heads, *some, *layers])
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("variant", CHOSEN)
+def test_slimming_neurons_and_layers_passes(build: Build, variant: str, mode: str) -> None:
+    base = load(networks.randomized(build(**networks.VARIANTS[variant])))
+    plan = of_all_groups(base)
+    result = apply(plan, base, mode)
+    found = verify(base, result, plan)
+    assert found.ok and found.max_logit > 0.1
+    layers = {stack: len(numbers) for stack, numbers in plan.kept_layers().items()}
+    assert layers and all(len(result.architecture.layers(stack)) == count for stack, count in layers.items())
+
+
+@pytest.mark.parametrize("variant", ["post-norm, all tied", "tied decoder layers", "pre-norm SSRU decoder"])
+def test_marian_models(tmp_path: Path, variant: str) -> None:
+    base = load(marian_model(tmp_path / "model.npz", **MARIAN[variant]))
+    plan = of_all_groups(base)
+    for mode in ("masked", "uniform"):
+        assert verify(base, apply(plan, base, mode), plan).ok
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("unit", ["encoder-ffn.1.2", "decoder-ffn.0.3", "decoder-layers.1"])
+def test_one_wrong_neuron_or_layer_is_found(build: Build, unit: str, mode: str) -> None:
+    base = load(networks.randomized(build(layers=3)))
+    plans = [Plan.removing(base.base, [UnitId.parse(name, EVERY_KIND)]) for name in (unit, unit[:-1] + "0")]
+    right, wrong = plans
+    assert not verify(base, apply(wrong, base, mode), right).ok
+    assert verify(base, apply(right, base, mode), right).ok
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -1,6 +1,6 @@
 """Sweeps: exact numbers at every step, nested plans, ties as documented."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ from nmtprune.architecture import KINDS, GroupId, UnitId
 from nmtprune.budget import Amount, Limits, lowest
 from nmtprune.errors import BudgetError
 from nmtprune.methods.chance import random_scores
-from nmtprune.methods.sweep import next_plan, numbers_removed, sweep
+from nmtprune.methods.sweep import CountedUnits, Goal, ScoresOf, next_plan, numbers_removed, sweep
 from nmtprune.plan import Base, Plan
 
 
@@ -22,6 +22,13 @@ def _base(
 
 def _numbers(step: str, until: str, *, base: Base | None = None, limits: Limits | None = None) -> tuple[int, ...]:
     return numbers_removed((base or _base()).modules, Amount.parse(step), Amount.parse(until), limits or Limits())
+
+
+def _plans(base: Base, scores_of: ScoresOf, numbers: Iterable[int], limits: Limits) -> Iterator[Plan]:
+    """The plans of a sweep over numbers of units."""
+    for goal, plan in sweep(base, CountedUnits(limits), scores_of, [Goal(number, str(number)) for number in numbers]):
+        assert goal.name == str(goal.level)
+        yield plan
 
 
 def test_cumulative_percentages_are_rounded() -> None:
@@ -80,7 +87,7 @@ def test_every_number_of_heads_is_met_exactly(
     every = [UnitId(module, head) for module, count in base.modules.items() for head in range(count)]
     values = st.fixed_dictionaries({head: st.sampled_from([-1e300, -1.0, 0.0, 0.5, 1e300]) for head in every})
     before = Plan.keep_all(base)
-    for number, plan in enumerate(sweep(base, lambda _plan: data.draw(values), range(most + 1), limits)):
+    for number, plan in enumerate(_plans(base, lambda _plan: data.draw(values), range(most + 1), limits)):
         assert plan.count_kept(kinds) == limits.count(base.modules) - number
         assert plan.count_kept() == plan.count_base() - number
         assert set(plan.removed()) >= set(before.removed())
@@ -92,14 +99,14 @@ def test_every_number_of_heads_is_met_exactly(
 def test_scores_that_stay_give_the_lowest_heads(base: Base, seed: int, least: int) -> None:
     scores, limits = random_scores(base.modules, seed), Limits(min_heads_per_module=least)
     numbers = range(sum(max(0, count - least) for count in base.modules.values()) + 1)
-    for number, plan in zip(numbers, sweep(base, lambda _plan: scores, numbers, limits), strict=True):
+    for number, plan in zip(numbers, _plans(base, lambda _plan: scores, numbers, limits), strict=True):
         assert plan.removed() == lowest(scores, number, base.modules, limits)
 
 
 def test_ties_go_by_kind_layer_and_head() -> None:
     base = _base((2,), (2,), (2,))
     scores = dict.fromkeys(random_scores(base.modules, 1), 0.5)
-    plans = sweep(base, lambda _plan: scores, (1, 3, 5), Limits())
+    plans = _plans(base, lambda _plan: scores, (1, 3, 5), Limits())
     assert [[str(head) for head in plan.removed()][-1] for plan in plans] == ["encoder.0.0", "decoder.0.0", "cross.0.0"]
 
 
@@ -112,15 +119,15 @@ def test_scores_are_of_the_model_after_the_step_before() -> None:
         asked.append(plan.kept(module))
         return {UnitId(module, head): -float(head) for head in plan.kept(module)}
 
-    plans = list(sweep(base, scores_of, (0, 1, 1, 3), Limits()))
-    assert [plan.kept(GroupId("encoder", 0)) for plan in plans] == [(0, 1, 2), (0, 1), (0, 1), ()]
+    plans = list(_plans(base, scores_of, (0, 1, 1, 3), Limits()))
+    assert [plan.kept(GroupId("encoder", 0)) for plan in plans] == [(0, 1, 2), (0, 1), ()]
     assert asked == [(0, 1, 2), (0, 1)]
 
 
 def test_a_step_takes_nothing_back() -> None:
     base = _base((3,), (0,), (0,))
     plan = Plan.removing(base, [UnitId(GroupId("encoder", 0), 1)])
-    with pytest.raises(ValueError, match="the step before removes 1 heads, more than 0"):
+    with pytest.raises(ValueError, match="the step before removes 1 units, more than 0"):
         next_plan(plan, random_scores(base.modules, 1), 0, Limits())
     with pytest.raises(BudgetError, match=r"no score for encoder\.0\.0, encoder\.0\.2"):
         next_plan(plan, {}, 2, Limits())
@@ -159,7 +166,7 @@ def test_uniform_sweeps_are_nested_and_uniform(
     scores = random_scores(base.modules, seed)
     numbers = _numbers(step, str(most), base=base, limits=UNIFORM)
     assert numbers[-1] == most
-    plans = list(sweep(base, lambda _: scores, numbers, UNIFORM))
+    plans = list(_plans(base, lambda _: scores, numbers, UNIFORM))
     gone: set[UnitId] = set()
     for before, plan in zip([None, *plans], plans, strict=False):
         encoder, decoder = _uniform(plan)

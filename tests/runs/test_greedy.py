@@ -275,7 +275,7 @@ def test_max_drop_ends_a_curve(tiny: Path, tmp_path: Path, swept: tuple[Path, Gr
     steps = _swept(run).swept[0].steps
     place = drops.index(worst)
     assert [step.broken for step in steps] == [False] * place + [True]
-    assert Plan.read(run.output / "plan.json").keep == steps[place - 1].plan.keep
+    assert Plan.read(run.output / "plan.json").removed() == steps[place - 1].plan.removed()
     allowed = _swept(replace(run, output=tmp_path / "all", max_drop=repr(worst + 1e-9))).swept[0]
     assert len(allowed.steps) == len(values) and allowed.chosen == allowed.steps[-1]
 

@@ -11,6 +11,7 @@ import pytest
 from nmtprune import slim
 from nmtprune.architecture import GroupId, UnitId
 from nmtprune.budget import Limits
+from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import native
 from nmtprune.errors import EngineError, UsageError
@@ -25,7 +26,7 @@ from nmtprune.progress import Silent
 from nmtprune.runs.greedy.loop import GreedyResult, greedy
 from nmtprune.runs.greedy.orders import curves, parse_orders
 from nmtprune.runs.greedy.setup import GreedyRun
-from nmtprune.runs.refit import calibration_texts, refitted
+from nmtprune.runs.refit import calibration_texts, refitted, with_translations
 from nmtprune.runs.scorers import SCORERS
 from nmtprune.runs.state import Interrupted, State
 from nmtprune.scores import HeadScore, Scores
@@ -195,6 +196,29 @@ def test_sentences_that_are_refitted_on_and_measured_on_are_said(tiny: Path, tmp
         run = greedy_run(tiny, tmp_path / str(said), orders=("random",), importance_data=data, until="1", step="1")
         greedy(run, notes)
         assert any(what in line for line in notes.lines) is said
+
+
+@pytest.mark.parametrize("on", ["references", "translations"])
+def test_models_are_refitted_on_a_text_of_its_own(tiny: Path, tmp_path: Path, on: str) -> None:
+    folder = tiny.parent / "data-bin"
+    texts = [next(folder.glob(f"test.{side}")) for side in ("xx", "yy")]
+    data = DataOptions(
+        data_bin=folder, source=texts[0], reference=(texts[1],) if on == "references" else (), post_process="none",
+        source_lang="xx", target_lang="yy",
+    )  # fmt: skip
+    run = greedy_run(tiny, tmp_path / "run", orders=("random",), samples=1, until="4", step="4", calibration_data=data)
+    result = swept(run)
+    checkpoint, plan = load(tiny), result.swept[0].steps[-1].plan
+    text = drawn(load_corpus(data, checkpoint.profile(), references=False, targets=on == "references"), 12, 1)
+    if on == "translations":
+        text = with_translations(text, checkpoint, run, run.limits)
+    base = native.load(checkpoint)
+    expected = refitted(base, slim.apply(plan, checkpoint.without_optimizer()), calibration_texts(text, base))
+    found = load(run.slim)
+    assert found.sha256 == expected.checkpoint.sha256
+    assert found.lineage is not None and found.lineage.refit is not None and found.lineage.refit["on"] == on
+    curve = json.loads((run.output / "curve.json").read_text())
+    assert curve["refit"]["sha256"] == found.lineage.refit["sha256"] and str(texts[0]) in json.dumps(curve)
 
 
 def test_a_score_file_with_the_name_of_an_order_does_not_stand_for_it(tiny: Path, tmp_path: Path) -> None:

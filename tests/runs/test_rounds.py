@@ -5,7 +5,7 @@ import pytest
 from nmtprune.architecture import GroupId, UnitId
 from nmtprune.budget import Limits
 from nmtprune.methods.joint_order import ranks
-from nmtprune.methods.sweep import sweep
+from nmtprune.methods.sweep import CountedUnits, Goal, sweep
 from nmtprune.plan import Base, Plan
 from nmtprune.runs.greedy.rounds import Rounds, round_starts
 
@@ -42,7 +42,8 @@ def test_each_round_measures_once_and_goes_on_from_its_plan() -> None:
         return ranks(left[::-1] if len(left) == 8 else left)
 
     numbers = (0, 1, 2, 4, 5, 6)
-    rounds = Rounds((0, 4), ("encoder",), scores)
-    plans = [[head.number for head in plan.removed()] for plan in sweep(base, rounds, numbers, Limits())]
+    course = CountedUnits(Limits())
+    rounds, goals = Rounds((0, 4), course.reached, scores), [Goal(number, str(number)) for number in numbers]
+    plans = [[head.number for head in plan.removed()] for _, plan in sweep(base, course, rounds, goals)]
     assert plans == [[], [7], [6, 7], [4, 5, 6, 7], [0, 4, 5, 6, 7], [0, 1, 4, 5, 6, 7]]
     assert measured == [(0, 1, 2, 3, 4, 5, 6, 7), (0, 1, 2, 3)]

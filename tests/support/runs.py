@@ -129,14 +129,18 @@ class Oracle:
         heads = self.model.architecture[module].heads
         return {module: torch.tensor([float(head in kept) for head in range(heads)])}
 
-    def bleu(self, masks: dict[GroupId, torch.Tensor]) -> float:
+    def translations(self, masks: dict[GroupId, torch.Tensor] | None = None) -> list[tuple[int, ...]]:
         symbols = Symbols(1, 2, 3)
-        texts = [""] * len(self.corpus)
+        tokens = [tuple[int, ...]()] * len(self.corpus)
         for positions in self.corpus.batches(BatchLimits.of(60)):
             batch = self.corpus.batch(positions)
-            found = search(self.model, batch.source, batch.source_lengths.tolist(), SEARCH, symbols, masks)
+            found = search(self.model, batch.source, batch.source_lengths.tolist(), SEARCH, symbols, masks or {})
             for place, hypotheses in zip(batch.positions.tolist(), found, strict=True):
-                texts[place] = self.corpus.decode(hypotheses[0].tokens)
+                tokens[place] = hypotheses[0].tokens
+        return tokens
+
+    def bleu(self, masks: dict[GroupId, torch.Tensor]) -> float:
+        texts = [self.corpus.decode(tokens) for tokens in self.translations(masks)]
         return float(sacrebleu.corpus_bleu(texts, list(map(list, self.corpus.references or ()))).score)
 
     @torch.no_grad()

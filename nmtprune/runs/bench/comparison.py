@@ -12,6 +12,7 @@ from nmtprune.evaluate.cost import Spread
 from nmtprune.plots import SpeedBar
 from nmtprune.runs.baseline import carries_tests, check_translations, with_remarks
 from nmtprune.runs.bench import contenders as models
+from nmtprune.runs.bench.contenders import CTRANSLATE2
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.quality import text_metric
 from nmtprune.runs.report import BenchedModel, BenchFile, Cell, Report, ReportFiles, Timing, tsv
@@ -40,6 +41,7 @@ class BenchRun(Run, Computing, QualitySettings, Testing):
         names: of the models, where their files say nothing.
         facts: what else belongs into the result.
         needs_references: options that mean nothing without references, as the user gave them.
+        compute_type: precision of CTranslate2.
     """
 
     metric: str = "bleu"
@@ -50,6 +52,7 @@ class BenchRun(Run, Computing, QualitySettings, Testing):
     names: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     needs_references: tuple[str, ...] = ()
+    compute_type: str = "float32"
 
     @property
     def outputs(self) -> ReportFiles | None:
@@ -65,7 +68,8 @@ class BenchRun(Run, Computing, QualitySettings, Testing):
         return [*self.checkpoints, *super().inputs]
 
     def check(self) -> None:
-        """Refuse a device that is not there, and values that no test can have."""
+        """Refuse a device that is not there, values that no test can have, and a precision of no engine."""
+        models.check_compute_type(self.engine, self.compute_type)
         _ = choose_device(self.device), self.significance
 
     def check_output(self) -> None:
@@ -75,7 +79,7 @@ class BenchRun(Run, Computing, QualitySettings, Testing):
 
     def batches_of(self, sentences: int) -> "EngineSettings":
         """What an engine must know."""
-        return self.in_batches(models.batches_of(sentences))
+        return replace(self.in_batches(models.batches_of(sentences)), compute_type=self.compute_type)
 
 
 def bench(run: BenchRun, progress: "Progress") -> BenchFile:
@@ -219,6 +223,7 @@ def _bench_file(
     )
     facts: dict[str, Any] = {**opened[0].corpus.describe(), "engine": run.engine, "search": asdict(run.search)}
     facts |= {"threads": run.threads, "repeat": run.repeat, **run.facts}
+    facts |= {"compute_type": run.compute_type} if run.engine == CTRANSLATE2 else {}
     if scored[0] is not None:
         facts["signature"] = scored[0].metric.signature
     return BenchFile(format="nmtprune-bench", version=1, **facts, models=models)

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.search.options import Hypothesis, Search
 
-IN_PROCESS = ("native", "ctranslate2")
+CTRANSLATE2 = "ctranslate2"
+"""The engine that computes in several precisions."""
+
+IN_PROCESS = ("native", CTRANSLATE2)
 """Engines whose time for one sentence is that of the model: the others start a process each time."""
 
 _LATENCY_SENTENCES = 16
@@ -117,6 +120,16 @@ def check_batches(corpus: "Corpus", batch_sizes: Sequence[int], engine: str, sea
             f"--batch-size {sizes}: --engine {engine} translates sentences one by one, since it limits the length of "
             f"translations by the longest source of a batch: give --{engine}-batch-length-limit, or --batch-size 1"
         )
+
+
+def check_compute_type(engine: str, compute_type: str) -> None:
+    """Refuse a precision that goes with another engine.
+
+    Raises:
+        UsageError: it does.
+    """
+    if engine != CTRANSLATE2 and compute_type != "float32":
+        raise UsageError(f"--compute-type {compute_type} goes with --engine {CTRANSLATE2}")
 
 
 def timings(

@@ -7,25 +7,19 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nmtprune import slim
-from nmtprune.budget import Amount, Limits
-from nmtprune.data.databin import Languages, NumberedData
+from nmtprune.architecture import NEURON_KINDS, UnitId
+from nmtprune.budget import Amount, Limits, Units
 from nmtprune.data.options import DataOptions
-from nmtprune.data.ragged import Sentences
-from nmtprune.errors import UsageError
-from nmtprune.methods import plans
+from nmtprune.errors import NmtpruneError, UsageError
+from nmtprune.methods import layer_choice, plans, widths
 from nmtprune.methods.chance import random_scores
+from nmtprune.plan import Base, Plan
+from nmtprune.runs.bench.random_sentences import FIRST_WORD, LANGUAGES, write_binarized
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-_LANGUAGES = Languages("source", "target")
-_SUBSET = "test"
-_FIRST_WORD = 4
-_EOS = 2
 
 
 @dataclass(frozen=True)
@@ -71,7 +65,7 @@ class Shape:
         shape = replace(SHAPES[name], **given)
         if not faults and not shape.head_dim and shape.d % shape.heads:
             faults.append(f"{shape.heads} heads do not divide d={shape.d}: give head_dim=N")
-        if not faults and shape.vocab < _FIRST_WORD + 2:
+        if not faults and shape.vocab < FIRST_WORD + 2:
             faults.append(f"vocab={shape.vocab} leaves no words beside special ones")
         if faults:
             raise UsageError.of_faults(f"--synthetic '{text}'", faults)
@@ -94,6 +88,9 @@ class Synthetic:
         shape: of the full model.
         keep: pattern of heads that stay, as `plan --keep` takes it; or None.
         random: amount of heads that go, as `plan --random` takes it; or None.
+        keep_neurons: neurons that stay, as `plan --keep-neurons` takes it; or None.
+        remove_neurons: amount of neurons that go, as `plan --remove-neurons` takes it; or None.
+        keep_layers: number of layers that stay, as `plan --keep-layers` takes it; or None.
         source_length: words of every source sentence.
         target_length: words of every translation.
         sentences: number of sentences.
@@ -107,42 +104,70 @@ class Synthetic:
     target_length: int
     sentences: int
     seed: int
+    keep_neurons: str | None = None
+    remove_neurons: str | None = None
+    keep_layers: str | None = None
 
     def write(self, folder: Path) -> tuple[Path, Path, DataOptions]:
         """Write the full and the cut model and the sentences into a folder.
 
         Raises:
-            UsageError, BudgetError: no plan, two, or one that cannot be made.
+            UsageError, BudgetError: no plan, two of the same units, or one that cannot be made.
         """
         from nmtprune.formats import load
 
-        if (self.keep is None) == (self.random is None):
-            raise UsageError("--synthetic goes with exactly one of --keep and --random")
+        self._check()
         full, cut = folder / "full.pt", folder / "cut.pt"
-        _write_checkpoint(self.shape, full, self.seed)
+        write_checkpoint(self.shape, full, self.seed)
         base = load(full)
-        limits = Limits(base.architecture.kinds)
+        slim.apply(self._plan(base.base), base).save(cut)
+        words = self.shape.vocab, self.shape.vocab
+        return full, cut, write_binarized(folder / "data", words, self.sentences, self.source_length, self.seed)
+
+    def _check(self) -> None:
+        options = {
+            name: getattr(self, name) is not None
+            for name in ("keep", "random", "keep_neurons", "remove_neurons", "keep_layers")
+        }
+        if not any(options.values()):
+            listed = ", ".join(f"--{name.replace('_', '-')}" for name in options)
+            raise UsageError(f"--synthetic goes with what the cut model loses: give one of {listed}")
+        faults = []
+        if options["keep"] and options["random"]:
+            faults.append("--synthetic goes with exactly one of --keep and --random")
+        if options["keep_neurons"] and options["remove_neurons"]:
+            faults.append("--synthetic goes with one of --keep-neurons and --remove-neurons")
+        if faults:
+            raise UsageError("; ".join(faults), faults)
+
+    def _plan(self, base: Base) -> Plan:
+        """What the cut model keeps: of the layers that stay, heads and neurons."""
+        layers, errors = layer_choice.keep_layers(base, self.keep_layers) if self.keep_layers is not None else ([], [])
+        left = base.with_layers(Plan.removing(base, layers).kept_layers())
+        neurons, wrong = self._neurons(left.feed_forwards)
+        if errors or wrong:
+            faults = [fault for error in (*errors, *wrong) for fault in error.faults]
+            raise type([*errors, *wrong][0])("; ".join(faults), faults)
+        return Plan.removing(base, [*layers, *self._heads(left), *neurons])
+
+    def _heads(self, base: Base) -> tuple[UnitId, ...]:
         if self.keep is not None:
-            plan = plans.keep_heads(base.base, self.keep, self.seed, limits)
-        else:
-            scores = random_scores(base.base.modules, self.seed)
-            plan = plans.remove_lowest(base.base, scores, Amount.parse(self.random or ""), limits, "model")
-        slim.apply(plan, base).save(cut)
-        return full, cut, self._write_sentences(folder / "data")
+            return plans.keep_heads(base, self.keep, self.seed, Limits()).removed()
+        if self.random is not None:
+            scores = random_scores(base.modules, self.seed)
+            return plans.remove_lowest(base, scores, Amount.parse(self.random), Limits(), "model").removed()
+        return ()
 
-    def _write_sentences(self, folder: Path) -> DataOptions:
-        folder.mkdir()
-        rng = np.random.default_rng(self.seed)
-        words = rng.integers(_FIRST_WORD, self.shape.vocab, (self.sentences, self.source_length))
-        sentences = Sentences.of(np.append(row, _EOS) for row in words)
-        NumberedData(folder, _LANGUAGES, (self.shape.vocab, self.shape.vocab)).write(_SUBSET, sentences, None)
-        return DataOptions(
-            data_bin=folder, subset=_SUBSET, source_lang=_LANGUAGES.source, target_lang=_LANGUAGES.target,
-            post_process="none",
-        )  # fmt: skip
+    def _neurons(self, units: Units) -> tuple[list[UnitId], list[NmtpruneError]]:
+        scores, limits = random_scores(units, self.seed), Limits(NEURON_KINDS)
+        if self.keep_neurons is not None:
+            return widths.keep_neurons(units, self.keep_neurons, scores, limits)
+        if self.remove_neurons is not None:
+            return widths.remove_neurons(units, self.remove_neurons, scores, limits)
+        return [], []
 
 
-def _write_checkpoint(shape: Shape, path: Path, seed: int) -> None:
+def write_checkpoint(shape: Shape, path: Path, seed: int) -> None:
     """A checkpoint of fairseq's with random weights."""
     import torch
 
@@ -152,7 +177,7 @@ def _write_checkpoint(shape: Shape, path: Path, seed: int) -> None:
         "cross": [shape.heads] * shape.decoder_layers,
     }
     settings: dict[str, object] = {"arch": "transformer", "task": "translation", "share_all_embeddings": True}
-    settings |= {"source_lang": _LANGUAGES.source, "target_lang": _LANGUAGES.target}
+    settings |= {"source_lang": LANGUAGES.source, "target_lang": LANGUAGES.target}
     for stack, layers in (("encoder", shape.encoder_layers), ("decoder", shape.decoder_layers)):
         settings |= {
             f"{stack}_embed_dim": shape.d,

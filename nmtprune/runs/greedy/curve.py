@@ -1,4 +1,4 @@
-"""What a sweep gives: quality against heads removed, when it dropped too far, and the files that say so."""
+"""What a sweep gives: quality against what was removed, when it dropped too far, and the files that say so."""
 
 import math
 import statistics
@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nmtprune.architecture import KINDS
+from nmtprune.architecture import KINDS, SORTS
 from nmtprune.evaluate.significance import Difference
 from nmtprune.plan import Plan
 from nmtprune.plots import Line
 from nmtprune.runs.greedy.auto import Decision
+from nmtprune.runs.greedy.costs import PlanCost
 from nmtprune.runs.greedy.orders import Curve, kinds_name
 from nmtprune.runs.report import (
     Cell,
@@ -30,14 +31,17 @@ class CurvePoint:
     """A point of a curve.
 
     Attributes:
-        removed: heads that are gone.
-        kept: heads of the selected kinds that are left.
+        removed: units of the selected kinds that are gone.
+        kept: those that are left.
         plan: which they are.
         value: the metric.
         difference: from the unpruned model.
         relative: `value` as a share of the unpruned model's; None where that is 0.
         broken: it breaks the rule of the run.
         decision: how the plan was chosen, if several orders competed.
+        name: of the plan's file.
+        level: where the step stands among those of other orders: `removed`, or the cost that it was meant to reach.
+        cost: what the model costs; None where steps are numbers of heads.
     """
 
     removed: int
@@ -47,7 +51,10 @@ class CurvePoint:
     difference: Difference
     relative: float | None
     broken: bool
-    decision: Decision | None = None
+    decision: Decision | None
+    name: str
+    level: float
+    cost: PlanCost | None
 
     @property
     def ci(self) -> tuple[float, float]:
@@ -58,8 +65,20 @@ class CurvePoint:
 
     @property
     def file(self) -> str:
-        """Name of its plan."""
-        return f"{self.removed:03}.json"
+        """Name of its plan's file."""
+        return f"{self.name}.json"
+
+    def of_sort(self, sort: str) -> int:
+        """Units of one of SORTS that are gone, by themselves or with their layers."""
+        return len(self.plan.removed(SORTS[sort]))
+
+    @property
+    def what_is_gone(self) -> str:
+        """For a line of progress."""
+        if self.cost is None:
+            return f"{self.removed} heads removed"
+        counts = [f"{number} {sort}" for sort in SORTS if (number := self.of_sort(sort))]
+        return f"{', '.join(counts) or 'nothing'} removed, {self.cost.macs:.1%} of the multiply-accumulates left"
 
 
 @dataclass(frozen=True)
@@ -84,7 +103,17 @@ class Swept:
 
 @dataclass(frozen=True)
 class Mean:
-    """Random samples together: mean and standard deviation at every number of heads that all of them reached."""
+    """Random samples together: mean and standard deviation at every step that all of them reached.
+
+    Attributes:
+        checkpoint: as the user named it.
+        kinds: of the curves.
+        samples: their number.
+        removed: units that are gone; their mean where the steps of samples differ.
+        means: of the metric.
+        deviations: of the metric.
+        macs: mean share of the multiply-accumulates; None where steps are numbers of heads.
+    """
 
     checkpoint: str
     kinds: tuple[str, ...]
@@ -92,6 +121,7 @@ class Mean:
     removed: tuple[int, ...]
     means: tuple[float, ...]
     deviations: tuple[float, ...]
+    macs: tuple[float, ...] | None
 
 
 def means(swept: Sequence[Swept]) -> list[Mean]:
@@ -104,24 +134,27 @@ def means(swept: Sequence[Swept]) -> list[Mean]:
 
 
 def _mean(kinds: tuple[str, ...], group: Sequence[Swept]) -> Mean:
-    by_number = [{step.removed: step for step in each.steps} for each in group]
-    reached = [number for number in by_number[0] if all(number in own for own in by_number)]
-    columns = [[own[number] for own in by_number] for number in reached]
+    by_level = [{step.level: step for step in each.steps} for each in group]
+    reached = [level for level in by_level[0] if all(level in own for own in by_level)]
+    columns = [[own[level] for own in by_level] for level in reached]
     values = [[step.value for step in column] for column in columns]
+    costs = [[step.cost.macs for step in column if step.cost is not None] for column in columns]
     return Mean(
         group[0].checkpoint,
         kinds,
         len(group),
-        tuple(column[0].removed for column in columns),
+        tuple(round(math.fsum(step.removed for step in column) / len(column)) for column in columns),
         tuple(math.fsum(own) / len(own) for own in values),
         tuple(statistics.stdev(own) if len(own) > 1 else 0.0 for own in values),
+        tuple(math.fsum(own) / len(own) for own in costs) if all(costs) else None,
     )
 
 
-def curve_columns(metric: str) -> tuple[str, ...]:
-    """Columns of the table."""
+def curve_columns(metric: str, *, costs: bool = False) -> tuple[str, ...]:
+    """Columns of the table; with `costs` also what was removed of each sort, and what the models cost."""
     between = ("ci_low", "ci_high", "p", "relative")
-    return ("checkpoint", "order", "sample", "kinds", "removed", "kept", metric, *between)
+    costly = (*SORTS, "macs", "parameters", "speed") if costs else ()
+    return ("checkpoint", "order", "sample", "kinds", "removed", "kept", *costly, metric, *between)
 
 
 def curve_rows(swept: Sequence[Swept]) -> Iterator[tuple[Cell, ...]]:
@@ -131,8 +164,14 @@ def curve_rows(swept: Sequence[Swept]) -> Iterator[tuple[Cell, ...]]:
         for step in each.steps:
             yield (
                 each.checkpoint, _order_of(curve, step), curve.sample, ",".join(curve.kinds), step.removed, step.kept,
-                step.value, *step.ci, step.difference.p, step.relative,
+                *_cost_cells(step), step.value, *step.ci, step.difference.p, step.relative,
             )  # fmt: skip
+
+
+def _cost_cells(step: CurvePoint) -> tuple[Cell, ...]:
+    if step.cost is None:
+        return ()
+    return (*map(step.of_sort, SORTS), step.cost.macs, step.cost.parameters, step.cost.speed)
 
 
 def _order_of(curve: Curve, step: CurvePoint) -> str:
@@ -144,9 +183,10 @@ def curve_file(
     metric: str, swept: Sequence[Swept], facts: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> CurveFile:
     """The curves as ``curve.json`` has them."""
+    costed = any(step.cost is not None for each in swept for step in each.steps)
     return CurveFile(
         format="nmtprune-curve",
-        version=1,
+        version=2 if costed else 1,
         metric=metric,
         **facts,
         curves=[_curve(metric, each) for each in swept],
@@ -168,6 +208,7 @@ def _curve(metric: str, each: Swept) -> CurveOf:
             plan=f"plans/{curve.name}/{step.file}",
             **quality_of(metric, step.value),
             **_decision_fields(metric, step.decision),
+            **_cost_fields(step),
         )
         for step in each.steps
     ]
@@ -179,6 +220,15 @@ def _curve(metric: str, each: Swept) -> CurveOf:
         kinds=list(curve.kinds),
         steps=steps,
     )
+
+
+def _cost_fields(step: CurvePoint) -> dict[str, Any]:
+    """What a step of version 2 says besides; nothing in version 1."""
+    if step.cost is None:
+        return {}
+    found: dict[str, Any] = {"units": {sort: step.of_sort(sort) for sort in SORTS}}
+    found |= {"macs": step.cost.macs, "parameters": step.cost.parameters}
+    return found | ({} if step.cost.speed is None else {"speed": step.cost.speed})
 
 
 def _decision_fields(metric: str, decision: Decision | None) -> dict[str, Any]:
@@ -197,9 +247,10 @@ def _decision_fields(metric: str, decision: Decision | None) -> dict[str, Any]:
 
 
 def _mean_of(metric: str, mean: Mean) -> MeanOf:
+    costs = [{}] * len(mean.means) if mean.macs is None else [{"macs": share} for share in mean.macs]
     steps = [
-        MeanStep(removed=removed, sd=deviation, **quality_of(metric, value))
-        for removed, value, deviation in zip(mean.removed, mean.means, mean.deviations, strict=True)
+        MeanStep(removed=removed, sd=deviation, **quality_of(metric, value), **cost)
+        for removed, value, deviation, cost in zip(mean.removed, mean.means, mean.deviations, costs, strict=True)
     ]
     return MeanOf(checkpoint=mean.checkpoint, order="random", kinds=list(mean.kinds), samples=mean.samples, steps=steps)
 
@@ -208,10 +259,13 @@ def lines(swept: Sequence[Swept]) -> list[Line]:
     """What a picture shows: every curve with its interval, random ones together with their spread."""
     several = len({each.curve.checkpoint for each in swept}) > 1
     names = {each.checkpoint: each.checkpoint.rsplit("/", 1)[-1] for each in swept}
+    every_kind = {each.curve.kinds for each in swept}
+    costed = any(step.cost is not None for each in swept for step in each.steps)
+    named = len(every_kind) > 1 if costed else every_kind != {KINDS}
 
     def label(checkpoint: str, kinds: Sequence[str], order: str) -> str:
         parts = [names[checkpoint]] if several else []
-        parts += [kinds_name(kinds)] if tuple(kinds) != KINDS else []
+        parts += [kinds_name(kinds)] if named and tuple(kinds) != KINDS else []
         return ", ".join([*parts, order])
 
     found = [
@@ -221,6 +275,7 @@ def lines(swept: Sequence[Swept]) -> list[Line]:
             [step.value for step in each.steps],
             [step.ci[0] for step in each.steps],
             [step.ci[1] for step in each.steps],
+            macs=[step.cost.macs for step in each.steps if step.cost is not None] if costed else None,
         )
         for each in swept
         if each.curve.sample is None
@@ -235,6 +290,7 @@ def lines(swept: Sequence[Swept]) -> list[Line]:
                 [value - deviation for value, deviation in pairs],
                 [value + deviation for value, deviation in pairs],
                 dashed=True,
+                macs=mean.macs,
             )
         )
     return found

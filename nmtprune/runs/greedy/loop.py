@@ -1,4 +1,4 @@
-"""`greedy`: remove heads step by step in several orders, and see what is left of the quality.
+"""`greedy`: remove heads, neurons and layers step by step in several orders, and see what is left of the quality.
 
 Michel et al. 2019, sections 4 to 6; Budhraja et al. 2020. The state is written after every step of every curve.
 """
@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmtprune import files, plots
+from nmtprune.architecture import SORTS
 from nmtprune.plan import Base
 from nmtprune.runs.greedy import curve
+from nmtprune.runs.greedy.costs import Costs, costs_of, keep_lengths, known_lengths
 from nmtprune.runs.greedy.curve import Swept
 from nmtprune.runs.greedy.setup import CURVE_JSON, PLAN, PLANS, GreedyRun, Job, check_greedy
-from nmtprune.runs.greedy.sweeper import Sweeper, checkpoint_name, unpruned_key
+from nmtprune.runs.greedy.sweeper import Sweeper, SweepSettings, checkpoint_name, unpruned_key
 from nmtprune.runs.refit import fit_notes
 from nmtprune.runs.report import Report, ReportFiles, tsv
 from nmtprune.runs.run import Session, started
@@ -29,10 +31,12 @@ class GreedyResult:
 
     Attributes:
         swept: the curves.
-        base: the heads that the first checkpoint has; the others have as many.
+        base: what the first checkpoint has; the others have as many units.
         report: ``curve.json``, its table and its picture.
         facts: on what and how quality was measured.
         seconds: how long it took.
+        sorts: of what costs are shown, of `architecture.SORTS`; none where steps are numbers of heads.
+        timed: speeds are shown too.
     """
 
     swept: tuple[Swept, ...]
@@ -40,6 +44,13 @@ class GreedyResult:
     report: Report
     facts: Mapping[str, Any]
     seconds: float
+    sorts: tuple[str, ...] = ()
+    timed: bool = False
+
+    @property
+    def units(self) -> dict[str, int]:
+        """Units that the model has of the sorts that are shown."""
+        return {sort: base_count(self.base, sort) for sort in self.sorts}
 
 
 def greedy(run: GreedyRun, progress: "Progress") -> GreedyResult | None:
@@ -54,42 +65,65 @@ def greedy(run: GreedyRun, progress: "Progress") -> GreedyResult | None:
             return None
         job = check_greedy(run, session)
         state = session.open_state(job.settings)
-        _check_baselines(job, state, progress)
+        costs = _check_baselines(job, state, progress)
         files.make_folder(run.output)
-        swept = _sweep(job, state, progress)
-        return _finish(job, swept, session)
+        swept = _sweep(job, costs, state, progress)
+        return _finish(job, swept, costs, session)
 
 
-def _check_baselines(job: Job, state: State, progress: "Progress") -> None:
+def _check_baselines(job: Job, state: State, progress: "Progress") -> dict[int, Costs]:
     """Translate with every full model before anything is pruned or written: what means nothing shows at once.
+
+    Returns:
+        What plans of each checkpoint cost; nothing where steps are numbers of heads.
 
     Raises:
         DataError: nothing can be compared with one of them.
+        BudgetError: a step that no plan can reach.
     """
+    costs = {}
     # Last of all the first one, which then is open when the sweep begins.
     for number, path in reversed([*enumerate(job.run.checkpoints)]):
-        if unpruned_key(checkpoint_name(number)) in state:
-            continue
-        for remark in job.subjects.open(number).quality.check_baseline(f"the baseline {path}"):
-            progress.note(remark)
+        if unpruned_key(checkpoint_name(number)) not in state:
+            for remark in job.subjects.open(number).quality.check_baseline(f"the baseline {path}"):
+                progress.note(remark)
+        if job.run.costed:
+            costs[number] = _costs(job, number, state)
+    return costs
 
 
-def _sweep(job: Job, state: State, progress: "Progress") -> tuple[Swept, ...]:
-    progress.begin("steps", sum(len(job.numbers[each.kinds]) for each in job.curves))
+def _costs(job: Job, number: int, state: State) -> Costs:
+    """What plans of a checkpoint cost."""
+    opened = job.subjects.open(number)
+    lengths = known_lengths(state, checkpoint_name(number), opened.quality)
+    found = costs_of(opened.checkpoint, opened.native.model, lengths, job.times.get(number))
+    for removal in job.removals.values():
+        if removal.cost is not None:
+            removal.check_reach(job.bases[number], found.prices[removal.cost])
+    return found
+
+
+def _sweep(job: Job, costs: Mapping[int, Costs], state: State, progress: "Progress") -> tuple[Swept, ...]:
+    progress.begin("steps", sum(job.removals[each.kinds].steps for each in job.curves))
     found: list[Swept] = []
     sweepers: dict[int, Sweeper] = {}
     for each in job.curves:
         if each.checkpoint not in sweepers:
-            opened = job.subjects.open(each.checkpoint)
-            name, run = checkpoint_name(each.checkpoint), job.run
-            sweepers = {each.checkpoint: Sweeper(name, opened, state, progress, rounds=run.rounds, refit=run.refit)}
-        numbers, limits = job.numbers[each.kinds], job.limits[each.kinds]
-        steps = sweepers[each.checkpoint].steps(each, numbers, limits, job.run.significance, job.run.rule)
+            sweepers = {each.checkpoint: _sweeper(job, each.checkpoint, costs, state, progress)}
+        steps = sweepers[each.checkpoint].steps(each, job.removals[each.kinds], job.run.significance, job.run.rule)
         found.append(Swept(each, str(job.run.checkpoints[each.checkpoint]), steps))
     return tuple(found)
 
 
-def _finish(job: Job, swept: tuple[Swept, ...], session: Session) -> GreedyResult:
+def _sweeper(job: Job, number: int, costs: Mapping[int, Costs], state: State, progress: "Progress") -> Sweeper:
+    run, opened, name = job.run, job.subjects.open(number), checkpoint_name(number)
+    if number in costs:
+        keep_lengths(state, name, costs[number].lengths)
+    kinds = tuple(kind for sort in run.sorts for kind in SORTS[sort])
+    return Sweeper(name, opened, state, progress, SweepSettings(kinds, run.rounds, run.refit, costs.get(number)))
+
+
+def _finish(job: Job, swept: tuple[Swept, ...], costs: Mapping[int, Costs], session: Session) -> GreedyResult:
     """Write the files."""
     run, base = job.run, job.bases[0]
     made = session.provenance(
@@ -100,10 +134,13 @@ def _finish(job: Job, swept: tuple[Swept, ...], session: Session) -> GreedyResul
         data=dict(job.inputs),
     )
     metric, heads = run.metric, sum(base.modules.values())
+    facts = {"heads": heads, **_cost_facts(run, base, costs), **job.facts}
+    # Several sorts have no common number of units to draw a curve against.
+    what, total = (run.sorts[0], base_count(base, run.sorts[0])) if len(run.sorts) == 1 else (None, 0)
     report = Report(
-        json=curve.curve_file(metric, swept, {"heads": heads, **job.facts}, made).to_json(),
-        tsv=tsv(curve.curve_columns(metric), curve.curve_rows(swept)),
-        png=plots.curves_png(curve.lines(swept), metric=metric, heads=heads),
+        json=curve.curve_file(metric, swept, facts, made).to_json(),
+        tsv=tsv(curve.curve_columns(metric, costs=run.costed), curve.curve_rows(swept)),
+        png=plots.curves_png(curve.lines(swept), metric=metric, total=total, what=what),
     )
     of_plans = {name: value for name, value in made.items() if name not in ("checkpoints", "data")}
     if run.refit:
@@ -111,7 +148,22 @@ def _finish(job: Job, swept: tuple[Swept, ...], session: Session) -> GreedyResul
     elif run.slim.exists():
         session.progress.note(f"{run.slim} was there before: it is not the model of {PLAN}")
     _write(run.output, swept, report, of_plans, run.inputs)
-    return GreedyResult(swept, base, report, job.facts, made["seconds"])
+    sorts, timed = run.sorts if run.costed else (), run.cost_table is not None
+    return GreedyResult(swept, base, report, job.facts, made["seconds"], sorts, timed)
+
+
+def _cost_facts(run: GreedyRun, base: Base, costs: Mapping[int, Costs]) -> dict[str, Any]:
+    """What a file of version 2 says besides; nothing in version 1."""
+    if not run.costed:
+        return {}
+    found = {"groups": list(run.sorts), "units": {sort: base_count(base, sort) for sort in SORTS}}
+    found |= {"costs": costs[0].totals()}
+    return found | ({"budgets": [str(budget) for budget in run.allowed]} if run.budgets else {})
+
+
+def base_count(base: Base, sort: str) -> int:
+    """Units of one of SORTS that a model has."""
+    return sum(len(numbers) for id, numbers in base.units.items() if id.kind in SORTS[sort])
 
 
 def _write_slim(job: Job, first: Swept, facts: Mapping[str, Any], progress: "Progress") -> None:

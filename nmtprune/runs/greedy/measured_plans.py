@@ -1,11 +1,12 @@
 """The models of plans, and how good they are: the checkpoint with heads masked, or cut and refitted."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from nmtprune import slim
+from nmtprune.architecture import Kept
 from nmtprune.data.options import DataOptions
 from nmtprune.plan import Plan
 from nmtprune.runs.corpora import Corpora
@@ -31,23 +32,30 @@ class RefittedPlans:
     """
 
     def __init__(
-        self, checkpoint: "Checkpoint", model: "Callable[[], Transformer]", corpus: "Corpus", seed: int, kept: int = 1
+        self,
+        checkpoint: "Checkpoint",
+        model: "Callable[[], Transformer]",
+        corpus: "Corpus",
+        seed: int,
+        kept: int = 1,
+        on: str = "references",
     ) -> None:
         """Prepare; nothing is cut yet.
 
         Args:
             checkpoint: the unpruned checkpoint.
             model: gives its native model.
-            corpus: the calibration text, with references as token ids.
+            corpus: the calibration text, with its target side as token ids.
             seed: with which the text was drawn.
             kept: number of results that are kept.
+            on: what the target side is, as `runs.refit` names it.
         """
         from nmtprune.methods.refit import RefitSettings
         from nmtprune.runs.refit import calibration_record
 
         self._checkpoint, self._model, self._corpus, self._most = checkpoint, model, corpus, kept
         self._kept: dict[Plan, Refitted] = {}
-        how = {"on": "references", "seed": seed, "ridge": RefitSettings().ridge, "only": "all"}
+        how = {"on": on, "seed": seed, "ridge": RefitSettings().ridge, "only": "all"}
         self.record: Mapping[str, Any] = calibration_record(corpus, {**how, "base": checkpoint.sha256})
 
     def of(self, plan: Plan) -> "Refitted":
@@ -111,14 +119,18 @@ class MeasuredPlans:
     def statistics(self, plan: Plan) -> "Statistics":
         """Statistics of the metric [sentences, stats]."""
         if self._refitted is None:
-            return self._quality.systems([_kept(plan)])[0].statistics
+            return self._quality.systems([left_by(plan)])[0].statistics
         return self._measured(self._refitted.of(plan).checkpoint, self._settings).systems([{}])[0].statistics
 
     def loss(self, plan: Plan) -> float:
         """Nats per token of the references; of the unpruned model for a plan that removes nothing."""
-        if self._refitted is None or not plan.removed():
-            return -self._losses.systems([_kept(plan)])[0].score
+        if self._refitted is None or plan.kept_units == plan.base.units:
+            return self.losses([plan])[0]
         return -self._measured(self._refitted.of(plan).checkpoint, self._for_loss).systems([{}])[0].score
+
+    def losses(self, plans: Sequence[Plan]) -> list[float]:
+        """Nats per token of the references under the masks of plans, whether models are refitted or not."""
+        return [-found.score for found in self._losses.systems([left_by(plan) for plan in plans])]
 
     def prepare_losses(self) -> None:
         """Read what losses take.
@@ -143,5 +155,7 @@ class MeasuredPlans:
         return measure(checkpoint, {_DATA: data}, settings, self._corpora)[_DATA]
 
 
-def _kept(plan: Plan) -> dict[Any, tuple[int, ...]]:
-    return {module: plan.kept(module) for module in plan.base.modules}
+def left_by(plan: Plan) -> Kept:
+    """What a plan leaves of the groups that lose units or their layer."""
+    every = plan.base.units
+    return {id: numbers for id, numbers in plan.kept_units.items() if numbers != every[id]}

@@ -1,16 +1,16 @@
-"""Orders in which `greedy` removes heads, and the curves that they give: one for each checkpoint, kinds and sample."""
+"""Orders in which `greedy` removes units, and the curves that they give: one for each checkpoint, kinds and sample."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nmtprune.architecture import KINDS
+from nmtprune.architecture import KINDS, LAYER_KINDS, SORTS
 from nmtprune.errors import UsageError
 from nmtprune.files import sha256_file
 from nmtprune.methods.scorer import JointScorer, Scorer
 from nmtprune.runs import scorers
-from nmtprune.runs.scorers import AUTO, RANDOM, REESTIMATED
+from nmtprune.runs.scorers import AUTO, BY_LOSS, RANDOM, REESTIMATED, SCORERS
 from nmtprune.scores import Scores
 
 DEFAULT_CONTENDERS = ("importance", "fisher", "reconstruction")
@@ -19,12 +19,12 @@ DEFAULT_CONTENDERS = ("importance", "fisher", "reconstruction")
 
 @dataclass(frozen=True)
 class Order:
-    """What decides which heads go first.
+    """What decides which units are removed first.
 
     Attributes:
         name: one of `scorers.orders`, or the path of a score file.
         short: for names of curves.
-        scorer: gives the scores; None for random numbers and score files.
+        scorer: gives the scores; None for random numbers, losses and score files.
         scores: of the file.
         sha256: of the file.
         contenders: orders of whose plans the best one is taken.
@@ -39,13 +39,50 @@ class Order:
 
     @property
     def reestimated(self) -> bool:
-        """Heads are scored again after every step."""
+        """Units are scored again after every step."""
         return self.scorer is not None and self.name.endswith(REESTIMATED)
 
     @property
     def in_rounds(self) -> bool:
-        """Heads are scored again after each share of the removal."""
+        """Units are scored again after each share of the removal."""
         return isinstance(self.scorer, JointScorer) and self.scorer.in_rounds
+
+    @property
+    def by_rank(self) -> bool:
+        """Scores are places in an order of removal, which are not divided by prices."""
+        if self.scores is not None:
+            known = SCORERS.get(self.scores.metric)
+            return known is not None and known.joint
+        return self.name == RANDOM or isinstance(self.scorer, JointScorer)
+
+    @property
+    def sorts(self) -> tuple[str, ...]:
+        """What it orders by itself, of `architecture.SORTS`."""
+        if self.scores is not None:
+            return self.scores.sorts
+        if self.scorer is not None:
+            return self.scorer.sorts
+        return ("layers",) if self.name == BY_LOSS else tuple(SORTS)
+
+    def layers_by_loss(self, kinds: Sequence[str]) -> bool:
+        """Whether layers of these kinds are chosen by the loss without them, since the order scores none."""
+        return bool({*LAYER_KINDS}.intersection(kinds)) and (self.name == BY_LOSS or "layers" not in self.sorts)
+
+    def check_kinds(self, kinds: Sequence[str]) -> None:
+        """Check that it orders the units of some kinds of groups; layers next to other units go by the loss.
+
+        Raises:
+            UsageError: it does not; every sort of unit that is to blame.
+        """
+        sorts = [sort for sort, own in SORTS.items() if {*own}.intersection(kinds)]
+        for each in self.contenders:
+            each.check_kinds(kinds)
+        if self.scores is None and self.scorer is not None and sorts != ["layers"]:
+            self.scorer.check_kinds([kind for kind in kinds if kind not in LAYER_KINDS])
+        absent = [sort for sort in sorts if sort not in self.sorts and (sort != "layers" or sorts == ["layers"])]
+        if absent and not self.contenders:
+            instead = f"; layers alone go by --order {BY_LOSS}, {RANDOM} or a score file" if sorts == ["layers"] else ""
+            raise UsageError(f"--order {self.name}: has no scores of {' and '.join(absent)}{instead}")
 
 
 @dataclass(frozen=True)
@@ -56,7 +93,7 @@ class Curve:
         name: unique, and fit for a folder.
         checkpoint: number of the checkpoint.
         order: what decides which heads go first.
-        kinds: kinds that lose heads.
+        kinds: kinds of the groups that lose units.
         sample: from 1 where the order is random.
         entrants: where several orders compete, the curve of the same checkpoint and kinds in each of them.
     """
@@ -180,7 +217,7 @@ def curves(
 
 
 def kinds_name(kinds: Sequence[str]) -> str:
-    """Kinds as part of a name: ``all``, or ``encoder+cross``."""
+    """Kinds as part of a name: ``all`` for all heads, or ``encoder+cross``."""
     return "all" if tuple(kinds) == KINDS else "+".join(kinds)
 
 

@@ -9,13 +9,13 @@ from nmtprune.plan import Plan
 
 
 def round_starts(numbers: Sequence[int], rounds: int, uniform: bool) -> tuple[int, ...]:
-    """Heads removed when each round begins: 0, then equal shares of the last of `numbers`, rounded once each.
+    """Units removed when each round begins: 0, then equal shares of the last of `numbers`, rounded once each.
 
-    Shares below one head give fewer rounds. Of a uniform sweep they are the nearest of its numbers, since no others can
+    Shares below one unit give fewer rounds. Of a uniform sweep they are the nearest of its numbers, since no others can
     be reached.
 
     Args:
-        numbers: heads removed after each step of a sweep, ascending from 0.
+        numbers: units removed after each step of a sweep, ascending from 0.
         rounds: at least 1.
         uniform: as for the sweep.
     """
@@ -31,25 +31,28 @@ class Rounds:
     """Scores for a sweep: those that were measured when the round began that a plan belongs to."""
 
     def __init__(
-        self, starts: Sequence[int], kinds: Sequence[str], measured: Callable[[Plan], Mapping[UnitId, float]]
+        self,
+        starts: Sequence[float],
+        reached: Callable[[Plan], float],
+        measured: Callable[[Plan], Mapping[UnitId, float]],
     ) -> None:
         """Prepare; nothing is measured yet.
 
         Args:
-            starts: see `round_starts`; the sweep must come by each of them.
-            kinds: kinds whose heads go.
-            measured: scores of the heads that a plan leaves, on the model of this plan.
+            starts: levels at which rounds begin; the sweep must come by each of them.
+            reached: the level of a plan, see `Course.reached`.
+            measured: scores of the units that a plan leaves, on the model of this plan.
         """
-        self._starts, self._kinds, self._measured = starts, kinds, measured
+        self._starts, self._reached, self._measured = starts, reached, measured
         self._round = 0
         self._scores: Mapping[UnitId, float] = {}
 
     def __call__(self, plan: Plan) -> Mapping[UnitId, float]:
-        """Scores of the heads that a plan leaves; plans must come in the order of the sweep."""
-        removed = len(plan.removed(self._kinds))
-        reached = sum(start <= removed for start in self._starts)
-        if reached > self._round:
-            self._round, self._scores = reached, self._measured(plan)
+        """Scores of the units that a plan leaves; plans must come in the order of the sweep."""
+        level = self._reached(plan)
+        begun = sum(start <= level for start in self._starts)
+        if begun > self._round:
+            self._round, self._scores = begun, self._measured(plan)
         return self._scores
 
 

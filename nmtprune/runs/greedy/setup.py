@@ -1,30 +1,38 @@
 """What `greedy` is asked for, and everything that can be wrong with it before long work begins."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nmtprune.architecture import Architecture, parse_kinds
+from nmtprune import files
+from nmtprune.architecture import KINDS, LAYER_KINDS, NEURON_KINDS, Architecture, parse_kinds
 from nmtprune.budget import Amount, Limits
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import EngineError, UsageError
 from nmtprune.evaluate.significance import SignificanceTest
+from nmtprune.methods.priced import Budget
 from nmtprune.methods.scorer import Scorer
-from nmtprune.methods.sweep import numbers_removed
 from nmtprune.plan import Base
 from nmtprune.runs.corpora import Corpora
+from nmtprune.runs.cost_table import CostTable
 from nmtprune.runs.greedy import orders
+from nmtprune.runs.greedy.costs import SPEED
 from nmtprune.runs.greedy.measured_plans import MeasuredPlans, RefittedPlans
 from nmtprune.runs.greedy.orders import Curve, Order
+from nmtprune.runs.greedy.removal import Removal, numbers_or_all, parse_budgets, shares_removed
 from nmtprune.runs.greedy.sweeper import OpenCheckpoint
 from nmtprune.runs.quality import DropRule, contents, measure
 from nmtprune.runs.run import FolderRun, MeasuringRun, Session
 from nmtprune.runs.scorers import AUTO
+from nmtprune.runs.sorts import kinds_of, parse_sorts
 from nmtprune.runs.state import NO_SETTING, settings_of
 from nmtprune.runs.subject import NativeModel, ScoredModel, open_subject
 
 if TYPE_CHECKING:
+    from nmtprune.evaluate.milliseconds import Milliseconds
     from nmtprune.formats.base import Checkpoint
 
 PLAN = "plan.json"
@@ -40,6 +48,9 @@ _MOST_SHARED = 0.1
 
 DEFAULT_ROUNDS, DEFAULT_CALIBRATION = 8, 2000
 
+HEADS, WITHIN_LAYERS = "heads", "heads,neurons"
+"""What is removed unless the run says otherwise: step by step, and for a budget."""
+
 _RUNS_CUT = ("native", "ctranslate2")
 """Engines that run cut models as they are in memory."""
 
@@ -49,22 +60,27 @@ class GreedyRun(FolderRun, MeasuringRun):
     """What `greedy` is given.
 
     Attributes:
-        checkpoints: models with the same heads; of one training run, for example.
+        checkpoints: models with the same heads, neurons and layers; of one training run, for example.
         scorers: of the orders, with their options; those that are missing have their defaults.
         importance_data: sentences for scorers that are measured on training text.
         orders: names of orders, or score files.
-        reestimate: heads are scored again after each step.
+        reestimate: units are scored again after each step.
         samples: curves of the random order.
         kinds: comma-separated, each a sweep of its own; empty for all that the model has, together.
-        step: heads per step, as the user wrote it.
-        until: heads in all.
+        group: what is removed, of `architecture.SORTS`, comma-separated; None: heads, and for a budget neurons too.
+        step: per step, as the user wrote it: units of one sort; of several a share of what they cost.
+        until: in all, likewise; None: until nothing more can be removed.
+        budgets: what models may cost, each a step; they take the place of `step` and `until`.
+        cost_table: measured costs for budgets of speed.
         min_heads_per_module: heads to keep in every module.
-        uniform: all modules of a stack keep the same number of heads.
+        uniform: all modules of a stack keep the same number of heads, all feed-forward layers that of neurons.
+        multiple_of: of which the number of neurons of every feed-forward layer is a multiple.
         max_drop: points of the metric, or ``significant``, that end a curve; None for no such limit.
         refit: measure refitted models instead of masked ones.
         rounds: number of times that the reconstruction order is measured.
         auto_orders: names of orders, or score files, among which ``auto`` chooses; empty for the usual ones.
         calibration_sentences: sentences to refit on, drawn from `importance_data`.
+        calibration_data: raw text to refit on instead; without references on the checkpoint's own translations.
     """
 
     prints: ClassVar[str] = "curves"
@@ -76,15 +92,20 @@ class GreedyRun(FolderRun, MeasuringRun):
     reestimate: bool = field(default=False, metadata=NO_SETTING)
     samples: int
     kinds: tuple[str, ...] = ()
+    group: str | None = field(default=None, metadata=NO_SETTING)
     step: str
-    until: str
+    until: str | None
+    budgets: tuple[str, ...] = field(default=(), metadata=NO_SETTING)
+    cost_table: Path | None = field(default=None, metadata=NO_SETTING)
     min_heads_per_module: int = 0
     uniform: bool = False
+    multiple_of: int = field(default=1, metadata=NO_SETTING)
     max_drop: str | None = None
     refit: bool = False
     rounds: int = DEFAULT_ROUNDS
     auto_orders: tuple[str, ...] = ()
     calibration_sentences: int = DEFAULT_CALIBRATION
+    calibration_data: DataOptions | None = field(default=None, metadata=NO_SETTING)
 
     @property
     def written(self) -> list[str]:
@@ -104,21 +125,56 @@ class GreedyRun(FolderRun, MeasuringRun):
     @property
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
-        texts = [*self.data.texts, *self.importance_data.texts]
-        return [*self.checkpoints, *orders.files_among([*self.orders, *self.auto_orders]), *texts]
+        calibration = () if self.calibration_data is None else self.calibration_data.texts
+        texts = [*self.data.texts, *self.importance_data.texts, *calibration]
+        tables = [] if self.cost_table is None else [self.cost_table]
+        return [*self.checkpoints, *orders.files_among([*self.orders, *self.auto_orders]), *texts, *tables]
 
     def sentences(self, scorer: Scorer[Any]) -> DataOptions:
         """What a scorer reads."""
         return self.importance_data if scorer.on_training_text else self.data
 
     @property
-    def amounts(self) -> tuple[Amount, Amount]:
-        """Heads per step, and in all.
+    def sorts(self) -> tuple[str, ...]:
+        """What is removed, of `architecture.SORTS`.
+
+        Raises:
+            UsageError: `group` names something else.
+        """
+        return parse_sorts(self.group or (WITHIN_LAYERS if self.budgets else HEADS))
+
+    @property
+    def allowed(self) -> tuple[Budget, ...]:
+        """The budgets.
+
+        Raises:
+            UsageError: texts that are no budgets, budgets of several kinds, or of a speed that nothing tells.
+        """
+        found = parse_budgets(self.budgets)
+        by_speed = any(budget.kind == SPEED for budget in found)
+        if by_speed and self.cost_table is None:
+            raise UsageError(
+                f"--budget {found[0]}: how fast models are is measured, not counted: give --cost-table FILE, which "
+                "nmtprune bench --cost-table writes"
+            )
+        if self.cost_table is not None and not by_speed:
+            raise UsageError("--cost-table goes with --budget speed=...")
+        return found
+
+    @property
+    def costed(self) -> bool:
+        """Whether costs are counted: unless the steps are numbers of heads."""
+        return bool(self.budgets) or self.sorts != (HEADS,)
+
+    @property
+    def amounts(self) -> tuple[Amount, Amount | None]:
+        """Units per step, and in all; None for all that can be removed.
 
         Raises:
             UsageError: texts that are no amounts.
         """
-        return Amount.parse(self.step), Amount.parse(self.until)
+        what = self.sorts[0] if len(self.sorts) == 1 else "multiply-accumulates"
+        return Amount.parse(self.step, what), None if self.until is None else Amount.parse(self.until, what)
 
     @property
     def rule(self) -> DropRule | None:
@@ -132,7 +188,7 @@ class GreedyRun(FolderRun, MeasuringRun):
     def check(self) -> None:
         """Refuse amounts and rules that are none, checkpoints and orders given twice, and what any run refuses."""
         super().check()
-        _ = self.amounts, self.rule
+        _ = self.amounts, self.allowed, self.rule
         self.significance.resamples_for(1)
         if len(set(self.checkpoints)) < len(self.checkpoints):
             raise UsageError("the same checkpoint twice: " + ", ".join(map(str, self.checkpoints)))
@@ -152,6 +208,9 @@ class Subjects:
         self._run, self._corpora = run, corpora
         self._scorers = scorers_of(chosen)
         self._competing = any(order.contenders for order in chosen)
+        sorts = run.sorts
+        layers = "layers" in sorts
+        self._by_loss = layers and any(order.layers_by_loss(LAYER_KINDS) for order in orders.every(chosen))
         self._refits = run.refit or any(order.in_rounds for order in orders.every(chosen)) and run.rounds > 1
         self.checkpoints = tuple(load(path) for path in run.checkpoints)
         self._opened: tuple[int, OpenCheckpoint] | None = None
@@ -179,20 +238,26 @@ class Subjects:
         }
         refitted = self._refitted_plans(native) if self._refits else None
         plans = MeasuredPlans(quality, checkpoint, run.data, run, self._corpora, refitted if run.refit else None)
-        if self._competing:
+        if self._competing or self._by_loss:
             plans.prepare_losses()
-        return OpenCheckpoint(checkpoint, quality, subjects, plans, refitted)
+        return OpenCheckpoint(checkpoint, quality, subjects, plans, native, refitted)
 
     def _refitted_plans(self, native: NativeModel) -> RefittedPlans:
-        """Refits models on sentences that are drawn from the training text."""
+        """Refits models on sentences that are drawn from the training text, or from a text of their own."""
         from nmtprune.methods.measuring import drawn
+        from nmtprune.runs.refit import REFERENCES, TRANSLATIONS, has_targets, with_translations
 
         run, checkpoint = self._run, native.checkpoint
-        corpus = self._corpora.read(run.importance_data, checkpoint.profile(), references=False, targets=True)
+        data = run.calibration_data or run.importance_data
+        targets = has_targets(data)
+        corpus = self._corpora.read(data, checkpoint.profile(), references=False, targets=targets)
         corpus = drawn(corpus, run.calibration_sentences, run.seed)
+        if not targets:
+            corpus = with_translations(corpus, checkpoint, run, run.limits)
         # The models of all orders that compete are measured one after the other, first their loss, then translations.
         kept = len(run.contenders) if AUTO in run.orders else 1
-        return RefittedPlans(checkpoint, lambda: native.model, corpus, run.seed, kept)
+        on = REFERENCES if targets else TRANSLATIONS
+        return RefittedPlans(checkpoint, lambda: native.model, corpus, run.seed, kept, on)
 
 
 def scorers_of(chosen: Sequence[Order]) -> tuple[Scorer[Any], ...]:
@@ -208,24 +273,24 @@ class Job:
     Attributes:
         run: what was asked for.
         curves: what is swept.
-        numbers: heads removed at each step, by the kinds of a curve.
-        limits: which heads may go, likewise.
+        removals: what is removed and where steps end, by the kinds of a curve.
         bases: the checkpoints.
         facts: on what and how quality is measured, JSON values.
         inputs: SHA-256 of the data that were read, by path.
         settings: what the state belongs to.
         subjects: opens checkpoints.
+        times: measured costs by the number of a checkpoint; empty without a table.
     """
 
     run: GreedyRun
     curves: tuple[Curve, ...]
-    numbers: Mapping[tuple[str, ...], tuple[int, ...]]
-    limits: Mapping[tuple[str, ...], Limits]
+    removals: Mapping[tuple[str, ...], Removal]
     bases: tuple[Base, ...]
     facts: Mapping[str, Any]
     inputs: Mapping[str, str]
     settings: Mapping[str, Any]
     subjects: Subjects
+    times: "Mapping[int, Milliseconds]"
 
 
 def check_greedy(run: GreedyRun, session: Session) -> Job:
@@ -239,25 +304,90 @@ def check_greedy(run: GreedyRun, session: Session) -> Job:
     bases = tuple(checkpoint.base for checkpoint in subjects.checkpoints)
     _check_shapes(run, bases)
     architecture = subjects.checkpoints[0].architecture
-    kinds = tuple(parse_kinds(text, architecture) for text in run.kinds) or (architecture.kinds,)
+    kinds = _selected(run, architecture, bases[0])
+    for order, selected in itertools.product(chosen, kinds):
+        order.check_kinds(selected)
+    removals = {selected: _removal(run, selected, bases[0]) for selected in kinds}
+    _check_widths(run, subjects)
+    _check_score_files(chosen, kinds, architecture, bases, session)
+    times = _times(run, subjects)
+    facts, inputs, settings = _described(run, chosen, subjects, session)
+    inputs |= {} if run.cost_table is None else {str(run.cost_table): files.sha256_file(run.cost_table)}
+    settings |= {"--kinds": [list(selected) for selected in kinds], **_cost_settings(run)}
+    found = orders.curves(run.checkpoints, chosen, kinds, run.samples)
+    return Job(run, found, removals, bases, facts, inputs, settings, subjects, times)
+
+
+def _check_widths(run: GreedyRun, subjects: Subjects) -> None:
+    """Check that neurons counted one by one can be cut; budgets and shares of costs count what cut files have.
+
+    Raises:
+        UsageError: the format has one width for all feed-forward layers of a stack.
+    """
+    first = subjects.checkpoints[0]
+    if run.sorts == ("neurons",) and not (run.budgets or run.uniform or first.ragged_neurons):
+        raise UsageError(
+            f"{run.checkpoints[0]}: {first.toolkit} has one width for all feed-forward layers of a stack: give "
+            "--uniform"
+        )
+
+
+def _times(run: GreedyRun, subjects: Subjects) -> "dict[int, Milliseconds]":
+    """Prices by the table of measured costs, of every checkpoint.
+
+    Raises:
+        DataError: a file that is no table, or one that was measured on a model of another size.
+    """
+    if run.cost_table is None:
+        return {}
+    table, where = CostTable.read(run.cost_table), str(run.cost_table)
+    return {number: table.prices(checkpoint, where) for number, checkpoint in enumerate(subjects.checkpoints)}
+
+
+def _selected(run: GreedyRun, architecture: Architecture, base: Base) -> tuple[tuple[str, ...], ...]:
+    """The kinds of groups that lose units, curve by curve."""
+    if run.sorts == (HEADS,):
+        kinds = tuple(parse_kinds(text, architecture) for text in run.kinds) or (architecture.kinds,)
+    else:
+        kinds = tuple(kinds_of(run.sorts, base, text) for text in run.kinds) or (kinds_of(run.sorts, base),)
     if len(set(kinds)) < len(kinds):
         raise UsageError(f"--kinds {', '.join(run.kinds)}: the same kinds twice")
-    limits = {selected: Limits(selected, run.min_heads_per_module, run.uniform) for selected in kinds}
-    modules = bases[0].modules
-    numbers = {selected: numbers_removed(modules, *run.amounts, limits[selected]) for selected in kinds}
-    _check_score_files(chosen, kinds, architecture, bases, session)
-    facts, inputs, settings = _described(run, chosen, subjects, session)
-    settings |= {"--kinds": [list(selected) for selected in kinds]}
-    found = orders.curves(run.checkpoints, chosen, kinds, run.samples)
-    return Job(run, found, numbers, limits, bases, facts, inputs, settings, subjects)
+    return kinds
+
+
+def _removal(run: GreedyRun, kinds: tuple[str, ...], base: Base) -> Removal:
+    """What a curve of these kinds removes, and where its steps end.
+
+    Raises:
+        UsageError: steps that mean nothing for what is removed.
+        BudgetError: numbers of units that cannot be removed.
+    """
+    limits, (step, until) = Limits(kinds, run.min_heads_per_module, run.uniform, run.multiple_of), run.amounts
+    if run.allowed:
+        return Removal(limits, budgets=run.allowed)
+    if len(run.sorts) > 1:
+        return Removal(limits, shares=shares_removed(step, until or Amount(Fraction(100), percent=True)))
+    return Removal(limits, numbers=numbers_or_all(base, step, until, limits))
+
+
+def _cost_settings(run: GreedyRun) -> dict[str, Any]:
+    """Settings of the state that runs over numbers of heads have no use for."""
+    found: dict[str, Any] = {}
+    if run.costed:
+        found |= {"--group": list(run.sorts)}
+    if run.budgets:
+        found |= {"--budget": [str(budget) for budget in run.allowed]}
+    if run.multiple_of != 1:
+        found |= {"--multiple-of": run.multiple_of}
+    return found | ({} if run.cost_table is None else {"cost table": files.sha256_file(run.cost_table)})
 
 
 def _check_shapes(run: GreedyRun, bases: Sequence[Base]) -> None:
-    """Check that all models have the same heads."""
+    """Check that all models have the same heads, and the same neurons and layers where these are removed."""
     faults = [
         f"{path}: {fault}"
         for path, base in zip(run.checkpoints, bases, strict=True)
-        for fault in _shape_faults(bases[0], base)
+        for fault in _shape_faults(bases[0], base, neurons=run.costed)
     ]
     if faults:
         raise UsageError.of_faults(
@@ -265,11 +395,14 @@ def _check_shapes(run: GreedyRun, bases: Sequence[Base]) -> None:
         )
 
 
-def _shape_faults(first: Base, other: Base) -> list[str]:
+def _shape_faults(first: Base, other: Base, *, neurons: bool) -> list[str]:
     faults = []
-    for kind, heads in other.heads.items():
-        if heads != first.heads[kind]:
-            faults.append(f"{kind} heads {', '.join(map(str, heads))}, not {', '.join(map(str, first.heads[kind]))}")
+    counts = [(kind, "heads", other.heads[kind], first.heads[kind]) for kind in KINDS]
+    if neurons:
+        counts += [(kind, "neurons", other.neurons.get(kind, ()), first.neurons.get(kind, ())) for kind in NEURON_KINDS]
+    for kind, what, there, here in counts:
+        if there != here:
+            faults.append(f"{kind} {what} {', '.join(map(str, there))}, not {', '.join(map(str, here))}")
         elif other.layers.get(kind) != first.layers.get(kind):
             faults.append(f"{kind} layers are tied in another way")
     return faults
@@ -285,10 +418,17 @@ def _check_score_files(
     for order in orders.every(chosen):
         if order.scores is None:
             continue
-        order.scores.check(architecture, {kind for selected in kinds for kind in selected}, order.name)
+        order.scores.check(architecture, _scored_kinds(order, kinds), order.name)
         base = order.scores.base
         if base is not None and base.sha256 not in {each.sha256 for each in bases}:
             session.progress.note(f"{order.name}: scores of other weights of the same shape")
+
+
+def _scored_kinds(order: Order, kinds: tuple[tuple[str, ...], ...]) -> set[str]:
+    """The kinds of which a score file must have every unit: layers may go by the loss."""
+    return {
+        kind for selected in kinds for kind in selected if kind not in LAYER_KINDS or not order.layers_by_loss(selected)
+    }
 
 
 def _described(
@@ -319,10 +459,11 @@ def _described(
             facts.setdefault("refit", dict(opened.refitted.record))
             inputs.update(opened.refitted.inputs)
             shared = opened.refitted.shared_with(part.corpus)
+            other = "--importance-source" if run.calibration_data is None else "--calibration-source"
             if run.refit and shared > _MOST_SHARED * len(part.corpus):
                 session.remark(
                     f"{part.corpus.name}: {shared} of {len(part.corpus)} sentences are in the text that models are "
-                    "refitted on: other text will show a lower quality (--importance-source names other sentences)"
+                    f"refitted on: other text will show a lower quality ({other} names other sentences)"
                 )
         for corpus in corpora:
             inputs.update(corpus.inputs)

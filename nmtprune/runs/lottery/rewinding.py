@@ -239,7 +239,7 @@ class _Lottery:
         if converged:
             table = tsv(outcomes.converged_columns(converged, metric), outcomes.converged_rows(converged))
             heads = job.schedule.of_all
-            picture = plots.curves_png(outcomes.curve_lines(converged), metric=metric, heads=heads, from_zero=False)
+            picture = plots.curves_png(outcomes.curve_lines(converged), metric=metric, total=heads, from_zero=False)
         report = Report(
             json=outcomes.lottery_file(metric, iterations, converged, facts, made).to_json(),
             tsv=table,

@@ -1,0 +1,57 @@
+"""Random sentences of one length, with vocabularies whose words are numbers: for questions of speed alone."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nmtprune.data.databin import Languages, NumberedData
+from nmtprune.data.options import DataOptions
+from nmtprune.data.ragged import Sentences
+from nmtprune.files import write_text
+
+if TYPE_CHECKING:
+    from nmtprune.profile import ModelProfile
+
+LANGUAGES = Languages("source", "target")
+FIRST_WORD = 4
+"""Ids below are special symbols of fairseq's."""
+
+_SUBSET = "test"
+_EOS = 2
+_MARIAN = ("</s>", "<unk>")
+
+
+def write_binarized(folder: Path, words: tuple[int, int], sentences: int, length: int, seed: int) -> DataOptions:
+    """Write a data folder as fairseq-preprocess does.
+
+    Args:
+        folder: is made.
+        words: sizes of the source and target vocabulary, special symbols included.
+        sentences: number of source sentences.
+        length: their tokens, without the end-of-sentence symbol.
+        seed: of the words.
+    """
+    folder.mkdir()
+    drawn = np.random.default_rng(seed).integers(FIRST_WORD, words[0], (sentences, length))
+    found = Sentences.of(np.append(row, _EOS) for row in drawn)
+    NumberedData(folder, LANGUAGES, words).write(_SUBSET, found, None)
+    return DataOptions(
+        data_bin=folder, subset=_SUBSET, source_lang=LANGUAGES.source, target_lang=LANGUAGES.target,
+        post_process="none",
+    )  # fmt: skip
+
+
+def write_fitting(folder: Path, profile: "ModelProfile", sentences: int, length: int, seed: int) -> DataOptions:
+    """Write sentences for any model; arguments as for `write_binarized`."""
+    words = profile.source_symbols or 0, profile.target_symbols or 0
+    if not profile.vocabulary_files:
+        return write_binarized(folder, words, sentences, length, seed)
+    folder.mkdir()
+    paths = folder / "source.txt", folder / "target.txt"
+    for path, size in zip(paths, words, strict=True):
+        symbols = [*_MARIAN, *(f"w{word}" for word in range(len(_MARIAN), size))]
+        write_text(path, "".join(f"{symbol}\n" for symbol in symbols))
+    drawn = np.random.default_rng(seed).integers(len(_MARIAN), words[0], (sentences, length))
+    write_text(folder / "sentences", "".join(" ".join(f"w{word}" for word in row) + "\n" for row in drawn))
+    return DataOptions(source=folder / "sentences", vocabs=paths, post_process="none")
