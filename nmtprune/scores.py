@@ -94,12 +94,12 @@ class GroupScores(BaseModel):
     @property
     def numbers(self) -> tuple[int, ...]:
         """Numbers of the units."""
-        return ranges.parse(self.units)[0]
+        return ranges.numbers_in(self.units)[0]
 
     @classmethod
     def of(cls, entries: Sequence[HeadScore]) -> "GroupScores":
         """The columns of the entries of one group, which all have the same fields."""
-        columns: dict[str, Any] = {"units": ranges.shown(entry.id.number for entry in entries)}
+        columns: dict[str, Any] = {"units": ranges.as_ranges(entry.id.number for entry in entries)}
         for name in COLUMNS:
             column = tuple(getattr(entry, name) for entry in entries)
             columns |= {name: column} if None not in column else {}
@@ -381,7 +381,7 @@ def _group_faults(own: Any, place: str) -> list[str]:
     text = own.get("units", "0")
     if not isinstance(text, str) or not text:
         return [*faults, f"{place}.units is {show(text)}, not numbers as ranges such as 0-255"]
-    numbers, wrong = ranges.parse(text)
+    numbers, wrong = ranges.numbers_in(text)
     if wrong:
         return [*faults, *(f"{place}.units: {fault}" for fault in wrong)]
     for key in COLUMNS:

@@ -307,8 +307,8 @@ def _feed_forward_json(entry: GroupSummary) -> dict[str, Any]:
         "root_neurons": entry.root_count,
         "padding_neurons": entry.group.padding,
         "root_feed_forward": str(entry.root),
-        "root_neuron_ids": ranges.shown(entry.root_units),
-        "masked_neurons": ranges.shown(entry.masked),
+        "root_neuron_ids": ranges.as_ranges(entry.root_units),
+        "masked_neurons": ranges.as_ranges(entry.masked),
         "parameters_per_neuron": entry.parameters,
         "bytes_per_neuron": entry.bytes,
     }

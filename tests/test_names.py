@@ -21,6 +21,8 @@ ONE_IDEA = {
     "network": "the description of a network, and how a format describes its own",
     "options": "the options of a package as values",
     "describe_network": "of a format",
+    "depth": "taking layers out of a model, in a format",
+    "renamed": "names of tensors in a model without some layers",
     "unit_axes": "of a format",
     "native_tensors": "of a format",
 }

@@ -269,8 +269,8 @@ def test_plans_for_other_widths_are_refused() -> None:
 
 @given(st.sets(st.integers(0, 300)))
 def test_ranges_are_read_as_they_are_written(numbers: set[int]) -> None:
-    text = ranges.shown(sorted(numbers))
-    assert ranges.parse(text) == (tuple(sorted(numbers)), [])
+    text = ranges.as_ranges(sorted(numbers))
+    assert ranges.numbers_in(text) == (tuple(sorted(numbers)), [])
     parts = text.split(",") if text else []
     assert len(parts) == sum(number - 1 not in numbers for number in numbers)
 
@@ -291,7 +291,7 @@ def test_ranges_are_read_as_they_are_written(numbers: set[int]) -> None:
     ],
 )
 def test_faults_of_ranges(text: str, numbers: Sequence[int], faults: list[str]) -> None:
-    assert ranges.parse(text) == (tuple(numbers), faults)
+    assert ranges.numbers_in(text) == (tuple(numbers), faults)
 
 
 # Lineage

@@ -90,7 +90,7 @@ def _numbers(numbers: Sequence[int]) -> str:
     """Numbers as ranges, cut off where they would fill the line; JSON has all."""
     from nmtprune.plan import ranges
 
-    text = ranges.shown(numbers)
+    text = ranges.as_ranges(numbers)
     return text if len(text) <= _WIDEST_NUMBERS else text[: text.rindex(",", 0, _WIDEST_NUMBERS - 3) + 1] + "..."
 
 

@@ -275,14 +275,14 @@ def _make(checkpoint: "Checkpoint", settings: PlanSettings, limits: "Limits") ->
 
 def _layers(base: "Base", settings: PlanSettings, scores: ScoresBySort) -> tuple[list[UnitId], Errors]:
     """Layers that go."""
-    from nmtprune.methods import depth
+    from nmtprune.methods import layer_choice
 
     layers, errors = list[UnitId](), Errors()
     if settings.remove_layers is not None:
-        layers, wrong = depth.remove_layers(base, settings.remove_layers)
+        layers, wrong = layer_choice.remove_layers(base, settings.remove_layers)
         errors += _named(wrong, "remove_layers")
     if settings.keep_layers is not None:
-        others, wrong = depth.keep_layers(base, settings.keep_layers, scores.get("layers"))
+        others, wrong = layer_choice.keep_layers(base, settings.keep_layers, scores.get("layers"))
         twice = sorted({layer.group.stack for layer in others} & {layer.group.stack for layer in layers})
         errors += _named(wrong, "keep_layers")
         errors += [UsageError(f"--remove-layers and --keep-layers both speak of the {stack}") for stack in twice]

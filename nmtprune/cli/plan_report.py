@@ -82,7 +82,7 @@ def _unit_table(plan: "Plan") -> _Table:
     from nmtprune.plan import ranges
 
     groups = plan.base.units.items()
-    rows = ((str(id), len(all), len(plan.kept(id)), ranges.shown(plan.kept(id))) for id, all in groups)
+    rows = ((str(id), len(all), len(plan.kept(id)), ranges.as_ranges(plan.kept(id))) for id, all in groups)
     return ("group", "units", "kept", "kept_units"), rows
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from nmtprune.architecture import UnitId
 from nmtprune.budget import Amount, Limits, Units, listed, lowest
 from nmtprune.errors import BudgetError, NmtpruneError, UsageError
-from nmtprune.methods.depth import entries_by_stack
+from nmtprune.methods.layer_choice import entries_by_stack
 from nmtprune.methods.plans import lowest_units
 
 _Errors = list[NmtpruneError]

@@ -78,7 +78,7 @@ def folded(data: Mapping[str, Any], layers: bool) -> tuple[dict[str, Any], list[
     for name, kept in keep.items():
         if isinstance(name, str) and name.partition(".")[0] in NEURON_KINDS:
             if isinstance(kept, str):
-                own[name], wrong = ranges.parse(kept)
+                own[name], wrong = ranges.numbers_in(kept)
                 faults += [f"{name}: {fault}" for fault in wrong]
             else:
                 faults.append(f'{name} is {show(kept)}, not text such as "0-99,130"')

@@ -265,7 +265,7 @@ def kept_json(base: Base, keep: Mapping[str, tuple[int, ...]]) -> dict[str, list
         if id.kind in KINDS and (id.stack, id.layer) not in gone:
             found[str(id)] = list(keep[str(id)])
         elif id.kind in NEURON_KINDS and not every and (id.stack, id.layer) not in gone:
-            found[str(id)] = ranges.shown(keep[str(id)])
+            found[str(id)] = ranges.as_ranges(keep[str(id)])
     return found
 
 

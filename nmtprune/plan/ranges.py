@@ -7,7 +7,7 @@ MAX_NUMBER = 2**24
 """Numbers from here on are taken as damage; no feed-forward layer comes near it."""
 
 
-def shown(numbers: Iterable[int]) -> str:
+def as_ranges(numbers: Iterable[int]) -> str:
     """Ascending numbers as ranges: ``0-2,5`` for 0, 1, 2 and 5; empty text for none."""
     ranges: list[list[int]] = []
     for number in numbers:
@@ -18,7 +18,7 @@ def shown(numbers: Iterable[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
 
 
-def parse(text: str) -> tuple[tuple[int, ...], list[str]]:
+def numbers_in(text: str) -> tuple[tuple[int, ...], list[str]]:
     """Read ranges.
 
     Returns:

@@ -328,7 +328,7 @@ def unit_scores(tiny: Path, tmp_path: Path) -> Path:
     path = tmp_path / "units.json"
     checkpoint = load(tiny)
     units = {
-        str(id): GroupScores(units=ranges.shown(numbers), score=tuple(map(float, numbers)))
+        str(id): GroupScores(units=ranges.as_ranges(numbers), score=tuple(map(float, numbers)))
         for id, numbers in checkpoint.architecture.units.items()
         if id.kind not in KINDS
     }

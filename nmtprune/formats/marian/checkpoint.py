@@ -14,7 +14,7 @@ from nmtprune import files
 from nmtprune.architecture import LAYER_KINDS, STACKS, Architecture, GroupId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import Checkpoint, fingerprint
-from nmtprune.formats.marian import archive, layers, layout
+from nmtprune.formats.marian import archive, depth, layout
 from nmtprune.formats.marian.archive import Arrays
 from nmtprune.formats.marian.note import NOTE, Note
 from nmtprune.formats.marian.option_lists import ALIGNMENT_LAYER, DECODER_DIM_FFN
@@ -52,6 +52,7 @@ class MarianCheckpoint(Checkpoint):
     toolkit: ClassVar[str] = "Marian"
     a_model: ClassVar[str] = "a Marian model"
     fewest_stored_units: ClassVar[int] = 1
+    ragged_neurons: ClassVar[bool] = False
     """The branch of Marian that runs slim models computes modules without heads wrongly, and no Marian takes a width of
     0: they get a zero head or neuron."""
 
@@ -179,10 +180,10 @@ class MarianCheckpoint(Checkpoint):
 
     def with_layers(self, kept: Mapping[str, Sequence[int]], lineage: Lineage | None) -> "MarianCheckpoint":
         """The same model with these layers only: parameters renamed, depths, ties and head counts in the options."""
-        names = layers.renamed(self.arrays, kept)
+        names = depth.renamed(self.arrays, kept)
         arrays = {name: self.arrays[old] for old, name in names.items()}
-        arrays[ENTRY] = _text(encoded(layers.with_layers(self.options, kept)))
-        unaligned = layers.alignment_layer_goes(self.options, kept)
+        arrays[ENTRY] = _text(encoded(depth.with_layers(self.options, kept)))
+        unaligned = depth.alignment_layer_goes(self.options, kept)
         arrays[NOTE] = self._noted(self.architecture.with_layers(kept), lineage, unaligned=unaligned)
         return MarianCheckpoint.of_arrays(self.path, arrays)
 

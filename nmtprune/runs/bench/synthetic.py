@@ -12,7 +12,7 @@ from nmtprune.architecture import NEURON_KINDS, UnitId
 from nmtprune.budget import Amount, Limits, Units
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import NmtpruneError, UsageError
-from nmtprune.methods import depth, plans, widths
+from nmtprune.methods import layer_choice, plans, widths
 from nmtprune.methods.chance import random_scores
 from nmtprune.plan import Base, Plan
 from nmtprune.runs.bench.random_sentences import FIRST_WORD, LANGUAGES, write_binarized
@@ -142,7 +142,7 @@ class Synthetic:
 
     def _plan(self, base: Base) -> Plan:
         """What the cut model keeps: of the layers that stay, heads and neurons."""
-        layers, errors = depth.keep_layers(base, self.keep_layers) if self.keep_layers is not None else ([], [])
+        layers, errors = layer_choice.keep_layers(base, self.keep_layers) if self.keep_layers is not None else ([], [])
         left = base.with_layers(Plan.removing(base, layers).kept_layers())
         neurons, wrong = self._neurons(left.feed_forwards)
         if errors or wrong:
