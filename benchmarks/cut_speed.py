@@ -1,7 +1,7 @@
 """How much faster models are without half of their heads and neurons, or without half of the decoder's layers.
 
     python benchmarks/cut_speed.py [--shape transformer_base ...] [--cut NAME ...] [--engine ctranslate2:int8 ...]
-        [--beam 1 5] [--batch-size 1 8 32] [--sentences 32] [--repeat 5] [--output cut_speed.json]
+        [--beam 1 5] [--batch-size 1 8 32] [--sentences 32] [--repeat 5] [--clock wall|cpu] [--output cut_speed.json]
 
 Models have random weights and translate random sentences into 20 words. The full and the cut one take turns, on one
 thread, start-up not counted (but the process of fairseq-generate and of Marian, which is why these want small models
@@ -12,44 +12,46 @@ them, and CTranslate2 pads nothing.
 
 import argparse
 import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nmtprune.runs.bench.synthetic import Shape
+import torch
 
-_COMMAND = "from nmtprune.cli.main import main; main()"
+from nmtprune.data.corpus import load_corpus
+from nmtprune.engines import EngineSettings, native, open_engine
+from nmtprune.evaluate.cost import in_turns, multiply_accumulates, ratio
+from nmtprune.formats import load
+from nmtprune.formats.base import Checkpoint
+from nmtprune.model.search.options import SearchOptions
+from nmtprune.runs.bench.contenders import batches_of
+from nmtprune.runs.bench.synthetic import Shape, Synthetic
 
-
-def _heads(shape: Shape, share: float, decoder_layers: int = 0) -> list[str]:
-    heads = max(1, round(shape.heads * share))
-    layers = {"encoder": shape.encoder_layers, "decoder": decoder_layers or shape.decoder_layers}
-    layers["cross"] = layers["decoder"]
-    return ["--keep", " ".join(f"{kind}={','.join([str(heads)] * count)}" for kind, count in layers.items())]
-
-
-def _neurons(shape: Shape, share: float) -> list[str]:
-    neurons = round(shape.ffn * share)
-    return ["--keep-neurons", f"encoder={neurons} decoder={neurons}"]
+CUTS = ("heads/2", "neurons/2", "heads/2+neurons/2", "decoder/2", "everything/2")
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-def _layers(shape: Shape, share: float) -> list[str]:
-    return ["--keep-layers", f"decoder={max(1, round(shape.decoder_layers * share))}"]
-
-
-CUTS: dict[str, Callable[[Shape], list[str]]] = {
-    "heads/2": lambda shape: _heads(shape, 0.5),
-    "neurons/2": lambda shape: _neurons(shape, 0.5),
-    "heads/2+neurons/2": lambda shape: [*_heads(shape, 0.5), *_neurons(shape, 0.5)],
-    "decoder/2": lambda shape: _layers(shape, 0.5),
-    "everything/2": lambda shape: [
-        *_heads(shape, 0.5, max(1, round(shape.decoder_layers * 0.5))),
-        *_neurons(shape, 0.5),
-        *_layers(shape, 0.5),
-    ],
-}
+def made(shape: Shape, cut: str, sentences: int) -> Synthetic:
+    """A model, and the same without half of something."""
+    parts = ("heads", "neurons", "decoder") if cut == "everything/2" else cut.replace("/2", "").split("+")
+    decoder = max(1, shape.decoder_layers // 2) if "decoder" in parts else shape.decoder_layers
+    layers = {"encoder": shape.encoder_layers, "decoder": decoder, "cross": decoder}
+    heads, neurons = max(1, shape.heads // 2), shape.ffn // 2
+    return Synthetic(
+        shape,
+        keep=" ".join(f"{kind}={','.join([str(heads)] * count)}" for kind, count in layers.items())
+        if "heads" in parts
+        else None,
+        random=None,
+        keep_neurons=f"encoder={neurons} decoder={neurons}" if "neurons" in parts else None,
+        keep_layers=f"decoder={decoder}" if "decoder" in parts else None,
+        source_length=20,
+        target_length=20,
+        sentences=sentences,
+        seed=1,
+    )
 
 
 def main() -> None:
@@ -75,29 +77,36 @@ def _measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for cut in options.cut:
             for engine in options.engine:
                 for beam in options.beam:
-                    yield from _rows(options, name, cut, CUTS[cut](shape), engine, beam)
+                    yield from _rows(options, name, cut, made(shape, cut, options.sentences), engine, beam)
 
 
 def _rows(
-    options: argparse.Namespace, shape: str, cut: str, chosen: list[str], engine: str, beam: int
+    options: argparse.Namespace, name: str, cut: str, made: Synthetic, engine: str, beam: int
 ) -> Iterator[dict[str, Any]]:
     program, _, precision = engine.partition(":")
-    command = [
-        sys.executable, "-c", _COMMAND, "bench", "--synthetic", shape, *chosen, "--engine", program, "--beam",
-        str(beam), "--batch-size", ",".join(map(str, options.batch_size)), "--sentences", str(options.sentences),
-        "--repeat", str(options.repeat), "--threads", "1", "--format", "json", "--quiet",
-    ]  # fmt: skip
-    command += ["--compute-type", precision] if precision else []
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command[3:])}: {done.stderr.strip()}")
-    for timing in json.loads(done.stdout)["models"][1]["timings"]:
-        ratio = timing["ratio"]
-        yield {
-            "shape": shape, "cut": cut, "engine": engine, "beam": beam, "batch_size": timing["batch_size"],
-            "ratio": ratio["median"], "interval": (ratio["low"], ratio["high"]), "predicted": timing["predicted"],
-            "repeat": options.repeat, "sentences": options.sentences,
-        }  # fmt: skip
+    length = made.target_length
+    search = SearchOptions(beam=beam, min_len=length, max_len_b=length)
+    with tempfile.TemporaryDirectory() as folder:
+        *paths, data = made.write(Path(folder))
+        models = [load(path) for path in paths]
+        corpus = load_corpus(data, models[0].profile(), references=False)
+        work = [_work(model, made, beam) for model in models]
+        for size in options.batch_size:
+            settings = EngineSettings(search, batches_of(size), torch.device("cpu"), 1, precision or "float32")
+            engines = [open_engine(program, model, settings) for model in models]
+            jobs = [lambda own=own: own.translate(corpus, {}) for own in engines]
+            seconds, _ = in_turns(jobs, options.repeat, clock=CLOCKS[options.clock])
+            faster = ratio(*seconds)
+            yield {
+                "shape": name, "cut": cut, "engine": engine, "beam": beam, "batch_size": size, "clock": options.clock,
+                "ratio": faster.median, "interval": (faster.low, faster.high), "predicted": work[0] / work[1],
+                "seconds": seconds, "sentences": options.sentences,
+            }  # fmt: skip
+
+
+def _work(checkpoint: Checkpoint, made: Synthetic, beam: int) -> float:
+    lengths = [made.source_length + 1] * made.sentences, [made.target_length + 1] * made.sentences
+    return sum(multiply_accumulates(native.load(checkpoint), *lengths, beam).values())
 
 
 def _options() -> argparse.Namespace:
@@ -114,6 +123,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--sentences", type=int, default=32)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: for in-process engines on a busy machine")
     parser.add_argument("--output", type=Path, help="write all figures as JSON")
     return parser.parse_args()
 

@@ -1,6 +1,8 @@
 """The score file: format, faults, fit to a model."""
 
 import json
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmtprune.architecture import Architecture, AttentionModule, GroupId, UnitId
+from nmtprune.architecture import Architecture, AttentionModule, GroupId, Neurons, UnitId
 from nmtprune.errors import DataError
 from nmtprune.plan import Base
 from nmtprune.scores import HeadScore, HeldOut, Scores, refuse_mix
@@ -63,6 +65,117 @@ def test_file(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         Scores.read(tmp_path / "none.json")
     assert str(caught.value) == f"{tmp_path}/none.json: cannot be read: No such file or directory"
+
+
+UNITS = """{"format": "nmtprune-scores", "version": 2,
+ "metric": "importance", "mode": "ablate",
+ "base": {"format": "fairseq", "sha256": "HASH", "heads": {"encoder": [2], "decoder": [], "cross": [1]}, "neurons": \
+{"encoder-ffn": [3]}},
+ "baseline": {"sentences": 7},
+ "units": {
+  "encoder.0": {"units": "0-1", "score": [1.5, 0.25]},
+  "encoder-ffn.0": {"units": "0-2", "score": [0.1, -0.0, 3.0], "details": {"diagonal": [1.0, 2.0, 0.5]}},
+  "decoder-layers": {"units": "0,2", "score": [1.0, 2.0], "delta": [-1.0, -2.0], "ci": [[-2.0, 0.0], [-3.0, -1.0]], \
+"p": [0.5, 0.001], "p_corrected": [0.5, 0.002]}
+ },
+ "provenance": {"seed": 0}}
+""".replace("HASH", "a" * 64)
+
+
+def test_units_of_groups(tmp_path: Path) -> None:
+    scores = Scores.from_json(UNITS)
+    assert scores.to_json() == UNITS
+    assert scores.sorts == ("heads", "neurons", "layers") and scores.heads == ()
+    assert scores.scores_by_head() == {UnitId.parse("encoder.0.0"): 1.5, UnitId.parse("encoder.0.1"): 0.25}
+    layer = UnitId(GroupId.layers_of("decoder"), 2)
+    assert scores.scores_by_unit()[layer] == 2.0 and len(scores.scores_by_unit()) == 7
+    by_id = {entry.id: entry for entry in scores.entries}
+    assert list(by_id) == sorted(scores.scores_by_unit())
+    assert (by_id[layer].ci, by_id[layer].p_corrected, by_id[layer].p_sacrebleu) == ((-3.0, -1.0), 0.002, None)
+    assert by_id[UnitId(GroupId("encoder-ffn", 0), 2)].details == {"diagonal": 0.5}
+    facts = {"metric": "importance", "mode": "ablate", "baseline": {"sentences": 7}, "base": scores.base}
+    again = Scores.of(scores.entries, **facts, provenance={"seed": 0})
+    assert again == scores and again.to_json() == UNITS
+    only_heads = [entry for entry in scores.entries if entry.id.group.sort == "heads"]
+    first = Scores.of(only_heads, **facts)
+    assert first.version == 1 and '"neurons"' not in first.to_json()
+    first.write(tmp_path / "heads.json")
+    assert Scores.read(tmp_path / "heads.json") == first
+
+
+def test_every_fault_of_units_is_named_at_once() -> None:
+    text = json.loads(UNITS)
+    text["mode"] = "all-but-one"
+    text["heads"] = []
+    text["units"] = {
+        "encoder.0": {"units": "0-1", "score": [1.5]},
+        "encoder": {"units": "0", "score": [1]},
+        "encoder-ffn.0": {"units": "3-1", "score": []},
+        "encoder-ffn.1": {"units": "0-7", "score": [None] * 8, "p": [2, *[0.5] * 7], "ci": [[1, 0], *[[0, 1]] * 7]},
+        "decoder-layers": 7,
+        "cross.0": {"units": 3, "score": [1], "note": 1},
+        "cross.1": {"units": "0", "score": 1, "details": {"x": ["y"]}},
+        "cross.2": {"units": "0", "score": [1], "details": 3},
+    }
+    with pytest.raises(DataError) as caught:
+        Scores.from_json(json.dumps(text), "s.json")
+    assert caught.value.faults == (
+        "unknown key 'heads'",
+        'mode is "all-but-one", not ablate',
+        "units.encoder.0.score has 1 entries for 2 units",
+        "units: 'encoder' names no attention module, feed-forward layer or stack: write KIND.LAYER, for example "
+        "cross.5, encoder-ffn.0 or decoder-layers",
+        "units.encoder-ffn.0.units: '3-1' runs backwards",
+        *(f"units.encoder-ffn.1.score[{place}] is null, not a finite number" for place in range(5)),
+        "units.encoder-ffn.1.score: 3 more like this",
+        "units.encoder-ffn.1.ci[0] is [1, 0], not a list of two numbers in ascending order",
+        "units.encoder-ffn.1.p[0] is 2, not a number from 0 to 1",
+        "units.decoder-layers is 7, not an object",
+        "unknown key 'units.cross.0.note'",
+        "units.cross.0.units is 3, not numbers as ranges such as 0-255",
+        "units.cross.1.score is 1, not a list of 1 numbers",
+        'units.cross.1.details.x[0] is "y", not a finite number',
+        "units.cross.2.details is 3, not an object",
+    )
+    for instead, fault in (({}, "units is {}, not an object of scored groups"), ([1], "units is [1], not an object")):
+        with pytest.raises(DataError, match=re.escape(fault)):
+            Scores.from_json(json.dumps({**json.loads(UNITS), "units": instead}))
+
+
+def test_units_are_checked_against_a_model() -> None:
+    architecture = Architecture(
+        (
+            *ARCHITECTURE.modules,
+            AttentionModule(GroupId("decoder", 0), 0, 4),
+            AttentionModule(GroupId("decoder", 2), 0, 4),
+        ),
+        (Neurons(GroupId("encoder-ffn", 0), 3), Neurons(GroupId("decoder-ffn", 0), 1)),
+    )
+    scores = Scores.from_json(UNITS)
+    scores.check(architecture, ["encoder", "encoder-ffn", "decoder-layers"])
+    with pytest.raises(DataError) as caught:
+        scores.check(architecture, ["cross", "decoder-ffn"])
+    assert str(caught.value) == (
+        "scores: made for another model or other kinds: no score for cross.0.0, decoder-ffn.0.0 (select the kinds that "
+        "were scored)"
+    )
+    fewer = Architecture(architecture.modules, (Neurons(GroupId("encoder-ffn", 0), 2),))
+    with pytest.raises(DataError, match="the model has no neuron encoder-ffn.0.2$"):
+        scores.check(fewer, [])
+
+
+def test_files_of_many_neurons_are_small_and_fast() -> None:
+    entries = [
+        HeadScore(head=f"encoder-ffn.{layer}.{neuron}", score=neuron / 7)
+        for layer in range(12)
+        for neuron in range(2048)
+    ]
+    begin = time.process_time()
+    text = Scores.of(entries, metric="variance", mode="ablate", baseline={}).to_json()
+    assert len(text) < 24 * len(entries)
+    scores = Scores.from_json(text)
+    assert len(scores.scores_by_unit()) == len(entries) == 24576
+    assert time.process_time() - begin < 5
 
 
 def test_scores_by_head() -> None:

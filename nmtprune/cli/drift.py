@@ -1,7 +1,8 @@
-"""`nmtprune drift`: how far each head's weights moved between two checkpoints."""
+"""`nmtprune drift`: how far the weights of each head and neuron moved between two checkpoints."""
 
 from dataclasses import asdict
 from pathlib import Path
+from statistics import mean, median
 from typing import TYPE_CHECKING
 
 import click
@@ -29,7 +30,8 @@ def drift(before: Path, after: Path, output_format: str) -> None:
 
     Both are checkpoints of the same shape, or slim ones cut from such a checkpoint. Heads are matched and named by
     their ids in the root checkpoint; a head that is missing in one of the two is left out. The table shows the mean
-    over the three matrices; json and tsv list each matrix.
+    over the three matrices; json and tsv list each matrix. A last table shows, for each feed-forward layer, how far the
+    weights of its neurons moved; json lists each neuron.
     """
     from nmtprune.formats import load
     from nmtprune.methods.drift import drift as compare
@@ -39,12 +41,14 @@ def drift(before: Path, after: Path, output_format: str) -> None:
         say("the two checkpoints do not descend from the same weights: only their shapes agree")
     rows = [{**asdict(entry), "head": str(entry.head)} for entry in found.heads]
     if output_format == "json":
-        emit_json({"before": str(before), "after": str(after), "heads": rows})
+        neurons = [{**asdict(layer), "group": str(layer.group)} for layer in found.neurons]
+        emit_json({"before": str(before), "after": str(after), "heads": rows, "neurons": neurons})
     elif output_format == "tsv":
         columns = ("head", "query", "key", "value", "mean")
         emit_tsv(columns, ([row[column] for column in columns] for row in rows))
     else:
         _emit_tables(found)
+        _emit_neurons(found)
 
 
 def _emit_tables(found: "Drift") -> None:
@@ -62,3 +66,16 @@ def _emit_tables(found: "Drift") -> None:
             mean = sum(own) / len(own) if own else None
             rows.append([str(module), *(cells.get(head) for head in range(width)), mean])
         emit_table(["layer", *map(str, range(width)), "mean"], rows, title=f"{kind}: mean |change| per head")
+
+
+def _emit_neurons(found: "Drift") -> None:
+    """A row per feed-forward layer that both checkpoints have; empty cells where no neuron is left in common."""
+    rows: list[list[Cell]] = []
+    for layer in found.neurons:
+        own = layer.changes
+        figures: list[Cell] = [min(own), median(own), max(own), mean(own)] if own else [None] * 4
+        rows.append([str(layer.group), len(own), *figures])
+    if rows:
+        emit_table(
+            ["layer", "neurons", "min", "median", "max", "mean"], rows, title="neurons: mean |change| per neuron"
+        )

@@ -70,7 +70,10 @@ def ratio(first: Sequence[float], other: Sequence[float]) -> Spread:
 
 
 def in_turns(
-    jobs: Sequence[Callable[[], T]], rounds: int, after: Callable[[int, float], None] = lambda _job, _seconds: None
+    jobs: Sequence[Callable[[], T]],
+    rounds: int,
+    after: Callable[[int, float], None] = lambda _job, _seconds: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[list[list[float]], list[T]]:
     """Seconds of every job in every round, each round one job after the other, and what each gave in the warm-up.
 
@@ -78,14 +81,15 @@ def in_turns(
         jobs: what is timed.
         rounds: how often, after one round that is not counted.
         after: is told of every run that ended, warm-up included: which job, and its seconds.
+        clock: gives seconds; `time.process_time` those of the processor, which other programs hardly change.
     """
     seconds: list[list[float]] = [[] for _ in jobs]
     results: list[T] = []
     for number in range(rounds + 1):
         for job, run in enumerate(jobs):
-            started = time.perf_counter()
+            started = clock()
             result = run()
-            took = time.perf_counter() - started
+            took = clock() - started
             if number:
                 seconds[job].append(took)
             else:

@@ -241,7 +241,7 @@ def _slope(lefts: Sequence[float], times: Sequence[float], before: int, after: i
 
 def _listed(value: int | tuple[int, ...] | None) -> str:
     if isinstance(value, tuple):
-        return str(value[0]) if len(set(value)) == 1 else " ".join(map(str, value))
+        return " ".join(map(str, value))
     return "none" if value is None else str(value)
 
 

@@ -70,6 +70,8 @@ class Checkpoint(ABC):
     """Such a model, as messages call it: a checkpoint of fairseq."""
     fewest_stored_units: ClassVar[int] = 0
     """Heads of a module and neurons of a layer that are stored at least, zero ones where the model has fewer."""
+    ragged_neurons: ClassVar[bool] = True
+    """Whether the feed-forward layers of a stack may be stored with different widths."""
 
     @classmethod
     @abstractmethod

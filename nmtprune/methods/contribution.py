@@ -6,6 +6,7 @@ Var(x) ||W||^2 for a neuron (FLAP: An et al. 2024, "Fluctuation-based adaptive s
 bias cannot make up for. `activation` is its mean size, E ||W x||, E|x| ||W|| for a neuron.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -158,6 +159,13 @@ def _check_finite(sums: Mapping[GroupId, _Sums]) -> None:
         raise CheckpointError(f"values of {', '.join(wrong)} are no finite numbers: check the model's weights")
 
 
+def _by_group(scores: Mapping[UnitId, float]) -> dict[GroupId, list[float]]:
+    found: dict[GroupId, list[float]] = {}
+    for unit, score in scores.items():
+        found.setdefault(unit.group, []).append(score)
+    return found
+
+
 class _Contribution(SampledScorer[SampleOptions]):
     """One of the two numbers."""
 
@@ -185,6 +193,11 @@ class _Contribution(SampledScorer[SampleOptions]):
             return contributions(model, subject.batches(self.sentences(subject)), masks, sorts)
 
         return type(self).chosen(measured() if kept else subject.once(f"contributions {' '.join(sorts)}", measured))
+
+    def ranked(self, scores: Mapping[UnitId, float], first: Mapping[UnitId, float]) -> Mapping[UnitId, float]:
+        """As shares of what all units of the group give: sublayers whose outputs are small matter too."""
+        totals = {group: math.fsum(own) for group, own in _by_group(first).items()}
+        return {unit: score / totals[unit.group] if totals[unit.group] else 0.0 for unit, score in scores.items()}
 
 
 class Variance(_Contribution):

@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nmtprune.architecture import EVERY_KIND, LAYER_KINDS, GroupId, UnitId
-from nmtprune.budget import listed
 from nmtprune.errors import BudgetError
 from nmtprune.methods.priced_sweep import PricedUnits, check_scored
 from nmtprune.methods.sweep import Course
-from nmtprune.plan import Base, Plan
+from nmtprune.plan import Plan
 
 LossesOf = Callable[[Plan, Sequence[Plan]], Sequence[float]]
 """Losses of the models of some plans that continue another one."""
@@ -28,29 +27,24 @@ def removable_layers(plan: Plan, kinds: Sequence[str]) -> tuple[UnitId, ...]:
     return tuple(found)
 
 
-def most_layers(base: Base, kinds: Sequence[str]) -> int:
-    """How many layers can be removed: all but one of each stack."""
-    return sum(max(0, len(numbers) - 1) for id, numbers in base.units.items() if id.kind in kinds)
-
-
-def without(plan: Plan, layer: UnitId) -> Plan:
+def without_layer(plan: Plan, layer: UnitId) -> Plan:
     """The plan that removes one more layer."""
     return Plan.removing(plan.base, [*plan.removed(EVERY_KIND), layer])
 
 
 @dataclass(frozen=True)
 class Layers(Course):
-    """Layers one by one: by their scores, or the one without which the loss is lowest.
+    """Layers one by one: the one without which the loss is lowest.
 
     Attributes:
         kinds: stacks, of LAYER_KINDS.
         measure: the level of a plan: layers removed, or what they cost.
-        losses_of: None takes the lowest score.
+        losses_of: losses of models without refit.
     """
 
     kinds: tuple[str, ...]
     measure: Callable[[Plan], float]
-    losses_of: LossesOf | None = None
+    losses_of: LossesOf
 
     def reached(self, plan: Plan) -> float:
         """As `measure` says."""
@@ -62,18 +56,10 @@ class Layers(Course):
             there = removable_layers(plan, self.kinds)
             if not there:
                 raise BudgetError("no further layer can be removed: every stack keeps one")
-            plan = self._without_one(plan, there, scores)
+            found = [without_layer(plan, layer) for layer in there]
+            losses = self.losses_of(plan, found)
+            plan = found[min(range(len(found)), key=lambda place: losses[place])]
         return plan
-
-    def _without_one(self, plan: Plan, there: Sequence[UnitId], scores: Mapping[UnitId, float]) -> Plan:
-        if self.losses_of is None:
-            missing = [layer for layer in there if layer not in scores]
-            if missing:
-                raise BudgetError(f"no score for {listed(missing)}")
-            return without(plan, min(there, key=lambda layer: (scores[layer], layer)))
-        found = [without(plan, layer) for layer in there]
-        losses = self.losses_of(plan, found)
-        return found[min(range(len(found)), key=lambda place: losses[place])]
 
 
 @dataclass(frozen=True)
@@ -104,7 +90,9 @@ class UnitsAndLayers(Course):
     def _moved(self, plan: Plan, scores: Mapping[UnitId, float], level: float) -> Plan:
         here = self.reached(plan)
         shorter = [
-            found for layer in removable_layers(plan, self.kinds) if self.reached(found := without(plan, layer)) > here
+            found
+            for layer in removable_layers(plan, self.kinds)
+            if self.reached(found := without_layer(plan, layer)) > here
         ]
         if not shorter:
             return self.units.onwards(plan, scores, level)

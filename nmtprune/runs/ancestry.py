@@ -192,11 +192,11 @@ def _kept(base: Checkpoint, slim: Checkpoint, numbers: _Numbers) -> tuple[dict[G
         wanted = _units(slim.lineage, numbers.root(id)) or ()
         if id.kind in NEURON_KINDS and str(numbers.root(id)) not in slim.lineage.keep:
             wanted = there  # a cut that spoke of heads alone
-        missing = [unit for unit in wanted if unit not in set(there)]
+        places = {unit: place for place, unit in enumerate(there)}
+        missing = [unit for unit in wanted if unit not in places]
         if missing:
             shown = ranges.as_ranges(missing) if id.kind in NEURON_KINDS else ", ".join(map(str, missing))
             faults.append(f"it has {id.sort} {shown} of {id}, which are not in the base")
-        places = {unit: place for place, unit in enumerate(there)}
         keep[id] = [places[unit] for unit in wanted if unit in places]
     return keep, faults
 

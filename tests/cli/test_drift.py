@@ -38,6 +38,9 @@ def test_table(tiny: Path, moved: Path) -> None:
         ["encoder.1", "0.08333", "0.08333", "0.08333", "0.08333", "0.08333"],
         ["layer", "0", "1", "2", "3", "mean"],
         ["layer", "0", "1", "2", "3", "mean"],
+        ["layer", "neurons", "min", "median", "max", "mean"],
+        ["encoder-ffn.0", "24", "0", "0", "0", "0"],
+        ["encoder-ffn.1", "24", "0", "0", "0", "0"],
     ]
 
 
@@ -47,6 +50,9 @@ def test_json_and_tsv(tiny: Path, moved: Path) -> None:
     by_name = {entry.pop("head"): entry for entry in report["heads"]}
     assert by_name["encoder.0.2"] == {"query": 0, "key": 0, "value": 0, "mean": 0}
     assert by_name["encoder.1.3"] == pytest.approx({"query": 0.25, "key": 0, "value": 0, "mean": 0.25 / 3}, rel=1e-6)
+    layers = {layer["group"]: layer for layer in report["neurons"]}
+    assert list(layers) == ["encoder-ffn.0", "encoder-ffn.1", "decoder-ffn.0", "decoder-ffn.1"]
+    assert layers["decoder-ffn.1"]["neurons"] == list(range(24)) and layers["decoder-ffn.1"]["changes"] == [0.0] * 24
     lines = run(tiny, moved, "--format", "tsv").stdout.splitlines()
     assert lines[:2] == ["head\tquery\tkey\tvalue\tmean", "encoder.0.0\t0.0\t0.0\t0.0\t0.0"]
     cells = lines[7].split("\t")

@@ -9,6 +9,8 @@ import pytest
 from nmtprune.formats import load
 from nmtprune.plan import Plan
 from tests.support.cli import documented, nmtprune, refused
+from tests.support.marian_files import VARIANTS, marian_model
+from tests.support.marian_program import random_texts, vocabulary_file
 
 FAST = ("--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--resamples", 500)
 
@@ -95,3 +97,32 @@ def test_usage(base: tuple[Any, ...], tmp_path: Path) -> None:
     assert code == 4 and "the smallest possible is" in line
     assert refused(*base, "--group", "layers", "--until", "4")[0] == 4
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("variant", ["post-norm, all tied", "pre-norm with norms at both ends"])
+def test_marian_models(tmp_path: Path, variant: str) -> None:
+    """Heads, neurons and layers of a Marian model; a module without heads still costs one, which the file has."""
+    model = marian_model(tmp_path / "model.npz", **VARIANTS[variant])
+    vocabulary = vocabulary_file(tmp_path)
+    source, target = random_texts(tmp_path)
+    raw = ("--vocabs", vocabulary, vocabulary, "--source", source, "--reference", target, "--post-process", "none")
+    fast = ("--beam", 1, "--threads", 1, "--device", "cpu", "--resamples", 200, "--format", "json")
+    common = ("greedy", model, *raw, *fast)
+    orders = ("--order", "fisher", "--order", "variance")
+    result = nmtprune(*common, *orders, "--budget", "params=80%", "--refit", "-o", tmp_path / "run", "-q")
+    assert result.code == 0, result.stderr
+    for curve in documented(result.stdout)["curves"]:
+        path, cut = tmp_path / "run" / curve["steps"][1]["plan"], tmp_path / "cut.npz"
+        plan, result = Plan.read(path), nmtprune("slim", model, "--plan", path, "-o", cut, "--force")
+        assert result.code == 0, result.stderr
+        parameters = [sum(own.numel() for own in load(path).parameters.values()) for path in (model, cut)]
+        assert parameters[1] == pytest.approx(curve["steps"][1]["parameters"] * parameters[0])
+        assert parameters[1] <= 0.8 * parameters[0] and plan.removed(("encoder-ffn", "decoder-ffn"))
+    result = nmtprune(*common, "--group", "layers", "--step", 1, "--until", 1, "-o", tmp_path / "layers", "-q")
+    assert result.code == 0, result.stderr
+    assert load(tmp_path / "run" / "slim.npz").format == "marian"
+    assert refused(*common[:-2], "--group", "neurons", "-o", tmp_path / "none") == (
+        2,
+        f"{model}: Marian has one width for all feed-forward layers of a stack: give --uniform",
+    )
+    assert not (tmp_path / "none").exists()

@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from nmtprune import files
-from nmtprune.architecture import GroupId, UnitId
+from nmtprune.architecture import EVERY_KIND, GroupId, UnitId
 from nmtprune.cli.main import main
 from nmtprune.formats import load
 from nmtprune.plan import Plan
@@ -212,3 +212,77 @@ def test_killed_during_the_write(tiny: Path, plan: Path, tmp_path: Path, number:
         assert errors == "Error: interrupted\n"
     files.write_text(output, "new", force=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plan.json", "ready", "slim.pt"]
+
+
+# Neurons and layers
+
+
+def smaller_plan(checkpoint: Path, path: Path, *, ragged: bool) -> Path:
+    """Removes the first decoder layer, and neurons: as many from both encoder layers, or from the second only."""
+    base = load(checkpoint)
+    layers = [GroupId("encoder-ffn", layer) for layer in ((1,) if ragged else (0, 1))]
+    neurons = [UnitId(layer, number) for layer in layers for number in (0, 2 + layer.layer, 5)]
+    Plan.removing(base.base, [UnitId(GroupId("decoder-layers"), 0), *neurons]).write(path)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["cut", "uniform", "masked"])
+@pytest.mark.parametrize("ragged", [True, False])
+def test_neurons_and_layers_are_cut_verified_and_reported(tiny: Path, tmp_path: Path, mode: str, ragged: bool) -> None:
+    plan, output = smaller_plan(tiny, tmp_path / "plan.json", ragged=ragged), tmp_path / "slim.pt"
+    result = run(tiny, "--plan", plan, "-o", output, "--mode", mode, "--format", "json")
+    assert result.exit_code == 0, result.stderr
+    figures = json.loads(result.stdout)
+    assert figures["verification"]["ok"]
+    assert (figures["heads"], figures["layers"]) == ({"before": 24, "after": 16}, {"before": 4, "after": 3})
+    gone = 0 if mode == "masked" else 3 if ragged else 6
+    stored = 0 if mode == "masked" or (ragged and mode == "uniform") else gone
+    assert figures["neurons"] == {"before": 96, "after": 72 - gone}
+    feed_forward, of_a_neuron = 2 * 16 * 24 + 16 + 24, 2 * 16 + 1
+    parts = {name: figures[f"parameters.{name}"] for name in ("feed-forward", "attention.cross", "embeddings")}
+    assert {name: part["before"] - part["after"] for name, part in parts.items()} == {
+        "feed-forward": feed_forward + stored * of_a_neuron,
+        "attention.cross": 4 * (16 * 16 + 16),
+        "embeddings": 0,
+    }
+    whole = [figures[name] for name in figures if name.startswith("parameters.")]
+    for when in ("before", "after"):
+        assert sum(part[when] for part in whole) == figures["parameters"][when]
+    slim = load(output)
+    assert slim.architecture.layers("decoder") == (0,)
+    assert slim.lineage is not None and slim.lineage.layers("decoder") == (1,)
+    needs_plugin = ragged and mode == "cut"
+    assert ("--user-dir $(nmtprune user-dir)" in result.stderr) == needs_plugin
+    assert ("runs in every stock engine" in result.stderr) != needs_plugin
+
+
+def test_a_plan_of_heads_alone_is_reported_as_ever(tiny: Path, plan: Path, tmp_path: Path) -> None:
+    figures = json.loads(run(tiny, "--plan", plan, "-o", tmp_path / "slim.pt", "--format", "json").stdout)
+    assert list(figures) == [
+        "output", "heads", "parameters", "model_bytes", "optimizer_and_average_bytes", "file_bytes", "verification",
+    ]  # fmt: skip
+
+
+def test_cutting_twice_is_cutting_once(tiny: Path, tmp_path: Path) -> None:
+    """The composed plan is what the lineage of the second cut says."""
+    first = smaller_plan(tiny, tmp_path / "first.json", ragged=True)
+    assert run(tiny, "--plan", first, "-o", tmp_path / "once.pt").exit_code == 0
+    once = load(tmp_path / "once.pt")
+    second = [
+        UnitId(GroupId("encoder-layers"), 0),
+        UnitId(GroupId("encoder-ffn", 1), 1),
+        UnitId(GroupId("cross", 0), 2),
+    ]
+    Plan.removing(once.base, second).write(tmp_path / "second.json")
+    assert run(tmp_path / "once.pt", "--plan", tmp_path / "second.json", "-o", tmp_path / "twice.pt").exit_code == 0
+    twice, base = load(tmp_path / "twice.pt"), load(tiny)
+    assert twice.lineage is not None
+    composed = Plan.of(base.base, {GroupId.parse(name, EVERY_KIND): kept for name, kept in twice.lineage.keep.items()})
+    composed.write(tmp_path / "composed.json")
+    assert run(tiny, "--plan", tmp_path / "composed.json", "-o", tmp_path / "composed.pt").exit_code == 0
+    at_once = load(tmp_path / "composed.pt")
+    assert at_once.sha256 == twice.sha256
+    assert at_once.lineage == twice.lineage
+    assert {str(id): kept for id, kept in composed.kept_units.items() if id.layer and id.stack == "encoder"}[
+        "encoder-ffn.1"
+    ] == tuple(number for number in range(24) if number not in (0, 2, 3, 5))

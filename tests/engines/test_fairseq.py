@@ -117,6 +117,22 @@ def test_masks_on_full_and_slim_models(build: Build, in_this_process: None) -> N
         assert found[0] != found[1] != found[2]
 
 
+def test_systems_without_neurons_and_layers(build: Build, in_this_process: None) -> None:
+    base = load(networks.randomized(build(**networks.VARIANTS["pre-norm, all embeddings shared"], layers=3)))
+    corpus = _corpus(base, base.path.parent)
+    some: Kept = {group.id: range(group.units)[group.id.layer :: 2] for group in base.architecture.groups}
+    kept: Kept = {**some, GroupId("decoder-layers"): [0, 2], GroupId("encoder-layers"): [1]}
+    _same_translations(base, corpus, _settings(), kept)
+    plan = Plan.of(base.base, base.architecture.full(kept))
+    for mode in ("cut", "uniform"):
+        result = slim.apply(plan, base, mode)
+        _same_translations(result, corpus, _settings(), {})
+        _same_translations(result, corpus, _settings(), {GroupId("decoder-ffn", 1): [0, 3]})
+    expected = open_engine("native", base, _settings()).translate(corpus, kept)
+    found = open_engine("fairseq", result, _settings()).translate(corpus, {})
+    assert [own[0].tokens for own in found] == [own[0].tokens for own in expected]
+
+
 def test_padding_on_the_other_sides(build: Build, in_this_process: None) -> None:
     # Both are flags that turn the default around.
     checkpoint = load(networks.randomized(build(left_pad_source=True, left_pad_target=True)))

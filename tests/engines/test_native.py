@@ -18,6 +18,7 @@ from nmtprune.errors import CheckpointError, EngineError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
 from nmtprune.methods.measuring import drawn
+from nmtprune.model import Transformer
 from nmtprune.model.ablation.masked_search import MaskedSearch
 from nmtprune.model.search import SearchOptions, Symbols, translate_batch
 from nmtprune.plan import Plan
@@ -188,6 +189,54 @@ def test_best_translations_of_many_systems(path: Path) -> None:
         assert own == [hypotheses[0].tokens for hypotheses in engine.translate(corpus, kept)]
     assert ablation.best(systems[3:5]) == found[3:5]
     assert ablation.best([]) == []
+
+
+def _fewer(model: Transformer) -> list[Kept]:
+    """Systems that lose neurons, layers, or units of all groups; some share their layers, some stand alone."""
+    some: Kept = {group.id: range(group.units)[group.id.layer :: 2] for group in model.architecture.groups}
+    lower, upper = {GroupId("decoder-layers"): [0]}, {GroupId("decoder-layers"): [1], GroupId("encoder-layers"): [0]}
+    return [
+        {GroupId("encoder-ffn", 1): range(5)}, lower, {**some, **lower}, upper, {GroupId("decoder-ffn", 0): []}, {},
+        {**some, **upper}, {**lower, GroupId("cross", 0): [3], GroupId("cross", 1): [], GroupId("decoder-ffn", 1): []},
+        {GroupId("encoder-layers"): [1]}, some,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_systems_without_neurons_and_layers(path: Path, tmp_path: Path, beam: int) -> None:
+    """What an ablation finds are translations and losses of the files that plans make."""
+    engine, corpus = _opened(path, replace(SETTINGS, search=SearchOptions(beam=beam, max_len_b=9)))
+    systems, ablation = _fewer(engine.model), engine.ablation(corpus)
+    with mock.patch.object(MaskedSearch, "record", autospec=True, side_effect=MaskedSearch.record) as recorder:
+        found = ablation.best(systems)
+        assert ablation.best(systems[6:8]) == found[6:8] and ablation.best(systems[1:3]) == found[1:3]
+    assert {len(call.args[0].model.decoder.layers) for call in recorder.call_args_list} == {1, 2}
+    losses = ablation.losses(systems)
+    for kept, own, loss in zip(systems, found, losses, strict=True):
+        assert own == [hypotheses[0].tokens for hypotheses in engine.translate(corpus, kept)]
+        base = engine.checkpoint
+        cut = apply(Plan.of(base.base, base.architecture.full(kept)), base)
+        cut.save(tmp_path / "cut.pt", force=True)
+        alone = open_engine("native", load(tmp_path / "cut.pt"), engine.settings)
+        assert own == [hypotheses[0].tokens for hypotheses in alone.translate(corpus, {})]
+        assert loss == pytest.approx(alone.ablation(corpus).losses([{}])[0], rel=1e-5)
+    assert len({tuple(own) for own in found}) > 4
+
+
+def test_layers_that_no_mask_can_take_out(path: Path) -> None:
+    engine, corpus = _opened(path)
+    for kept, message in (
+        ({GroupId("decoder-layers"): []}, "a stack without layers"),
+        ({GroupId("decoder-layers"): [0, 2]}, "decoder-layers has no layers [2]"),
+        ({GroupId("encoder-ffn", 0): [24]}, "encoder-ffn.0 has no neurons [24]"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            engine.translate(corpus, kept)
+        assert str(caught.value) == message
+    with pytest.raises(ValueError, match=r"^masks cannot say that layers go$"):
+        native.masks_of(engine.model, {GroupId("decoder-layers"): [0]})
+    every = engine.checkpoint.architecture.units
+    assert native.masks_of(engine.model, every) == {}
 
 
 def test_recordings_beyond_the_limit_are_made_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Drift: the change of every head's weights, matched through the lineage."""
+"""Drift: the change of every head's and neuron's weights, matched through the lineage."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nmtprune import slim
-from nmtprune.architecture import UnitId
+from nmtprune.architecture import EVERY_KIND, UnitId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
@@ -114,6 +114,58 @@ def test_two_cuts_have_their_common_heads(base: Checkpoint) -> None:
     assert names == []
     assert head("decoder.1.1") not in by_head(found)
     assert all(entry.mean == 0 for entry in found.heads)
+
+
+def neuron_changes(before: Checkpoint, after: Checkpoint, group: str) -> list[float]:
+    """Mean |change| of row, bias and column of every neuron of a feed-forward layer, one by one, in stock files."""
+    stack, layer = group.split("-ffn.")
+    names = [f"{stack}.layers.{layer}.{name}" for name in ("fc1.weight", "fc1.bias", "fc2.weight")]
+    changes = [(after.model_tensors[name].double() - before.model_tensors[name].double()).abs() for name in names]
+    first, bias, second = changes
+    return [torch.cat([first[number], bias[number, None], second[:, number]]).mean().item()
+            for number in range(len(bias))]  # fmt: skip
+
+
+def test_every_neuron_against_a_loop(base: Checkpoint) -> None:
+    after = changed(base, {}, seed=4)
+    found = drift(base, after).neurons
+    assert [str(layer.group) for layer in found] == ["encoder-ffn.0", "decoder-ffn.0", "decoder-ffn.1"]
+    for layer in found:
+        assert layer.neurons == tuple(range(24))
+        assert list(layer.changes) == pytest.approx(neuron_changes(base, after, str(layer.group)), rel=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["cut", "uniform"])
+def test_neurons_and_layers_are_matched_by_root_ids(base: Checkpoint, mode: str) -> None:
+    removed = [f"encoder-ffn.0.{number}" for number in (0, 7, 23)] + [f"decoder-ffn.1.{number}" for number in range(5)]
+    units = [UnitId.parse(name, EVERY_KIND) for name in (*removed, "decoder-layers.0", "decoder.1.2")]
+    trained = changed(base, {}, seed=5)
+    pruned = slim.apply(Plan.removing(base.base, units), base, mode)
+    line = slim.apply(Plan.removing(trained.base, units), trained, mode)
+    line = line.rewritten(line.tensors, line.architecture, pruned.lineage)
+    found, full = drift(base, line), drift(base, trained)
+    assert found == drift(pruned, line) and found.related
+    assert found.heads == tuple(
+        entry for entry in full.heads
+        if entry.head != head("decoder.1.2") and str(entry.head.group) not in ("decoder.0", "cross.0")
+    )  # fmt: skip
+    assert [str(layer.group) for layer in found.neurons] == ["encoder-ffn.0", "decoder-ffn.1"]
+    for layer, whole in zip(found.neurons, (full.neurons[0], full.neurons[2]), strict=True):
+        kept = [number for number in range(24) if f"{layer.group}.{number}" not in removed]
+        assert list(layer.neurons) == kept
+        assert layer.changes == tuple(whole.changes[number] for number in kept)
+    broken = changed(line, {"decoder.layers.0.fc1.bias": float("nan")})
+    with pytest.raises(
+        CheckpointError, match=r"weights of neuron decoder-ffn\.1\.5 \(root id\) are no finite numbers$"
+    ):
+        drift(base, broken)
+
+
+def test_feed_forward_layers_of_other_widths(base: Checkpoint, build: Build) -> None:
+    other = load(build(joined=False, layers=(1, 2), heads=(3, 4), width=(12, 16), ffn=(24, 32)))
+    with pytest.raises(CheckpointError) as caught:
+        drift(base, other)
+    assert caught.value.faults == ("decoder-ffn neurons are 24 24 and 32 32 (before any cut)",)
 
 
 def test_packed_and_half_precision_files(tiny: Path, tmp_path: Path) -> None:

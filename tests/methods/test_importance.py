@@ -26,6 +26,8 @@ from nmtprune.methods.importance import (
 from nmtprune.methods.measuring import batches, drawn
 from nmtprune.model import Transformer
 from nmtprune.model.attention import Attention
+from nmtprune.model.sublayers import FeedForward
+from nmtprune.plan import Plan
 from nmtprune.slim import apply
 from tests.support import fairseq_files, networks
 from tests.support.examples import ALONE, LEARNED, MODELS, Example, close
@@ -103,6 +105,83 @@ def test_the_sentence_unit_is_that_of_finite_differences(build: Build) -> None:
                 sums[id] += abs(sum(weight * (up - down) for weight, up, down in pairs) / (60 * step))
     expected = {id: total / len(corpus) for id, total in sums.items()}
     assert close(importance(model, batches(corpus), ImportanceSettings("sentence", EPS)), expected)
+
+
+def test_that_of_neurons_is_that_of_finite_differences(build: Build) -> None:
+    checkpoint = load(networks.randomized(build(activation_fn="tanh", ffn=6, layers=(2, 1), joined=False)))
+    example = Example(checkpoint)
+    model, step = example.model, 0.01
+    stencil = {1: 45, 2: -9, 3: 1}
+    corpus = drawn(example.corpus, 4, seed=1)
+    found = importance(model, batches(corpus), ImportanceSettings("sentence", EPS), sorts=["neurons"])
+    assert list(found) == [UnitId(group.id, n) for group in model.architecture.feed_forwards for n in range(6)]
+
+    def at(batch: Batch, id: UnitId, value: float) -> float:
+        mask = torch.ones(6, dtype=torch.float64)
+        mask[id.number] = value
+        return float(loss(model, batch, {id.group: mask}))
+
+    sums = dict.fromkeys(found, 0.0)
+    with torch.no_grad():
+        for batch in batches(corpus, ALONE):
+            for id in sums:
+                pairs = [(weight, at(batch, id, 1 + n * step), at(batch, id, 1 - n * step))
+                         for n, weight in stencil.items()]  # fmt: skip
+                sums[id] += abs(sum(weight * (up - down) for weight, up, down in pairs) / (60 * step))
+    assert close(found, {id: total / len(corpus) for id, total in sums.items()})
+    assert max(found.values()) > 0.001
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_that_of_neurons_is_the_product_of_a_value_and_its_gradient(
+    example: Example, unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = native.load(example.checkpoint, dtype=torch.float64).requires_grad_(True)
+    values: dict[GroupId, Tensor] = {}
+    compute = FeedForward.inner_values
+
+    def inner(self: FeedForward, *arguments: Any) -> Tensor:
+        assert self.id is not None
+        values[self.id] = compute(self, *arguments)
+        values[self.id].retain_grad()
+        return values[self.id]
+
+    neurons = [UnitId(group.id, n) for group in model.architecture.feed_forwards for n in range(group.units)]
+    sums, counts = dict.fromkeys(neurons, 0.0), dict.fromkeys(neurons, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(FeedForward, "inner_values", inner)
+        for batch in batches(example.corpus, ALONE):
+            torch.autograd.backward(loss(model, batch, {}))
+            for id in sums:
+                gradient = values[id.group].grad
+                assert gradient is not None
+                by_token = (values[id.group] * gradient)[0, :, id.number]
+                sums[id] += float(by_token.sum().abs() if unit == "sentence" else by_token.abs().sum())
+                counts[id] += 1 if unit == "sentence" else len(by_token)
+    settings = ImportanceSettings(unit, EPS)
+    found = importance(example.model, batches(example.corpus), settings, sorts=["heads", "neurons"])
+    assert close({id: found[id] for id in neurons}, {id: sums[id] / counts[id] for id in sums})
+    assert close(
+        {id: score for id, score in found.items() if id.group.sort == "heads"},
+        importance(example.model, batches(example.corpus), settings),
+    )
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_neurons_and_layers_that_are_gone_are_gone(plain: Example, unit: str) -> None:
+    settings, sorts = ImportanceSettings(unit, EPS), ("heads", "neurons")
+    ffn = GroupId("decoder-ffn", 1)
+    kept = {ffn: (0, 3, 9), GroupId("cross", 1): (1, 2), GroupId.layers_of("encoder"): (1,)}
+    model, masks = native.with_kept(plain.model, kept)
+    found = importance(model, batches(plain.corpus), settings, masks, sorts)
+    plan = Plan.of(plain.checkpoint.base, plain.checkpoint.architecture.full(kept))
+    slim = Example(apply(plan, plain.checkpoint))
+    cut = importance(slim.model, batches(slim.corpus), settings, sorts=sorts)
+    lineage = slim.checkpoint.lineage
+    expected = {UnitId(lineage.in_root(id.group), lineage.units(id.group)[id.number]): own for id, own in cut.items()}
+    assert close(found, expected)
+    assert {id.number for id in found if id.group == ffn} == {0, 3, 9}
+    assert not any(id.group == GroupId("encoder-ffn", 0) for id in found)
 
 
 @pytest.mark.parametrize("unit", UNITS)

@@ -1,7 +1,7 @@
 """The order in which heads go: cheapest next, exactly as limits allow, rounds for uniform models."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -130,3 +130,81 @@ def test_a_greedy_prefix_is_the_cheapest_next_set_of_every_pair() -> None:
 
 def test_ranks_are_scores() -> None:
     assert ranks(heads("cross.0.1", "encoder.0.0")) == {head("cross.0.1"): 0.0, head("encoder.0.0"): 1.0}
+
+
+@dataclass(frozen=True)
+class ByCount:
+    """Prices that depend on what is left of the group: the last units of some save nothing."""
+
+    free: Mapping[GroupId, int]
+
+    def of_unit(self, unit: UnitId, kept: Mapping[GroupId, Sequence[int]]) -> float:
+        left = len(kept[unit.group])
+        assert left > 0
+        return 0.0 if left <= self.free.get(unit.group, 0) else 1.0 + left * len(kept[CROSS])
+
+
+def test_with_prices_the_lowest_cost_per_price_goes_next() -> None:
+    pairs = [("encoder.0.0", "encoder.0.1", 5.5), ("encoder.0.0", "cross.0.1", -5), ("decoder.0.0", "cross.0.0", 2.5)]
+    prices, now = ByCount({ENCODER: 1}), costs(*pairs)
+    order = removal_order(now, MODULES, Limits(), (), prices)
+    assert sorted(order) == sorted(now.own)
+    left = {group: list(range(count)) for group, count in MODULES.items()}
+    for unit in order:
+        known = {each: prices.of_unit(each, left) for each in now.costs()}
+        ratios = {
+            each: (cost / known[each], 0.0, each) if known[each] else (float("inf"), cost, each)
+            for each, cost in now.costs().items()
+        }
+        assert ratios[unit] == min(ratios.values())
+        now = now.without(unit)
+        left[unit.group].remove(unit.number)
+    assert order != removal_order(costs(*pairs), MODULES, Limits())
+
+
+def test_prices_see_what_was_gone_before() -> None:
+    class Recorded:
+        def __init__(self) -> None:
+            self.kept: list[dict[GroupId, Sequence[int]]] = []
+
+        def of_unit(self, unit: UnitId, kept: Mapping[GroupId, Sequence[int]]) -> float:
+            self.kept.append(dict(kept))
+            return 1.0
+
+    prices, ffn = Recorded(), GroupId("encoder-ffn", 0)
+    gone = (*heads("encoder.0.2"), UnitId(GroupId.layers_of("decoder"), 0))
+    start = costs().without(head("encoder.0.2"))
+    removal_order(start, {**MODULES, ffn: 5}, Limits(("encoder",)), gone, prices)
+    first, last = prices.kept[0], prices.kept[-1]
+    assert {group: len(units) for group, units in first.items()} == {
+        ENCODER: 2, DECODER: 2, CROSS: 2, ffn: 5, GroupId.layers_of("decoder"): 0,
+    }  # fmt: skip
+    assert len(last[ENCODER]) == 1
+    for wrong in (-1.0, float("nan"), float("inf")):
+        bad = type("Bad", (), {"of_unit": lambda *_, wrong=wrong: wrong})()
+        with pytest.raises(ValueError, match="the price of encoder.0.0 is .*, not a number from 0"):
+            removal_order(start, MODULES, Limits(("encoder",)), gone, bad)
+
+
+def test_neurons_have_limits_of_their_own() -> None:
+    ffn, other = GroupId("encoder-ffn", 0), GroupId("decoder-ffn", 0)
+    modules = {ENCODER: 2, ffn: 6, other: 6}
+    limits = Limits(("encoder", "encoder-ffn", "decoder-ffn"), min_heads_per_module=1, multiple_of=4)
+    order = removal_order(costs(modules=modules), modules, limits)
+    assert order[:5] == (UnitId(ENCODER, 0), UnitId(ffn, 0), UnitId(ffn, 1), UnitId(other, 0), UnitId(other, 1))
+    assert len(order) == 14
+
+
+def test_uniform_orders_of_neurons_and_prices() -> None:
+    modules = {GroupId("encoder-ffn", layer): 4 for layer in range(2)} | {GroupId("decoder-ffn", 0): 4}
+    limits = Limits(("encoder-ffn", "decoder-ffn"), uniform=True)
+    own = costs(modules=modules)
+    order = removal_order(own, modules, limits)
+    assert order[:6] == tuple(UnitId(GroupId("encoder-ffn", layer), n) for n in range(3) for layer in range(2))
+
+    class Dear:
+        def of_unit(self, unit: UnitId, kept: Mapping[GroupId, Sequence[int]]) -> float:
+            return 100.0 if unit.group.kind == "decoder-ffn" else 1.0
+
+    order = removal_order(own, modules, limits, (), Dear())
+    assert order[:3] == tuple(UnitId(GroupId("decoder-ffn", 0), number) for number in range(3))

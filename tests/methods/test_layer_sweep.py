@@ -8,7 +8,7 @@ from nmtprune.architecture import KINDS, LAYER_KINDS, NEURON_KINDS, GroupId, Uni
 from nmtprune.budget import Limits
 from nmtprune.errors import BudgetError
 from nmtprune.methods.chance import random_scores
-from nmtprune.methods.layer_sweep import Layers, LossesOf, UnitsAndLayers, removable_layers, without
+from nmtprune.methods.layer_sweep import Layers, LossesOf, UnitsAndLayers, removable_layers, without_layer
 from nmtprune.methods.priced_sweep import PricedUnits
 from nmtprune.methods.sweep import Goal, sweep
 from nmtprune.plan import Plan
@@ -154,7 +154,7 @@ def test_missing_scores_are_no_reason_to_take_a_layer() -> None:
 
 def test_without_takes_all_units_of_the_layer() -> None:
     base = base_of()
-    plan = without(Plan.keep_all(base), UnitId(GroupId("decoder-layers"), 1))
+    plan = without_layer(Plan.keep_all(base), UnitId(GroupId("decoder-layers"), 1))
     assert {str(unit.group) for unit in plan.removed((*KINDS, *NEURON_KINDS))} == {
         "decoder.1",
         "cross.1",

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import GroupId, UnitId
+from nmtprune.architecture import KINDS, NEURON_KINDS, GroupId, UnitId
 from nmtprune.budget import Limits
 from nmtprune.engines import native
 from nmtprune.errors import CheckpointError, DataError
 from nmtprune.formats import load
+from nmtprune.methods import reconstruction_costs
 from nmtprune.methods.joint_order import removal_order
 from nmtprune.methods.reconstruction import RIDGE, reconstruction
 from nmtprune.methods.reconstruction_costs import Reconstruction
@@ -38,9 +39,9 @@ def plain(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return Tiny.of("pre-norm, shared tables", build, tmp_path_factory.mktemp("plain"))
 
 
-def measured(tiny: Tiny, ridge: float = 0.0, removed: str = "") -> Reconstruction:
+def measured(tiny: Tiny, ridge: float = 0.0, removed: str = "", sorts: Sequence[str] = ("heads",)) -> Reconstruction:
     masks = tiny.masks(removed) if removed else None
-    return reconstruction(tiny.model, tiny.sentences, label_smoothing=EPS, ridge=ridge, masks=masks)
+    return reconstruction(tiny.model, tiny.sentences, label_smoothing=EPS, ridge=ridge, masks=masks, sorts=sorts)
 
 
 def cost(own: Passed, present: Sequence[int], removed: Sequence[int], ridge: float = 0.0) -> float:
@@ -108,6 +109,54 @@ def test_the_order_is_that_of_brute_force(tiny: Tiny, monkeypatch: pytest.Monkey
                 increases[other] = cost(own, every, [*gone, other.number], RIDGE) - before
         assert increases[head] <= min(increases.values()) + 1e-8
         removed[head.group].append(head.number)
+
+
+@pytest.mark.parametrize("block", [3, 64])
+def test_the_order_of_neurons_is_that_of_brute_force(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(reconstruction_costs, "BLOCK", block)
+    groups = {group.id: group.units for group in tiny.model.architecture.feed_forwards}
+    first = next(iter(groups))
+    found, own = measured(tiny, RIDGE, sorts=["neurons"]), passed(tiny, monkeypatch)[first]
+    assert {unit.group for unit in found.costs()} == set(groups)
+    every, removed = range(groups[first]), list[int]()
+    for unit in removal_order(found, groups, Limits(NEURON_KINDS)):
+        if unit.group != first or len(removed) > 10:
+            continue
+        before = cost(own, every, removed, RIDGE) if removed else 0.0
+        increases = {
+            neuron: cost(own, every, [*removed, neuron], RIDGE) - before for neuron in every if neuron not in removed
+        }
+        known = {other.number: value for other, value in found.costs().items() if other.group == first}
+        assert known == pytest.approx(increases, rel=1e-6, abs=1e-8)
+        assert increases[unit.number] <= min(increases.values()) + 1e-8
+        found = found.without(unit)
+        removed.append(unit.number)
+    assert len(removed) > 10
+
+
+def test_pairs_of_neurons_cost_what_least_squares_say(plain: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = GroupId("decoder-ffn", 1)
+    found, own = measured(plain, RIDGE, sorts=["heads", "neurons"]), passed(plain, monkeypatch)[id]
+    count = plain.model.architecture.group(id).units
+    for pair in itertools.permutations(range(count), 2):
+        total = remove(found, [UnitId(id, neuron) for neuron in pair])
+        assert total == pytest.approx(cost(own, range(count), pair, RIDGE), rel=1e-6, abs=1e-8)
+
+
+def test_heads_and_neurons_are_ordered_as_each_alone_by_cost(plain: Tiny) -> None:
+    """Groups know nothing of each other: the cheapest of all goes next."""
+    architecture = plain.model.architecture
+    groups = {group.id: group.units for group in architecture.groups}
+    order = removal_order(measured(plain, RIDGE, sorts=["heads", "neurons"]), groups, Limits((*KINDS, *NEURON_KINDS)))
+    assert len(order) == sum(groups.values())
+    for sort, kinds in (("heads", KINDS), ("neurons", NEURON_KINDS)):
+        alone = removal_order(measured(plain, RIDGE, sorts=[sort]), groups, Limits(kinds))
+        assert alone == tuple(unit for unit in order if unit.group.sort == sort)
+    found, costs = measured(plain, RIDGE, sorts=["heads", "neurons"]), []
+    for unit in order[:12]:
+        costs.append(found.costs()[unit])
+        assert costs[-1] == min(found.costs().values())
+        found = found.without(unit)
 
 
 def test_batches_and_padding_make_no_difference(tiny: Tiny) -> None:

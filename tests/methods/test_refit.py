@@ -39,6 +39,14 @@ def halved(checkpoint: Checkpoint, mode: str = "cut") -> Checkpoint:
     return slim.apply(Plan.removing(checkpoint.base, gone), checkpoint.without_optimizer(), mode)
 
 
+def narrowed(checkpoint: Checkpoint, mode: str = "cut") -> Checkpoint:
+    """The checkpoint with every third of its heads and a third of its neurons gone, all neurons of its last layer."""
+    units = checkpoint.base.units
+    keep = {id: [n for n in own if n % 3 != 1] if id.sort != "layers" else own for id, own in units.items()}
+    keep[max(id for id in keep if id.sort == "neurons")] = []
+    return slim.apply(Plan.of(checkpoint.base, keep), checkpoint.without_optimizer(), mode)
+
+
 def one_headed(checkpoint: Checkpoint) -> Checkpoint:
     gone = [head for head in checkpoint.architecture.head_ids() if head.number]
     return slim.apply(Plan.removing(checkpoint.base, gone), checkpoint.without_optimizer())
@@ -103,8 +111,10 @@ def check_closed_form(checkpoint: Checkpoint, pruned: Checkpoint, batches: int =
         if stop.name not in names:
             continue
         inputs, targets = (torch.cat(parts) for parts in zip(*found, strict=True))
-        solution = torch.linalg.lstsq(with_ones(inputs), targets, driver="gelsd").solution
-        expected = with_ones(inputs) @ solution
+        weight = stop.weight
+        there = inputs if weight is None else inputs[:, (weight != 0).any(0)]
+        solution = torch.linalg.lstsq(with_ones(there), targets, driver="gelsd").solution
+        expected = with_ones(there) @ solution
         torch.testing.assert_close(predicted(stop, inputs), expected, rtol=1e-8, atol=1e-8)
         error = float((targets - expected).square().mean())
         assert names[stop.name].error_after == pytest.approx(error, rel=1e-6, abs=1e-9)
@@ -124,6 +134,20 @@ def test_fits_of_fairseq_models_are_least_squares(build: Build, variant: str) ->
 def test_fits_of_marian_models_are_least_squares(tmp_path: Path, variant: str) -> None:
     checkpoint = load(marian_model(tmp_path / "model.npz", **MARIAN[variant]))
     check_closed_form(checkpoint, halved(checkpoint))
+
+
+@pytest.mark.parametrize(
+    "variant", ["post-norm, separate embeddings", "gelu_accurate", "encoder and decoder of other sizes"]
+)
+def test_fits_of_narrow_fairseq_models_are_least_squares(build: Build, variant: str) -> None:
+    checkpoint = load(randomized(build(**VARIANTS[variant])))
+    check_closed_form(checkpoint, narrowed(checkpoint))
+
+
+@pytest.mark.parametrize("variant", ["post-norm, all tied", "pre-norm SSRU decoder"])
+def test_fits_of_narrow_marian_models_are_least_squares(tmp_path: Path, variant: str) -> None:
+    checkpoint = load(marian_model(tmp_path / "model.npz", **MARIAN[variant]))
+    check_closed_form(checkpoint, narrowed(checkpoint, "masked"))
 
 
 def test_normformer_is_fitted_in_front_of_its_norms(build: Build) -> None:
@@ -252,14 +276,15 @@ def test_which_sentences_share_a_batch_makes_no_difference(full: Checkpoint) -> 
     assert_equal(several, fitted(full, lambda base: alone(texts_of(base, 5))), 1e-8)
 
 
+@pytest.mark.parametrize("cut", [halved, narrowed], ids=["heads", "neurons"])
 @pytest.mark.parametrize("mode", ["masked", "uniform"])
-def test_padding_and_removed_heads_stay_zero_and_others_are_fitted_as_in_a_cut_model(
-    full: Checkpoint, mode: str
+def test_padding_and_removed_units_stay_zero_and_others_are_fitted_as_in_a_cut_model(
+    full: Checkpoint, mode: str, cut: Callable[..., Checkpoint]
 ) -> None:
     base = double(full)
     texts = texts_of(base, 8)
-    expected = fit_projections(base, double(halved(full)), texts).tensors
-    pruned = halved(full, mode)
+    expected = fit_projections(base, double(cut(full)), texts).tensors
+    pruned = cut(full, mode)
     found = fit_projections(base, double(pruned), texts).tensors
     assert found.keys() == expected.keys()
     for name, tensor in found.items():

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from nmtprune import slim
+from nmtprune.architecture import GroupId
 from nmtprune.engines import native
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
@@ -14,6 +16,7 @@ from nmtprune.methods.measuring import Texts
 from nmtprune.methods.refit import RefitSettings, fit_projections, mean_loss
 from nmtprune.methods.walk import ProjectionStop, entered, matched, stacks, stops
 from nmtprune.model import Transformer
+from nmtprune.plan import Plan
 from tests.support.calibration import texts_of
 from tests.support.depth import without_layers
 from tests.support.fairseq_files import Build
@@ -180,6 +183,32 @@ def test_tied_layers_with_a_gap_behind_one_of_their_places(tmp_path: Path) -> No
     tokens = sum(int(text.real_target.sum()) for text in texts)
     assert {each.tokens for each in fit.projections if each.name.startswith("decoder")} == {2 * tokens}
     assert fit.norms == ()
+
+
+def test_inputs_that_are_computed_twice_are_those_that_are_kept(build: Build) -> None:
+    checkpoint = load(randomized(build(**DEEP)))
+    kept, fits = {"encoder": (0, 3), "decoder": (1, 2)}, []
+    for few in (1 << 28, 7000, 0):
+        base, pruned = native.load(checkpoint, dtype=torch.float64), without_layers(checkpoint, kept)
+        fits.append(fit_projections(base, pruned, texts_of(base, 5), RefitSettings(kept_bytes=few), kept))
+    for other in fits[1:]:
+        assert other.norms == fits[0].norms and other.tensors.keys() == fits[0].tensors.keys()
+        for name, tensor in fits[0].tensors.items():
+            torch.testing.assert_close(other.tensors[name], tensor, rtol=1e-12, atol=1e-12)
+
+
+def test_models_without_layers_in_files_are_those_of_the_oracle(build: Build, tmp_path: Path) -> None:
+    """Refit through files and through tensors by name: one fit."""
+    fairseq = load(randomized(build(**DEEP))).without_optimizer()
+    marian = load(marian_model(tmp_path / "model.npz", enc_depth=3, dec_depth=3))
+    for checkpoint, kept in ((fairseq, {"encoder": (0, 3), "decoder": (1, 2)}), (marian, {"decoder": (0, 2)})):
+        keep = {GroupId.layers_of(stack): layers for stack, layers in kept.items()}
+        cut = slim.apply(Plan.of(checkpoint.base, {**checkpoint.base.units, **keep}), checkpoint)
+        models = native.load(cut, dtype=torch.float64), without_layers(checkpoint, kept)
+        base = native.load(checkpoint, dtype=torch.float64)
+        first, second = (fit_projections(base, model, texts_of(base, 5), layers=kept) for model in models)
+        assert first.tensors.keys() == second.tensors.keys() and first.norms == second.norms
+        assert all(torch.equal(tensor, second.tensors[name]) for name, tensor in first.tensors.items())
 
 
 def test_other_layers_than_those_of_the_base_are_refused(build: Build) -> None:

@@ -13,8 +13,9 @@ from nmtprune.architecture import EVERY_KIND, KINDS, LAYER_KINDS, NEURON_KINDS, 
 from nmtprune.budget import Limits
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import native
-from nmtprune.errors import BudgetError, UsageError
-from nmtprune.evaluate.cost import Lengths, multiply_accumulates
+from nmtprune.errors import BudgetError, DataError, OutputError, UsageError
+from nmtprune.evaluate.cost import Lengths, Spread, multiply_accumulates
+from nmtprune.evaluate.milliseconds import ModelSize, TimeAxis, TimePoint
 from nmtprune.evaluate.prices import MultiplyAccumulates, Parameters
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
@@ -29,6 +30,7 @@ from nmtprune.methods.measuring import batches, drawn
 from nmtprune.methods.priced import choose
 from nmtprune.plan import Plan
 from nmtprune.progress import Silent
+from nmtprune.runs.cost_table import CostTable
 from nmtprune.runs.greedy.loop import GreedyResult, greedy
 from nmtprune.runs.greedy.setup import GreedyRun
 from nmtprune.runs.refit import calibration_texts, refitted
@@ -140,8 +142,9 @@ def test_steps_are_shares_of_what_all_units_cost(tiny: Path, every: tuple[Path, 
     columns = "checkpoint order sample kinds removed kept heads neurons layers macs parameters speed bleu"
     assert rows[0][:13] == columns.split() and len(rows) == 1 + 3 * 7
     (mean,) = json.loads(result.report.json)["means"]
+    samples = zip(*(each.steps for each in result.swept[-2:]), strict=True)
     assert [step["macs"] for step in mean["steps"]] == pytest.approx(
-        [sum(each.steps[place].cost.macs for each in result.swept[-2:]) / 2 for place in range(3)]  # type: ignore
+        [sum(step.cost.macs for step in steps if step.cost is not None) / 2 for steps in samples]
     )
 
 
@@ -352,3 +355,50 @@ def test_data_that_are_read(tiny: Path, tmp_path: Path) -> None:
     assert not result.swept[0].steps[1].plan.removed(NEURON_KINDS)
     assert run.data == DataOptions(data_bin=tiny.parent / "data-bin", subset="valid")
     assert all(isinstance(unit, UnitId) for unit in result.swept[0].steps[1].plan.removed())
+
+
+def cost_table(path: Path, checkpoint: Checkpoint, whole: float = 8.0) -> Path:
+    """A table by which the feed-forward layers of the encoder take half of the time, and those of the decoder none."""
+
+    def axis(kinds: tuple[str, ...], share: float) -> TimeAxis:
+        points = (TimePoint(left, Spread.of([1 - share * (1 - left)])) for left in (0.0, 0.5))
+        return TimeAxis(kinds, padded=False, points=tuple(points))
+
+    axes = (
+        *(axis(kinds, 0.1) for kinds in (("encoder",), ("decoder", "cross"))),
+        axis(("encoder-ffn",), 0.5), axis(("decoder-ffn",), 0.0), *(axis((kind,), 0.2) for kind in LAYER_KINDS),
+    )  # fmt: skip
+    table = CostTable(
+        format="nmtprune-cost-table", version=1, engine="native", compute_type=None, device="cpu", threads=1,
+        batch_size=8, beam=5, sentences=64, source_length=20, target_length=20, repeat=5,
+        model=ModelSize.of(checkpoint), milliseconds=Spread.of([whole]), axes=axes, vocabulary=(), combined=(),
+        provenance={},
+    )  # fmt: skip
+    path.write_text(table.to_json())
+    return path
+
+
+def test_a_budget_of_speed_goes_by_the_table(tiny: Path, build: Build, tmp_path: Path) -> None:
+    table, budget = cost_table(tmp_path / "table.json", load(tiny)), ("speed=1.25x",)
+    run = greedy_run(tiny, tmp_path / "run", budgets=budget, cost_table=table, orders=("importance", "fisher"))
+    result = swept(run)
+    for each in result.swept:
+        step = each.steps[1]
+        assert step.name == "speed-1.25x" and step.cost is not None and step.cost.speed is not None
+        assert 1.25 - 1e-9 <= step.cost.speed < 1.35
+        assert not step.plan.removed(("decoder-ffn",)), "what saves no time is not removed"
+    content = json.loads(result.report.json)
+    FILES["curve"].model_validate(content)
+    assert content["costs"]["speed"] == pytest.approx(8.0)
+    speeds = [step["speed"] for step in content["curves"][0]["steps"]]
+    assert speeds[0] == 1 and 1.25 - 1e-9 <= speeds[1] < 1.35
+    other = cost_table(tmp_path / "other.json", load(build(heads=(2, 4))))
+    for path, message in ((other, "measured on a model of another size"), (tiny, "not UTF-8 text")):
+        with pytest.raises(DataError, match=message):
+            greedy(replace(run, output=tmp_path / "none", cost_table=path), Silent())
+    cost_table(table, load(tiny), whole=9.0)
+    with pytest.raises(OutputError, match="cost table was"):
+        greedy(replace(run, resume=True), Silent())
+    with pytest.raises(BudgetError, match="the smallest possible"):
+        greedy(replace(run, output=tmp_path / "none", budgets=("speed=9x",)), Silent())
+    assert not (tmp_path / "none").exists()

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from nmtprune import slim
 from nmtprune.architecture import GroupId, UnitId
 from nmtprune.data.options import DataOptions
-from nmtprune.errors import OutputError
+from nmtprune.engines import native
+from nmtprune.errors import OutputError, UsageError
 from nmtprune.formats import load
 from nmtprune.model.search import SearchOptions
+from nmtprune.plan import Plan
 from nmtprune.progress import Silent
 from nmtprune.runs.score import ScoreRun, score
 from nmtprune.runs.state import Interrupted, state_path
@@ -84,10 +87,81 @@ def test_losses(tiny: Path, tmp_path: Path) -> None:
         assert entry.p is not None and entry.p_sacrebleu is None
 
 
-def test_slim_models_are_scored(build: Any, tmp_path: Path) -> None:
-    from nmtprune import slim
-    from nmtprune.plan import Plan
+@pytest.mark.parametrize(("metric", "group"), [("bleu", "layers"), ("loss", "heads,layers")])
+def test_layers_are_those_of_models_without_them(tiny: Path, tmp_path: Path, metric: str, group: str) -> None:
+    scores = _scored(score_run(tiny, tmp_path / "scores.json", metric=metric, group=group))
+    base, oracle = load(tiny), Oracle(tiny)
+    full = getattr(oracle, metric)({})
+    layers = [entry for entry in scores.entries if entry.id.group.sort == "layers"]
+    assert [entry.head for entry in layers] == [
+        f"{stack}-layers.{n}" for stack in ("encoder", "decoder") for n in (0, 1)
+    ]
+    assert scores.sorts == tuple(group.split(","))
+    for entry in layers:
+        kept = {entry.id.group: (1 - entry.id.number,)}
+        oracle.model = native.load(slim.apply(Plan.of(base.base, base.architecture.full(kept)), base))
+        delta = getattr(oracle, metric)({}) - full
+        assert entry.delta == pytest.approx(delta, abs=1e-6)
+        assert entry.score == (entry.delta if metric == "loss" else -entry.delta)
+        assert entry.p is not None and entry.p_corrected is not None and entry.p <= entry.p_corrected
+    assert len({entry.delta for entry in layers}) > 1
+    if group == "heads,layers":
+        alone = _scored(score_run(tiny, tmp_path / "heads.json", metric=metric))
+        heads = {entry.id: entry.delta for entry in scores.entries if entry.id.group.sort == "heads"}
+        assert heads == {entry.id: entry.delta for entry in alone.heads}
+    header, row, *_ = (tmp_path / "scores.tsv").read_text().splitlines()
+    assert header.split("\t")[1:5] == ["unit", "kind", "layer", "index"]
+    assert row.split("\t")[1] == scores.entries[0].head
 
+
+def test_runs_over_layers_resume(tiny: Path, tmp_path: Path) -> None:
+    whole, part = tmp_path / "whole.json", tmp_path / "part.json"
+    _scored(score_run(tiny, whole, metric="loss", group="layers"))
+    with pytest.raises(Interrupted):
+        score(score_run(tiny, part, metric="loss", group="layers"), _Interrupting(2))
+    code = score_run(tiny, part, metric="loss", group="heads,layers", resume=True)
+    with pytest.raises(OutputError, match="--kinds was .*decoder-layers"):
+        score(code, Silent())
+    _scored(score_run(tiny, part, metric="loss", group="layers", resume=True))
+    assert _without_provenance(part) == _without_provenance(whole)
+
+
+@pytest.mark.parametrize("metric", ["importance", "fisher", "reconstruction", "variance", "activation"])
+def test_heads_and_neurons_in_one_file(tiny: Path, tmp_path: Path, metric: str) -> None:
+    scores = _scored(score_run(tiny, tmp_path / "scores.json", metric=metric, group="neurons,heads"))
+    architecture = load(tiny).architecture
+    units = [UnitId(group.id, number) for group in architecture.groups for number in range(group.units)]
+    assert [*scores.scores_by_unit()] == units and scores.version == 2
+    values = [*scores.scores_by_unit().values()]
+    if metric in ("fisher", "reconstruction"):
+        assert sorted(values) == list(range(len(units)))
+    else:
+        assert min(values) >= 0 and len(set(values)) > len(units) / 2
+    assert scores.base is not None and scores.base.neurons
+    alone = _scored(score_run(tiny, tmp_path / "neurons.json", metric=metric, group="neurons", kinds="decoder"))
+    assert list(alone.units or {}) == ["decoder-ffn.0", "decoder-ffn.1"]
+    if metric in ("importance", "variance"):
+        expected = {unit: own for unit, own in scores.scores_by_unit().items() if unit.group.kind == "decoder-ffn"}
+        assert alone.scores_by_unit() == pytest.approx(expected, rel=1e-5, abs=1e-12)
+
+
+def test_a_stack_of_one_layer_keeps_it(build: Any, tmp_path: Path) -> None:
+    class Noted(Silent):
+        lines: list[str] = []
+
+        def note(self, line: str) -> None:
+            self.lines.append(line)
+
+    checkpoint = build(layers=(2, 1), joined=False)
+    scores = score(score_run(checkpoint, tmp_path / "scores.json", metric="loss", group="layers"), Noted())
+    assert scores is not None and list(scores.units or {}) == ["encoder-layers"]
+    message = f"{checkpoint}: the decoder has one layer, which cannot be removed: it is not scored"
+    assert message in Noted.lines
+    with pytest.raises(UsageError, match=r"there is no layer to score \(decoder-layers\)"):
+        score(score_run(checkpoint, tmp_path / "x.json", metric="loss", group="layers", kinds="decoder"), Silent())
+
+
+def test_slim_models_are_scored(build: Any, tmp_path: Path) -> None:
     base = load(build(updates=1))
     removed = [UnitId.parse(name) for name in ("encoder.0.0", "encoder.0.1", "encoder.0.2", "encoder.0.3", "cross.1.2")]
     cut = slim.apply(Plan.removing(base.base, removed), base)

@@ -1,6 +1,6 @@
 """Tiny models of every shape with random sentences, and what their heads read and change, taken without taps."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
 from nmtprune.model import Masks, Transformer
 from nmtprune.model.attention import Attention
+from nmtprune.model.sublayers import Body, FeedForward
 from nmtprune.plan import Plan
 from nmtprune.slim import apply
 from tests.support.examples import MODELS, Example
@@ -121,7 +122,8 @@ def loss(model: Transformer, batch: Batch, masks: Masks) -> Tensor:
 
 @dataclass(frozen=True)
 class Passed:
-    """What one module computed for all sentences: contexts [N, H, K] and the derivatives of the loss by its output."""
+    """What one group computed for all sentences: contexts [N, H, K] or neurons [N, F, 1], and the derivatives of the
+    loss by its output."""
 
     contexts: Tensor
     slopes: Tensor
@@ -129,28 +131,35 @@ class Passed:
 
 
 def passed(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, masks: Masks | None = None) -> dict[GroupId, Passed]:
-    """What every module with heads computed, one sentence at a time, by torch's own backward pass."""
+    """What every group with units computed, one sentence at a time, by torch's own backward pass."""
     model = native.load(tiny.checkpoint, dtype=torch.float64).requires_grad_(True)
-    calls: list[tuple[Attention, Tensor, Tensor]] = []
-    compute = Attention.output
+    calls: list[tuple[GroupId, Body, Tensor, Tensor]] = []
 
-    def output(self: Attention, context: Tensor, probe: Any) -> Tensor:
-        found = compute(self, context, probe)
-        found.retain_grad()
-        calls.append((self, context.detach(), found))
-        return found
+    def watched(compute: Callable[[Any, Tensor, Any], Tensor]) -> Callable[[Any, Tensor, Any], Tensor]:
+        def output(self: Any, inner: Tensor, probe: Any) -> Tensor:
+            found = compute(self, inner, probe)
+            if self.id is not None:
+                found.retain_grad()
+                calls.append(
+                    (self.id, self, inner.detach() if inner.dim() == 4 else inner.detach().unsqueeze(3), found)
+                )
+            return found
+
+        return output
 
     found: dict[GroupId, list[tuple[Tensor, Tensor]]] = {}
     weights: dict[GroupId, Tensor] = {}
     with monkeypatch.context() as patch:
-        patch.setattr(Attention, "output", output)
+        for kind in (Attention, FeedForward):
+            patch.setattr(kind, "output", watched(kind.output))
         for batch in alone(tiny.sentences):
             calls.clear()
             torch.autograd.backward(loss(model, batch, masks or {}))
-            for attention, context, result in calls:
+            for id, body, inner, result in calls:
                 slope = torch.zeros_like(result) if result.grad is None else result.grad
-                found.setdefault(attention.id, []).append((context[0], slope[0]))
-                weights[attention.id] = attention.output_weight.detach()
+                found.setdefault(id, []).append((inner[0], slope[0]))
+                assert body.output_weight is not None
+                weights[id] = body.output_weight.detach()
     return {
         id: Passed(torch.cat([context for context, _ in own]), torch.cat([slope for _, slope in own]), weights[id])
         for id, own in found.items()

@@ -52,6 +52,7 @@ class MarianCheckpoint(Checkpoint):
     toolkit: ClassVar[str] = "Marian"
     a_model: ClassVar[str] = "a Marian model"
     fewest_stored_units: ClassVar[int] = 1
+    ragged_neurons: ClassVar[bool] = False
     """The branch of Marian that runs slim models computes modules without heads wrongly, and no Marian takes a width of
     0: they get a zero head or neuron."""
 

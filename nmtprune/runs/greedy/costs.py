@@ -9,6 +9,7 @@ import numpy as np
 from nmtprune.evaluate.cost import Lengths
 from nmtprune.evaluate.prices import MultiplyAccumulates, Parameters, Prices
 from nmtprune.plan import Plan
+from nmtprune.runs.greedy.one_width import OneWidth
 from nmtprune.runs.greedy.removal import MACS
 from nmtprune.runs.state import State, pack
 
@@ -72,7 +73,10 @@ def costs_of(checkpoint: "Checkpoint", model: "Transformer", lengths: Lengths, t
         MACS: MultiplyAccumulates.of(checkpoint, lengths, model),
         PARAMETERS: Parameters.of(checkpoint),
     }
-    return Costs(prices if table is None else {**prices, SPEED: table}, lengths)
+    prices |= {} if table is None else {SPEED: table}
+    if not checkpoint.ragged_neurons:
+        prices = {kind: OneWidth(own, checkpoint.architecture) for kind, own in prices.items()}
+    return Costs(prices, lengths)
 
 
 def known_lengths(state: State, name: str, quality: "Quality") -> Lengths:

@@ -96,7 +96,7 @@ def _costs(job: Job, number: int, state: State) -> Costs:
     """What plans of a checkpoint cost."""
     opened = job.subjects.open(number)
     lengths = known_lengths(state, checkpoint_name(number), opened.quality)
-    found = costs_of(opened.checkpoint, opened.native.model, lengths)
+    found = costs_of(opened.checkpoint, opened.native.model, lengths, job.times.get(number))
     for removal in job.removals.values():
         if removal.cost is not None:
             removal.check_reach(job.bases[number], found.prices[removal.cost])

@@ -17,6 +17,7 @@ from nmtprune.methods.priced import Budget
 from nmtprune.methods.scorer import Scorer
 from nmtprune.plan import Base
 from nmtprune.runs.corpora import Corpora
+from nmtprune.runs.cost_table import CostTable
 from nmtprune.runs.greedy import orders
 from nmtprune.runs.greedy.costs import SPEED
 from nmtprune.runs.greedy.measured_plans import MeasuredPlans, RefittedPlans
@@ -31,6 +32,7 @@ from nmtprune.runs.state import NO_SETTING, settings_of
 from nmtprune.runs.subject import NativeModel, ScoredModel, open_subject
 
 if TYPE_CHECKING:
+    from nmtprune.evaluate.milliseconds import Milliseconds
     from nmtprune.formats.base import Checkpoint
 
 PLAN = "plan.json"
@@ -277,6 +279,7 @@ class Job:
         inputs: SHA-256 of the data that were read, by path.
         settings: what the state belongs to.
         subjects: opens checkpoints.
+        times: measured costs by the number of a checkpoint; empty without a table.
     """
 
     run: GreedyRun
@@ -287,6 +290,7 @@ class Job:
     inputs: Mapping[str, str]
     settings: Mapping[str, Any]
     subjects: Subjects
+    times: "Mapping[int, Milliseconds]"
 
 
 def check_greedy(run: GreedyRun, session: Session) -> Job:
@@ -304,11 +308,40 @@ def check_greedy(run: GreedyRun, session: Session) -> Job:
     for order, selected in itertools.product(chosen, kinds):
         order.check_kinds(selected)
     removals = {selected: _removal(run, selected, bases[0]) for selected in kinds}
+    _check_widths(run, subjects)
     _check_score_files(chosen, kinds, architecture, bases, session)
+    times = _times(run, subjects)
     facts, inputs, settings = _described(run, chosen, subjects, session)
+    inputs |= {} if run.cost_table is None else {str(run.cost_table): files.sha256_file(run.cost_table)}
     settings |= {"--kinds": [list(selected) for selected in kinds], **_cost_settings(run)}
     found = orders.curves(run.checkpoints, chosen, kinds, run.samples)
-    return Job(run, found, removals, bases, facts, inputs, settings, subjects)
+    return Job(run, found, removals, bases, facts, inputs, settings, subjects, times)
+
+
+def _check_widths(run: GreedyRun, subjects: Subjects) -> None:
+    """Check that neurons counted one by one can be cut; budgets and shares of costs count what cut files have.
+
+    Raises:
+        UsageError: the format has one width for all feed-forward layers of a stack.
+    """
+    first = subjects.checkpoints[0]
+    if run.sorts == ("neurons",) and not (run.budgets or run.uniform or first.ragged_neurons):
+        raise UsageError(
+            f"{run.checkpoints[0]}: {first.toolkit} has one width for all feed-forward layers of a stack: give "
+            "--uniform"
+        )
+
+
+def _times(run: GreedyRun, subjects: Subjects) -> "dict[int, Milliseconds]":
+    """Prices by the table of measured costs, of every checkpoint.
+
+    Raises:
+        DataError: a file that is no table, or one that was measured on a model of another size.
+    """
+    if run.cost_table is None:
+        return {}
+    table, where = CostTable.read(run.cost_table), str(run.cost_table)
+    return {number: table.prices(checkpoint, where) for number, checkpoint in enumerate(subjects.checkpoints)}
 
 
 def _selected(run: GreedyRun, architecture: Architecture, base: Base) -> tuple[tuple[str, ...], ...]:

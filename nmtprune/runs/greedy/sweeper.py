@@ -72,7 +72,7 @@ def unpruned_key(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Place:
+class Waypoint:
     """A plan on the way of a sweep.
 
     Attributes:
@@ -154,7 +154,7 @@ class Sweeper:
                 break
         return tuple(found)
 
-    def _points(self, curve: Curve, removal: Removal, seed: int) -> Iterator[tuple[Place, Scored, Decision | None]]:
+    def _points(self, curve: Curve, removal: Removal, seed: int) -> Iterator[tuple[Waypoint, Scored, Decision | None]]:
         """Plans with their quality, and how each was chosen if several orders compete."""
         if curve.order.contenders:
             yield from self._decided(curve, removal, seed)
@@ -162,7 +162,7 @@ class Sweeper:
         for place in self._places(curve, removal, seed):
             yield place, self._scored(curve, place.plan), None
 
-    def _places(self, curve: Curve, removal: Removal, seed: int) -> Iterator[Place]:
+    def _places(self, curve: Curve, removal: Removal, seed: int) -> Iterator[Waypoint]:
         """The plans of one order."""
         base, prices = self._opened.checkpoint.base, self._prices(removal)
         course, scores_of = self._course(curve, removal), self._scores_of(curve, removal, seed)
@@ -174,11 +174,11 @@ class Sweeper:
             goals = sorted([*goals, *(Goal(start, None) for start in {*starts} - known)], key=lambda goal: goal.level)
         for goal, plan in sweep(base, course, scores_of, goals):
             if goal.name is not None and prices is not None:
-                yield Place(goal.level, goal.name, plan)
+                yield Waypoint(goal.level, goal.name, plan)
             elif goal.name is not None:
                 # Of widths in steps the sweep may have reached another number.
                 removed = len(plan.removed(curve.kinds))
-                yield Place(removed, f"{removed:03}", plan)
+                yield Waypoint(removed, f"{removed:03}", plan)
 
     def _prices(self, removal: Removal) -> Prices | None:
         """What a step is measured by; None for numbers of units."""
@@ -212,7 +212,7 @@ class Sweeper:
 
         return losses
 
-    def _decided(self, curve: Curve, removal: Removal, seed: int) -> Iterator[tuple[Place, Scored, Decision | None]]:
+    def _decided(self, curve: Curve, removal: Removal, seed: int) -> Iterator[tuple[Waypoint, Scored, Decision | None]]:
         """At every step the best of the plans of several orders."""
         entrants = {own.order.short: own for own in curve.entrants}
         sweeps = {name: self._places(own, removal, seed) for name, own in entrants.items()}
