@@ -243,7 +243,7 @@ def _decoder_layer(layer: "DecoderLayer", lengths: Lengths) -> Iterator[Work]:
         each = matrices * layer.recurrence.weight.numel() * lengths.steps
         yield Work("recurrence", each, layer=_layer("decoder", layer))
     else:
-        yield _self_attention("decoder", layer, lengths.steps, lengths.target_pairs)
+        yield _self_attention("decoder", layer, lengths.steps, lengths.target_pairs, lengths)
     cross = layer.cross_attention
     if cross is not None:
         size, width = cross.head_dim, cross.output_weight.shape[0]
@@ -253,10 +253,15 @@ def _decoder_layer(layer: "DecoderLayer", lengths: Lengths) -> Iterator[Work]:
     yield _feed_forward("decoder", layer, lengths.steps)
 
 
-def _self_attention(stack: str, layer: "EncoderLayer | DecoderLayer", tokens: float, pairs: float) -> Work:
+def _self_attention(
+    stack: str, layer: "EncoderLayer | DecoderLayer", tokens: float, pairs: float, joint: Lengths | None = None
+) -> Work:
+    """Self-attention of tokens; of a decoder with joint attention also keys and values of the source, and their use."""
     attention = layer.self_attention
     size, width = attention.head_dim, attention.output_weight.shape[0]
     each = 4 * width * size * tokens + 2 * size * pairs
+    if joint is not None and attention.sees_source:
+        each += 2 * width * size * joint.sources + 2 * size * joint.crossed
     return Work(f"{stack} attention", each, attention.heads, attention.id, _layer(stack, layer))
 
 
