@@ -26,6 +26,9 @@ T = TypeVar("T")
 _COVERAGE = 0.95
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+"""What seconds may be of: time that passes, or time of the processor, which other programs hardly change."""
+
 PARTS = ("encoder attention", "decoder attention", "cross attention", "recurrence", "feed-forward", "output")
 
 
@@ -81,7 +84,7 @@ def in_turns(
         jobs: what is timed.
         rounds: how often, after one round that is not counted.
         after: is told of every run that ended, warm-up included: which job, and its seconds.
-        clock: gives seconds; `time.process_time` those of the processor, which other programs hardly change.
+        clock: gives seconds, one of CLOCKS.
     """
     seconds: list[list[float]] = [[] for _ in jobs]
     results: list[T] = []
