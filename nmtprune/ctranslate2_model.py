@@ -5,7 +5,7 @@ computes something else, without a word. Here modules are padded with heads of z
 stack, which changes nothing, and the width of heads is stated.
 
 Layers may have any number of neurons, which CTranslate2 reads from the weights. Where neurons were cut, zeros fill them
-up to a multiple of 8, which integer matrix products on GPUs need; other zero neurons are left out.
+up to a multiple of 8, for which kernels are made; other zero neurons are left out.
 """
 
 from collections.abc import Iterator, Mapping

@@ -76,7 +76,8 @@ def export(target: str, output_format: str, **flags: Any) -> None:
     """Write CHECKPOINT, full or slim, as a folder that CTranslate2 runs.
 
     CTranslate2 needs the same number of heads in all modules of the encoder, and in all modules of the decoder. Modules
-    with fewer heads get zero heads, which cost time but do not change translations.
+    with fewer heads get zero heads, which cost time but do not change translations. Layers may have any number of
+    neurons; those of which some were cut are filled up to a multiple of 8.
     """
     from nmtprune.runs.export import ExportRun
     from nmtprune.runs.export import export as run_export

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
 from nmtprune import files
 from nmtprune.evaluate.cost import Spread
@@ -416,6 +416,11 @@ class ExportNote(_Model):
     @field_serializer("base")
     def _base_as_json(self, base: Base) -> dict[str, Any]:
         return base.as_json()
+
+    @field_validator("lineage", mode="before")
+    @classmethod
+    def _lineage_of_json(cls, lineage: Any) -> Any:
+        return Lineage.from_json(json.dumps(lineage)) if isinstance(lineage, dict) else lineage
 
     @field_serializer("lineage")
     def _lineage_as_json(self, lineage: Lineage | None) -> dict[str, Any] | None:

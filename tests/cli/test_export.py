@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
+from nmtprune import slim
+from nmtprune.architecture import EVERY_KIND, UnitId
 from nmtprune.cli import search_options
 from nmtprune.ctranslate2_model import QUANTIZATIONS
+from nmtprune.formats import load
+from nmtprune.plan import Plan
 from nmtprune.runs import export as runs_export
 from tests.support.cli import documented, nmtprune, refused
 from tests.support.marian_files import VARIANTS, marian_model
@@ -37,6 +41,24 @@ def test_a_model_is_exported_and_compared(tiny: Path, tmp_path: Path) -> None:
     forced = nmtprune("export", tiny, *_data(tiny), "-o", output, "--force", "--quantization", "int8", "--no-verify")
     assert forced.code == 0 and sorted(tmp_path.iterdir()) == [output]
     assert json.loads((output / "nmtprune.json").read_text())["quantization"] == "int8"
+
+
+@pytest.mark.parametrize("mode", ["cut", "uniform"])
+def test_a_model_without_neurons_and_layers_is_exported(tiny: Path, tmp_path: Path, mode: str) -> None:
+    base = load(tiny)
+    names = [f"decoder-ffn.1.{number}" for number in range(5)] + ["encoder-ffn.0.3", "encoder-layers.1", "cross.0.2"]
+    plan = Plan.removing(base.base, [UnitId.parse(name, EVERY_KIND) for name in names])
+    slim.apply(plan, base, mode).save(tmp_path / "slim.pt")
+    output = tmp_path / "served"
+    found = nmtprune("export", tmp_path / "slim.pt", *_data(tiny), "-o", output, "--sentences", 8, "--format", "json")
+    assert found.code == 0, found.stderr
+    result = json.loads(found.stdout)
+    assert result["compared"] == 8 and result["differences"] == [] and result["padding"] == 1
+    lineage = documented((output / "nmtprune.json").read_text())["lineage"]
+    assert lineage["root"]["sha256"] == base.sha256
+    assert lineage["root"]["neurons"] == {"encoder-ffn": [24, 24], "decoder-ffn": [24, 24]}
+    assert lineage["layers"] == {"encoder": [0]} and lineage["keep"]["decoder-ffn.1"] == "5-23"
+    assert lineage["keep"]["encoder-ffn.0"] == "0-2,4-23" and lineage["keep"]["cross.0"] == [0, 1, 3]
 
 
 def test_sentences_of_a_subset_are_compared(tiny: Path, tmp_path: Path) -> None:
