@@ -1,11 +1,12 @@
 """Time that a uniform cut of neurons and layers takes in the official Marian, compared with the uncut and masked model.
 
-    python benchmarks/marian_cut.py MODEL.npz --vocabs A B --source FILE [--plan PLAN] [--sentences N]
+    python benchmarks/marian_cut.py MODEL.npz --vocabs A B --source FILE [--plan PLAN | --slim SLIM.npz] [--sentences N]
     python benchmarks/marian_cut.py --shape base|big|student [--sentences N]
-        [--keep-neurons 0.5] [--decoder-layers N] [--beam 1 6] [--batch-size 32] [--threads 1] [--repeat 5]
+        [--keep-neurons 0.5] [--decoder-layers N] [--beam 1 6] [--batch-size 32] [--threads 1] [--repeat 5] [--cpu-time]
 
 Needs pymarian. Without --plan, the neurons with the largest weights stay in every layer (half of them, or the share
-that --keep-neurons names), and the first N decoder layers. A shape has random weights and made-up words, and its
+that --keep-neurons names), and the first N decoder layers. --slim names a model that was cut before, and perhaps
+refitted or trained, which is compared with the uncut one alone. A shape has random weights and made-up words, and its
 translations are twice as long as their sources.
 
 The three models translate in turns, in one process, after a round that is not counted; reading them is not timed.
@@ -18,6 +19,7 @@ translates the same. Exits with status 1 if a line of the cut model differs from
 import argparse
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -57,21 +59,21 @@ def main() -> None:
         if options.shape:
             _write_shape(options, folder)
         base = load(options.checkpoint)
-        plan = Plan.read(options.plan) if options.plan else _plan(base, options)
         lines = options.source.read_text(encoding="utf-8").split("\n")[: options.sentences]
         lines = [line for line in lines if line.strip()]
-        models = {
-            "uncut": base,
-            "masked": slim.apply(plan, base, "masked"),
-            "uniform": slim.apply(plan, base, "uniform"),
-        }
-        files = {name: options.checkpoint if name == "uncut" else folder / f"{name}.npz" for name in models}
-        for name in ("masked", "uniform"):
-            faults = list(models[name].toolkit_faults("marian"))
-            if faults:
-                raise SystemExit(f"{name}: {'; '.join(faults)}")
-            models[name].save(files[name])
-        print(_described(plan), f"{len(lines)} lines, batches of {options.batch_size}, {options.threads} threads")
+        print(f"{len(lines)} lines, batches of {options.batch_size}, {options.threads} threads")
+        models, files = {"uncut": base}, {"uncut": options.checkpoint}
+        if options.slim:
+            models["slim"], files["slim"] = load(options.slim), options.slim
+        else:
+            plan = Plan.read(options.plan) if options.plan else _plan(base, options)
+            for mode in ("masked", "uniform"):
+                models[mode], files[mode] = slim.apply(plan, base, mode), folder / f"{mode}.npz"
+                models[mode].save(files[mode])
+        faults = [fault for model in models.values() for fault in model.toolkit_faults("marian")]
+        if faults:
+            raise SystemExit("; ".join(faults))
+        print(_described(list(models.values())[-1], base))
         same = [_compare(models, files, lines, beam, options) for beam in options.beam]
     sys.exit(0 if all(same) else 1)
 
@@ -79,9 +81,13 @@ def main() -> None:
 def _compare(
     models: dict[str, Any], files: dict[str, Path], lines: list[str], beam: int, options: argparse.Namespace
 ) -> bool:
-    """Time the models at one beam; whether the cut model and the masked one translate every line alike."""
+    """Time the models at one beam; whether the cut model translates every line like the masked one."""
     jobs = [_translating(file, beam, options) for file in files.values()]
-    seconds, found = in_turns([partial(job, lines) for job in jobs], options.repeat)
+    seconds, found = in_turns(
+        [partial(job, lines) for job in jobs],
+        options.repeat,
+        clock=time.process_time if options.cpu_time else time.perf_counter,
+    )
     texts = dict(zip(files, found, strict=True))
     sources, targets = _lengths([lines], options.vocabs[0])[0], _lengths(found, options.vocabs[1])
     tokens = [sum(own) for own in targets]
@@ -99,6 +105,8 @@ def _compare(
             f"predicted {work[0] / work[place]:.2f} x",
             flush=True,
         )
+    if options.slim:
+        return True
     faster = ratio(seconds[1], seconds[2])
     differ = sum(a != b for a, b in zip(texts["masked"], texts["uniform"], strict=True))
     print(
@@ -150,10 +158,17 @@ def _plan(base: Any, options: argparse.Namespace) -> Plan:
     return Plan.of(base.base, keep)
 
 
-def _described(plan: Plan) -> str:
-    kinds = {"neurons": ("encoder-ffn", "decoder-ffn"), "encoder layers": ("encoder-layers",)}
-    kinds |= {"decoder layers": ("decoder-layers",)}
-    return " ".join(f"{plan.count_kept(own)} of {plan.count_base(own)} {what}," for what, own in kinds.items())
+def _described(cut: Any, base: Any) -> str:
+    counts = [
+        (
+            sum(group.units for group in model.architecture.feed_forwards),
+            len(model.architecture.layers("encoder")),
+            len(model.architecture.layers("decoder")),
+        )
+        for model in (cut, base)
+    ]
+    names = ("neurons", "encoder layers", "decoder layers")
+    return ", ".join(f"{left} of {all} {name}" for name, left, all in zip(names, *counts, strict=True))
 
 
 def _write_shape(options: argparse.Namespace, folder: Path) -> None:
@@ -197,12 +212,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--source", type=Path)
     parser.add_argument("--shape", choices=SHAPES)
     parser.add_argument("--plan", type=Path)
+    parser.add_argument("--slim", type=Path)
     parser.add_argument("--keep-neurons", type=float, default=0.5)
     parser.add_argument("--decoder-layers", type=int)
     parser.add_argument("--sentences", type=int, default=300)
     parser.add_argument("--beam", type=int, nargs="+", default=[1, 6])
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cpu-time", action="store_true", help="seconds of the processor, for machines that are busy")
     parser.add_argument("--repeat", type=int, default=5)
     options = parser.parse_args()
     if (options.shape is None) == (options.checkpoint is None or options.vocabs is None or options.source is None):

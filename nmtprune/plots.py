@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtprune.architecture import EVERY_KIND, KINDS, LAYER_KINDS, NEURON_KINDS, UnitId
+from nmtprune.architecture import EVERY_KIND, KINDS, LAYER_KINDS, NEURON_KINDS, STACKS, GroupId, UnitId
 from nmtprune.scores import HeadScore, Scores
 
 if TYPE_CHECKING:
@@ -210,6 +210,60 @@ def pruned_png(models: Sequence[Pruned], *, metric: str, unpruned: float) -> byt
         heads.legend(fontsize="small")
 
     return _png(draw, (10.0, 4.4))
+
+
+def shape_png(kept: Mapping[GroupId, int], full: Mapping[GroupId, int]) -> bytes:
+    """The shape of a pruned model as a PNG file: bars of heads and of neurons for every layer, by stack.
+
+    Args:
+        kept: heads and neurons that are left by group, under the numbers of the unpruned model; groups of layers that
+            were removed are not among them, and their layers are hatched.
+        full: what the unpruned model has; groups of layers do not matter. It is drawn behind what is left.
+    """
+    stacks = [stack for stack in STACKS if any(id.stack == stack for id in full)]
+    sorts = [sort for sort in ("heads", "neurons") if any(id.sort == sort for id in full)]
+    layers = {stack: sorted({id.layer for id in full if id.stack == stack and id.sort in sorts}) for stack in stacks}
+    most = max(map(len, layers.values()), default=1)
+
+    def draw(figure: "Figure") -> None:
+        grid = figure.subplots(len(sorts), len(stacks), squeeze=False)
+        for row, sort in zip(grid, sorts, strict=True):
+            highest = max((count for id, count in full.items() if id.sort == sort), default=0)
+            for axis, stack in zip(row, stacks, strict=True):
+                _shape(axis, [id for id in full if (id.sort, id.stack) == (sort, stack)], kept, full, layers[stack])
+                axis.set_ylim(0, 1.08 * max(1, highest))
+                axis.set_ylabel(f"{sort} left")
+                axis.set_xlabel(f"{stack} layer")
+
+    return _png(draw, (len(stacks) * max(_LEAST_INCHES, 0.55 * most + 1.2), 2.6 * len(sorts) + 0.4))
+
+
+def _shape(
+    axis: "Axes",
+    groups: Sequence[GroupId],
+    kept: Mapping[GroupId, int],
+    full: Mapping[GroupId, int],
+    layers: Sequence[int],
+) -> None:
+    """Bars of one sort of unit for the layers of one stack."""
+    kinds = list(dict.fromkeys(id.kind for id in sorted(groups)))
+    width = 0.8 / max(1, len(kinds))
+    for number, kind in enumerate(kinds):
+        own = [id for id in groups if id.kind == kind]
+        places = [layers.index(id.layer) + (number - (len(kinds) - 1) / 2) * width for id in own]
+        axis.bar(places, [full[id] for id in own], width * 0.9, color="#e4e4e4")
+        left = [kept.get(id, 0) for id in own]
+        axis.bar(places, left, width * 0.9, color=_COLORS[kind], label=_LABELS[kind])
+    gone = {id.layer for id in groups if id not in kept}
+    for layer in gone:
+        place = layers.index(layer)
+        axis.axvspan(place - 0.45, place + 0.45, facecolor="white", edgecolor="#888888", hatch="///", linewidth=0)
+    if gone:
+        axis.bar(0, 0, facecolor="white", edgecolor="#888888", hatch="///", label="layer removed")
+    axis.set_xticks(range(len(layers)), [str(layer) for layer in layers])
+    axis.set_xlim(-0.6, len(layers) - 0.4)
+    if groups:
+        axis.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, 1.17), ncols=3, frameon=False)
 
 
 @dataclass(frozen=True)

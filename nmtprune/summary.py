@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nmtprune.architecture import NEURON_KINDS, SORTS, STACKS, Group, GroupId, UnitId
+from nmtprune.architecture import NEURON_KINDS, STACKS, Group, GroupId, UnitId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import Checkpoint, UnitAxis
 from nmtprune.plan import Plan, ranges
@@ -74,7 +74,7 @@ class Summary:
         modules: one entry per attention module.
         feed_forwards: one entry per feed-forward layer whose neurons can be cut.
         stacks: one entry per stack.
-        totals: heads, neurons and layers of the root checkpoint, by sort.
+        root: numbers of the units of every group of the root checkpoint.
         parameters: trainable parameters by part of the model, shared tables counted once.
         model_bytes: bytes of these parameters.
         file_bytes: size of the file.
@@ -90,7 +90,7 @@ class Summary:
     modules: tuple[GroupSummary, ...]
     feed_forwards: tuple[GroupSummary, ...]
     stacks: tuple[StackSummary, ...]
-    totals: Mapping[str, int]
+    root: Mapping[GroupId, Sequence[int]]
     parameters: dict[str, int]
     model_bytes: int
     file_bytes: int
@@ -103,6 +103,15 @@ class Summary:
         if sort == "layers":
             return sum(len(entry.layers) for entry in self.stacks)
         return sum(entry.group.units for entry in self._groups(sort))
+
+    def root_count(self, sort: str) -> int:
+        """Heads, neurons or layers that the root checkpoint had."""
+        return sum(len(numbers) for id, numbers in self.root.items() if id.sort == sort)
+
+    @property
+    def computing(self) -> dict[GroupId, int]:
+        """Heads and neurons that are there and not masked, by group of the root checkpoint whose layer is there."""
+        return {entry.root: entry.group.units - len(entry.masked) for entry in (*self.modules, *self.feed_forwards)}
 
     def masked(self, sort: str) -> int:
         """Heads or neurons that are there but whose output is zero."""
@@ -130,16 +139,16 @@ class Summary:
             "sha256": self.sha256,
             "root_sha256": self.root_sha256,
             "heads": self.count("heads"),
-            "root_heads": self.totals["heads"],
+            "root_heads": self.root_count("heads"),
             "masked_heads": self.masked("heads"),
             "closed_heads": self.closed_heads,
             "modules": [_module_json(entry) for entry in self.modules],
             "neurons": self.count("neurons"),
-            "root_neurons": self.totals["neurons"],
+            "root_neurons": self.root_count("neurons"),
             "masked_neurons": self.masked("neurons"),
             "feed_forwards": [_feed_forward_json(entry) for entry in self.feed_forwards],
             "layers": self.count("layers"),
-            "root_layers": self.totals["layers"],
+            "root_layers": self.root_count("layers"),
             "stacks": [_stack_json(entry) for entry in self.stacks],
             "parameters": {**self.parameters, "total": self.total_parameters},
             "bytes": {"model": self.model_bytes, "file": self.file_bytes, "optimizer_and_averages": self.other_bytes},
@@ -159,7 +168,7 @@ def summarize(checkpoint: Checkpoint) -> Summary:
         modules=tuple(_group_summary(module, checkpoint) for module in architecture.modules),
         feed_forwards=tuple(_group_summary(group, checkpoint) for group in architecture.feed_forwards),
         stacks=tuple(_stack_summary(stack, checkpoint) for stack in STACKS if architecture.layers(stack)),
-        totals=_totals(checkpoint),
+        root=_root(checkpoint),
         parameters=parameters_by_part(checkpoint),
         model_bytes=model_bytes(checkpoint),
         file_bytes=checkpoint.path.stat().st_size,
@@ -199,14 +208,16 @@ def parameter_count(checkpoint: Checkpoint) -> int:
     return sum(tensor.numel() for tensor in checkpoint.parameters.values())
 
 
-def _totals(checkpoint: Checkpoint) -> dict[str, int]:
-    """Units of the root checkpoint by sort; where its lineage says nothing of neurons, none were removed."""
+def _root(checkpoint: Checkpoint) -> dict[GroupId, tuple[int, ...]]:
+    """Units of the root checkpoint; where its lineage says nothing of neurons, none were removed."""
     present = checkpoint.architecture.units
     root = checkpoint.lineage.root.units if checkpoint.lineage else present
-    found = {sort: sum(len(numbers) for id, numbers in root.items() if id.kind in SORTS[sort]) for sort in SORTS}
-    if not any(id.kind in NEURON_KINDS for id in root):
-        found["neurons"] = sum(len(numbers) for id, numbers in present.items() if id.kind in NEURON_KINDS)
-    return found
+    return root | {id: numbers for id, numbers in present.items() if id.kind in NEURON_KINDS and not _records(root)}
+
+
+def _records(units: Mapping[GroupId, Sequence[int]]) -> bool:
+    """Whether a base says how many neurons there are."""
+    return any(id.kind in NEURON_KINDS for id in units)
 
 
 def _group_summary(group: Group, checkpoint: Checkpoint) -> GroupSummary:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nmtprune import plots
+from nmtprune.architecture import GroupId
 from nmtprune.scores import HeadScore, Scores
 
 
@@ -81,3 +82,29 @@ def test_pruned_models_are_drawn() -> None:
     assert first.startswith(b"\x89PNG\r\n\x1a\n")
     assert plots.pruned_png(models[::-1], metric="bleu", unpruned=31.0) == first
     assert plots.pruned_png(models, metric="bleu", unpruned=29.0) != first
+
+
+def _shapes() -> dict[GroupId, int]:
+    counts = {"encoder": 8, "decoder": 8, "cross": 8, "encoder-ffn": 64, "decoder-ffn": 32}
+    return {GroupId(kind, layer): count for kind, count in counts.items() for layer in range(3)}
+
+
+def test_shapes_of_pruned_models_show_heads_neurons_and_layers() -> None:
+    full = _shapes()
+    pictures = [plots.shape_png(full, full)]
+    for change in ({GroupId("cross", 1): 3}, {GroupId("encoder-ffn", 2): 20}, {GroupId("decoder-ffn", 0): 0}):
+        pictures.append(plots.shape_png({**full, **change}, full))
+    without = {id: count for id, count in full.items() if (id.stack, id.layer) != ("decoder", 1)}
+    pictures.append(plots.shape_png(without, full))
+    assert len(set(pictures)) == len(pictures)
+    assert plots.shape_png(dict(reversed(full.items())), full) == pictures[0]
+    assert {_pixels(picture).shape for picture in pictures} == {_pixels(pictures[0]).shape}
+
+
+def test_shapes_of_models_without_neurons_or_encoder_are_smaller() -> None:
+    full = _shapes()
+    heads = {id: count for id, count in full.items() if id.sort == "heads"}
+    decoder = {id: count for id, count in full.items() if id.kind in ("decoder", "decoder-ffn")}
+    whole, flat, narrow = (_pixels(plots.shape_png(own, own)).shape for own in (full, heads, decoder))
+    assert flat[0] < whole[0] and flat[1] == whole[1]
+    assert narrow[0] == whole[0] and narrow[1] < whole[1]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nmtprune.cli.options import checkpoint_argument, format_option, verbosity_options
-from nmtprune.cli.panels import PanelCommand
+from nmtprune.cli.options import checkpoint_argument, force_option, format_option, say, verbosity_options
+from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.render import Cell, emit_json, emit_table, emit_tsv
 
 if TYPE_CHECKING:
@@ -20,9 +20,17 @@ if TYPE_CHECKING:
     short_help="Show the heads, neurons, layers, lineage and parameters of a checkpoint.",
 )
 @checkpoint_argument
+@panel_option(
+    Panel.OUTPUT,
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw the heads and neurons of every layer, and the layers that are gone (PNG).",
+)
+@force_option
 @format_option
 @verbosity_options
-def inspect(checkpoint: Path, output_format: str) -> None:
+def inspect(checkpoint: Path, plot: Path | None, force: bool, output_format: str) -> None:
     """Show the heads, neurons and layers of CHECKPOINT, and the number of parameters by part.
 
     Every attention module, feed-forward layer and stack is listed with what one head, neuron or layer costs and with
@@ -30,16 +38,26 @@ def inspect(checkpoint: Path, output_format: str) -> None:
     JSON has all numbers, TSV the attention modules. A model whose weights contain NaN or infinity is shown with a
     remark; every other command refuses it.
     """
+    from nmtprune.files import atomic_output, check_output
     from nmtprune.formats import load
     from nmtprune.summary import summarize
 
+    if plot is not None:
+        check_output(plot, force=force, inputs=[checkpoint])
     summary = summarize(load(checkpoint, finite=False))
+    if plot is not None:
+        from nmtprune.plots import shape_png
+
+        with atomic_output(plot, force=force, inputs=[checkpoint]) as file:
+            file.write(shape_png(summary.computing, {id: len(numbers) for id, numbers in summary.root.items()}))
     if output_format == "json":
         emit_json(summary.as_json())
     elif output_format == "tsv":
         emit_tsv(MODULE_COLUMNS, (_module_row(entry) for entry in summary.modules))
     else:
         _emit_text(summary)
+    if plot is not None:
+        say(f"wrote {plot}")
 
 
 MODULE_COLUMNS = ("module", "heads", "of", "head_dim", "parameters_per_head", "root_heads", "notes")
@@ -124,7 +142,7 @@ def _units_line(summary: "Summary") -> str:
     else:
         line += _masked(summary, "heads")
     for sort in ("neurons", "layers"):
-        if summary.count(sort) != summary.totals[sort]:
+        if summary.count(sort) != summary.root_count(sort):
             line += f"; {_counted(summary, sort)}"
             line += _masked(summary, sort) if sort == "neurons" else ""
         elif sort == "neurons" and summary.masked(sort):
@@ -135,7 +153,7 @@ def _units_line(summary: "Summary") -> str:
 
 
 def _counted(summary: "Summary", sort: str) -> str:
-    count, total = summary.count(sort), summary.totals[sort]
+    count, total = summary.count(sort), summary.root_count(sort)
     return f"{count} {sort}" + (f" of {total} ({1 - count / total:.1%} removed)" if total != count else "")
 
 

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 class Prices(Protocol):
     """What a model costs, and what each of its units does."""
 
-    kind: str
-    """The budget that it serves: macs, params or speed."""
+    @property
+    def kind(self) -> str:
+        """The budget that it serves: macs, params or speed."""
 
-    measure: str
-    """What is counted, as messages call it."""
+    @property
+    def measure(self) -> str:
+        """What is counted, as messages call it."""
 
     @property
     def together(self) -> tuple[tuple[str, ...], ...]:

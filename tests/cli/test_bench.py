@@ -8,6 +8,7 @@ from typing import Any
 import click
 import pytest
 
+from nmtprune.architecture import GroupId
 from nmtprune.cli.bench import bench
 from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
@@ -211,6 +212,109 @@ def test_made_up_models(engine: str) -> None:
         assert rate == pytest.approx(6)  # every translation has the length that was asked for
 
 
+def test_made_up_models_without_neurons_and_layers() -> None:
+    """Predicted from the real widths and depths: without half of both layers' widths and one layer of two."""
+    shape = "student d=32 ffn=48 heads=4 encoder_layers=2 decoder_layers=2 vocab=60"
+    cut = ("--keep-neurons", "encoder=24 decoder=24", "--keep-layers", "decoder=1", "--random", 4)
+    options = ("--sentences", 8, "--batch-size", 4, "--beam", 1, "--repeat", 1, "--threads", 1, "--format", "json")
+    result = nmtprune("bench", "--synthetic", shape, *cut, "--target-length", 6, "--source-length", 5, *options)
+    assert result.code == 0, result.stderr
+    found = documented(result.stdout)
+    assert found["synthetic"]["keep_layers"] == "decoder=1" and found["synthetic"]["remove_neurons"] is None
+    full, cut_model = found["models"]
+    assert (full["heads"], cut_model["heads"]) == (24, 12)  # 8 go with the layer, 4 of the 16 left are drawn
+    (timing,) = cut_model["timings"]
+    assert timing["predicted"] > 1.3
+    neurons, layer = 2 * 32 + 1, 8 * 32 * 33 + 3 * 64 + 2 * 32 * 48 + 48 + 32
+    saved = layer + 3 * 24 * neurons + 4 * (4 * 8 * 32 + 3 * 8)
+    assert full["parameters"] - cut_model["parameters"] == saved
+
+
+@pytest.mark.parametrize("engine", ["native", "ctranslate2"])
+def test_models_without_layers_side_by_side(tiny: Path, tmp_path: Path, engine: str) -> None:
+    """`bench` and `check` take files that lost neurons and layers; a file of half the decoder is predicted faster."""
+    base = load(tiny)
+    kept = {
+        GroupId("encoder-ffn", 0): range(8),
+        GroupId("encoder-ffn", 1): range(20),
+        GroupId.layers_of("decoder"): [1],
+    }
+    plan, slim = tmp_path / "plan.json", tmp_path / "slim.pt"
+    Plan.of(base.base, base.architecture.full(kept)).write(plan)
+    assert nmtprune("slim", tiny, "--plan", plan, "-o", slim).code == 0
+    options = _data(tiny, "--batch-size", 8, "--engine", engine)
+    result = nmtprune("bench", tiny, slim, *options, "--resamples", 200, "--format", "json")
+    assert result.code == 0, result.stderr
+    (timing,) = documented(result.stdout)["models"][1]["timings"]
+    assert timing["predicted"] > 1
+    result = nmtprune("check", slim, "--baseline", tiny, *options, "--min-speedup", 0.01, "--max-size", 99)
+    assert result.code == 0, result.stderr
+    assert result.stdout.count("passed") == 2
+
+
+def test_a_precision_goes_with_ctranslate2(tiny: Path) -> None:
+    options = (*_data(tiny), "--batch-size", 8, "--compute-type", "int8")
+    message = "--compute-type int8 goes with --engine ctranslate2"
+    assert refused("bench", tiny, *options) == (2, message)
+    assert refused("check", tiny, "--baseline", tiny, "--min-speedup", 0, *options) == (2, message)
+    result = nmtprune("bench", tiny, tiny, *options, "--engine", "ctranslate2", "--resamples", 200, "--format", "json")
+    assert result.code == 0 and documented(result.stdout)["compute_type"] == "int8", result.stderr
+
+
+@pytest.mark.parametrize("output_format", ["text", "json", "tsv"])
+def test_a_cost_table(tiny: Path, tmp_path: Path, output_format: str) -> None:
+    table = tmp_path / "table.json"
+    options = ("--sentences", 2, "--batch-size", 2, "--beam", 1, "--repeat", 1, "--threads", 1, "--target-length", 3)
+    options += ("--source-length", 4, "--engine", "ctranslate2", "--device", "cpu", "--format", output_format)
+    result = nmtprune("bench", tiny, "--cost-table", "-o", table, *options)
+    assert result.code == 0, result.stderr
+    assert result.stderr.splitlines()[-1] == f"wrote {table}"
+    found = documented(table.read_text())
+    assert (found["beam"], found["source_length"], found["target_length"]) == (1, 4, 3)
+    if output_format == "json":
+        assert documented(result.stdout) == found
+    elif output_format == "tsv":
+        header, *rows = result.stdout.splitlines()
+        assert header.split("\t") == ["part", "left", "time", "time_low", "time_high", "predicted"]
+        points = sum(len(axis["points"]) for axis in found["axes"])
+        assert len(rows) == points + len(found["vocabulary"]) + len(found["combined"])
+    else:
+        for part in ("engine ctranslate2 float32 on cpu, 1 threads, batch size 2, beam 1", "decoder, cross", "14 words",
+                     "heads 50%, neurons 50%, layers 50%", "the sum of the parts is off by"):  # fmt: skip
+            assert part in result.stdout
+    assert refused("bench", tiny, "--cost-table", "-o", table, *options)[0] == 8
+
+
+def test_a_cost_table_of_a_shape(tmp_path: Path) -> None:
+    table = tmp_path / "table.json"
+    shape = "student d=32 ffn=48 heads=4 encoder_layers=1 decoder_layers=1 vocab=60"
+    options = ("--sentences", 2, "--batch-size", 1, "--beam", 1, "--repeat", 1, "--threads", 1, "--target-length", 3)
+    result = nmtprune("bench", "--synthetic", shape, "--cost-table", "-o", table, *options)
+    assert result.code == 0, result.stderr
+    model = documented(table.read_text())["model"]
+    assert model["heads"] == {"encoder": [4], "decoder": [4], "cross": [4]}
+    assert model["neurons"] == {"encoder-ffn": [48], "decoder-ffn": [48]}
+
+
+def test_what_a_cost_table_refuses(tiny: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.json"
+    data = ("--data-bin", tiny.parent / "data-bin", "--subset", "test")
+    assert refused(
+        "bench", tiny, tiny, "--cost-table", *data, "--batch-size", "1,2", "--max-len-b", 5, "--random", 1
+    ) == (
+        2,
+        "--cost-table names one CHECKPOINT, or --synthetic SHAPE; --cost-table goes with -o FILE.json; --cost-table "
+        "makes sentences up: leave out the data options (--source-length N, ...); --cost-table goes with one "
+        "--batch-size; --random does not go with --cost-table; --max-len-b does not go with --cost-table",
+    )
+    assert refused("bench", tiny, "--cost-table", "-o", table, "--engine", "fairseq", "--sentences", 3) == (
+        2,
+        "bench: --cost-table times --engine native or ctranslate2; --batch-size 32 is more than --sentences 3",
+    )
+    assert refused("bench", tiny, "--cost-table", "-o", "-")[1].startswith("-o -: a cost table takes minutes")
+    assert refused("bench", tiny, *data, "--resume")[1] == "--resume goes with --cost-table"
+
+
 def test_help_names_every_shape_and_field() -> None:
     (option,) = [option for option in bench.params if option.name == "synthetic"]
     assert isinstance(option, click.Option) and option.help is not None
@@ -225,7 +329,17 @@ def test_made_up_models_go_with_nothing_else(tiny: Path) -> None:
         refused("bench", tiny, *made)[1]
         == "--synthetic generates models and sentences: leave out CHECKPOINT and the data options"
     )
-    assert refused("bench", *made, "--batch-size", 8)[1] == "--synthetic goes with exactly one of --keep and --random"
+    assert (
+        refused("bench", *made, "--batch-size", 8)[1]
+        == "--synthetic goes with what the cut model loses: give one of --keep, --random, --keep-neurons, "
+        "--remove-neurons, --keep-layers"
+    )
+    twice = ("--keep", "1/1/1", "--random", 1, "--keep-neurons", "encoder=8", "--remove-neurons", "50%")
+    assert (
+        refused("bench", *made, *twice)[1]
+        == "--synthetic goes with exactly one of --keep and --random; --synthetic goes with one of --keep-neurons and "
+        "--remove-neurons"
+    )
     code, line = refused("bench", *_data(tiny), "--keep", "1/1/1", "--sentences", 3)
     assert (code, line) == (
         2,

@@ -76,3 +76,30 @@ def test_what_does_not_compare(files: tuple[Path, Path], tmp_path: Path) -> None
         5,
         f"{equal}: all 18 heads have the same score, so a correlation is not defined",
     )
+
+
+def test_neurons_and_layers_have_correlations_of_their_own(tmp_path: Path) -> None:
+    names = [*HEADS, *(f"encoder-ffn.0.{neuron}" for neuron in range(9)), *(f"decoder-layers.{n}" for n in range(4))]
+    paths = tmp_path / "a.json", tmp_path / "b.json"
+    columns = []
+    for path, factor in zip(paths, (1, 3), strict=True):
+        values = [math.sin(factor * number**2) for number in range(len(names))]
+        entries = [HeadScore(head=name, score=value) for name, value in zip(names, values, strict=True)]
+        Scores.of(entries, metric="bleu", mode="ablate", baseline={}).write(path)
+        columns.append([values[:18], values[18:27], values[27:]])
+    found = json.loads(nmtprune("compare", *paths, "--format", "json").stdout)
+    assert list(found) == ["first", "second", "groups"] and list(found["groups"]) == ["heads", "neurons", "layers"]
+    for own, first, second in zip(found["groups"].values(), *columns, strict=True):
+        assert own["units"] == len(first)
+        assert own["pearson"] == pytest.approx(stats.pearsonr(first, second).statistic, abs=1e-12)
+        assert own["spearman"] == pytest.approx(stats.spearmanr(first, second).statistic, abs=1e-12)
+    lines = nmtprune("compare", *paths, "--plot", tmp_path / "c.png").stdout.splitlines()
+    assert [line.rpartition(", ")[2] for line in lines[::3]] == ["18 heads", "9 neurons", "4 layers"]
+    header, *rows = nmtprune("compare", *paths, "--format", "tsv").stdout.splitlines()
+    assert header.split("\t")[2:4] == ["group", "units"]
+    assert [row.split("\t")[2:4] for row in rows] == [["heads", "18"], ["neurons", "9"], ["layers", "4"]]
+    heads = _write(tmp_path / "heads.json", [float(number) for number in range(18)])
+    code, line = refused("compare", paths[0], heads)
+    assert code == 5 and line.startswith(
+        f"{paths[0]} and {heads} score different units: only {paths[0]} has encoder-ffn"
+    )

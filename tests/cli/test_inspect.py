@@ -171,3 +171,18 @@ def test_many_ranges_do_not_fill_the_line(build: Build, tmp_path: Path) -> None:
     assert line.split() == ["encoder-ffn.0", "100", "200", "33", "132", "1,3,5,7,9,11,13,15,17,19,21,23,25,27,..."]
     figures = json.loads(run(tmp_path / "slim.pt", "--format", "json").stdout)
     assert figures["feed_forwards"][0]["root_neuron_ids"] == ",".join(map(str, range(1, 200, 2)))
+
+
+def test_a_picture_of_what_is_left(tiny: Path, tmp_path: Path) -> None:
+    picture, masked = tmp_path / "cut.png", tmp_path / "masked.png"
+    result = run(smaller(tiny, tmp_path / "cut.pt"), "--plot", picture)
+    assert (result.exit_code, result.stderr) == (0, f"wrote {picture}\n")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert run(smaller(tiny, tmp_path / "masked.pt", "masked"), "--plot", masked).exit_code == 0
+    # What is masked computes nothing: it is drawn as if it were gone.
+    assert masked.read_bytes() == picture.read_bytes()
+    again = run(tmp_path / "cut.pt", "--plot", picture)
+    assert (again.exit_code, again.stdout, again.stderr) == (
+        8, "", f"Error: {picture}: exists (--force replaces it)\n",
+    )  # fmt: skip
+    assert run(tmp_path / "cut.pt", "--plot", tmp_path / "cut.pt", "--force").exit_code == 8

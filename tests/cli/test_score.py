@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nmtprune.engines import toolkit
 from nmtprune.scores import Scores
 from tests.support import fairseq_commands
-from tests.support.cli import nmtprune, refused
+from tests.support.cli import documented, nmtprune, refused
 from tests.support.data import write_dictionary
 
 FAST = ("--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--kinds", "cross", "--resamples", 2000)
@@ -205,6 +206,73 @@ def test_scores_without_masking(tiny: Path, tmp_path: Path, name: str, options: 
     assert nmtprune("plan", tiny, "--scores", output, "--lowest", 5, "--kinds", "cross", "-o", tmp_path / "p").code == 0
 
 
+@pytest.mark.parametrize("name", ["variance", "fisher"])
+def test_neurons_are_shown_as_quantiles(tiny: Path, tmp_path: Path, name: str) -> None:
+    output = tmp_path / "scores.json"
+    data = ("--data-bin", tiny.parent / "data-bin", "-o", output, "--threads", 1, "--device", "cpu", "--metric", name)
+    result = nmtprune("score", tiny, *data, "--group", "heads,neurons")
+    assert result.code == 0, result.stderr
+    scores = Scores.read(output)
+    assert scores.version == 2 and scores.sorts == ("heads", "neurons")
+    lines = result.stdout.splitlines()
+    assert f"{name} of the head, by layer and head:" in lines
+    begin = lines.index(f"{name} of the neurons, quantiles by layer:")
+    assert lines[begin + 1 : begin + 3] == ["", "encoder feed-forward neurons"]
+    assert lines[begin + 3].split() == ["layer", "lowest", "10%", "25%", "median", "75%", "90%", "highest"]
+    assert scores.units is not None
+    own = np.percentile(scores.units["encoder-ffn.1"].score, [0, 10, 25, 50, 75, 90, 100])
+    assert lines[begin + 5].split() == ["1", *(f"{value:.4g}" for value in own)]
+    header, *rows = output.with_suffix(".tsv").read_text().splitlines()
+    assert len(rows) == len(scores.scores_by_unit()) and header.split("\t")[1] == "unit"
+    assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    documented(output.read_text())
+    again = nmtprune("score", tiny, *data, "--group", "neurons", "--kinds", "decoder", "--force", "--format", "json")
+    assert list(json.loads(again.stdout)["units"]) == ["decoder-ffn.0", "decoder-ffn.1"]
+
+
+def test_layers_are_shown_by_stack(tiny: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.json"
+    data = ("--data-bin", tiny.parent / "data-bin", "-o", output, "--threads", 1, "--device", "cpu", "--metric", "loss")
+    result = nmtprune("score", tiny, *data, "--group", "layers", "--resamples", 2000)
+    assert result.code == 0, result.stderr
+    entries = Scores.read(output).entries
+    lines = result.stdout.splitlines()
+    assert lines[2:4] == ["delta loss without the layer:", "layer encoder  decoder"]
+    for layer in range(2):
+        cells = [f"{entry.delta:+.4f}" for entry in entries if entry.id.number == layer]
+        assert [cell.rstrip("*") for cell in lines[4 + layer].split()] == [str(layer), *cells]
+    assert lines[6] == "significant at p < 0.01, 2,000 resamples, of 4 tests:"
+    assert "layers: encoder-layers.0 done, 1 of 4," in result.stderr
+    documented(output.read_text())
+
+
+def test_units_that_a_metric_does_not_score(tiny: Path, tmp_path: Path) -> None:
+    data = ("score", tiny, "--data-bin", tiny.parent / "data-bin", "-o", tmp_path / "x.json", "--device", "cpu")
+    thousands = (
+        "bleu: neurons: a model has thousands of neurons, and each takes a run of its own: score neurons by "
+        "importance, fisher, reconstruction, variance or activation"
+    )
+    only_heads = "confidence is that of attention weights, which only heads have"
+    for options, message in (
+        (("--group", "neurons"), thousands),
+        (("--group", "neurons,layers", "--metric", "confidence"),
+         f"confidence: neurons: {only_heads}; layers: {only_heads}"),
+        (("--group", "layers", "--metric", "fisher"),
+         "fisher: layers: a layer has no mask to differentiate by: score layers by bleu, chrf or loss"),
+        (("--group", "layers", "--metric", "variance"),
+         "variance: layers: contributions of whole layers do not compare: score layers by bleu, chrf or loss"),
+        (("--group", "layers", "--all-but-one"),
+         "--all-but-one goes with --group heads: it leaves one head in a module, and no model works with one layer in "
+         "a stack or one neuron in a layer"),
+        (("--group", "heads,words"),
+         "--group 'heads,words' (choose among heads, neurons, layers): unknown group 'words'"),
+        (("--group", "neurons", "--kinds", "cross", "--metric", "variance"),
+         "--group neurons: the model has no neurons of kind cross"),
+    ):  # fmt: skip
+        assert refused(*data, *options) == (2, message)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_importance_of_drawn_sentences(tiny: Path, tmp_path: Path) -> None:
     output = tmp_path / "scores.json"
     data = ("--data-bin", tiny.parent / "data-bin", "-o", output, *PASS, "--metric", "importance", "--force")
@@ -235,6 +303,7 @@ def test_confidence_on_translations(tiny: Path, tmp_path: Path) -> None:
 def test_options_that_mean_nothing_for_a_metric(base: tuple[Any, ...], tiny: Path, tmp_path: Path) -> None:
     data = (*base, "--data-bin", tiny.parent / "data-bin", "--metric")
     masking, gradients = "goes with --metric bleu, chrf or loss", "importance, fisher or reconstruction"
+    drawn = "importance, fisher, reconstruction, variance or activation"
     search = "--beam goes with --metric bleu, chrf or confidence with --confidence-on translations"
     assert refused(*data, "importance", "--resamples", 9, "--all-but-one", "--beam", 1, "--exclude-eos") == (
         2,
@@ -242,7 +311,7 @@ def test_options_that_mean_nothing_for_a_metric(base: tuple[Any, ...], tiny: Pat
     )
     assert refused(*data, "confidence", "--resume", "--beam", 1, "--importance-unit", "token", "--seed", 1) == (
         2,
-        f"--resume {masking}; {search}; --seed goes with --metric bleu, chrf, loss, {gradients}; "
+        f"--resume {masking}; {search}; --seed goes with --metric bleu, chrf, loss, {drawn}; "
         "--importance-unit goes with --metric importance",
     )
     assert refused(*data, "bleu", "--label-smoothing", 0.1) == (2, f"--label-smoothing goes with --metric {gradients}")

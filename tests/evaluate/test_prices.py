@@ -1,6 +1,6 @@
 """Prices are those of models that were really cut: equalities, for plans over heads, neurons and layers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nmtprune import slim
-from nmtprune.architecture import LAYER_KINDS, NEURON_KINDS, GroupId, UnitId
+from nmtprune.architecture import LAYER_KINDS, NEURON_KINDS, UNIFORM, GroupId, UnitId
 from nmtprune.engines import native
 from nmtprune.evaluate.cost import Lengths, multiply_accumulates
 from nmtprune.evaluate.prices import MultiplyAccumulates, Parameters, Prices
@@ -75,7 +75,7 @@ def macs_of(checkpoint: Checkpoint) -> MultiplyAccumulates:
 
 
 @pytest.mark.parametrize("of", [MultiplyAccumulates, Parameters])
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_totals_are_those_of_models_that_were_cut(base: Checkpoint, of: type[Prices], data: st.DataObject) -> None:
     kept = data.draw(kept_of(base))
@@ -86,7 +86,7 @@ def test_totals_are_those_of_models_that_were_cut(base: Checkpoint, of: type[Pri
         assert macs_of(base).total(kept) == macs(cut)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_unit_costs_what_its_removal_saves(base: Checkpoint, data: st.DataObject) -> None:
     kept = data.draw(kept_of(base))
@@ -97,3 +97,20 @@ def test_a_unit_costs_what_its_removal_saves(base: Checkpoint, data: st.DataObje
         assert prices.of_unit(unit, kept) == prices.total(kept) - prices.total(without)
         if unit.group.kind not in LAYER_KINDS:
             assert prices.of_group(unit.group, kept) == prices.of_unit(unit, kept)
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_padded_and_masked_files_cost_what_they_store(base: Checkpoint, data: st.DataObject) -> None:
+    """A uniform file has as many units in every group of a stack as the largest, a masked one all of its layers'."""
+    kept = data.draw(kept_of(base))
+    layers = {id: numbers for id, numbers in kept.items() if id.kind in LAYER_KINDS}
+    left = base.architecture.full(kept)
+    padded: dict[GroupId, Sequence[int]] = dict(layers)
+    for kinds in UNIFORM:
+        groups = [id for id in left if id.kind in kinds and id.layer in layers[GroupId.layers_of(id.stack)]]
+        most = max([1, *(len(left[id]) for id in groups)])
+        padded |= {id: range(most) for id in groups}
+    plan, prices = Plan.of(base.base, kept), macs_of(base)
+    assert prices.total(padded) == macs(slim.apply(plan, base, "uniform"))
+    assert prices.total(layers) == macs(slim.apply(plan, base, "masked"))

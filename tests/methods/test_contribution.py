@@ -9,7 +9,7 @@ from torch import Tensor
 from nmtprune.architecture import GroupId, UnitId
 from nmtprune.engines import native
 from nmtprune.errors import CheckpointError, DataError
-from nmtprune.methods.contribution import contributions
+from nmtprune.methods.contribution import Variance, contributions
 from nmtprune.model.layers import DecoderLayer
 from tests.support.fairseq_files import Build
 from tests.support.joint import NAMES, Passed, Tiny, alone, passed
@@ -99,3 +99,14 @@ def test_what_cannot_be_measured_is_refused(plain: Tiny, tmp_path: Path) -> None
     layer.feed_forward.input_bias.data[0] = torch.inf
     with pytest.raises(CheckpointError, match=r"values of .*decoder-ffn.0.* are no finite numbers"):
         contributions(model, plain.sentences, sorts=BOTH)
+
+
+def test_orders_compare_shares_of_what_a_sublayer_gives() -> None:
+    first, second = GroupId("encoder-ffn", 0), GroupId("decoder-ffn", 1)
+    scores = {UnitId(first, 0): 1.0, UnitId(first, 1): 3.0, UnitId(second, 0): 500.0, UnitId(second, 1): 500.0}
+    assert [*Variance().ranked(scores, scores).values()] == [0.25, 0.75, 0.5, 0.5]
+    # Of a later step, on a model that lost units, by what the sublayer gave at first.
+    left = {UnitId(first, 1): 2.0, UnitId(second, 1): 100.0}
+    assert [*Variance().ranked(left, scores).values()] == [0.5, 0.1]
+    silent = dict.fromkeys(scores, 0.0)
+    assert Variance().ranked(silent, silent) == silent

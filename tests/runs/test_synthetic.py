@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nmtprune.errors import UsageError
+from nmtprune.errors import BudgetError, NmtpruneError, UsageError
 from nmtprune.formats import load
 from nmtprune.runs.bench.synthetic import Shape, Synthetic
 
@@ -25,6 +25,35 @@ def test_full_and_cut(tmp_path: Path, wide: str, head_dim: int) -> None:
     parameters = [sum(tensor.numel() for tensor in own.parameters.values()) for own in (base, slim)]
     assert parameters[0] - parameters[1] == lost * (4 * head_dim * 32 + 3 * head_dim)
     assert data.data_bin is not None and (data.data_bin / "dict.source.txt").exists()
+
+
+def test_neurons_and_layers(tmp_path: Path) -> None:
+    """Neurons and heads are chosen in the layers that stay, which are numbered anew."""
+    shape = Shape.parse("transformer_base d=32 ffn=48 heads=4 encoder_layers=2 decoder_layers=3 vocab=50")
+    made = Synthetic(shape, "decoder=2,3", None, 5, 7, 3, 1, "decoder=16,24", None, "decoder=2")
+    cut = load(made.write(tmp_path)[1]).architecture
+    assert {str(group.id): group.units for group in cut.groups if group.id.stack == "decoder"} == {
+        "decoder.0": 2, "decoder.1": 3, "cross.0": 4, "cross.1": 4, "decoder-ffn.0": 16, "decoder-ffn.1": 24
+    }  # fmt: skip
+    assert {group.units for group in cut.feed_forwards if group.id.stack == "encoder"} == {48}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "reason"),
+    [
+        ({"keep_layers": "decoder=0"}, BudgetError, "no layer of the decoder would be left"),
+        ({"keep_layers": "decoder=9"}, UsageError, "the model has 1 layers, fewer than 9"),
+        ({"keep_neurons": "encoder=99"}, BudgetError, "fewer neurons in encoder-ffn.0"),
+        ({"remove_neurons": "many"}, UsageError, "'many' is no amount of neurons"),
+    ],
+)
+def test_cuts_that_cannot_be_made(
+    tmp_path: Path, changes: dict[str, str], error: type[NmtpruneError], reason: str
+) -> None:
+    made = Synthetic(Shape.parse(f"transformer_base {TINY}"), None, None, 5, 7, 3, 1, **changes)
+    with pytest.raises(error) as refusal:
+        made.write(tmp_path)
+    assert reason in str(refusal.value)
 
 
 def test_published_shapes() -> None:
