@@ -79,7 +79,7 @@ def verify(base: Checkpoint, slim: Checkpoint, plan: Plan, *, seed: int = 1, dev
 
 
 def compare(expected: Transformer, found: Transformer, masks: Masks | None = None, *, seed: int = 1) -> Verification:
-    """Compare two models, the first with `masks`: logits on a padded batch of random tokens, and feed-forward layers."""
+    """Compare two models, the first with `masks`: logits on a padded batch of random tokens; feed-forward layers."""
     models = expected, found
     source, target = batch(models[0], seed)
     max_delta = max_logit = 0.0
