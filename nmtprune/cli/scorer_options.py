@@ -51,6 +51,7 @@ def metric_options() -> list[click.Parameter]:
         ["--metric"],
         panel=Panel.SCORING,
         type=click.Choice(scorers.metrics()),
+        metavar="METRIC",
         default="bleu",
         show_default=True,
         help=f"{described} {untested} take one pass over the sentences and are not tested for significance.",
@@ -62,7 +63,7 @@ def order_options() -> list[click.Parameter]:
     """Options of `greedy`: ``--order``, and the settings of all scorers."""
     explained = {each.name: each.brief for each in _of_order()}
     explained |= {each.name + scorers.REESTIMATED: "measured again after every step" for each in _of_order()}
-    explained[scorers.BY_LOSS] = "of layers: lowest loss without it, measured again after every layer"
+    explained[scorers.BY_LOSS] = "of layers: lowest loss without it; measured again after every layer"
     explained[scorers.AUTO] = "at every step the best of --auto-orders"
     listed = ", ".join(f"{name} ({explained[name]})" if explained.get(name) else name for name in scorers.orders())
     order = PanelOption(

@@ -194,6 +194,10 @@ class _Contribution(SampledScorer[SampleOptions]):
 
         return type(self).chosen(measured() if kept else subject.once(f"contributions {' '.join(sorts)}", measured))
 
+    def details(self, subject: Subject, limits: "Limits | None" = None) -> Mapping[str, Mapping[UnitId, float]]:
+        """``raw``: the number itself, which does not compare across sublayers."""
+        return {"raw": self.scores(subject, None, limits)}
+
     def ranked(self, scores: Mapping[UnitId, float], first: Mapping[UnitId, float]) -> Mapping[UnitId, float]:
         """As shares of what all units of the group give: sublayers whose outputs are small matter too."""
         totals = {group: math.fsum(own) for group, own in _by_group(first).items()}
@@ -204,7 +208,7 @@ class Variance(_Contribution):
     """Var(W x)."""
 
     name = "variance"
-    summary = "variance of what the unit adds to the output of its sublayer (An et al. 2024)."
+    summary = "variance of what the unit adds to the output of its sublayer, as a share (An et al. 2024)."
     brief = "smallest variance of what it adds to its sublayer's output"
 
     @staticmethod
@@ -217,7 +221,7 @@ class Activation(_Contribution):
     """E ||W x||."""
 
     name = "activation"
-    summary = "mean size of what the unit adds to the output of its sublayer."
+    summary = "mean size of what the unit adds to the output of its sublayer, as a share."
     brief = "smallest mean size of what it adds to its sublayer's output"
 
     @staticmethod

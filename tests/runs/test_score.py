@@ -138,6 +138,10 @@ def test_heads_and_neurons_in_one_file(tiny: Path, tmp_path: Path, metric: str) 
     else:
         assert min(values) >= 0 and len(set(values)) > len(units) / 2
     assert scores.base is not None and scores.base.neurons
+    if metric in ("variance", "activation"):
+        for own in (scores.units or {}).values():
+            raw = (own.details or {})["raw"]
+            assert sum(own.score) == pytest.approx(1) and own.score == pytest.approx([one / sum(raw) for one in raw])
     alone = _scored(score_run(tiny, tmp_path / "neurons.json", metric=metric, group="neurons", kinds="decoder"))
     assert list(alone.units or {}) == ["decoder-ffn.0", "decoder-ffn.1"]
     if metric in ("importance", "variance"):
