@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmtprune import slim
-from nmtprune.architecture import Architecture, GroupId, UnitId
+from nmtprune.architecture import NEURON_KINDS, Architecture, GroupId, UnitId
 from nmtprune.errors import PlanError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
@@ -86,6 +86,37 @@ def test_masked_cut_and_uniform_compute_the_same(base: Checkpoint, data: st.Data
         result = slim.apply(plan, base, mode)
         assert result.architecture.count() == plan.count_kept()
         assert (logits(result) - masked).abs().max().item() <= bound
+
+
+def plans_of_all_groups(checkpoint: Checkpoint) -> st.SearchStrategy[Plan]:
+    """Plans of heads, neurons and layers: a group is as likely to be empty or full as anything between."""
+
+    def kept(id: GroupId, numbers: tuple[int, ...]) -> st.SearchStrategy[tuple[int, ...]]:
+        some = st.sets(st.sampled_from(numbers), min_size=id.sort == "layers").map(lambda chosen: tuple(sorted(chosen)))
+        return st.one_of(some, st.just(numbers), *([] if id.sort == "layers" else [st.just(())]))
+
+    groups = {id: kept(id, numbers) for id, numbers in checkpoint.architecture.units.items()}
+    return st.fixed_dictionaries(groups).map(lambda units: Plan.of(checkpoint.base, units))
+
+
+@given(st.data())
+@settings(max_examples=110, deadline=None)
+def test_all_modes_compute_what_masks_and_skipped_layers_do(base: Checkpoint, data: st.DataObject) -> None:
+    """The reference knows nothing of slimming: masks of heads and neurons, and layers that are the identity."""
+    from nmtprune.engines import native
+
+    plan = data.draw(plans_of_all_groups(base))
+    model, masks = native.with_kept(native.load(base), plan.kept_units)
+    with torch.inference_mode():
+        expected = model(*_batch(24), masks)
+    bound = 1e-5 * max(1.0, expected.abs().max().item())
+    for mode in slim.MODES:
+        result = slim.apply(plan, base, mode)
+        assert (logits(result) - expected).abs().max().item() <= bound
+        stored = {id: len(numbers) for id, numbers in result.architecture.units.items() if id.sort == "layers"}
+        assert stored == {id: len(plan.kept(id)) for id in stored}
+        if mode != "masked":
+            assert sum(group.units for group in result.architecture.feed_forwards) == plan.count_kept(NEURON_KINDS)
 
 
 @given(st.data())
