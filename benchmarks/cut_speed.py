@@ -13,7 +13,6 @@ them, and CTranslate2 pads nothing.
 import argparse
 import json
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import torch
 
 from nmtprune.data.corpus import load_corpus
 from nmtprune.engines import EngineSettings, native, open_engine
-from nmtprune.evaluate.cost import in_turns, multiply_accumulates, ratio
+from nmtprune.evaluate.cost import CLOCKS, in_turns, multiply_accumulates, ratio
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
 from nmtprune.model.search.options import SearchOptions
@@ -30,7 +29,6 @@ from nmtprune.runs.bench.contenders import batches_of
 from nmtprune.runs.bench.synthetic import Shape, Synthetic
 
 CUTS = ("heads/2", "neurons/2", "heads/2+neurons/2", "decoder/2", "everything/2")
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def made(shape: Shape, cut: str, sentences: int) -> Synthetic:

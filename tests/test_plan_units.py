@@ -1,6 +1,7 @@
 """Plans of neurons and layers: version 2 of the file, its faults, ranges, and lineages over all groups."""
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -162,6 +163,19 @@ def test_a_layer_takes_its_heads_and_neurons_along() -> None:
         (), (), (), tuple(range(8)),
     ]  # fmt: skip
     assert len(plan.removed()) == 4 and len(plan.removed(NEURON_KINDS)) == 6
+
+
+def test_the_schema_describes_files_of_both_versions() -> None:
+    schema = Plan.model_json_schema()
+    for plan in (PLAN, Plan.keep_all(BASE)):
+        data = json.loads(plan.to_json())
+        assert set(data) <= set(schema["properties"]) and set(schema["required"]) <= set(data)
+        assert data["version"] in schema["properties"]["version"]["enum"]
+        assert set(data["base"]) <= set(schema["$defs"]["Base"]["properties"])
+        listed, written = schema["properties"]["keep"]["additionalProperties"]["anyOf"]
+        for kept in data["keep"].values():
+            assert re.search(written["pattern"], kept) if isinstance(kept, str) else listed["type"] == "array"
+        assert Plan.model_validate(data) == plan
 
 
 def test_any_way_to_write_the_same_ranges_is_read() -> None:

@@ -19,7 +19,7 @@ from nmtprune.cli.options import (
 )
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
-from nmtprune.errors import CheckpointError, UsageError
+from nmtprune.errors import CheckpointError, EngineError, UsageError
 
 if TYPE_CHECKING:
     from nmtprune.evaluate.verify import Verification
@@ -109,6 +109,8 @@ def slim(checkpoint: Path, plan_path: Path, output: Path, force: bool, output_fo
     for note in (*(note for note in result.notes if note not in base.notes), *state_notes(result)):
         say(f"{output}: {note}")
     say(f"{output} {result.engines(settings.mode)}")
+    if plan.version > 1 and _in_ctranslate2(result):
+        say(f"{output} runs in CTranslate2 after nmtprune export")
 
 
 def _rewrite(base: "Checkpoint", plan: "Plan", settings: SlimSettings) -> tuple["Checkpoint", "Verification | None"]:
@@ -131,6 +133,17 @@ def _rewrite(base: "Checkpoint", plan: "Plan", settings: SlimSettings) -> tuple[
     except CheckpointError as error:
         raise CheckpointError(f"{error}; nothing was written (--no-verify writes the result all the same)") from None
     return result, verification
+
+
+def _in_ctranslate2(result: "Checkpoint") -> bool:
+    """Whether CTranslate2, as far as it is installed, can run the result: it takes feed-forward layers of any width."""
+    from nmtprune.ctranslate2_model import check_exportable
+
+    try:
+        check_exportable(result)
+    except EngineError:
+        return False
+    return True
 
 
 def _check_verifiable(base: "Checkpoint") -> None:

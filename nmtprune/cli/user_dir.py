@@ -16,6 +16,7 @@ def user_dir() -> None:
     """Print the folder for fairseq's --user-dir.
 
     With this folder, fairseq-generate, -interactive, -validate, -score and -eval-lm load slim checkpoints, and
-    fairseq-train trains them with --arch nmtprune (nmtprune_lm for language models).
+    fairseq-train trains them with --arch nmtprune (nmtprune_lm for language models). Checkpoints that have all of their
+    heads, and one number of neurons per stack, run in stock fairseq without it.
     """
     click.echo(USER_DIR)

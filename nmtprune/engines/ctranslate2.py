@@ -46,7 +46,7 @@ class CTranslate2Engine(Engine):
         return translations(self._translator(corpus, kept), corpus, self.settings) if len(corpus) else []
 
     def ablation(self, corpus: "Corpus") -> "CTranslate2Ablation":
-        """Prepare to run the sentences under many head masks."""
+        """Prepare to run the sentences with many choices of the units that stay."""
         return CTranslate2Ablation(self, corpus)
 
     def _translator(self, corpus: "Corpus", kept: Kept) -> "Translator":

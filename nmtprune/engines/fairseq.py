@@ -1,7 +1,8 @@
 """Stock fairseq-generate as an engine: the reference that the native one is compared with.
 
-Every system is a checkpoint of its own, in which the output of its masked heads is zero, and a process of its own. What
-fairseq does not print is not there: the symbol ``<s>`` inside a translation, which no trained model makes.
+Every system is a checkpoint of its own, without the layers that go and with zeros for the output of masked units, and a
+process of its own. What fairseq does not print is not there: the symbol ``<s>`` inside a translation, which no trained
+model makes.
 """
 
 import importlib.util

@@ -26,6 +26,9 @@ T = TypeVar("T")
 _COVERAGE = 0.95
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+"""What seconds may be of: time that passes, or time of the processor, which other programs hardly change."""
+
 PARTS = ("encoder attention", "decoder attention", "cross attention", "recurrence", "feed-forward", "output")
 
 
@@ -81,7 +84,7 @@ def in_turns(
         jobs: what is timed.
         rounds: how often, after one round that is not counted.
         after: is told of every run that ended, warm-up included: which job, and its seconds.
-        clock: gives seconds; `time.process_time` those of the processor, which other programs hardly change.
+        clock: gives seconds, one of CLOCKS.
     """
     seconds: list[list[float]] = [[] for _ in jobs]
     results: list[T] = []
@@ -243,7 +246,7 @@ def _decoder_layer(layer: "DecoderLayer", lengths: Lengths) -> Iterator[Work]:
         each = matrices * layer.recurrence.weight.numel() * lengths.steps
         yield Work("recurrence", each, layer=_layer("decoder", layer))
     else:
-        yield _self_attention("decoder", layer, lengths.steps, lengths.target_pairs)
+        yield _self_attention("decoder", layer, lengths.steps, lengths.target_pairs, lengths)
     cross = layer.cross_attention
     if cross is not None:
         size, width = cross.head_dim, cross.output_weight.shape[0]
@@ -253,10 +256,15 @@ def _decoder_layer(layer: "DecoderLayer", lengths: Lengths) -> Iterator[Work]:
     yield _feed_forward("decoder", layer, lengths.steps)
 
 
-def _self_attention(stack: str, layer: "EncoderLayer | DecoderLayer", tokens: float, pairs: float) -> Work:
+def _self_attention(
+    stack: str, layer: "EncoderLayer | DecoderLayer", tokens: float, pairs: float, joint: Lengths | None = None
+) -> Work:
+    """Self-attention of tokens; of a decoder with joint attention also keys and values of the source, and their use."""
     attention = layer.self_attention
     size, width = attention.head_dim, attention.output_weight.shape[0]
     each = 4 * width * size * tokens + 2 * size * pairs
+    if joint is not None and attention.sees_source:
+        each += 2 * width * size * joint.sources + 2 * size * joint.crossed
     return Work(f"{stack} attention", each, attention.heads, attention.id, _layer(stack, layer))
 
 

@@ -80,8 +80,8 @@ def choose(  # noqa: PLR0913  # scores and prices, how far, and what may go
     every group of a stack, with `Limits.multiple_of` as many neurons as lead to the next multiple, and of groups that
     cost what the largest of them does (`Prices.together`) likewise one of each. The last step is, of those that meet
     the target, the one of lowest score. Then steps that turn out not to be needed are taken back, those of highest
-    score per price first, so that no step could be undone without missing the target. Ties are decided by group and
-    number.
+    score per price first, so that no step could be undone without missing the target (or a uniform plan). Ties are
+    decided by group and number.
 
     Args:
         scores: a finite score for every unit of the selected kinds that is left; higher means keep.
@@ -116,7 +116,7 @@ def choose(  # noqa: PLR0913  # scores and prices, how far, and what may go
             steps.take(steps.last(target) or step)
     if model.total() > target:
         raise BudgetError(_out_of_reach(prices, target, model.total()))
-    model.take_back(target)
+    model.take_back(target, rows)
     return tuple(sorted({*gone, *model.removed}, key=_order))
 
 
@@ -127,32 +127,40 @@ class _Row:
         groups: attention modules, or feed-forward layers.
     """
 
-    def __init__(self, queues: Mapping[GroupId, Sequence[UnitId]], fewest: int, multiple: int) -> None:
+    def __init__(
+        self, queues: Mapping[GroupId, Sequence[UnitId]], fewest: int, multiple: int = 1, *, uniform: bool = False
+    ) -> None:
+        """A row whose groups keep at least `fewest` units, a `multiple`; `uniform`: all of them as many."""
         self.groups = tuple(queues)
         self._queues = queues
-        self._fewest, self._multiple = fewest, multiple
+        self._fewest, self._multiple, self._uniform = fewest, multiple, uniform
 
     def next(self, model: "_Model") -> tuple[UnitId, ...]:
         """The units that go next: the largest groups come to the next smaller size. Nothing where none may go."""
         sizes = model.sizes(self.groups)
         size = (max(sizes.values(), default=0) - 1) // self._multiple * self._multiple
-        return self._down_to(size, sizes) if size >= self._fewest else ()
+        return self._down_to(dict.fromkeys(sizes, size), sizes) if size >= self._fewest else ()
 
     def uneven(self, model: "_Model") -> tuple[UnitId, ...]:
-        """The units without which all groups are of one size that is allowed."""
+        """The units without which all groups are of a size that is allowed."""
         sizes = model.sizes(self.groups)
-        return self._down_to(min(sizes.values(), default=0) // self._multiple * self._multiple, sizes)
+        smallest = min(sizes.values(), default=0)
+        allowed = {group: smallest if self._uniform else own for group, own in sizes.items()}
+        return self._down_to({group: own // self._multiple * self._multiple for group, own in allowed.items()}, sizes)
 
-    def _down_to(self, size: int, sizes: Mapping[GroupId, int]) -> tuple[UnitId, ...]:
-        queues = ((self._queues[group], own) for group, own in sizes.items() if own > size)
-        return tuple(unit for queue, own in queues for unit in queue[len(queue) - own : len(queue) - size])
+    def _down_to(self, smaller: Mapping[GroupId, int], sizes: Mapping[GroupId, int]) -> tuple[UnitId, ...]:
+        found: list[UnitId] = []
+        for group, size in sizes.items():
+            queue = self._queues[group]
+            found += queue[len(queue) - size : len(queue) - smaller[group]] if size > smaller[group] else ()
+        return tuple(found)
 
 
 class _Layer(_Row):
     """A layer."""
 
     def __init__(self, unit: UnitId, fewest: int) -> None:
-        super().__init__({}, fewest, 1)
+        super().__init__({}, fewest)
         self.unit = unit
 
     def next(self, model: "_Model") -> tuple[UnitId, ...]:
@@ -184,7 +192,8 @@ def _rows(
             found += [_Layer(unit, limits.fewest(first)) for unit in queues[first]]
         else:
             least = limits.fewest(first) or int(any(first.kind in kinds for kinds in prices.together))
-            found.append(_Row({group: queues[group] for group in stack}, least, limits.step(first)))
+            own = {group: queues[group] for group in stack}
+            found.append(_Row(own, least, limits.step(first), uniform=limits.uniform))
     return found
 
 
@@ -299,8 +308,11 @@ class _Model:
             return sum(self._prices.of_unit(unit, self.kept) for unit in units)
         return sum(count * self._prices.of_group(group, self.kept) for group, count in counts.items())
 
-    def take_back(self, target: float) -> None:
-        """Undo every step that is not needed to meet the target, the least willingly taken first."""
+    def take_back(self, target: float, rows: Sequence[_Row]) -> None:
+        """Undo every step that is not needed to meet the target, the least willingly taken first.
+
+        A layer stays away where its groups would have other sizes than `rows` allow.
+        """
         last: dict[_Row, list[_Step]] = {}
         for step in self.steps:
             last.setdefault(step.row, []).append(step)
@@ -308,11 +320,13 @@ class _Model:
         while len(tried) < len(last):
             row = max((row for row in last if row not in tried), key=lambda row: last[row][-1].key)
             step = last[row].pop()
-            back = _changed(self.kept, step.units, 1)
-            if self._prices.total({**self.kept, **back}) > target:
+            before = dict(self.kept)
+            self.kept |= _changed(self.kept, step.units, 1)
+            uneven = isinstance(row, _Layer) and any(own.uneven(self) for own in rows)
+            if uneven or self._prices.total(self.kept) > target:
+                self.kept = before
                 tried.add(row)
                 continue
-            self.kept |= back
             self.removed.difference_update(step.units)
             if not last[row]:
                 del last[row]

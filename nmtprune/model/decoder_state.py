@@ -174,7 +174,7 @@ class Pass:
 
     @property
     def probe(self) -> Probe:
-        """Head masks, observer and tap."""
+        """Masks, observer and tap."""
         return Probe(self.masks, self.observe, self.tap)
 
 

@@ -2,18 +2,29 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from nmtprune import files, strictjson
 from nmtprune.architecture import KINDS, LAYER_KINDS, NEURON_KINDS, GroupId, UnitId
 from nmtprune.errors import PlanError
 from nmtprune.plan import ranges
 from nmtprune.plan.base_model import FROZEN, Base, HeadLists, JsonObject, faultless
-from nmtprune.plan.faults import FORMAT, folded, plan_faults
+from nmtprune.plan.faults import FORMAT, VERSIONS, folded, plan_faults
+
+
+def _as_in_files(schema: dict[str, Any]) -> None:
+    """Say in the JSON schema what stands in files: a version, neurons as ranges, layers beside `keep`."""
+    numbers = {"items": {"type": "integer"}, "type": "array"}
+    neurons = {"pattern": "^([0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)?$", "type": "string"}
+    properties = schema["properties"]
+    properties["version"] = {"enum": list(VERSIONS), "title": "Version", "type": "integer"}
+    properties["keep"]["additionalProperties"] = {"anyOf": [numbers, neurons]}
+    properties["layers"] = {"additionalProperties": numbers, "title": "Layers", "type": "object"}
+    schema["required"] = ["format", "version", "base", "keep", "provenance"]
 
 
 class Plan(BaseModel):
@@ -33,7 +44,7 @@ class Plan(BaseModel):
         PlanError: on construction, naming every fault.
     """
 
-    model_config = FROZEN
+    model_config = ConfigDict(**FROZEN, json_schema_extra=_as_in_files)
 
     format: Literal["nmtprune-plan"] = FORMAT
     base: Base
@@ -45,8 +56,13 @@ class Plan(BaseModel):
     def _check(cls, data: Any, handler: Callable[[Any], Self]) -> Self:
         if isinstance(data, cls):
             return data
-        checked = faultless(data, plan_faults(data), "plan")
-        return handler({key: value for key, value in checked.items() if key != "version"})
+        # JSON of version 2 names neurons by ranges, and layers beside `keep`.
+        is_file = isinstance(data, Mapping) and data.get("version") == VERSIONS[-1]
+        checked = faultless(data, plan_faults(data, complete=is_file), "plan")
+        found = folded(checked, layers=True)[0] if is_file else dict(checked)
+        found["base"] = Base.model_validate(found["base"])
+        found["keep"] = _completed(found["base"], found["keep"])
+        return handler({key: value for key, value in found.items() if key != "version"})
 
     def __eq__(self, other: object) -> bool:
         """Whether the other is a plan of the same JSON; 1, 1.0 and true in a provenance differ."""
@@ -75,18 +91,7 @@ class Plan(BaseModel):
             PlanError: groups or units that the base does not have, missing modules, repeated units.
         """
         listed = {str(group): tuple(sorted(int(unit) for unit in units)) for group, units in keep.items()}
-        layers = {
-            kind: listed.get(kind, numbers)
-            for kind, numbers in ((id.kind, all) for id, all in base.units.items())
-            if kind in LAYER_KINDS
-        }
-        for id, numbers in base.units.items():
-            if id.kind in NEURON_KINDS:
-                listed.setdefault(str(id), numbers)
-        for id in base.units:
-            if id.kind not in LAYER_KINDS and id.layer not in layers[f"{id.stack}-layers"]:
-                listed[str(id)] = ()
-        return cls(base=base, keep=listed | layers, provenance=dict(provenance or {}))
+        return cls(base=base, keep=_completed(base, listed), provenance=dict(provenance or {}))
 
     @classmethod
     def keep_all(cls, base: Base, provenance: Mapping[str, Any] | None = None) -> "Plan":
@@ -128,8 +133,7 @@ class Plan(BaseModel):
             PlanError: broken JSON, or every fault of the plan in one line.
         """
         data = faultless(read := strictjson.loads(text, where, PlanError), plan_faults(read, complete=True), where)
-        found, _ = folded(data, layers=True)
-        return cls.of(Base.model_validate(found["base"]), found["keep"], found["provenance"])
+        return cls.model_validate(data)
 
     @classmethod
     def read(cls, path: Path | str) -> "Plan":
@@ -244,6 +248,18 @@ class Plan(BaseModel):
             faults.append(f"weights differ (sha256 {base.sha256[:12]}, the plan's base {self.base.sha256[:12]}){hint}")
         if faults:
             raise PlanError.of_faults(f"{where}: made for another model", faults)
+
+
+def _completed(base: Base, keep: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    """Kept units with all feed-forward layers and stacks, and nothing in the groups of layers that go."""
+    listed, units = {name: tuple(kept) for name, kept in keep.items()}, base.units
+    layers = {id.kind: listed.get(id.kind, numbers) for id, numbers in units.items() if id.kind in LAYER_KINDS}
+    for id, numbers in units.items():
+        if id.kind in NEURON_KINDS:
+            listed.setdefault(str(id), numbers)
+        if id.kind not in LAYER_KINDS and id.layer not in layers[f"{id.stack}-layers"]:
+            listed[str(id)] = ()
+    return listed | layers
 
 
 def _block(lines: list[str]) -> str:

@@ -45,6 +45,7 @@ class CostTable(JsonModel):
     source_length: int = Field(description="tokens of every sentence, without the end-of-sentence symbol")
     target_length: int = Field(description="tokens of every translation, likewise")
     repeat: int = Field(description="rounds")
+    clock: str = Field(pattern="^(wall|cpu)$", description="what time is of: what passes, or what the processor spends")
     model: ModelSize = Field(description="the table is for models of this size alone")
     milliseconds: Spread = Field(description="per sentence, of the whole model")
     axes: tuple[TimeAxis, ...]

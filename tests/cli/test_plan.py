@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -14,6 +15,7 @@ from nmtprune.formats import load
 from nmtprune.plan import Plan, ranges
 from nmtprune.scores import GroupScores, HeadScore, Scores
 from tests.support.fairseq_files import Build
+from tests.support.marian_files import VARIANTS, marian_arrays, marian_model, write
 from tests.support.networks import NORMFORMER, as_normformer
 
 FORMS = "--keep, --remove, --random, --lowest, --empty-layers"
@@ -512,3 +514,47 @@ def test_models_whose_neurons_cannot_be_cut(build: Build, output: Path) -> None:
         ending = " whose neurons can be cut" if "neurons" in what else ""
         assert (result.exit_code, result.stderr) == (2, f"Error: {what}{ending}\n")
     assert made(output, checkpoint, "--keep-layers", "decoder=1").kept_layers() == {"decoder": (0,)}
+
+
+@pytest.mark.parametrize(
+    "options", ["--keep-neurons encoder=3,2", "--keep-neurons encoder=2", "--remove-layers encoder=0"]
+)
+def test_widths_that_marian_cannot_say_are_noted(tmp_path: Path, output: Path, options: str) -> None:
+    result = run(marian_model(tmp_path / "model.npz"), *options.split(), "-o", output)
+    note = (
+        "Marian has one number of neurons for all layers of a stack: plan with --uniform, or slim with --mode uniform "
+        "or masked\n"
+    )
+    assert (result.exit_code, result.stderr) == (0, f"wrote {output}\n" + (note if "," in options else ""))
+
+
+def test_neurons_of_deeper_feed_forward_layers_of_marian(tmp_path: Path, output: Path) -> None:
+    arrays = marian_arrays(transformer_decoder_ffn_depth=3)
+    width = arrays["decoder_l1_ffn_W2"].shape[0]
+    for layer in (1, 2):
+        own = f"decoder_l{layer}_ffn"
+        arrays[f"{own}_W3"], arrays[f"{own}_b3"] = arrays[f"{own}_W2"], arrays[f"{own}_b2"]
+        arrays[f"{own}_W2"], arrays[f"{own}_b2"] = np.ones((width, width), np.float32), np.ones((1, width), np.float32)
+    checkpoint = write(tmp_path / "model.npz", arrays)
+    result = run(checkpoint, "--keep-neurons", "decoder=1", "-o", output)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "Error: --keep-neurons: the model has no decoder feed-forward layers whose neurons can be cut\n",
+    )
+    assert widths(made(output, checkpoint, "--keep-neurons", "encoder=1"))["encoder-ffn"] == [1, 1]
+    assert made(output, checkpoint, "--remove-layers", "decoder=0").kept_layers() == {"decoder": (1,)}
+
+
+def test_tied_layers_go_as_one(tmp_path: Path, output: Path) -> None:
+    checkpoint = marian_model(tmp_path / "model.npz", **VARIANTS["tied decoder layers"])
+    architecture = load(checkpoint).architecture
+    assert architecture.layers("decoder") != tuple(range(len(architecture.layers("decoder"))))
+    first, *others = architecture.layers("decoder")
+    assert made(output, checkpoint, "--keep-layers", "decoder=1").kept_layers() == {"decoder": (first,)}
+    missing = next(number for number in range(others[-1]) if number not in architecture.layers("decoder"))
+    result = run(checkpoint, "--remove-layers", f"decoder={missing}", "-o", output, "--force")
+    there = ", ".join(map(str, architecture.layers("decoder")))
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"Error: --remove-layers: decoder: the model has no decoder layer {missing} (it has {there})\n",
+    )

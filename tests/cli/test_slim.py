@@ -254,6 +254,7 @@ def test_neurons_and_layers_are_cut_verified_and_reported(tiny: Path, tmp_path: 
     needs_plugin = ragged and mode == "cut"
     assert ("--user-dir $(nmtprune user-dir)" in result.stderr) == needs_plugin
     assert ("runs in every stock engine" in result.stderr) != needs_plugin
+    assert result.stderr.splitlines()[-1] == f"{output} runs in CTranslate2 after nmtprune export"
 
 
 def test_a_plan_of_heads_alone_is_reported_as_ever(tiny: Path, plan: Path, tmp_path: Path) -> None:

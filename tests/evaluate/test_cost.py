@@ -10,7 +10,11 @@ from nmtprune.engines import native
 from nmtprune.evaluate.cost import Spread, in_turns, multiply_accumulates, peak_memory, ratio
 from nmtprune.formats import load
 from nmtprune.formats.marian import MarianCheckpoint
+from tests.support.fairseq_files import Build
 from tests.support.marian_files import VARIANTS, marian_model
+from tests.support.networks import VARIANTS as VARIANTS_OF_FAIRSEQ
+
+JOINT = "joint attention alone"
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 6, 9, 20, 101])
@@ -57,6 +61,15 @@ def test_multiply_accumulates_by_hand(tiny: Path) -> None:
     assert found["cross attention"] == 2 * (2 * d * inner * 5 + 2 * (2 * d * inner * 3 + 2 * inner * 15))
     assert found["feed-forward"] == 2 * 2 * d * hidden * (5 + 2 * 3)
     assert found["output"] == 2 * 3 * words * d and found["recurrence"] == 0
+
+
+def test_joint_attention_counts(build: Build) -> None:
+    """The decoder's self-attention projects and attends to the source's 5 tokens, too."""
+    alone, joint = (native.load(load(build(**VARIANTS_OF_FAIRSEQ[name]))) for name in ("no cross-attention", JOINT))
+    d = inner = 16
+    added = 2 * (2 * d * inner * 5 + 2 * 2 * inner * 15)
+    found = [multiply_accumulates(model, [5], [3], 2)["decoder attention"] for model in (alone, joint)]
+    assert found[1] - found[0] == added
 
 
 def test_recurrences_count(tmp_path: Path) -> None:

@@ -1,9 +1,7 @@
 """Neurons and layers that are cut: in stock fairseq without the plug-in where it can be, through the plug-in else."""
 
 import json
-import os
 import re
-import subprocess
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,8 +17,8 @@ from nmtprune.architecture import GroupId
 from nmtprune.errors import CheckpointError, UsageError
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.plan import Plan
-from tests.support import fairseq_commands, fairseq_files, warm
-from tests.support.fairseq_commands import generate, hypotheses, scores, train
+from tests.support import fairseq_files
+from tests.support.fairseq_commands import generate, hypotheses, run_stock, scores, train
 from tests.support.fairseq_files import SIZES, Files, make_files
 
 ADAM = ("--lr-scheduler", "inverse_sqrt", "--warmup-updates", 4, "--adam-betas", "(0.9, 0.98)")
@@ -61,25 +59,12 @@ def stock_sizes(path: Path) -> list[Any]:
     return [word for name in names for word in (f"--{name.replace('_', '-')}", settings[name])]
 
 
-def stock(command: str, *arguments: Any) -> str:
-    """What a real command of stock fairseq prints, without --user-dir; nmtprune is not there for it.
-
-    Torch refuses the settings in any checkpoint of fairseq unless it is told that the file is trusted.
-    """
-    trusted = {**os.environ, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
-    words = [str(fairseq_commands.executable(command)), *map(str, arguments)]
-    command_run = warm.start(words, subprocess.PIPE, subprocess.PIPE, trusted)
-    printed, said = command_run.communicate()
-    assert command_run.returncode == 0, said
-    return str(printed)
-
-
 @pytest.mark.parametrize("kept", UNIFORM.values(), ids=UNIFORM.keys())
 def test_stock_fairseq_translates_with_uniform_cuts(files: Files, tmp_path: Path, kept: Kept) -> None:
     paths = {mode: cut(files, kept, tmp_path / f"{mode}.pt", mode) for mode in ("cut", "masked")}
     assert not FairseqCheckpoint.load(paths["cut"]).description.needs_plugin
     options = ("--beam", 2, "--max-len-b", 20, *QUICK)
-    found, expected = (stock("generate", files.data, "--path", path, *options) for path in paths.values())
+    found, expected = (run_stock("generate", files.data, "--path", path, *options) for path in paths.values())
     assert len(hypotheses(found)) == 16
     assert hypotheses(found) == hypotheses(expected)
     assert scores(found) == pytest.approx(scores(expected), abs=2e-4)
@@ -206,7 +191,7 @@ def test_stock_fairseq_evaluates_a_narrow_and_shallow_language_model(lm_files: F
     paths = [cut(lm_files, kept, tmp_path / f"{mode}.pt", mode) for mode in ("cut", "masked")]
     options = ("--tokens-per-sample", 32, "--sample-break-mode", "none", *QUICK, "--output-word-probs")
     found, expected = (
-        re.findall(r"(\S+) \[(-?[0-9.]+)\]", stock("eval-lm", lm_files.data, "--path", path, *options))
+        re.findall(r"(\S+) \[(-?[0-9.]+)\]", run_stock("eval-lm", lm_files.data, "--path", path, *options))
         for path in paths
     )
     assert len(found) > 50

@@ -99,13 +99,16 @@ def test_neighbours_are_not_better(data: st.DataObject, share: float) -> None:
     assert sorted(scores[unit] for unit in removed) == sorted(scores.values())[: len(removed)]
 
 
-@given(st.data(), st.floats(0.4, 1), st.integers(1, 3), st.booleans())
-def test_limits_hold(data: st.DataObject, share: float, multiple: int, uniform: bool) -> None:
-    scores, own = drawn(data, BOTH, POSITIVE), prices()
-    limits = Limits(BOTH, min_heads_per_module=1, uniform=uniform, multiple_of=multiple)
+@given(st.data(), st.floats(0.4, 1), st.integers(1, 3), st.booleans(), st.sampled_from([BOTH, EVERY_KIND]))
+def test_limits_hold(data: st.DataObject, share: float, multiple: int, uniform: bool, kinds: tuple[str, ...]) -> None:
+    scores, own = drawn(data, kinds, POSITIVE), prices()
+    limits = Limits(kinds, min_heads_per_module=1, uniform=uniform, multiple_of=multiple)
     removed = choose(scores, own, share * own.total({}), own.architecture.units, limits)
-    sizes = {id: len(kept) for id, kept in left(removed).items()}
     assert own.total(left(removed)) <= share * own.total({})
+    layers = {id.stack: kept for id, kept in left(removed).items() if id.kind in LAYER_KINDS}
+    assert all(layers.values())
+    there = {id: kept for id, kept in left(removed).items() if id.kind not in LAYER_KINDS}
+    sizes = {id: len(kept) for id, kept in there.items() if id.layer in layers[id.stack]}
     assert all(size % multiple == 0 for id, size in sizes.items() if id.kind in NEURON_KINDS)
     assert all(size >= 1 for id, size in sizes.items() if id.kind in KINDS)
     if uniform:
@@ -167,6 +170,20 @@ def test_groups_that_cost_what_the_largest_does_shrink_together(data: st.DataObj
     assert own.total(left(removed)) <= share * own.total({})
     for kinds in own.together:
         assert len({len(kept) for id, kept in left(removed).items() if id.kind in kinds}) == 1
+
+
+def test_groups_of_other_sizes_lose_nothing_in_vain() -> None:
+    """Where the largest group decides, smaller ones need not shrink; and a budget that is met takes nothing at all."""
+    whole = prices()
+    own = Padded(whole.architecture, whole.units, whole.layers, whole.rest)
+    first = UnitId(GroupId("decoder", 0), 0)
+    ids = [UnitId(id, n) for id, numbers in own.architecture.units.items() if id.kind in KINDS for n in numbers]
+    scores = dict.fromkeys(ids, 1.0)
+    units, limits = own.architecture.units, Limits(KINDS)
+    assert choose(scores, own, own.total({}), units, limits, [first]) == (first,)
+    removed = choose(scores, own, own.total({}) - 0.5, units, limits, [first])
+    sizes = {id: len(kept) for id, kept in left(removed).items() if id.kind in ("decoder", "cross")}
+    assert own.total(left(removed)) <= own.total({}) - 0.5 and max(sizes.values()) - min(sizes.values()) <= 1
 
 
 def test_a_budget_out_of_reach_names_the_smallest() -> None:

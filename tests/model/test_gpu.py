@@ -18,7 +18,7 @@ def test_scores_and_steps(build: Build, variant: str) -> None:
     checkpoint = load(networks.randomized(build(**networks.VARIANTS[variant])))
     there, here = native.load(checkpoint, "cuda", torch.float64), native.load(checkpoint, dtype=torch.float64)
     source, target = networks.batch(here)
-    masks = {module.id: torch.linspace(0, 1, module.heads) for module in checkpoint.architecture}
+    masks = {group.id: torch.linspace(0, 1, group.units) for group in checkpoint.architecture.groups}
     expected = here(source, target, masks)
     moved = None if source is None else source.cuda()
     found = there(moved, target.cuda(), {id: mask.cuda() for id, mask in masks.items()})

@@ -19,6 +19,7 @@ from nmtprune.evaluate.milliseconds import ModelSize, TimeAxis, TimePoint
 from nmtprune.evaluate.prices import MultiplyAccumulates, Parameters
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
+from nmtprune.methods.chance import random_scores
 from nmtprune.methods.importance import (
     GradientOptions,
     Importance,
@@ -37,6 +38,7 @@ from nmtprune.runs.refit import calibration_texts, refitted
 from nmtprune.runs.report import FILES
 from nmtprune.runs.scorers import SCORERS
 from nmtprune.runs.state import Interrupted, State
+from nmtprune.scores import HeadScore, Scores
 from tests.support import runs
 from tests.support.examples import corpus
 from tests.support.fairseq_files import Build
@@ -402,3 +404,30 @@ def test_a_budget_of_speed_goes_by_the_table(tiny: Path, build: Build, tmp_path:
     with pytest.raises(BudgetError, match="the smallest possible"):
         greedy(replace(run, output=tmp_path / "none", budgets=("speed=9x",)), Silent())
     assert not (tmp_path / "none").exists()
+
+
+def test_ablation_orders_heads_and_layers_together(tiny: Path, tmp_path: Path) -> None:
+    """Both are drops in quality, so that no loss is asked for."""
+    run = greedy_run(tiny, tmp_path / "run", group="heads,layers", orders=("ablation",), step="50%", until="50%")
+    steps = swept(run).swept[0].steps
+    units = json.loads((tmp_path / "run" / "state.json").read_text())["units"]
+    assert not any(name.endswith(" layers") for name in units)
+    assert sum(name.startswith("checkpoint 1/ablation ") and "layers" in name for name in units) == 4
+    assert steps[1].cost is not None and steps[1].cost.macs < 1
+    assert not steps[1].plan.removed(NEURON_KINDS) or steps[1].of_sort("layers")
+
+
+@pytest.mark.parametrize("group", ["layers", "heads,neurons,layers"])
+def test_score_files_order_what_they_score(tiny: Path, tmp_path: Path, group: str) -> None:
+    """A file of random scores gives the plans of scores that were never measured; layers it lacks go by the loss."""
+    base = load(tiny).base
+    kinds = [kind for sort in group.split(",") for kind in SORTS[sort]]
+    scores = random_scores({id: numbers for id, numbers in base.units.items() if id.kind in kinds}, 3)
+    entries = [HeadScore(head=str(unit), score=score) for unit, score in scores.items()]
+    file = tmp_path / "scores.json"
+    Scores.of(entries, metric="loss", mode="ablate", baseline={"data": "x"}, base=base).write(file)
+    run = greedy_run(tiny, tmp_path / "run", group=group, orders=(str(file),), budgets=("params=80%",))
+    plan = swept(run).swept[0].steps[1].plan
+    prices = Parameters.of(load(tiny))
+    chosen = choose(scores, prices, 0.8 * prices.total({}), base.units, Limits(tuple(kinds)))
+    assert plan.keep == Plan.removing(base, chosen).keep

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 from nmtprune.user_dir import USER_DIR
+from tests.support import warm
 from tests.support.fairseq_settings import composed_quickly
 
 
@@ -38,6 +40,19 @@ def run_process(command: str, *arguments: Any, stdin: str = "") -> str:
     done = subprocess.run(call, input=stdin, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def run_stock(command: str, *arguments: Any) -> str:
+    """stdout of ``fairseq-<command>`` without the user dir, in a process that has not imported the plug-in.
+
+    Torch refuses the settings in any checkpoint of fairseq unless it is told that the file is trusted.
+    """
+    trusted = {**os.environ, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
+    words = [str(executable(command)), *map(str, arguments)]
+    started = warm.start(words, subprocess.PIPE, subprocess.PIPE, trusted)
+    printed, said = started.communicate()
+    assert started.returncode == 0, said
+    return str(printed)
 
 
 def hypotheses(output: str) -> list[str]:

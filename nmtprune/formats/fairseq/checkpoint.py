@@ -232,8 +232,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
         except CheckpointError as error:
             raise CheckpointError(f"{self.path}: {error}") from None
         state = self._with_shape(left, self.architecture.with_layers(kept), lineage)
-        chosen = self.description.chosen_layers
-        state = containers.with_model_fields(state, depth.fields(chosen), slim_settings.LAYERS_OF_BOTH_STACKS)
+        state = containers.with_model_fields(state, depth.fields(), slim_settings.LAYERS_OF_BOTH_STACKS)
         return FairseqCheckpoint.of_state(self.path, training_state.without_best(state))
 
     def _check_optimizer(self) -> None:

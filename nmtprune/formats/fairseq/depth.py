@@ -23,6 +23,7 @@ class Depth:
     """
 
     def __init__(self, description: Description, kept: Mapping[str, Sequence[int]]) -> None:
+        self._description = description
         self._numbers = {
             stack: {used[place]: rank for rank, place in enumerate(sorted(kept.get(stack, range(len(used)))))}
             for stack, used in description.layers.items()
@@ -40,14 +41,20 @@ class Depth:
         """Those of the names whose layer goes."""
         return {name for name in names if self.name(name) is None}
 
-    def fields(self, chosen: bool) -> dict[str, Any]:
-        """The settings of the model that say how many layers there are.
+    def fields(self) -> dict[str, Any]:
+        """The settings of the model that say how many layers there are, and by number which one gives alignments.
 
-        Args:
-            chosen: the file named those to keep.
+        Where that layer goes, the nearest one before it that stays takes its place.
         """
-        counts = {f"{stack}_layers": len(numbers) for stack, numbers in self._numbers.items()}
-        return counts | ({f"{stack}_layers_to_keep": None for stack in self._numbers} if chosen else {})
+        found: dict[str, Any] = {f"{stack}_layers": len(numbers) for stack, numbers in self._numbers.items()}
+        if self._description.chosen_layers:
+            found |= {f"{stack}_layers_to_keep": None for stack in self._numbers}
+        aligned = self._description.settings.get("alignment_layer")
+        if isinstance(aligned, int) and 0 <= aligned < len(self._description.layers["decoder"]):
+            number = self._description.layers["decoder"][aligned]
+            before = [rank for own, rank in self._numbers["decoder"].items() if own <= number]
+            found["alignment_layer"] = max(before, default=0)
+        return found
 
     def apply(self, state: State, optimizer: Optimizer) -> dict[str, Any]:
         """The state without the layers that go; its settings stay as they are.

@@ -16,7 +16,7 @@ from nmtprune.model.search.selection import Selection
 from nmtprune.model.source_cache import EncoderOutput
 
 _MARGIN = 0.25
-"""Hypotheses are kept that came this close, in log-probability, to a continued one: masked heads may promote them."""
+"""Hypotheses are kept that came this close, in log-probability, to a continued one: masks may promote them."""
 
 _BLOCK_NODES = 2048
 

@@ -1,6 +1,6 @@
 """Next words of a hypothesis under changed masks without the whole output layer, with exact error bounds.
 
-The recorded search knows the logits z = W h of every word. Masked heads change the features h by a small delta. For the
+The recorded search knows the logits z = W h of every word. Masks change the features h by a small delta. For the
 K best words C the changed logits are computed; of all others R only their sum is needed, to normalize:
 
     sum over R of exp(z + W delta) = sum over R of exp(z) * E[exp(x)],   x = w . delta, words drawn as exp(z)

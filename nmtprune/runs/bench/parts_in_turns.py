@@ -12,7 +12,7 @@ from nmtprune import files, slim
 from nmtprune.architecture import KINDS, LAYER_KINDS, NEURON_KINDS, UNIFORM, Architecture, GroupId, Kept
 from nmtprune.budget import listed
 from nmtprune.errors import EngineError, UsageError
-from nmtprune.evaluate.cost import Spread, in_turns, ratio
+from nmtprune.evaluate.cost import CLOCKS, Spread, in_turns, ratio
 from nmtprune.evaluate.milliseconds import Milliseconds, ModelSize, TimeAxis, TimePoint
 from nmtprune.plan import Plan
 from nmtprune.runs.bench.contenders import CTRANSLATE2, batches_of, check_compute_type
@@ -64,6 +64,7 @@ class CostTableRun(BareRun, Computing):
         target_length: tokens of their translations, which are made to have them.
         repeat: rounds that are counted.
         seed: of the sentences.
+        clock: one of `evaluate.cost.CLOCKS`; ``cpu`` for one thread on a busy machine.
     """
 
     checkpoint: Path = field(metadata=NO_SETTING)
@@ -75,6 +76,7 @@ class CostTableRun(BareRun, Computing):
     target_length: int
     repeat: int
     seed: int = 1
+    clock: str = "wall"
 
     @property
     def inputs(self) -> list[Path]:
@@ -152,6 +154,7 @@ def cost_table(run: CostTableRun, progress: "Progress") -> CostTable:
             source_length=run.source_length,
             target_length=run.target_length,
             repeat=run.repeat,
+            clock=run.clock,
             model=ModelSize.of(checkpoint),
             milliseconds=whole,
             axes=measured,
@@ -214,7 +217,8 @@ class _Timer:
         for checkpoint in models:
             engine, corpus = open_engine(self._run.engine, checkpoint, self._settings), self._corpus(checkpoint)
             jobs.append(lambda engine=engine, corpus=corpus: engine.translate(corpus, {}))
-        seconds, translated = in_turns(jobs, rounds, lambda _job, took: progress.advance(f"{name} {took:.2f} s"))
+        clock = CLOCKS[self._run.clock]
+        seconds, translated = in_turns(jobs, rounds, lambda _job, took: progress.advance(f"{name} {took:.2f} s"), clock)
         lengths = {len(found[0].tokens) if found else 0 for own in translated for found in own}
         if lengths != {self._run.target_length + 1}:
             raise EngineError(

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmtprune import slim
-from nmtprune.architecture import KINDS, LAYER_KINDS, GroupId
+from nmtprune.architecture import KINDS, LAYER_KINDS, GroupId, UnitId
+from nmtprune.errors import PlanError
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.plan import Lineage, Plan
 from tests.support.fairseq_files import Build
@@ -32,7 +33,15 @@ SHAPES: dict[str, dict[str, Any]] = {
         "ffn": (5, 7),
         "stored": {"cfg": "args", "packed": True, "without_optimizer": True},
     },
-    "NormFormer": {"scale_fc": True, "scale_attn": True, "scale_resids": True, "layers": (2, 2), "ffn": (6, 8)},
+    "language model": {"arch": "transformer_lm_gpt", "layers": 3, "ffn": 7},
+    "language model, NormFormer": {
+        "arch": "transformer_lm",
+        "scale_fc": True,
+        "scale_attn": True,
+        "scale_resids": True,
+        "layers": 2,
+        "ffn": 8,
+    },
 }
 
 Kept = Mapping[GroupId, tuple[int, ...]]
@@ -66,8 +75,11 @@ def _batch() -> tuple[torch.Tensor, torch.Tensor]:
 def logits(checkpoint: FairseqCheckpoint) -> torch.Tensor:
     from nmtprune.engines.native import load as native
 
+    source, previous = _batch()
     with torch.inference_mode():
-        result: torch.Tensor = native(checkpoint)(*_batch())
+        result: torch.Tensor = native(checkpoint)(
+            source if checkpoint.architecture.of_kind("encoder") else None, previous
+        )
     return result
 
 
@@ -137,9 +149,11 @@ def test_cutting_twice_is_cutting_once_by_what_both_plans_keep(base: FairseqChec
 
 
 def shown(checkpoint: FairseqCheckpoint) -> dict[str, Any]:
-    """The settings of the model that say something, however the file was made."""
+    """The settings of the model that say something, however the file was made; `_name` says what `arch` does."""
     found = checkpoint.section("model")
-    return {name: value for name, value in found.items() if value is not None and name != "nmtprune_lineage"}
+    return {
+        name: value for name, value in found.items() if value is not None and name not in ("nmtprune_lineage", "arch")
+    }
 
 
 @given(st.data())
@@ -183,5 +197,7 @@ def _selected(name: str, tensor: torch.Tensor, kept: Kept, base: FairseqCheckpoi
 
 
 def test_normed_neurons_are_no_units(build: Build) -> None:
-    base = FairseqCheckpoint.load(build(scale_fc=True, updates=2, ffn=(6, 8)))
-    assert base.architecture.neurons_by_kind() == {"encoder-ffn": (6, 6)}
+    base = FairseqCheckpoint.load(build(updates=2, dropout=0.0, **SHAPES["language model, NormFormer"]))
+    assert base.architecture.feed_forwards == ()
+    with pytest.raises(PlanError, match=r"the base has no neuron decoder-ffn\.0\.1"):
+        Plan.removing(base.base, [UnitId(GroupId("decoder-ffn", 0), 1)])

@@ -196,3 +196,11 @@ def test_masked_heads_of_a_shallower_model_stay(build: Build, mode: str, tmp_pat
     read = FairseqCheckpoint.load(tmp_path / "slim.pt")
     assert read.architecture == result.architecture
     assert read.architecture.count(["decoder", "cross"]) == (16 if mode == "masked" else 14)
+
+
+@pytest.mark.parametrize(
+    ("removed", "layer"), [("decoder-layers.0", 0), ("decoder-layers.1", 0), ("decoder-layers.2", 1)]
+)
+def test_alignments_come_from_the_same_layer_or_the_one_before(build: Build, removed: str, layer: int) -> None:
+    base = FairseqCheckpoint.load(build(arch="transformer_align", layers=(1, 3), alignment_layer=1))
+    assert settings_of(without_layers(base, removed), "alignment_layer") == {"alignment_layer": layer}
