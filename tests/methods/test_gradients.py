@@ -83,16 +83,16 @@ def test_float16_tries_smaller_scales_where_derivatives_overflow(
     plain: Example, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = native.load(plain.checkpoint, dtype=torch.float32)
-    compute, scales = gradients.HeadGradients._scaled, []
+    compute, scales = gradients.MaskGradients._scaled, []
     largest = 4.0
 
-    def overflowing(self: gradients.HeadGradients, texts: Any, scale: float) -> Any:
+    def overflowing(self: gradients.MaskGradients, texts: Any, scale: float) -> Any:
         scales.append(scale)
         return ((id, gradient if scale <= largest else gradient / 0) for id, gradient in compute(self, texts, scale))
 
     settings = ImportanceSettings("sentence", EPS, torch.float16)
     expected = importance(model, batches(plain.corpus), settings)
-    monkeypatch.setattr(gradients.HeadGradients, "_scaled", overflowing)
+    monkeypatch.setattr(gradients.MaskGradients, "_scaled", overflowing)
     found = importance(model, batches(plain.corpus), settings)
     assert scales == [2.0**10, 2.0**6, 2.0**2]
     assert all(found[id] == pytest.approx(expected[id], rel=0.02, abs=1e-3) for id in expected)
@@ -112,14 +112,14 @@ def test_weights_that_are_no_numbers_are_named(plain: Example) -> None:
 
 def test_one_batch_at_a_time(plain: Example, monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[int] = []
-    measure = gradients.HeadGradients.of
+    measure = gradients.MaskGradients.of
 
-    def counted(self: gradients.HeadGradients, texts: Any) -> dict[GroupId, Tensor]:
+    def counted(self: gradients.MaskGradients, texts: Any) -> dict[GroupId, Tensor]:
         alive.append(taken)
         return measure(self, texts)
 
     taken, source = 0, batches(plain.corpus, ALONE)
-    monkeypatch.setattr(gradients.HeadGradients, "of", counted)
+    monkeypatch.setattr(gradients.MaskGradients, "of", counted)
 
     def one_by_one() -> Any:
         nonlocal taken
