@@ -325,7 +325,7 @@ def allowed(units: Units, limits: Limits, removed: Iterable[UnitId]) -> bool:
         if group.kind in limits.kinds:
             if group.sort == "layers" and count < 1:
                 return False
-            if group.sort == "heads" and count < limits.min_heads_per_module and gone[group]:
+            if group.sort == "heads" and count < limits.min_heads_per_module and (gone[group] or limits.uniform):
                 return False
             if group.sort == "neurons" and limits.multiple_of > 1 and (count % limits.multiple_of or not count):
                 return False
