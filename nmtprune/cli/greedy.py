@@ -133,7 +133,7 @@ _LAYERS = "layers"
     help="End a curve at the first step that is more than X points, or significantly, worse than the unpruned model.",
 )
 @panel_option(
-    Panel.REMOVAL,
+    Panel.CALIBRATION,
     "--refit",
     is_flag=True,
     help="Refit every pruned model before it is measured (see nmtprune refit), on sentences of --importance-subset, "
@@ -141,7 +141,7 @@ _LAYERS = "layers"
     "slim.pt or slim.npz.",
 )
 @panel_option(
-    Panel.REMOVAL,
+    Panel.CALIBRATION,
     "--calibration-sentences",
     type=click.IntRange(min=1),
     default=2000,
