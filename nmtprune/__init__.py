@@ -1,1 +1,1 @@
-"""Remove the attention heads that a neural machine translation model does not need, and prove what was done."""
+"""Remove heads, neurons and layers that a neural machine translation model does not need; prove what was done."""

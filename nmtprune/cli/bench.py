@@ -170,8 +170,8 @@ def bench(output_format: str, **flags: Any) -> None:
     """Translate the same sentences with each CHECKPOINT in turn, and compare speed, size and quality with the first.
 
     The ratio compares times round by round; it is above 1 if a model is faster than the first. Next to it is the
-    speed-up predicted from multiply-accumulates, computed from head counts and real lengths. Quality is compared if
-    there are references.
+    speed-up predicted from multiply-accumulates, computed from the real widths, depths and lengths. Quality is
+    compared if there are references.
 
     With --cost-table the parts of one model are timed, with random sentences: each stack's heads, neurons and layers,
     and the vocabulary, in turns with the whole model, for the engine, precision, threads, batch size and beam that are

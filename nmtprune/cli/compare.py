@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     "--plot",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write a scatter plot of the heads (PNG).",
+    help="Write a scatter plot of the scores (PNG).",
 )
 @few_sentences_option
 @force_option
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 def compare(
     first: Path, second: Path, plot: Path | None, allow_few_sentences: bool, force: bool, output_format: str
 ) -> None:
-    """Correlate the scores of FIRST and SECOND over heads: Pearson's r, Spearman's rho and their p-values.
+    """Correlate the scores of FIRST and SECOND: Pearson's r, Spearman's rho and their p-values.
 
-    Neurons and layers have correlations of their own. Both files must score the same units in the same mode; the metric
-    and the data may differ. Heads that matter in one
-    domain mostly matter in another, too (Michel et al. 2019, section 3.4, figure 2).
+    Heads, neurons and layers each have correlations of their own. Both files must score the same units in the same
+    mode; the metric and the data may differ. Heads that matter in one domain mostly matter in another, too (Michel et
+    al. 2019, section 3.4, figure 2).
     """
     from nmtprune.evaluate.correlation import correlate_sorts
     from nmtprune.files import atomic_output, check_output

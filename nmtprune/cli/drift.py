@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command(
     cls=PanelCommand,
     epilog="Example: nmtprune drift slim.pt finetuned/checkpoint_last.pt --format tsv",
-    short_help="Show the weight change of each head between two checkpoints.",
+    short_help="Show the weight change of each head and neuron between two checkpoints.",
 )
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))

@@ -180,12 +180,13 @@ _LAYERS = "layers"
 @format_option
 @verbosity_options
 def greedy(output_format: str, **flags: Any) -> None:
-    """Remove the least important heads of CHECKPOINT step by step, and measure each smaller model on DATA.
+    """Remove the least important heads, neurons or layers of CHECKPOINT step by step, and measure each model on DATA.
 
-    AMOUNT is a percentage of the heads of the selected kinds, or a number of heads; it is met exactly (Michel et al.
-    2019, section 4). --group also removes neurons and layers, and --budget stops at what the model may cost.
-    RUN/plan.json is the last plan of the first curve that is within --max-drop; nmtprune slim applies
-    it. Several CHECKPOINTs, for example of one training run, give one curve each.
+    --group says what is removed, by default heads. AMOUNT is a number of units, or a percentage of those of the
+    selected kinds, and is met exactly (Michel et al. 2019, section 4); with several groups it is a percentage of their
+    multiply-accumulates. --budget removes units until the model costs at most so much. RUN/plan.json is the last plan
+    of the first curve that is within --max-drop; nmtprune slim applies it. Several CHECKPOINTs, for example of one
+    training run, give one curve each.
     """
     from nmtprune.runs.greedy.loop import greedy as run_greedy
     from nmtprune.runs.greedy.orders import DEFAULT_CONTENDERS

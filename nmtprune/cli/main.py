@@ -152,7 +152,7 @@ def _print_version(context: click.Context, _parameter: click.Parameter, value: b
     help="Print the versions of nmtprune and of the packages that it uses, and the available devices.",
 )
 def main() -> None:
-    """Remove attention heads from translation models, and prove that nothing else changed.
+    """Remove attention heads, neurons and layers from translation models, and prove that nothing else changed.
 
     Exit codes: 0 done, 1 internal error, 2 usage, 3 checkpoint, 4 plan or budget, 5 data, 6 engine, 7 quality gate,
     8 output, 9 training, 130 interrupted.

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     "--plan",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Mask the heads that this plan removes; the translations equal those of the slim checkpoint.",
+    help="Mask the heads and neurons that this plan removes, and skip its layers; the translations equal those of the "
+    "slim checkpoint.",
 )
 @panel_option(
     Panel.MODEL,

@@ -1,4 +1,4 @@
-"""Plans: which heads of every attention module stay; the model they were made for; how heads map to a root model."""
+"""Plans: which heads, neurons and layers stay; the model they were made for; how units map to a root model."""
 
 from nmtprune.plan.base_model import Base
 from nmtprune.plan.lineage import Lineage

@@ -1,4 +1,4 @@
-"""`translate`: sentences in, translations out, piece by piece, with any heads masked on the fly."""
+"""`translate`: sentences in, translations out, piece by piece, without any of the units on the fly."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class TranslateRun(Run, Computing):
 
     Attributes:
         checkpoint: the model, full or slim.
-        plan: heads that are not in this plan are masked.
+        plan: heads and neurons that are not in this plan are masked, layers skipped.
         other_weights: the plan may be made for other weights of the same shape.
         limits: size of batches.
         buffer_size: sentences that are read, sorted by length and translated together.

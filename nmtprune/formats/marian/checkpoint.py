@@ -1,4 +1,4 @@
-"""A Marian model: what its ``.npz`` file holds, changed only where heads are."""
+"""A Marian model: what its ``.npz`` file holds, changed only where units go."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

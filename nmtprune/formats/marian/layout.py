@@ -1,4 +1,4 @@
-"""Which parameters a Marian transformer has: their names, shapes and parts, and where heads lie in them."""
+"""Which parameters a Marian transformer has: names, shapes and parts, and where heads and neurons lie in them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
