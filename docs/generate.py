@@ -44,8 +44,9 @@ _ABOUT_TASKS = (
 
 _ABOUT_SCORERS = """# Scorers
 
-A scorer gives every head a number, where higher means keep. `score --metric NAME` writes the numbers to a score file,
-and `greedy --order NAME` removes the heads with the lowest numbers first. `greedy` also takes `random` and score files.
+A scorer gives every head a number, where higher means keep, and every neuron or layer if it knows them (`--group`).
+`score --metric NAME` writes the numbers to a score file, and `greedy --order NAME` removes the units with the lowest
+numbers first. `greedy` also takes `random` and score files.
 [Methods](../methods.md) has the formulas, and [Extending](../extending.md) shows how to add a scorer.
 """
 
