@@ -103,7 +103,7 @@ def assert_same(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Te
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=24, deadline=None)
 def test_masked_cut_and_uniform_compute_the_same(base: FairseqCheckpoint, data: st.DataObject) -> None:
     plan = Plan.of(base.base, data.draw(kept_units(base)))
     masked = logits(applied(plan, base, "masked"))
@@ -131,7 +131,7 @@ def test_files_say_what_is_left(
 
 
 @given(st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_cutting_twice_is_cutting_once_by_what_both_plans_keep(base: FairseqCheckpoint, data: st.DataObject) -> None:
     modes = st.sampled_from(["cut", "uniform"])
     first = Plan.of(base.base, data.draw(kept_units(base)))
@@ -157,7 +157,7 @@ def shown(checkpoint: FairseqCheckpoint) -> dict[str, Any]:
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_weights_moments_and_averages_are_selected_by_number(base: FairseqCheckpoint, data: st.DataObject) -> None:
     kept = base.architecture.full(data.draw(kept_units(base)))
     result = applied(Plan.of(base.base, kept), base, "cut")

@@ -130,7 +130,7 @@ def _distance(checkpoint: MarianCheckpoint, expected: torch.Tensor) -> float:
 
 
 @given(st.data(), st.sampled_from(list(BASES)))
-@settings(max_examples=160, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_every_mode_computes_what_the_masked_model_does(data: st.DataObject, shape: str) -> None:
     base = BASES[shape]
     even = data.draw(st.booleans())
@@ -160,7 +160,7 @@ def test_every_mode_computes_what_the_masked_model_does(data: st.DataObject, sha
 
 
 @given(st.data(), st.sampled_from(list(BASES)))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_cutting_twice_is_cutting_once_by_what_both_plans_keep(data: st.DataObject, shape: str) -> None:
     base = BASES[shape]
     first = Plan.of(base.base, base.architecture.full(data.draw(_any_plan(base.architecture))))
