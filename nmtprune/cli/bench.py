@@ -334,15 +334,17 @@ def _emit_cost_table(found: "CostTable") -> None:
             (
                 row.part, "" if row.left is None else f"{row.left:.0%}", f"{row.time:.1%}",
                 f"{row.time_low:.1%} to {row.time_high:.1%}", f"{1 / row.time:.3f}" if row.time > 0 else "",
-                "" if row.predicted is None else f"{1 / row.predicted:.3f}",
+                f"{1 / row.predicted:.3f}" if row.predicted else "",
             )
             for row in _cost_rows(found)
         ),
     )  # fmt: skip
-    errors = [mixed.predicted / mixed.time.median - 1 for mixed in found.combined]
+    errors = [mixed.predicted / mixed.time.median - 1 for mixed in found.combined if mixed.time.median > 0]
     if errors:
         worst = max(errors, key=abs)
         click.echo(f"several kinds at once: the sum of the parts is off by {worst:+.1%} of the measured time at worst")
+    elif found.combined:
+        click.echo("several kinds at once: done too fast to be measured, give more --sentences")
 
 
 def emit_text(found: "BenchFile") -> None:

@@ -372,6 +372,7 @@ def cost_table(path: Path, checkpoint: Checkpoint, whole: float = 8.0) -> Path:
     )  # fmt: skip
     table = CostTable(
         format="nmtprune-cost-table", version=1, engine="native", compute_type=None, device="cpu", threads=1,
+        clock="wall",
         batch_size=8, beam=5, sentences=64, source_length=20, target_length=20, repeat=5,
         model=ModelSize.of(checkpoint), milliseconds=Spread.of([whole]), axes=axes, vocabulary=(), combined=(),
         provenance={},

@@ -135,7 +135,7 @@ class Stages:
         """Write the plan that was found and the late-resetting checkpoint's weights and moments that it keeps."""
         path = self._folder / folder.TICKET
         made = self._provenance()
-        if not path.exists() or Plan.read(self._folder / folder.PLAN).keep != plan.keep:
+        if not path.exists() or Plan.read(self._folder / folder.PLAN).kept_ids() != plan.kept_ids():
             plan.with_provenance(made).write(self._folder / folder.PLAN, force=True, inputs=self._run.inputs)
             self._rewound(plan).save(path, force=True, provenance={**made, "mode": "cut", "plan": plan.as_json()})
 

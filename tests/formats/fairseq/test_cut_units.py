@@ -15,6 +15,7 @@ from nmtprune.architecture import KINDS, LAYER_KINDS, GroupId, UnitId
 from nmtprune.errors import PlanError
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.plan import Lineage, Plan
+from tests.support import networks
 from tests.support.fairseq_files import Build
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -34,14 +35,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "stored": {"cfg": "args", "packed": True, "without_optimizer": True},
     },
     "language model": {"arch": "transformer_lm_gpt", "layers": 3, "ffn": 7},
-    "language model, NormFormer": {
-        "arch": "transformer_lm",
-        "scale_fc": True,
-        "scale_attn": True,
-        "scale_resids": True,
-        "layers": 2,
-        "ffn": 8,
-    },
+    "language model, post-norm": {"arch": "transformer_lm", "layers": 2, "ffn": 8},
 }
 
 Kept = Mapping[GroupId, tuple[int, ...]]
@@ -196,8 +190,8 @@ def _selected(name: str, tensor: torch.Tensor, kept: Kept, base: FairseqCheckpoi
     return ".".join(parts), tensor
 
 
-def test_normed_neurons_are_no_units(build: Build) -> None:
-    base = FairseqCheckpoint.load(build(updates=2, dropout=0.0, **SHAPES["language model, NormFormer"]))
+def test_normed_neurons_are_no_units(build: Build, tmp_path: Path) -> None:
+    base = FairseqCheckpoint.load(networks.normformer(build, tmp_path))
     assert base.architecture.feed_forwards == ()
     with pytest.raises(PlanError, match=r"the base has no neuron decoder-ffn\.0\.1"):
         Plan.removing(base.base, [UnitId(GroupId("decoder-ffn", 0), 1)])
