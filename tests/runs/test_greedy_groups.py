@@ -37,11 +37,11 @@ from nmtprune.runs.greedy.setup import GreedyRun
 from nmtprune.runs.refit import calibration_texts, refitted
 from nmtprune.runs.report import FILES
 from nmtprune.runs.scorers import SCORERS
-from nmtprune.runs.state import Interrupted, State
 from nmtprune.scores import HeadScore, Scores
 from tests.support import runs
 from tests.support.examples import corpus
 from tests.support.fairseq_files import Build
+from tests.support.greedy import check_interruptions, swept
 from tests.support.runs import SEARCH, Oracle
 
 WITHIN = (*KINDS, *NEURON_KINDS)
@@ -60,12 +60,6 @@ def greedy_run(checkpoint: Path, output: Path, **changes: Any) -> GreedyRun:
         "rounds": 2,
     }
     return runs.greedy_run(checkpoint, output, **(values | changes))
-
-
-def swept(run: GreedyRun) -> GreedyResult:
-    result = greedy(run, Silent())
-    assert result is not None
-    return result
 
 
 def cut(path: Path, plan: Plan) -> Checkpoint:
@@ -258,20 +252,6 @@ def test_uniform_plans_and_multiples(tiny: Path, tmp_path: Path) -> None:
                 assert kinds[0] not in NEURON_KINDS or counts.pop() % 4 == 0
 
 
-def content(folder: Path) -> dict[str, Any]:
-    """Every file of a run but its state, without provenance."""
-    found: dict[str, Any] = {}
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        if path.suffix == ".json" and path.name != "state.json":
-            found[name] = {key: value for key, value in json.loads(path.read_text()).items() if key != "provenance"}
-        elif path.suffix == ".pt":
-            found[name] = load(path).sha256
-        elif path.is_file() and path.name != "state.json":
-            found[name] = path.read_bytes()
-    return found
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -286,25 +266,7 @@ def test_interrupted_after_every_piece_of_work(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     run = greedy_run(tiny, tmp_path / "whole", refit=True, **changes)
-    swept(run)
-    interrupted = replace(run, output=tmp_path / "pieces", resume=True)
-    add, times = State.add, 0
-
-    def add_and_end(state: State, unit: str, packed: bytes) -> None:
-        add(state, unit, packed)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(State, "add", add_and_end)
-    for _ in range(60):
-        try:
-            result = greedy(interrupted, Silent())
-            break
-        except Interrupted:
-            times += 1
-    assert result is not None
-    assert times == len(json.loads((tmp_path / "whole" / "state.json").read_text())["units"]) >= 5
-    assert content(tmp_path / "pieces") == content(tmp_path / "whole")
-    assert "slim.pt" in content(tmp_path / "whole")
+    check_interruptions(run, tmp_path, 5, monkeypatch)
 
 
 def test_several_checkpoints_have_costs_of_their_own(tiny: Path, build: Build, tmp_path: Path) -> None:
