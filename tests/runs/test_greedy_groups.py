@@ -42,6 +42,7 @@ from tests.support import runs
 from tests.support.examples import corpus
 from tests.support.fairseq_files import Build
 from tests.support.greedy import check_interruptions, swept
+from tests.support.notes import Notes
 from tests.support.runs import SEARCH, Oracle
 
 WITHIN = (*KINDS, *NEURON_KINDS)
@@ -308,6 +309,9 @@ def test_what_cannot_be(tiny: Path, build: Build, tmp_path: Path) -> None:
         BudgetError, "layers cannot be removed: 0 to 2 of the 4 layers", group="layers", orders=("loss",), until="3"
     )
     refused(UsageError, "no neurons of kind cross", group="neurons", kinds=("cross",))
+    refused(UsageError, "--multiple-of goes with --group neurons", group="heads", multiple_of=8)
+    refused(UsageError, "--min-heads-per-module goes with --group heads", group="neurons", min_heads_per_module=1)
+    refused(UsageError, "--uniform goes with", group="layers", orders=("loss",), uniform=True)
 
 
 def test_data_that_are_read(tiny: Path, tmp_path: Path) -> None:
@@ -346,7 +350,8 @@ def cost_table(path: Path, checkpoint: Checkpoint, whole: float = 8.0) -> Path:
 def test_a_budget_of_speed_goes_by_the_table(tiny: Path, build: Build, tmp_path: Path) -> None:
     table, budget = cost_table(tmp_path / "table.json", load(tiny)), ("speed=1.25x",)
     run = greedy_run(tiny, tmp_path / "run", budgets=budget, cost_table=table, orders=("importance", "fisher"))
-    result = swept(run)
+    notes = Notes()
+    result = swept(run, notes)
     for each in result.swept:
         step = each.steps[1]
         assert step.name == "speed-1.25x" and step.cost is not None and step.cost.speed is not None
@@ -357,6 +362,8 @@ def test_a_budget_of_speed_goes_by_the_table(tiny: Path, build: Build, tmp_path:
     assert content["costs"]["speed"] == pytest.approx(8.0)
     speeds = [step["speed"] for step in content["curves"][0]["steps"]]
     assert speeds[0] == 1 and 1.25 - 1e-9 <= speeds[1] < 1.35
+    assert content["cost_table"]["engine"] == "native" and content["cost_table"]["beam"] == 5
+    assert any("; translations are measured with --beam" in line for line in notes.lines)
     other = cost_table(tmp_path / "other.json", load(build(heads=(2, 4))))
     for path, message in ((other, "measured on a model of another size"), (tiny, "not UTF-8 text")):
         with pytest.raises(DataError, match=message):
@@ -394,3 +401,23 @@ def test_score_files_order_what_they_score(tiny: Path, tmp_path: Path, group: st
     prices = Parameters.of(load(tiny))
     chosen = choose(scores, prices, 0.8 * prices.total({}), base.units, Limits(tuple(kinds)))
     assert plan.keep == Plan.removing(base, chosen).keep
+
+
+@pytest.mark.parametrize("sorts", ["heads", "heads,neurons"])
+def test_an_order_made_without_prices_is_none_under_a_budget(tiny: Path, tmp_path: Path, sorts: str) -> None:
+    """Its scores are places: a neuron would count as much as a head."""
+    base = load(tiny).base
+    kinds = [kind for sort in sorts.split(",") for kind in SORTS[sort]]
+    units = [UnitId(id, number) for id, numbers in base.units.items() if id.kind in kinds for number in numbers]
+    entries = [HeadScore(head=str(unit), score=float(place)) for place, unit in enumerate(units)]
+    file = tmp_path / "fisher.json"
+    Scores.of(entries, metric="fisher", mode="ablate", baseline={"data": "x"}, base=base).write(file)
+    run = greedy_run(tiny, tmp_path / "run", group=sorts, orders=(str(file),), budgets=("macs=90%",))
+    if sorts == "heads":
+        notes = Notes()
+        swept(run, notes)
+        assert any("an order that knows of no costs; --order fisher goes by them" in line for line in notes.lines)
+        return
+    with pytest.raises(UsageError, match="heads and neurons count alike, whatever they cost: give --order fisher"):
+        greedy(run, Silent())
+    assert not (tmp_path / "run").exists()

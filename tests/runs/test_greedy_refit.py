@@ -32,6 +32,7 @@ from nmtprune.scores import HeadScore, Scores
 from tests.support import runs
 from tests.support.examples import corpus
 from tests.support.greedy import check_interruptions, swept
+from tests.support.notes import Notes
 from tests.support.runs import Oracle
 
 ORDERS = ("importance", "fisher", "reconstruction")
@@ -139,16 +140,6 @@ def test_rounds_go_on_from_the_refitted_model(tiny: Path, tmp_path: Path) -> Non
 def test_interrupted_after_every_piece_of_work(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = greedy_run(tiny, tmp_path / "whole", orders=("auto", "importance-reestimated"), until="8", step="4")
     check_interruptions(run, tmp_path, 15, monkeypatch)
-
-
-class Notes(Silent):
-    """Keeps what users are told."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def test_sentences_that_are_refitted_on_and_measured_on_are_said(tiny: Path, tmp_path: Path) -> None:

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from nmtprune.formats import load
-from nmtprune.progress import Silent
+from nmtprune.progress import Progress, Silent
 from nmtprune.runs.greedy.loop import GreedyResult, greedy
 from nmtprune.runs.greedy.setup import GreedyRun
 from nmtprune.runs.state import Interrupted, State
 
 
-def swept(run: GreedyRun) -> GreedyResult:
+def swept(run: GreedyRun, progress: Progress | None = None) -> GreedyResult:
     """The result of a run."""
-    result = greedy(run, Silent())
+    result = greedy(run, progress or Silent())
     assert result is not None
     return result
 
