@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nmtprune.architecture import KINDS, NEURON_KINDS, STACKS, Architecture, AttentionModule, GroupId, Neurons
-from nmtprune.formats.fairseq.architectures import LANGUAGE_MODELS
+from nmtprune.formats.fairseq.architectures import LANGUAGE_MODELS, stock
 from nmtprune.formats.fairseq.containers import quoted
 from nmtprune.plan import Lineage
 
@@ -217,7 +217,7 @@ def shape_fields(
 
 def slim_fields(arch: str, architecture: Architecture, lineage: Lineage | None) -> dict[str, Any]:
     """The settings that make a checkpoint one of the plug-in's: which it builds, its heads, and where they are from."""
-    name = "nmtprune_lm" if arch in LANGUAGE_MODELS else "nmtprune"
+    name = "nmtprune_lm" if stock(arch) in LANGUAGE_MODELS else "nmtprune"
     stored = {kind: [module.stored_heads for module in architecture.of_kind(kind)] for kind in KINDS}
     widths = {STACK_OF[module.id.kind]: module.head_dim for module in architecture}
     return {
