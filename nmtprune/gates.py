@@ -1,4 +1,4 @@
-"""Gates on attention heads: their settings, and every formula of how they open and close.
+"""Gates on heads and on blocks of neurons: their settings, and every formula of how they open and close.
 
 Sources: Louizos et al. 2018, "Learning sparse neural networks through L0 regularization", section 4 (hard concrete);
 Voita et al. 2019, section 6; Shim et al. 2021, sections 3.2 and 3.3 (binary concrete, output scaling).
@@ -7,24 +7,33 @@ Voita et al. 2019, section 6; Shim et al. 2021, sections 3.2 and 3.3 (binary con
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nmtprune.architecture import KINDS, GroupId
+from nmtprune.architecture import KINDS, NEURON_KINDS, GroupId
 from nmtprune.errors import CheckpointError, UsageError
 
 SETTING = "nmtprune_gates"
 """The setting of a model that holds a `GateSettings` as JSON; absent or None where the model has no gates."""
 
 PARAMETER = "gates.theta"
-"""End of the name of a module's gate parameters, after that of the attention module."""
+"""End of the name of a group's gate parameters, after that of the attention module, or of the layer of the neurons."""
+
+GATED_KINDS = (*KINDS, *NEURON_KINDS)
+"""Kinds of groups whose units can have gates, in the order of plans."""
+
+NEURONS_PER_GATE = 16
+"""Neurons of a feed-forward layer that share a gate, one after the other; the last gate of a layer may have fewer."""
 
 HARD_CONCRETE, BIN_CONCRETE = "hardconcrete", "binconcrete"
 DISTRIBUTIONS = (HARD_CONCRETE, BIN_CONCRETE)
 TEST_GATES = ("hard", "soft")
+
+_OPTIONAL = {"costs"}
+"""Settings that are written only where they are given."""
 
 _NOISE = 1e-6
 
@@ -35,7 +44,7 @@ class GateSettings:
 
     Attributes:
         gate: their distribution, one of DISTRIBUTIONS.
-        kinds: kinds of modules whose heads have gates.
+        kinds: kinds of groups whose units have gates, of GATED_KINDS.
         init: log alpha at the start.
         temperature: beta of the concrete distribution.
         stretch: gamma < 0 and zeta > 1, between which a hard concrete gate is stretched before it is clipped to [0, 1].
@@ -45,7 +54,9 @@ class GateSettings:
         output_scaling: the open heads of a module make up for the closed ones.
         test_gate: ``hard`` gates are 0 or 1 at test time, ``soft`` ones what they are without noise.
         target_heads: so many heads with gates are open at test time, those with the largest log alpha; None: as many
-            as the distribution says.
+            as the distribution says. Gates of neurons are always as the distribution says.
+        costs: by kind, what an open unit (a head, a neuron) adds to the penalty, in multiply-accumulates relative to
+            the average head; empty: 1.
     """
 
     gate: str = HARD_CONCRETE
@@ -58,6 +69,7 @@ class GateSettings:
     output_scaling: bool = False
     test_gate: str = "hard"
     target_heads: int | None = None
+    costs: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse settings that no gate can have.
@@ -72,8 +84,13 @@ class GateSettings:
             faults.append(f"test gate {self.test_gate!r}: choose one of {', '.join(TEST_GATES)}")
         if self.gate == BIN_CONCRETE and self.test_gate == "soft":
             faults.append("test gate soft: binary gates are open or closed in training too")
-        if not self.kinds or not set(self.kinds) <= set(KINDS):
-            faults.append(f"kinds {', '.join(self.kinds) or 'none'}: choose among {', '.join(KINDS)}")
+        if not self.kinds or not set(self.kinds) <= set(GATED_KINDS):
+            faults.append(f"kinds {', '.join(self.kinds) or 'none'}: choose among {', '.join(GATED_KINDS)}")
+        faults += [
+            f"cost {kind}={cost}: give a number above 0 for each of {', '.join(self.kinds)}"
+            for kind, cost in self.costs.items()
+            if kind not in self.kinds or not 0 < cost < math.inf
+        ]
         if faults:
             raise UsageError.of_faults("gates", faults)
 
@@ -98,7 +115,9 @@ class GateSettings:
 
     def to_json(self) -> str:
         """The value of the setting `nmtprune_gates`."""
-        return json.dumps(asdict(self))
+        values = asdict(self)
+        # As long as heads alone have gates, versions that knew no others read the file.
+        return json.dumps({name: value for name, value in values.items() if name not in _OPTIONAL or value})
 
     @classmethod
     def from_json(cls, text: Any, where: str) -> "GateSettings":
@@ -110,19 +129,23 @@ class GateSettings:
         try:
             values = json.loads(text)
             types = {field.name: field for field in fields(cls)}
-            if not isinstance(values, dict) or set(values) != set(types):
+            if not isinstance(values, dict) or not set(types) - _OPTIONAL <= set(values) <= set(types):
                 raise ValueError(f"must be an object with the keys {', '.join(types)}")
             kinds, (gamma, zeta) = tuple(values["kinds"]), values["stretch"]
             return cls(**{**values, "kinds": kinds, "stretch": (float(gamma), float(zeta))})
         except (TypeError, ValueError, RecursionError, UsageError) as error:
             raise CheckpointError(f"{where}: {SETTING}: {error}") from None
 
+    def cost(self, kind: str) -> float:
+        """What an open unit of a kind adds to the penalty."""
+        return self.costs.get(kind, 1.0)
+
     def log_alpha(self, theta: Tensor) -> Tensor:
-        """Log alpha [H] in single precision at least, of the learned parameter [H]."""
+        """Log alpha [G] of G gates in single precision at least, of the learned parameter [G]."""
         return self.init + self.lr_scale * theta.to(torch.promote_types(theta.dtype, torch.float32))
 
     def sample(self, log_alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """One gate per head, drawn anew: [H].
+        """Gates [G], drawn anew.
 
         Hard concrete (Louizos et al. 2018, equations 10 and 11): s = sigmoid((log u - log(1 - u) + log alpha) / beta)
         for u ~ U(0, 1), and g = clip(s (zeta - gamma) + gamma, 0, 1). Binary concrete: g = 1 if s >= 0.5, else 0, with
@@ -136,14 +159,14 @@ class GateSettings:
         return (soft * (zeta - gamma) + gamma).clamp(0.0, 1.0)
 
     def open_probability(self, log_alpha: Tensor) -> Tensor:
-        """P(g > 0) of every head [H], whose sum is the penalty (Louizos et al. 2018, equation 12).
+        """P(g > 0) of every gate [G], whose sum is the penalty (Louizos et al. 2018, equation 12).
 
         Hard concrete: sigmoid(log alpha - beta log(-gamma / zeta)); binary concrete: sigmoid(log alpha).
         """
         return torch.sigmoid(log_alpha - self._closed_below)
 
     def test_gates(self, log_alpha: Tensor) -> Tensor:
-        """The gates [H] of one module at test time, where no number of heads is asked for.
+        """The gates [G] of one group at test time, where no number of heads is asked for.
 
         Hard: open if P(g = 1) > P(g = 0) (Voita et al. 2019, section 6.1), for P(g = 1) = sigmoid(log alpha -
         beta log((1 - gamma) / (zeta - 1))); binary concrete: if log alpha >= 0. Soft: clip(sigmoid(log alpha)
@@ -165,6 +188,10 @@ class GateSettings:
         gamma, zeta = self.stretch
         return 0.0 if self.gate == BIN_CONCRETE else self.temperature * math.log(-gamma / zeta)
 
+    def scaled(self, group: GroupId, gates: Tensor) -> Tensor:
+        """What units of a group are multiplied by in a model with output scaling, which is of heads alone: [G]."""
+        return gates * self.scale(gates) if group.kind in KINDS else gates
+
     def scale(self, gates: Tensor) -> float | Tensor:
         """What the sum of a module's heads is multiplied by: H / sum(g) in [1, H], no gradient (Shim et al. 3.3)."""
         if not self.output_scaling:
@@ -173,40 +200,54 @@ class GateSettings:
         return (heads / gates.detach().sum()).clamp(1.0, float(heads))
 
 
+def gate_count(group: GroupId, units: int) -> int:
+    """Gates of a group: one for each head, one for each block of `NEURONS_PER_GATE` neurons."""
+    return units if group.kind in KINDS else -(-units // NEURONS_PER_GATE)
+
+
+def over_units(group: GroupId, values: Tensor, units: int) -> Tensor:
+    """Values [G] of the gates of a group as values of its units [H] or [F]."""
+    return values if group.kind in KINDS else values.repeat_interleave(NEURONS_PER_GATE)[:units]
+
+
 def factors_at_test(settings: GateSettings, log_alphas: Mapping[GroupId, Tensor]) -> dict[GroupId, Tensor]:
-    """What the heads of every module with gates are multiplied by at test time, output scaling included: [H] each.
+    """What the gates of every group multiply their units by at test time, output scaling of heads included: [G] each.
 
     Raises:
         ValueError: more heads shall stay open than there are.
     """
     found = {}
-    for module, opened in open_masks(settings, log_alphas).items():
-        own = log_alphas[module]
+    for group, opened in open_masks(settings, log_alphas).items():
+        own = log_alphas[group]
         gates = settings.test_gates(own) if settings.test_gate == "soft" else torch.ones_like(own)
         gates = torch.where(opened, gates, torch.zeros_like(own))
-        found[module] = gates * settings.scale(gates)
+        found[group] = settings.scaled(group, gates)
     return found
 
 
 def open_masks(settings: GateSettings, log_alphas: Mapping[GroupId, Tensor]) -> dict[GroupId, Tensor]:
-    """Which heads are open at test time, by module with gates: boolean [H].
+    """Which gates are open at test time, by group: boolean [G].
 
-    With `target_heads`, exactly so many are: those with the largest log alpha in the whole model; ties are broken by
-    kind (encoder, decoder, cross), layer and head, the first of them closing first, as in every budget.
+    With `target_heads`, exactly so many heads are: those with the largest log alpha in the whole model; ties are broken
+    by kind (encoder, decoder, cross), layer and head, the first of them closing first, as in every budget.
 
     Args:
         settings: how the gates work.
-        log_alphas: [H] each, in the order of modules.
+        log_alphas: [G] each, in the order of groups.
 
     Raises:
         ValueError: more heads shall stay open than there are.
     """
-    if settings.target_heads is None:
-        return {module: settings.test_gates(own) > 0 for module, own in log_alphas.items()}
-    every = torch.cat(list(log_alphas.values()))
+    heads = {group: own for group, own in log_alphas.items() if group.kind in KINDS}
+    if settings.target_heads is None or not heads:
+        return {group: settings.test_gates(own) > 0 for group, own in log_alphas.items()}
+    every = torch.cat(list(heads.values()))
     closed = every.numel() - settings.target_heads
     if closed < 0:
         raise ValueError(f"{settings.target_heads} heads cannot be open, there are {every.numel()} with gates")
     mask = torch.ones_like(every, dtype=torch.bool)
     mask[every.sort(stable=True).indices[:closed]] = False
-    return dict(zip(log_alphas, mask.split([own.numel() for own in log_alphas.values()]), strict=True))
+    opened = dict(zip(heads, mask.split([own.numel() for own in heads.values()]), strict=True))
+    return {
+        group: opened[group] if group in opened else settings.test_gates(own) > 0 for group, own in log_alphas.items()
+    }

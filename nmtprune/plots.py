@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -165,12 +165,16 @@ class Pruned:
         kept: heads by kind.
         value: the metric.
         interval: around the value.
+        neurons: kept, by kind; none where only heads were pruned.
+        macs: multiply-accumulates as a share of the unpruned model's; None where they were not counted.
     """
 
     label: str
     kept: Mapping[str, int]
     value: float
     interval: tuple[float, float]
+    neurons: Mapping[str, int] = field(default_factory=dict)
+    macs: float | None = None
 
 
 def pruned_png(models: Sequence[Pruned], *, metric: str, unpruned: float) -> bytes:
@@ -181,35 +185,39 @@ def pruned_png(models: Sequence[Pruned], *, metric: str, unpruned: float) -> byt
         metric: its name.
         unpruned: its value for the model with all heads.
     """
-    ordered = sorted(models, key=lambda model: sum(model.kept.values()))
-    totals = [sum(model.kept.values()) for model in ordered]
+    counted = all(model.macs is not None for model in models)
+    ordered = sorted(models, key=lambda model: (model.macs if counted else None) or sum(model.kept.values()))
+    places = [100 * (model.macs or 0.0) if counted else sum(model.kept.values()) for model in ordered]
+    across = "% of the unpruned model's multiply-accumulates" if counted else "heads kept"
 
     def draw(figure: "Figure") -> None:
-        quality, heads = figure.subplots(1, 2)
+        quality, *panels = figure.subplots(1, 3 if counted else 2)
         values = [model.value for model in ordered]
         errors = [[model.value - model.interval[0], model.interval[1] - model.value] for model in ordered]
         quality.axhline(unpruned, color="grey", linestyle="--", label="unpruned")
         quality.errorbar(
-            totals, values, yerr=np.maximum(np.transpose(errors), 0), marker="o", capsize=3, label="pruned"
+            places, values, yerr=np.maximum(np.transpose(errors), 0), marker="o", capsize=3, label="pruned"
         )
-        for model, total in zip(ordered, totals, strict=True):
+        for model, place in zip(ordered, places, strict=True):
             quality.annotate(
-                model.label, (total, model.value), xytext=(4, 6), textcoords="offset points", fontsize="small"
+                model.label, (place, model.value), xytext=(4, 6), textcoords="offset points", fontsize="small"
             )
         quality.margins(x=0.12)
-        quality.set_xlabel("heads kept")
+        quality.set_xlabel(across)
         quality.set_ylabel("BLEU" if metric == "bleu" else metric)
         quality.grid(alpha=0.3)
         quality.legend(fontsize="small")
-        for kind in ordered[0].kept:
-            heads.plot(totals, [model.kept[kind] for model in ordered], marker="o", label=kind)
-        heads.set_xlabel("heads kept")
-        heads.set_ylabel("heads kept of the kind")
-        heads.set_ylim(bottom=0)
-        heads.grid(alpha=0.3)
-        heads.legend(fontsize="small")
+        for panel, sort in zip(panels, ("heads", "neurons"), strict=False):
+            units = [model.kept if sort == "heads" else model.neurons for model in ordered]
+            for kind in units[0]:
+                panel.plot(places, [own[kind] for own in units], marker="o", label=kind)
+            panel.set_xlabel(across)
+            panel.set_ylabel(f"{sort} kept of the kind")
+            panel.set_ylim(bottom=0)
+            panel.grid(alpha=0.3)
+            panel.legend(fontsize="small")
 
-    return _png(draw, (10.0, 4.4))
+    return _png(draw, (15.0 if counted else 10.0, 4.4))
 
 
 def shape_png(kept: Mapping[GroupId, int], full: Mapping[GroupId, int]) -> bytes:

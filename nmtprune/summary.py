@@ -26,7 +26,7 @@ class GroupSummary:
         root_units: numbers in the root checkpoint of the heads or neurons that it has.
         root_count: units of the group in the root checkpoint.
         masked: units whose part of the output projection is zero (files of mode `masked`).
-        opened: heads whose gates are open at test time; None where units have no gates.
+        opened: units whose gates are open at test time; None where they have no gates.
         parameters: of one unit: what removing it removes.
         bytes: of those parameters.
     """
@@ -120,11 +120,10 @@ class Summary:
     def _groups(self, sort: str) -> tuple[GroupSummary, ...]:
         return {"heads": self.modules, "neurons": self.feed_forwards}[sort]
 
-    @property
-    def closed_heads(self) -> int | None:
-        """Heads whose gates are closed at test time; None for a model without gates."""
-        gated = [(entry.group.units, entry.opened) for entry in self.modules if entry.opened is not None]
-        return sum(heads - len(opened) for heads, opened in gated) if gated else None
+    def closed(self, sort: str) -> int | None:
+        """Heads or neurons whose gates are closed at test time; None where none have gates."""
+        gated = [(entry.group.units, entry.opened) for entry in self._groups(sort) if entry.opened is not None]
+        return sum(units - len(opened) for units, opened in gated) if gated else None
 
     @property
     def total_parameters(self) -> int:
@@ -141,11 +140,12 @@ class Summary:
             "heads": self.count("heads"),
             "root_heads": self.root_count("heads"),
             "masked_heads": self.masked("heads"),
-            "closed_heads": self.closed_heads,
+            "closed_heads": self.closed("heads"),
             "modules": [_module_json(entry) for entry in self.modules],
             "neurons": self.count("neurons"),
             "root_neurons": self.root_count("neurons"),
             "masked_neurons": self.masked("neurons"),
+            **({} if self.closed("neurons") is None else {"closed_neurons": self.closed("neurons")}),
             "feed_forwards": [_feed_forward_json(entry) for entry in self.feed_forwards],
             "layers": self.count("layers"),
             "root_layers": self.root_count("layers"),
@@ -234,7 +234,7 @@ def _group_summary(group: Group, checkpoint: Checkpoint) -> GroupSummary:
         root_units=root_units,
         root_count=root_count,
         masked=_masked(group, [(tensor, axis) for tensor, axis in sliced if axis.output]),
-        opened=None if checkpoint.open_heads is None else checkpoint.open_heads.get(group.id),
+        opened=None if checkpoint.open_units is None else checkpoint.open_units.get(group.id),
         parameters=sum(count for count, _ in of_a_unit),
         bytes=sum(count * size for count, size in of_a_unit),
     )
@@ -320,6 +320,7 @@ def _feed_forward_json(entry: GroupSummary) -> dict[str, Any]:
         "root_feed_forward": str(entry.root),
         "root_neuron_ids": ranges.as_ranges(entry.root_units),
         "masked_neurons": ranges.as_ranges(entry.masked),
+        **({} if entry.opened is None else {"open_neurons": ranges.as_ranges(entry.opened)}),
         "parameters_per_neuron": entry.parameters,
         "bytes_per_neuron": entry.bytes,
     }

@@ -149,6 +149,18 @@ def test_more_heads_than_there_are() -> None:
         open_masks(GateSettings(target_heads=6), MODULES)
 
 
+def test_files_of_gates_on_heads_alone_stay_as_they_were() -> None:
+    """Versions that knew no gates on neurons read them."""
+    text = (
+        '{"gate": "hardconcrete", "kinds": ["encoder", "decoder", "cross"], "init": 2.0, "temperature": 0.33, '
+        '"stretch": [-0.1, 1.1], "lr_scale": 10.0, "freeze_updates": null, "output_scaling": false, '
+        '"test_gate": "hard", "target_heads": null}'
+    )
+    assert GateSettings().to_json() == text and GateSettings.from_json(text, "here") == GateSettings()
+    costs = GateSettings(kinds=("cross", "decoder-ffn"), costs={"cross": 1.0, "decoder-ffn": 0.1})
+    assert GateSettings.from_json(costs.to_json(), "here") == costs
+
+
 def test_settings_survive() -> None:
     settings = GateSettings("binconcrete", ("cross",), 1.5, 0.4, (-0.3, 1.2), 3.0, 7, True, "hard", 4)
     assert GateSettings.from_json(settings.to_json(), "here") == settings
@@ -159,7 +171,7 @@ def test_settings_survive() -> None:
     [
         ({"gate": "soft"}, "gates: gate 'soft': choose one of hardconcrete, binconcrete"),
         ({"test_gate": "warm"}, "gates: test gate 'warm': choose one of hard, soft"),
-        ({"kinds": ()}, "gates: kinds none: choose among encoder, decoder, cross"),
+        ({"kinds": ()}, "gates: kinds none: choose among encoder, decoder, cross, encoder-ffn, decoder-ffn"),
         ({"temperature": 0.0}, "gates: temperature 0 is not above 0"),
         ({"stretch": (0.0, 1.1)}, "gates: stretch 0 1.1: gamma is below 0 and zeta above 1"),
         ({"stretch": (-0.1, 1.0)}, "gates: stretch -0.1 1: gamma is below 0 and zeta above 1"),

@@ -135,21 +135,22 @@ def _emit_text(summary: "Summary") -> None:
 
 def _units_line(summary: "Summary") -> str:
     """Heads, and neurons and layers where some are gone."""
-    line = _counted(summary, "heads")
-    if summary.closed_heads is not None:
-        opened = summary.count("heads") - summary.closed_heads
-        line += f", with gates: {opened} open, {summary.closed_heads} closed"
-    else:
-        line += _masked(summary, "heads")
+    line = _counted(summary, "heads") + _gated_or_masked(summary, "heads")
     for sort in ("neurons", "layers"):
-        if summary.count(sort) != summary.root_count(sort):
-            line += f"; {_counted(summary, sort)}"
-            line += _masked(summary, sort) if sort == "neurons" else ""
-        elif sort == "neurons" and summary.masked(sort):
-            line += f"; {_counted(summary, sort)}{_masked(summary, sort)}"
+        remark = _gated_or_masked(summary, sort) if sort == "neurons" else ""
+        if summary.count(sort) != summary.root_count(sort) or remark:
+            line += f"; {_counted(summary, sort)}{remark}"
     if summary.not_finite:
         line += f"; not finite: {summary.not_finite}: every other command refuses this model"
     return line
+
+
+def _gated_or_masked(summary: "Summary", sort: str) -> str:
+    """A remark on gates, or on masked units; empty where there are none."""
+    closed = summary.closed(sort)
+    if closed is None:
+        return _masked(summary, sort)
+    return f", with gates: {summary.count(sort) - closed} open, {closed} closed"
 
 
 def _counted(summary: "Summary", sort: str) -> str:

@@ -1,4 +1,4 @@
-"""`nmtprune l0`: gates learn which heads can go, the slim model is cut, and both are measured."""
+"""`nmtprune l0`: gates learn which heads and neurons can go, the slim model is cut, and both are measured."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,11 +21,11 @@ from nmtprune.cli.options import (
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress_bar import duration, progress
 from nmtprune.cli.quality_options import bleu_options, quality_option
-from nmtprune.cli.render import emit_table
+from nmtprune.cli.render import Cell, emit_table
 from nmtprune.cli.search_options import engine_options, search_options
 
 if TYPE_CHECKING:
-    from nmtprune.runs.l0 import L0Result
+    from nmtprune.runs.l0.l0_results import L0Result
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -79,7 +79,7 @@ def _gate_options(command: F) -> F:
     cls=PanelCommand,
     epilog="Example: nmtprune l0 checkpoint_best.pt --data-bin data-bin --l0-weight 0.02 --l0-weight 0.05 -o run "
     "-- --max-epoch 5",
-    short_help="Train gates that close heads, and cut out the closed heads.",
+    short_help="Train gates that close heads or neurons, and cut these out.",
 )
 @checkpoint_argument
 @click.argument("given", nargs=-1, type=click.UNPROCESSED, metavar="[-- FAIRSEQ-TRAIN OPTIONS]")
@@ -100,9 +100,20 @@ def _gate_options(command: F) -> F:
 )
 @panel_option(
     Panel.GATES,
+    "--l0-groups",
+    "groups",
+    default="heads",
+    show_default=True,
+    metavar="GROUPS",
+    help="Put gates on heads, neurons (one gate per block of 16), or both, separated by commas. With neurons, each "
+    "gate weighs its multiply-accumulates in the penalty; the average head weighs 1.",
+)
+@panel_option(
+    Panel.GATES,
     "--kinds",
     metavar="KINDS",
-    help="Put gates on heads of these kinds only: encoder, decoder, cross, separated by commas. Default: all.",
+    help="Put gates on units of these kinds only: encoder, decoder, cross, separated by commas; encoder and decoder "
+    "also mean the neurons of these stacks. Default: all.",
 )
 @_gate_options
 @panel_option(
@@ -124,12 +135,14 @@ def _gate_options(command: F) -> F:
 def l0(output_format: str, **flags: Any) -> None:
     """Train gates on the heads of a converged CHECKPOINT, cut heads whose gates close, and measure the smaller model.
 
+    --l0-groups heads,neurons also puts gates on the neurons of feed-forward layers.
+
     fairseq-train trains on --data-bin with the options after --. Without them, training continues for 10 epochs with
     the checkpoint's settings and its last learning rate (Voita et al. 2019, section 6; --gate binconcrete: Shim et al.
     2021).
     """
-    from nmtprune.runs.l0 import L0Run
-    from nmtprune.runs.l0 import l0 as run_l0
+    from nmtprune.runs.l0.each_lambda import l0 as run_l0
+    from nmtprune.runs.l0.l0_setup import L0Run
 
     run = L0Run(gates=tuple(_gates(flags)), **flags)
     with progress() as watcher:
@@ -162,20 +175,29 @@ def _report(result: "L0Result", metric: str, output_format: str) -> None:
 
 
 def _emit_text(result: "L0Result", metric: str) -> None:
+    from nmtprune.runs.l0.l0_results import neuron_columns
+
     base, facts = result.base, result.facts
-    heads = base.architecture.count()
-    click.echo(f"{facts['data']}: {facts['sentences']} sentences, {heads} heads, unpruned {metric} {base.value:.2f}")
+    counts = f"{base.architecture.count()} heads"
+    if not base.heads_alone:
+        counts += f", {sum(group.units for group in base.architecture.feed_forwards)} neurons"
+    click.echo(f"{facts['data']}: {facts['sentences']} sentences, {counts}, unpruned {metric} {base.value:.2f}")
     click.echo(facts["signature"])
-    columns = ("lambda", "kept", *base.architecture.kinds, f"{metric} gated", f"{metric} slim")
+    units = ("lambda", "kept", *base.architecture.kinds, *neuron_columns(base))
+    columns = (*units, f"{metric} gated", f"{metric} slim")
     emit_table((*columns, "change", "95% interval", "p", "parameters"), _rows(result))
     click.echo(f"time {duration(result.seconds)}")
 
 
-def _rows(result: "L0Result") -> Iterator[tuple[str | int | None, ...]]:
+def _rows(result: "L0Result") -> Iterator[tuple[Cell, ...]]:
+    from nmtprune.runs.l0.l0_results import neuron_cells
+
     for each in result.outcomes:
         low, high = each.difference.ci
+        *counts, macs = neuron_cells(result.base, each) or (None,)
+        neurons = () if result.base.heads_alone else (*counts, f"{macs:.1%}")
         yield (
-            f"{each.weight:g}", each.plan.count_kept(), *each.kept(result.base.architecture).values(),
+            f"{each.weight:g}", each.plan.count_kept(), *each.kept(result.base.architecture).values(), *neurons,
             f"{each.gated:.2f}", f"{each.slim:.2f}", f"{each.difference.delta:+.2f}", f"{low:+.2f} to {high:+.2f}",
             f"{each.difference.p:.4f}", each.parameters,
         )  # fmt: skip

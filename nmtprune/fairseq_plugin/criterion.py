@@ -1,11 +1,12 @@
 """Criteria with the penalty on open gates: `label_smoothed_cross_entropy_l0` and `cross_entropy_l0`.
 
 L = L_xent + lambda * sum over heads of P(open) (Voita et al. 2019, section 6). L_xent is the mean loss of a token.
+Where neurons have gates too, every unit counts with what it costs in multiply-accumulates, the average head with 1.
 """
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +20,9 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from fairseq.logging import metrics
 from torch import Tensor
 
-from nmtprune.architecture import KINDS
+from nmtprune.architecture import SORTS
 from nmtprune.errors import UsageError
-from nmtprune.fairseq_plugin.head_gates import GateSet, gates_of
+from nmtprune.fairseq_plugin.unit_gates import GateSet, gates_of
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class CrossEntropyL0Config(CrossEntropyCriterionConfig):  # type: ignore[misc]
 
 
 class Penalty:
-    """Lambda times the expected number of open heads.
+    """Lambda times the expected number of open heads, or the cost of open heads and neurons.
 
     Args:
         weight: lambda.
@@ -71,14 +72,24 @@ class Penalty:
             raise UsageError.of_faults("criterion", faults)
         self._weight, self._warmup = weight, warmup
 
-    def __call__(self, gates: GateSet, expected: Tensor) -> Tensor:
+    def __call__(self, gates: GateSet, expected: Mapping[str, Tensor]) -> Tensor:
         """The term that is added to the mean loss.
 
         Where a number of heads is asked for, it pushes the expected number down to it, and up again from below.
+
+        Args:
+            gates: of the model.
+            expected: number of open units by kind.
         """
         weight = self._weight * (min(1.0, gates.updates / self._warmup) if self._warmup else 1.0)
-        target = gates.settings.target_heads
-        return weight * (expected if target is None else (expected - target).abs())
+        settings = gates.settings
+        costs = {kind: own * settings.costs[kind] if settings.costs else own for kind, own in expected.items()}
+        if settings.target_heads is None:
+            return weight * torch.stack(list(costs.values())).sum()
+        heads = torch.stack([own for kind, own in expected.items() if kind in SORTS["heads"]]).sum()
+        neurons = [own for kind, own in costs.items() if kind in SORTS["neurons"]]
+        total = (heads - settings.target_heads).abs()
+        return weight * (total + torch.stack(neurons).sum() if neurons else total)
 
 
 class _WithPenalty:
@@ -101,7 +112,7 @@ class _WithPenalty:
         if gates is None:
             return loss, size, logged
         expected = gates.expected_open()
-        penalty = self.penalty(gates, torch.stack(list(expected.values())).sum())
+        penalty = self.penalty(gates, expected)
         if self.training and not gates.frozen:
             loss = loss + penalty * size
         logged |= {_BATCHES: 1, _PENALTY: penalty.detach()}
@@ -151,17 +162,20 @@ class CrossEntropyL0(_WithPenalty, CrossEntropyCriterion):  # type: ignore[misc]
 
 
 def log_gates(logging_outputs: Sequence[dict[str, Any]]) -> None:
-    """Log the penalty, and expected and open heads in all and by kind: means over the batches of an update."""
+    """Log the penalty, and expected and open units in all and by kind: means over the batches of an update."""
     batches = sum(output.get(_BATCHES, 0) for output in logging_outputs)
     if not batches:
         return
     metrics.log_scalar(_PENALTY, _sum(logging_outputs, _PENALTY) / batches, batches, round=4)
     for what, digits in ((_EXPECTED, 2), (_OPEN, 1)):
-        kinds = [kind for kind in KINDS if any(f"{what}_{kind}" in output for output in logging_outputs)]
-        means = {kind: _sum(logging_outputs, f"{what}_{kind}") / batches for kind in kinds}
-        metrics.log_scalar(f"{what}_heads", sum(means.values()), batches, round=digits)
-        for kind, mean in means.items():
-            metrics.log_scalar(f"{what}_{kind}", mean, batches, round=digits)
+        for sort, every in SORTS.items():
+            kinds = [kind for kind in every if any(f"{what}_{kind}" in output for output in logging_outputs)]
+            if not kinds:
+                continue
+            means = {kind: _sum(logging_outputs, f"{what}_{kind}") / batches for kind in kinds}
+            metrics.log_scalar(f"{what}_{sort}", sum(means.values()), batches, round=digits)
+            for kind, mean in means.items():
+                metrics.log_scalar(f"{what}_{kind.replace('-', '_')}", mean, batches, round=digits)
 
 
 def _sum(logging_outputs: Sequence[dict[str, Any]], name: str) -> Any:

@@ -1,14 +1,14 @@
-"""Options of fairseq-train that put gates on heads, and the setting of the model that they become."""
+"""Options of fairseq-train that put gates on heads and neurons, and the setting of the model that they become."""
 
 from argparse import Namespace
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from nmtprune.architecture import KINDS
+from nmtprune.architecture import KINDS, SORTS
 from nmtprune.errors import UsageError
 from nmtprune.fairseq_plugin.heads import StoredHeads
-from nmtprune.gates import DISTRIBUTIONS, SETTING, TEST_GATES, GateSettings
+from nmtprune.gates import DISTRIBUTIONS, GATED_KINDS, SETTING, TEST_GATES, GateSettings
 
 TASK = "translation_l0"
 """The task whose models have gates without being asked."""
@@ -16,6 +16,8 @@ TASK = "translation_l0"
 _FIELDS = {
     "gate": "gate",
     "l0_kinds": "kinds",
+    "l0_groups": "kinds",
+    "gate_costs": "costs",
     "gate_init": "init",
     "gate_temperature": "temperature",
     "gate_stretch": "stretch",
@@ -30,12 +32,24 @@ _FIELDS = {
 _LEARNED_UNDER = ("gate", "l0_kinds", "gate_init", "gate_lr_scale")
 """Options that gates which have learned cannot change: their parameters would mean something else."""
 
+GATED_SORTS = ("heads", "neurons")
+"""What can have gates."""
+
 
 def add_args(parser: Any) -> None:
     """Add the options to fairseq's parser; the model's settings have those that are given, and no others."""
     default = GateSettings()
     parser.add_argument("--gate", choices=DISTRIBUTIONS, help=f"gates on heads (task {TASK}: {default.gate})")
     parser.add_argument("--l0-kinds", metavar="KINDS", help="kinds of heads with gates: encoder,decoder,cross (all)")
+    parser.add_argument(
+        "--l0-groups", metavar="SORTS", help="what has gates: heads, neurons (blocks of 16) or heads,neurons (heads)"
+    )
+    parser.add_argument(
+        "--gate-costs",
+        metavar="KIND=X,...",
+        help="what a head and a neuron of each kind add to the penalty (one multiply-accumulate of their weights each, "
+        "relative to the average head)",
+    )
     parser.add_argument("--gate-init", type=float, metavar="X", help=f"log alpha at the start ({default.init})")
     parser.add_argument("--gate-temperature", type=float, metavar="BETA", help=f"({default.temperature})")
     stretch = " ".join(map(str, default.stretch))
@@ -59,13 +73,78 @@ def of_settings(settings: Any) -> GateSettings | None:
     return None if text is None else GateSettings.from_json(text, "settings of the model")
 
 
-def choose_gates(args: Namespace, name: str, heads: StoredHeads, learned: GateSettings | None) -> None:
+@dataclass(frozen=True)
+class Gateable:
+    """What of a model can have gates.
+
+    Attributes:
+        heads: of its attention modules.
+        neurons: by kind of feed-forward layer whose neurons can have gates, those of each layer.
+        widths: D of every stack.
+    """
+
+    heads: StoredHeads
+    neurons: Mapping[str, Sequence[int]]
+    widths: Mapping[str, int]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of groups that have units."""
+        return tuple(kind for kind in GATED_KINDS if any(self.counts(kind)))
+
+    def counts(self, kind: str) -> Sequence[int]:
+        """Units of every group of a kind."""
+        return self.heads.counts[kind] if kind in KINDS else self.neurons.get(kind, ())
+
+    def chosen(self, sorts: str | None, kinds: str | None) -> tuple[str, ...]:
+        """The kinds of groups that get gates.
+
+        Args:
+            sorts: heads, neurons or both, separated by commas; None: heads.
+            kinds: of attention, separated by commas; ``encoder`` and ``decoder`` also stand for the neurons of these
+                stacks. None: all that the model has.
+
+        Raises:
+            UsageError: an unknown word, or the model has no such units.
+        """
+        wanted = ("heads",) if sorts is None else _words("--l0-groups", sorts, GATED_SORTS, "group")
+        there = [kind for sort in wanted for kind in SORTS[sort] if kind in self.kinds]
+        if kinds is None:
+            return tuple(there)
+        names = _words("--l0-kinds", kinds, KINDS, "kind")
+        found = [kind for kind in there if kind.partition("-")[0] in names]
+        absent = [kind for kind in names if kind not in {each.partition("-")[0] for each in found}]
+        if absent:
+            units = " or ".join(wanted)
+            raise UsageError.of_faults(f"--l0-kinds {kinds}", [f"the model has no {kind} {units}" for kind in absent])
+        return tuple(found)
+
+    def costs(self, kinds: Sequence[str]) -> dict[str, float]:
+        """Weights of a head or neuron by kind, relative to the average head of these kinds, or of the model.
+
+        Each weight is one multiply-accumulate per token.
+        """
+        weights = {kind: self._weights(kind) for kind in self.kinds}
+        chosen = [kind for kind in kinds if kind in KINDS] or [kind for kind in self.kinds if kind in KINDS]
+        heads = sum(sum(self.counts(kind)) for kind in chosen)
+        average = sum(weights[kind] * sum(self.counts(kind)) for kind in chosen) / heads if heads else 1.0
+        return {kind: weights[kind] / average for kind in kinds}
+
+    def _weights(self, kind: str) -> int:
+        stack = kind.partition("-")[0] if kind != "cross" else "decoder"
+        if kind not in KINDS:
+            return 2 * self.widths[stack]
+        keys = self.widths["encoder"] if kind == "cross" else self.widths[stack]
+        return 2 * (self.widths[stack] + keys) * self.heads.head_dims[stack]
+
+
+def choose_gates(args: Namespace, name: str, units: Gateable, learned: GateSettings | None) -> None:
     """Turn the options of fairseq-train into the setting of the model, in place.
 
     Args:
         args: options; those of gates are there only if they were given.
         name: the architecture.
-        heads: of the model.
+        units: of the model.
         learned: gates of the checkpoint from which training starts; None where it has none.
 
     Raises:
@@ -74,16 +153,23 @@ def choose_gates(args: Namespace, name: str, heads: StoredHeads, learned: GateSe
     given = {option: getattr(args, option) for option in _FIELDS if hasattr(args, option)}
     for option in given:
         delattr(args, option)
-    values = {_FIELDS[option]: value for option, value in given.items() if value is not None}
-    if learned is None and not values and args.task != TASK:
+    options = {option: value for option, value in given.items() if value is not None}
+    if learned is None and not options and args.task != TASK:
         return
-    present = tuple(kind for kind in KINDS if any(heads.counts[kind]))
-    if "kinds" in values:
-        values["kinds"] = _kinds(values["kinds"], present)
+    groups, kinds = options.pop("l0_groups", None), options.pop("l0_kinds", None)
+    costs = options.pop("gate_costs", None)
+    values = {_FIELDS[option]: value for option, value in options.items()}
+    if learned is None or groups is not None or kinds is not None:
+        values["kinds"] = units.chosen(groups, kinds)
     if "stretch" in values:
         values["stretch"] = tuple(values["stretch"])
-    settings = replace(learned, **values) if learned else GateSettings(**({"kinds": present} | values))
-    faults = _faults(args, settings, heads)
+    own = values.get("kinds", learned.kinds if learned else ())
+    if costs is not None:
+        values["costs"] = _costs(costs, own)
+    elif learned is None and any(kind not in KINDS for kind in own):
+        values["costs"] = units.costs(own)
+    settings = replace(learned, **values) if learned else GateSettings(**values)
+    faults = _faults(args, settings, units)
     if learned is not None:
         faults += [
             f"--{option.replace('_', '-')}: the gates of the checkpoint have {getattr(learned, _FIELDS[option])}"
@@ -95,24 +181,40 @@ def choose_gates(args: Namespace, name: str, heads: StoredHeads, learned: GateSe
     setattr(args, SETTING, settings.to_json())
 
 
-def _kinds(text: str, present: Sequence[str]) -> tuple[str, ...]:
+def _words(option: str, text: str, known: Sequence[str], what: str) -> tuple[str, ...]:
     names = {part.strip() for part in text.split(",")}
-    faults = [f"kind '{kind}': choose among {', '.join(KINDS)}" for kind in sorted(names - set(KINDS))]
-    faults += [f"the model has no {kind} heads" for kind in KINDS if kind in names and kind not in present]
+    faults = [f"{what} '{name}': choose among {', '.join(known)}" for name in sorted(names - set(known))]
     if faults:
-        raise UsageError.of_faults(f"--l0-kinds {text}", faults)
-    return tuple(kind for kind in KINDS if kind in names)
+        raise UsageError.of_faults(f"{option} {text}", faults)
+    return tuple(name for name in known if name in names)
 
 
-def _faults(args: Namespace, settings: GateSettings, heads: StoredHeads) -> list[str]:
+def _costs(text: str, kinds: Sequence[str]) -> dict[str, float]:
+    """Costs of units as ``encoder=1.02,encoder-ffn=0.016`` gives them, one for each kind with gates."""
+    found, faults = {}, []
+    for part in text.split(","):
+        kind, _, value = part.partition("=")
+        try:
+            found[kind.strip()] = float(value)
+        except ValueError:
+            faults.append(f"'{part}' is no KIND=NUMBER")
+    faults += [f"no cost of {kind}" for kind in kinds if kind not in found and not faults]
+    if faults:
+        raise UsageError.of_faults(f"--gate-costs {text}", faults)
+    return found
+
+
+def _faults(args: Namespace, settings: GateSettings, units: Gateable) -> list[str]:
     faults = []
     if getattr(args, "weight_decay", 0.0):
         faults.append(
             f"--weight-decay {args.weight_decay:g} would pull gates back to where they started: give --weight-decay 0"
         )
-    gated = sum(sum(heads.counts[kind]) for kind in settings.kinds)
-    if settings.target_heads is not None and settings.target_heads > gated:
-        faults.append(f"--target-heads {settings.target_heads}: {gated} heads have gates")
+    heads, gated = (
+        sum(sum(units.counts(kind)) for kind in settings.kinds if kind in own) for own in (KINDS, GATED_KINDS)
+    )
+    if settings.target_heads is not None and settings.target_heads > heads:
+        faults.append(f"--target-heads {settings.target_heads}: {heads} heads have gates")
     if not gated:
         faults.append("there is no head to put a gate on")
     return faults

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from fairseq.modules.fairseq_dropout import FairseqDropout
 from torch import Tensor, nn
 
-from nmtprune.fairseq_plugin.head_gates import HeadGates
+from nmtprune.fairseq_plugin.unit_gates import UnitGates
 
 Cache = dict[str, Tensor | None]
 IncrementalState = dict[str, Cache]
@@ -70,7 +70,7 @@ class PrunableAttention(nn.Module):
     v_proj: nn.Linear
     q_proj: nn.Linear
     out_proj: nn.Linear
-    gates: HeadGates | None
+    gates: UnitGates | None
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """Replace the attention modules, and the feed-forward layers of other widths, of a model that fairseq has built."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -8,10 +9,10 @@ from torch import Tensor, nn
 
 from nmtprune.architecture import KINDS, STACKS, GroupId
 from nmtprune.errors import CheckpointError
-from nmtprune.fairseq_plugin.head_gates import GateSet, draw_gates, start_open
 from nmtprune.fairseq_plugin.heads import StoredHeads
 from nmtprune.fairseq_plugin.neurons import StoredNeurons
 from nmtprune.fairseq_plugin.prunable_attention import PrunableAttention, empty_linear
+from nmtprune.fairseq_plugin.unit_gates import GateSet, UnitGates, draw_gates, start_open
 from nmtprune.formats.fairseq.slim_settings import HEADS, NEURONS
 from nmtprune.gates import GateSettings
 
@@ -42,7 +43,7 @@ def replace_attention(model: Any, heads: StoredHeads, gates: GateSettings | None
     Args:
         model: of fairseq.
         heads: of all its attention modules.
-        gates: of the heads; None for none.
+        gates: of heads and neurons; None for none.
 
     Raises:
         CheckpointError: the heads are of a model with other layers.
@@ -110,21 +111,33 @@ def _map(inputs: int, outputs: int) -> nn.Linear:
 
 
 def add_gates(model: Any, settings: GateSettings) -> GateSet:
-    """Put gates on the heads of all attention modules of the selected kinds.
+    """Put gates on the heads and neurons of all attention modules and feed-forward layers of the selected kinds.
 
     Raises:
-        CheckpointError: more heads shall stay open than have gates.
+        CheckpointError: more heads shall stay open than have gates, or neurons that depend on each other have some.
     """
     gates = GateSet(settings)
     for id, holder, attribute in attention_modules(model):
         if id.kind in settings.kinds:
             own = getattr(holder, attribute)
             own.gates = gates.add(id, own.num_heads)
+    for id, holder in _feed_forwards(model):
+        if id.kind in settings.kinds:
+            if getattr(holder, "ffn_layernorm", None) is not None:
+                raise CheckpointError(f"{id} has a norm of its neurons: they can have no gates")
+            holder.gates = gates.add(id, holder.fc2.in_features)
+            holder.fc2.register_forward_pre_hook(functools.partial(_multiply_neurons, holder.gates))
     if settings.target_heads is not None and settings.target_heads > gates.heads:
         raise CheckpointError(f"{settings.target_heads} heads shall stay open, {gates.heads} have gates")
     model.register_load_state_dict_pre_hook(start_open)
     model.register_forward_pre_hook(draw_gates)
     return gates
+
+
+def _multiply_neurons(gates: UnitGates, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Before the second matrix of a feed-forward layer: its input [..., F] times the gates [F]."""
+    (neurons,) = inputs
+    return (neurons * gates().to(neurons.dtype),)
 
 
 def refuse_other_shapes(model: nn.Module, state_dict: Mapping[str, Tensor], prefix: str = "", *_: Any) -> None:

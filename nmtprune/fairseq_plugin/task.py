@@ -11,7 +11,7 @@ from torch import nn
 from nmtprune.architecture import STACKS
 from nmtprune.errors import UsageError
 from nmtprune.fairseq_plugin.gate_options import TASK
-from nmtprune.fairseq_plugin.head_gates import gates_of
+from nmtprune.fairseq_plugin.unit_gates import gates_of
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from fairseq.models import (
 
 from nmtprune.architecture import STACKS
 from nmtprune.errors import UsageError
-from nmtprune.fairseq_plugin.gate_options import choose_gates
+from nmtprune.fairseq_plugin.gate_options import Gateable, choose_gates
 from nmtprune.fairseq_plugin.heads import StoredHeads
 from nmtprune.fairseq_plugin.neurons import StoredNeurons
 from nmtprune.formats.fairseq.architectures import stock
@@ -26,7 +26,7 @@ from nmtprune.formats.fairseq.checkpoint import FairseqCheckpoint
 from nmtprune.formats.fairseq.settings import Description
 from nmtprune.formats.fairseq.slim_settings import BASE_ARCH, HEAD_DIMS, HEADS, LINEAGE, NEURONS
 from nmtprune.formats.fairseq.unsupported import SLIM, unsupported
-from nmtprune.gates import SETTING
+from nmtprune.gates import SETTING, GateSettings
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def _from_scratch(args: Namespace, name: str) -> None:
     if faults:
         raise UsageError.of_faults(f"--arch {name}", faults)
     heads = StoredHeads(counts, head_dims)
-    choose_gates(args, name, heads, None)
+    choose_gates(args, name, Gateable(heads, _widths_from_scratch(args, name), _model_widths(args, name)), None)
     _set_heads(args, heads, None)
 
 
@@ -138,14 +138,48 @@ def _from_checkpoint(args: Namespace, name: str, path: Path) -> None:
         given = getattr(args, "max_target_positions", None)
         args.max_target_positions = given or description.settings["max_target_positions"]
     heads = StoredHeads.of_architecture(description.architecture)
-    choose_gates(args, name, heads, checkpoint.gates.settings if checkpoint.gates else None)
-    if getattr(args, SETTING, None) and any(module.padding_heads for module in description.architecture):
-        raise UsageError(f"{path}: gates cannot be on the zero heads of mode uniform: slim it with --mode cut instead")
+    neurons = description.architecture.neurons_by_kind()
+    units = Gateable(heads, neurons, _model_widths(args, name))
+    choose_gates(args, name, units, checkpoint.gates.settings if checkpoint.gates else None)
+    _refuse_gated_padding(path, description, getattr(args, SETTING, None))
     _set_heads(args, heads, description.lineage.to_json() if description.lineage else None)
-    neurons = StoredNeurons.of_architecture(description.architecture).to_json()
-    if neurons is not None:
-        setattr(args, NEURONS, neurons)
+    ragged = StoredNeurons.of_architecture(description.architecture).to_json()
+    if ragged is not None:
+        setattr(args, NEURONS, ragged)
     logger.info(f"settings of the model from {path}: {description.architecture.count()} heads, base {description.arch}")
+
+
+def _widths_from_scratch(args: Namespace, name: str) -> dict[str, tuple[int, ...]]:
+    """Neurons of every feed-forward layer by kind, where they can have gates, in a model without a checkpoint."""
+    found = {}
+    for stack in _stacks(name):
+        keep = getattr(args, f"{stack}_layers_to_keep", None)
+        layers = len(keep.split(",")) if keep else getattr(args, f"{stack}_layers")
+        if stack == "encoder" or not getattr(args, "scale_fc", False):
+            found[f"{stack}-ffn"] = (getattr(args, f"{stack}_ffn_embed_dim"),) * layers
+    return found
+
+
+def _model_widths(args: Namespace, name: str) -> dict[str, int]:
+    """D of every stack."""
+    return {stack: getattr(args, f"{stack}_embed_dim") for stack in _stacks(name)}
+
+
+def _refuse_gated_padding(path: Path, description: Description, gates: str | None) -> None:
+    """Refuse gates on zero units, which would learn to be something else.
+
+    Raises:
+        UsageError: the model has padding of a kind that has gates.
+    """
+    if gates is None:
+        return
+    kinds = GateSettings.from_json(gates, str(path)).kinds
+    if any(module.padding_heads for module in description.architecture):
+        raise UsageError(f"{path}: gates cannot be on the zero heads of mode uniform: slim it with --mode cut instead")
+    if any(group.padding for group in description.architecture.feed_forwards if group.id.kind in kinds):
+        raise UsageError(
+            f"{path}: gates cannot be on the zero neurons of mode uniform: slim it with --mode cut instead"
+        )
 
 
 def _conflicts(args: Namespace, name: str, description: Description) -> Iterator[str]:

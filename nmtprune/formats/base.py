@@ -101,8 +101,8 @@ class Checkpoint(ABC):
         return None
 
     @property
-    def open_heads(self) -> Mapping[GroupId, tuple[int, ...]] | None:
-        """By module with gates, the heads that are open at test time; None for a model without gates."""
+    def open_units(self) -> Mapping[GroupId, tuple[int, ...]] | None:
+        """By group with gates, the heads or neurons that are open at test time; None for a model without gates."""
         return None
 
     @property

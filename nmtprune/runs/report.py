@@ -247,6 +247,7 @@ class Unpruned(QualityOf):
     """The model that gates were trained on."""
 
     heads: int
+    neurons: int | None = Field(None, description="if neurons have gates")
     parameters: int
 
 
@@ -264,6 +265,9 @@ class GatesOf(_Model):
     checkpoint: str
     kept: int
     kept_per_kind: dict[str, int]
+    kept_neurons: int | None = Field(None, description="if neurons have gates")
+    kept_neurons_per_kind: dict[str, int] | None = None
+    macs: float | None = Field(None, description="multiply-accumulates, as a share of those of the unpruned model")
     gated: QualityOf
     slim: SlimOf
     delta: float = Field(description="slim model minus unpruned model")

@@ -7,22 +7,27 @@ from nmtprune.errors import UsageError
 from nmtprune.plan import Base
 
 
-def parse_sorts(text: str) -> tuple[str, ...]:
+def parse_sorts(text: str, option: str = "--group", known: Sequence[str] = tuple(SORTS)) -> tuple[str, ...]:
     """Read a comma-separated list of sorts of units into the order of SORTS.
+
+    Args:
+        text: the list.
+        option: that gave it, for messages.
+        known: sorts that are allowed.
 
     Raises:
         UsageError: an unknown sort, or an empty list.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
-    faults = [f"unknown group '{name}'" for name in names if name not in SORTS]
+    faults = [f"unknown group '{name}'" for name in names if name not in known]
     if not names:
         faults.append("no group given")
     if faults:
-        raise UsageError.of_faults(f"--group '{text}' (choose among {', '.join(SORTS)})", faults)
+        raise UsageError.of_faults(f"{option} '{text}' (choose among {', '.join(known)})", faults)
     return tuple(sort for sort in SORTS if sort in names)
 
 
-def kinds_of(sorts: Sequence[str], base: Base, chosen: str | None = None) -> tuple[str, ...]:
+def kinds_of(sorts: Sequence[str], base: Base, chosen: str | None = None, option: str = "--group") -> tuple[str, ...]:
     """The kinds of groups of some sorts that a model has.
 
     Args:
@@ -30,6 +35,7 @@ def kinds_of(sorts: Sequence[str], base: Base, chosen: str | None = None) -> tup
         base: the model.
         chosen: kinds of attention, separated by commas; ``encoder`` and ``decoder`` also stand for the neurons and
             layers of these stacks. None: all.
+        option: that gave the sorts, for messages.
 
     Raises:
         UsageError: the model has none of a sort, or nothing of a chosen kind.
@@ -42,7 +48,7 @@ def kinds_of(sorts: Sequence[str], base: Base, chosen: str | None = None) -> tup
         named = {kind.partition("-")[0] for kind in found}
         faults = [f"the model has no {' or '.join(sorts)} of kind {kind}" for kind in wanted if kind not in named]
     if faults:
-        raise UsageError.of_faults("--group " + ",".join(sorts), faults)
+        raise UsageError.of_faults(f"{option} {','.join(sorts)}", faults)
     return tuple(found)
 
 

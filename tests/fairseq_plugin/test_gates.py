@@ -10,10 +10,13 @@ import torch
 from nmtprune import slim
 from nmtprune.architecture import GroupId
 from nmtprune.errors import CheckpointError, UsageError
-from nmtprune.fairseq_plugin.head_gates import GateSet, HeadGates, gates_of, start_open
+from nmtprune.fairseq_plugin.criterion import Penalty
+from nmtprune.fairseq_plugin.gate_options import Gateable
+from nmtprune.fairseq_plugin.heads import StoredHeads
+from nmtprune.fairseq_plugin.unit_gates import GateSet, UnitGates, gates_of, start_open
 from nmtprune.formats.fairseq import FairseqCheckpoint, loading
 from nmtprune.gates import PARAMETER, GateSettings
-from nmtprune.runs.l0 import load_gated
+from nmtprune.runs.l0.gated_checkpoints import load_gated
 from tests.support import fairseq_files
 from tests.support.fairseq_commands import eval_lm, generate, hypotheses, run, scores, train, validate
 from tests.support.fairseq_files import Files
@@ -46,6 +49,11 @@ CASES = {
     "scaled": ("--output-scaling", "--l0-kinds", "encoder,cross", "--gate-init", 0.02, "--gate-lr-scale", 1),
     "binary": ("--gate", "binconcrete", "--gate-init", 0.02, "--gate-lr-scale", 1, "--output-scaling"),
     "number": ("--target-heads", 9),
+    "neurons": ("--l0-groups", "neurons", "--gate-init", 0.02, "--gate-lr-scale", 1),
+    "soft neurons": (
+        *("--l0-groups", "heads,neurons", "--test-gate", "soft", "--target-heads", 9),
+        *("--gate-init", -1.9, "--gate-lr-scale", 5),
+    ),
 }
 
 
@@ -54,7 +62,7 @@ def test_fairseq_evaluates_what_slim_writes(files: Files, tmp_path: Path, option
     """Stock fairseq-generate and -validate give the same for the gated file and for the slim one."""
     last = l0_train(files, tmp_path, *options, "--l0-weight", 0.05)
     gated, plan = load_gated(last)
-    assert 0 < plan.count_kept() < gated.architecture.count()
+    assert 0 < len(plan.removed(gated.gates.settings.kinds)) < plan.count_base(gated.gates.settings.kinds)
     cut = tmp_path / "slim.pt"
     slim.apply(plan, gated).save(cut)
     outputs = [generate(path, files.data, "--beam", 2) for path in (last, cut)]
@@ -178,6 +186,37 @@ def test_half_precision_keeps_gates_whole(files: Files, tmp_path: Path, precisio
 MODULE = GroupId("encoder", 0)
 
 
+def test_gates_weigh_what_their_units_cost() -> None:
+    """24 neurons have a gate of 16 and one of 8; the penalty is the expected cost, in average heads."""
+    costs = {"encoder": 1.25, "cross": 0.75, "decoder-ffn": 0.03}
+    gates = GateSet(GateSettings(kinds=tuple(costs), costs=costs))
+    gates.add(MODULE, 4), gates.add(GroupId("cross", 1), 4)
+    last = gates.add(GroupId("decoder-ffn", 1), 24)
+    last.theta.data.copy_(torch.tensor([0.1, -0.2]))
+    opened = [float(gates.settings.open_probability(torch.tensor(value))) for value in (2.0, 3.0, 0.0)]
+    assert float(Penalty(0.5, 0)(gates, gates.expected_open())) == pytest.approx(
+        0.5 * (4 * 1.25 * opened[0] + 4 * 0.75 * opened[0] + 0.03 * (16 * opened[1] + 8 * opened[2]))
+    )
+    last.theta.data.copy_(torch.tensor([-1.0, 1.0]))
+    last.eval()
+    assert last().tolist() == [0.0] * 16 + [1.0] * 8
+    assert {kind: int(count) for kind, count in gates.open_by_kind().items()} == {
+        "encoder": 4,
+        "cross": 4,
+        "decoder-ffn": 8,
+    }
+
+
+def test_costs_are_weights_relative_to_the_average_head() -> None:
+    heads = StoredHeads({"encoder": (4, 4), "decoder": (2,), "cross": (2,)}, {"encoder": 8, "decoder": 16})
+    units = Gateable(heads, {"encoder-ffn": (24, 24), "decoder-ffn": (30,)}, {"encoder": 32, "decoder": 48})
+    kinds = units.chosen("neurons,heads", "encoder,cross")
+    assert kinds == ("encoder", "cross", "encoder-ffn")
+    weights = {"encoder": 4 * 32 * 8, "cross": 2 * (48 + 32) * 16, "encoder-ffn": 2 * 32}
+    average = (8 * weights["encoder"] + 2 * weights["cross"]) / 10
+    assert units.costs(kinds) == pytest.approx({kind: own / average for kind, own in weights.items()})
+
+
 def test_one_draw_serves_one_pass() -> None:
     gates = GateSet(GateSettings(init=0.0))
     first, second = gates.add(MODULE, 4), gates.add(GroupId("cross", 1), 3)
@@ -218,7 +257,7 @@ def test_a_checkpoint_with_some_of_the_gates() -> None:
     gates = GateSet(GateSettings())
     model = torch.nn.ModuleDict({"a": gates.add(MODULE, 2), "b": gates.add(GroupId("cross", 0), 2)})
     model = torch.nn.ModuleDict({"gates": model})
-    assert gates_of(model) is gates and isinstance(model["gates"]["a"], HeadGates)
+    assert gates_of(model) is gates and isinstance(model["gates"]["a"], UnitGates)
     with pytest.raises(CheckpointError, match=r"^gates of the checkpoint: gates.b.theta is missing$"):
         start_open(model, {"gates.a.theta": torch.zeros(2)})
 
@@ -235,6 +274,19 @@ def refused(files: Files, folder: Path, *options: Any) -> str:
     [
         (("--l0-weight", -1), "criterion: --l0-weight -1: give a number from 0 on"),
         (("--l0-kinds", "middle"), "--l0-kinds middle: kind 'middle': choose among encoder, decoder, cross"),
+        (("--l0-groups", "layers"), "--l0-groups layers: group 'layers': choose among heads, neurons"),
+        (
+            ("--l0-groups", "neurons", "--l0-kinds", "cross"),
+            "--l0-kinds cross: the model has no cross neurons",
+        ),
+        (
+            ("--l0-groups", "heads,neurons", "--gate-costs", "encoder=1,decoder=0"),
+            "--gate-costs encoder=1,decoder=0: no cost of cross; no cost of encoder-ffn; no cost of decoder-ffn",
+        ),
+        (
+            ("--gate-costs", "encoder=1,decoder=0,cross=nan"),
+            "gates: cost decoder=0.0: give a number above 0 for each of",
+        ),
         (("--target-heads", 25), "--arch nmtprune: gates: --target-heads 25: 24 heads have gates"),
         (
             ("--weight-decay", 0.1),

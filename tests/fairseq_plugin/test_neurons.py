@@ -163,7 +163,7 @@ def test_gates_go_on_heads_of_models_with_fewer_neurons_and_layers(files: Files,
     gated, before = FairseqCheckpoint.load(tmp_path / "a" / "checkpoint_last.pt"), FairseqCheckpoint.load(path)
     assert gated.architecture == before.architecture
     assert gated.lineage == before.lineage
-    opened = gated.open_heads
+    opened = gated.open_units
     assert opened is not None
     assert sum(map(len, opened.values())) == 9
     result = slim.apply(Plan.of(gated.base, opened), gated)

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
+from nmtprune.architecture import NEURON_KINDS
 from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import CheckpointError, OutputError, TrainingError, UsageError
@@ -16,7 +17,10 @@ from nmtprune.formats import load
 from nmtprune.plan import Plan
 from nmtprune.process import Command, CommandFailed
 from nmtprune.progress import Silent
-from nmtprune.runs.l0 import L0Result, L0Run, chosen_checkpoint, l0, load_gated
+from nmtprune.runs.l0.each_lambda import l0
+from nmtprune.runs.l0.gated_checkpoints import chosen_checkpoint, load_gated
+from nmtprune.runs.l0.l0_results import L0Result
+from nmtprune.runs.l0.l0_setup import L0Run
 from nmtprune.runs.state import Interrupted, State
 from nmtprune.training import fairseq_train
 from tests.support.cli import nmtprune
@@ -110,6 +114,31 @@ def _content(folder: Path) -> dict[str, Any]:
     return {"json": content, "slim": load(folder / "slim.pt").sha256, "plan": Plan.read(folder / "plan.json").keep}
 
 
+@pytest.mark.slow
+def test_neurons_are_cut_with_heads(tiny: Path, tmp_path: Path) -> None:
+    """A plan of version 2, figures of neurons, and costs of real lengths, which a resumed run repeats."""
+    gates = (("--gate-init", "0.05"), ("--gate-lr-scale", "1"), ("--target-heads", "12"))
+    run = l0_run(tiny, tmp_path / "run", groups="heads,neurons", kinds="encoder,cross", gates=gates)
+    result = l0(run, Silent())
+    (outcome,) = result.outcomes
+    (found,) = json.loads((tmp_path / "run" / "l0.json").read_text())["runs"]
+    plan, slim = Plan.read(tmp_path / "run" / "plan.json"), load(tmp_path / "run" / "slim.pt")
+    assert found["gated"]["bleu"] == found["slim"]["bleu"] == outcome.slim
+    assert found["kept"] == 20
+    assert found["kept_neurons"] == sum(group.units for group in slim.architecture.feed_forwards) < 96
+    assert found["kept_neurons_per_kind"]["decoder-ffn"] == 48  # no gates there
+    assert plan.count_kept(NEURON_KINDS) == found["kept_neurons"] and 0 < found["macs"] < 1
+    header, row = [line.split("\t") for line in (tmp_path / "run" / "l0.tsv").read_text().splitlines()]
+    cells = dict(zip(header, row, strict=True))
+    assert cells["neurons"] == str(found["kept_neurons"]) and cells["macs"] == str(found["macs"])
+    gated = load(tmp_path / "run" / "checkpoints" / "checkpoint_last.pt").gates
+    costs = gated.settings.costs
+    assert 4 * (costs["encoder"] + costs["cross"]) == pytest.approx(8)  # the average head weighs 1
+    assert costs["encoder-ffn"] < costs["encoder"] / 4  # of 4 times D K weights, and attention scores
+    again = l0(replace(run, resume=True), Silent())
+    assert again.outcomes == result.outcomes
+
+
 def test_interrupted_after_every_stage(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = l0_run(tiny, tmp_path / "whole")
     l0(run, Silent())
@@ -190,6 +219,9 @@ def test_what_cannot_be(tiny: Path, tmp_path: Path) -> None:
         "options of fairseq-train: --arch: set by the command itself; --gate-init: set by the command itself",
         given=("--arch", "x", "--gate-init", "1"),
     )
+    refused(UsageError, "--l0-groups 'layers' (choose among heads, neurons): unknown group 'layers'", groups="layers")
+    absent = "--l0-groups neurons: the model has no neurons of kind cross"
+    refused(UsageError, absent, groups="neurons", kinds="cross")
     refused(UsageError, "kinds 'middle' (choose among encoder, decoder, cross): unknown kind 'middle'", kinds="middle")
 
 

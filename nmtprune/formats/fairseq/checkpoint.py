@@ -59,7 +59,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
         specs: what is known of every tensor of the model.
         aliases: name -> another name of the same parameter, which shared tables are known by.
         optimizer: moments by parameter.
-        gates: of a model that was trained with gates on its heads: `state` and `tensors` are those of the model that
+        gates: of a model that was trained with gates: `state` and `tensors` are those of the model that
             the gates make at test time; None where there are none.
     """
 
@@ -155,8 +155,8 @@ class FairseqCheckpoint(TrainableCheckpoint):
         return text if isinstance(text, str) else None
 
     @property
-    def open_heads(self) -> Mapping[GroupId, tuple[int, ...]] | None:
-        """By module with gates, the heads that are open at test time; None for a model without gates."""
+    def open_units(self) -> Mapping[GroupId, tuple[int, ...]] | None:
+        """By group with gates, the heads or neurons that are open at test time; None for a model without gates."""
         return self.gates.open if self.gates else None
 
     @property

@@ -1,4 +1,4 @@
-"""Checkpoints whose heads have gates, as the model without gates that they make at test time."""
+"""Checkpoints whose heads or neurons have gates, as the model without gates that they make at test time."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
-from nmtprune.architecture import GroupId
+from nmtprune.architecture import KINDS, GroupId
 from nmtprune.errors import CheckpointError, NotFiniteError
 from nmtprune.formats.fairseq import containers, training_state
 from nmtprune.formats.fairseq.containers import State
-from nmtprune.formats.fairseq.layout import attention_prefix
+from nmtprune.formats.fairseq.layout import attention_prefix, layer_prefix
 from nmtprune.formats.fairseq.settings import Description
 from nmtprune.formats.finite import described
-from nmtprune.gates import PARAMETER, SETTING, GateSettings, factors_at_test, open_masks
+from nmtprune.gates import PARAMETER, SETTING, GateSettings, factors_at_test, gate_count, open_masks, over_units
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Gates:
 
     Attributes:
         settings: how they work.
-        open: by module with gates, the heads that are open at test time.
+        open: by group with gates, the units that are open at test time.
         stored: the model's tensors as the file has them.
     """
 
@@ -34,8 +34,9 @@ class Gates:
 def without_gates(state: State, description: Description, where: str) -> tuple[State, Gates | None]:
     """The state of the model that the gates make at test time, and what they were; None where there are none.
 
-    Columns of W_O are multiplied by the gate of their head, output scaling included; moving averages likewise, by their
-    own gates. The optimizer state goes: it is that of another list of parameters.
+    Columns of W_O are multiplied by the gate of their head, output scaling included, columns of the second matrix of a
+    feed-forward layer by that of their neuron; moving averages likewise, by their own gates. The optimizer state goes:
+    it is that of another list of parameters.
 
     Raises:
         CheckpointError: gates without settings or settings without gates; every fault.
@@ -54,27 +55,31 @@ def without_gates(state: State, description: Description, where: str) -> tuple[S
         found["extra_state"] = {**extra, **folded}
     found = containers.with_model_fields(found, {SETTING: None})
     masks = open_masks(settings, log_alphas)
-    opened = {module: tuple(mask.nonzero().flatten().tolist()) for module, mask in masks.items()}
+    opened = {
+        group: tuple(over_units(group, mask, description.architecture.group(group).stored).nonzero().flatten().tolist())
+        for group, mask in masks.items()
+    }
     return found, Gates(settings, opened, model)
 
 
 def _log_alphas(
     settings: GateSettings, description: Description, tensors: Mapping[str, Tensor], where: str
 ) -> dict[GroupId, Tensor]:
-    """Log alpha [H] of every module with gates."""
+    """Log alpha [G] of the gates of every group that has some."""
     faults, found = [], {}
     names = dict(_names(settings, description))
-    for module, name in names.items():
-        theta, heads = tensors.get(name), description.architecture[module].stored_heads
+    for group, name in names.items():
+        theta = tensors.get(name)
+        count = gate_count(group, description.architecture.group(group).stored)
         if theta is None or not isinstance(theta, Tensor):
             faults.append(f"{name} is missing")
-        elif tuple(theta.shape) != (heads,):
-            faults.append(f"{name} is no list of {heads} finite numbers")
+        elif tuple(theta.shape) != (count,):
+            faults.append(f"{name} is no list of {count} finite numbers")
         else:
-            found[module] = settings.log_alpha(theta)
+            found[group] = settings.log_alpha(theta)
     wanted = set(names.values())
     faults += [f"{name} belongs to no module with gates" for name in tensors if _is_gate(name) and name not in wanted]
-    gated = sum(description.architecture[module].stored_heads for module in names)
+    gated = sum(description.architecture.group(id).stored for id in names if id.kind in KINDS)
     if settings.target_heads is not None and settings.target_heads > gated:
         faults.append(f"{settings.target_heads} heads shall stay open, {gated} have gates")
     if faults:
@@ -86,9 +91,14 @@ def _log_alphas(
 
 
 def _names(settings: GateSettings, description: Description) -> Iterator[tuple[GroupId, str]]:
-    for module in description.architecture:
-        if module.id.kind in settings.kinds:
-            yield module.id, f"{attention_prefix(module.id, description)}.{PARAMETER}"
+    for group in description.architecture.groups:
+        if group.id.kind in settings.kinds:
+            yield group.id, f"{_prefix(group.id, description)}.{PARAMETER}"
+
+
+def _prefix(group: GroupId, description: Description) -> str:
+    """Beginning of the names of an attention module's tensors; for neurons, of those of their layer."""
+    return attention_prefix(group, description) if group.kind in KINDS else layer_prefix(group, description)
 
 
 def _is_gate(name: str) -> bool:
@@ -96,13 +106,14 @@ def _is_gate(name: str) -> bool:
 
 
 def _folded(settings: GateSettings, description: Description, tensors: dict[str, Any], where: str) -> dict[str, Any]:
-    """The tensors without gates, W_O [D, H * K] multiplied by them."""
+    """The tensors without gates, W_O [D, H * K] and the second matrices [D, F] multiplied by them."""
     factors = factors_at_test(settings, _log_alphas(settings, description, tensors, where))
     changed = {}
-    for module, factor in factors.items():
+    for id, factor in factors.items():
         if factor.numel() and not bool((factor == 1).all()):
-            name = f"{attention_prefix(module, description)}.out_proj.weight"
-            columns = factor.repeat_interleave(description.architecture[module].head_dim)
+            group = description.architecture.group(id)
+            name = f"{_prefix(id, description)}.{'out_proj' if id.kind in KINDS else 'fc2'}.weight"
+            columns = over_units(id, factor, group.stored).repeat_interleave(group.width)
             changed[name] = (tensors[name].to(columns.dtype) * columns).to(tensors[name].dtype)
     found = containers.with_entries(tensors, changed)
     for name in filter(_is_gate, tensors):

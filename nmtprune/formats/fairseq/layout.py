@@ -50,6 +50,11 @@ def attention_prefix(module: GroupId, description: Description) -> str:
     return f"{stack}.layers.{description.layers[stack][module.layer]}.{name}"
 
 
+def layer_prefix(group: GroupId, description: Description) -> str:
+    """Beginning of the names, in the file, of the tensors of the layer that a group is in."""
+    return f"{group.stack}.layers.{description.layers[group.stack][group.layer]}"
+
+
 def unit_axes(description: Description, names: Iterable[str]) -> dict[GroupId, tuple[UnitAxis, ...]]:
     """Where the units of every group lie in the model's own tensors."""
     known = set(names)
@@ -58,7 +63,7 @@ def unit_axes(description: Description, names: Iterable[str]) -> dict[GroupId, t
         for module in description.architecture
     }
     return heads | {
-        group.id: tuple(_neuron_axes(f"{group.id.stack}.layers.{description.layers[group.id.stack][group.id.layer]}"))
+        group.id: tuple(_neuron_axes(layer_prefix(group.id, description)))
         for group in description.architecture.feed_forwards
     }
 

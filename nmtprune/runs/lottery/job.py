@@ -213,7 +213,7 @@ def _late_reset(run: LotteryRun) -> "TrainableCheckpoint | None":
     if run.late_reset is None:
         return None
     checkpoint = load(run.late_reset).trainable()
-    if checkpoint.open_heads is not None:
+    if checkpoint.open_units is not None:
         raise CheckpointError(f"{run.late_reset}: has gates: slim it first (nmtprune slim)")
     check_can_go_on(checkpoint, reset=run.reset_optimizer)
     return checkpoint

@@ -7,28 +7,32 @@ import pytest
 import torch
 
 from nmtprune import slim
-from nmtprune.architecture import GroupId, parse_heads
+from nmtprune.architecture import GroupId, UnitId, parse_heads
 from nmtprune.errors import CheckpointError
 from nmtprune.evaluate.verify import verify
 from nmtprune.formats.fairseq import FairseqCheckpoint, containers
 from nmtprune.formats.fairseq.slim_settings import slim_fields
-from nmtprune.gates import PARAMETER, SETTING, GateSettings, factors_at_test
+from nmtprune.gates import PARAMETER, SETTING, GateSettings, factors_at_test, gate_count
 from nmtprune.plan import Lineage, Plan
 
 _PREFIX = {"encoder": "encoder.layers.{}.self_attn", "decoder": "decoder.layers.{}.self_attn"}
 _PREFIX["cross"] = "decoder.layers.{}.encoder_attn"
 
 
-def _name(module: GroupId) -> str:
-    return f"{_PREFIX[module.kind].format(module.layer)}.{PARAMETER}"
+def _prefix(group: GroupId) -> str:
+    return _PREFIX.get(group.kind, f"{group.stack}.layers.{{}}").format(group.layer)
+
+
+def _name(group: GroupId) -> str:
+    return f"{_prefix(group)}.{PARAMETER}"
 
 
 def _thetas(checkpoint: FairseqCheckpoint, settings: GateSettings) -> dict[GroupId, torch.Tensor]:
     generator = torch.Generator().manual_seed(2)
     return {
-        module.id: torch.randn(module.heads, generator=generator) * 0.3
-        for module in checkpoint.architecture
-        if module.id.kind in settings.kinds
+        group.id: torch.randn(gate_count(group.id, group.units), generator=generator) * 0.3
+        for group in checkpoint.architecture.groups
+        if group.id.kind in settings.kinds
     }
 
 
@@ -49,6 +53,10 @@ CASES = {
     "scaled": GateSettings(init=0.1, lr_scale=3.0, output_scaling=True, kinds=("encoder", "cross")),
     "binary": GateSettings(gate="binconcrete", init=-0.2, output_scaling=True),
     "number": GateSettings(target_heads=7),
+    "neurons": GateSettings(init=0.1, lr_scale=3.0, kinds=("cross", "encoder-ffn", "decoder-ffn")),
+    "soft neurons": GateSettings(
+        init=-1.9, lr_scale=3.0, test_gate="soft", kinds=("encoder-ffn",), output_scaling=True
+    ),
     "soft number": GateSettings(init=0.0, target_heads=5, test_gate="soft", kinds=("cross",)),
 }
 
@@ -60,25 +68,30 @@ def test_gates_are_folded_into_the_output(tiny: Path, settings: GateSettings) ->
     assert gated.gates is not None and gated.gates.settings == settings
     log_alphas = {module: settings.log_alpha(theta) for module, theta in _thetas(base, settings).items()}
     factors = factors_at_test(settings, log_alphas)
-    for module in base.architecture:
-        name = f"{_PREFIX[module.id.kind].format(module.id.layer)}.out_proj.weight"
-        factor = factors.get(module.id, torch.ones(module.heads))
-        expected = base.model_tensors[name].unflatten(1, (module.heads, -1)) * factor[:, None]
+    for group in base.architecture.groups:
+        name = f"{_prefix(group.id)}.{'out_proj' if group.id.kind in _PREFIX else 'fc2'}.weight"
+        factor = torch.ones(group.units)
+        if group.id in factors:
+            own = factors[group.id]
+            factor = own if group.id.kind in _PREFIX else torch.cat([own[:1].expand(16), own[1:].expand(8)])
+            assert gated.gates.open[group.id] == tuple(factor.nonzero().flatten().tolist())
+        expected = base.model_tensors[name].unflatten(1, (group.units, -1)) * factor[:, None]
         torch.testing.assert_close(gated.model_tensors[name], expected.flatten(1), rtol=0, atol=0)
-        if module.id in factors:
-            assert gated.gates.open[module.id] == tuple(factor.nonzero().flatten().tolist())
     assert not any(name.endswith(PARAMETER) for name in gated.model_tensors)
-    others = {name for name in base.model_tensors if not name.endswith("out_proj.weight")}
+    others = {name for name in base.model_tensors if not name.endswith(("out_proj.weight", "fc2.weight"))}
     assert all(gated.model_tensors[name] is base.model_tensors[name] for name in others)
 
 
 @pytest.mark.parametrize("settings", CASES.values(), ids=CASES)
-def test_the_open_heads_are_the_model(tiny: Path, tmp_path: Path, settings: GateSettings) -> None:
-    """Cutting the closed heads changes nothing, and what is written has no gates."""
+def test_the_open_units_are_the_model(tiny: Path, tmp_path: Path, settings: GateSettings) -> None:
+    """Cutting the closed units changes nothing, and what is written has no gates."""
     gated = FairseqCheckpoint.of_state(tiny, _with_gates(FairseqCheckpoint.load(tiny), settings))
     assert gated.gates is not None
     closed = [
-        head for head in gated.architecture.head_ids() if head.number not in gated.gates.open.get(head.group, range(9))
+        UnitId(group.id, number)
+        for group in gated.architecture.groups
+        for number in range(group.units)
+        if number not in gated.gates.open.get(group.id, range(group.units))
     ]
     assert closed
     plan = Plan.removing(gated.base, closed)
@@ -88,7 +101,8 @@ def test_the_open_heads_are_the_model(tiny: Path, tmp_path: Path, settings: Gate
     again = FairseqCheckpoint.load(tmp_path / "slim.pt")
     assert again.gates is None and again.lineage is not None
     assert again.lineage.root.sha256 == gated.sha256
-    assert again.architecture.count() == 24 - len(closed)
+    every = settings.kinds
+    assert Plan.keep_all(again.base).count_kept(every) == Plan.keep_all(gated.base).count_kept(every) - len(closed)
 
 
 def test_the_fingerprint_is_of_what_the_file_has(tiny: Path) -> None:

@@ -1,4 +1,4 @@
-"""Gates on the heads of a fairseq model: drawn anew for each batch in training, fixed at test time."""
+"""Gates on heads and neurons of a fairseq model: drawn anew for each batch in training, fixed at test time."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nmtprune.architecture import GroupId
+from nmtprune.architecture import KINDS, GroupId
 from nmtprune.errors import CheckpointError
-from nmtprune.gates import PARAMETER, GateSettings, factors_at_test, open_masks
+from nmtprune.gates import PARAMETER, GateSettings, factors_at_test, gate_count, open_masks, over_units
 
 
 class GateSet:
@@ -24,19 +24,19 @@ class GateSet:
     def __init__(self, settings: GateSettings) -> None:
         self.settings = settings
         self.updates = 0
-        self._gates: dict[GroupId, HeadGates] = {}
+        self._gates: dict[GroupId, UnitGates] = {}
         self._factors: Mapping[GroupId, Tensor] | None = None
         self._drawn: dict[GroupId, Tensor] = {}
 
-    def add(self, module: GroupId, heads: int) -> "HeadGates":
-        """Make the gates of one attention module."""
-        self._gates[module] = HeadGates(self, module, heads)
-        return self._gates[module]
+    def add(self, group: GroupId, units: int) -> "UnitGates":
+        """Make the gates of one attention module or feed-forward layer."""
+        self._gates[group] = UnitGates(self, group, units)
+        return self._gates[group]
 
     @property
     def heads(self) -> int:
         """Heads that have gates."""
-        return sum(gates.theta.numel() for gates in self._gates.values())
+        return sum(gates.units for group, gates in self._gates.items() if group.kind in KINDS)
 
     def holds(self, parameters: Iterable[nn.Parameter]) -> bool:
         """Whether all of these parameters are of gates."""
@@ -50,44 +50,54 @@ class GateSet:
         return limit is not None and self.updates >= limit
 
     def log_alphas(self) -> dict[GroupId, Tensor]:
-        """Log alpha [H] of every module with gates."""
-        parts = self._log_alpha().split([gates.theta.numel() for gates in self._gates.values()])
-        return dict(zip(self._gates, parts, strict=True))
+        """Log alpha [G] of the gates of every group that has some."""
+        return self._by_group(self._log_alpha())
 
     def expected_open(self) -> dict[str, Tensor]:
-        """Sum of P(open) over the heads of each kind, with its gradient."""
+        """Sum of P(open) over the units of each kind, with its gradient."""
         return self._by_kind(self.settings.open_probability(self._log_alpha()))
 
     def open_by_kind(self) -> dict[str, Tensor]:
-        """Number of heads of each kind that are open at test time."""
+        """Number of units of each kind that are open at test time."""
         with torch.no_grad():
             return self._by_kind(torch.cat(list(open_masks(self.settings, self.log_alphas()).values())))
 
     def draw(self) -> None:
         """Draw the gates of the whole model for the next batch at once."""
-        gates = self.settings.sample(self._log_alpha())
-        parts = gates.split([own.theta.numel() for own in self._gates.values()])
-        self._drawn = {module: own * self.settings.scale(own) for module, own in zip(self._gates, parts, strict=True)}
+        drawn = self._by_group(self.settings.sample(self._log_alpha()))
+        self._drawn = {group: self.settings.scaled(group, own) for group, own in drawn.items()}
 
-    def take(self, module: GroupId) -> Tensor:
-        """What the heads of a module are multiplied by in this batch: a draw serves one pass only."""
-        if module not in self._drawn:
+    def take(self, group: GroupId) -> Tensor:
+        """What the gates of a group are in this batch, [G]: a draw serves one pass only."""
+        if group not in self._drawn:
             self.draw()
-        return self._drawn.pop(module)
+        return self._drawn.pop(group)
 
     def _log_alpha(self) -> Tensor:
-        """Log alpha of all gates, module by module."""
+        """Log alpha of all gates, group by group."""
         return self.settings.log_alpha(torch.cat([gates.theta for gates in self._gates.values()]))
 
+    def _by_group(self, values: Tensor) -> dict[GroupId, Tensor]:
+        """Values of all gates, group by group."""
+        parts = values.split([gates.theta.numel() for gates in self._gates.values()])
+        return dict(zip(self._gates, parts, strict=True))
+
     def _by_kind(self, values: Tensor) -> dict[str, Tensor]:
-        """Sums over the gates of each kind; modules come in the order of kinds."""
+        """Sums of values of gates over the units of each kind; groups come in the order of kinds."""
         sizes: dict[str, int] = {}
-        for module, gates in self._gates.items():
-            sizes[module.kind] = sizes.get(module.kind, 0) + gates.theta.numel()
-        return {kind: own.sum() for kind, own in zip(sizes, values.split(list(sizes.values())), strict=True)}
+        for group, gates in self._gates.items():
+            sizes[group.kind] = sizes.get(group.kind, 0) + gates.theta.numel()
+        return {
+            kind: own.sum() if kind in KINDS else (own * self._sizes(kind).to(own.device)).sum()
+            for kind, own in zip(sizes, values.split(list(sizes.values())), strict=True)
+        }
+
+    def _sizes(self, kind: str) -> Tensor:
+        """Units of every gate of a kind."""
+        return torch.cat([gates.sizes for group, gates in self._gates.items() if group.kind == kind])
 
     def at_test(self) -> Mapping[GroupId, Tensor]:
-        """What heads are multiplied by at test time: [H] for each module; kept until `forget`."""
+        """What gates multiply their units by at test time: [G] for each group; kept until `forget`."""
         if self._factors is None:
             with torch.no_grad():
                 self._factors = factors_at_test(self.settings, self.log_alphas())
@@ -98,29 +108,40 @@ class GateSet:
         self._factors = None
 
 
-class HeadGates(nn.Module):
-    """The gates of one attention module.
+class UnitGates(nn.Module):
+    """The gates of one attention module or feed-forward layer.
 
     They stay in single precision in a model of lower precision: the derivative of the penalty, times the scale of the
     loss, overflows half precision.
+
+    Attributes:
+        units: heads or neurons of the group.
+        sizes: [G], units that each gate opens and closes.
+        theta: [G], what is learned.
     """
 
-    def __init__(self, gate_set: GateSet, module: GroupId, heads: int) -> None:
+    def __init__(self, gate_set: GateSet, group: GroupId, units: int) -> None:
         super().__init__()
-        self._set, self._module = gate_set, module
-        self.theta = nn.Parameter(torch.zeros(heads))
+        self._set, self._group, self.units = gate_set, group, units
+        count = gate_count(group, units)
+        self.sizes = torch.bincount(over_units(group, torch.arange(count), units), minlength=count)
+        self.theta = nn.Parameter(torch.zeros(count))
         self._kept: Tensor | None = None
-        self.register_state_dict_pre_hook(HeadGates._restore)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_post_hook(HeadGates._loaded)  # type: ignore[no-untyped-call]
+        self.register_state_dict_pre_hook(UnitGates._restore)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(UnitGates._loaded)  # type: ignore[no-untyped-call]
 
     def forward(self) -> Tensor:
-        """What each head is multiplied by, [H]: one draw for the whole batch in training, constants at test time."""
+        """What each unit is multiplied by, [H] or [F]: one draw for a batch in training, constants at test time."""
+        return over_units(self._group, self._values(), self.units)
+
+    def _values(self) -> Tensor:
+        """The gates [G]."""
         if not self.training:
-            return self._set.at_test()[self._module]
+            return self._set.at_test()[self._group]
         if self._set.frozen:
             # Without a gradient for it, even of zero, DistributedDataParallel would miss a parameter.
-            return self._set.at_test()[self._module] + 0.0 * self.theta
-        return self._set.take(self._module)
+            return self._set.at_test()[self._group] + 0.0 * self.theta
+        return self._set.take(self._group)
 
     def set_num_updates(self, updates: int) -> None:
         """Take from fairseq, before each update, how many there were: gates may be constants from then on."""
@@ -137,7 +158,7 @@ class HeadGates(nn.Module):
             self.theta.data.copy_(self._kept)
         self._set.forget()
 
-    def train(self, mode: bool = True) -> "HeadGates":
+    def train(self, mode: bool = True) -> "UnitGates":
         """Change between training and test time."""
         self._restore()
         super().train(mode)
@@ -147,7 +168,7 @@ class HeadGates(nn.Module):
         self._kept = None
         self._set.forget()
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "HeadGates":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "UnitGates":
         """Move to another device; another type is not taken."""
         before = self.theta.detach().clone()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -158,12 +179,12 @@ class HeadGates(nn.Module):
 
     def extra_repr(self) -> str:
         """Number of gates, for the description that fairseq-train prints."""
-        return f"heads={self.theta.numel()}, {self._set.settings.gate}"
+        return f"{self._group.sort}={self.units}, {self._set.settings.gate}"
 
 
 def gates_of(model: nn.Module) -> GateSet | None:
     """The gates of a model, however it is wrapped; None where it has none."""
-    return next((module._set for module in model.modules() if isinstance(module, HeadGates)), None)
+    return next((module._set for module in model.modules() if isinstance(module, UnitGates)), None)
 
 
 def draw_gates(model: nn.Module, *_: Any) -> None:
@@ -187,7 +208,7 @@ def start_open(model: nn.Module, state_dict: dict[str, Tensor], prefix: str = ""
         state_dict.update({name: torch.zeros_like(theta) for name, theta in own.items()})
 
 
-def _named_gates(model: nn.Module) -> Iterator[tuple[str, HeadGates]]:
+def _named_gates(model: nn.Module) -> Iterator[tuple[str, UnitGates]]:
     for name, module in model.named_modules():
-        if isinstance(module, HeadGates):
+        if isinstance(module, UnitGates):
             yield name, module

@@ -1,0 +1,223 @@
+"""What `l0` is asked for, and everything that can be refused before anything is trained."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from nmtprune.architecture import KINDS, parse_kinds
+from nmtprune.data.databin import DataBin
+from nmtprune.data.options import TRAINING_SUBSET
+from nmtprune.errors import UsageError
+from nmtprune.evaluate.prices import Prices
+from nmtprune.formats.trainable import TrainableCheckpoint
+from nmtprune.process import program
+from nmtprune.runs.corpora import Corpora
+from nmtprune.runs.device import choose_device
+from nmtprune.runs.quality import Quality, measure
+from nmtprune.runs.report import ReportFiles
+from nmtprune.runs.run import FolderRun, MeasuringRun
+from nmtprune.runs.sorts import kinds_of, parse_sorts
+from nmtprune.runs.state import NO_SETTING
+from nmtprune.training.fairseq_train import Training
+from nmtprune.training.options import ARCH, Options, as_trained, check_given, value_of, with_defaults
+
+TASK, CRITERION = "translation_l0", "label_smoothed_cross_entropy_l0"
+DEFAULT_EPOCHS = 10
+"""With which training ends where the user names no end."""
+
+PLAN, SLIM = "plan.json", "slim.pt"
+DATA = "data"
+HEADS = "heads"
+GATED_SORTS = ("heads", "neurons")
+"""What can have gates."""
+
+_RESERVED = ("--task", "--criterion", "--l0-weight", "--l0-kinds", "--l0-groups", "--gate-costs")
+_JSON = "l0.json"
+_CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True, kw_only=True)
+class L0Run(FolderRun, MeasuringRun):
+    """What `l0` is given: binarized data to train on, and the sentences on which quality is measured.
+
+    Attributes:
+        checkpoint: a converged model, full or slim.
+        weights: of the penalty, lambda; one training each.
+        gates: options of fairseq-train that say how gates work and what learns, with their values.
+        groups: what has gates, heads or neurons or both, comma-separated.
+        kinds: of attention, comma-separated; ``encoder`` and ``decoder`` also stand for the neurons of these stacks.
+            None for all that the model has.
+        best: take the checkpoint with the lowest validation loss among those with the gates of the last one.
+        given: options for fairseq-train as the user typed them.
+    """
+
+    prints: ClassVar[str] = "table"
+
+    checkpoint: Path = field(metadata=NO_SETTING)
+    weights: tuple[float, ...] = field(metadata=NO_SETTING)
+    gates: Options = field(default=(), metadata=NO_SETTING)
+    groups: str = field(default=HEADS, metadata=NO_SETTING)
+    kinds: str | None = field(default=None, metadata=NO_SETTING)
+    best: bool = False
+    given: tuple[str, ...] = field(default=(), metadata=NO_SETTING)
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Files that must not be written over."""
+        return [self.checkpoint, *super().inputs]
+
+    @property
+    def outputs(self) -> ReportFiles:
+        """Result, table and picture."""
+        return ReportFiles.beside(self.output / _JSON)
+
+    @property
+    def written(self) -> list[str]:
+        """Names of files in the run folder."""
+        return [*(path.name for path in self.outputs), PLAN, SLIM]
+
+    @property
+    def sorts(self) -> tuple[str, ...]:
+        """What has gates.
+
+        Raises:
+            UsageError: an unknown word, or layers, which have none.
+        """
+        return parse_sorts(self.groups, "--l0-groups", GATED_SORTS)
+
+    @property
+    def heads_alone(self) -> bool:
+        """Whether nothing but heads has gates."""
+        return self.sorts == (HEADS,)
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether trainings have no GPU."""
+        return choose_device(self.device).type == "cpu"
+
+    def folder(self, weight: float) -> Path:
+        """Where the results of a weight lie: the run folder itself where there is only one."""
+        return self.output if len(self.weights) == 1 else self.output / f"l0-weight-{weight:g}"
+
+    def check(self) -> None:
+        """Refuse options that no training can have, and what any measuring run refuses."""
+        if self.data.data_bin is None:
+            raise UsageError("l0 trains on binarized data: name --data-bin DIR")
+        _ = self.sorts
+        check_given(self.given, (*ARCH, *_RESERVED, *(option[0] for option in self.gates)))
+        bad = [f"{weight:g}" for weight in self.weights if not 0 <= weight < math.inf]
+        if bad:
+            raise UsageError(f"--l0-weight {', '.join(bad)}: give a number from 0 on")
+        if len(set(self.weights)) < len(self.weights):
+            weights = ", ".join(f"{weight:g}" for weight in self.weights)
+            raise UsageError(f"--l0-weight {weights}: the same weight twice")
+        super().check()
+        self.significance.resamples_for(1)
+
+
+@dataclass(frozen=True)
+class L0Job:
+    """A checked run: everything that can be refused without training has been accepted.
+
+    Attributes:
+        run: what the command was given.
+        base: the checkpoint from which every training starts.
+        quality: on DATA, of the unpruned model.
+        kinds: of groups with gates.
+        trainings: by weight.
+    """
+
+    run: L0Run
+    base: TrainableCheckpoint
+    quality: Quality
+    kinds: tuple[str, ...]
+    trainings: Mapping[float, Training]
+
+
+def prepare_l0(run: L0Run, corpora: Corpora) -> L0Job:
+    """Check everything that can be wrong with checkpoint and data, the cheapest first."""
+    from nmtprune.formats import load
+
+    base = load(run.checkpoint).trainable("with gates: l0 needs fairseq's")
+    kinds = _kinds(run, base)
+    trained = value_of(run.given, "--train-subset") or TRAINING_SUBSET
+    DataBin(run.data.data_bin or Path()).check_subsets((trained,))
+    quality = measure(base, {DATA: run.data}, run, corpora)[DATA]
+    trainings = {weight: _training(run, base, kinds, weight) for weight in run.weights}
+    program("fairseq-train")  # what is not installed shall not show after the first measurement
+    return L0Job(run, base, quality, kinds, trainings)
+
+
+def _kinds(run: L0Run, base: TrainableCheckpoint) -> tuple[str, ...]:
+    """Kinds of groups whose units get gates."""
+    architecture = base.architecture
+    if run.heads_alone:
+        kinds = architecture.kinds if run.kinds is None else parse_kinds(run.kinds, architecture)
+    else:
+        kinds = kinds_of(run.sorts, base.base, run.kinds, "--l0-groups")
+    if not any(group.units for group in architecture.groups if group.id.kind in kinds):
+        raise UsageError(f"{run.checkpoint}: there is no head to put a gate on ({', '.join(kinds) or 'no attention'})")
+    return kinds
+
+
+def with_gate_costs(job: L0Job, prices: Prices) -> L0Job:
+    """The same run, where every gate weighs what its units cost.
+
+    Args:
+        job: with neurons among what has gates.
+        prices: multiply-accumulates of the units.
+    """
+    groups = [group for group in job.base.architecture.groups if group.id.kind in job.kinds]
+    every = [group for group in job.base.architecture.modules if group.id.kind in job.kinds]
+    heads = every or list(job.base.architecture.modules)
+    count = sum(module.heads for module in heads)
+    average = sum(prices.of_group(module.id, {}) * module.heads for module in heads) / count if count else 1.0
+    costs = {
+        kind: statistics.fmean(prices.of_group(group.id, {}) for group in groups if group.id.kind == kind) / average
+        for kind in job.kinds
+    }
+    option = ("--gate-costs", ",".join(f"{kind}={cost!r}" for kind, cost in costs.items()))
+    trainings = {weight: replace(each, options=(*each.options, option)) for weight, each in job.trainings.items()}
+    return replace(job, trainings=trainings)
+
+
+def l0_facts(job: L0Job) -> dict[str, Any]:
+    """What the state belongs to besides the options of `l0`; other options are among the words of fairseq-train."""
+    return {
+        "model": job.base.base.sha256,
+        **job.quality.identity(),
+        "fairseq-train": [" ".join(each.words) for each in job.trainings.values()],
+        "--threads": job.run.threads if job.run.on_cpu else None,
+    }
+
+
+def _training(run: L0Run, base: TrainableCheckpoint, kinds: Sequence[str], weight: float) -> Training:
+    smoothing = base.label_smoothing()
+    # A run with --best chooses among the checkpoints of all epochs.
+    saved: Options = () if run.best else (("--no-epoch-checkpoints",),)
+    defaults = (
+        *as_trained(base),
+        *(("--label-smoothing", repr(smoothing)), ("--seed", str(run.seed))),
+        *(("--max-epoch", str(DEFAULT_EPOCHS)), ("--log-interval", "20"), *saved),
+    )
+    folder = run.folder(weight)
+    groups: Options = () if run.heads_alone else (("--l0-groups", ",".join(run.sorts)),)
+    attention = [kind for kind in KINDS if kind in {each.partition("-")[0] for each in kinds}]
+    options = (
+        *(("--task", TASK), ("--criterion", CRITERION), ("--l0-weight", repr(weight))),
+        *(*groups, ("--l0-kinds", ",".join(attention)), *run.gates),
+        *with_defaults(defaults, run.given),
+    )
+    return Training(
+        name=f"l0-weight-{weight:g}",
+        title=f"Train gates with lambda {weight:g}",
+        data_bin=run.data.data_bin or Path(),
+        start=run.checkpoint,
+        folder=folder / _CHECKPOINTS,
+        options=options,
+        given=run.given,
+        on_cpu=run.on_cpu,
+    )
