@@ -29,6 +29,9 @@ EVERY_KIND = (*KINDS, *NEURON_KINDS, *LAYER_KINDS)
 UNIFORM = (*STACKS.values(), *((kind,) for kind in NEURON_KINDS))
 """Kinds whose groups all have the same number of units in a uniform model."""
 
+_NUMBER = r"(?:0|[1-9][0-9]{0,8})"
+"""A number of a layer or unit; longer ones are taken as damage."""
+
 _MICHEL_KINDS = {"E": "encoder", "A": "cross", "D": "decoder"}
 
 
@@ -81,7 +84,7 @@ class GroupId:
         Raises:
             UsageError: the text is not of that form.
         """
-        match = re.fullmatch(r"([a-z-]+)(?:\.(0|[1-9][0-9]*))?", text)
+        match = re.fullmatch(rf"([a-z-]+)(?:\.({_NUMBER}))?", text)
         if match is None or match[1] not in kinds or (match[2] is None) != (match[1] in LAYER_KINDS):
             if tuple(kinds) == KINDS:
                 raise UsageError(f"'{text}' names no attention module: write KIND.LAYER, for example cross.5")
@@ -121,7 +124,7 @@ class UnitId:
             UsageError: the text is not of that form.
         """
         group, _, number = text.rpartition(".")
-        if not re.fullmatch(r"0|[1-9][0-9]*", number):
+        if not re.fullmatch(_NUMBER, number):
             if tuple(kinds) == KINDS:
                 raise UsageError(f"'{text}' names no head: write KIND.LAYER.HEAD, for example encoder.0.3")
             raise UsageError(
@@ -398,7 +401,7 @@ def _numbers(text: str, base: int, name: str) -> list[int]:
     """Numbers of ``3``, ``1,4`` or ``1-3`` as 0-based integers."""
     found: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part)
+        match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", part)
         if match is None:
             raise UsageError(f"'{name}': '{part}' is neither a number nor a range such as 1-3")
         first, last = int(match[1]), int(match[2] or match[1])

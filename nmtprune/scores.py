@@ -469,7 +469,7 @@ def _details_faults(details: Any, name: str) -> list[str]:
 def _names_head(name: Any) -> bool:
     try:
         return isinstance(name, str) and UnitId.parse(name) is not None
-    except (UsageError, ValueError):
+    except UsageError:
         return False
 
 

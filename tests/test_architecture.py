@@ -52,6 +52,14 @@ def test_every_spelling_is_read(text: str, expected: list[str]) -> None:
     assert _names(parse_heads(text, SMALL)) == expected
 
 
+@pytest.mark.parametrize("name", ["encoder." + "9" * 5000, "E:1:" + "9" * 5000, "encoder.0.0-999999999"])
+def test_numbers_that_no_model_has_are_no_names(name: str) -> None:
+    with pytest.raises(UsageError, match="is neither a number nor a range"):
+        parse_heads(name, SMALL)
+    with pytest.raises(UsageError, match="names no"):
+        UnitId.parse(name.replace(":", "."))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -185,7 +185,7 @@ def edited(**changes: Any) -> str:
 
 def test_all_faults_are_named_at_once() -> None:
     text = edited(
-        version=3,
+        version=0,
         base={
             "format": "fairseq",
             "sha256": SHA,
@@ -198,7 +198,7 @@ def test_all_faults_are_named_at_once() -> None:
     with pytest.raises(PlanError) as caught:
         Plan.from_json(text, "some/plan.json")
     assert str(caught.value) == (
-        "some/plan.json: version is 3, this nmtprune reads versions 1 and 2; unknown key 'extra'; "
+        "some/plan.json: version is 0, this nmtprune reads versions 1 and 2; unknown key 'extra'; "
         "unknown key 'base.name'; "
         "encoder.0: head 0 is repeated; encoder.0: heads [2, 0, 0] are not in ascending order; "
         "encoder.1: -1 is no head number; encoder.1: true is no head number; encoder.1: 1.0 is no head number; "
@@ -394,6 +394,13 @@ def test_check_names_what_differs() -> None:
 def architecture(layers: dict[str, list[int]], heads: int = 2) -> Architecture:
     modules = [AttentionModule(GroupId(kind, layer), heads, 4) for kind in layers for layer in layers[kind]]
     return Architecture(tuple(modules))
+
+
+def test_of_a_later_version_nothing_else_is_said() -> None:
+    later = json.loads(TEXT) | {"version": 3, "widths": {}}
+    with pytest.raises(PlanError) as error:
+        Plan.from_json(json.dumps(later), "p.json")
+    assert str(error.value) == "p.json: version is 3, this nmtprune reads versions 1 and 2"
 
 
 def test_tied_layers_keep_their_numbers() -> None:

@@ -103,6 +103,12 @@ def test_units_of_groups(tmp_path: Path) -> None:
     assert Scores.read(tmp_path / "heads.json") == first
 
 
+def test_a_group_of_a_number_that_no_model_has() -> None:
+    text = json.loads(UNITS) | {"units": {"encoder." + "9" * 5000: {"units": "0", "score": [1.0]}}}
+    with pytest.raises(DataError, match="units: 'encoder.9+' names no attention module"):
+        Scores.from_json(json.dumps(text), "s.json")
+
+
 def test_every_fault_of_units_is_named_at_once() -> None:
     text = json.loads(UNITS)
     text["mode"] = "all-but-one"

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +98,8 @@ class PlanSettings:
             ("--kinds", self.kinds is not None, ("random", "lowest", "empty_layers")),
             ("--seed", seed_given, DRAWN if self.scores else (*DRAWN, *OF_NEURONS)),
             ("--multiple-of", self.multiple_of > 1, OF_NEURONS),
+            ("--uniform", self.uniform, (*FORMS, *OF_NEURONS)),
+            ("--min-heads-per-module", self.min_heads_per_module > 0, FORMS),
         ):
             if used and every and not set(every) & set(forms):
                 heads = [name for name in forms if name in FORMS] if len(every) == len(chosen) else []
@@ -337,8 +339,9 @@ def _neurons(base: "Base", settings: PlanSettings, scores: ScoresBySort) -> tupl
     else:
         pattern, per = settings.remove_neurons or "", settings.per or "model"
         neurons, errors = widths.remove_neurons(units, pattern, own, limits, per)
-        if not errors and "=" not in pattern and per == "model":
-            _amount(pattern, "neurons", units, limits)
+        if not errors and per == "model":
+            for kinds, amount in widths.amounts(pattern, limits, []):
+                _amount(amount, "neurons", units, replace(limits, kinds=kinds))
     return neurons, _named(errors, names[0])
 
 
@@ -406,6 +409,12 @@ def _scores(settings: PlanSettings, checkpoint: "Checkpoint", limits: "Limits") 
         if settings.scores and settings.given(names) and sort not in found:
             listed = ", ".join(map(str, settings.scores))
             faults.append(f"{_option(settings.given(names)[0])}: no scores of {sort} in {listed}")
+    if settings.keep_layers is not None and settings.scores and "layers" not in found:
+        listed = ", ".join(map(str, settings.scores))
+        if not found or not settings.given(["lowest", *OF_NEURONS]):
+            faults.append(f"--keep-layers: no scores of layers in {listed}")
+        else:
+            say(f"--keep-layers: no scores of layers in {listed}: they are spread evenly")
     refuse(faults)
     return found
 

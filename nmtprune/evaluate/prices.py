@@ -43,6 +43,32 @@ class Prices(Protocol):
 
 
 @dataclass(frozen=True)
+class Adapted:
+    """Prices that follow from others: of the same kind, for other units or under a rule of their own.
+
+    Attributes:
+        prices: the others.
+    """
+
+    prices: Prices
+
+    @property
+    def kind(self) -> str:
+        """As of the others."""
+        return self.prices.kind
+
+    @property
+    def measure(self) -> str:
+        """As of the others."""
+        return self.prices.measure
+
+    @property
+    def together(self) -> tuple[tuple[str, ...], ...]:
+        """As of the others."""
+        return self.prices.together
+
+
+@dataclass(frozen=True)
 class Additive:
     """A cost that is a sum over units: each group's by their number, each layer's own, and the rest.
 

@@ -81,7 +81,7 @@ def _counts(text: Any) -> tuple[dict[str, tuple[int, ...]], list[str]]:
     """Head counts by kind from the JSON text of the setting, and what is wrong with it."""
     try:
         data = json.loads(text)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         return {}, [f"{HEADS} is no JSON text ({error})"]
     if not isinstance(data, dict) or set(data) != set(KINDS):
         return {}, [f"{HEADS} must be an object with the keys {', '.join(KINDS)}"]

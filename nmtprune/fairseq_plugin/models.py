@@ -23,6 +23,7 @@ from nmtprune.fairseq_plugin.heads import StoredHeads
 from nmtprune.fairseq_plugin.neurons import StoredNeurons
 from nmtprune.fairseq_plugin.surgery import replace_attention, resize_feed_forwards
 from nmtprune.fairseq_plugin.train_settings import choose_settings, complete_settings
+from nmtprune.formats.fairseq.architectures import stock
 from nmtprune.formats.fairseq.slim_settings import BASE_ARCH, HEADS, NEURONS
 from nmtprune.formats.fairseq.unsupported import SLIM, unsupported
 
@@ -74,7 +75,7 @@ class PrunableTransformer(BaseFairseqModel):  # type: ignore[misc]  # fairseq ha
         if faults:
             raise CheckpointError.of_faults("settings of the model: unsupported", faults)
         heads, neurons = StoredHeads.of_settings(settings), StoredNeurons.of_settings(settings)
-        base = getattr(settings, BASE_ARCH)
+        base = stock(getattr(settings, BASE_ARCH))
         complete_settings(base, settings)
         for stack in cls.stacks:
             heads = _of_kept_layers(heads, stack, settings)

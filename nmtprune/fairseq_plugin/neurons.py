@@ -7,7 +7,7 @@ from typing import Any
 
 from nmtprune.architecture import NEURON_KINDS, Architecture, GroupId
 from nmtprune.errors import CheckpointError
-from nmtprune.formats.fairseq.slim_settings import NEURONS
+from nmtprune.formats.fairseq.slim_settings import NEURONS, json_setting, ragged_neurons
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,7 @@ class StoredNeurons:
         text = getattr(settings, NEURONS, None)
         if text is None:
             return cls({})
-        try:
-            data = json.loads(text)
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"settings of the model: {NEURONS} is no JSON text ({error})") from None
+        data = json_setting(text)
         if not isinstance(data, dict) or not set(data) <= set(NEURON_KINDS):
             raise CheckpointError(
                 f"settings of the model: {NEURONS} must be an object with keys among {', '.join(NEURON_KINDS)}"
@@ -51,10 +48,7 @@ class StoredNeurons:
     @classmethod
     def of_architecture(cls, architecture: Architecture) -> "StoredNeurons":
         """Those of a checkpoint."""
-        found: dict[str, tuple[int, ...]] = {}
-        for group in architecture.feed_forwards:
-            found[group.id.kind] = (*found.get(group.id.kind, ()), group.stored)
-        return cls({kind: counts for kind, counts in found.items() if len(set(counts)) > 1})
+        return cls({kind: tuple(counts) for kind, counts in ragged_neurons(architecture).items()})
 
     def of_layer(self, group: GroupId) -> int | None:
         """Neurons of a layer; None where those of its stack have one width."""

@@ -21,6 +21,7 @@ from nmtprune.errors import UsageError
 from nmtprune.fairseq_plugin.gate_options import choose_gates
 from nmtprune.fairseq_plugin.heads import StoredHeads
 from nmtprune.fairseq_plugin.neurons import StoredNeurons
+from nmtprune.formats.fairseq.architectures import stock
 from nmtprune.formats.fairseq.checkpoint import FairseqCheckpoint
 from nmtprune.formats.fairseq.settings import Description
 from nmtprune.formats.fairseq.slim_settings import BASE_ARCH, HEAD_DIMS, HEADS, LINEAGE, NEURONS
@@ -65,7 +66,7 @@ def choose_settings(args: Namespace, name: str) -> None:
 
 
 def complete_settings(base: str, settings: Any) -> None:
-    """Fill in what the settings do not say as fairseq does for the base architecture, in place."""
+    """Fill in what the settings do not say as fairseq does for the base architecture, one of its own, in place."""
     ARCH_CONFIG_REGISTRY[base](settings)
     defaults = MODEL_DATACLASS_REGISTRY.get(ARCH_MODEL_NAME_REGISTRY[base])
     for name, value in vars(defaults()).items() if defaults else ():
@@ -117,8 +118,8 @@ def _from_checkpoint(args: Namespace, name: str, path: Path) -> None:
     held = _IN_MEMORY.get()
     checkpoint = held if held is not None and held.path == path else FairseqCheckpoint.load(path)
     description = checkpoint.description
-    if description.arch not in SLIM[name]:
-        other = next(arch for arch, bases in SLIM.items() if description.arch in bases)
+    if stock(description.arch) not in SLIM[name]:
+        other = next(arch for arch, bases in SLIM.items() if stock(description.arch) in bases)
         raise UsageError(f"--arch {name}: {path} is of architecture {description.arch}; train it with --arch {other}")
     faults = list(_conflicts(args, name, description))
     if faults:

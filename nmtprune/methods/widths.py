@@ -29,17 +29,22 @@ def remove_neurons(
         The neurons, and a UsageError or BudgetError for each fault.
     """
     removed, errors = list[UnitId](), _Errors()
-    if "=" not in pattern:
-        entries = iter([(limits.kinds, pattern.strip())])
-    else:
-        entries = (((kind,), text) for kind, text in _by_kind(pattern, "AMOUNT, such as decoder=50%", limits, errors))
-    for kinds, text in entries:
+    for kinds, text in amounts(pattern, limits, errors):
         try:
             amount = Amount.parse(text, "neurons")
             removed += lowest_units(units, scores, amount, replace(limits, kinds=kinds), per)
         except (UsageError, BudgetError) as error:
             errors.append(error)
     return removed, errors
+
+
+def amounts(pattern: str, limits: Limits, errors: _Errors) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The amounts of a pattern of `remove_neurons`, each with the kinds that it is of; adds to `errors`."""
+    if "=" not in pattern:
+        yield limits.kinds, pattern.strip()
+        return
+    for kind, text in _by_kind(pattern, "AMOUNT, such as decoder=50%", limits, errors):
+        yield (kind,), text
 
 
 def keep_neurons(

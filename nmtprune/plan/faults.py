@@ -117,6 +117,8 @@ def plan_faults(data: Any, complete: bool = False) -> list[str]:
         return [f"is {show(data)}, not a plan (a JSON object)"]
     defaults = ["format", "version", "provenance"]
     faults = _identity_faults(data)
+    if is_int(data.get("version")) and data["version"] > VERSIONS[-1]:
+        return faults
     if complete:
         optional = ["layers"] if data.get("version") == VERSIONS[-1] else []
         faults += key_faults(data, ["format", "version", "base", "keep", "provenance"], optional)
@@ -291,7 +293,7 @@ def _layer_of(name: str) -> tuple[str, int] | None:
 def _names_group(name: Any) -> bool:
     try:
         return isinstance(name, str) and GroupId.parse(name, EVERY_KIND) is not None
-    except (UsageError, ValueError):
+    except UsageError:
         return False
 
 

@@ -70,7 +70,9 @@ class Lineage(BaseModel):
 
     def to_json(self) -> str:
         """The lineage as JSON on one line."""
-        keep, layers = kept_json(self.root, self.keep), layers_json(self.root, self.keep)
+        # Where its layers differ, a file cannot say by itself which of its neurons are padding.
+        ragged = any(len(set(counts)) > 1 for counts in self.root.neurons.values())
+        keep, layers = kept_json(self.root, self.keep, neurons=ragged), layers_json(self.root, self.keep)
         neurons = bool(layers) or any(isinstance(units, str) for units in keep.values())
         found: dict[str, Any] = {"root": self.root.as_json(neurons=neurons), "keep": keep}
         found |= {"layers": layers} if layers else {}

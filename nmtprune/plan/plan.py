@@ -266,8 +266,14 @@ def _block(lines: list[str]) -> str:
     return "{\n" + ",\n".join(lines) + "\n }" if lines else "{}"
 
 
-def kept_json(base: Base, keep: Mapping[str, tuple[int, ...]]) -> dict[str, list[int] | str]:
-    """What stays as files have it, without the groups of layers that go and, where all stay, without neurons."""
+def kept_json(base: Base, keep: Mapping[str, tuple[int, ...]], *, neurons: bool = False) -> dict[str, list[int] | str]:
+    """What stays as files have it, without the groups of layers that go.
+
+    Args:
+        base: the model.
+        keep: what stays of its groups.
+        neurons: name neurons even where all stay.
+    """
     units = base.units
     gone = {
         (id.stack, layer)
@@ -275,7 +281,9 @@ def kept_json(base: Base, keep: Mapping[str, tuple[int, ...]]) -> dict[str, list
         for layer in numbers
         if id.kind in LAYER_KINDS and layer not in keep[str(id)]
     }
-    every = not gone and all(keep[str(id)] == numbers for id, numbers in units.items() if id.kind in NEURON_KINDS)
+    every = not (neurons or gone) and all(
+        keep[str(id)] == numbers for id, numbers in units.items() if id.kind in NEURON_KINDS
+    )
     found: dict[str, list[int] | str] = {}
     for id in units:
         if id.kind in KINDS and (id.stack, id.layer) not in gone:

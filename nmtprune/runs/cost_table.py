@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, ValidationError
 
 from nmtprune import strictjson
+from nmtprune.architecture import LAYER_KINDS
 from nmtprune.errors import DataError
 from nmtprune.evaluate.cost import Spread
 from nmtprune.evaluate.milliseconds import Milliseconds, ModelSize, TimeAxis, check_fit
@@ -13,6 +14,14 @@ from nmtprune.runs.json_model import JsonModel
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
+
+
+FORMAT = "nmtprune-cost-table"
+
+_CONDITIONS = ("engine", "compute_type", "device", "threads", "batch_size", "beam", "source_length", "target_length")
+
+_WORST_ERROR = 0.15
+"""Error of the sum of parts, as a share of the measured time, from which a remark is made."""
 
 
 class VocabularyPoint(JsonModel):
@@ -61,6 +70,8 @@ class CostTable(JsonModel):
             DataError: it cannot be read, or is no such table.
         """
         data = strictjson.loads(strictjson.read(path, DataError), str(path), DataError)
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise DataError(f"{path}: no cost table: nmtprune bench --cost-table writes one")
         try:
             found = cls.model_validate(data)
         except ValidationError as error:
@@ -75,4 +86,32 @@ class CostTable(JsonModel):
             DataError: the table was measured on a model of another size.
         """
         check_fit(self.model, checkpoint, where)
-        return Milliseconds(self.milliseconds.median, self.axes, checkpoint.architecture)
+        found = Milliseconds(self.milliseconds.median, self.axes, checkpoint.architecture)
+        units = checkpoint.architecture.units.items()
+        if found.total({id: numbers[:1] if id.kind in LAYER_KINDS else () for id, numbers in units}) <= 0:
+            raise DataError(
+                f"{where}: the parts take more time than the whole model: they were measured too briefly: give more "
+                "--sentences and a higher --repeat to nmtprune bench --cost-table"
+            )
+        return found
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """What the times are of: engine, precision, machine, search and lengths."""
+        return {name: getattr(self, name) for name in _CONDITIONS}
+
+    def remarks(self, engine: str, beam: int) -> list[str]:
+        """What a user should know who chooses by the table in a run of this engine and beam, one line each."""
+        measured = f"times of {self.engine}" + (f" {self.compute_type}" if self.compute_type else "")
+        found = [f"{measured}, batches of {self.batch_size}, beam {self.beam}"]
+        others = [*([f"--engine {engine}"] * (engine != self.engine)), *([f"--beam {beam}"] * (beam != self.beam))]
+        if others:
+            found[0] += f"; translations are measured with {' and '.join(others)}"
+        timed = (point for point in self.combined if point.time.median > 0)
+        worst = max((abs(point.predicted / point.time.median - 1) for point in timed), default=0.0)
+        if worst > _WORST_ERROR:
+            found.append(
+                f"the sum of the parts is off by up to {worst:.0%} where several are cut: measure longer, or check the "
+                "speed of the result with nmtprune bench"
+            )
+        return found

@@ -19,6 +19,7 @@ from tests.support.marian_files import VARIANTS, marian_arrays, marian_model, wr
 from tests.support.networks import NORMFORMER, as_normformer
 
 FORMS = "--keep, --remove, --random, --lowest, --empty-layers"
+LISTED = FORMS.replace(",", " and")
 
 
 def run(*arguments: object, env: dict[str, str] | None = None) -> Result:
@@ -478,6 +479,10 @@ def test_plans_of_heads_alone_stay_version_1(tiny: Path, output: Path) -> None:
          "--multiple-of goes with --remove-neurons and --keep-neurons, not with --random"),
         ("--remove-neurons 1 --keep-neurons encoder=1", 2,
          "give one of --remove-neurons and --keep-neurons, not both"),
+        ("--remove-layers encoder=1 --uniform", 2, f"--uniform goes with {LISTED} and --remove-neurons and "
+         "--keep-neurons, not with --remove-layers"),
+        ("--remove-neurons 1 --min-heads-per-module 1", 2,
+         f"--min-heads-per-module goes with {LISTED}, not with --remove-neurons"),
         ("--remove-layers encoder=1 --seed 3", 2,
          "--seed goes with --keep and --random and --remove-neurons and --keep-neurons, not with --remove-layers"),
     ],
@@ -488,8 +493,16 @@ def test_faults_of_neurons_and_layers(tiny: Path, output: Path, options: str, co
     assert not output.exists()
 
 
+def test_rounding_to_multiples_is_said_for_every_stack(tiny: Path, output: Path) -> None:
+    result = run(tiny, "--remove-neurons", "encoder=40%", "--multiple-of", "8", "-o", output)
+    assert result.exit_code == 0 and result.stderr.startswith(
+        "40% is 19.2 neurons; the nearest number in multiples of 8 is 16\n"
+    )
+
+
 def test_scores_of_what_is_needed(tiny: Path, output: Path, scores: Path, unit_scores: Path) -> None:
     for options, message in (
+        (["--keep-layers", "encoder=1", "--scores", scores], f"--keep-layers: no scores of layers in {scores}"),
         (["--remove-neurons", "1", "--scores", scores], f"--remove-neurons: no scores of neurons in {scores}"),
         (
             ["--remove-neurons", "1", "--scores", unit_scores, "--scores", unit_scores],

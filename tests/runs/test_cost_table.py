@@ -1,6 +1,8 @@
 """Cost tables of tiny models: measured for real, resumed, read back, and refused where they do not fit."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 
 from nmtprune.architecture import GroupId
 from nmtprune.errors import DataError, EngineError, OutputError
+from nmtprune.evaluate.cost import Spread
 from nmtprune.formats import load
 from nmtprune.model.search.options import SearchOptions
 from nmtprune.progress import Silent
@@ -30,6 +33,15 @@ def kinds(table: CostTable) -> dict[tuple[str, ...], list[float]]:
     return {axis.kinds: [point.left for point in axis.points] for axis in table.axes}
 
 
+def timed(table: CostTable, time: Callable[[float], float] = lambda left: 0.9 + 0.1 * left) -> CostTable:
+    """A table with other times by share of units: those of so small a model are mostly noise."""
+    axes = [
+        replace(axis, points=tuple(replace(point, time=Spread.of([time(point.left)])) for point in axis.points))
+        for axis in table.axes
+    ]
+    return table.model_copy(update={"axes": tuple(axes)})
+
+
 def test_of_the_native_engine(tiny: Path, tmp_path: Path) -> None:
     found = cost_table(run(tiny, tmp_path / "table.json"), Silent())
     assert kinds(found) == {
@@ -49,7 +61,7 @@ def test_of_the_native_engine(tiny: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "table.json.state").exists()
     read = CostTable.read(tmp_path / "table.json")
     assert read == found and read.provenance["seed"] == 1
-    prices = read.prices(load(tiny), "table.json")
+    prices = timed(read).prices(load(tiny), "table.json")
     assert prices.total({}) == found.milliseconds.median > 0
     for point in found.combined:
         assert point.time.low <= point.time.median <= point.time.high and point.predicted >= 0
@@ -64,7 +76,7 @@ def test_of_ctranslate2(tiny: Path, tmp_path: Path, precision: str) -> None:
         ("encoder",): True, ("decoder", "cross"): True
     }  # fmt: skip
     assert kinds(found)["decoder", "cross"] == [0.25, 0.5, 0.75]
-    assert found.prices(load(tiny), "table").together == (("encoder",), ("decoder", "cross"))
+    assert timed(found).prices(load(tiny), "table").together == (("encoder",), ("decoder", "cross"))
 
 
 @pytest.mark.parametrize("variant", ["SSRU decoder of tied layers", "uneven depths and widths"])
@@ -128,6 +140,10 @@ def test_tables_that_are_none(tiny: Path, build: Build, tmp_path: Path) -> None:
         broken.write_text(json.dumps({**content, **change}))
         with pytest.raises(DataError, match=rf"^{broken}: no cost table: .*{reason}"):
             CostTable.read(broken)
+    for other in ({**content, "format": "nmtprune-plan"}, [1]):
+        broken.write_text(json.dumps(other))
+        with pytest.raises(DataError, match=rf"^{broken}: no cost table: nmtprune bench --cost-table writes one$"):
+            CostTable.read(broken)
     broken.write_text("{")
     with pytest.raises(DataError, match="broken JSON"):
         CostTable.read(broken)
@@ -137,8 +153,29 @@ def test_tables_that_are_none(tiny: Path, build: Build, tmp_path: Path) -> None:
 
 def test_prices_of_groups_are_of_the_model(tiny: Path, tmp_path: Path) -> None:
     """Whatever was measured: fewer units never cost more."""
-    prices = cost_table(run(tiny, tmp_path / "table.json"), Silent()).prices(load(tiny), "table")
+    found = timed(cost_table(run(tiny, tmp_path / "table.json"), Silent()), lambda left: 1 - 0.05 * (left == 0.5))
+    prices = found.prices(load(tiny), "table")
     for id, numbers in load(tiny).architecture.units.items():
         totals = [prices.total({id: numbers[:count]}) for count in range(1, len(numbers) + 1)]
         assert totals == sorted(totals)
     assert prices.of_group(GroupId("encoder", 0), {}) >= 0
+
+
+def test_parts_that_take_more_than_the_whole_are_no_prices(tiny: Path, tmp_path: Path) -> None:
+    found = cost_table(run(tiny, tmp_path / "table.json"), Silent())
+    with pytest.raises(DataError, match="^table: the parts take more time than the whole model: .* too briefly"):
+        timed(found, lambda left: left).prices(load(tiny), "table")
+
+
+def test_what_times_are_of_is_said(tiny: Path, tmp_path: Path) -> None:
+    found = cost_table(run(tiny, tmp_path / "table.json"), Silent())
+    same = found.model_copy(update={"combined": ()})
+    measured = f"times of native, batches of {found.batch_size}, beam {found.beam}"
+    assert same.remarks("native", found.beam) == [measured]
+    assert same.remarks("ctranslate2", 9) == [
+        f"{measured}; translations are measured with --engine ctranslate2 and --beam 9"
+    ]
+    point = found.combined[0]
+    off = point.model_copy(update={"predicted": 1.5, "time": Spread.of([1.0])})
+    (_, remark) = found.model_copy(update={"combined": (off,)}).remarks("native", found.beam)
+    assert remark.startswith("the sum of the parts is off by up to 50%")

@@ -37,11 +37,12 @@ from nmtprune.runs.greedy.setup import GreedyRun
 from nmtprune.runs.refit import calibration_texts, refitted
 from nmtprune.runs.report import FILES
 from nmtprune.runs.scorers import SCORERS
-from nmtprune.runs.state import Interrupted, State
 from nmtprune.scores import HeadScore, Scores
 from tests.support import runs
 from tests.support.examples import corpus
 from tests.support.fairseq_files import Build
+from tests.support.greedy import check_interruptions, swept
+from tests.support.notes import Notes
 from tests.support.runs import SEARCH, Oracle
 
 WITHIN = (*KINDS, *NEURON_KINDS)
@@ -60,12 +61,6 @@ def greedy_run(checkpoint: Path, output: Path, **changes: Any) -> GreedyRun:
         "rounds": 2,
     }
     return runs.greedy_run(checkpoint, output, **(values | changes))
-
-
-def swept(run: GreedyRun) -> GreedyResult:
-    result = greedy(run, Silent())
-    assert result is not None
-    return result
 
 
 def cut(path: Path, plan: Plan) -> Checkpoint:
@@ -258,20 +253,6 @@ def test_uniform_plans_and_multiples(tiny: Path, tmp_path: Path) -> None:
                 assert kinds[0] not in NEURON_KINDS or counts.pop() % 4 == 0
 
 
-def content(folder: Path) -> dict[str, Any]:
-    """Every file of a run but its state, without provenance."""
-    found: dict[str, Any] = {}
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        if path.suffix == ".json" and path.name != "state.json":
-            found[name] = {key: value for key, value in json.loads(path.read_text()).items() if key != "provenance"}
-        elif path.suffix == ".pt":
-            found[name] = load(path).sha256
-        elif path.is_file() and path.name != "state.json":
-            found[name] = path.read_bytes()
-    return found
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -286,25 +267,7 @@ def test_interrupted_after_every_piece_of_work(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     run = greedy_run(tiny, tmp_path / "whole", refit=True, **changes)
-    swept(run)
-    interrupted = replace(run, output=tmp_path / "pieces", resume=True)
-    add, times = State.add, 0
-
-    def add_and_end(state: State, unit: str, packed: bytes) -> None:
-        add(state, unit, packed)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(State, "add", add_and_end)
-    for _ in range(60):
-        try:
-            result = greedy(interrupted, Silent())
-            break
-        except Interrupted:
-            times += 1
-    assert result is not None
-    assert times == len(json.loads((tmp_path / "whole" / "state.json").read_text())["units"]) >= 5
-    assert content(tmp_path / "pieces") == content(tmp_path / "whole")
-    assert "slim.pt" in content(tmp_path / "whole")
+    check_interruptions(run, tmp_path, 5, monkeypatch)
 
 
 def test_several_checkpoints_have_costs_of_their_own(tiny: Path, build: Build, tmp_path: Path) -> None:
@@ -346,6 +309,9 @@ def test_what_cannot_be(tiny: Path, build: Build, tmp_path: Path) -> None:
         BudgetError, "layers cannot be removed: 0 to 2 of the 4 layers", group="layers", orders=("loss",), until="3"
     )
     refused(UsageError, "no neurons of kind cross", group="neurons", kinds=("cross",))
+    refused(UsageError, "--multiple-of goes with --group neurons", group="heads", multiple_of=8)
+    refused(UsageError, "--min-heads-per-module goes with --group heads", group="neurons", min_heads_per_module=1)
+    refused(UsageError, "--uniform goes with", group="layers", orders=("loss",), uniform=True)
 
 
 def test_data_that_are_read(tiny: Path, tmp_path: Path) -> None:
@@ -384,7 +350,8 @@ def cost_table(path: Path, checkpoint: Checkpoint, whole: float = 8.0) -> Path:
 def test_a_budget_of_speed_goes_by_the_table(tiny: Path, build: Build, tmp_path: Path) -> None:
     table, budget = cost_table(tmp_path / "table.json", load(tiny)), ("speed=1.25x",)
     run = greedy_run(tiny, tmp_path / "run", budgets=budget, cost_table=table, orders=("importance", "fisher"))
-    result = swept(run)
+    notes = Notes()
+    result = swept(run, notes)
     for each in result.swept:
         step = each.steps[1]
         assert step.name == "speed-1.25x" and step.cost is not None and step.cost.speed is not None
@@ -395,6 +362,8 @@ def test_a_budget_of_speed_goes_by_the_table(tiny: Path, build: Build, tmp_path:
     assert content["costs"]["speed"] == pytest.approx(8.0)
     speeds = [step["speed"] for step in content["curves"][0]["steps"]]
     assert speeds[0] == 1 and 1.25 - 1e-9 <= speeds[1] < 1.35
+    assert content["cost_table"]["engine"] == "native" and content["cost_table"]["beam"] == 5
+    assert any("; translations are measured with --beam" in line for line in notes.lines)
     other = cost_table(tmp_path / "other.json", load(build(heads=(2, 4))))
     for path, message in ((other, "measured on a model of another size"), (tiny, "not UTF-8 text")):
         with pytest.raises(DataError, match=message):
@@ -432,3 +401,23 @@ def test_score_files_order_what_they_score(tiny: Path, tmp_path: Path, group: st
     prices = Parameters.of(load(tiny))
     chosen = choose(scores, prices, 0.8 * prices.total({}), base.units, Limits(tuple(kinds)))
     assert plan.keep == Plan.removing(base, chosen).keep
+
+
+@pytest.mark.parametrize("sorts", ["heads", "heads,neurons"])
+def test_an_order_made_without_prices_is_none_under_a_budget(tiny: Path, tmp_path: Path, sorts: str) -> None:
+    """Its scores are places: a neuron would count as much as a head."""
+    base = load(tiny).base
+    kinds = [kind for sort in sorts.split(",") for kind in SORTS[sort]]
+    units = [UnitId(id, number) for id, numbers in base.units.items() if id.kind in kinds for number in numbers]
+    entries = [HeadScore(head=str(unit), score=float(place)) for place, unit in enumerate(units)]
+    file = tmp_path / "fisher.json"
+    Scores.of(entries, metric="fisher", mode="ablate", baseline={"data": "x"}, base=base).write(file)
+    run = greedy_run(tiny, tmp_path / "run", group=sorts, orders=(str(file),), budgets=("macs=90%",))
+    if sorts == "heads":
+        notes = Notes()
+        swept(run, notes)
+        assert any("an order that knows of no costs; --order fisher goes by them" in line for line in notes.lines)
+        return
+    with pytest.raises(UsageError, match="heads and neurons count alike, whatever they cost: give --order fisher"):
+        greedy(run, Silent())
+    assert not (tmp_path / "run").exists()

@@ -28,10 +28,11 @@ from nmtprune.runs.greedy.orders import curves, parse_orders
 from nmtprune.runs.greedy.setup import GreedyRun
 from nmtprune.runs.refit import calibration_texts, refitted, with_translations
 from nmtprune.runs.scorers import SCORERS
-from nmtprune.runs.state import Interrupted, State
 from nmtprune.scores import HeadScore, Scores
 from tests.support import runs
 from tests.support.examples import corpus
+from tests.support.greedy import check_interruptions, swept
+from tests.support.notes import Notes
 from tests.support.runs import Oracle
 
 ORDERS = ("importance", "fisher", "reconstruction")
@@ -48,12 +49,6 @@ def greedy_run(checkpoint: Path, output: Path, **changes: Any) -> GreedyRun:
         "refit": True,
     }
     return runs.greedy_run(checkpoint, output, **(values | changes))
-
-
-def swept(run: GreedyRun) -> GreedyResult:
-    result = greedy(run, Silent())
-    assert result is not None
-    return result
 
 
 @cache
@@ -142,51 +137,9 @@ def test_rounds_go_on_from_the_refitted_model(tiny: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "once" / "slim.pt").exists()
 
 
-def content(folder: Path) -> dict[str, Any]:
-    """Every file of a run but its state, without provenance."""
-    found: dict[str, Any] = {}
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        if path.suffix == ".json" and path.name != "state.json":
-            found[name] = {key: value for key, value in json.loads(path.read_text()).items() if key != "provenance"}
-        elif path.suffix == ".pt":
-            found[name] = load(path).sha256
-        elif path.is_file() and path.name != "state.json":
-            found[name] = path.read_bytes()
-    return found
-
-
 def test_interrupted_after_every_piece_of_work(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = greedy_run(tiny, tmp_path / "whole", orders=("auto", "importance-reestimated"), until="8", step="4")
-    swept(run)
-    interrupted = replace(run, output=tmp_path / "pieces", resume=True)
-    add, times = State.add, 0
-
-    def add_and_end(state: State, unit: str, packed: bytes) -> None:
-        add(state, unit, packed)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(State, "add", add_and_end)
-    for _ in range(60):
-        try:
-            result = greedy(interrupted, Silent())
-            break
-        except Interrupted:
-            times += 1
-    assert result is not None
-    assert times == len(json.loads((tmp_path / "whole" / "state.json").read_text())["units"]) >= 15
-    assert content(tmp_path / "pieces") == content(tmp_path / "whole")
-    assert "slim.pt" in content(tmp_path / "whole")
-
-
-class Notes(Silent):
-    """Keeps what users are told."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, line: str) -> None:
-        self.lines.append(line)
+    check_interruptions(run, tmp_path, 15, monkeypatch)
 
 
 def test_sentences_that_are_refitted_on_and_measured_on_are_said(tiny: Path, tmp_path: Path) -> None:

@@ -18,18 +18,9 @@ from nmtprune.progress import Silent
 from nmtprune.runs.run import FolderRun, ReportRun, started
 from nmtprune.runs.state import NO_SETTING, Interrupted, State, pack
 from nmtprune.runs.workers import Joined
+from tests.support.notes import Notes
 
 DATA = DataOptions(data_bin=Path("data-bin"))
-
-
-class Lines(Silent):
-    """Remembers notes."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +138,7 @@ def test_folders_of_other_runs(tmp_path: Path) -> None:
 
 
 def test_remarks_are_told_once(tmp_path: Path) -> None:
-    watcher = Lines()
+    watcher = Notes()
     corpora = [SimpleNamespace(name="valid", notes=("a", "b")), SimpleNamespace(name="valid", notes=("b", "c"))]
     with started(measured(tmp_path), watcher) as session:
         for corpus in corpora:

@@ -21,6 +21,7 @@ from nmtprune.progress import Silent
 from nmtprune.runs.score import ScoreRun, score
 from nmtprune.runs.state import Interrupted, state_path
 from nmtprune.scores import HeadScore, Scores
+from tests.support.notes import Notes
 from tests.support.reads import counted_reads
 from tests.support.runs import Oracle, score_run
 
@@ -150,17 +151,12 @@ def test_heads_and_neurons_in_one_file(tiny: Path, tmp_path: Path, metric: str) 
 
 
 def test_a_stack_of_one_layer_keeps_it(build: Any, tmp_path: Path) -> None:
-    class Noted(Silent):
-        lines: list[str] = []
-
-        def note(self, line: str) -> None:
-            self.lines.append(line)
-
+    notes = Notes()
     checkpoint = build(layers=(2, 1), joined=False)
-    scores = score(score_run(checkpoint, tmp_path / "scores.json", metric="loss", group="layers"), Noted())
+    scores = score(score_run(checkpoint, tmp_path / "scores.json", metric="loss", group="layers"), notes)
     assert scores is not None and list(scores.units or {}) == ["encoder-layers"]
     message = f"{checkpoint}: the decoder has one layer, which cannot be removed: it is not scored"
-    assert message in Noted.lines
+    assert message in notes.lines
     with pytest.raises(UsageError, match=r"there is no layer to score \(decoder-layers\)"):
         score(score_run(checkpoint, tmp_path / "x.json", metric="loss", group="layers", kinds="decoder"), Silent())
 

@@ -223,13 +223,61 @@ LANGUAGE_MODELS: Mapping[str, Mapping[str, Any]] = {
 """Language model architecture -> what it sets apart from the defaults of all."""
 
 
+_OF_OTHER_MODELS = """
+    bart_base bart_large bert_base bert_large cmlm_transformer cmlm_transformer_wmt_en_de convtransformer
+    convtransformer_espnet dummy_model fastspeech2 fconv fconv_iwslt_de_en fconv_lm fconv_lm_dauphin_gbw
+    fconv_lm_dauphin_wikitext103 fconv_self_att fconv_self_att_wp fconv_wmt_en_de fconv_wmt_en_fr fconv_wmt_en_ro
+    hf_gpt2 hf_gpt2_large hf_gpt2_medium hf_gpt2_xl hubert hubert_ctc hubert_seq2seq insertion_transformer
+    iterative_nonautoregressive_transformer iterative_nonautoregressive_transformer_wmt_en_de levenshtein_transformer
+    levenshtein_transformer_vaswani_wmt_en_de_big levenshtein_transformer_wmt_en_de
+    levenshtein_transformer_wmt_en_de_big lightconv lightconv_iwslt_de_en lightconv_lm lightconv_lm_gbw
+    lightconv_wmt_en_de lightconv_wmt_en_de_big lightconv_wmt_en_fr_big lightconv_wmt_zh_en_big lstm lstm_lm
+    lstm_luong_wmt_en_de lstm_wiseman_iwslt_de_en masked_lm mbart_base mbart_base_wmt20 mbart_large
+    model_parallel_roberta model_parallel_roberta_base model_parallel_roberta_large model_parallel_roberta_postnorm
+    model_parallel_roberta_v1 multilingual_transformer multilingual_transformer_iwslt_de_en nacrf_transformer
+    nonautoregressive_transformer nonautoregressive_transformer_wmt_en_de roberta roberta_base roberta_enc_dec
+    roberta_large roberta_prenorm s2spect2_conformer s2spect_conformer s2spect_conformer_fisher
+    s2spect_conformer_translatotron2 s2spect_transformer s2spect_transformer_fisher s2t_berard s2t_berard_256_3_3
+    s2t_berard_512_3_2 s2t_berard_512_5_3 s2t_conformer s2t_transformer s2t_transformer_l s2t_transformer_lp
+    s2t_transformer_m s2t_transformer_mp s2t_transformer_s s2t_transformer_sp s2t_transformer_xs s2ut_conformer
+    s2ut_conformer_translatotron2 s2ut_transformer s2ut_transformer_fisher speech_dlm speech_dlm_big tacotron_2
+    transformer_from_pretrained_xlm transformer_iwslt_de_en_pipeline_parallel transformer_lm_megatron
+    transformer_lm_megatron_11b transformer_ulm transformer_ulm_big transformer_ulm_tiny
+    transformer_wmt_en_de_big_pipeline_parallel tts_transformer unity_conformer unity_xm_transformer wav2vec wav2vec2
+    wav2vec2_laser wav2vec_classification wav2vec_ctc wav2vec_seq2seq xlm xlm_base xm_transformer xm_transformer_t2
+    xmod_base xmod_base_13 xmod_base_30 xmod_base_60 xmod_base_75 xmod_large_prenorm
+"""
+
+OF_OTHER_MODELS = frozenset(_OF_OTHER_MODELS.split())
+"""Architectures of fairseq 0.12 that are no settings of its transformer but models of their own."""
+
+_SIZES = ("embed_dim", "ffn_embed_dim", "layers", "attention_heads")
+
+
+def stock(arch: str) -> str:
+    """The architecture of fairseq's own that a model is built as: itself, or for another name fairseq's transformer.
+
+    Names that begin with ``transformer_lm`` are those of language models.
+    """
+    if arch in TRANSLATION or arch in LANGUAGE_MODELS:
+        return arch
+    return next(iter(LANGUAGE_MODELS if arch.startswith("transformer_lm") else TRANSLATION))
+
+
+def needed_sizes(arch: str) -> tuple[str, ...]:
+    """The settings that must be given for an architecture that has no defaults here, since its name is unknown."""
+    stacks = ("decoder",) if stock(arch) in LANGUAGE_MODELS else ("encoder", "decoder")
+    return tuple(f"{stack}_{size}" for stack in stacks for size in _SIZES)
+
+
 def complete(arch: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a checkpoint with the defaults of its architecture, and with what the architecture enforces.
 
     Args:
-        arch: a key of `TRANSLATION` or `LANGUAGE_MODELS`.
+        arch: its name; `stock` says which defaults count.
         given: the settings that the checkpoint stores.
     """
+    arch = stock(arch)
     language_model = arch in LANGUAGE_MODELS
     own = LANGUAGE_MODELS[arch] if language_model else TRANSLATION[arch]
     settings = dict(given)

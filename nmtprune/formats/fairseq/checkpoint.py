@@ -24,6 +24,7 @@ from nmtprune.formats.fairseq import (
     tasks,
     tensor_specs,
     training_state,
+    unsupported,
 )
 from nmtprune.formats.fairseq.containers import State
 from nmtprune.formats.fairseq.depth import Depth
@@ -160,10 +161,13 @@ class FairseqCheckpoint(TrainableCheckpoint):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Remarks on a task and on settings that stock fairseq does not know: it ignores them, and so does nmtprune."""
-        task = self.section("task")
-        found = [tasks.task_note(task)]
-        unknown = fields.unknown(self.section("model"), task)
+        """Remarks on an architecture, a task and settings that stock fairseq does not know.
+
+        It ignores such settings, and so does nmtprune.
+        """
+        model, task = self.section("model"), self.section("task")
+        found = [unsupported.architecture_note(model), tasks.task_note(task)]
+        unknown = fields.unknown(model, task)
         if unknown:
             more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
             found.append(

@@ -8,7 +8,7 @@ from typing import Any
 from nmtprune.architecture import STACKS, Architecture
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.fairseq import adaptive
-from nmtprune.formats.fairseq.architectures import LANGUAGE_MODELS, complete
+from nmtprune.formats.fairseq.architectures import LANGUAGE_MODELS, complete, stock
 from nmtprune.formats.fairseq.containers import State, quoted, section
 from nmtprune.formats.fairseq.slim_settings import (
     HEAD_DIMS,
@@ -30,7 +30,7 @@ class Description:
     """What the settings of a checkpoint say.
 
     Attributes:
-        arch: name of the architecture; of the root for a slim checkpoint.
+        arch: name of the architecture, which may be a user's own; of the root for a slim checkpoint.
         settings: flat and complete, as fairseq builds the model: the architecture's defaults are filled in, and
             `encoder_layers`, `decoder_layers` count the layers that are used.
         layers: stack -> numbers in the file of the layers that are used.
@@ -67,7 +67,7 @@ def read_settings(state: State, where: str) -> Description:
     name, arch = architecture_of(given)
     settings = complete(arch, _with_task(given, state))
     settings |= _as_built(settings, state["model"])
-    stacks = ("decoder",) if arch in LANGUAGE_MODELS else tuple(STACKS)
+    stacks = ("decoder",) if stock(arch) in LANGUAGE_MODELS else tuple(STACKS)
     faults = _size_faults(settings, stacks)
     layers = {stack: _used_layers(settings, stack, faults) for stack in stacks}
     if not faults and name not in SLIM:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nmtprune.architecture import KINDS, NEURON_KINDS, STACKS, Architecture, AttentionModule, GroupId, Neurons
-from nmtprune.formats.fairseq.architectures import LANGUAGE_MODELS
+from nmtprune.formats.fairseq.architectures import LANGUAGE_MODELS, stock
 from nmtprune.formats.fairseq.containers import quoted
 from nmtprune.plan import Lineage
 
@@ -99,7 +99,7 @@ def _uniform(settings: Mapping[str, Any], widths: Mapping[str, int]) -> Counts:
 
 def _slim_heads(settings: Mapping[str, Any], modules: Mapping[str, int]) -> tuple[Counts, list[str]]:
     text = settings.get(HEADS)
-    heads = _parsed(text)
+    heads = json_setting(text)
     if _are_count_lists(heads) and set(heads) == set(KINDS):
         faults = [
             f"{HEADS} lists {len(heads[kind])} {kind} modules, the model has {count}"
@@ -121,7 +121,7 @@ def _slim_neurons(settings: Mapping[str, Any], widths: Mapping[str, int]) -> tup
     uniform = _uniform(settings, widths)
     if text is None:
         return uniform, []
-    listed = _parsed(text)
+    listed = json_setting(text)
     if not _are_count_lists(listed) or not set(listed) <= set(NEURON_KINDS):
         return uniform, [f"{NEURONS} is {quoted(text)}, no list of neuron counts per kind"]
     faults = [f"{NEURONS} lists {kind}, whose neurons cannot be cut" for kind in listed if kind not in widths]
@@ -133,7 +133,8 @@ def _slim_neurons(settings: Mapping[str, Any], widths: Mapping[str, int]) -> tup
     return {**uniform, **listed}, faults
 
 
-def _parsed(text: Any) -> Any:
+def json_setting(text: Any) -> Any:
+    """The value of a setting that holds JSON; None where it holds none."""
     try:
         return json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
@@ -209,14 +210,14 @@ def shape_fields(
         if description.needs_plugin:
             changes |= {"arch": description.arch, "_name": description.arch}
         return changes, [*removed, BASE_ARCH, HEADS, NEURONS, *HEAD_DIMS.values(), *([] if lineage else [LINEAGE])]
-    ragged = {kind: counts for kind, counts in _stored_neurons(architecture).items() if len(set(counts)) > 1}
+    ragged = ragged_neurons(architecture)
     changes |= slim_fields(description.arch, architecture, lineage)
     return (changes | {NEURONS: json.dumps(ragged)}, removed) if ragged else (changes, [*removed, NEURONS])
 
 
 def slim_fields(arch: str, architecture: Architecture, lineage: Lineage | None) -> dict[str, Any]:
     """The settings that make a checkpoint one of the plug-in's: which it builds, its heads, and where they are from."""
-    name = "nmtprune_lm" if arch in LANGUAGE_MODELS else "nmtprune"
+    name = "nmtprune_lm" if stock(arch) in LANGUAGE_MODELS else "nmtprune"
     stored = {kind: [module.stored_heads for module in architecture.of_kind(kind)] for kind in KINDS}
     widths = {STACK_OF[module.id.kind]: module.head_dim for module in architecture}
     return {
@@ -227,6 +228,11 @@ def slim_fields(arch: str, architecture: Architecture, lineage: Lineage | None) 
         LINEAGE: lineage.to_json() if lineage else None,
         **{HEAD_DIMS[stack]: head_dim for stack, head_dim in widths.items()},
     }
+
+
+def ragged_neurons(architecture: Architecture) -> dict[str, list[int]]:
+    """Stored neurons layer by layer, of the kinds whose layers differ."""
+    return {kind: counts for kind, counts in _stored_neurons(architecture).items() if len(set(counts)) > 1}
 
 
 def _stored_neurons(architecture: Architecture) -> dict[str, list[int]]:

@@ -5,11 +5,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from nmtprune.formats.fairseq import fields, tasks
-from nmtprune.formats.fairseq.architectures import LANGUAGE_MODELS, TRANSLATION
+from nmtprune.formats.fairseq.architectures import (
+    LANGUAGE_MODELS,
+    OF_OTHER_MODELS,
+    TRANSLATION,
+    needed_sizes,
+    stock,
+)
 from nmtprune.formats.fairseq.containers import State, quoted, section, walk
 
 SLIM = {"nmtprune": TRANSLATION, "nmtprune_lm": LANGUAGE_MODELS}
-"""Architectures of slim checkpoints -> the architectures that they can be cut from."""
+"""Architectures of slim checkpoints -> the architectures that they can be cut from, as `stock` names them."""
 
 EVALUATED = frozenset(
     (
@@ -85,19 +91,40 @@ def is_literal(text: str) -> bool:
 def _architecture_faults(given: Mapping[str, Any]) -> list[str]:
     name, base = architecture_of(given)
     if isinstance(name, str) and name in SLIM:
-        if isinstance(base, str) and base in SLIM[name]:
+        if isinstance(base, str) and stock(base) in SLIM[name] and not _name_faults(base, given):
             return []
         return [f"nmtprune_base_arch is {quoted(base)}, no architecture that a model of '{name}' can be cut from"]
-    if isinstance(name, str) and (name in TRANSLATION or name in LANGUAGE_MODELS):
+    return _name_faults(name, given)
+
+
+def _name_faults(name: Any, given: Mapping[str, Any]) -> list[str]:
+    """Why a model of this architecture is not fairseq's transformer: an unknown name is one of it with other sizes."""
+    if isinstance(name, str) and stock(name) == name:
         return []
-    if isinstance(name, str) and name.startswith("transformer") and not any(part in name for part in _OTHER_CLASSES):
-        like = next(iter(LANGUAGE_MODELS if name.startswith("transformer_lm") else TRANSLATION))
+    missing = [size for size in needed_sizes(str(name)) if given.get(size) is None]
+    if not isinstance(name, str) or not name or _is_another_model(name) or len(missing) == len(needed_sizes(name)):
+        return [f"architecture {quoted(name)} (fairseq's transformer and transformer_lm architectures are supported)"]
+    if missing:
         return [
-            f"architecture {quoted(name)} is not fairseq's own: if it only gives fairseq's transformer other sizes, "
-            f"set arch and _name in the file's cfg.model to '{like}' (see 'Architectures of other names' in "
-            "the footguns)"
+            f"architecture {quoted(name)} is not fairseq's own, and the settings do not hold {', '.join(missing)}: "
+            "with all sizes in them it is read as fairseq's transformer"
         ]
-    return [f"architecture {quoted(name)} (fairseq's transformer and transformer_lm architectures are supported)"]
+    return []
+
+
+def _is_another_model(name: str) -> bool:
+    return name in OF_OTHER_MODELS or any(part in name for part in _OTHER_CLASSES)
+
+
+def architecture_note(given: Mapping[str, Any]) -> str | None:
+    """A remark on an architecture that fairseq does not have, whose code may compute something else."""
+    _, base = architecture_of(given)
+    if stock(base) == base:
+        return None
+    return (
+        f"architecture {quoted(base)} is not one of fairseq's: it is taken for fairseq's transformer with the sizes in "
+        "the file"
+    )
 
 
 def _parallel_faults(state: State) -> list[str]:

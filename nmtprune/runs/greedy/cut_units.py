@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from nmtprune.architecture import LAYER_KINDS, GroupId, Kept, UnitId
-from nmtprune.evaluate.prices import Prices
+from nmtprune.evaluate.prices import Adapted
 from nmtprune.plan import Plan
 
 
@@ -41,7 +41,7 @@ class CutUnits:
 
 
 @dataclass(frozen=True)
-class PricesOfCut:
+class PricesOfCut(Adapted):
     """Prices for a cut model: those of the unpruned model without what is gone.
 
     Attributes:
@@ -49,23 +49,7 @@ class PricesOfCut:
         cut: the plan.
     """
 
-    prices: Prices
     cut: CutUnits
-
-    @property
-    def kind(self) -> str:
-        """As of the unpruned model."""
-        return self.prices.kind
-
-    @property
-    def measure(self) -> str:
-        """As of the unpruned model."""
-        return self.prices.measure
-
-    @property
-    def together(self) -> tuple[tuple[str, ...], ...]:
-        """As of the unpruned model."""
-        return self.prices.together
 
     def total(self, kept: Kept) -> float:
         """The cost of the model that keeps this of the cut model."""

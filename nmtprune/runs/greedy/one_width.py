@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from nmtprune.architecture import NEURON_KINDS, Architecture, GroupId, Kept, UnitId
-from nmtprune.evaluate.prices import Prices
+from nmtprune.evaluate.prices import Adapted
 
 
 @dataclass(frozen=True)
-class OneWidth:
+class OneWidth(Adapted):
     """Prices by which every feed-forward layer costs what the widest one of its stack does.
 
     A neuron saves something only where all layers of the stack lose one, so that they are removed together.
@@ -19,18 +19,7 @@ class OneWidth:
         architecture: of the unpruned model.
     """
 
-    prices: Prices
     architecture: Architecture
-
-    @property
-    def kind(self) -> str:
-        """As without this rule."""
-        return self.prices.kind
-
-    @property
-    def measure(self) -> str:
-        """As without this rule."""
-        return self.prices.measure
 
     @property
     def together(self) -> tuple[tuple[str, ...], ...]:

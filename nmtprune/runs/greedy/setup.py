@@ -23,6 +23,7 @@ from nmtprune.runs.greedy.costs import SPEED
 from nmtprune.runs.greedy.measured_plans import MeasuredPlans
 from nmtprune.runs.greedy.orders import Curve, Order
 from nmtprune.runs.greedy.removal import Removal, numbers_or_all, parse_budgets, shares_removed
+from nmtprune.runs.greedy.score_files import check_score_files
 from nmtprune.runs.greedy.sweeper import OpenCheckpoint
 from nmtprune.runs.quality import DropRule, contents, measure
 from nmtprune.runs.refitted_plans import DEFAULT_CALIBRATION, RefittedPlans, open_refitted_plans
@@ -190,6 +191,7 @@ class GreedyRun(FolderRun, MeasuringRun):
         """Refuse amounts and rules that are none, checkpoints and orders given twice, and what any run refuses."""
         super().check()
         _ = self.amounts, self.allowed, self.rule
+        self._check_limits()
         self.significance.resamples_for(1)
         if len(set(self.checkpoints)) < len(self.checkpoints):
             raise UsageError("the same checkpoint twice: " + ", ".join(map(str, self.checkpoints)))
@@ -198,6 +200,18 @@ class GreedyRun(FolderRun, MeasuringRun):
                 f"--refit measures models that are cut, which the engine {self.engine} does not run: take --engine "
                 f"{' or '.join(_RUNS_CUT)}"
             )
+
+    def _check_limits(self) -> None:
+        """Refuse limits of units that are not removed."""
+        faults = []
+        if self.multiple_of != 1 and "neurons" not in self.sorts:
+            faults.append("--multiple-of goes with --group neurons")
+        if self.min_heads_per_module and HEADS not in self.sorts:
+            faults.append("--min-heads-per-module goes with --group heads")
+        if self.uniform and self.sorts == ("layers",):
+            faults.append("--uniform goes with --group heads or neurons")
+        if faults:
+            raise UsageError("; ".join(faults), faults)
 
 
 class Subjects:
@@ -301,9 +315,11 @@ def check_greedy(run: GreedyRun, session: Session) -> Job:
         order.check_kinds(selected)
     removals = {selected: _removal(run, selected, bases[0]) for selected in kinds}
     _check_widths(run, subjects)
-    _check_score_files(chosen, kinds, architecture, bases, session)
-    times = _times(run, subjects)
+    check_score_files(chosen, removals, subjects.checkpoints, session)
+    table = None if run.cost_table is None else CostTable.read(run.cost_table)
+    times = _times(run, table, subjects, session)
     facts, inputs, settings = _described(run, chosen, subjects, session)
+    facts |= {} if table is None else {"cost_table": table.conditions}
     inputs |= {} if run.cost_table is None else {str(run.cost_table): files.sha256_file(run.cost_table)}
     settings |= {"--kinds": [list(selected) for selected in kinds], **_cost_settings(run)}
     found = orders.curves(run.checkpoints, chosen, kinds, run.samples)
@@ -324,16 +340,18 @@ def _check_widths(run: GreedyRun, subjects: Subjects) -> None:
         )
 
 
-def _times(run: GreedyRun, subjects: Subjects) -> "dict[int, Milliseconds]":
-    """Prices by the table of measured costs, of every checkpoint.
+def _times(run: GreedyRun, table: CostTable | None, subjects: Subjects, session: Session) -> "dict[int, Milliseconds]":
+    """Prices by the table of measured costs, of every checkpoint; says what they are of.
 
     Raises:
-        DataError: a file that is no table, or one that was measured on a model of another size.
+        DataError: a table that was measured on a model of another size, or too briefly.
     """
-    if run.cost_table is None:
+    if table is None:
         return {}
-    table, where = CostTable.read(run.cost_table), str(run.cost_table)
-    return {number: table.prices(checkpoint, where) for number, checkpoint in enumerate(subjects.checkpoints)}
+    found = {number: table.prices(each, str(run.cost_table)) for number, each in enumerate(subjects.checkpoints)}
+    for remark in table.remarks(run.engine, run.search.beam):
+        session.progress.note(f"{run.cost_table}: {remark}")
+    return found
 
 
 def _selected(run: GreedyRun, architecture: Architecture, base: Base) -> tuple[tuple[str, ...], ...]:
@@ -398,29 +416,6 @@ def _shape_faults(first: Base, other: Base, *, neurons: bool) -> list[str]:
         elif other.layers.get(kind) != first.layers.get(kind):
             faults.append(f"{kind} layers are tied in another way")
     return faults
-
-
-def _check_score_files(
-    chosen: tuple[Order, ...],
-    kinds: tuple[tuple[str, ...], ...],
-    architecture: Architecture,
-    bases: tuple[Base, ...],
-    session: Session,
-) -> None:
-    for order in orders.every(chosen):
-        if order.scores is None:
-            continue
-        order.scores.check(architecture, _scored_kinds(order, kinds), order.name)
-        base = order.scores.base
-        if base is not None and base.sha256 not in {each.sha256 for each in bases}:
-            session.progress.note(f"{order.name}: scores of other weights of the same shape")
-
-
-def _scored_kinds(order: Order, kinds: tuple[tuple[str, ...], ...]) -> set[str]:
-    """The kinds of which a score file must have every unit: layers may go by the loss."""
-    return {
-        kind for selected in kinds for kind in selected if kind not in LAYER_KINDS or not order.layers_by_loss(selected)
-    }
 
 
 def _described(

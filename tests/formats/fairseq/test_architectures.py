@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nmtprune.formats.fairseq.architectures import LANGUAGE_MODELS, TRANSLATION, complete
+from nmtprune.formats.fairseq.architectures import LANGUAGE_MODELS, OF_OTHER_MODELS, TRANSLATION, complete
 
 SIZES = {"encoder_embed_dim": 96, "encoder_ffn_embed_dim": 40, "decoder_layers": 3, "dropout": 0.25}
 LM_SIZES = {"decoder_embed_dim": 96, "decoder_layers": 3, "decoder_normalize_before": False}
@@ -33,6 +33,8 @@ def test_the_table_lists_the_architectures_of_fairseqs_transformers() -> None:
     translation = {arch for arch, model in MODELS.items() if model in ("transformer", "transformer_align")}
     assert set(TRANSLATION) == translation
     assert set(LANGUAGE_MODELS) == {arch for arch, model in MODELS.items() if model == "transformer_lm"}
+    others = set(MODELS) - set(TRANSLATION) - set(LANGUAGE_MODELS) - {"nmtprune", "nmtprune_lm"}
+    assert len(others) > 100 and others <= OF_OTHER_MODELS
 
 
 @pytest.mark.parametrize("given", [{}, SIZES], ids=["nothing given", "sizes given"])

@@ -251,18 +251,6 @@ def test_positions_that_are_no_number(tiny: Path, tmp_path: Path, value: Any) ->
     assert text == f"settings: max_source_positions is {value!r}, no whole number from 1"
 
 
-def test_an_architecture_of_another_name_is_fairseqs_transformer(tiny: Path, tmp_path: Path) -> None:
-    """As the message says: with the name of fairseq's transformer it is the same model, also for fairseq."""
-    path = changed(tiny, tmp_path / "x.pt", with_model(arch="transformer_4x", _name="transformer_4x"))
-    text = refusal(path)
-    assert "architecture 'transformer_4x' is not fairseq's own" in text
-    assert "set arch and _name in the file's cfg.model to 'transformer'" in text
-    renamed = changed(path, tmp_path / "y.pt", with_model(arch="transformer", _name="transformer"))
-    assert load(renamed).sha256 == load(tiny).sha256
-    other = refusal(changed(tiny, tmp_path / "z.pt", with_model(arch="transformer_ulm", _name="transformer_ulm")))
-    assert other.startswith("unsupported: architecture 'transformer_ulm' (fairseq's transformer and")
-
-
 def losses(path: Path, corpus: Corpus) -> float:
     settings = EngineSettings(SearchOptions(), BatchLimits.of(400), torch.device("cpu"), 1)
     return sum(open_engine("native", load(path), settings).ablation(corpus).losses([{}])[0])

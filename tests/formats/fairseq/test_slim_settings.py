@@ -73,6 +73,12 @@ def test_padded_widths_are_those_of_the_stock_architecture(base: FairseqCheckpoi
     }
 
 
+def test_padding_of_a_ragged_model_without_lineage_is_remembered(base: FairseqCheckpoint) -> None:
+    root = with_fields(left(base, *RAGGED), nmtprune_lineage=None)
+    result = left(root, mode="uniform")
+    assert [(group.units, group.padding) for group in result.architecture.feed_forwards][:2] == [(5, 1), (6, 0)]
+
+
 def test_a_ragged_model_that_becomes_uniform_is_a_stock_one_again(base: FairseqCheckpoint) -> None:
     between = left(base, "encoder-ffn.0.1")
     result = left(between, "encoder-ffn.1.5")

@@ -407,6 +407,9 @@ DAMAGED: dict[str, tuple[Any, list[str]]] = {
     "no object": ([1], ["it is [1], not an object"]),
     "no JSON": (b"{]", ["broken JSON at line 1 column 2"]),
     "no text": (b"\xff", ["invalid start byte"]),
+    "a number that no model has": (
+        {"padding": {"encoder." + "9" * 5000: 1}}, ["which is no attention module and no feed-forward layer"]
+    ),
     "many faults": (
         {"format": "other", "version": 3, "more": 1, "alignment_layer_removed": 1, "provenance": [],
          "padding": {"encoder.0": 5, "encoder.7": 1, "encoder-layers": 1, "x": 1, "cross.0": "1", "decoder-ffn.1": -1}},
