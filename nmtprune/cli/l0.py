@@ -34,10 +34,26 @@ _GATES: dict[str, tuple[Any, str]] = {
     "gate": (click.Choice(["hardconcrete", "binconcrete"]), "Distribution of the gates."),
     "gate_init": (float, "Initial log alpha; with 2.0, a hardconcrete gate is open with probability 94 %."),
     "gate_temperature": (float, "Temperature (beta) of the concrete distribution."),
-    "gate_lr_scale": (float, "Learning rate of the gates, as a multiple of that of the weights."),
+    "gate_step": (
+        float,
+        "Log alpha that a gate moves per update, whatever the learning rate of the weights. Default: 0.15.",
+    ),
+    "gate_lr_scale": (
+        float,
+        "Instead of --gate-step: learning rate of the gates, as a multiple of that of the weights. Gates then learn "
+        "with the weights to the end unless --gate-freeze-updates or --gate-only-updates is given.",
+    ),
     "gate_freeze_updates": (
         click.IntRange(min=0),
-        "Freeze the gates after N updates; the weights continue to train.",
+        "Freeze the gates after N updates; the weights continue to train. Default: 20 % of the updates.",
+    ),
+    "gate_only_updates": (
+        click.IntRange(min=0),
+        "Train only the gates before update N. Default: half of --gate-freeze-updates.",
+    ),
+    "min_heads_per_module": (
+        click.IntRange(min=0),
+        "Never close the gates of N heads in each attention module: those that are open most.",
     ),
     "test_gate": (
         click.Choice(["hard", "soft"]),
@@ -47,7 +63,10 @@ _GATES: dict[str, tuple[Any, str]] = {
         click.Choice(["encoder", "decoder", "encoder,decoder"]),
         "Freeze the weights of this part; its gates still learn.",
     ),
-    "target_heads": (click.IntRange(min=0), "Keep exactly N heads; lambda is adjusted to reach that number."),
+    "target_heads": (
+        click.IntRange(min=0),
+        "Keep exactly N heads of those with gates; lambda adapts until that number is expected open.",
+    ),
 }
 """Options that fairseq-train's plug-in has too, with its defaults: type and help."""
 
@@ -139,7 +158,7 @@ def l0(output_format: str, **flags: Any) -> None:
 
     fairseq-train trains on --data-bin with the options after --. Without them, training continues for 10 epochs with
     the checkpoint's settings and its last learning rate (Voita et al. 2019, section 6; --gate binconcrete: Shim et al.
-    2021).
+    2021). First only gates learn, then gates and weights, and after --gate-freeze-updates only weights.
     """
     from nmtprune.runs.l0.each_lambda import l0 as run_l0
     from nmtprune.runs.l0.l0_setup import L0Run

@@ -13,7 +13,7 @@ from nmtprune.fairseq_plugin import gate_options
 from nmtprune.gates import DISTRIBUTIONS, TEST_GATES
 from tests.support.cli import documented, nmtprune, refused
 
-FAST = ("--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--resamples", 500)
+FAST = ("--gate-lr-scale", 10, "--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--resamples", 500)
 TRAIN = ("--", "--max-update", 3, "--num-workers", 0, "--log-interval", 1, "--lr=0.02")
 
 
@@ -60,7 +60,7 @@ def test_options_reach_the_training(run: tuple[Path, str, str]) -> None:
     text = " ".join(argv)
     for words in (
         "--task translation_l0 --criterion label_smoothed_cross_entropy_l0 --l0-weight 0.1 --l0-kinds cross",
-        "--gate binconcrete --gate-init 0.03 --freeze decoder --gate-stretch -0.2 1.2 --output-scaling",
+        "--gate binconcrete --gate-init 0.03 --gate-lr-scale 10.0 --freeze decoder --gate-stretch -0.2 1.2 --output-scaling",
         "--max-update 3 --num-workers 0 --log-interval 1 --lr=0.02",
     ):
         assert words in text

@@ -28,9 +28,13 @@ from nmtprune.training.fairseq_train import Trainer
 if TYPE_CHECKING:
     from nmtprune.evaluate.metrics import Scored
     from nmtprune.formats.base import Checkpoint
+    from nmtprune.formats.trainable import TrainableCheckpoint
     from nmtprune.progress import Progress
 
 _STATISTICS, _UNPRUNED = "statistics", "unpruned"
+_TOLERATED = 0.03
+"""Share of the heads with gates."""
+
 _WATCHED = ("open_heads", *(f"open_{kind}" for kind in KINDS), "open_neurons")
 
 
@@ -46,6 +50,8 @@ def l0(run: L0Run, progress: "Progress") -> L0Result:
         job = prepare_l0(run, session.corpora)
         session.note(job.quality.corpus)
         state = session.open_state(l0_facts(job))
+        for remark in job.remarks:
+            progress.note(remark)
         for remark in job.quality.check_baseline(f"the baseline {run.checkpoint}"):
             progress.note(remark)
         files.make_folder(run.output)
@@ -77,6 +83,7 @@ class _Lambda:
         job = self._job
         self._train()
         gated, plan = chosen_checkpoint(self._training.last, best=self._run.best)
+        self._remark(gated)
         cut = self._cut(gated, plan)
         of_gated, of_cut = (self._measured(name, model) for name, model in (("gated", gated), ("slim", cut)))
         unpruned = job.quality.scored(self._state[_UNPRUNED][_STATISTICS])
@@ -90,8 +97,24 @@ class _Lambda:
             slim=of_cut.score,
             difference=difference,
             parameters=sum(tensor.numel() for tensor in cut.parameters.values()),
+            expected=gated.expected_heads,
             macs=None if self._prices is None else self._prices.total(plan.kept_units) / self._prices.total({}),
         )
+
+    @property
+    def _tolerated(self) -> float:
+        """Heads by which the expected number may miss the target without a remark."""
+        return max(1.0, _TOLERATED * self._job.base.architecture.count(self._job.kinds))
+
+    def _remark(self, gated: "TrainableCheckpoint") -> None:
+        """Say if the gates had not come to the number of heads that is cut."""
+        expected, target = gated.expected_heads, gated.target_heads
+        if expected is not None and target is not None and abs(expected - target) > self._tolerated:
+            self._session.remark(
+                f"{self._name}: {target} heads were to be open, {expected:.1f} were on average at the end: heads that "
+                "stay were closed in some batches, or heads that go were open; give gates more updates "
+                "(--gate-freeze-updates), a larger --gate-step, or another --l0-weight"
+            )
 
     def _train(self) -> None:
         if f"{self._name}/trained" in self._state:

@@ -16,6 +16,7 @@ from nmtprune.formats.trainable import TrainableCheckpoint
 from nmtprune.process import program
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.device import choose_device
+from nmtprune.runs.l0.gate_schedule import GateSchedule, gate_schedule
 from nmtprune.runs.quality import Quality, measure
 from nmtprune.runs.report import ReportFiles
 from nmtprune.runs.run import FolderRun, MeasuringRun
@@ -23,6 +24,7 @@ from nmtprune.runs.sorts import kinds_of, parse_sorts
 from nmtprune.runs.state import NO_SETTING
 from nmtprune.training.fairseq_train import Training
 from nmtprune.training.options import ARCH, Options, as_trained, check_given, value_of, with_defaults
+from nmtprune.training.planned import planned_updates
 
 TASK, CRITERION = "translation_l0", "label_smoothed_cross_entropy_l0"
 DEFAULT_EPOCHS = 10
@@ -128,6 +130,7 @@ class L0Job:
         quality: on DATA, of the unpruned model.
         kinds: of groups with gates.
         trainings: by weight.
+        remarks: on how gates learn, one line each.
     """
 
     run: L0Run
@@ -135,6 +138,7 @@ class L0Job:
     quality: Quality
     kinds: tuple[str, ...]
     trainings: Mapping[float, Training]
+    remarks: tuple[str, ...]
 
 
 def prepare_l0(run: L0Run, corpora: Corpora) -> L0Job:
@@ -147,8 +151,13 @@ def prepare_l0(run: L0Run, corpora: Corpora) -> L0Job:
     DataBin(run.data.data_bin or Path()).check_subsets((trained,))
     quality = measure(base, {DATA: run.data}, run, corpora)[DATA]
     trainings = {weight: _training(run, base, kinds, weight) for weight in run.weights}
+    first = trainings[run.weights[0]]
+    # Gates that have learned stand anywhere, and are moved as they were.
+    known = base.open_units is not None
+    schedule = GateSchedule() if known else gate_schedule(run.gates, run.given, lambda: planned_updates(first, base))
+    trainings = {weight: _scheduled(each, schedule) for weight, each in trainings.items()}
     program("fairseq-train")  # what is not installed shall not show after the first measurement
-    return L0Job(run, base, quality, kinds, trainings)
+    return L0Job(run, base, quality, kinds, trainings, schedule.remarks)
 
 
 def _kinds(run: L0Run, base: TrainableCheckpoint) -> tuple[str, ...]:
@@ -161,6 +170,10 @@ def _kinds(run: L0Run, base: TrainableCheckpoint) -> tuple[str, ...]:
     if not any(group.units for group in architecture.groups if group.id.kind in kinds):
         raise UsageError(f"{run.checkpoint}: there is no head to put a gate on ({', '.join(kinds) or 'no attention'})")
     return kinds
+
+
+def _scheduled(training: Training, schedule: GateSchedule) -> Training:
+    return replace(training, options=(*training.options, *schedule.options))
 
 
 def with_gate_costs(job: L0Job, prices: Prices) -> L0Job:
