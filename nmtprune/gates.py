@@ -38,7 +38,7 @@ _OPTIONAL = {"step", "only_updates", "min_heads", "costs"}
 LAMBDA_STATE = "gates.lambda_state"
 """End of the name under which a model keeps its `LambdaState`, where lambda adapts."""
 
-_INTEGRAL, _PROPORTIONAL, _DIFFERENTIAL, _OPENING, _LARGEST = 0.5, 20.0, 200.0, 50.0, 12.0
+_INTEGRAL, _PROPORTIONAL, _DIFFERENTIAL, _OPENING, _LARGEST = 0.5, 5.0, 40.0, 60.0, 12.0
 """Of the controller of lambda, whose differences are shares of the heads; the last bounds logarithms."""
 
 _NOISE = 1e-6

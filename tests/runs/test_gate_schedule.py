@@ -31,8 +31,8 @@ def test_gates_that_learn_with_the_weights_have_no_schedule() -> None:
 def test_gates_that_travel_too_little_are_remarked() -> None:
     (remark,) = gate_schedule((), (), lambda: 100).remarks
     assert remark == (
-        "gates move by 0.15 per update and are constants from update 20 of 100 on: they can travel 3, less than 6: many "
-        "will not decide; give a larger --gate-step, a later --gate-freeze-updates, or more updates"
+        "gates move by 0.15 per update and are constants from update 20 of 100 on: they can travel 3, less than 6: "
+        "many will not decide; give a larger --gate-step, a later --gate-freeze-updates, or more updates"
     )
 
 

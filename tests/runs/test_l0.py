@@ -124,7 +124,9 @@ def test_gates_have_a_schedule_of_their_own(tiny: Path, tmp_path: Path) -> None:
     """Defaults by the number of updates, and remarks on gates that could not travel or decide."""
     gates = (("--gate-step", "1"), ("--target-heads", "11"), ("--min-heads-per-module", "1"))
     progress = Notes()
-    run = l0_run(tiny, tmp_path / "run", gates=gates, given=(*FAST[2:], "--max-update", "15"), weights=(0.001,))
+    run = l0_run(
+        tiny, tmp_path / "run", gates=gates, refit=True, given=(*FAST[2:], "--max-update", "15"), weights=(0.001,)
+    )
     result = l0(run, progress)
     settings = load(tmp_path / "run" / "checkpoints" / "checkpoint_last.pt").gates.settings
     assert (settings.step, settings.freeze_updates, settings.only_updates, settings.min_heads) == (1.0, 3, 1, 1)
@@ -137,6 +139,10 @@ def test_gates_have_a_schedule_of_their_own(tiny: Path, tmp_path: Path) -> None:
         line.startswith("gates move by 1 per update and are constants from update 3 of 15") for line in progress.lines
     )
     assert any(line.startswith("l0-weight-0.001: 11 heads were to be open, ") for line in progress.lines)
+    slim, gated = load(tmp_path / "run" / "slim.pt"), load(tmp_path / "run" / "checkpoints" / "checkpoint_last.pt")
+    assert slim.lineage.refit is not None and slim.lineage.refit["base"] == load(tiny).sha256
+    name = "decoder.layers.1.fc2.weight"
+    assert not torch.equal(slim.model_tensors[name], gated.model_tensors[name])
     assert "l0_lambda=" in (tmp_path / "run" / "train.log").read_text()
 
 

@@ -5,6 +5,7 @@ fairseq-train goes on from its own last checkpoint.
 """
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from nmtprune import files, plots, provenance, slim
 from nmtprune.architecture import KINDS
+from nmtprune.data.options import TRAINING_SUBSET
 from nmtprune.evaluate.prices import MultiplyAccumulates, Prices
 from nmtprune.plan import Plan
 from nmtprune.runs.device import training_environment
@@ -23,6 +25,7 @@ from nmtprune.runs.quality import measure
 from nmtprune.runs.report import Report, tsv
 from nmtprune.runs.run import Session, started
 from nmtprune.runs.state import State, pack
+from nmtprune.runs.subject import NativeModel
 from nmtprune.training.fairseq_train import Trainer
 
 if TYPE_CHECKING:
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
     from nmtprune.progress import Progress
 
 _STATISTICS, _UNPRUNED = "statistics", "unpruned"
+_CALIBRATION = 1000
+"""Sentences of the training set to refit on."""
+
 _TOLERATED = 0.03
 """Share of the heads with gates."""
 
@@ -131,11 +137,28 @@ class _Lambda:
 
         cut = slim.apply(plan, gated)
         verify(gated, cut, plan).raise_if_different()
+        cut = self._refitted(cut) if self._run.refit else cut
         inputs = self._run.inputs
         record = provenance.collect(checkpoint=str(gated.path), l0_weight=self._weight)
         files.write_text(self._folder / PLAN, plan.with_provenance(record).to_json(), force=True, inputs=inputs)
         cut.save(self._folder / SLIM, force=True, provenance={**record, "mode": "cut", "plan": plan.as_json()})
         return cut
+
+    def _refitted(self, cut: "Checkpoint") -> "Checkpoint":
+        """The slim checkpoint with output projections fitted to the unpruned model, on training text."""
+        from nmtprune.methods.measuring import drawn
+        from nmtprune.methods.refit import RefitSettings
+        from nmtprune.runs.refit import REFERENCES, calibration_record, calibration_texts, refitted
+
+        run, base = self._run, self._job.base
+        data = replace(run.data, subset=TRAINING_SUBSET)
+        text = self._session.corpora.read(data, base.profile(), references=False, targets=True)
+        text = drawn(text, _CALIBRATION, run.seed)
+        model = NativeModel(base, run).model
+        how = {"on": REFERENCES, "seed": run.seed, "ridge": RefitSettings().ridge, "only": "all", "base": base.sha256}
+        record = calibration_record(text, how)
+        texts = calibration_texts(text, model)
+        return refitted(model, cut.without_optimizer(), texts, record=record).checkpoint
 
     def _measured(self, what: str, model: "Checkpoint") -> "Scored":
         run, key = self._run, f"{self._name}/{what}"

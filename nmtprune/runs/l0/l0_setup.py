@@ -12,7 +12,9 @@ from nmtprune.data.databin import DataBin
 from nmtprune.data.options import TRAINING_SUBSET
 from nmtprune.errors import UsageError
 from nmtprune.evaluate.prices import Prices
+from nmtprune.formats.base import Checkpoint
 from nmtprune.formats.trainable import TrainableCheckpoint
+from nmtprune.methods.gate_search import UPDATES
 from nmtprune.process import program
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.device import choose_device
@@ -52,6 +54,9 @@ class L0Run(FolderRun, MeasuringRun):
         groups: what has gates, heads or neurons or both, comma-separated.
         kinds: of attention, comma-separated; ``encoder`` and ``decoder`` also stand for the neurons of these stacks.
             None for all that the model has.
+        search_only: search a plan natively, without training weights.
+        search_updates: of the gates in such a search.
+        refit: fit the output projections of slim models to the unpruned model.
         best: take the checkpoint with the lowest validation loss among those with the gates of the last one.
         given: options for fairseq-train as the user typed them.
     """
@@ -63,6 +68,9 @@ class L0Run(FolderRun, MeasuringRun):
     gates: Options = field(default=(), metadata=NO_SETTING)
     groups: str = field(default=HEADS, metadata=NO_SETTING)
     kinds: str | None = field(default=None, metadata=NO_SETTING)
+    search_only: bool = field(default=False, metadata=NO_SETTING)
+    search_updates: int = field(default=UPDATES, metadata=NO_SETTING)
+    refit: bool = field(default=False, metadata=NO_SETTING)
     best: bool = False
     given: tuple[str, ...] = field(default=(), metadata=NO_SETTING)
 
@@ -79,7 +87,7 @@ class L0Run(FolderRun, MeasuringRun):
     @property
     def written(self) -> list[str]:
         """Names of files in the run folder."""
-        return [*(path.name for path in self.outputs), PLAN, SLIM]
+        return [PLAN] if self.search_only else [*(path.name for path in self.outputs), PLAN, SLIM]
 
     @property
     def sorts(self) -> tuple[str, ...]:
@@ -106,7 +114,7 @@ class L0Run(FolderRun, MeasuringRun):
 
     def check(self) -> None:
         """Refuse options that no training can have, and what any measuring run refuses."""
-        if self.data.data_bin is None:
+        if self.data.data_bin is None and not self.search_only:
             raise UsageError("l0 trains on binarized data: name --data-bin DIR")
         _ = self.sorts
         check_given(self.given, (*ARCH, *_RESERVED, *(option[0] for option in self.gates)))
@@ -146,7 +154,7 @@ def prepare_l0(run: L0Run, corpora: Corpora) -> L0Job:
     from nmtprune.formats import load
 
     base = load(run.checkpoint).trainable("with gates: l0 needs fairseq's")
-    kinds = _kinds(run, base)
+    kinds = gated_kinds(run, base)
     trained = value_of(run.given, "--train-subset") or TRAINING_SUBSET
     DataBin(run.data.data_bin or Path()).check_subsets((trained,))
     quality = measure(base, {DATA: run.data}, run, corpora)[DATA]
@@ -160,7 +168,7 @@ def prepare_l0(run: L0Run, corpora: Corpora) -> L0Job:
     return L0Job(run, base, quality, kinds, trainings, schedule.remarks)
 
 
-def _kinds(run: L0Run, base: TrainableCheckpoint) -> tuple[str, ...]:
+def gated_kinds(run: L0Run, base: Checkpoint) -> tuple[str, ...]:
     """Kinds of groups whose units get gates."""
     architecture = base.architecture
     if run.heads_alone:
@@ -183,24 +191,29 @@ def with_gate_costs(job: L0Job, prices: Prices) -> L0Job:
         job: with neurons among what has gates.
         prices: multiply-accumulates of the units.
     """
-    groups = [group for group in job.base.architecture.groups if group.id.kind in job.kinds]
-    every = [group for group in job.base.architecture.modules if group.id.kind in job.kinds]
-    heads = every or list(job.base.architecture.modules)
-    count = sum(module.heads for module in heads)
-    average = sum(prices.of_group(module.id, {}) * module.heads for module in heads) / count if count else 1.0
-    costs = {
-        kind: statistics.fmean(prices.of_group(group.id, {}) for group in groups if group.id.kind == kind) / average
-        for kind in job.kinds
-    }
+    costs = relative_costs(job.base, job.kinds, prices)
     option = ("--gate-costs", ",".join(f"{kind}={cost!r}" for kind, cost in costs.items()))
     trainings = {weight: replace(each, options=(*each.options, option)) for weight, each in job.trainings.items()}
     return replace(job, trainings=trainings)
+
+
+def relative_costs(base: Checkpoint, kinds: Sequence[str], prices: Prices) -> dict[str, float]:
+    """What a unit of every kind costs, relative to the average head of these kinds, or of the model without any."""
+    groups = [group for group in base.architecture.groups if group.id.kind in kinds]
+    heads = [module for module in base.architecture.modules if module.id.kind in kinds] or base.architecture.modules
+    count = sum(module.heads for module in heads)
+    average = sum(prices.of_group(module.id, {}) * module.heads for module in heads) / count if count else 1.0
+    return {
+        kind: statistics.fmean(prices.of_group(group.id, {}) for group in groups if group.id.kind == kind) / average
+        for kind in kinds
+    }
 
 
 def l0_facts(job: L0Job) -> dict[str, Any]:
     """What the state belongs to besides the options of `l0`; other options are among the words of fairseq-train."""
     return {
         "model": job.base.base.sha256,
+        **({"refit": True} if job.run.refit else {}),
         **job.quality.identity(),
         "fairseq-train": [" ".join(each.words) for each in job.trainings.values()],
         "--threads": job.run.threads if job.run.on_cpu else None,
