@@ -10,7 +10,6 @@ from nmtprune.runs.l0.gate_schedule import gate_schedule
 from nmtprune.training.fairseq_train import Training
 from nmtprune.training.planned import planned_updates
 from tests.support.fairseq_commands import train
-from tests.support.fairseq_files import Files
 
 
 def test_defaults_follow_the_number_of_updates() -> None:
@@ -72,16 +71,17 @@ def test_schedules_that_cannot_work(gates: tuple[tuple[str, str], ...], updates:
     assert str(raised.value) == message
 
 
-def test_updates_are_those_that_fairseq_makes(files: Files, tmp_path: Path) -> None:
-    options = ("--max-tokens", "60", "--update-freq", "2")
-    train(files.data, tmp_path, "--arch", "nmtprune", "--finetune-from-model", files.full, *options, "--max-epoch", 3)
+def test_updates_are_those_that_fairseq_makes(tiny: Path, tmp_path: Path) -> None:
+    data = tiny.parent / "data-bin"
+    options = ("--max-tokens", "60", "--update-freq", "2", "--required-batch-size-multiple", "1")
+    train(data, tmp_path, "--arch", "nmtprune", "--finetune-from-model", tiny, *options, "--max-epoch", 3)
     made = loading.read_state(tmp_path / "checkpoint_last.pt")["optimizer_history"][-1]["num_updates"]
-    start = FairseqCheckpoint.load(files.full)
+    start = FairseqCheckpoint.load(tiny)
 
     def planned(*ends: str) -> int | None:
         common = ("--optimizer", "adam", "--lr", "0.01")
         words = (*options, *common, *ends)
-        training = Training("l0", "Train", files.data, files.full, tmp_path, (words,), (), on_cpu=True)
+        training = Training("l0", "Train", data, tiny, tmp_path, (words,), (), on_cpu=True)
         return planned_updates(training, start)
 
     assert planned("--max-epoch", "3") == made > 3
