@@ -1,6 +1,7 @@
 """Pictures: a heat map of scores per kind with the histogram of deltas, two score files, curves of pruning."""
 
 import io
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -420,5 +421,8 @@ def _png(draw: Callable[["Figure"], None], size: tuple[float, float]) -> bytes:
     FigureCanvasAgg(figure)
     draw(figure)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    with warnings.catch_warnings():
+        # On a busy machine matplotlib warns that it takes a moment to find the best place.
+        warnings.filterwarnings("ignore", "Creating legend with loc", UserWarning)
+        figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -32,6 +32,10 @@ class _OneOfSeveral(click.Path):
 
 
 _REFERENCES = _OneOfSeveral(path_type=Path, allow_dash=True)
+
+TRAINING_TEXT = ("importance_subset", "importance_source", "importance_reference")
+"""Parameters that only scorers use that are measured on training text, and refits."""
+
 _FIELDS = tuple(field.name for field in fields(DataOptions))
 
 _DATA_BIN = panel_option(

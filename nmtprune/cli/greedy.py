@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmtprune.cli.data_options import data_options, with_calibration_data, with_importance_data
+from nmtprune.cli.data_options import TRAINING_TEXT, data_options, with_calibration_data, with_importance_data
 from nmtprune.cli.options import (
+    calibration_sentences_option,
     force_option,
     format_option,
     given,
@@ -34,10 +35,6 @@ from nmtprune.runs.scorers import AUTO, BY_LOSS, RANDOM, scorer_of
 if TYPE_CHECKING:
     from nmtprune.runs.greedy.curve import CurvePoint, Swept
     from nmtprune.runs.greedy.loop import GreedyResult
-
-_TRAINING_TEXT = ("importance_subset", "importance_source", "importance_reference")
-"""Parameters that only scorers use that are measured on training text."""
-
 
 _IN_ROUNDS = "reconstruction"
 """The order that is measured in rounds."""
@@ -140,15 +137,7 @@ _LAYERS = "layers"
     "--importance-source or --calibration-source. The run folder then also gets the refitted model of plan.json as "
     "slim.pt or slim.npz.",
 )
-@panel_option(
-    Panel.CALIBRATION,
-    "--calibration-sentences",
-    type=click.IntRange(min=1),
-    default=2000,
-    show_default=True,
-    metavar="N",
-    help="Refit on N sentences, chosen at random with --seed.",
-)
+@calibration_sentences_option
 @panel_option(
     Panel.REMOVAL,
     "--rounds",
@@ -219,7 +208,7 @@ def _choose_defaults(flags: dict[str, Any]) -> None:
 
 def _check_options(orders: Sequence[str], *, refit: bool) -> None:
     """Refuse options that mean nothing for the orders, all of them."""
-    faults = foreign_to_orders(orders, () if refit else _TRAINING_TEXT)
+    faults = foreign_to_orders(orders, () if refit else TRAINING_TEXT)
     if given(["budgets"]):
         faults += [f"{spelled(name)} goes without --budget" for name in given(["step", "until"])]
     if AUTO not in orders:

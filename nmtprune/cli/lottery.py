@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmtprune.architecture import KINDS
-from nmtprune.cli.data_options import data_options, with_test_data
+from nmtprune.cli.data_options import (
+    TRAINING_TEXT,
+    data_options,
+    with_calibration_data,
+    with_importance_data,
+    with_test_data,
+)
 from nmtprune.cli.options import (
+    calibration_sentences_option,
     force_option,
     format_option,
     given,
-    min_heads_option,
     output_option,
     refuse,
     resume_option,
@@ -23,12 +29,13 @@ from nmtprune.cli.options import (
     uniform_option,
     verbosity_options,
 )
-from nmtprune.cli.panels import Panel, PanelCommand, panel_option
+from nmtprune.cli.panels import Panel, panel_option
 from nmtprune.cli.progress_bar import duration, progress
 from nmtprune.cli.quality_options import bleu_options, quality_option
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
-from nmtprune.cli.scorer_options import scorer_settings
+from nmtprune.cli.scorer_options import ScorerCommand, foreign_to_orders, head_order_options, taken
 from nmtprune.cli.search_options import engine_options, search_options
+from nmtprune.runs.scorers import SCORERS, head_scorers
 
 if TYPE_CHECKING:
     from nmtprune.runs.lottery.rewinding import LotteryResult
@@ -46,15 +53,18 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
 
 
 @click.command(
-    cls=PanelCommand,
+    cls=ScorerCommand,
+    scorer_options=head_order_options,
     epilog="Example: nmtprune lottery --data-bin data-bin --pretrain-updates 12000 --prune-updates 8000 --until 72% "
     "--converge --control reinit --test-subset test -o run -- --arch transformer --optimizer adam --lr 0.0005 "
     "--lr-scheduler inverse_sqrt --max-tokens 4096",
-    short_help="Prune by confidence and rewind in a loop, then train the result.",
+    short_help="Prune heads and rewind in a loop, then train the result.",
 )
 @click.argument("given", nargs=-1, type=click.UNPROCESSED, metavar="[-- FAIRSEQ-TRAIN OPTIONS]")
 @data_options
 @with_test_data
+@with_importance_data
+@with_calibration_data
 @output_option(
     "Run folder: gets plan.json, ticket.pt, iterations/, converged/, lottery.json, .tsv and .png, state.json."
 )
@@ -104,8 +114,25 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
     metavar="KINDS",
     help="Remove heads of these kinds only: encoder, decoder, cross, separated by commas. Default: all.",
 )
-@min_heads_option
+@panel_option(
+    Panel.REMOVAL,
+    "--min-heads-per-module",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Keep at least N heads in every module; 0 lets modules lose all heads, as in the paper.",
+)
 @uniform_option
+@panel_option(
+    Panel.CALIBRATION,
+    "--refit",
+    is_flag=True,
+    help="Refit every rewound model before it is trained, so that it follows the late-resetting checkpoint (see "
+    "nmtprune refit), on sentences of --importance-subset, --importance-source or --calibration-source. Not in the "
+    "paper.",
+)
+@calibration_sentences_option
 @panel_option(
     Panel.TRAINING,
     "--converge",
@@ -148,7 +175,6 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
     help="Train a control with each converged model: the same heads with fresh weights (reinit), or the same number "
     "of random heads per module (random). Repeat the option for both.",
 )
-@scorer_settings("confidence", "confidence")
 @panel_option(
     Panel.GENERAL, "--dry-run", is_flag=True, help="Check everything and print the schedule, without training."
 )
@@ -162,20 +188,20 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
 @force_option
 @format_option
 @verbosity_options
-def lottery(output_format: str, dry_run: bool, **flags: Any) -> None:
+def lottery(output_format: str, dry_run: bool, order: str, **flags: Any) -> None:
     """Train from a late-resetting checkpoint, remove the least confident heads, rewind the others, and repeat.
 
     fairseq-train trains on --data-bin with the options after --, or else with the settings of --late-reset. Confidence
-    is measured on DATA. Converged models are measured on TEST DATA, or on DATA if no test data are given (Behnke and
-    Heafield 2020).
+    is measured on DATA; --order names other measures. Converged models are measured on TEST DATA, or on DATA if no test
+    data are given (Behnke and Heafield 2020).
     """
     from nmtprune.runs.lottery.job import LotteryRun
     from nmtprune.runs.lottery.rewinding import lottery as run_lottery
     from nmtprune.runs.lottery.rewinding import schedule_of
 
-    if not (flags["converge"] or flags["converge_iterations"]):
-        refuse(f"{spelled(name)} goes with --converge or --converge-iterations" for name in given(["patience"]))
-    run = LotteryRun(**flags)
+    refuse(_foreign(order, refit=flags["refit"], converges=flags["converge"] or bool(flags["converge_iterations"])))
+    (scorer,) = taken(flags, [SCORERS[order]])
+    run = LotteryRun(order=order, scoring=scorer.options, **flags)
     if dry_run:
         _emit_schedule(schedule_of(run), output_format)
         return
@@ -186,6 +212,18 @@ def lottery(output_format: str, dry_run: bool, **flags: Any) -> None:
     else:
         click.echo(result.report.json if output_format == "json" else result.table, nl=False)
     say(f"wrote {run.output}: plan.json, ticket.pt" + "".join(f", {each.model}" for each in result.converged))
+
+
+def _foreign(order: str, *, refit: bool, converges: bool) -> list[str]:
+    """Given options that mean nothing for the run, all of them."""
+    refits_on_it = refit and not given(["calibration_source"])
+    faults = foreign_to_orders([order], () if refits_on_it else TRAINING_TEXT, head_scorers())
+    if not refit:
+        names = given(["calibration_sentences", "calibration_source", "calibration_reference"])
+        faults += [f"{spelled(name)} goes with --refit" for name in names]
+    if not converges:
+        faults += [f"{spelled(name)} goes with --converge or --converge-iterations" for name in given(["patience"])]
+    return faults
 
 
 def _emit_schedule(schedule: "Schedule", output_format: str) -> None:
@@ -232,7 +270,8 @@ def _emit_text(result: "LotteryResult", metric: str) -> None:
 
 def _times(result: "LotteryResult") -> str:
     times = result.times.values()
-    parts = ("training", "start_up", "confidence", "other")
+    scored = [part for part in SCORERS if any(part in each for each in times)]
+    parts = ("training", "start_up", *scored, "other")
     return ", ".join(f"{part.replace('_', '-')} {duration(sum(each.get(part, 0) for each in times))}" for part in parts)
 
 

@@ -136,6 +136,17 @@ min_heads_option = panel_option(
 )
 
 
+calibration_sentences_option = panel_option(
+    Panel.CALIBRATION,
+    "--calibration-sentences",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    metavar="N",
+    help="Refit on N sentences, chosen at random with --seed.",
+)
+
+
 uniform_option = panel_option(
     Panel.REMOVAL,
     "--uniform",

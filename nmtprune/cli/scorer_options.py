@@ -1,23 +1,22 @@
 """Options that come from the table of scorers: which scorers there are, and what each of them can be told."""
 
-import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import Field
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import click
 
 from nmtprune.cli.options import given, spelled
-from nmtprune.cli.panels import Panel, PanelCommand, PanelOption, panel_option
+from nmtprune.cli.panels import Panel, PanelCommand, PanelOption
 from nmtprune.methods.scorer import Scorer
 from nmtprune.runs import scorers
 from nmtprune.runs.scorers import SCORERS
 
-F = TypeVar("F", bound=Callable[..., Any])
 Kind = type[Scorer[Any]]
 
-GREEDY = "greedy"
+PAPERS_ORDER = "confidence"
+"""By which Behnke and Heafield remove heads."""
 
 
 class ScorerCommand(PanelCommand):
@@ -56,7 +55,7 @@ def metric_options() -> list[click.Parameter]:
         show_default=True,
         help=f"{described} {untested} take one pass over the sentences and are not tested for significance.",
     )
-    return [metric, *_settings(_of_metric(), "score")]
+    return [metric, *_settings(_of_metric(), ordering=False)]
 
 
 def order_options() -> list[click.Parameter]:
@@ -75,26 +74,25 @@ def order_options() -> list[click.Parameter]:
         metavar="ORDER|FILE",
         help=f"Removal order: {listed}, or a score FILE; lowest first. Repeat the option for one curve per order.",
     )
-    return [order, *_settings(_of_order(), GREEDY)]
+    return [order, *_settings(_of_order(), ordering=True)]
 
 
-def scorer_settings(name: str, parameter: str) -> Callable[[F], F]:
-    """The options of one scorer: the command receives them, as the scorer's settings, under the name `parameter`."""
-    scorer = SCORERS[name]
-
-    def decorate(command: F) -> F:
-        @functools.wraps(command)
-        def wrapper(*args: Any, **values: Any) -> Any:
-            own = {field.name: values.pop(field.name) for _, field, _ in scorers.options_of([scorer])}
-            return command(*args, **values, **{parameter: scorer.settings(**own)})
-
-        decorated: Any = wrapper
-        for each, field, kind in reversed([*scorers.options_of([scorer])]):
-            decorated = panel_option(_panel(each), spelled(field.name), **_attributes(field, kind, ""))(decorated)
-        result: F = decorated
-        return result
-
-    return decorate
+def head_order_options() -> list[click.Parameter]:
+    """Options of `lottery`: ``--order``, and the settings of the scorers of heads."""
+    offered = scorers.head_scorers()
+    listed = ", ".join(f"{each.name} ({each.brief})" if each.brief else each.name for each in offered)
+    on_text = scorers.either([each.name for each in offered if each.on_training_text], "and")
+    order = PanelOption(
+        ["--order"],
+        panel=Panel.REMOVAL,
+        type=click.Choice([each.name for each in offered]),
+        default=PAPERS_ORDER,
+        show_default=True,
+        metavar="ORDER",
+        help=f"Heads to remove in each iteration, lowest first: {listed}. The paper takes {PAPERS_ORDER}, on DATA; "
+        f"{on_text} are measured on --importance-subset.",
+    )
+    return [order, *_settings(offered, ordering=True)]
 
 
 def taken(values: dict[str, Any], chosen: Iterable[Kind]) -> list[Scorer[Any]]:
@@ -110,17 +108,19 @@ def foreign_to_metric(metric: str) -> list[str]:
     return _foreign([SCORERS[metric]], _of_metric(), "--metric")
 
 
-def foreign_to_orders(orders: Sequence[str], also: Sequence[str]) -> list[str]:
-    """Given options that belong to other scorers of `greedy`.
+def foreign_to_orders(orders: Sequence[str], also: Sequence[str], offered: Sequence[Kind] | None = None) -> list[str]:
+    """Given options that belong to other scorers of `greedy` or `lottery`.
 
     Args:
         orders: that were chosen.
         also: further parameters that go with scorers that are measured on training text.
+        offered: the scorers of the command; None: those of `greedy`.
     """
+    offered = _of_order() if offered is None else offered
     chosen = [scorer for scorer in map(scorers.scorer_of, orders) if scorer is not None]
-    faults = _foreign(chosen, _of_order(), "--order")
+    faults = _foreign(chosen, offered, "--order")
     if not any(scorer.on_training_text for scorer in chosen):
-        owners = scorers.names_of(scorer for scorer in _of_order() if scorer.on_training_text)
+        owners = scorers.names_of(scorer for scorer in offered if scorer.on_training_text)
         faults += [f"{spelled(name)} goes with --order {owners}" for name in given(also)]
     return faults
 
@@ -142,9 +142,10 @@ def _of_order() -> list[Kind]:
     return [each for each in SCORERS.values() if each.of_order]
 
 
-def _settings(offered: Sequence[Kind], command: str) -> list[click.Parameter]:
+def _settings(offered: Sequence[Kind], *, ordering: bool) -> list[click.Parameter]:
+    """Options of scorers; `ordering` for commands that measure many models."""
     return [
-        PanelOption([spelled(field.name)], panel=_panel(scorer), **_attributes(field, kind, command))
+        PanelOption([spelled(field.name)], panel=_panel(scorer), **_attributes(field, kind, ordering))
         for scorer, field, kind in scorers.options_of(offered)
     ]
 
@@ -153,11 +154,11 @@ def _panel(scorer: Kind) -> Panel:
     return Panel(scorer.panel)
 
 
-def _attributes(field: "Field[Any]", kind: Any, command: str) -> dict[str, Any]:
+def _attributes(field: "Field[Any]", kind: Any, ordering: bool) -> dict[str, Any]:
     """What click must know of a setting."""
     option = field.metadata["click"]
     default = field.default
-    if command == GREEDY and option["in_greedy"] is not None:
+    if ordering and option["in_greedy"] is not None:
         default = option["in_greedy"]
     found: dict[str, Any] = {"help": option["help"], "metavar": option["metavar"]}
     if kind is bool:

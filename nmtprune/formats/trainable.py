@@ -64,3 +64,7 @@ class TrainableCheckpoint(Checkpoint):
     @abstractmethod
     def with_new_moments(self) -> "TrainableCheckpoint":
         """The same checkpoint at the same update, with an optimizer that has made no step."""
+
+    @abstractmethod
+    def with_optimizer_of(self, other: "TrainableCheckpoint") -> "TrainableCheckpoint":
+        """The same checkpoint with the optimizer state of another one, whose parameters have the same shapes."""

@@ -231,6 +231,11 @@ class GradientScorer(SampledScorer[G]):
         """References as token ids, and the loss of whole references."""
         return Needs(targets=True, loss=True)
 
+    def check_options(self) -> None:
+        """Check the label smoothing, where it is given."""
+        if self.options.label_smoothing is not None:
+            ImportanceSettings(label_smoothing=self.options.label_smoothing)
+
     def check(self, subject: Subject) -> None:
         """Check the label smoothing, and that the model can be run."""
         super().check(subject)

@@ -110,7 +110,7 @@ def setting(
         metavar: what the help page calls the value.
         minimum: the smallest whole number.
         shown: the default in words.
-        in_greedy: another default for `greedy`.
+        in_greedy: another default for `greedy` and `lottery`, which measure many models.
     """  # fmt: skip
     option = {"help": help_text, "metavar": metavar, "minimum": minimum, "shown": shown, "in_greedy": in_greedy}
     return field(default=default, metadata={"click": option})
@@ -120,7 +120,7 @@ class Scorer(ABC, Generic[S]):
     """Scores the units of a model. Derive from it, and list the class in `runs.scorers.SCORERS`.
 
     Attributes:
-        name: ``--metric NAME`` of `score`, ``--order NAME`` of `greedy`.
+        name: ``--metric NAME`` of `score`, ``--order NAME`` of `greedy` and `lottery`.
         summary: what the scores are, for help pages: one sentence.
         settings: frozen dataclass of its options, made with `setting`.
         panel: heading of these options in help pages.
@@ -134,7 +134,7 @@ class Scorer(ABC, Generic[S]):
             order of `greedy`; `score` itself removes units, for bleu, chrf and loss only, and tests each difference.
         draws: `--seed` has an effect, perhaps only with some settings (`uses_seed`).
         searches: None: needs no search; empty: always; else the option with which it does.
-        on_training_text: `greedy` measures on the training set (`--importance-subset`) instead of DATA.
+        on_training_text: `greedy` and `lottery` measure on the training set (`--importance-subset`) instead of DATA.
     """
 
     name: ClassVar[str]
@@ -166,6 +166,13 @@ class Scorer(ABC, Generic[S]):
     def uses_seed(self) -> bool:
         """Whether the seed makes a difference with these settings."""
         return self.draws
+
+    def check_options(self) -> None:
+        """Find what is wrong with the settings themselves.
+
+        Raises:
+            UsageError: values that cannot be.
+        """
 
     def check(self, subject: Subject) -> None:
         """Find now what would fail later.

@@ -327,6 +327,8 @@ class LotteryFile(_File):
     iterations: list[IterationOf]
     converged: list[ConvergedModel]
     confidence: dict[str, Any] | None = None
+    order: str | None = Field(None, description="by which heads were removed; absent for confidence")
+    refit: dict[str, Any] | None = Field(None, description="calibration text, if rewound models were refitted")
     file_bytes: dict[str, int]
     words_per_second: dict[str, float]
     times: dict[str, dict[str, float]] = Field(description="seconds of each iteration by what they went into")

@@ -61,6 +61,11 @@ def orders() -> list[str]:
     return [*found, BY_LOSS, RANDOM, AUTO]
 
 
+def head_scorers() -> "list[type[Scorer[Any]]]":
+    """The orders among which `lottery` chooses: of heads, measured in one pass over the sentences."""
+    return [scorer for scorer in SCORERS.values() if scorer.of_order and "heads" in scorer.sorts and not scorer.masks]
+
+
 def scorer_of(order: str) -> type[Scorer[Any]] | None:
     """The scorer of an order; None for losses, random numbers, the best of several, and score files."""
     known = order in orders() and order not in (BY_LOSS, RANDOM, AUTO)

@@ -36,12 +36,13 @@ train_gates() {
 }
 
 # play_lottery NAME SUBSETS OPTION...: rewind and prune, the shape trained as a new model; the folder is NAME.
+# As in the paper, modules may lose all heads.
 play_lottery() {
     local name=$1 subsets=$2
     shift 2
     # shellcheck disable=SC2046 # options are words
     step "$name" run nmtprune lottery $(data_options) --test-subset "$subsets" -o "$WORK/$name" --seed "$SEED" --resume \
-        "$@" -- $(shape_options) $(schedule "$LEARNING_RATE" "$WARMUP_UPDATES") $(loss_options) "${OPTIMIZER[@]}" \
+        --min-heads-per-module "${LOTTERY_LEAST_HEADS:-0}" "$@" -- $(shape_options) $(schedule "$LEARNING_RATE" "$WARMUP_UPDATES") $(loss_options) "${OPTIMIZER[@]}" \
         $(machine_options)
 }
 

@@ -7,7 +7,9 @@ import click
 import pytest
 
 from nmtprune.cli.lottery import lottery
+from nmtprune.methods.confidence import Confidence
 from nmtprune.runs.lottery.schedule import CONTROLS
+from nmtprune.runs.scorers import orders
 from tests.support.cli import documented, nmtprune, refused
 
 FAST = ("--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--resamples", 500)
@@ -18,6 +20,43 @@ ASKED = ("--prune-updates", 2, "--until", 4, "--heads-per-iteration", 3, "--kind
 def test_controls_are_those_of_the_schedule() -> None:
     (control,) = [option for option in lottery.params if option.name == "controls"]
     assert isinstance(control.type, click.Choice) and sorted(control.type.choices) == sorted(CONTROLS)
+
+
+def test_orders_are_scorers_of_heads() -> None:
+    """Those of `greedy` that one pass over the sentences measures; without an option the paper's."""
+    (order,) = [option for option in lottery.params if option.name == "order"]
+    assert isinstance(order.type, click.Choice) and order.default == Confidence.name
+    assert {"confidence", "importance", "fisher", "reconstruction"} <= {*order.type.choices} <= {*orders()}
+    assert not {"random", "loss", "auto", "ablation"} & {*order.type.choices}
+    assert {option.name: option.default for option in lottery.params}["min_heads_per_module"] == 1
+
+
+def test_options_without_effect_are_refused(tiny: Path, tmp_path: Path) -> None:
+    base = (
+        "lottery", "--data-bin", tiny.parent / "data-bin", "-o", tmp_path / "run", "--late-reset", tiny,
+        "--prune-updates", 2,
+    )  # fmt: skip
+    scorers = "importance, fisher, reconstruction, variance or activation"
+    for given, message in (
+        (("--importance-sentences", 5), f"--importance-sentences goes with --order {scorers}"),
+        (("--importance-subset", "train"), f"--importance-subset goes with --order {scorers}"),
+        (("--order", "fisher", "--exclude-eos"), "--exclude-eos goes with --order confidence"),
+        (("--order", "fisher", "--importance-unit", "token"), "--importance-unit goes with --order importance"),
+        (
+            ("--calibration-sentences", 5, "--patience", 2),
+            "--calibration-sentences goes with --refit; --patience goes with --converge or --converge-iterations",
+        ),
+        (
+            ("--refit", "--calibration-source", "x", "--post-process", "none", "--importance-subset", "train"),
+            f"--importance-subset goes with --order {scorers}",
+        ),
+    ):
+        assert refused(*base, "--until", "25%", *given) == (2, message)
+    code, message = refused(*base, "--refit", "--until", "90%")
+    assert code == 4 and message.startswith("22 heads cannot be removed: 0 to 18 of the 24 heads")
+    assert message.endswith("since every module keeps at least 1: --min-heads-per-module 0 lets modules lose all heads")
+    result = nmtprune(*base, "--until", "90%", "--min-heads-per-module", 0, *FAST, "--dry-run", *TRAIN)
+    assert (result.code, result.stderr) == (0, "")
 
 
 @pytest.fixture(scope="module")

@@ -318,7 +318,7 @@ def arguments(full: Path, pruned: Path, output: Path) -> list[str]:
 def test_a_kill_in_any_phase_leaves_the_old_file_or_the_whole_new_one(full: Path, pruned: Path, tmp_path: Path) -> None:
     output = tmp_path / "out" / "refitted.pt"
     output.parent.mkdir()
-    for phase in ("refitting ...", "losses before done", "projections done", "loss after done"):
+    for phase in ("losses before done", "loss after done"):
         process = subprocess.Popen(arguments(full, pruned, output), stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
         for line in process.stderr:

@@ -57,8 +57,7 @@ def loss(model: Transformer, batch: Batch, masks: dict[GroupId, Tensor], eps: fl
                            reduction="sum")  # fmt: skip
 
 
-@pytest.mark.parametrize("eps", [0.0, EPS])
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize(("unit", "eps"), zip(UNITS, (0.0, EPS), strict=True))
 def test_both_units_are_those_of_plain_loops(example: Example, unit: str, eps: float) -> None:
     found = importance(example.model, batches(example.corpus), ImportanceSettings(unit, eps))
     network, architecture = example.checkpoint.network(), example.checkpoint.architecture

@@ -92,10 +92,10 @@ def test_neighbours_are_not_better(data: st.DataObject, share: float) -> None:
     """All heads, or all neurons, cost the same: then the units of the lowest scores go, which is the best choice."""
     scores = drawn(data, NEURON_KINDS, POSITIVE)
     own = prices(rest=0.0, head=0.0, layer=0.0)
+    assert own.total({}) == len(scores)
     target = share * own.total({})
     removed = choose(scores, own, target, own.architecture.units, Limits(NEURON_KINDS))
-    count = math.ceil(len(scores) - target - 1e-9)
-    assert len(removed) == max(0, count)
+    assert len(removed) == math.ceil(len(scores) - Fraction(target))
     assert sorted(scores[unit] for unit in removed) == sorted(scores.values())[: len(removed)]
 
 

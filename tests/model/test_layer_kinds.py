@@ -183,7 +183,7 @@ def test_searches_score_as_whole_sequences_do(model: Transformer, beam: int) -> 
 
 @pytest.mark.parametrize("beam", [1, 4])
 def test_recorded_searches_under_masks_are_searches_from_scratch(model: Transformer, beam: int) -> None:
-    options, systems = SearchOptions(beam=beam, max_len_b=9), _systems(model)
+    options, systems = SearchOptions(beam=beam, max_len_b=9), _systems(model)[::2]
     search = MaskedSearch(model, options, SYMBOLS)
     records = search.record(SOURCE, LENGTHS, range(len(SOURCE)))
     found: list[list[tuple[int, ...]]] = [[()] * len(SOURCE) for _ in systems]

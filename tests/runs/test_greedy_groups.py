@@ -258,7 +258,8 @@ def test_uniform_plans_and_multiples(tiny: Path, tmp_path: Path) -> None:
     [
         {"orders": ("auto", "importance-reestimated"), "auto_orders": ("fisher", "variance"),
          "group": "heads,neurons,layers", "step": "40%", "until": "40%"},
-        {"orders": ("reconstruction",), "budgets": ("macs=80%", "macs=60%"), "multiple_of": 4},
+        pytest.param({"orders": ("reconstruction",), "budgets": ("macs=80%", "macs=60%"), "multiple_of": 4},
+                     marks=pytest.mark.slow),
         {"orders": ("loss",), "group": "layers", "step": "1", "until": "2"},
     ],
     ids=["groups", "budgets", "layers"],

@@ -138,8 +138,8 @@ def test_rounds_go_on_from_the_refitted_model(tiny: Path, tmp_path: Path) -> Non
 
 
 def test_interrupted_after_every_piece_of_work(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = greedy_run(tiny, tmp_path / "whole", orders=("auto", "importance-reestimated"), until="8", step="4")
-    check_interruptions(run, tmp_path, 15, monkeypatch)
+    run = greedy_run(tiny, tmp_path / "whole", orders=("auto", "importance-reestimated"), until="8", step="8")
+    check_interruptions(run, tmp_path, 10, monkeypatch)
 
 
 def test_sentences_that_are_refitted_on_and_measured_on_are_said(tiny: Path, tmp_path: Path) -> None:

@@ -299,8 +299,17 @@ def test_several_processes_give_the_same_file(tiny: Path, tmp_path: Path) -> Non
     assert together.returncode == 0, together.stderr
     assert _without_provenance(tmp_path / "together.json") == _without_provenance(run.output)
     assert together.stdout == (tmp_path / "together.tsv").read_text()
-    refused = _torchrun(2, "score", tiny, *options, "-o", tmp_path / "together.json")
-    assert refused.stdout == ""
+
+
+@pytest.mark.slow
+def test_several_processes_are_refused_with_one_line(tiny: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.json"
+    output.touch()
+    refused = _torchrun(
+        2, "score", tiny, "--data-bin", tiny.parent / "data-bin", "--device", "cpu", "--allow-bad-baseline",
+        "--resamples", 3000, "-o", output,
+    )  # fmt: skip
+    assert refused.stdout == "" and output.read_text() == ""
     lines = [line for line in refused.stderr.splitlines() if line.startswith("Error")]
-    assert lines == [f"Error: {tmp_path / 'together.json'}: exists (--force replaces it)"]
+    assert lines == [f"Error: {output}: exists (--force replaces it)"]
     assert "exitcode  : 8" in refused.stderr

@@ -1,6 +1,10 @@
 """Tiny runs of `score` and `lottery`, a slow oracle of their figures, and what two runs must have in common."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +46,7 @@ def lottery_run(checkpoint: Path, output: Path, **changes: Any) -> LotteryRun:
     values: dict[str, Any] = {
         "data": DataOptions(data_bin=data_bin, subset="valid"),
         "test_data": DataOptions(data_bin=data_bin, subset="test"),
+        "importance_data": DataOptions(data_bin=data_bin, subset="train"),
         "late_reset": checkpoint,
         "pretrain_updates": None,
         "prune_updates": 3,
@@ -64,6 +69,31 @@ def lottery_run(checkpoint: Path, output: Path, **changes: Any) -> LotteryRun:
         "force": False,
     }
     return LotteryRun(output=output, **(values | changes))
+
+
+_RESUMED = """
+import sys
+from pathlib import Path
+from nmtprune.data.options import DataOptions
+from nmtprune.methods.importance import GradientOptions, ImportanceOptions
+from nmtprune.progress import Silent
+from nmtprune.runs.lottery.rewinding import lottery
+from tests.support import runs
+lottery(runs.lottery_run(Path(sys.argv[1]), Path(sys.argv[2]), resume=True, **eval(sys.argv[3])), Silent())
+"""
+
+
+def killed_lottery(checkpoint: Path, folder: Path, changes: dict[str, Any], watched: Path, text: str) -> None:
+    """Start a run, or continue it, and kill it as soon as a file says something; `changes` must have a repr."""
+    child = subprocess.Popen([sys.executable, "-c", _RESUMED, str(checkpoint), str(folder), repr(changes)])
+    try:
+        deadline = time.monotonic() + 120
+        while not (watched.exists() and text in watched.read_text()):
+            assert child.poll() is None and time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
 
 
 def greedy_run(checkpoint: Path, output: Path, **changes: Any) -> GreedyRun:

@@ -316,6 +316,12 @@ class FairseqCheckpoint(TrainableCheckpoint):
         """The same checkpoint at the same update, with an optimizer that has made no step."""
         return FairseqCheckpoint.of_state(self.path, training_state.with_new_moments(self.state))
 
+    def with_optimizer_of(self, other: TrainableCheckpoint) -> "FairseqCheckpoint":
+        """The same checkpoint with the optimizer state of another one, whose parameters have the same shapes."""
+        if not isinstance(other, FairseqCheckpoint):
+            raise ValueError(f"{other.path}: no optimizer state of fairseq")
+        return FairseqCheckpoint.of_state(self.path, training_state.with_optimizer_of(self.state, other.state))
+
     @property
     def progress(self) -> TrainingProgress:
         """How far its training is."""

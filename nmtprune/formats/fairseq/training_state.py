@@ -66,6 +66,11 @@ def with_new_moments(state: State) -> dict[str, Any]:
     return {**state, "last_optimizer_state": {**saved, "state": {}}}
 
 
+def with_optimizer_of(state: State, other: State) -> dict[str, Any]:
+    """The checkpoint with the optimizer state that another one keeps where today's fairseq keeps it."""
+    return {**state, "last_optimizer_state": other["last_optimizer_state"]}
+
+
 def read_moments(state: State, parameters: Shapes, extra: Shapes) -> Optimizer:
     """Find the moments of every parameter.
 

@@ -20,12 +20,13 @@ from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.cost_table import CostTable
 from nmtprune.runs.greedy import orders
 from nmtprune.runs.greedy.costs import SPEED
-from nmtprune.runs.greedy.measured_plans import MeasuredPlans, RefittedPlans
+from nmtprune.runs.greedy.measured_plans import MeasuredPlans
 from nmtprune.runs.greedy.orders import Curve, Order
 from nmtprune.runs.greedy.removal import Removal, numbers_or_all, parse_budgets, shares_removed
 from nmtprune.runs.greedy.score_files import check_score_files
 from nmtprune.runs.greedy.sweeper import OpenCheckpoint
 from nmtprune.runs.quality import DropRule, contents, measure
+from nmtprune.runs.refitted_plans import DEFAULT_CALIBRATION, RefittedPlans, open_refitted_plans
 from nmtprune.runs.run import FolderRun, MeasuringRun, Session
 from nmtprune.runs.scorers import AUTO
 from nmtprune.runs.sorts import kinds_of, parse_sorts
@@ -47,7 +48,7 @@ _DATA = "data"
 _MOST_SHARED = 0.1
 """Share of the sentences of DATA that models may also be refitted on; a few short ones are in every text."""
 
-DEFAULT_ROUNDS, DEFAULT_CALIBRATION = 8, 2000
+DEFAULT_ROUNDS = 8
 
 HEADS, WITHIN_LAYERS = "heads", "heads,neurons"
 """What is removed unless the run says otherwise: step by step, and for a budget."""
@@ -258,20 +259,11 @@ class Subjects:
 
     def _refitted_plans(self, native: NativeModel) -> RefittedPlans:
         """Refits models on sentences that are drawn from the training text, or from a text of their own."""
-        from nmtprune.methods.measuring import drawn
-        from nmtprune.runs.refit import REFERENCES, TRANSLATIONS, has_targets, with_translations
-
-        run, checkpoint = self._run, native.checkpoint
-        data = run.calibration_data or run.importance_data
-        targets = has_targets(data)
-        corpus = self._corpora.read(data, checkpoint.profile(), references=False, targets=targets)
-        corpus = drawn(corpus, run.calibration_sentences, run.seed)
-        if not targets:
-            corpus = with_translations(corpus, checkpoint, run, run.limits)
+        run = self._run
         # The models of all orders that compete are measured one after the other, first their loss, then translations.
         kept = len(run.contenders) if AUTO in run.orders else 1
-        on = REFERENCES if targets else TRANSLATIONS
-        return RefittedPlans(checkpoint, lambda: native.model, corpus, run.seed, kept, on)
+        data = run.calibration_data or run.importance_data
+        return open_refitted_plans(native, data, run.calibration_sentences, self._corpora, run, kept)
 
 
 def scorers_of(chosen: Sequence[Order]) -> tuple[Scorer[Any], ...]:

@@ -23,11 +23,12 @@ from nmtprune.runs.greedy.auto import Candidate, Decision, decided, shortlisted
 from nmtprune.runs.greedy.costs import Costs
 from nmtprune.runs.greedy.curve import CurvePoint
 from nmtprune.runs.greedy.cut_units import CutUnits, PricesOfCut
-from nmtprune.runs.greedy.measured_plans import MeasuredPlans, RefittedPlans, left_by
+from nmtprune.runs.greedy.measured_plans import MeasuredPlans, left_by
 from nmtprune.runs.greedy.orders import Curve
 from nmtprune.runs.greedy.removal import Removal
 from nmtprune.runs.greedy.rounds import Rounds
 from nmtprune.runs.quality import DropRule, Quality
+from nmtprune.runs.refitted_plans import RefittedPlans
 from nmtprune.runs.scorers import BY_LOSS
 from nmtprune.runs.state import Arrays, State, pack
 from nmtprune.runs.subject import NativeModel, ScoredModel

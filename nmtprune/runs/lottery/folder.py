@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from nmtprune.formats.trainable import TrainableCheckpoint
 
 DATA, TEST = "data", "test data"
+SCORED, CALIBRATION = "sentences to score heads on", "calibration text"
+"""Sentences besides DATA, which not every run has."""
 
 ITERATIONS = "iterations"
 PLAN, TICKET, LATE_RESET = "plan.json", "ticket.pt", "late-reset.pt"
 
 START, MODEL, CHECKPOINTS = "start.pt", "model.pt", "checkpoints"
-CONFIDENCE = "confidence"
 
 _PRETRAINING, _CONVERGED = "pretraining", "converged"
 _FP32_BYTES = 4

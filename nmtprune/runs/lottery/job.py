@@ -1,6 +1,6 @@
 """What `lottery` is given, and everything that can be wrong with it, found before long work begins."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,8 +9,10 @@ from nmtprune.architecture import Architecture, parse_kinds
 from nmtprune.budget import Limits
 from nmtprune.data.corpus import Corpus
 from nmtprune.data.options import DataOptions
-from nmtprune.errors import CheckpointError, UsageError
-from nmtprune.methods.confidence import ConfidenceOptions
+from nmtprune.data.text import STDIN
+from nmtprune.errors import CheckpointError, DataError, UsageError
+from nmtprune.methods.confidence import Confidence, ConfidenceOptions
+from nmtprune.methods.scorer import Scorer
 from nmtprune.process import program
 from nmtprune.profile import ModelProfile
 from nmtprune.runs.baseline import with_remarks
@@ -19,8 +21,12 @@ from nmtprune.runs.device import choose_device
 from nmtprune.runs.lottery import folder
 from nmtprune.runs.lottery.schedule import Schedule, removals, tickets
 from nmtprune.runs.quality import DropRule, contents
+from nmtprune.runs.refit import has_targets
+from nmtprune.runs.refitted_plans import DEFAULT_CALIBRATION
 from nmtprune.runs.run import FolderRun, MeasuringRun
+from nmtprune.runs.scorers import SCORERS
 from nmtprune.runs.state import NO_SETTING
+from nmtprune.runs.subject import NativeModel, open_subject
 from nmtprune.training.options import as_it_goes_on, check_given, names, parsed, without
 
 if TYPE_CHECKING:
@@ -41,7 +47,7 @@ _RESERVED = (
 
 @dataclass(frozen=True, kw_only=True)
 class LotteryRun(FolderRun, MeasuringRun):
-    """What `lottery` is given: binarized data to train on, and sentences on which confidence is measured.
+    """What `lottery` is given: binarized data to train on, and sentences on which heads and models are measured.
 
     Attributes:
         test_data: sentences on which converged models are measured; None: those of `data`.
@@ -52,6 +58,8 @@ class LotteryRun(FolderRun, MeasuringRun):
         until: heads to remove in all, as the user wrote it; None: until `max_drop` ends it.
         max_drop: points of the metric, or ``significant``, that an iteration may be below the first; None: any.
         kinds: comma-separated; None for all that the model has.
+        order: name of the scorer whose lowest heads go.
+        importance_data: sentences for scorers that are measured on training text.
         min_heads_per_module: heads to keep in every module.
         uniform: all modules of a stack keep the same number of heads.
         converge: train the last iteration's model to convergence.
@@ -60,7 +68,10 @@ class LotteryRun(FolderRun, MeasuringRun):
         patience: validations without a better one that end a convergence.
         reset_optimizer: rewound models begin with empty moments.
         controls: ``random``, ``reinit``, each converged next to every pruned model.
-        confidence: how confidence is measured.
+        refit: rewound models are fitted to follow the late-resetting checkpoint before they are trained.
+        calibration_sentences: sentences to refit on, drawn from `importance_data`.
+        calibration_data: raw text to refit on instead; without references on the checkpoint's own translations.
+        scoring: options of the scorer.
         given: options for fairseq-train as the user typed them.
     """
 
@@ -74,7 +85,9 @@ class LotteryRun(FolderRun, MeasuringRun):
     until: str | None = field(default=None, metadata=NO_SETTING)
     max_drop: str | None = None
     kinds: str | None = None
-    min_heads_per_module: int = 0
+    order: str = field(default=Confidence.name, metadata=NO_SETTING)
+    importance_data: DataOptions = field(metadata=NO_SETTING)
+    min_heads_per_module: int = 1
     uniform: bool = False
     converge: bool = False
     converge_iterations: tuple[int, ...] = ()
@@ -82,7 +95,10 @@ class LotteryRun(FolderRun, MeasuringRun):
     patience: int
     reset_optimizer: bool = False
     controls: tuple[str, ...] = field(default=(), metadata={"option": "--control"})
-    confidence: ConfidenceOptions = ConfidenceOptions()
+    refit: bool = field(default=False, metadata=NO_SETTING)
+    calibration_sentences: int = field(default=DEFAULT_CALIBRATION, metadata=NO_SETTING)
+    calibration_data: DataOptions | None = field(default=None, metadata=NO_SETTING)
+    scoring: Any = ConfidenceOptions()
     given: tuple[str, ...] = field(default=(), metadata=NO_SETTING)
 
     @property
@@ -98,6 +114,21 @@ class LotteryRun(FolderRun, MeasuringRun):
         return self.data.data_bin
 
     @property
+    def scorer(self) -> Scorer[Any]:
+        """What gives heads their scores."""
+        return SCORERS[self.order](self.scoring)
+
+    @property
+    def scored_on(self) -> DataOptions:
+        """Sentences on which heads are scored."""
+        return self.importance_data if self.scorer.on_training_text else self.data
+
+    @property
+    def calibration(self) -> DataOptions:
+        """Sentences to refit on."""
+        return self.calibration_data or self.importance_data
+
+    @property
     def evaluated(self) -> DataOptions:
         """Sentences on which converged models are measured."""
         return self.test_data or self.data
@@ -105,8 +136,8 @@ class LotteryRun(FolderRun, MeasuringRun):
     @property
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
-        sets = [self.data, *([self.test_data] if self.test_data else [])]
-        texts = [path for data in sets for path in data.texts]
+        sets = [self.data, self.test_data, self.importance_data, self.calibration_data]
+        texts = [path for data in sets if data is not None for path in data.texts]
         return [*([self.late_reset] if self.late_reset else []), *texts]
 
     @property
@@ -139,8 +170,11 @@ class LotteryRun(FolderRun, MeasuringRun):
             faults.append("--converge-updates goes with --converge or --converge-iterations")
         if faults:
             raise UsageError("; ".join(faults), faults)
+        if self.inputs.count(STDIN) > 1:
+            raise UsageError("only one of the texts can be standard input")
         check_given(self.given, _RESERVED)
         _ = self.rule
+        self.scorer.check_options()
         super().check()
         self.significance.resamples_for(1)
 
@@ -158,7 +192,7 @@ class LotteryJob:
             architecture.
         validates_every: updates between validations; None: validations are at the end of epochs.
         maximizes: a higher value of fairseq's validation is better.
-        sets: DATA and TEST DATA by their names.
+        sets: DATA, TEST DATA and texts to score or refit on, by their names.
         facts: what the state belongs to besides options.
     """
 
@@ -192,7 +226,9 @@ def prepare(run: LotteryRun, corpora: Corpora) -> LotteryJob:
     schedule = _schedule(run, architecture, checkpoint, limits)
     every = _validates_every(args)
     _check_subsets(run, args)
+    _check_loss(run, args)
     sets = _sets(run, args, corpora)
+    _check_models(run, checkpoint, corpora)
     folder.check_space(run.output, folder.bytes_needed(args, checkpoint, schedule))
     return LotteryJob(
         run=run,
@@ -304,6 +340,31 @@ def _check_subsets(run: LotteryRun, args: "Namespace") -> None:
     DataBin(run.data_bin).check_subsets((args.train_subset, *args.valid_subset.split(",")))
 
 
+def _check_loss(run: LotteryRun, args: "Namespace") -> None:
+    """Check that trained models have the loss of whole references, where heads are scored by it.
+
+    Raises:
+        UsageError: trainings leave out the first words.
+    """
+    left_out = getattr(args, "ignore_prefix_size", 0)
+    if run.scorer.needs.loss and left_out:
+        raise UsageError(
+            f"options of fairseq-train: --ignore-prefix-size {left_out} leaves out the first words of every reference, "
+            f"which --order {run.order} counts: take --order {Confidence.name}"
+        )
+
+
+def _check_models(run: LotteryRun, checkpoint: "TrainableCheckpoint | None", corpora: Corpora) -> None:
+    """Check that heads of the late-resetting checkpoint can be scored and refitted, where it is there already."""
+    if checkpoint is None:
+        return
+    native = NativeModel(checkpoint, run)
+    if run.scorer.on_training_text:
+        open_subject(run.scorer, native, run.scored_on, run.seed, corpora)
+    elif run.refit:
+        _ = native.model
+
+
 def _sets(run: LotteryRun, args: "Namespace", corpora: Corpora) -> dict[str, Corpus]:
     """DATA and TEST DATA, read before there is a model: the data alone say what is wrong with them."""
     from nmtprune.formats.fairseq.containers import truth
@@ -311,13 +372,27 @@ def _sets(run: LotteryRun, args: "Namespace", corpora: Corpora) -> dict[str, Cor
     languages = {"source_lang": args.source_lang, "target_lang": args.target_lang}
     asked = ModelProfile(**languages, left_pad_source=truth(getattr(args, "left_pad_source", None), True))
     needs_text = run.max_drop is not None or (run.test_data is None and bool(run.converge or run.converge_iterations))
-    targets = not run.confidence.translates
-    found = {folder.DATA: corpora.read(run.data, asked, references=needs_text, targets=targets)}
+    on_data = run.scored_on is run.data and run.scorer.needs.targets
+    found = {folder.DATA: corpora.read(run.data, asked, references=needs_text, targets=on_data)}
     if needs_text:
         found[folder.DATA] = with_remarks(found[folder.DATA], run)
     if run.test_data is not None:
         found[folder.TEST] = with_remarks(corpora.read(run.test_data, asked, targets=False), run)
+    for name, data, targets in _texts(run):
+        try:
+            found[name] = corpora.read(data, asked, references=False, targets=targets)
+        except DataError as error:
+            instead = "" if data.source else ": --importance-subset and --importance-source name other sentences"
+            raise DataError(f"{name}: {error}{instead}") from None
     return found
+
+
+def _texts(run: LotteryRun) -> Iterator[tuple[str, DataOptions, bool]]:
+    """Sentences besides those that models are measured on, by the names of their sets, and whether with references."""
+    if run.scorer.on_training_text:
+        yield folder.SCORED, run.importance_data, run.scorer.needs.targets
+    if run.refit:
+        yield folder.CALIBRATION, run.calibration, has_targets(run.calibration)
 
 
 def _facts(
@@ -334,6 +409,8 @@ def _facts(
         start = {"late-resetting checkpoint": checkpoint.base.sha256, "updates": schedule.late_reset}
     return {
         **start,
+        **({} if run.order == Confidence.name else {"--order": run.order}),
+        **({"--refit": True, "--calibration-sentences": run.calibration_sentences} if run.refit else {}),
         "heads removed": list(schedule.removed),
         "--threads": run.threads if run.on_cpu else None,
         **{name: {**corpus.describe(), "files": contents(corpus)} for name, corpus in sets.items()},

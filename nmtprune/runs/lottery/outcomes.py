@@ -11,8 +11,6 @@ from nmtprune.plots import Line
 from nmtprune.runs.lottery.schedule import LOTTERY, Ticket, iteration_name
 from nmtprune.runs.report import Cell, ConvergedModel, IterationOf, LotteryFile, quality_of, tsv
 
-CONFIDENCE_COLUMNS = ("head", "kind", "layer", "index", "confidence", "removed")
-
 
 @dataclass(frozen=True)
 class Iteration:
@@ -79,14 +77,20 @@ def kept_counts(plan: Plan) -> dict[str, list[int]]:
     return found
 
 
-def confidence_tsv(confidence: Mapping[UnitId, float], removed: Sequence[UnitId]) -> str:
-    """Confidence of every head that was there, the least confident first."""
+def scores_tsv(name: str, scores: Mapping[UnitId, float], removed: Sequence[UnitId]) -> str:
+    """Scores of the heads that were there, the lowest first.
+
+    Args:
+        name: of the scorer.
+        scores: by head.
+        removed: heads that the iteration removes.
+    """
     gone = set(removed)
     rows = (
         (str(head), head.group.kind, head.group.layer, head.number, value, int(head in gone))
-        for head, value in sorted(confidence.items(), key=lambda item: (item[1], item[0]))
+        for head, value in sorted(scores.items(), key=lambda item: (item[1], item[0]))
     )
-    return tsv(CONFIDENCE_COLUMNS, rows)
+    return tsv(("head", "kind", "layer", "index", name, "removed"), rows)
 
 
 def iterations_tsv(iterations: Sequence[Iteration], metric: str, kinds: Sequence[str]) -> str:

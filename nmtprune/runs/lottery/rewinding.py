@@ -1,4 +1,4 @@
-"""`lottery`: train, remove the least confident heads, rewind what is left, again; then train the winner to convergence.
+"""`lottery`: train, remove the lowest heads, rewind what is left, again; then train the winner to convergence.
 
 Behnke and Heafield 2020, section 3. The state is written after each stage; fairseq-train goes on from its own last
 checkpoint.
@@ -13,6 +13,7 @@ import numpy as np
 from nmtprune import files, plots
 from nmtprune.evaluate.cost import words_per_second
 from nmtprune.evaluate.metrics import Scored
+from nmtprune.methods.confidence import Confidence
 from nmtprune.methods.measuring import drawn
 from nmtprune.plan import Plan
 from nmtprune.progress import Progress, Silent
@@ -22,6 +23,7 @@ from nmtprune.runs.lottery.outcomes import Converged, Iteration
 from nmtprune.runs.lottery.schedule import Schedule, Ticket, tickets
 from nmtprune.runs.lottery.stages import Stages
 from nmtprune.runs.quality import measure, metric_of
+from nmtprune.runs.refit import REFERENCES, TRANSLATIONS, has_targets
 from nmtprune.runs.report import Report, tsv
 from nmtprune.runs.run import Session, started
 from nmtprune.runs.state import State, pack
@@ -255,4 +257,17 @@ class _Lottery:
         name = folder.TEST if folder.TEST in self._job.sets else folder.DATA
         corpus = self._job.sets[name]
         quality = {} if corpus.references is None else {"signature": metric_of(corpus, run).signature}
-        return {**quality, **corpus.describe(), **run.described(), "heads": self._job.schedule.of_all}
+        heads = {"heads": self._job.schedule.of_all}
+        return {**quality, **corpus.describe(), **run.described(), **heads, **self._differences()}
+
+    def _differences(self) -> dict[str, Any]:
+        """In what the run differs from that of the paper."""
+        run, found = self._run, dict[str, Any]()
+        if run.order != Confidence.name:
+            found["order"] = run.order
+        if run.refit:
+            text = self._job.sets[folder.CALIBRATION]
+            number = min(run.calibration_sentences, len(text))
+            on = REFERENCES if has_targets(run.calibration) else TRANSLATIONS
+            found["refit"] = {**text.describe(), "sentences": number, "on": on, "seed": run.seed}
+        return found

@@ -1,7 +1,7 @@
 """What a lottery run is going to train: iterations, updates, heads, and models that are trained to convergence."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nmtprune.budget import Amount, Limits, Modules, reachable, resolve
 from nmtprune.errors import BudgetError, UsageError
@@ -130,7 +130,7 @@ def removals(modules: Modules, step: int | None, until: str | None, limits: Limi
         UsageError: `until` is no amount.
         BudgetError: nothing to remove, more than can be removed, or less than one iteration removes.
     """
-    last = max(reachable(modules, limits)) if until is None else resolve(Amount.parse(until), modules, limits)
+    last = max(reachable(modules, limits)) if until is None else _in_all(Amount.parse(until), modules, limits)
     if not last:
         raise BudgetError(f"--until {until}: that removes no heads ({', '.join(limits.kinds) or 'there are none'})")
     if step is None:
@@ -138,6 +138,20 @@ def removals(modules: Modules, step: int | None, until: str | None, limits: Limi
     if step > last:
         raise BudgetError(f"--heads-per-iteration {step} is more than the {last} that --until removes in all")
     return numbers_removed(modules, Amount.parse(str(step)), Amount.parse(str(last)), limits)
+
+
+def _in_all(until: Amount, modules: Modules, limits: Limits) -> int:
+    """How many heads an amount is; a refusal says so where it is only the heads that every module keeps."""
+    try:
+        return resolve(until, modules, limits)
+    except BudgetError as error:
+        if not limits.min_heads_per_module:
+            raise
+        try:
+            resolve(until, modules, replace(limits, min_heads_per_module=0))
+        except BudgetError:
+            raise error from None
+        raise BudgetError(f"{error}: --min-heads-per-module 0 lets modules lose all heads") from None
 
 
 def tickets(iterations: int, *, last: bool, chosen: Sequence[int], controls: Sequence[str]) -> tuple[Ticket, ...]:

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +21,6 @@ from nmtprune import files, plots, provenance, slim
 from nmtprune.architecture import UnitId
 from nmtprune.evaluate.metrics import Scored
 from nmtprune.methods.chance import same_counts
-from nmtprune.methods.confidence import Confidence
 from nmtprune.methods.sweep import next_plan
 from nmtprune.plan import Plan
 from nmtprune.runs.device import training_environment
@@ -29,6 +28,7 @@ from nmtprune.runs.lottery import folder, outcomes
 from nmtprune.runs.lottery.job import LotteryJob, check_can_go_on
 from nmtprune.runs.lottery.schedule import LOTTERY, RANDOM, REINIT, Ticket, iteration_name
 from nmtprune.runs.quality import measure, metric_of
+from nmtprune.runs.refitted_plans import RefittedPlans, open_refitted_plans
 from nmtprune.runs.report import Report, ReportFiles
 from nmtprune.runs.run import Session
 from nmtprune.runs.state import State, pack, settings_of
@@ -55,7 +55,7 @@ class Stages:
     def __init__(self, job: LotteryJob, state: State, session: Session) -> None:
         """Take what is done from the state; the late-resetting checkpoint is made or read first of all."""
         self._job, self._state, self._progress, self._corpora = job, state, session.progress, session.corpora
-        self._run, self._folder = job.run, job.run.output
+        self._run, self._folder, self._scorer = job.run, job.run.output, job.run.scorer
         environment = training_environment(job.run.device, job.run.threads)
         self._trainer = Trainer(session.progress, environment)
         self._models: dict[Ticket, TrainableCheckpoint] = {}
@@ -63,12 +63,12 @@ class Stages:
         self.late_reset = self._late_reset()
 
     def iteration(self, number: int, plan: Plan, heads: int | None) -> tuple[Plan, float | None, Scored | None]:
-        """Train a rewound model and remove its least confident heads.
+        """Train a rewound model and remove its heads of the lowest scores.
 
         Args:
             number: of the iteration.
             plan: the model's heads.
-            heads: to be gone afterwards; None removes none and measures no confidence.
+            heads: to be gone afterwards; None removes none and scores none.
 
         Returns:
             The heads that are left, fairseq's validation of the trained model, its quality where the run has a rule.
@@ -91,10 +91,10 @@ class Stages:
             quality = self._measured(f"{name}/quality", read, folder.DATA, baseline=number == 1)
         left = plan
         if heads is not None:
-            confidence = self._confidence(name, training, plan)
-            left = next_plan(plan, confidence, heads, self._job.limits)
+            scores = self._scores(number, training, plan)
+            left = next_plan(plan, scores, heads, self._job.limits)
             if not (own / folder.PLAN).exists():
-                self._write_iteration(own, number, plan, left, confidence)
+                self._write_iteration(own, number, plan, left, scores)
         self._drop_checkpoints(own)
         value = float(self._state[f"{name}/trained"]["validation"])
         return left, None if math.isnan(value) else value, quality
@@ -137,7 +137,9 @@ class Stages:
         made = self._provenance()
         if not path.exists() or Plan.read(self._folder / folder.PLAN).kept_ids() != plan.kept_ids():
             plan.with_provenance(made).write(self._folder / folder.PLAN, force=True, inputs=self._run.inputs)
-            self._rewound(plan).save(path, force=True, provenance={**made, "mode": "cut", "plan": plan.as_json()})
+            self._rewound(plan, refit=self._run.refit).save(
+                path, force=True, provenance={**made, "mode": "cut", "plan": plan.as_json()}
+            )
 
     def times(self, iterations: int) -> dict[str, Any]:
         """Where the seconds of the iterations went: those of calls that were killed are not in them."""
@@ -147,8 +149,8 @@ class Stages:
             trained = self._state[f"{name}/trained"]
             seconds, start_up = float(trained["seconds"]), float(trained["start_up"])
             parts = {"training": seconds - start_up, "start_up": start_up, "other": float(trained["other"])}
-            if f"{name}/{_SCORES}" in self._state:
-                parts["confidence"] = float(self._state[f"{name}/{_SCORES}"]["seconds"])
+            if _scores_key(number) in self._state:
+                parts[self._scorer.name] = float(self._state[_scores_key(number)]["seconds"])
             found[name] = {part: round(value, 2) for part, value in parts.items()}
         return found
 
@@ -181,10 +183,22 @@ class Stages:
         self._drop_checkpoints(folder.pretraining_folder(self._folder))
         return found
 
-    def _rewound(self, plan: Plan) -> "TrainableCheckpoint":
-        """The late-resetting checkpoint's weights and moments of the heads that a plan keeps."""
+    def _rewound(self, plan: Plan, *, refit: bool) -> "TrainableCheckpoint":
+        """The late-resetting checkpoint's weights and moments of the heads that a plan keeps.
+
+        Fitted weights keep their moments, which say how far they move, not where they are.
+        """
         late = self.late_reset.with_new_moments() if self._run.reset_optimizer else self.late_reset
-        return slim.apply(plan, late).trainable()
+        cut = slim.apply(plan, late).trainable()
+        if not refit or not plan.removed():
+            return cut
+        return self._refitted_plans.of(plan).checkpoint.trainable().with_optimizer_of(cut)
+
+    @cached_property
+    def _refitted_plans(self) -> RefittedPlans:
+        """Cuts the late-resetting checkpoint and fits what is left; made when the first plan is needed."""
+        run, native = self._run, NativeModel(self.late_reset, self._run)
+        return open_refitted_plans(native, run.calibration, run.calibration_sentences, self._corpora, run)
 
     def _write_start(self, training: Training, plan: Plan, variant: str) -> None:
         """The file from which a training starts, unless it is there or training is under way."""
@@ -192,7 +206,8 @@ class Stages:
         if start is None or start.exists() or training.last.exists():
             return
         files.make_folder(start.parent)
-        checkpoint: Checkpoint = self._rewound(plan)
+        # Fresh weights have nothing to follow.
+        checkpoint: Checkpoint = self._rewound(plan, refit=self._run.refit and variant != REINIT)
         if variant == REINIT:
             checkpoint = checkpoint.reinitialized(self._run.seed)
         checkpoint.save(start, force=True, provenance={"plan": plan.as_json()})
@@ -216,40 +231,55 @@ class Stages:
                 return
             self._state.add(key, pack(_numbers(**vars(following))))
 
-    def _confidence(self, name: str, training: Training, plan: Plan) -> Mapping[UnitId, float]:
-        """Confidence of the heads that a plan leaves, by their ids in the late-resetting checkpoint."""
-        key = f"{name}/{_SCORES}"
+    def _scores(self, number: int, training: Training, plan: Plan) -> Mapping[UnitId, float]:
+        """Scores of the heads that a plan leaves, as they are compared, by their ids in the late-resetting checkpoint.
+
+        Heads of kinds that lose none may have no score.
+        """
+        key = _scores_key(number)
         if key not in self._state:
             started = time.monotonic()
-            scorer, native = Confidence(self._run.confidence), NativeModel(self._read(training.last), self._run)
-            found = scorer.scores(open_subject(scorer, native, self._run.data, self._run.seed, self._corpora))
-            # The cut model counts the heads that it has: the plan says which they are.
-            cut = [UnitId(id, place) for id in plan.base.modules for place in range(len(plan.kept(id)))]
-            values = np.array([found[head] for head in cut])
-            seconds = np.array(time.monotonic() - started)
-            self._state.add(key, pack({_SCORES: values, "seconds": seconds}))
-        return dict(zip(plan.kept_ids(), self._state[key][_SCORES].tolist(), strict=True))
+            found = self._measured_scores(self._read(training.last), plan)
+            values = np.array([found.get(head, math.nan) for head in plan.kept_ids()])
+            self._state.add(key, pack({_SCORES: values, "seconds": np.array(time.monotonic() - started)}))
+        first = self._stored_scores(1, Plan.keep_all(plan.base))
+        return self._scorer.ranked(self._stored_scores(number, plan), first)
+
+    def _measured_scores(self, trained: "TrainableCheckpoint", plan: Plan) -> Mapping[UnitId, float]:
+        """What the scorer says of the heads of a trained model, which is cut by a plan."""
+        scorer, native = self._scorer, NativeModel(trained, self._run)
+        subject = open_subject(scorer, native, self._run.scored_on, self._run.seed, self._corpora)
+        found = scorer.scores(subject, None, self._job.limits)
+        # The cut model counts the heads that it has: the plan says which they are.
+        cut = (UnitId(id, place) for id in plan.base.modules for place in range(len(plan.kept(id))))
+        return {head: found[own] for head, own in zip(plan.kept_ids(), cut, strict=True) if own in found}
+
+    def _stored_scores(self, number: int, plan: Plan) -> dict[UnitId, float]:
+        """The scores of an iteration that the state has; `plan` is that of the model."""
+        values = self._state[_scores_key(number)][_SCORES].tolist()
+        return {head: value for head, value in zip(plan.kept_ids(), values, strict=True) if not math.isnan(value)}
 
     def _write_iteration(
-        self, own: Path, number: int, before: Plan, left: Plan, confidence: Mapping[UnitId, float]
+        self, own: Path, number: int, before: Plan, left: Plan, values: Mapping[UnitId, float]
     ) -> None:
-        """Confidence as table and picture, and last of all the plan."""
+        """Scores as table and picture, and last of all the plan."""
         removed = sorted(set(left.removed()) - set(before.removed()))
-        inputs = self._run.inputs
+        name, inputs = self._scorer.name, self._run.inputs
+        scored_on = self._job.sets.get(folder.SCORED, self._job.sets[folder.DATA])
         scores = Scores(
-            metric=Confidence.name,
+            metric=name,
             mode="ablate",
-            baseline={"data": self._job.sets[folder.DATA].name, **settings_of(self._run.confidence)},
-            heads=tuple(HeadScore(head=str(head), score=value) for head, value in sorted(confidence.items())),
+            baseline={"data": scored_on.name, **settings_of(self._run.scoring)},
+            heads=tuple(HeadScore(head=str(head), score=value) for head, value in sorted(values.items())),
             base=left.base,
             provenance=self._provenance(iteration=number),
         )
         report = Report(
             json=scores.to_json(),
-            tsv=outcomes.confidence_tsv(confidence, removed),
+            tsv=outcomes.scores_tsv(name, values, removed),
             png=plots.scores_png(scores, alpha=0.0, removed=removed),
         )
-        report.write(ReportFiles.beside(own / f"{folder.CONFIDENCE}.json"), force=True, inputs=inputs)
+        report.write(ReportFiles.beside(own / f"{name}.json"), force=True, inputs=inputs)
         made = self._provenance(iteration=number)
         left.with_provenance(made).write(own / folder.PLAN, force=True, inputs=inputs)
 
@@ -282,6 +312,10 @@ class Stages:
     def _provenance(self, **facts: Any) -> dict[str, Any]:
         late = {"late_reset": {"sha256": self.late_reset.base.sha256, "updates": self._job.schedule.late_reset}}
         return provenance.collect(seed=self._run.seed, method="lottery", **late, **facts)
+
+
+def _scores_key(number: int) -> str:
+    return f"{iteration_name(number)}/{_SCORES}"
 
 
 def _numbers(**values: float) -> dict[str, NDArray[Any]]:

@@ -97,7 +97,7 @@ def assert_same(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Te
 
 
 @given(st.data())
-@settings(max_examples=24, deadline=None)
+@settings(max_examples=14, deadline=None)
 def test_masked_cut_and_uniform_compute_the_same(base: FairseqCheckpoint, data: st.DataObject) -> None:
     plan = Plan.of(base.base, data.draw(kept_units(base)))
     masked = logits(applied(plan, base, "masked"))
@@ -107,7 +107,7 @@ def test_masked_cut_and_uniform_compute_the_same(base: FairseqCheckpoint, data: 
 
 
 @given(st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_files_say_what_is_left(
     base: FairseqCheckpoint, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
@@ -125,7 +125,7 @@ def test_files_say_what_is_left(
 
 
 @given(st.data())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_cutting_twice_is_cutting_once_by_what_both_plans_keep(base: FairseqCheckpoint, data: st.DataObject) -> None:
     modes = st.sampled_from(["cut", "uniform"])
     first = Plan.of(base.base, data.draw(kept_units(base)))
@@ -151,7 +151,7 @@ def shown(checkpoint: FairseqCheckpoint) -> dict[str, Any]:
 
 
 @given(st.data())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_weights_moments_and_averages_are_selected_by_number(base: FairseqCheckpoint, data: st.DataObject) -> None:
     kept = base.architecture.full(data.draw(kept_units(base)))
     result = applied(Plan.of(base.base, kept), base, "cut")

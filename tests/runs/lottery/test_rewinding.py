@@ -7,7 +7,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from nmtprune.runs.subject import NativeModel, open_subject
 from nmtprune.scores import Scores
 from tests.support import warm
 from tests.support.reads import Reads, counted_reads
-from tests.support.runs import FAST, content, lottery_run
+from tests.support.runs import FAST, content, killed_lottery, lottery_run
 
 CONVERGES = {"converge": True, "converge_updates": 9, "controls": ("random", "reinit")}
 
@@ -174,39 +173,16 @@ def test_confidence_is_that_of_the_trained_slim_model(tiny: Path, tmp_path: Path
     command[place + 1], command[command.index("--save-dir") + 1] = str(tiny), str(tmp_path / "by-hand")
     assert warm.run(*command).returncode == 0
     trained = FairseqCheckpoint.load(tmp_path / "by-hand" / "checkpoint_last.pt")
-    scorer = Confidence(run.confidence)
+    scorer = Confidence(run.scoring)
     found = scorer.scores(open_subject(scorer, NativeModel(trained, run), run.data, run.seed, Corpora()))
     scores = Scores.read(tmp_path / "run/iterations/iteration-01/confidence.json").scores_by_head()
     assert scores == found
 
 
-DRIVER = """
-import sys
-from pathlib import Path
-from nmtprune.runs.lottery.rewinding import lottery
-from nmtprune.progress import Silent
-from tests.support import runs
-lottery(runs.lottery_run(Path(sys.argv[1]), Path(sys.argv[2]), resume=True, **eval(sys.argv[3])), Silent())
-"""
-
-
-def _until_killed(arguments: list[str], watched: Path, text: str) -> None:
-    """Start a run and kill it as soon as a file says something."""
-    child = subprocess.Popen([sys.executable, "-c", DRIVER, *arguments])
-    try:
-        deadline = time.monotonic() + 120
-        while not (watched.exists() and text in watched.read_text()):
-            assert child.poll() is None and time.monotonic() < deadline
-            time.sleep(0.005)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-
-
 def test_killed_in_a_training_and_resumed(tiny: Path, whole: tuple[Path, LotteryResult], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     second = folder / "iterations" / "iteration-02" / "train.log"
-    _until_killed([str(tiny), str(folder), repr(CONVERGES)], second, "num_updates=4")
+    killed_lottery(tiny, folder, CONVERGES, second, "num_updates=4")
     assert not (folder / "lottery.json").exists()
     lottery(lottery_run(tiny, folder, resume=True, **CONVERGES), Silent())
     assert content(folder) == content(whole[0])
