@@ -233,7 +233,7 @@ class GateOrder(GradientScorer[GateOrderOptions]):
     of_metric = False
     sorts: ClassVar[tuple[str, ...]] = ("heads",)
     unscored = {
-        "neurons": "l0 --search-only --l0-groups neurons chooses neurons by gates",
+        "neurons": "only l0 puts gates on neurons",
         "layers": "a layer has no gate: score layers by bleu, chrf or loss",
     }
     brief = "the order in which gates close"
