@@ -19,7 +19,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (fairseq is compiled: about five minutes the first time) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch -c constraints.txt
-	$(BIN)/pip install --quiet --editable '.[fairseq,marian,ct2,recipes,docs,dev]'
+	$(BIN)/pip install --quiet --editable '.[fairseq,marian,ct2,hf,recipes,docs,dev]'
 	@touch $@
 
 install: $(READY)

@@ -191,8 +191,8 @@ def _with_vocabularies(
     config = spec.config
     config.unk_token, config.eos_token = target.symbols[target.unk], target.symbols[target.eos]
     config.add_source_eos, config.layer_norm_epsilon = True, network.layer_norm_epsilon
-    if target.start < len(target):
-        config.decoder_start_token = target.symbols[target.start]
+    if target.start_symbol is not None:
+        config.decoder_start_token = target.start_symbol
     else:
         # Marian's first word follows a zero vector; the token that stands for it is not looked up.
         spec.decoder.start_from_zero_embedding = True

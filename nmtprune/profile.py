@@ -4,6 +4,21 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class SpecialTokens:
+    """Ids that the settings of a model give to special symbols, whatever its vocabularies call them.
+
+    Attributes:
+        pad: padding.
+        eos: ends a sentence.
+        start: what the decoder reads before the first word.
+    """
+
+    pad: int
+    eos: int
+    start: int
+
+
+@dataclass(frozen=True)
 class ModelProfile:
     """What a model asks of its data; None where the checkpoint does not tell.
 
@@ -20,6 +35,7 @@ class ModelProfile:
         vocabulary_files: its vocabularies are files that are named one by one, not dictionaries of a data folder.
         notes: remarks on the model.
         right_to_left: the words of source and target sentences come last one first.
+        special: ids of special symbols, of a Hugging Face model; None where the vocabularies fix them.
     """
 
     source_symbols: int | None = None
@@ -34,3 +50,4 @@ class ModelProfile:
     vocabulary_files: bool = False
     notes: tuple[str, ...] = ()
     right_to_left: bool = False
+    special: SpecialTokens | None = None

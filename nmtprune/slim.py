@@ -73,10 +73,11 @@ def uniform_padding(kept: Kept, architecture: Architecture) -> dict[GroupId, int
 def _padding(kept: Kept, checkpoint: Checkpoint, mode: str) -> dict[GroupId, int]:
     """Zero units of every group in the result."""
     if mode == "uniform":
-        return uniform_padding(kept, checkpoint.architecture)
-    fewest = checkpoint.fewest_stored_units
-    groups = (group.id for group in checkpoint.architecture.groups)
-    return {id: fewest - len(kept[id]) for id in groups if len(kept[id]) < fewest}
+        padding = uniform_padding(kept, checkpoint.architecture)
+        fewest = {id: checkpoint.fewest_stored(id) - len(kept[id]) for id in padding}
+        return {id: max(count, fewest[id]) for id, count in padding.items()}
+    fewest = {group.id: checkpoint.fewest_stored(group.id) for group in checkpoint.architecture.groups}
+    return {id: least - len(kept[id]) for id, least in fewest.items() if len(kept[id]) < least}
 
 
 def _layers_alone(plan: Plan) -> Plan:

@@ -171,7 +171,7 @@ def summarize(checkpoint: Checkpoint) -> Summary:
         root=_root(checkpoint),
         parameters=parameters_by_part(checkpoint),
         model_bytes=model_bytes(checkpoint),
-        file_bytes=checkpoint.path.stat().st_size,
+        file_bytes=checkpoint.file_bytes,
         other_bytes=other_bytes(checkpoint),
         not_finite=checkpoint.not_finite,
         notes=(*checkpoint.notes, *state_notes(checkpoint)),

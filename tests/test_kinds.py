@@ -20,7 +20,7 @@ import torch
 
 from nmtprune.errors import CheckpointError
 from nmtprune.files import kinds
-from nmtprune.files.places import describe_folder, describe_missing, parts
+from nmtprune.files.places import describe_folder, describe_missing, is_of_transformers, parts
 from nmtprune.formats import load
 from tests.support.cli import refused as command_refused
 from tests.support.marian_files import marian_model
@@ -178,9 +178,9 @@ def test_folders(tmp_path: Path) -> None:
     release = folder("opus", "opus.npz", "opus.npz.optimizer.npz", "decoder.yml", "source.spm")
     assert describe_folder(release) == ("is a folder; name the checkpoint file in it: opus.npz, opus.npz.optimizer.npz")
     settings = json.dumps({"model_type": "marian", "architectures": ["MarianMTModel"]})
-    assert describe_folder(folder("hf", "config.json", "pytorch_model.bin", config_json=settings)).startswith(
-        "is a model of Hugging Face's transformers (model_type marian)"
-    )
+    assert is_of_transformers(folder("hf", "config.json", config_json=settings))
+    assert is_of_transformers(folder("no settings", "pytorch_model.bin"))
+    assert not is_of_transformers(folder("ct2", "model.bin", "config.json", config_json="{}"))
     assert "CTranslate2" in describe_folder(folder("ct2", "model.bin", "config.json", "shared_vocabulary.json"))
     assert "TensorFlow" in describe_folder(folder("tf", "checkpoint", "model.ckpt-1.index"))
     assert "`data_bin`" in describe_folder(folder("bin", "dict.en.txt", "dict.de.txt"))

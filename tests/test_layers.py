@@ -42,7 +42,7 @@ ALLOWED = {
     "slim": {"architecture", "plan", "formats.base"},
     "summary": {"architecture", "formats", "slim", "plan"},
     "model": {"architecture", "network"},
-    "data": {"files", "profile"},
+    "data": {"files", "profile", "strictjson"},
     "ctranslate2_model": {"architecture", "network", "formats", "model", "data"},
     "engines": {
         "architecture",

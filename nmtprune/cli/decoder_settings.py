@@ -56,10 +56,10 @@ def settings_for_model(checkpoint: Path | None, named: Path | None = None) -> "D
     """
     from nmtprune.formats import class_of
 
-    settings = None if checkpoint is None else class_of(checkpoint).decoder_settings(checkpoint, named)
-    if settings is None and named is not None:
+    own = None if checkpoint is None else class_of(checkpoint)
+    if named is not None and (own is None or not own.decoder_config):
         raise UsageError("--decoder-config goes with models of Marian: this is none")
-    return settings
+    return None if own is None or checkpoint is None else own.decoder_settings(checkpoint, named)
 
 
 def search_of(checkpoint: Path | None, given: Mapping[str, Any], settings: "DecoderSettings | None" = None) -> "Search":
@@ -67,8 +67,8 @@ def search_of(checkpoint: Path | None, given: Mapping[str, Any], settings: "Deco
 
     Args:
         checkpoint: the file, which need not be there; None for models of fairseq that do not exist yet.
-        given: options that the user gave, by the names of `SearchOptions` and `MarianSearchOptions`. What a user does
-            not say is as the settings say, and else the toolkit's default.
+        given: options that the user gave, by the names of the classes in `Search`. What a user does not say is as the
+            settings say, and else the toolkit's default.
         settings: of the toolkit's decoder, where there are any.
 
     Raises:

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from nmtprune.runs.greedy.curve import CurvePoint, Swept
     from nmtprune.runs.greedy.loop import GreedyResult
 
+_CALIBRATION = ("calibration_sentences", "calibration_source", "calibration_reference")
+"""Parameters of the text to refit on."""
+
 _IN_ROUNDS = "reconstruction"
 """The order that is measured in rounds."""
 
@@ -184,7 +187,7 @@ def greedy(output_format: str, **flags: Any) -> None:
 
     _choose_defaults(flags)
     names = [*flags["orders"], *((flags["auto_orders"] or DEFAULT_CONTENDERS) if AUTO in flags["orders"] else ())]
-    _check_options(names, refit=flags["refit"])
+    _check_options(names, refit=flags["refit"], rounds=flags["rounds"])
     chosen = {scorer.name: scorer for scorer in map(scorer_of, names) if scorer is not None}
     run = GreedyRun(scorers=tuple(taken(flags, chosen.values())), **flags)
     try:
@@ -206,9 +209,10 @@ def _choose_defaults(flags: dict[str, Any]) -> None:
         flags["until"] = flags["until"] if "until" in there else None
 
 
-def _check_options(orders: Sequence[str], *, refit: bool) -> None:
+def _check_options(orders: Sequence[str], *, refit: bool, rounds: int) -> None:
     """Refuse options that mean nothing for the orders, all of them."""
-    faults = foreign_to_orders(orders, () if refit else TRAINING_TEXT)
+    refits_on_it = refit and not given(["calibration_source"])
+    faults = foreign_to_orders(orders, () if refits_on_it else TRAINING_TEXT)
     if given(["budgets"]):
         faults += [f"{spelled(name)} goes without --budget" for name in given(["step", "until"])]
     if AUTO not in orders:
@@ -216,8 +220,11 @@ def _check_options(orders: Sequence[str], *, refit: bool) -> None:
     if _IN_ROUNDS not in orders:
         faults += [f"{spelled(name)} goes with --order {_IN_ROUNDS}" for name in given(["rounds"])]
     if _IN_ROUNDS not in orders and not refit:
-        names = given(["calibration_sentences", "calibration_source", "calibration_reference"])
+        names = given(_CALIBRATION)
         faults += [f"{spelled(name)} goes with --refit or --order {_IN_ROUNDS}" for name in names]
+    if _IN_ROUNDS in orders and rounds == 1 and not refit:
+        names = given(_CALIBRATION)
+        faults += [f"{spelled(name)} goes with --refit or several --rounds" for name in names]
     if RANDOM not in orders:
         faults += [f"{spelled(name)} goes with --order {RANDOM}" for name in given(["samples"])]
     refuse(faults)

@@ -33,6 +33,7 @@ class Panel(StrEnum):
     CONFIDENCE = "Confidence"
     SEARCH = "Search"
     MARIAN_SEARCH = "Search with Marian models"
+    HUGGINGFACE_SEARCH = "Search with Hugging Face models"
     ENGINE = "Engine"
     QUALITY = "Quality"
     SIGNIFICANCE = "Significance"

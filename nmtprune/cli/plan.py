@@ -400,7 +400,9 @@ def _scores(settings: PlanSettings, checkpoint: "Checkpoint", limits: "Limits") 
         needs_heads = settings.lowest is not None and ("heads" in scores.sorts or len(settings.scores) == 1)
         scores.check(checkpoint.architecture, limits.kinds if needs_heads else (), str(path))
         if scores.base is not None and scores.base.sha256 != checkpoint.sha256:
-            say(f"{path}: these are scores of a model with the same shape but other weights")
+            same = scores.base.has_shape_of(checkpoint.base)
+            which = "with the same shape but other weights" if same else "of another shape"
+            say(f"{path}: these are scores of a model {which}")
         faults += [f"{sources[sort]} and {path} both have scores of {sort}" for sort in scores.sorts if sort in sources]
         for sort in scores.sorts:
             sources[sort] = path

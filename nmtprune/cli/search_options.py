@@ -23,7 +23,7 @@ _BEAM = panel_option(
     "--beam",
     type=click.IntRange(min=1),
     metavar="N",
-    show_default="5; Marian models: the value in --decoder-config, else 12",
+    show_default="5; Marian models: the value in --decoder-config, else 12; Hugging Face models: the folder's, else 1",
     help="Beam size: hypotheses per sentence; 1 is greedy search.",
 )
 _FAIRSEQ = {
@@ -57,8 +57,27 @@ _MARIAN_FLAGS = {
     "marian-decoder does, instead of by its own source. A translation then depends on the other sentences of its "
     "batch.",
 }
+_GENERATE = {
+    "length_penalty": (float, "the value in the folder, else 1.0",
+                       "Hugging Face models: divide scores by LENGTH ** X."),
+    "max_length": (int, "the value in the folder, else as many as the model has positions",
+                   "Hugging Face models: largest number of tokens in a translation, with the start token and the "
+                   "end-of-sentence symbol."),
+    "min_length": (int, "the value in the folder, else 0", "Hugging Face models: likewise, the smallest number."),
+}  # fmt: skip
+"""The same for Hugging Face models, named as `generate` names them."""
+
+_EARLY_STOPPING = panel_option(
+    Panel.HUGGINGFACE_SEARCH,
+    "--early-stopping",
+    type=click.Choice(("true", "false", "never")),
+    show_default="the value in the folder, else false",
+    help="Hugging Face models: when the search of a sentence stops once its beam is full of finished translations. "
+    "true: at once. false: when the best unfinished one scores no better. never: when it could not score better at the "
+    "largest length either.",
+)
 _METAVARS = {float: "X", int: "N"}
-SEARCH_NAMES = ("beam", *_FAIRSEQ, *_MARIAN, *_FLAGS, *_MARIAN_FLAGS)
+SEARCH_NAMES = ("beam", *_FAIRSEQ, *_MARIAN, *_FLAGS, *_MARIAN_FLAGS, *_GENERATE, "early_stopping")
 """Parameters that only a search takes."""
 
 _MAX_TOKENS = panel_option(
@@ -137,7 +156,13 @@ def beam_options(command: F) -> F:
 
     decorated: F = _add(
         wrapper,
-        [_BEAM, *_search(Panel.SEARCH, _FAIRSEQ, _FLAGS), *_search(Panel.MARIAN_SEARCH, _MARIAN, _MARIAN_FLAGS)],
+        [
+            _BEAM,
+            *_search(Panel.SEARCH, _FAIRSEQ, _FLAGS),
+            *_search(Panel.MARIAN_SEARCH, _MARIAN, _MARIAN_FLAGS),
+            *_search(Panel.HUGGINGFACE_SEARCH, _GENERATE, {}),
+            _EARLY_STOPPING,
+        ],
     )
     return decorated
 

@@ -1,7 +1,7 @@
 """`nmtprune slim`: write a checkpoint with fewer heads, neurons and layers."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,8 +89,7 @@ def slim(checkpoint: Path, plan_path: Path, output: Path, force: bool, output_fo
     the removed layers skipped; layers are numbered anew. --verify (on by default) checks this on a padded batch before
     anything is written.
     """
-    from nmtprune.files import check_output
-    from nmtprune.formats import load
+    from nmtprune.formats import class_of, load
     from nmtprune.plan import Plan
     from nmtprune.provenance import collect
     from nmtprune.summary import state_notes
@@ -98,7 +97,7 @@ def slim(checkpoint: Path, plan_path: Path, output: Path, force: bool, output_fo
     settings = SlimSettings(**flags)
     if settings.reinit and settings.mode != "cut":
         raise UsageError(f"--reinit gives every head fresh weights: it goes with --mode cut, not {settings.mode}")
-    check_output(output, force=force, inputs=(checkpoint, plan_path))
+    class_of(checkpoint).check_output(output, force=force, inputs=(checkpoint, plan_path))
     base = load(checkpoint)
     plan = Plan.read(plan_path)
     plan.check(base.base, other_weights=settings.other_weights, where=str(plan_path))
@@ -178,7 +177,7 @@ def _figures(
         **(parts if plan.version > 1 else {}),
         "model_bytes": both(model_bytes),
         "optimizer_and_average_bytes": both(other_bytes),
-        "file_bytes": {"before": base.path.stat().st_size, "after": output.stat().st_size},
+        "file_bytes": {"before": base.file_bytes, "after": replace(result, path=output).file_bytes},
         "verification": asdict(verification) if verification else None,
     }
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from nmtprune.data.databin import Languages
+from nmtprune.data.huggingface_vocabulary import HuggingFaceVocabulary
 from nmtprune.data.language_tags import LanguageTags
 from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.moses import MosesTokenizer, lowercase
@@ -133,7 +134,10 @@ def _source_post_process(options: DataOptions, vocabulary: Vocabulary) -> str:
 
 
 def marian_codec(
-    codec: TextCodec, options: DataOptions, source: MarianVocabulary, target: MarianVocabulary
+    codec: TextCodec,
+    options: DataOptions,
+    source: MarianVocabulary | HuggingFaceVocabulary,
+    target: MarianVocabulary | HuggingFaceVocabulary,
 ) -> TextCodec:
     """The codec of a Marian model: vocabularies that are SentencePiece models split and join text themselves.
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from nmtprune.data.batching import Batch, BatchLimits, batch_by_size, collate, order_by_length, shift_right, shuffled
-from nmtprune.data.codec import TextCodec, build_codec, marian_codec
+from nmtprune.data.codec import SIDES, TextCodec, build_codec, marian_codec
 from nmtprune.data.databin import DataBin, Languages
+from nmtprune.data.huggingface_vocabulary import HuggingFaceVocabulary
 from nmtprune.data.language_tags import form_of
 from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.options import DataOptions
@@ -158,7 +159,7 @@ class Dataset:
             DataError: as for `load_corpus`, of languages.
         """
         if options.vocabs is not None or options.data_bin is None:
-            return options, model.vocabulary_files, model.source_symbols, model.target_symbols
+            return options, model.vocabulary_files, model.source_symbols, model.target_symbols, model.special
         return options, model.vocabulary_files, _languages(DataBin(options.data_bin), options, model)
 
     def corpus(self, model: ModelProfile, *, references: bool = True, targets: bool = False) -> Corpus:
@@ -278,8 +279,7 @@ def _marian_pair(
 ) -> tuple[LanguagePair, str | None]:
     if not model.vocabulary_files and model.source_symbols is not None:
         raise UsageError("data: `vocabs` are Marian's: this model has fairseq's dictionaries in `data_bin` DIR")
-    source = MarianVocabulary.read(paths[0], model.source_symbols, "source")
-    target = MarianVocabulary.read(paths[1], model.target_symbols, "target")
+    source, target = (_vocabulary(path, model, side) for path, side in zip(paths, SIDES, strict=True))
     languages = Languages(options.source_lang or "source", options.target_lang or "target")
     codec, note = build_codec(options, languages, {"source": source, "target": target})
     notes = [*source.remarks, *(target.remarks if paths[0] != paths[1] else ())]
@@ -288,6 +288,14 @@ def _marian_pair(
     return LanguagePair(languages, source, target, marian_codec(codec, options, source, target)), "; ".join(
         notes
     ) or None
+
+
+def _vocabulary(path: Path, model: ModelProfile, side: str) -> MarianVocabulary | HuggingFaceVocabulary:
+    """The vocabulary of a side, in a file of its own."""
+    rows = model.source_symbols if side == "source" else model.target_symbols
+    if model.special is not None:
+        return HuggingFaceVocabulary.read(path, rows, model.special, side)
+    return MarianVocabulary.read(path, rows, side)
 
 
 def _within_positions(

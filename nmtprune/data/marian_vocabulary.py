@@ -17,7 +17,7 @@ import yaml
 from nmtprune.data.ragged import Ids
 from nmtprune.data.sentencepiece_text import SentencePieceText
 from nmtprune.data.text import first_of
-from nmtprune.data.vocabulary import SymbolTable
+from nmtprune.data.vocabulary import SymbolTable, made_up_names
 from nmtprune.errors import DataError
 
 SENTENCEPIECE = ".spm"
@@ -100,6 +100,7 @@ class MarianVocabulary(SymbolTable):
     remarks: tuple[str, ...] = ()
 
     pad = -1
+    start_symbol = None
 
     @classmethod
     def read(cls, path: Path, rows: int | None = None, side: str = "source") -> "MarianVocabulary":
@@ -135,7 +136,7 @@ class MarianVocabulary(SymbolTable):
                 f"{rows}"
             )
         index = {label: number for number, label in enumerate(model.labels)}
-        symbols = (*model.labels, *_made_up(range(size, rows or size), index))
+        symbols = (*model.labels, *made_up_names(range(size, rows or size), index))
         remarks = _padded(model.path, size, len(symbols), side)
         return cls(
             model.path, symbols, index, model.sha256, model.eos, model.unk, size,
@@ -162,7 +163,7 @@ class MarianVocabulary(SymbolTable):
         symbols = [_shown(named[id]) if id in named else "" for id in range(max(size, rows or 0))]
         gaps = frozenset(id for id in range(size) if id not in named or not named[id])
         nameless = [id for id, symbol in enumerate(symbols) if not symbol]
-        for id, name in zip(nameless, _made_up(nameless, index), strict=True):
+        for id, name in zip(nameless, made_up_names(nameless, index), strict=True):
             symbols[id] = name
         remarks = (*_padded(path, size, len(symbols), side), *_cut_off(path, len(first) - len(index), rows, side))
         return cls(
@@ -261,14 +262,6 @@ def _as_bytes(symbol: str) -> bytes:
 def _shown(symbol: str) -> str:
     """A symbol as text; bytes that are no UTF-8 become U+FFFD."""
     return _as_bytes(symbol).decode("utf-8", "replace")
-
-
-def _made_up(ids: Iterable[int], index: Mapping[str, int]) -> Iterable[str]:
-    """Names for ids without a symbol that no symbol has."""
-    tail = ""
-    while any(symbol.startswith("no-symbol-") and symbol.endswith(tail) for symbol in index):
-        tail += "+"
-    return [f"no-symbol-{id}{tail}" for id in ids]
 
 
 def _padded(path: Path, size: int, rows: int, side: str) -> tuple[str, ...]:

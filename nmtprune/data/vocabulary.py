@@ -32,6 +32,10 @@ class Vocabulary(Protocol):
         """Id that stands before the first word of a target sentence."""
 
     @property
+    def start_symbol(self) -> str | None:
+        """The symbol whose embedding stands before the first word; None: zeros do."""
+
+    @property
     def pad(self) -> int:
         """Id of the padding symbol."""
 
@@ -59,6 +63,14 @@ class Vocabulary(Protocol):
 
     def string(self, ids: Iterable[int], *, escape_unk: bool = False) -> str:
         """Symbols of a sequence of ids, separated by blanks."""
+
+
+def made_up_names(ids: Iterable[int], index: Mapping[str, int]) -> Iterable[str]:
+    """Names for ids without a symbol that no symbol has."""
+    tail = ""
+    while any(symbol.startswith("no-symbol-") and symbol.endswith(tail) for symbol in index):
+        tail += "+"
+    return [f"no-symbol-{id}{tail}" for id in ids]
 
 
 class SymbolTable:
@@ -108,6 +120,8 @@ class FairseqVocabulary(SymbolTable):
     symbols: tuple[str, ...]
     index: Mapping[str, int]
     sha256: str
+
+    start_symbol = "</s>"
 
     bos = 0
     pad = 1

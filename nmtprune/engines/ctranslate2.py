@@ -11,7 +11,7 @@ from nmtprune import ctranslate2_model
 from nmtprune.architecture import Kept
 from nmtprune.engines.base import Ablation, Engine, EngineSettings, Tokens, masked, removed
 from nmtprune.errors import EngineError
-from nmtprune.model.search.options import Hypothesis, MarianSearchOptions, Search, max_lens
+from nmtprune.model.search.options import GenerateOptions, Hypothesis, MarianSearchOptions, Search, max_lens
 
 if TYPE_CHECKING:
     from ctranslate2 import TranslationResult, Translator
@@ -199,6 +199,12 @@ def _options(search: Search, corpus: "Corpus") -> Mapping[str, Any]:
         return {
             **common, "length_penalty": search.normalize, "min_decoding_length": 0,
             "disable_unk": not search.allow_unk, "suppress_sequences": control or None,
+        }  # fmt: skip
+    if isinstance(search, GenerateOptions):
+        never = [[corpus.target_vocabulary.symbols[word]] for word in search.never]
+        return {
+            **common, "length_penalty": search.length_penalty, "min_decoding_length": search.min_len,
+            "suppress_sequences": never or None,
         }  # fmt: skip
     lenpen = 0.0 if search.unnormalized else search.lenpen
     return {**common, "length_penalty": lenpen, "min_decoding_length": search.min_len}

@@ -15,7 +15,7 @@ from nmtprune.model import Masks, Transformer
 from nmtprune.model import search as beam_search
 from nmtprune.model.ablation.losses import reference_losses
 from nmtprune.model.ablation.masked_search import MaskedSearch
-from nmtprune.model.search import Hypothesis, MarianSearchOptions, Search, Symbols
+from nmtprune.model.search import GenerateOptions, Hypothesis, MarianSearchOptions, Search, Symbols
 from nmtprune.model.search.batched_greedy import BatchedGreedySearch
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ def masks_of(model: Transformer, kept: Kept) -> dict[GroupId, Tensor]:
 def symbols_of(corpus: "Corpus", search: Search) -> Symbols:
     """Special words of the target side, for a search."""
     vocabulary = corpus.target_vocabulary
-    never: tuple[int, ...] = ()
+    never: tuple[int, ...] = search.never if isinstance(search, GenerateOptions) else ()
     if isinstance(search, MarianSearchOptions):
         never = (() if search.allow_special else vocabulary.control) + (() if search.allow_unk else (vocabulary.unk,))
     return Symbols(vocabulary.pad, vocabulary.eos, vocabulary.unk, vocabulary.start, never)

@@ -115,11 +115,15 @@ def make_folder(folder: Path) -> None:
 
 
 def sha256_file(path: Path | str) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal digits.
+    """SHA-256 of a file's bytes, as hexadecimal digits; of a folder: of one line per file in it, SHA-256 and name.
 
     Raises:
         DataError: the file cannot be read.
     """
+    if os.path.isdir(path):
+        files = sorted(entry for entry in Path(path).rglob("*") if entry.is_file())
+        lines = (f"{sha256_file(entry)} {entry.relative_to(path)}\n" for entry in files)
+        return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -193,7 +193,7 @@ def _safetensors(head: bytes, path: Path) -> str | None:
     length = int.from_bytes(head[:8], "little")
     if head[8:10] != b'{"' or not 0 < length <= path.stat().st_size - 8:
         return None
-    return f"is a safetensors file, as Hugging Face's models are: {_ORIGINAL}"
+    return "is a safetensors file, as Hugging Face's models are: name the folder that it is in, with its config.json"
 
 
 def _onnx(head: bytes, _path: Path) -> str | None:

@@ -6,6 +6,12 @@ from pathlib import Path
 
 _MODELS = (".pt", ".npz")
 _SHOWN = 3
+_TRANSFORMERS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 
 
 def describe_folder(folder: Path) -> str:
@@ -18,6 +24,20 @@ def describe_folder(folder: Path) -> str:
     if models:
         return f"is a folder; name the checkpoint file in it: {some(sorted(models, key=_by_likelihood))}"
     return _of_a_toolkit(folder, set(names)) or _of_folders(folder, names)
+
+
+def is_of_transformers(path: Path) -> bool:
+    """Whether a path is a folder as Hugging Face's transformers writes models: settings of one, or weights."""
+    return any((path / name).is_file() for name in _TRANSFORMERS) or _names_a_model(path / "config.json")
+
+
+def _names_a_model(path: Path) -> bool:
+    """Whether a file holds settings of a model of transformers."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and bool({"model_type", "architectures"} & found.keys())
 
 
 def describe_missing(path: Path) -> str:
@@ -54,28 +74,11 @@ def _of_a_toolkit(folder: Path, names: set[str]) -> str | None:
     if "model.bin" in names and names & {"shared_vocabulary.json", "source_vocabulary.json", "shared_vocabulary.txt",
                                          "source_vocabulary.txt"}:  # fmt: skip
         return "is a model of CTranslate2: name the checkpoint that it was converted from"
-    model_type = _model_type(folder / "config.json") if "config.json" in names else None
-    if model_type is not None:
-        return (
-            f"is a model of Hugging Face's transformers ({model_type}), which nmtprune does not read: name the "
-            "checkpoint of fairseq (.pt) or Marian (.npz) that it was converted from"
-        )
     if "saved_model.pb" in names or "checkpoint" in names and any(name.endswith(".index") for name in names):
         return "is a model of TensorFlow: fairseq's (.pt) and Marian's (.npz) checkpoints are supported"
     if any(name.startswith("dict.") and name.endswith(".txt") for name in names):
         return "is a data folder of fairseq-preprocess: it goes with `data_bin`, and a model is a file"
     return None
-
-
-def _model_type(path: Path) -> str | None:
-    """The kind of model that a configuration of Hugging Face's names; None for another file."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(found, dict) or not {"model_type", "architectures"} & found.keys():
-        return None
-    return f"model_type {found.get('model_type') or 'unknown'}"
 
 
 def _of_folders(folder: Path, names: list[str]) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from nmtprune.errors import CheckpointError, NotFiniteError
 from nmtprune.files import kinds
-from nmtprune.files.places import describe_folder, describe_missing
+from nmtprune.files.places import describe_folder, describe_missing, is_of_transformers
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
@@ -49,6 +49,10 @@ def class_of(path: Path | None) -> "type[Checkpoint]":
     """
     from nmtprune.formats.marian import archive
 
+    if path is not None and is_of_transformers(path):
+        from nmtprune.formats.huggingface import HuggingFaceCheckpoint
+
+        return HuggingFaceCheckpoint
     if path is not None:
         _check_kind(path)
     if path is not None and archive.looks_like(path):
@@ -63,9 +67,10 @@ def class_of(path: Path | None) -> "type[Checkpoint]":
 def classes() -> "tuple[type[Checkpoint], ...]":
     """All formats."""
     from nmtprune.formats.fairseq import FairseqCheckpoint
+    from nmtprune.formats.huggingface import HuggingFaceCheckpoint
     from nmtprune.formats.marian import MarianCheckpoint
 
-    return FairseqCheckpoint, MarianCheckpoint
+    return FairseqCheckpoint, MarianCheckpoint, HuggingFaceCheckpoint
 
 
 def _check_kind(path: Path) -> None:

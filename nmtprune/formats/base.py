@@ -2,13 +2,14 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from nmtprune import files
 from nmtprune.architecture import Architecture, GroupId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats import finite
@@ -72,6 +73,8 @@ class Checkpoint(ABC):
     """Heads of a module and neurons of a layer that are stored at least, zero ones where the model has fewer."""
     ragged_neurons: ClassVar[bool] = True
     """Whether the feed-forward layers of a stack may be stored with different widths."""
+    decoder_config: ClassVar[bool] = False
+    """Whether a user may name a file of settings of the toolkit's decoder."""
 
     @classmethod
     @abstractmethod
@@ -99,6 +102,24 @@ class Checkpoint(ABC):
             CheckpointError: damaged settings.
         """
         return None
+
+    @classmethod
+    def check_output(cls, path: Path, *, force: bool = False, inputs: Iterable[Path | str] = ()) -> None:
+        """Check that a checkpoint of this format can be written there, before any long work.
+
+        Raises:
+            OutputError: as for `save`; an output that is one of the inputs.
+        """
+        files.check_output(path, force=force, inputs=inputs)
+
+    def fewest_stored(self, id: GroupId) -> int:
+        """Units of a group that are stored at least."""
+        return self.fewest_stored_units
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the file, or of the files with its tensors."""
+        return self.path.stat().st_size
 
     @property
     def open_units(self) -> Mapping[GroupId, tuple[int, ...]] | None:

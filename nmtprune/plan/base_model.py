@@ -84,6 +84,11 @@ class Base(BaseModel):
         """Number of neurons of every feed-forward layer in order; empty where they are not recorded."""
         return dict(groups_of(self.neurons, self.layers, NEURON_KINDS))
 
+    def has_shape_of(self, other: "Base") -> bool:
+        """Whether both have the same heads, and the same neurons where both record theirs."""
+        neurons = (self.feed_forwards, other.feed_forwards)
+        return self.modules == other.modules and (not all(neurons) or neurons[0] == neurons[1])
+
     @property
     def units(self) -> dict[GroupId, tuple[int, ...]]:
         """Numbers of the units of every group: heads, neurons and layers, as `Architecture.units`."""

@@ -1,16 +1,12 @@
 """`export`: a checkpoint as CTranslate2 serves it, written whole or not at all, and compared with the native engine."""
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmtprune import files, provenance
-from nmtprune.errors import EngineError, OutputError
+from nmtprune import provenance
+from nmtprune.errors import EngineError
+from nmtprune.files.folders import check_folder, folder_beside, put_in_place
 from nmtprune.profile import ModelProfile
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.report import ExportNote
@@ -52,16 +48,7 @@ class ExportRun(Run):
 
     def check_output(self) -> None:
         """Check that the folder is new or empty, or holds an exported model that may be replaced."""
-        output = self.output
-        if not output.exists():
-            files.check_output(output)  # what can take a file there can take a folder
-            return
-        if not output.is_dir():
-            raise OutputError(f"{output}: is a file, not a folder")
-        if any(output.iterdir()) and not (output / _MODEL).exists():
-            raise OutputError(f"{output}: is not empty and holds no exported model: name another folder")
-        if any(output.iterdir()) and not self.force:
-            raise OutputError(f"{output}: exists (--force replaces it)")
+        check_folder(self.output, _MODEL, "exported model", force=self.force)
 
 
 @dataclass(frozen=True)
@@ -112,11 +99,11 @@ def export(run: ExportRun, progress: "Progress") -> Exported:
         corpus = _corpus(run, checkpoint.profile(), session.corpora)
         session.note(corpus)
         vocabularies = corpus.source_vocabulary, corpus.target_vocabulary
-        with _folder_beside(run.output) as folder:
+        with folder_beside(run.output) as folder:
             ctranslate2.write_ctranslate2(checkpoint, vocabularies, folder, run.quantization)
             compared, differences = _compared(run, checkpoint, corpus, folder) if run.verify else (0, ())
             _write_note(run, checkpoint, folder)
-            _put_in_place(folder, run.output)
+            put_in_place(folder, run.output)
     return Exported(
         heads=ctranslate2.uniform_heads(checkpoint),
         padding=ctranslate2.padding_heads(checkpoint),
@@ -193,40 +180,3 @@ def _write_note(run: ExportRun, checkpoint: "Checkpoint", folder: Path) -> None:
         provenance=provenance.collect(inputs=(run.checkpoint,)),
     )
     (folder / NOTE).write_text(note.to_json(), encoding="utf-8")
-
-
-@contextmanager
-def _folder_beside(output: Path) -> Iterator[Path]:
-    """A folder beside the output, gone at the end unless it was put in its place."""
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".nmtprune-tmp", dir=output.parent))
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be made: {error.strerror}") from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _put_in_place(folder: Path, output: Path) -> None:
-    """Give the folder the name of the output; an exported model that is there stays where that fails."""
-    old = folder.with_name(folder.name + ".old")
-    try:
-        folder.chmod(0o777 & ~_umask())
-        if output.exists():
-            os.replace(output, old)
-        try:
-            os.replace(folder, output)
-        except BaseException:
-            if old.exists():
-                os.replace(old, output)
-            raise
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written: {error.strerror}") from error
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

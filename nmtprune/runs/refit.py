@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nmtprune import files, strictjson
+from nmtprune import strictjson
 from nmtprune.data.text import STDIN
 from nmtprune.errors import DataError, QualityGateError, UsageError
 from nmtprune.methods.measuring import Texts, batches, no_larger, on_translations, selected
@@ -104,9 +104,11 @@ class RefitRun(Run, Computing):
 
     def check_output(self) -> None:
         """Check that the checkpoint can be written."""
+        from nmtprune.formats import class_of
+
         if str(self.output) == "-":
             raise UsageError("-o -: a checkpoint is a file: name one")
-        files.check_output(self.output, force=self.force, inputs=self.inputs)
+        class_of(self.slim).check_output(self.output, force=self.force, inputs=self.inputs)
 
     @property
     def settings(self) -> "RefitSettings":

@@ -83,7 +83,7 @@ def translate(run: TranslateRun, progress: "Progress") -> Iterator[tuple[Transla
 
 
 def _prepare(run: TranslateRun) -> "tuple[Checkpoint, Engine, Kept]":
-    """Checkpoint, engine and the heads that the plan keeps."""
+    """Checkpoint, engine and the units that the plan keeps."""
     from nmtprune.engines import open_engine
     from nmtprune.formats import load
 
@@ -93,7 +93,7 @@ def _prepare(run: TranslateRun) -> "tuple[Checkpoint, Engine, Kept]":
     if run.plan is not None:
         plan = Plan.read(run.plan)
         plan.check(checkpoint.base, other_weights=run.other_weights, where=str(run.plan))
-        kept = {module.id: plan.kept(module.id) for module in checkpoint.architecture}
+        kept = plan.kept_units
     return checkpoint, open_engine(run.engine, checkpoint, settings), kept
 
 

@@ -311,6 +311,11 @@ def test_what_a_cost_table_refuses(tiny: Path, tmp_path: Path) -> None:
         2,
         "bench: --cost-table times --engine native or ctranslate2; --batch-size 32 is more than --sentences 3",
     )
+    assert refused("bench", tiny, "--cost-table", "-o", table, "--source-length", 99, "--target-length", 40) == (
+        2,
+        f"{tiny}: --source-length 99: the model takes at most 39 words; --target-length 40: the model takes at most 39 "
+        "words",
+    )
     assert refused("bench", tiny, "--cost-table", "-o", "-")[1].startswith("-o -: a cost table takes minutes")
     assert refused("bench", tiny, *data, "--resume")[1] == "--resume goes with --cost-table"
 

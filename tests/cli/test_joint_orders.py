@@ -83,6 +83,13 @@ def test_usage(tiny: Path, tmp_path: Path) -> None:
         "--importance-unit goes with --order importance",
     )
     assert refused(*base, "--order", "fisher", "--label-smoothing", 2)[0] == 2
+    assert refused(*base, "--order", "reconstruction", "--rounds", 1, "--calibration-sentences", 9) == (
+        2,
+        "--calibration-sentences goes with --refit or several --rounds",
+    )
+    text = ("--calibration-source", tmp_path / "text", "--post-process", "none")
+    code, line = refused(*base, "--order", "random", "--refit", *text, "--importance-subset", "train")
+    assert (code, line.partition(", ")[0]) == (2, "--importance-subset goes with --order importance")
     assert not (tmp_path / "run").exists()
 
 

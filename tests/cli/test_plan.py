@@ -274,6 +274,10 @@ def test_score_files_that_do_not_fit(tiny: Path, tiny_lm: Path, output: Path, sc
         0,
         f"{other}: these are scores of a model with the same shape but other weights\nwrote {output}\n",
     )
+    neurons = {"neurons": {"encoder-ffn": [1, 2], "decoder-ffn": [3, 4]}}
+    other.write_text(json.dumps({**data, "base": {**data["base"], "sha256": "0" * 64, **neurons}}))
+    result = run(tiny, "--scores", other, "--lowest", "50%", "-o", output, "--force")
+    assert result.stderr == f"{other}: these are scores of a model of another shape\nwrote {output}\n"
 
 
 def test_outputs_that_cannot_be_written(tiny: Path, tmp_path: Path, scores: Path) -> None:

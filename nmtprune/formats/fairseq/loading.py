@@ -197,7 +197,7 @@ def _is_plain(tensor: Any) -> bool:
 def _without_model(state: Mapping[Any, Any]) -> str:
     if any(isinstance(value, Tensor) for value in state.values()):
         if any(name in state for name in _HUGGING_FACE):
-            return "weights of a model of Hugging Face's transformers; fairseq's own checkpoints are supported"
+            return "weights of a model of Hugging Face's transformers: name their folder, with its config.json"
         return f"a bare state dict, without 'model' and 'cfg'; {_SETTINGS}"
     if {"last_optimizer_state", "optimizer_state_dict", "param_groups"} & state.keys():
         return "optimizer state without a model: name the checkpoint that it belongs to"

@@ -14,9 +14,10 @@ from nmtprune import files
 from nmtprune.architecture import LAYER_KINDS, STACKS, Architecture, GroupId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import Checkpoint, fingerprint
+from nmtprune.formats.cut_note import Note
 from nmtprune.formats.marian import archive, depth, layout
 from nmtprune.formats.marian.archive import Arrays
-from nmtprune.formats.marian.note import NOTE, Note
+from nmtprune.formats.marian.note import FORMAT, NOTE, read_note
 from nmtprune.formats.marian.option_lists import ALIGNMENT_LAYER, DECODER_DIM_FFN
 from nmtprune.formats.marian.options import ENTRY, Options, encoded, parse, with_heads, with_widths
 from nmtprune.plan import Lineage
@@ -52,6 +53,7 @@ class MarianCheckpoint(Checkpoint):
     toolkit: ClassVar[str] = "Marian"
     a_model: ClassVar[str] = "a Marian model"
     fewest_stored_units: ClassVar[int] = 1
+    decoder_config: ClassVar[bool] = True
     ragged_neurons: ClassVar[bool] = False
     """The branch of Marian that runs slim models computes modules without heads wrongly, and no Marian takes a width of
     0: they get a zero head or neuron."""
@@ -85,7 +87,7 @@ class MarianCheckpoint(Checkpoint):
             )
         options = parse(arrays[ENTRY].tobytes(), str(path))
         stored, faults = layout.architecture(options)
-        note = Note.read(arrays[NOTE].tobytes(), stored, path) if NOTE in arrays else Note()
+        note = read_note(arrays[NOTE].tobytes(), stored, path) if NOTE in arrays else Note()
         architecture = _without_padding(stored, note.padding)
         own = {name for name in arrays if not name.startswith(layout.SPECIAL)}
         known = layout.parameters(options, architecture, own)
@@ -214,7 +216,7 @@ class MarianCheckpoint(Checkpoint):
     def _noted(self, architecture: Architecture, lineage: Lineage | None, *, unaligned: bool = False) -> Any:
         """The entry of what is known of a model with this architecture and lineage."""
         padding = {group.id: group.padding for group in architecture.groups if group.padding}
-        return _text(Note(lineage, padding, unaligned or self.note.alignment_layer_removed).to_json().encode())
+        return _text(Note(lineage, padding, unaligned or self.note.alignment_layer_removed).to_json(FORMAT).encode())
 
     @property
     def file_names(self) -> Mapping[str, str]:

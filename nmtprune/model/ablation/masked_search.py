@@ -20,7 +20,7 @@ from nmtprune.model.ablation.shared_prefix import UnitMasks, changed
 from nmtprune.model.ablation.shortlist import Screen
 from nmtprune.model.search.beam_search import begin_search
 from nmtprune.model.search.next_words import NextWordPredictor
-from nmtprune.model.search.options import Search, Symbols, Tokens
+from nmtprune.model.search.options import GenerateOptions, Search, Symbols, Tokens
 from nmtprune.model.source_cache import EncoderOutput
 from nmtprune.model.transformer import Transformer
 
@@ -45,7 +45,9 @@ class MaskedSearch:
         """
         self.model, self._options = model, options
         self._predictor = NextWordPredictor(model, options, symbols, scores=False)
-        self._screen = Screen.of(self._predictor)
+        # A screen knows some scores within bounds only, which is too little for rules that compare ended hypotheses.
+        compares = isinstance(options, GenerateOptions) and self._predictor.beam > 1
+        self._screen = None if compares else Screen.of(self._predictor)
         self._systems = max([1, *(module.heads for module in model.architecture)])
         greedy = self._predictor.beam == 1
         self._search = (

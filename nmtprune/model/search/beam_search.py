@@ -1,4 +1,4 @@
-"""Beam search for many sentences at once, step by step, with any masks, as fairseq or Marian searches."""
+"""Beam search for many sentences at once, step by step, with any masks, as fairseq, Marian or transformers searches."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +10,7 @@ from torch import Tensor
 from nmtprune.architecture import GroupId
 from nmtprune.model.scope import Masks
 from nmtprune.model.search.decoder_step import DecoderStep, NewTokens, empty_cache
+from nmtprune.model.search.endings import Endings, LastWords
 from nmtprune.model.search.hypotheses import Beams, EndedHypotheses, HypothesisTree
 from nmtprune.model.search.next_words import EndRules, LogitsObserver, NextWordPredictor
 from nmtprune.model.search.options import Hypothesis, Search, Symbols, max_lens
@@ -57,6 +58,7 @@ class BeamSearch:
         """
         self._predictor, self._decoder_step, self._tree = predictor, decoder_step, tree
         self._selector = Selector.of(predictor.options, predictor.width + 1)
+        self._endings = Endings.of(predictor.options)
         self._observer: SearchObserver | None = None
 
     def run(self, beams: Beams, observer: SearchObserver | None = None) -> EndedHypotheses:
@@ -82,7 +84,7 @@ class BeamSearch:
             self._observer.selected(beams, candidates.node, selection)
         found = self._end(beams, candidates, selection, ended)
         after = self._advance(replace(beams, found=found), candidates, selection)
-        going_on = (found < beams.token.shape[1]) & (beams.max_len > step) & (after.logits != -torch.inf).any(1)
+        going_on = self._endings.open(after, ended) & (beams.max_len > step) & (after.logits != -torch.inf).any(1)
         rows = None if bool(going_on.all()) else going_on.nonzero().squeeze(1)
         return after if rows is None else after.select(rows)
 
@@ -134,17 +136,14 @@ class BeamSearch:
 
     def _end(self, beams: Beams, candidates: Candidates, selection: Selection, ended: EndedHypotheses) -> Tensor:
         """Keep the hypotheses that end now; how many each search has, [P]."""
-        beam = beams.token.shape[1]
-        number = beams.found.unsqueeze(1) + selection.accepted.cumsum(1) - 1
-        taken = selection.accepted & (number < beam)
-        if not bool(taken.any()):
+        if not bool(selection.accepted.any()):
             return beams.found
-        row, rank = taken.nonzero(as_tuple=True)
-        place, column = selection.places[row, rank], selection.columns[row, rank]
-        logits = beams.logits[row, place] + candidates.logits[row, place, column]
-        last = candidates.node[row, place], candidates.tokens[row, place, column]
-        ended.add((beams.search[row], number[row, rank]), last, logits, beams.path.shape[2] + 1)
-        return beams.found + taken.sum(1)
+        row = torch.arange(len(beams.search), device=beams.search.device).unsqueeze(1)
+        place, column = selection.places, selection.columns
+        logits = beams.logits.gather(1, place) + candidates.logits[row, place, column]
+        node, word = candidates.node.gather(1, place), candidates.tokens[row, place, column]
+        last = LastWords(node, word, logits, beams.path.shape[2] + 1)
+        return self._endings.keep(beams, last, selection, ended)
 
     def _advance(self, beams: Beams, candidates: Candidates, selection: Selection) -> Beams:
         """The beams after the choice."""

@@ -127,12 +127,14 @@ class EndedHypotheses:
         word: [P, beam], that word.
         logits: [P, beam], sum of logits, the last word's included.
         length: [P, beam], tokens, the last word included; 0 where there is no hypothesis.
+        score: [P, beam], scores of searches that compare ended hypotheses; -inf where there is none.
     """
 
     def __init__(self, searches: int, beam: int, device: torch.device) -> None:
         self.node = torch.zeros(searches, beam, dtype=torch.long, device=device)
         self.word, self.length = torch.zeros_like(self.node), torch.zeros_like(self.node)
         self.logits = torch.zeros(searches, beam, dtype=torch.float64, device=device)
+        self.score = torch.full_like(self.logits, -torch.inf)
 
     def add(self, places: tuple[Tensor, Tensor], last: tuple[Tensor, Tensor], logits: Tensor, length: int) -> None:
         """Put hypotheses of one length, given by their `last` node and word, into places (search, number)."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nmtprune.model.search.options import Search, Symbols
+from nmtprune.model.search.options import GenerateOptions, Search, Symbols
 from nmtprune.model.transformer import Transformer
 
 _BLOCK = {"cpu": 1 << 20, "cuda": 1 << 27}
@@ -130,10 +130,13 @@ class NextWordPredictor:
         if see is not None:
             see(rows, logits, normalizer)
         ending = logits[:, self.symbols.eos].clone()
+        own = rules.select(rows)
+        if own.last is not None and isinstance(self.options, GenerateOptions):
+            ending = torch.where(own.last, normalizer, ending)  # a log-probability of 0
         logits[:, self.barred] = -torch.inf
         if self.symbols.unk is not None and self.options.unkpen:
             logits[:, self.symbols.unk] -= self.options.unkpen
-        tokens, best = self.choose(logits, ending, rules.select(rows))
+        tokens, best = self.choose(logits, ending, own)
         # A hypothesis whose numbers overflowed ends without a result: fairseq, too, takes NaN for -inf.
         lost = ~torch.isfinite(normalizer) | best.isnan().any(1)
         best = best.masked_fill(lost.unsqueeze(1), -torch.inf)

@@ -1,4 +1,4 @@
-"""Options of a search, named as fairseq or as Marian names them, and its results."""
+"""Options of a search, named as fairseq, Marian or transformers names them, and its results."""
 
 import math
 from collections.abc import Sequence
@@ -184,7 +184,89 @@ class MarianSearchOptions:
         return max(1, math.ceil(longest)) - 1
 
 
-Search = SearchOptions | MarianSearchOptions
+EARLY_STOPPING = ("true", "false", "never")
+"""When the beam search of transformers stops, as its ``early_stopping`` says: True, False or "never"."""
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """Options of the beam search of Hugging Face's transformers, named as ``generate`` names them.
+
+    Attributes:
+        beam: ``num_beams``, hypotheses per sentence; 1 is greedy search.
+        length_penalty: scores are divided by length ** length_penalty.
+        max_length: tokens of a translation at most, the start token in front and the end-of-sentence symbol included;
+            None: as many as the decoder has positions.
+        min_length: likewise, at least.
+        early_stopping: when the search of a sentence stops whose beam is full of hypotheses that have ended. true: at
+            once. false: when the best of the others scores no better, at its present length, than the worst of those.
+            never: when it would not even at the greatest length.
+        forced_eos: at the greatest length only the end-of-sentence symbol may follow, whose log-probability counts as 0
+            there; otherwise the text is cut off.
+        never: words that are never chosen (``bad_words_ids`` and ``suppress_tokens``).
+    """
+
+    beam: int = 1
+    length_penalty: float = 1.0
+    max_length: int | None = None
+    min_length: int = 0
+    early_stopping: str = "false"
+    forced_eos: bool = True
+    never: tuple[int, ...] = ()
+
+    shrinks: ClassVar[bool] = False
+    skips_empty: ClassVar[bool] = False
+    raw_keys: ClassVar[bool] = False
+    varies: ClassVar[bool] = False
+    by_batch: ClassVar[bool] = False
+    word_penalty: ClassVar[float] = 0.0
+    unkpen: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UsageError: a value that cannot be; all of them.
+        """
+        _check(
+            self,
+            beam=(self.beam < 1, "not a positive number"),
+            length_penalty=(not math.isfinite(self.length_penalty), "not a finite number"),
+            max_length=(self.max_length is not None and self.max_length < 2, "less than 2"),
+            min_length=(self.min_length < 0, "negative"),
+            early_stopping=(self.early_stopping not in EARLY_STOPPING, f"none of {', '.join(EARLY_STOPPING)}"),
+        )
+
+    @property
+    def must_end(self) -> bool:
+        """As `SearchOptions.must_end`."""
+        return self.forced_eos
+
+    @property
+    def min_len(self) -> int:
+        """Tokens that a translation has at least, without start token and end-of-sentence symbol."""
+        return max(0, self.min_length - 1)
+
+    def scale(self, length: Tensor) -> Tensor:
+        """The divisor of summed log-probabilities of hypotheses of `length` tokens."""
+        return length.double() ** self.length_penalty
+
+    def max_len(self, width: int, positions: int) -> int:
+        """Tokens that a translation may have before its last one; the same for all sources.
+
+        Raises:
+            UsageError: that is less than `min_length` asks for.
+        """
+        longest = positions - 1 if self.max_length is None else min(self.max_length - 2, positions - 1)
+        if longest < self.min_len:
+            raise UsageError(
+                f"`min_length` {self.min_length} is more than the {longest + 2} tokens that a translation may have "
+                f"(`max_length`, {positions} positions): choose a smaller one"
+            )
+        return longest
+
+
+Search = SearchOptions | MarianSearchOptions | GenerateOptions
 """How translations are searched."""
 
 

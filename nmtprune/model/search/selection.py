@@ -1,13 +1,13 @@
 """One step of beam search: which candidates end their hypotheses, and which continue them."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from nmtprune.model.search.hypotheses import Beams
-from nmtprune.model.search.options import Search
+from nmtprune.model.search.options import GenerateOptions, Search
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Selector(ABC):
     @staticmethod
     def of(options: Search, width: int) -> "Selector":
         """The rules that the options ask for, for `width` candidates per hypothesis."""
+        if isinstance(options, GenerateOptions):
+            return GenerateSelector(width, cuts_off=not options.forced_eos)
         return MarianSelector(width) if options.shrinks else FairseqSelector(width)
 
     def __init__(self, width: int) -> None:
@@ -137,3 +139,25 @@ class FairseqSelector(Selector):
             ignored=out[:, :beam].bool(),
             floor=best.gather(1, order[:, -1:]).squeeze(1),
         )
+
+
+class GenerateSelector(FairseqSelector):
+    """As fairseq's, but a hypothesis that has ended never continues, and one that is cut off ends as it is.
+
+    The rules of ``generate`` in Hugging Face's transformers 5.
+    """
+
+    def __init__(self, width: int, *, cuts_off: bool) -> None:
+        super().__init__(width)
+        self._cuts_off = cuts_off
+
+    def select(self, scores: Tensor, beams: Beams, limit: int) -> Selection:
+        """Rank the candidates as the beam search of transformers does."""
+        found = super().select(scores, replace(beams, ignored=torch.zeros_like(beams.ignored)), limit)
+        ended = found.next_columns == self.width - 1
+        if not self._cuts_off:
+            return replace(found, empty=ended, ignored=torch.zeros_like(found.ignored))
+        cut = (beams.max_len <= beams.path.shape[2]).unsqueeze(1)
+        first = torch.arange(found.places.shape[1], device=scores.device) < beams.token.shape[1]
+        accepted = found.accepted | (cut & first & (found.scores != -torch.inf))
+        return replace(found, accepted=accepted, empty=ended | cut, ignored=torch.zeros_like(found.ignored))

@@ -211,7 +211,7 @@ def _bench_file(
             heads=own.checkpoint.architecture.count(),
             parameters=parameter_count(own.checkpoint),
             model_bytes=model_bytes(own.checkpoint),
-            file_bytes=own.path.stat().st_size,
+            file_bytes=own.checkpoint.file_bytes,
             timings=tuple(of_model),
             latency_ms=latency,
             bleu=None if score is None else score.score,

@@ -128,7 +128,7 @@ def cost_table(run: CostTableRun, progress: "Progress") -> CostTable:
 
     with started(run, progress) as session, tempfile.TemporaryDirectory(prefix="nmtprune-") as folder:
         checkpoint = load(run.checkpoint).without_optimizer()
-        checkpoint.profile()
+        _check_lengths(run, checkpoint.profile())
         session.open_state({"CHECKPOINT": checkpoint.sha256, "--threads": run.threads})
         timer = _Timer(run, session, Path(folder))
         axes = _axes(checkpoint.architecture, padded=run.engine in _PADS_HEADS)
@@ -166,6 +166,24 @@ def cost_table(run: CostTableRun, progress: "Progress") -> CostTable:
         if session.state is not None:
             session.state.remove()
         return found
+
+
+def _check_lengths(run: CostTableRun, profile: "ModelProfile") -> None:
+    """Check that sentences and translations fit the model's positions, the symbols that end them included.
+
+    Raises:
+        UsageError: naming both lengths that do not.
+    """
+    faults = [
+        f"{option} {length}: the model takes at most {most - 1} words"
+        for option, length, most in (
+            ("--source-length", run.source_length, profile.max_source_positions),
+            ("--target-length", run.target_length, profile.max_target_positions),
+        )
+        if most is not None and length >= most
+    ]
+    if faults:
+        raise UsageError.of_faults(str(run.checkpoint), faults)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Random sentences of one length, with vocabularies whose words are numbers: for questions of speed alone."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from nmtprune.data.ragged import Sentences
 from nmtprune.files import write_text
 
 if TYPE_CHECKING:
-    from nmtprune.profile import ModelProfile
+    from nmtprune.profile import ModelProfile, SpecialTokens
 
 LANGUAGES = Languages("source", "target")
 FIRST_WORD = 4
@@ -49,9 +50,27 @@ def write_fitting(folder: Path, profile: "ModelProfile", sentences: int, length:
         return write_binarized(folder, words, sentences, length, seed)
     folder.mkdir()
     paths = folder / "source.txt", folder / "target.txt"
+    if profile.special is not None:
+        return _write_json(folder, profile.special, words, sentences, length, seed)
     for path, size in zip(paths, words, strict=True):
         symbols = [*_MARIAN, *(f"w{word}" for word in range(len(_MARIAN), size))]
         write_text(path, "".join(f"{symbol}\n" for symbol in symbols))
     drawn = np.random.default_rng(seed).integers(len(_MARIAN), words[0], (sentences, length))
+    write_text(folder / "sentences", "".join(" ".join(f"w{word}" for word in row) + "\n" for row in drawn))
+    return DataOptions(source=folder / "sentences", vocabs=paths, post_process="none")
+
+
+def _write_json(
+    folder: Path, special: "SpecialTokens", words: tuple[int, int], sentences: int, length: int, seed: int
+) -> DataOptions:
+    """Sentences and vocabularies of a Hugging Face model."""
+    ids = {special.pad, special.eos, special.start}
+    paths = folder / "source.json", folder / "target.json"
+    for path, size in zip(paths, words, strict=True):
+        unknown = next(id for id in range(size) if id not in ids)
+        symbols = {"<unk>" if id == unknown else f"w{id}": id for id in range(size)}
+        write_text(path, json.dumps(symbols))
+    plain = np.array([id for id in range(words[0]) if id not in ids and id != unknown])
+    drawn = np.random.default_rng(seed).choice(plain, (sentences, length))
     write_text(folder / "sentences", "".join(" ".join(f"w{word}" for word in row) + "\n" for row in drawn))
     return DataOptions(source=folder / "sentences", vocabs=paths, post_process="none")

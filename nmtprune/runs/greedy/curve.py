@@ -77,7 +77,11 @@ class CurvePoint:
         """For a line of progress."""
         if self.cost is None:
             return f"{self.removed} heads removed"
-        counts = [f"{number} {sort}" for sort in SORTS if (number := self.of_sort(sort))]
+        counts = [
+            f"{number} {sort if number > 1 else sort.removesuffix('s')}"
+            for sort in SORTS
+            if (number := self.of_sort(sort))
+        ]
         return f"{', '.join(counts) or 'nothing'} removed, {self.cost.macs:.1%} of the multiply-accumulates left"
 
 

@@ -33,7 +33,9 @@ def check_score_files(
         order.scores.check(checkpoints[0].architecture, _scored_kinds(order, removals), order.name)
         base = order.scores.base
         if base is not None and base.sha256 not in known:
-            session.progress.note(f"{order.name}: scores of other weights of the same shape")
+            same = base.has_shape_of(checkpoints[0].base)
+            which = "other weights of the same shape" if same else "a model of another shape"
+            session.progress.note(f"{order.name}: scores of {which}")
         if order.by_rank:
             _check_rank(order, order.scores.metric, removals, session)
 

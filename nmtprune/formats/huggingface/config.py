@@ -1,0 +1,163 @@
+"""``config.json``: which family a model is of, its settings with transformers' defaults, and what is not supported."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nmtprune.architecture import STACKS
+from nmtprune.errors import CheckpointError
+from nmtprune.formats.huggingface import generation
+from nmtprune.formats.huggingface.families import ACTIVATIONS, FAMILIES, READ, SAME, WITHOUT_EFFECT, Family
+from nmtprune.strictjson import is_int, show
+
+FILE = "config.json"
+NOTE = "nmtprune"
+"""Setting in which nmtprune writes lineage and padding; transformers keeps it."""
+
+_COUNTS = ("d_model", "encoder_layers", "decoder_layers", "encoder_ffn_dim", "decoder_ffn_dim", "vocab_size",
+           "encoder_attention_heads", "decoder_attention_heads", "max_position_embeddings")  # fmt: skip
+_FLAGS = ("scale_embedding", "tie_word_embeddings", "share_encoder_decoder_embeddings")
+_IDS = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
+_MAY_BE_NONE = ("decoder_vocab_size",)
+_DECODERS = ("CausalLM", "LMHeadModel")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of a model.
+
+    Attributes:
+        values: all of them, as the file has them.
+        settings: those that are read, with transformers' values where the file does not say.
+        family: what the model is.
+    """
+
+    values: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    family: Family
+
+    @property
+    def shared_vocabulary(self) -> bool:
+        """Whether source and target have one vocabulary and one table of embeddings."""
+        return not self.family.separate_vocabularies or bool(self.settings["share_encoder_decoder_embeddings"])
+
+    @property
+    def words(self) -> tuple[int, int]:
+        """Rows of the source and target embeddings."""
+        source = self.settings["vocab_size"]
+        target = source if self.shared_vocabulary else self.settings["decoder_vocab_size"] or source
+        return source, target
+
+    def heads(self, stack: str) -> int:
+        """Heads of every module of a stack."""
+        return int(self.settings[f"{stack}_attention_heads"])
+
+    def with_sizes(self, sizes: Mapping[str, int], note: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The values of a model with other layers or widths.
+
+        Args:
+            sizes: settings that change.
+            note: what `NOTE` says; None leaves it out.
+        """
+        found = {name: value for name, value in self.values.items() if name != NOTE}
+        found |= {name: size for name, size in sizes.items() if self.settings[name] != size or name in found}
+        found |= {other: found[name] for other, name in SAME.items() if other in found and name in found}
+        return found if note is None else {**found, NOTE: dict(note)}
+
+    @property
+    def unknown(self) -> list[str]:
+        """Settings that are neither read nor known to be without effect, with their values."""
+        known = READ | WITHOUT_EFFECT | generation.NAMES
+        return [f"{name} = {show(value)}" for name, value in self.values.items() if name not in known and value]
+
+
+def parse_config(values: Any, where: str) -> Config:
+    """The settings in a file.
+
+    Args:
+        values: what it holds.
+        where: its path.
+
+    Raises:
+        CheckpointError: no settings of a model, or of one that is not supported; all reasons.
+    """
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{where}: holds {show(values)}, no settings of a model")
+    family = FAMILIES.get(values.get("model_type") or "")
+    if family is None:
+        raise CheckpointError(f"{where}: unsupported: {_other_family(values)}")
+    settings = {name: values.get(name, default) for name, default in family.defaults.items()}
+    faults = [*_class_faults(values, family), *_value_faults(values, settings, family)]
+    if not faults:
+        faults = list(_size_faults(settings))
+    if faults:
+        raise CheckpointError.of_faults(f"{where}: unsupported", faults)
+    return Config(values, settings, family)
+
+
+def _other_family(values: Mapping[str, Any]) -> str:
+    """What a model is that is of no supported family."""
+    known = ", ".join(family.model_class for family in FAMILIES.values())
+    classes = values.get("architectures")
+    name = classes[0] if isinstance(classes, list | tuple) and classes else None
+    if not values.get("model_type") and name is None:
+        return "no model_type: these are no settings of a model of transformers"
+    what = f"model_type {show(values.get('model_type'))}" + (f" ({name})" if isinstance(name, str) else "")
+    if isinstance(name, str) and name.endswith(_DECODERS):
+        return f"{what}, a language model without an encoder: {known} is supported"
+    return f"{what}: {known} is supported"
+
+
+def _class_faults(values: Mapping[str, Any], family: Family) -> Iterator[str]:
+    classes = values.get("architectures")
+    if classes and list(classes) != [family.model_class]:
+        yield f"architectures {show(classes)}, not {family.model_class}"
+    if values.get("quantization_config"):
+        kind = values["quantization_config"]
+        method = kind.get("quant_method") if isinstance(kind, dict) else None
+        yield f"quantization_config ({method or 'quantized weights'}): slim the model that it was made from"
+    if values.get("pruned_heads"):
+        yield f"pruned_heads {show(values['pruned_heads'])} (heads that transformers took out)"
+    if values.get("auto_map"):
+        yield "auto_map (code of its own, which nmtprune does not run)"
+
+
+def _value_faults(values: Mapping[str, Any], settings: Mapping[str, Any], family: Family) -> Iterator[str]:
+    yield from _form_faults(settings)
+    if isinstance(settings["activation_function"], str) and settings["activation_function"] not in ACTIVATIONS:
+        yield f"activation_function {show(settings['activation_function'])}"
+    if settings["is_encoder_decoder"] is not True:
+        yield f"is_encoder_decoder {show(settings['is_encoder_decoder'])} (a model without an encoder)"
+    for name, harmless in family.must_be.items():
+        if values.get(name, harmless) != harmless:
+            yield f"{name} {show(values[name])} (transformers ignores it, and computes another network than it says)"
+    for other, name in SAME.items():
+        if other in values and values[other] != settings[name]:
+            yield f"{other} {show(values[other])} and {name} {show(settings[name])} differ"
+
+
+def _form_faults(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Values of another form than theirs."""
+    forms: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+        (_COUNTS, lambda value: is_int(value) and value >= 1, "no whole number from 1"),
+        (_FLAGS, lambda value: isinstance(value, bool), "not true or false"),
+        (_IDS, lambda value: is_int(value) and value >= 0, "no id of a token"),
+        (_MAY_BE_NONE, lambda value: value is None or is_int(value) and value >= 1, "no whole number from 1"),
+        (("activation_function",), lambda value: isinstance(value, str), "no name of a function"),
+    )
+    for names, fits, what in forms:
+        there = (name for name in names if name in settings)
+        yield from (f"{name} is {show(settings[name])}, {what}" for name in there if not fits(settings[name]))
+
+
+def _size_faults(settings: Mapping[str, Any]) -> Iterator[str]:
+    """What does not fit together."""
+    for stack in STACKS:
+        heads = settings[f"{stack}_attention_heads"]
+        if settings["d_model"] % heads:
+            yield f"{stack}_attention_heads {heads} does not divide d_model {settings['d_model']}"
+    shared = settings.get("share_encoder_decoder_embeddings", True)
+    rows = settings["vocab_size"] if shared else settings.get("decoder_vocab_size") or settings["vocab_size"]
+    for name in _IDS:
+        if settings[name] >= rows:
+            yield f"{name} {settings[name]}: the embeddings have {rows} rows"

@@ -1,0 +1,83 @@
+"""What a folder says of how its model is to be run: the search, and the files that make tokens of text."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nmtprune import strictjson
+from nmtprune.errors import CheckpointError, DataError
+from nmtprune.formats.huggingface import config, generation
+from nmtprune.formats.huggingface.config import Config
+from nmtprune.formats.marian.decoder import DecoderSettings
+from nmtprune.strictjson import show
+
+TOKENIZER = "tokenizer_config.json"
+_SPECIAL = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
+_VOCABULARY, _TARGET_VOCABULARY, _SUBWORDS = "vocab.json", "target_vocab.json", ("source.spm", "target.spm")
+
+
+@dataclass(frozen=True)
+class FolderSettings(DecoderSettings):
+    """Settings of a folder.
+
+    Attributes:
+        missing: files of the tokenizer that are not there.
+    """
+
+    missing: tuple[str, ...] = ()
+
+    def needed_vocabs(self, model: Path) -> tuple[Path, Path]:
+        """The vocabularies of the folder.
+
+        Raises:
+            DataError: files of its tokenizer are not there.
+        """
+        if self.vocabs is None or self.missing:
+            raise DataError(
+                f"{model}: has no {' and no '.join(self.missing)}, which turn text into tokens: copy them into the "
+                "folder, or name `vocabs` A B and `source_sentencepiece` FILE"
+            )
+        return self.vocabs
+
+
+def folder_settings(folder: Path, own: Config) -> FolderSettings:
+    """Read the settings of a folder whose model has this configuration.
+
+    Raises:
+        CheckpointError: they cannot be read, or hold something else; all reasons.
+    """
+    path = folder / generation.FILE
+    values: Mapping[str, Any] = own.values
+    if path.is_file():
+        values = _object(path)
+        faults = [
+            f"{name} is {show(values[name])}, {config.FILE} says {own.settings[name]}"
+            for name in _SPECIAL
+            if values.get(name) not in (None, own.settings[name])
+        ]
+        if faults:
+            raise CheckpointError.of_faults(str(path), faults)
+    else:
+        path = folder / config.FILE
+    search = generation.parse_search(values, int(own.settings["eos_token_id"]), str(path))
+    separate = (folder / TOKENIZER).is_file() and _object(folder / TOKENIZER).get("separate_vocabs") is True
+    names = (_VOCABULARY, _TARGET_VOCABULARY if separate else _VOCABULARY)
+    there = [folder / name for name in names]
+    subwords = [folder / name for name in _SUBWORDS]
+    missing = dict.fromkeys(path.name for path in (*there, *subwords) if not path.is_file())
+    return FolderSettings(
+        file=path,
+        vocabs=(there[0], there[1]),
+        search=search.search,
+        subwords=(subwords[0], subwords[1]),
+        notes=search.notes,
+        missing=tuple(missing),
+    )
+
+
+def _object(path: Path) -> Mapping[str, Any]:
+    found = strictjson.loads(strictjson.read(path, CheckpointError), str(path), CheckpointError)
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: holds {show(found)}, no settings")
+    return found

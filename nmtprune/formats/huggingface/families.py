@@ -1,0 +1,114 @@
+"""The families of models that are read, as data: their settings, their defaults, and how their layers are built."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_SIZES: Mapping[str, Any] = {
+    "d_model": 1024,
+    "encoder_layers": 12,
+    "decoder_layers": 12,
+    "encoder_ffn_dim": 4096,
+    "decoder_ffn_dim": 4096,
+    "encoder_attention_heads": 16,
+    "decoder_attention_heads": 16,
+    "max_position_embeddings": 1024,
+    "tie_word_embeddings": True,
+    "is_encoder_decoder": True,
+}
+
+SAME: Mapping[str, str] = {
+    "hidden_size": "d_model",
+    "num_attention_heads": "encoder_attention_heads",
+    "num_hidden_layers": "encoder_layers",
+}
+"""Other names that transformers has for settings, and that files may hold beside them."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Models of one class of transformers.
+
+    Attributes:
+        model_type: as ``config.json`` says.
+        model_class: the class in ``architectures``.
+        defaults: of the settings that a file need not hold; a test compares them with transformers'.
+        pre_norm: layers normalize before each block, not after it.
+        final_norm: a norm follows the last layer of each stack.
+        embedding_norm: a norm follows the sum of embeddings and positions.
+        position_table: positions are a table in the file, or are computed as one; otherwise tensor2tensor's sinusoids.
+        learned_positions: that table is trained.
+        first_position: row of a sentence's first token.
+        separate_vocabularies: ``share_encoder_decoder_embeddings`` and ``decoder_vocab_size`` are settings.
+        logits_bias: the output layer has a bias.
+        must_be: settings that transformers ignores, which would have meant another network, and their harmless values.
+    """
+
+    model_type: str
+    model_class: str
+    defaults: Mapping[str, Any]
+    pre_norm: bool = False
+    final_norm: bool = False
+    embedding_norm: bool = False
+    position_table: bool = True
+    learned_positions: bool = False
+    first_position: int = 0
+    separate_vocabularies: bool = False
+    logits_bias: bool = True
+    must_be: Mapping[str, Any] = field(default_factory=dict)
+
+
+MARIAN = Family(
+    model_type="marian",
+    model_class="MarianMTModel",
+    defaults={
+        **_SIZES,
+        "vocab_size": 58101,
+        "decoder_vocab_size": None,
+        "activation_function": "gelu",
+        "scale_embedding": False,
+        "share_encoder_decoder_embeddings": True,
+        "pad_token_id": 58100,
+        "eos_token_id": 0,
+        "decoder_start_token_id": 58100,
+    },
+    separate_vocabularies=True,
+    must_be={
+        "normalize_before": False,
+        "normalize_embedding": False,
+        "add_final_layer_norm": False,
+        "static_position_embeddings": True,
+        "extra_pos_embeddings": 0,
+    },
+)
+
+FAMILIES: Mapping[str, Family] = {family.model_type: family for family in (MARIAN,)}
+"""By ``model_type``."""
+
+ACTIVATIONS: Mapping[str, str] = {
+    "relu": "relu",
+    "relu2": "relu_squared",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "silu": "swish",
+    "swish": "swish",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+    "linear": "linear",
+}
+"""transformers' names of activations -> the native model's."""
+
+READ = frozenset((*MARIAN.defaults, *SAME, *MARIAN.must_be, "model_type", "architectures", "nmtprune"))
+"""Settings that are used."""
+
+_OTHER = """
+    _name_or_path _num_labels activation_dropout add_bias_logits attention_dropout bos_token_id classif_dropout
+    classifier_dropout decoder_layerdrop dropout dtype encoder_layerdrop gradient_checkpointing id2label init_std
+    is_decoder label2id max_source_positions max_target_positions num_labels output_past problem_type return_dict
+    sep_token_id tokenizer_class torch_dtype transformers_version unk_token_id use_cache
+"""
+
+WITHOUT_EFFECT = frozenset(_OTHER.split())
+"""Settings of training, of storage, and others that change nothing that a trained model computes."""

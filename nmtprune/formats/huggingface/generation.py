@@ -1,0 +1,133 @@
+"""How a folder wants its model to be searched: ``generation_config.json``, or old files' settings of the model."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nmtprune.errors import CheckpointError
+from nmtprune.strictjson import is_int, show
+
+FILE = "generation_config.json"
+
+_USED = ("num_beams", "length_penalty", "max_length", "max_new_tokens", "min_length", "early_stopping",
+         "forced_eos_token_id", "bad_words_ids", "suppress_tokens")  # fmt: skip
+_OFF: Mapping[str, Any] = {
+    "do_sample": False,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "min_new_tokens": None,
+    "force_words_ids": None,
+    "constraints": None,
+    "forced_bos_token_id": None,
+    "sequence_bias": None,
+    "begin_suppress_tokens": None,
+    "exponential_decay_length_penalty": None,
+    "penalty_alpha": None,
+    "forced_decoder_ids": None,
+    "stop_strings": None,
+    "max_time": None,
+    "guidance_scale": None,
+}
+"""Settings with which ``generate`` may write other texts than nmtprune, and the values with which it does not."""
+
+_OTHER = """
+    _from_model_config bos_token_id cache_implementation decoder_start_token_id epsilon_cutoff eos_token_id
+    eta_cutoff finetuning_task low_memory num_return_sequences output_attentions output_hidden_states output_scores
+    pad_token_id prefix remove_invalid_values renormalize_logits return_dict_in_generate task_specific_params
+    temperature tf_legacy_loss tie_encoder_decoder top_k top_p torchscript transformers_version typical_p
+    use_bfloat16 use_cache
+"""
+
+_WITHOUT_EFFECT = frozenset(_OTHER.split())
+
+NAMES = frozenset((*_USED, *_OFF)) | _WITHOUT_EFFECT
+"""Settings of the search, all of which old versions keep in ``config.json``."""
+
+
+@dataclass(frozen=True)
+class FolderSearch:
+    """A search.
+
+    Attributes:
+        search: options that are set, by the names of `GenerateOptions`.
+        notes: what is ignored, and what else a user should know.
+    """
+
+    search: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def parse_search(values: Mapping[str, Any], eos: int, where: str) -> FolderSearch:
+    """The search that settings ask for.
+
+    Args:
+        values: of ``generation_config.json``, or of ``config.json`` where there is no such file.
+        eos: id of the end-of-sentence symbol.
+        where: the file.
+
+    Raises:
+        CheckpointError: values that no search can have; all of them.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    faults = list(_faults(given))
+    if faults:
+        raise CheckpointError.of_faults(where, faults)
+    search: dict[str, Any] = {"forced_eos": given.get("forced_eos_token_id") in (eos, [eos])}
+    for name, option in (("num_beams", "beam"), ("length_penalty", "length_penalty"), ("min_length", "min_length")):
+        if name in given:
+            search[option] = given[name]
+    if "early_stopping" in given:
+        search["early_stopping"] = str(given["early_stopping"]).lower()
+    if "max_new_tokens" in given:
+        search["max_length"] = given["max_new_tokens"] + 1
+    elif "max_length" in given:
+        search["max_length"] = given["max_length"]
+    search["never"] = tuple(_never(given, eos))
+    return FolderSearch(search, tuple(_notes(given, eos, where)))
+
+
+def _faults(given: Mapping[str, Any]) -> Iterator[str]:
+    for name, least in (("num_beams", 1), ("max_length", 2), ("max_new_tokens", 1), ("min_length", 0)):
+        value = given.get(name, least)
+        if not is_int(value) or value < least:
+            yield f"{name} is {show(value)}, no whole number from {least}"
+    penalty = given.get("length_penalty", 1.0)
+    if isinstance(penalty, bool) or not isinstance(penalty, int | float):
+        yield f"length_penalty is {show(penalty)}, no number"
+    if given.get("early_stopping", False) not in (True, False, "never"):
+        yield f'early_stopping is {show(given["early_stopping"])}, not true, false or "never"'
+    if not all(isinstance(word, list) and word and all(map(is_int, word)) for word in _words(given)):
+        yield f"bad_words_ids is {show(given['bad_words_ids'])}, no list of lists of token ids"
+    tokens = given.get("suppress_tokens", [])
+    if not isinstance(tokens, list) or not all(map(is_int, tokens)):
+        yield f"suppress_tokens is {show(tokens)}, no list of token ids"
+
+
+def _words(given: Mapping[str, Any]) -> list[Any]:
+    words = given.get("bad_words_ids", [])
+    return words if isinstance(words, list) else [words]
+
+
+def _never(given: Mapping[str, Any], eos: int) -> Iterator[int]:
+    """Single tokens that are never chosen; the end of a sentence can always be."""
+    single = [word[0] for word in _words(given) if len(word) == 1]
+    yield from (token for token in dict.fromkeys([*single, *given.get("suppress_tokens", [])]) if token != eos)
+
+
+def _notes(given: Mapping[str, Any], eos: int, where: str) -> Iterator[str]:
+    ignored = [f"{name} {show(given[name])}" for name, off in _OFF.items() if name in given and given[name] != off]
+    longer = [word for word in _words(given) if len(word) > 1]
+    ignored += [f"bad_words_ids of several tokens ({len(longer)} of them)"] if longer else []
+    forced = given.get("forced_eos_token_id")
+    ignored += [] if forced in (None, eos, [eos]) else [f"forced_eos_token_id {show(forced)}"]
+    if ignored:
+        yield f"{where}: ignored: {', '.join(ignored)} (generate may translate otherwise with them)"
+    if not {"max_length", "max_new_tokens"} & given.keys():
+        yield (
+            f"{where}: no max_length: translations may be as long as the model has positions (generate itself would "
+            "stop at 20 tokens)"
+        )

@@ -1,0 +1,190 @@
+"""Names and shapes of a model's tensors, and the axes along which its units lie."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nmtprune.architecture import STACKS, Architecture, AttentionModule, GroupId, Neurons
+from nmtprune.formats.base import UnitAxis
+from nmtprune.formats.huggingface.config import Config
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHARED, HEAD, LOGITS_BIAS = "model.shared.weight", "lm_head.weight", "final_logits_bias"
+TABLES = {"encoder": "model.encoder.embed_tokens.weight", "decoder": "model.decoder.embed_tokens.weight"}
+POSITIONS = "model.{}.embed_positions.weight"
+ATTENTION = {"encoder": "self_attn", "decoder": "self_attn", "cross": "encoder_attn"}
+"""Kind of attention -> its name in a layer."""
+
+_INPUTS = ("q_proj", "k_proj", "v_proj")
+_BUFFERS = re.compile(r"model\.(encoder|decoder)\.(embed_positions\.weights|version)")
+"""Names of what old versions of transformers stored and compute anew."""
+_LAYER = re.compile(r"model\.(encoder|decoder)\.layers\.(\d+)\.")
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a tensor.
+
+    Attributes:
+        shape: its sizes.
+        part: of the model, as `Checkpoint.part_of` names them.
+        trained: it is a parameter; tables of positions that are computed, and the output bias, are none.
+        optional: transformers makes it where the file has none.
+    """
+
+    shape: tuple[int, ...]
+    part: str
+    trained: bool = True
+    optional: bool = False
+
+
+def stored_architecture(config: Config) -> Architecture:
+    """The groups for which the file has rows and columns."""
+    modules, feed_forwards = [], []
+    width = int(config.settings["d_model"])
+    for stack, kinds in STACKS.items():
+        heads = config.heads(stack)
+        for layer in range(config.settings[f"{stack}_layers"]):
+            modules += [AttentionModule(GroupId(kind, layer), heads, width // heads) for kind in kinds]
+            feed_forwards.append(Neurons(GroupId(f"{stack}-ffn", layer), int(config.settings[f"{stack}_ffn_dim"])))
+    return Architecture(tuple(modules), tuple(feed_forwards))
+
+
+def module_prefix(id: GroupId) -> str:
+    """``cross.1`` -> ``model.decoder.layers.1.encoder_attn``, ``encoder-ffn.0`` -> ``model.encoder.layers.0``."""
+    own = f"model.{id.stack}.layers.{id.layer}"
+    return f"{own}.{ATTENTION[id.kind]}" if id.kind in ATTENTION else own
+
+
+def unit_axes(architecture: Architecture) -> dict[GroupId, tuple[UnitAxis, ...]]:
+    """Every axis in which heads and neurons lie."""
+    found = {}
+    for module in architecture.modules:
+        own, width = module_prefix(module.id), module.head_dim
+        inputs = [UnitAxis(f"{own}.{name}.{kind}", 0, width) for name in _INPUTS for kind in ("weight", "bias")]
+        found[module.id] = (*inputs, UnitAxis(f"{own}.out_proj.weight", 1, width, output=True))
+    for group in architecture.feed_forwards:
+        own = module_prefix(group.id)
+        inputs = [UnitAxis(f"{own}.fc1.{kind}", 0, 1) for kind in ("weight", "bias")]
+        found[group.id] = (*inputs, UnitAxis(f"{own}.fc2.weight", 1, 1, output=True))
+    return found
+
+
+def shared_tables(config: Config) -> tuple[tuple[str, ...], ...]:
+    """Names of tables, those of one table together: a file has at least one name of each."""
+    head = (HEAD,) if config.settings["tie_word_embeddings"] else ()
+    alone = () if head else ((HEAD,),)
+    if config.shared_vocabulary:
+        return ((SHARED, *TABLES.values(), *head), *alone)
+    return ((TABLES["encoder"],), (TABLES["decoder"], *head), *alone)
+
+
+def entries(config: Config, names: Iterable[str]) -> dict[str, Entry]:
+    """What is known of the tensors of a model; of shared tables the first name that is there, or else the first."""
+    there = set(names)
+    found: dict[str, Entry] = {}
+    source, target = config.words
+    width, family = int(config.settings["d_model"]), config.family
+    for table in shared_tables(config):
+        first = next((name for name in table if name in there), table[0])
+        rows = source if TABLES["encoder"] in table else target
+        found[first] = Entry((rows, width), "output" if table == (HEAD,) else "embeddings")
+    if family.logits_bias:
+        found[LOGITS_BIAS] = Entry((1, target), "output", trained=False, optional=True)
+    rows = int(config.settings["max_position_embeddings"]) + family.first_position
+    for stack in STACKS:
+        own = f"model.{stack}"
+        if family.position_table:
+            learned = family.learned_positions
+            found[POSITIONS.format(stack)] = Entry((rows, width), "embeddings", trained=learned, optional=not learned)
+        found |= _norm(f"{own}.layernorm_embedding", width) if family.embedding_norm else {}
+        found |= _norm(f"{own}.layer_norm", width) if family.final_norm else {}
+        for layer in range(config.settings[f"{stack}_layers"]):
+            found |= _layer(f"{own}.layers.{layer}", stack, width, int(config.settings[f"{stack}_ffn_dim"]))
+    return found
+
+
+def _layer(own: str, stack: str, width: int, inner: int) -> dict[str, Entry]:
+    found: dict[str, Entry] = {}
+    for kind in STACKS[stack]:
+        attention = f"{own}.{ATTENTION[kind]}"
+        for name in (*_INPUTS, "out_proj"):
+            found |= _linear(f"{attention}.{name}", width, width, f"attention.{kind}")
+        found |= _norm(f"{attention}_layer_norm", width)
+    found |= _linear(f"{own}.fc1", width, inner, "feed-forward")
+    found |= _linear(f"{own}.fc2", inner, width, "feed-forward")
+    return found | _norm(f"{own}.final_layer_norm", width)
+
+
+def _linear(own: str, inputs: int, outputs: int, part: str) -> dict[str, Entry]:
+    return {f"{own}.weight": Entry((outputs, inputs), part), f"{own}.bias": Entry((outputs,), part)}
+
+
+def _norm(own: str, width: int) -> dict[str, Entry]:
+    return {f"{own}.{kind}": Entry((width,), "norms") for kind in ("weight", "bias")}
+
+
+def table_aliases(config: Config, names: Iterable[str]) -> dict[str, str]:
+    """Name -> the first name of the same table, for tables that a file stores several times."""
+    there = set(names)
+    found: dict[str, str] = {}
+    for table in shared_tables(config):
+        present = [name for name in table if name in there]
+        found |= dict.fromkeys(present[1:], present[0]) if present else {}
+    return found
+
+
+def misfits(config: Config, tensors: "Mapping[str, Tensor]") -> Iterator[str]:
+    """What of the tensors does not fit the settings."""
+    from nmtprune.formats.fairseq.storage import same_bits
+
+    known, same = entries(config, tensors), table_aliases(config, tensors)
+    integers = [name for name, tensor in tensors.items() if not tensor.is_floating_point() and not _is_buffer(name)]
+    if integers:
+        yield f"{integers[0]} holds {str(tensors[integers[0]].dtype).removeprefix('torch.')}: quantized weights"
+        return
+    for name, entry in known.items():
+        if name not in tensors:
+            if not entry.optional:
+                yield f"{name} is missing"
+        elif tuple(tensors[name].shape) != entry.shape:
+            yield f"{name} is {_shown(tensors[name].shape)}, the settings make it {_shown(entry.shape)}"
+        elif tensors[name].element_size() < 2:
+            yield f"{name} holds {str(tensors[name].dtype).removeprefix('torch.')}, no numbers of 16 bits or more"
+    for name, first in same.items():
+        if not same_bits(tensors[name], tensors[first]):
+            yield f"{name} and {first} differ, though the settings share them"
+    unknown = sorted(name for name in tensors if name not in known and name not in same and not _is_buffer(name))
+    if unknown:
+        more = f" and {len(unknown) - _SHOWN} more" if unknown[_SHOWN:] else ""
+        yield f"nmtprune knows no {', '.join(unknown[:_SHOWN])}{more}"
+
+
+def _is_buffer(name: str) -> bool:
+    return _BUFFERS.fullmatch(name) is not None
+
+
+def _shown(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "a single number"
+
+
+def without_layers(names: Iterable[str], kept: Mapping[str, Sequence[int]]) -> dict[str, str]:
+    """Name of each tensor that stays -> its name in the model without the other layers.
+
+    Args:
+        names: of all tensors.
+        kept: numbers of the layers that stay, ascending, by stack; a stack that is not named keeps all.
+    """
+    found = {}
+    for name in names:
+        match = _LAYER.match(name)
+        if match is None or match[1] not in kept:
+            found[name] = name
+        elif int(match[2]) in kept[match[1]]:
+            number = list(kept[match[1]]).index(int(match[2]))
+            found[name] = f"model.{match[1]}.layers.{number}.{name[match.end() :]}"
+    return found

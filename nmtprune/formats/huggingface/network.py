@@ -1,0 +1,115 @@
+"""From the settings of a model to the description of the network that the native model runs, and its tensors."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from nmtprune.formats.huggingface import layout
+from nmtprune.formats.huggingface.config import Config
+from nmtprune.formats.huggingface.families import ACTIVATIONS
+from nmtprune.network import Network, Positions, Stack
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_NAME = re.compile(r"model\.(encoder|decoder)\.(?:layers\.(\d+)\.)?(.+)\.(weight|bias)")
+_PROJECTIONS = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "output"}
+_ATTENTION = {"self_attn": "self_attention", "encoder_attn": "cross_attention"}
+_LINEAR = {"fc1": "feed_forward.input", "fc2": "feed_forward.output"}
+_NORMS = {
+    "self_attn_layer_norm": "self_attention",
+    "encoder_attn_layer_norm": "cross_attention",
+    "final_layer_norm": "feed_forward",
+}
+_TOP = {"layernorm_embedding": "embedding.norm", "layer_norm": "final_norm", "embed_positions": "embedding.positions"}
+
+
+def describe_network(config: Config) -> Network:
+    """The network of a model."""
+    return Network(
+        encoder=_stack(config, "encoder"),
+        decoder=_stack(config, "decoder"),
+        activation=ACTIVATIONS[config.settings["activation_function"]],
+        padding=int(config.settings["pad_token_id"]),
+        eos=int(config.settings["eos_token_id"]),
+        output_bias=config.family.logits_bias,
+    )
+
+
+def _stack(config: Config, stack: str) -> Stack:
+    family, settings = config.family, config.settings
+    return Stack(
+        layers=settings[f"{stack}_layers"],
+        preprocess="n" if family.pre_norm else "",
+        postprocess="a" if family.pre_norm else "an",
+        final_norm=family.final_norm,
+        embedding_scale=math.sqrt(settings["d_model"]) if settings["scale_embedding"] else 1.0,
+        max_positions=settings["max_position_embeddings"],
+        embedding_norm=family.embedding_norm,
+        positions=Positions(family.position_table, family.first_position),
+    )
+
+
+def native_tensors(config: Config, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """The tensors as the native model names them.
+
+    The decoder's table has a row behind the vocabulary's for what it reads before the first word: the same symbol may
+    be padding elsewhere. What transformers computes where a file has none is computed here too.
+    """
+    import torch
+
+    natives = {name: native_of(name, config) for name in tensors}
+    found = {native: tensors[name] for name, native in natives.items() if native is not None}
+    tables: dict[str, Tensor] = {}
+    for names in layout.shared_tables(config):
+        own = next((tensors[name] for name in names if name in tensors), None)
+        tables |= dict.fromkeys(names, own) if own is not None else {}
+    source, target = (tables.get(layout.TABLES[stack]) for stack in ("encoder", "decoder"))
+    if source is not None:
+        found["encoder.embedding.tokens.weight"] = source
+    if target is not None:
+        start = int(config.settings["decoder_start_token_id"])
+        found["decoder.embedding.tokens.weight"] = torch.cat([target, target[start : start + 1]])
+        like = target
+    if (head := tables.get(layout.HEAD)) is not None:
+        found["output.weight"] = head
+        like = head
+    if config.family.logits_bias and target is not None:
+        bias = tensors.get(layout.LOGITS_BIAS)
+        found["output.bias"] = like.new_zeros(config.words[1]) if bias is None else bias[0]
+    for stack in ("encoder", "decoder"):
+        name = f"{stack}.embedding.positions.weight"
+        if config.family.position_table and name not in found and target is not None:
+            rows, width = int(config.settings["max_position_embeddings"]), int(config.settings["d_model"])
+            found[name] = _sinusoids(rows, width).to(like.dtype)
+    return found
+
+
+def native_of(name: str, config: Config) -> str | None:
+    """Native name of a tensor of a layer, or in front of or behind all; None for tables and buffers."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    stack, layer, inside, kind = match.groups()
+    if layer is None:
+        return f"{stack}.{_TOP[inside]}.{kind}" if inside in _TOP else None
+    own = f"{stack}.layers.{layer}"
+    sublayer, _, projection = inside.rpartition(".")
+    if sublayer in _ATTENTION and projection in _PROJECTIONS:
+        return f"{own}.{_ATTENTION[sublayer]}.{_PROJECTIONS[projection]}.{kind}"
+    if inside in _NORMS:
+        return f"{own}.{_NORMS[inside]}_{'pre' if config.family.pre_norm else 'post'}_norm.{kind}"
+    return f"{own}.{_LINEAR[inside]}.{kind}" if inside in _LINEAR else None
+
+
+def _sinusoids(rows: int, width: int) -> "Tensor":
+    """Positions of Marian's models as transformers computes them, [rows, width]: sines, then cosines.
+
+    The rates are 10000 ** (-2 i / width), unlike those of Marian itself, 10000 ** (-i / (width / 2 - 1)).
+    """
+    import torch
+
+    columns = torch.arange(width, dtype=torch.float64) // 2
+    angles = torch.arange(rows, dtype=torch.float64).unsqueeze(1) / 10000 ** (2 * columns / width)
+    return torch.cat([angles[:, 0::2].sin(), angles[:, 1::2].cos()], dim=1).float()

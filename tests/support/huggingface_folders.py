@@ -1,0 +1,104 @@
+"""Tiny folders of Hugging Face's transformers with random weights and a tokenizer, made in code without it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+import torch
+from torch import Tensor
+
+from nmtprune.formats.huggingface import config as configs
+from nmtprune.formats.huggingface import layout
+from nmtprune.formats.huggingface.safetensors_file import TensorFile, write_safetensors
+from tests.support.subwords import ENGLISH, GERMAN, sentencepiece_model
+
+OPUS: dict[str, Any] = {
+    "_name_or_path": "opus-mt-en-de", "_num_labels": 3, "activation_dropout": 0.0, "activation_function": "swish",
+    "add_bias_logits": False, "add_final_layer_norm": False, "architectures": ["MarianMTModel"],
+    "attention_dropout": 0.0, "bad_words_ids": [[0]], "bos_token_id": 0, "classif_dropout": 0.0,
+    "classifier_dropout": 0.0, "d_model": 16, "decoder_attention_heads": 4, "decoder_ffn_dim": 20,
+    "decoder_layerdrop": 0.0, "decoder_layers": 3, "decoder_start_token_id": 0, "decoder_vocab_size": 0,
+    "dropout": 0.1, "encoder_attention_heads": 4, "encoder_ffn_dim": 24, "encoder_layerdrop": 0.0,
+    "encoder_layers": 2, "eos_token_id": 0, "extra_pos_embeddings": 0, "forced_eos_token_id": 0,
+    "id2label": {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}, "init_std": 0.02, "is_encoder_decoder": True,
+    "label2id": {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}, "max_length": 24, "max_position_embeddings": 40,
+    "model_type": "marian", "normalize_before": False, "normalize_embedding": False, "num_beams": 4,
+    "num_hidden_layers": 2, "pad_token_id": 0, "scale_embedding": True, "share_encoder_decoder_embeddings": True,
+    "static_position_embeddings": True, "transformers_version": "4.22.0.dev0", "use_cache": True, "vocab_size": 0,
+}  # fmt: skip
+"""The settings of opus-mt-en-de, with other sizes; those of the vocabulary are filled in."""
+
+
+def folder_of(folder: Path, *, seed: int = 1, **settings: Any) -> Path:
+    """Write a folder as OPUS-MT's are: settings, weights, vocabulary and two SentencePiece models.
+
+    Args:
+        folder: to be made.
+        seed: of the weights.
+        settings: of ``config.json``, over those of `OPUS`.
+    """
+    folder.mkdir(parents=True)
+    pieces: dict[str, None] = dict.fromkeys(("</s>", "<unk>"))
+    for name, lines in (("source.spm", ENGLISH), ("target.spm", GERMAN)):
+        path = sentencepiece_model(folder / name, lines, 120)
+        processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        pieces |= dict.fromkeys(processor.id_to_piece(id) for id in range(processor.get_piece_size()))
+    vocabulary = {piece: id for id, piece in enumerate([*pieces, "<pad>"])}
+    pad = vocabulary["<pad>"]
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"source_lang": "en", "target_lang": "de"}))
+    ids = {"vocab_size": pad + 1, "decoder_vocab_size": pad + 1, "pad_token_id": pad, "decoder_start_token_id": pad}
+    values = OPUS | ids | {"bad_words_ids": [[pad]]} | settings
+    (folder / configs.FILE).write_text(json.dumps(values, indent=2))
+    write_weights(folder, random_weights(values, seed))
+    return folder
+
+
+def random_weights(values: dict[str, Any], seed: int = 1) -> dict[str, Tensor]:
+    """WeightFiles that fit the settings, large enough for translations to differ."""
+    generator = torch.Generator().manual_seed(seed)
+    known = layout.entries(configs.parse_config(values, "settings"), ())
+    drawn = {name: torch.randn(entry.shape, generator=generator) for name, entry in known.items() if not entry.optional}
+    found = {name: _scaled(name, each) for name, each in drawn.items()}
+    return found | {layout.LOGITS_BIAS: 0.3 * torch.randn(1, values["vocab_size"], generator=generator)}
+
+
+def _scaled(name: str, drawn: Tensor) -> Tensor:
+    """Draws so large that what the source says reaches the last layer."""
+    if name.endswith("norm.weight"):
+        return 1 + 0.1 * drawn
+    if name.endswith(".bias"):
+        return 0.05 * drawn
+    return drawn if "encoder_attn" in name or "embed" in name else 0.6 * drawn
+
+
+def write_weights(folder: Path, tensors: dict[str, Tensor], name: str = "model.safetensors") -> None:
+    """Write a file of weights."""
+    with open(folder / name, "wb") as file:
+        write_safetensors(file, TensorFile(tensors, {"format": "pt"}))
+
+
+def changed(folder: Path, **settings: Any) -> Path:
+    """Write some settings of a folder anew; None takes one out."""
+    path = folder / configs.FILE
+    values = json.loads(path.read_text()) | settings
+    path.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
+    return folder
+
+
+def transformers() -> Any:
+    """The package, without torchaudio, which it imports and which need not go with the installed torch."""
+    there = sys.modules.get("torchaudio")
+    sys.modules["torchaudio"] = None  # type: ignore[assignment]
+    try:
+        import transformers as found
+        from transformers import MarianMTModel, MarianTokenizer  # noqa: F401  # imported when they are asked for
+    finally:
+        del sys.modules["torchaudio"]
+        if there is not None:
+            sys.modules["torchaudio"] = there
+    found.logging.set_verbosity_error()
+    found.logging.disable_progress_bar()
+    return found
