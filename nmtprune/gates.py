@@ -32,8 +32,14 @@ HARD_CONCRETE, BIN_CONCRETE = "hardconcrete", "binconcrete"
 DISTRIBUTIONS = (HARD_CONCRETE, BIN_CONCRETE)
 TEST_GATES = ("hard", "soft")
 
-_OPTIONAL = {"costs"}
+_OPTIONAL = {"step", "only_updates", "min_heads", "costs"}
 """Settings that are written only where they are given."""
+
+LAMBDA_STATE = "gates.lambda_state"
+"""End of the name under which a model keeps its `LambdaState`, where lambda adapts."""
+
+_INTEGRAL, _PROPORTIONAL, _DIFFERENTIAL, _OPENING, _LARGEST = 0.5, 5.0, 40.0, 60.0, 12.0
+"""Of the controller of lambda, whose differences are shares of the heads; the last bounds logarithms."""
 
 _NOISE = 1e-6
 
@@ -55,6 +61,10 @@ class GateSettings:
         test_gate: ``hard`` gates are 0 or 1 at test time, ``soft`` ones what they are without noise.
         target_heads: so many heads with gates are open at test time, those with the largest log alpha; None: as many
             as the distribution says. Gates of neurons are always as the distribution says.
+        step: log alpha that a gate moves in an update where its derivative is as large as usual, whatever the learning
+            rate of the weights; None: gates move with the weights, at `lr_scale` times their rate.
+        only_updates: before this update only gates learn.
+        min_heads: the heads of every module with the largest log alpha, as many as this, never close.
         costs: by kind, what an open unit (a head, a neuron) adds to the penalty, in multiply-accumulates relative to
             the average head; empty: 1.
     """
@@ -69,6 +79,9 @@ class GateSettings:
     output_scaling: bool = False
     test_gate: str = "hard"
     target_heads: int | None = None
+    step: float | None = None
+    only_updates: int = 0
+    min_heads: int = 0
     costs: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -100,17 +113,31 @@ class GateSettings:
             faults.append(f"init {self.init:g} is no number")
         faults += [
             f"{name} {value:g} is not above 0"
-            for name, value in (("temperature", self.temperature), ("learning rate scale", self.lr_scale))
-            if not 0 < value < math.inf
+            for name, value in (
+                ("temperature", self.temperature),
+                ("learning rate scale", self.lr_scale),
+                ("step", self.step),
+            )
+            if value is not None and not 0 < value < math.inf
         ]
         gamma, zeta = self.stretch
         if not (-math.inf < gamma < 0 and 1 < zeta < math.inf):
             faults.append(f"stretch {gamma:g} {zeta:g}: gamma is below 0 and zeta above 1")
         faults += [
             f"{name} {value} is negative"
-            for name, value in (("freeze updates", self.freeze_updates), ("target heads", self.target_heads))
+            for name, value in (
+                ("freeze updates", self.freeze_updates),
+                ("target heads", self.target_heads),
+                ("gate-only updates", self.only_updates),
+                ("heads per module", self.min_heads),
+            )
             if value is not None and value < 0
         ]
+        if self.freeze_updates is not None and self.only_updates > self.freeze_updates:
+            faults.append(
+                f"gate-only updates {self.only_updates}: gates are constants from update {self.freeze_updates} on, and "
+                "nothing would learn"
+            )
         return faults
 
     def to_json(self) -> str:
@@ -139,6 +166,21 @@ class GateSettings:
     def cost(self, kind: str) -> float:
         """What an open unit of a kind adds to the penalty."""
         return self.costs.get(kind, 1.0)
+
+    @property
+    def adapts(self) -> bool:
+        """Whether lambda adapts to a number of heads: gates with a step of their own get there before they freeze."""
+        return self.step is not None and self.target_heads is not None
+
+    def wanted_heads(self, updates: int, heads: int) -> float:
+        """How many heads should be expected open after some updates, of all that have gates.
+
+        The number falls linearly to the target within the first half of the time until gates are constants: the second
+        half is for gates to settle.
+        """
+        target = heads if self.target_heads is None else self.target_heads
+        half = (self.freeze_updates or 0) / 2
+        return heads + (target - heads) * min(1.0, (updates + 1) / half if half else 1.0)
 
     def log_alpha(self, theta: Tensor) -> Tensor:
         """Log alpha [G] of G gates in single precision at least, of the learned parameter [G]."""
@@ -200,6 +242,50 @@ class GateSettings:
         return (heads / gates.detach().sum()).clamp(1.0, float(heads))
 
 
+@dataclass(frozen=True)
+class LambdaState:
+    """What is left of the past where lambda adapts to a number of heads: a controller of the number of open heads.
+
+    Attributes:
+        log_factor: logarithm of what lambda was multiplied by in the long run. It rises while more heads are open than
+            wanted and falls while fewer are: so it finds the scale of lambda for any model.
+        difference: of expected and wanted heads in the last update, as a share of all heads.
+        updates: made so far.
+    """
+
+    log_factor: float = 0.0
+    difference: float = 0.0
+    updates: int = 0
+
+    def after(self, difference: float) -> "tuple[LambdaState, float]":
+        """The state after another update, and what lambda is multiplied by in it.
+
+        Gates gather speed, so lambda also follows the difference itself and how fast it changes. It is below 0, and
+        opens gates, where fewer heads are open than wanted.
+
+        Args:
+            difference: expected less wanted heads, as a share of all heads.
+        """
+        change = difference - self.difference if self.updates else 0.0
+        log_factor = min(max(self.log_factor + _INTEGRAL * difference, -_LARGEST), _LARGEST)
+        now = log_factor + _PROPORTIONAL * difference + _DIFFERENTIAL * change
+        factor = math.exp(min(max(now, -_LARGEST), _LARGEST))
+        if difference < 0:
+            factor += _OPENING * math.exp(log_factor) * difference
+        return LambdaState(log_factor, difference, self.updates + 1), factor
+
+
+def never_closing(settings: GateSettings, log_alphas: Mapping[GroupId, Tensor]) -> dict[GroupId, Tensor]:
+    """Gates that `min_heads` keeps open, by group: boolean [G]; of equal ones the last."""
+    found = {}
+    for group, own in log_alphas.items():
+        mask = torch.zeros_like(own, dtype=torch.bool)
+        if settings.min_heads and group.kind in KINDS:
+            mask[own.detach().sort(stable=True).indices[-settings.min_heads :]] = True
+        found[group] = mask
+    return found
+
+
 def gate_count(group: GroupId, units: int) -> int:
     """Gates of a group: one for each head, one for each block of `NEURONS_PER_GATE` neurons."""
     return units if group.kind in KINDS else -(-units // NEURONS_PER_GATE)
@@ -216,10 +302,11 @@ def factors_at_test(settings: GateSettings, log_alphas: Mapping[GroupId, Tensor]
     Raises:
         ValueError: more heads shall stay open than there are.
     """
-    found = {}
+    found, always = {}, never_closing(settings, log_alphas)
     for group, opened in open_masks(settings, log_alphas).items():
         own = log_alphas[group]
         gates = settings.test_gates(own) if settings.test_gate == "soft" else torch.ones_like(own)
+        gates = torch.where(always[group], torch.ones_like(own), gates)
         gates = torch.where(opened, gates, torch.zeros_like(own))
         found[group] = settings.scaled(group, gates)
     return found
@@ -238,16 +325,17 @@ def open_masks(settings: GateSettings, log_alphas: Mapping[GroupId, Tensor]) -> 
     Raises:
         ValueError: more heads shall stay open than there are.
     """
+    always = never_closing(settings, log_alphas)
+    found = {group: (settings.test_gates(own) > 0) | always[group] for group, own in log_alphas.items()}
     heads = {group: own for group, own in log_alphas.items() if group.kind in KINDS}
     if settings.target_heads is None or not heads:
-        return {group: settings.test_gates(own) > 0 for group, own in log_alphas.items()}
-    every = torch.cat(list(heads.values()))
+        return found
+    every, kept = torch.cat(list(heads.values())), torch.cat([always[group] for group in heads])
     closed = every.numel() - settings.target_heads
     if closed < 0:
         raise ValueError(f"{settings.target_heads} heads cannot be open, there are {every.numel()} with gates")
+    if closed > every.numel() - int(kept.sum()):
+        raise ValueError(f"{settings.target_heads} heads cannot be open, {int(kept.sum())} never close")
     mask = torch.ones_like(every, dtype=torch.bool)
-    mask[every.sort(stable=True).indices[:closed]] = False
-    opened = dict(zip(heads, mask.split([own.numel() for own in heads.values()]), strict=True))
-    return {
-        group: opened[group] if group in opened else settings.test_gates(own) > 0 for group, own in log_alphas.items()
-    }
+    mask[torch.where(kept, math.inf, every).sort(stable=True).indices[:closed]] = False
+    return found | dict(zip(heads, mask.split([own.numel() for own in heads.values()]), strict=True))

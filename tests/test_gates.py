@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from nmtprune.architecture import GroupId
 from nmtprune.errors import CheckpointError, UsageError
-from nmtprune.gates import GateSettings, factors_at_test, open_masks
+from nmtprune.gates import GateSettings, LambdaState, factors_at_test, open_masks
 
 HARD = GateSettings()
 SKEWED = GateSettings(stretch=(-0.2, 1.05), temperature=0.5)
@@ -159,6 +160,48 @@ def test_files_of_gates_on_heads_alone_stay_as_they_were() -> None:
     assert GateSettings().to_json() == text and GateSettings.from_json(text, "here") == GateSettings()
     costs = GateSettings(kinds=("cross", "decoder-ffn"), costs={"cross": 1.0, "decoder-ffn": 0.1})
     assert GateSettings.from_json(costs.to_json(), "here") == costs
+
+
+@pytest.mark.parametrize("number", [None, 4, 5])
+def test_some_heads_of_every_module_never_close(number: int | None) -> None:
+    settings = GateSettings(min_heads=2, target_heads=number, test_gate="soft")
+    closed = {GroupId("encoder", 0): _values(-9.0, -5.0, -5.0, -7.0), GroupId("cross", 0): _values(3.0, 2.0, 1.0)}
+    found = {module.kind: mask.tolist() for module, mask in open_masks(settings, closed).items()}
+    assert found["encoder"] == [False, True, True, False]
+    assert found["cross"] == [True, True, number != 4]
+    factors = factors_at_test(settings, closed)
+    assert factors[GroupId("encoder", 0)].tolist() == [0, 1, 1, 0]  # also of soft gates: as they were in training
+    with pytest.raises(ValueError, match="3 heads cannot be open, 4 never close"):
+        open_masks(replace(settings, target_heads=3), closed)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e-2, 1e-1])
+def test_lambda_adapts_until_the_number_of_heads_is_met(scale: float) -> None:
+    """Within one head of 36 before any rounding, for losses of any scale; the important heads are those that stay."""
+    settings = GateSettings(step=0.15, target_heads=14, freeze_updates=120, lr_scale=1.0)
+    generator = torch.Generator().manual_seed(1)
+    worth = torch.linspace(-3, 3, 36).exp() * scale
+    theta = torch.zeros(36, requires_grad=True)
+    optimizer = torch.optim.Adam([theta], lr=0.15, betas=(0.9, 0.98))
+    state = LambdaState()
+    for update in range(120):
+        log_alpha = settings.log_alpha(theta)
+        expected = settings.open_probability(log_alpha).sum()
+        state, factor = state.after((float(expected.detach()) - settings.wanted_heads(update, 36)) / 36)
+        noisy = worth * (1 + torch.randn(36, generator=generator))
+        loss = 0.02 * factor * expected - (noisy * settings.sample(log_alpha, generator)).sum()
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    log_alpha = settings.log_alpha(theta.detach())
+    assert float(settings.open_probability(log_alpha).sum()) == pytest.approx(14, abs=1)
+    assert set(log_alpha.sort().indices[-14:].tolist()) >= set(range(25, 36))
+
+
+def test_wanted_heads_fall_within_half_of_the_time() -> None:
+    settings = GateSettings(target_heads=10, freeze_updates=20, step=0.5)
+    assert [settings.wanted_heads(update, 30) for update in (0, 4, 9, 15)] == [28, 20, 10, 10]
+    assert replace(settings, freeze_updates=None).wanted_heads(0, 30) == 10
 
 
 def test_settings_survive() -> None:

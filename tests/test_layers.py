@@ -57,7 +57,7 @@ ALLOWED = {
         "user_dir",
     },
     "evaluate": {"architecture", "plan", "formats", "model", "data", "engines", "scores"},
-    "methods": {"architecture", "plan", "budget", "scores", "model", "data", "formats", "evaluate.prices"},
+    "methods": {"architecture", "gates", "plan", "budget", "scores", "model", "data", "formats", "evaluate.prices"},
     "fairseq_plugin": {"architecture", "gates", "plan", "formats", "model"},
     "user_dir": {"fairseq_plugin"},
     "training": {"files", "formats", "fairseq_plugin", "process", "progress", "user_dir"},

@@ -21,11 +21,12 @@ from nmtprune.cli.options import (
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress_bar import duration, progress
 from nmtprune.cli.quality_options import bleu_options, quality_option
-from nmtprune.cli.render import Cell, emit_table
+from nmtprune.cli.render import Cell, emit_json, emit_table, emit_tsv
 from nmtprune.cli.search_options import engine_options, search_options
 
 if TYPE_CHECKING:
     from nmtprune.runs.l0.l0_results import L0Result
+    from nmtprune.runs.l0.l0_setup import L0Run
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,10 +35,26 @@ _GATES: dict[str, tuple[Any, str]] = {
     "gate": (click.Choice(["hardconcrete", "binconcrete"]), "Distribution of the gates."),
     "gate_init": (float, "Initial log alpha; with 2.0, a hardconcrete gate is open with probability 94 %."),
     "gate_temperature": (float, "Temperature (beta) of the concrete distribution."),
-    "gate_lr_scale": (float, "Learning rate of the gates, as a multiple of that of the weights."),
+    "gate_step": (
+        float,
+        "Log alpha that a gate moves per update, whatever the learning rate of the weights. Default: 0.15.",
+    ),
+    "gate_lr_scale": (
+        float,
+        "Instead of --gate-step: learning rate of the gates, as a multiple of that of the weights. Gates then learn "
+        "with the weights to the end unless --gate-freeze-updates or --gate-only-updates is given.",
+    ),
     "gate_freeze_updates": (
         click.IntRange(min=0),
-        "Freeze the gates after N updates; the weights continue to train.",
+        "Freeze the gates after N updates; the weights continue to train. Default: 20 % of the updates.",
+    ),
+    "gate_only_updates": (
+        click.IntRange(min=0),
+        "Train only the gates before update N. Default: half of --gate-freeze-updates.",
+    ),
+    "min_heads_per_module": (
+        click.IntRange(min=0),
+        "Never close the gates of N heads in each attention module: those that are open most.",
     ),
     "test_gate": (
         click.Choice(["hard", "soft"]),
@@ -47,9 +64,18 @@ _GATES: dict[str, tuple[Any, str]] = {
         click.Choice(["encoder", "decoder", "encoder,decoder"]),
         "Freeze the weights of this part; its gates still learn.",
     ),
-    "target_heads": (click.IntRange(min=0), "Keep exactly N heads; lambda is adjusted to reach that number."),
+    "target_heads": (
+        click.IntRange(min=0),
+        "Keep exactly N heads of those with gates; lambda adapts until that number is expected open.",
+    ),
 }
 """Options that fairseq-train's plug-in has too, with its defaults: type and help."""
+
+
+_OF_TRAINING = {
+    *("l0_warmup_updates", "gate_step", "gate_lr_scale", "gate_freeze_updates", "gate_only_updates", "freeze")
+}
+"""Those of them that say when and how gates learn."""
 
 
 def _gate_options(command: F) -> F:
@@ -70,7 +96,8 @@ def _gate_options(command: F) -> F:
     decorated: Any = scaling(stretch(command))
     for name, (kind, help_text) in reversed(_GATES.items()):
         metavar = None if isinstance(kind, click.Choice) else "X" if kind is float else "N"
-        decorated = panel_option(Panel.GATES, spelled(name), type=kind, metavar=metavar, help=help_text)(decorated)
+        panel = Panel.GATE_TRAINING if name in _OF_TRAINING else Panel.GATES
+        decorated = panel_option(panel, spelled(name), type=kind, metavar=metavar, help=help_text)(decorated)
     found: F = decorated
     return found
 
@@ -117,10 +144,33 @@ def _gate_options(command: F) -> F:
 )
 @_gate_options
 @panel_option(
-    Panel.GATES,
+    Panel.GATE_TRAINING,
     "--best",
     is_flag=True,
     help="Use the checkpoint with the lowest validation loss among those with the same open gates as the last one.",
+)
+@panel_option(
+    Panel.GATE_TRAINING,
+    "--refit",
+    is_flag=True,
+    help="Refit the slim model to CHECKPOINT before it is measured and written (see nmtprune refit), on 1000 sentences "
+    "of the training set.",
+)
+@panel_option(
+    Panel.GATE_TRAINING,
+    "--search-only",
+    is_flag=True,
+    help="Train nothing but gates, for --search-updates updates, and write a plan of CHECKPOINT. Learns from the "
+    "training set of --data-bin, or from the sentences of raw text; also for Marian models.",
+)
+@panel_option(
+    Panel.GATE_TRAINING,
+    "--search-updates",
+    type=click.IntRange(min=1),
+    default=60,
+    show_default=True,
+    metavar="N",
+    help="Updates of the gates with --search-only.",
 )
 @quality_option
 @significance_options
@@ -139,17 +189,41 @@ def l0(output_format: str, **flags: Any) -> None:
 
     fairseq-train trains on --data-bin with the options after --. Without them, training continues for 10 epochs with
     the checkpoint's settings and its last learning rate (Voita et al. 2019, section 6; --gate binconcrete: Shim et al.
-    2021).
+    2021). First only gates learn, then gates and weights, and after --gate-freeze-updates only weights.
     """
     from nmtprune.runs.l0.each_lambda import l0 as run_l0
     from nmtprune.runs.l0.l0_setup import L0Run
 
     run = L0Run(gates=tuple(_gates(flags)), **flags)
+    if run.search_only:
+        _search(run, output_format)
+        return
     with progress() as watcher:
         result = run_l0(run, watcher)
     _report(result, run.metric, output_format)
     folders = ", ".join(str(run.folder(weight) / "slim.pt") for weight in run.weights)
     say(f"wrote {run.output}: {folders}")
+
+
+def _search(run: "L0Run", output_format: str) -> None:
+    from nmtprune.runs.l0.search_only import search_plans
+
+    with progress() as watcher:
+        found = search_plans(run, watcher)
+    kinds = [kind for kind, counts in found[0].plan.base.heads.items() if counts]
+    columns = ("l0_weight", "kept", *kinds, "neurons", "expected_heads")
+    rows = [
+        (each.weight, each.plan.count_kept(), *(each.plan.count_kept((kind,)) for kind in kinds), each.neurons,
+         each.expected)
+        for each in found
+    ]  # fmt: skip
+    if output_format == "json":
+        emit_json([dict(zip(columns, row, strict=True)) for row in rows])
+    elif output_format == "tsv":
+        emit_tsv(columns, rows)
+    else:
+        emit_table(columns, [(f"{row[0]:g}", *row[1:-1], f"{row[-1]:.1f}") for row in rows])
+    say(f"wrote {', '.join(str(each.path) for each in found)}")
 
 
 def _gates(flags: dict[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -23,6 +23,7 @@ class Panel(StrEnum):
     REMOVAL = "Heads to remove"
     OTHERS = "Neurons and layers to remove"
     GATES = "Gates"
+    GATE_TRAINING = "Training of gates"
     SYNTHETIC = "Synthetic models"
     CALIBRATION = "Calibration"
     DATA = "Data"

@@ -26,7 +26,7 @@ from nmtprune.fairseq_plugin.unit_gates import GateSet, gates_of
 
 logger = logging.getLogger(__name__)
 
-_BATCHES, _PENALTY = "l0_batches", "l0_penalty"
+_BATCHES, _PENALTY, _LAMBDA = "l0_batches", "l0_penalty", "l0_lambda"
 _EXPECTED, _OPEN = "expected", "open"
 
 
@@ -57,6 +57,9 @@ class CrossEntropyL0Config(CrossEntropyCriterionConfig):  # type: ignore[misc]
 class Penalty:
     """Lambda times the expected number of open heads, or the cost of open heads and neurons.
 
+    Attributes:
+        adapted: lambda in the last batch, where it adapts to a number of heads.
+
     Args:
         weight: lambda.
         warmup: updates over which it rises linearly from 0 (Shim et al. 2021, section 3.3).
@@ -71,25 +74,35 @@ class Penalty:
         if faults:
             raise UsageError.of_faults("criterion", faults)
         self._weight, self._warmup = weight, warmup
+        self.adapted: float | None = None
 
     def __call__(self, gates: GateSet, expected: Mapping[str, Tensor]) -> Tensor:
         """The term that is added to the mean loss.
 
-        Where a number of heads is asked for, it pushes the expected number down to it, and up again from below.
+        Where a number of heads is asked for, it pushes the expected number down to it, and up again from below: gates
+        with a step of their own by a lambda that adapts.
 
         Args:
             gates: of the model.
             expected: number of open units by kind.
         """
-        weight = self._weight * (min(1.0, gates.updates / self._warmup) if self._warmup else 1.0)
-        settings = gates.settings
+        settings, weight = gates.settings, self.weight(gates.updates)
         costs = {kind: own * settings.costs[kind] if settings.costs else own for kind, own in expected.items()}
-        if settings.target_heads is None:
+        if settings.target_heads is None or not gates.heads:
             return weight * torch.stack(list(costs.values())).sum()
         heads = torch.stack([own for kind, own in expected.items() if kind in SORTS["heads"]]).sum()
         neurons = [own for kind, own in costs.items() if kind in SORTS["neurons"]]
-        total = (heads - settings.target_heads).abs()
+        if settings.adapts:
+            weight *= gates.adapt(float(heads.detach()))
+            self.adapted = weight
+            total = heads
+        else:
+            total = (heads - settings.target_heads).abs()
         return weight * (total + torch.stack(neurons).sum() if neurons else total)
+
+    def weight(self, updates: int) -> float:
+        """Lambda as it was given, after some updates."""
+        return self._weight * (min(1.0, updates / self._warmup) if self._warmup else 1.0)
 
 
 class _WithPenalty:
@@ -116,6 +129,7 @@ class _WithPenalty:
         if self.training and not gates.frozen:
             loss = loss + penalty * size
         logged |= {_BATCHES: 1, _PENALTY: penalty.detach()}
+        logged |= {} if self.penalty.adapted is None else {_LAMBDA: self.penalty.adapted}
         logged |= {f"{_EXPECTED}_{kind}": own.detach() for kind, own in expected.items()}
         return loss, size, logged | {f"{_OPEN}_{kind}": own for kind, own in gates.open_by_kind().items()}
 
@@ -167,6 +181,8 @@ def log_gates(logging_outputs: Sequence[dict[str, Any]]) -> None:
     if not batches:
         return
     metrics.log_scalar(_PENALTY, _sum(logging_outputs, _PENALTY) / batches, batches, round=4)
+    if any(_LAMBDA in output for output in logging_outputs):
+        metrics.log_scalar(_LAMBDA, _sum(logging_outputs, _LAMBDA) / batches, batches, round=6)
     for what, digits in ((_EXPECTED, 2), (_OPEN, 1)):
         for sort, every in SORTS.items():
             kinds = [kind for kind in every if any(f"{what}_{kind}" in output for output in logging_outputs)]

@@ -22,7 +22,10 @@ _FIELDS = {
     "gate_temperature": "temperature",
     "gate_stretch": "stretch",
     "gate_lr_scale": "lr_scale",
+    "gate_step": "step",
     "gate_freeze_updates": "freeze_updates",
+    "gate_only_updates": "only_updates",
+    "min_heads_per_module": "min_heads",
     "output_scaling": "output_scaling",
     "test_gate": "test_gate",
     "target_heads": "target_heads",
@@ -57,7 +60,19 @@ def add_args(parser: Any) -> None:
     parser.add_argument(
         "--gate-lr-scale", type=float, metavar="X", help=f"gates learn X times as fast as weights ({default.lr_scale})"
     )
+    parser.add_argument(
+        "--gate-step",
+        type=float,
+        metavar="X",
+        help=f"log alpha moves by X per update, whatever the learning rate (task {TASK}; default: --gate-lr-scale)",
+    )
     parser.add_argument("--gate-freeze-updates", type=int, metavar="N", help="gates are constants from update N on")
+    parser.add_argument(
+        "--gate-only-updates", type=int, metavar="N", help=f"only gates learn before update N (task {TASK})"
+    )
+    parser.add_argument(
+        "--min-heads-per-module", type=int, metavar="N", help="gates of N heads in every module never close"
+    )
     parser.add_argument("--output-scaling", action="store_true", help="open heads make up for closed ones")
     parser.add_argument("--test-gate", choices=TEST_GATES, help=f"gates at test time ({default.test_gate})")
     parser.add_argument("--target-heads", type=int, metavar="N", help="leave N heads open, exactly")
@@ -156,20 +171,10 @@ def choose_gates(args: Namespace, name: str, units: Gateable, learned: GateSetti
     options = {option: value for option, value in given.items() if value is not None}
     if learned is None and not options and args.task != TASK:
         return
-    groups, kinds = options.pop("l0_groups", None), options.pop("l0_kinds", None)
-    costs = options.pop("gate_costs", None)
-    values = {_FIELDS[option]: value for option, value in options.items()}
-    if learned is None or groups is not None or kinds is not None:
-        values["kinds"] = units.chosen(groups, kinds)
-    if "stretch" in values:
-        values["stretch"] = tuple(values["stretch"])
-    own = values.get("kinds", learned.kinds if learned else ())
-    if costs is not None:
-        values["costs"] = _costs(costs, own)
-    elif learned is None and any(kind not in KINDS for kind in own):
-        values["costs"] = units.costs(own)
-    settings = replace(learned, **values) if learned else GateSettings(**values)
+    settings = _settings(options, units, learned)
     faults = _faults(args, settings, units)
+    if "gate_step" in options and "gate_lr_scale" in options:
+        faults.append("--gate-step and --gate-lr-scale: give one of them")
     if learned is not None:
         faults += [
             f"--{option.replace('_', '-')}: the gates of the checkpoint have {getattr(learned, _FIELDS[option])}"
@@ -179,6 +184,24 @@ def choose_gates(args: Namespace, name: str, units: Gateable, learned: GateSetti
     if faults:
         raise UsageError.of_faults(f"--arch {name}: gates", faults)
     setattr(args, SETTING, settings.to_json())
+
+
+def _settings(options: Mapping[str, Any], units: Gateable, learned: GateSettings | None) -> GateSettings:
+    """The gates that options say, which the gates of the checkpoint complete."""
+    values = {_FIELDS[option]: value for option, value in options.items()}
+    groups, kinds, costs = (options.get(name) for name in ("l0_groups", "l0_kinds", "gate_costs"))
+    if learned is None or groups is not None or kinds is not None:
+        values["kinds"] = units.chosen(groups, kinds)
+    if "stretch" in values:
+        values["stretch"] = tuple(values["stretch"])
+    own = values.get("kinds", learned.kinds if learned else ())
+    if costs is not None:
+        values["costs"] = _costs(costs, own)
+    elif learned is None and any(kind not in KINDS for kind in own):
+        values["costs"] = units.costs(own)
+    if learned is None and "step" in values:
+        values.setdefault("lr_scale", 1.0)
+    return replace(learned, **values) if learned else GateSettings(**values)
 
 
 def _words(option: str, text: str, known: Sequence[str], what: str) -> tuple[str, ...]:
@@ -215,6 +238,17 @@ def _faults(args: Namespace, settings: GateSettings, units: Gateable) -> list[st
     )
     if settings.target_heads is not None and settings.target_heads > heads:
         faults.append(f"--target-heads {settings.target_heads}: {heads} heads have gates")
+    if settings.min_heads:
+        least = sum(
+            min(settings.min_heads, own) for kind in settings.kinds if kind in KINDS for own in units.counts(kind)
+        )
+        if settings.target_heads is not None and settings.target_heads < least:
+            faults.append(
+                f"--target-heads {settings.target_heads}: --min-heads-per-module {settings.min_heads} keeps {least}"
+            )
+    if args.task != TASK:
+        given = {"--gate-step": settings.step, "--gate-only-updates": settings.only_updates}
+        faults += [f"{option}: needs --task {TASK}" for option, value in given.items() if value]
     if not gated:
         faults.append("there is no head to put a gate on")
     return faults

@@ -11,6 +11,7 @@ from torch import nn
 from nmtprune.architecture import STACKS
 from nmtprune.errors import UsageError
 from nmtprune.fairseq_plugin.gate_options import TASK
+from nmtprune.fairseq_plugin.gate_steps import drop_other_gradients, step_gates
 from nmtprune.fairseq_plugin.unit_gates import gates_of
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,22 @@ class TranslationL0Task(TranslationTask):  # type: ignore[misc]
         if not from_checkpoint and gates is not None and gates.frozen and gates.holds(learning):
             raise UsageError(f"--freeze {self.cfg.freeze} and --gate-freeze-updates 0: nothing is left to train")
         return model
+
+    def train_step(self, sample: Any, model: Any, *others: Any, **options: Any) -> Any:
+        """Compute the derivatives of a batch; those of gates alone as long as only gates learn."""
+        found = super().train_step(sample, model, *others, **options)
+        gates = gates_of(model)
+        if gates is not None and gates.alone:
+            drop_other_gradients(model, gates)
+        return found
+
+    def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
+        """Let the optimizer make a step; gates with a step of their own move by that."""
+        gates = gates_of(model)
+        if gates is None or gates.settings.step is None or gates.frozen:
+            super().optimizer_step(optimizer, model, update_num)
+        else:
+            step_gates(gates, optimizer)
 
 
 def freeze_stacks(model: nn.Module, stacks: list[str]) -> None:

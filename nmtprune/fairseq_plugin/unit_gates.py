@@ -1,6 +1,7 @@
 """Gates on heads and neurons of a fairseq model: drawn anew for each batch in training, fixed at test time."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -8,7 +9,17 @@ from torch import Tensor, nn
 
 from nmtprune.architecture import KINDS, GroupId
 from nmtprune.errors import CheckpointError
-from nmtprune.gates import PARAMETER, GateSettings, factors_at_test, gate_count, open_masks, over_units
+from nmtprune.gates import (
+    LAMBDA_STATE,
+    PARAMETER,
+    GateSettings,
+    LambdaState,
+    factors_at_test,
+    gate_count,
+    never_closing,
+    open_masks,
+    over_units,
+)
 
 
 class GateSet:
@@ -19,11 +30,14 @@ class GateSet:
 
     Attributes:
         updates: that training has made.
+        written: what an optimizer with copies of its own last wrote into the parameters; empty without.
     """
 
     def __init__(self, settings: GateSettings) -> None:
         self.settings = settings
         self.updates = 0
+        self.written: list[Tensor] = []
+        self._adapted: tuple[int, float] | None = None
         self._gates: dict[GroupId, UnitGates] = {}
         self._factors: Mapping[GroupId, Tensor] | None = None
         self._drawn: dict[GroupId, Tensor] = {}
@@ -32,6 +46,16 @@ class GateSet:
         """Make the gates of one attention module or feed-forward layer."""
         self._gates[group] = UnitGates(self, group, units)
         return self._gates[group]
+
+    @property
+    def groups(self) -> tuple[GroupId, ...]:
+        """Groups whose units have gates."""
+        return tuple(self._gates)
+
+    @property
+    def thetas(self) -> list[nn.Parameter]:
+        """The parameters of all gates."""
+        return [gates.theta for gates in self._gates.values()]
 
     @property
     def heads(self) -> int:
@@ -44,6 +68,27 @@ class GateSet:
         return all(id(parameter) in own for parameter in parameters)
 
     @property
+    def alone(self) -> bool:
+        """Whether only gates learn."""
+        return self.updates < self.settings.only_updates
+
+    def adapt(self, expected: float) -> float:
+        """What lambda is multiplied by in this update, so that the number of open heads meets the target.
+
+        Args:
+            expected: number of open heads; it counts once per update of training, whatever the number of its batches.
+        """
+        memory, wanted = next(iter(self._gates.values())), self.settings.wanted_heads(self.updates, self.heads)
+        log_factor, difference, updates = memory.lambda_state.tolist()
+        state, factor = LambdaState(log_factor, difference, int(updates)).after((expected - wanted) / self.heads)
+        if not memory.training or self.frozen:
+            return factor
+        if self._adapted is None or self._adapted[0] != self.updates:
+            self._adapted = self.updates, factor
+            memory.lambda_state.copy_(torch.tensor(astuple(state)))
+        return self._adapted[1]
+
+    @property
     def frozen(self) -> bool:
         """Whether gates are constants in training."""
         limit = self.settings.freeze_updates
@@ -54,8 +99,9 @@ class GateSet:
         return self._by_group(self._log_alpha())
 
     def expected_open(self) -> dict[str, Tensor]:
-        """Sum of P(open) over the units of each kind, with its gradient."""
-        return self._by_kind(self.settings.open_probability(self._log_alpha()))
+        """Sum of P(open) over the units of each kind, with its gradient; 1 for gates that never close."""
+        own = self._log_alpha()
+        return self._by_kind(self.settings.open_probability(own).masked_fill(self._never_closing(own), 1.0))
 
     def open_by_kind(self) -> dict[str, Tensor]:
         """Number of units of each kind that are open at test time."""
@@ -64,7 +110,12 @@ class GateSet:
 
     def draw(self) -> None:
         """Draw the gates of the whole model for the next batch at once."""
-        drawn = self._by_group(self.settings.sample(self._log_alpha()))
+        own = self._log_alpha()
+        gates = self.settings.sample(own)
+        if self.settings.min_heads:
+            # Straight through: another head of the module can still become the more important one.
+            gates = torch.where(self._never_closing(own), 1.0 + gates - gates.detach(), gates)
+        drawn = self._by_group(gates)
         self._drawn = {group: self.settings.scaled(group, own) for group, own in drawn.items()}
 
     def take(self, group: GroupId) -> Tensor:
@@ -76,6 +127,10 @@ class GateSet:
     def _log_alpha(self) -> Tensor:
         """Log alpha of all gates, group by group."""
         return self.settings.log_alpha(torch.cat([gates.theta for gates in self._gates.values()]))
+
+    def _never_closing(self, log_alpha: Tensor) -> Tensor:
+        """Which gates [G] of the whole model never close."""
+        return torch.cat(list(never_closing(self.settings, self._by_group(log_alpha)).values()))
 
     def _by_group(self, values: Tensor) -> dict[GroupId, Tensor]:
         """Values of all gates, group by group."""
@@ -118,7 +173,10 @@ class UnitGates(nn.Module):
         units: heads or neurons of the group.
         sizes: [G], units that each gate opens and closes.
         theta: [G], what is learned.
+        lambda_state: [3], the `LambdaState` where lambda adapts; of the model's first gates only.
     """
+
+    lambda_state: Tensor
 
     def __init__(self, gate_set: GateSet, group: GroupId, units: int) -> None:
         super().__init__()
@@ -126,6 +184,8 @@ class UnitGates(nn.Module):
         count = gate_count(group, units)
         self.sizes = torch.bincount(over_units(group, torch.arange(count), units), minlength=count)
         self.theta = nn.Parameter(torch.zeros(count))
+        if gate_set.settings.adapts and not gate_set.groups:
+            self.register_buffer("lambda_state", torch.zeros(3))
         self._kept: Tensor | None = None
         self.register_state_dict_pre_hook(UnitGates._restore)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(UnitGates._loaded)  # type: ignore[no-untyped-call]
@@ -170,11 +230,12 @@ class UnitGates(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "UnitGates":
         """Move to another device; another type is not taken."""
-        before = self.theta.detach().clone()
+        before = {name: own.detach().clone() for name, own in self.state_dict().items()}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._set.forget()
-        if self.theta.is_floating_point() and self.theta.dtype.itemsize < before.dtype.itemsize:
-            self.theta.data = before.to(self.theta.device)
+        for name, own in (*self.named_parameters(), *self.named_buffers()):
+            if own.is_floating_point() and own.dtype.itemsize < before[name].dtype.itemsize:
+                own.data = before[name].to(own.device)
         return self
 
     def extra_repr(self) -> str:
@@ -206,6 +267,10 @@ def start_open(model: nn.Module, state_dict: dict[str, Tensor], prefix: str = ""
         raise CheckpointError.of_faults("gates of the checkpoint", [f"{name} is missing" for name in missing])
     if not any(name.endswith(PARAMETER) for name in state_dict):
         state_dict.update({name: torch.zeros_like(theta) for name, theta in own.items()})
+    adapted = [f"{prefix}{name}" for name, _ in model.named_buffers() if name.endswith(LAMBDA_STATE)]
+    for name in [name for name in state_dict if name.endswith(LAMBDA_STATE) and name not in adapted]:
+        del state_dict[name]
+    state_dict.update({name: torch.zeros(3) for name in adapted if name not in state_dict})
 
 
 def _named_gates(model: nn.Module) -> Iterator[tuple[str, UnitGates]]:

@@ -38,6 +38,16 @@ class TrainableCheckpoint(Checkpoint):
 
     @property
     @abstractmethod
+    def expected_heads(self) -> float | None:
+        """Heads that are open in training on average, of those with gates; None where no heads have gates."""
+
+    @property
+    @abstractmethod
+    def target_heads(self) -> int | None:
+        """The number of heads that gates were asked to leave open; None where there was none."""
+
+    @property
+    @abstractmethod
     def last_rate(self) -> float | None:
         """Learning rate of the last update; None where the file has no optimizer state."""
 

@@ -8,7 +8,7 @@ value, so that both are measured in the same unit and compare.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
 
 from nmtprune.architecture import GroupId, UnitId
 from nmtprune.errors import DataError, UsageError
@@ -204,7 +204,7 @@ class SampledScorer(Scorer[P]):
     """What scorers of heads and neurons have in common that read training text: sentences that are drawn."""
 
     panel = "Importance"
-    sorts = ("heads", "neurons")
+    sorts: ClassVar[tuple[str, ...]] = ("heads", "neurons")
     draws = True
     on_training_text = True
 

@@ -265,6 +265,9 @@ class GatesOf(_Model):
     checkpoint: str
     kept: int
     kept_per_kind: dict[str, int]
+    expected_heads: float | None = Field(
+        None, description="heads with gates that were open on average at the end of training"
+    )
     kept_neurons: int | None = Field(None, description="if neurons have gates")
     kept_neurons_per_kind: dict[str, int] | None = None
     macs: float | None = Field(None, description="multiply-accumulates, as a share of those of the unpruned model")

@@ -11,6 +11,7 @@ from nmtprune.methods.ablation import BleuDrop, ChrfDrop, LossRise, QualityDrop
 from nmtprune.methods.confidence import Confidence
 from nmtprune.methods.contribution import Activation, Variance
 from nmtprune.methods.fisher import JointFisher
+from nmtprune.methods.gate_search import GateOrder
 from nmtprune.methods.importance import Importance
 from nmtprune.methods.reconstruction import ReconstructionOrder
 from nmtprune.methods.scorer import Scorer
@@ -28,6 +29,7 @@ SCORERS: dict[str, type[Scorer[Any]]] = {
         Activation,
         QualityDrop,
         Confidence,
+        GateOrder,
     )
 }
 """Every scorer by its name."""

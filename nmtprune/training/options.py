@@ -229,7 +229,7 @@ def parsed(argv: Sequence[str], start: "TrainableCheckpoint | None" = None) -> "
         EngineError: fairseq is not installed.
     """
     said = io.StringIO()
-    with _quiet():
+    with quietly():
         import nmtprune.fairseq_plugin  # noqa: F401, I001  # first: it says what to do where fairseq is missing
         from fairseq import options
 
@@ -250,7 +250,7 @@ def count_parameters(args: "Namespace") -> int:
     Args:
         args: as `parsed` gives them; the dictionaries of the data are read.
     """
-    with _quiet():
+    with quietly():
         import torch
         from fairseq import tasks
         from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -262,7 +262,7 @@ def count_parameters(args: "Namespace") -> int:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """While fairseq is imported and asked: its remarks are for those who train with it, and logging stays as it was."""
     root = logging.getLogger()
     before, level, handlers = root.manager.disable, root.level, root.handlers[:]

@@ -26,12 +26,13 @@ prune_and_tune() {
 }
 
 # train_gates NAME CHECKPOINT OPTION...: gates learn which heads go, in FINE_TUNE_UPDATES; l0-NAME/slim.pt and plan.json.
+# As in the papers, gates and weights learn together to the end.
 train_gates() {
     local name=$1 checkpoint=$2
     shift 2
     # shellcheck disable=SC2046 # options are words
-    step "l0-$name" run nmtprune l0 "$checkpoint" $(data_options) --l0-weight "$L0_WEIGHT" "$@" --seed "$SEED" --resume \
-        -o "$WORK/l0-$name" -- --max-update "$FINE_TUNE_UPDATES" $(fine_tune_schedule) $(machine_options)
+    step "l0-$name" run nmtprune l0 "$checkpoint" $(data_options) --l0-weight "$L0_WEIGHT" --gate-lr-scale 10 "$@" \
+        --seed "$SEED" --resume -o "$WORK/l0-$name" -- --max-update "$FINE_TUNE_UPDATES" $(fine_tune_schedule) $(machine_options)
 }
 
 # play_lottery NAME SUBSETS OPTION...: rewind and prune, the shape trained as a new model; the folder is NAME.

@@ -13,7 +13,7 @@ from nmtprune.fairseq_plugin import gate_options
 from nmtprune.gates import DISTRIBUTIONS, TEST_GATES
 from tests.support.cli import documented, nmtprune, refused
 
-FAST = ("--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--resamples", 500)
+FAST = ("--gate-lr-scale", 10, "--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--resamples", 500)
 TRAIN = ("--", "--max-update", 3, "--num-workers", 0, "--log-interval", 1, "--lr=0.02")
 
 
@@ -60,7 +60,8 @@ def test_options_reach_the_training(run: tuple[Path, str, str]) -> None:
     text = " ".join(argv)
     for words in (
         "--task translation_l0 --criterion label_smoothed_cross_entropy_l0 --l0-weight 0.1 --l0-kinds cross",
-        "--gate binconcrete --gate-init 0.03 --freeze decoder --gate-stretch -0.2 1.2 --output-scaling",
+        "--gate binconcrete --gate-init 0.03 --gate-lr-scale 10.0 --freeze decoder",
+        "--gate-stretch -0.2 1.2 --output-scaling",
         "--max-update 3 --num-workers 0 --log-interval 1 --lr=0.02",
     ):
         assert words in text
@@ -98,6 +99,28 @@ def test_exit_codes(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine").write_text("")
     assert refused(*base, "--l0-weight", 1) == (8, f"{tmp_path / 'run'}: is not empty (--force writes into it)")
+
+
+def test_search_only_writes_a_plan_and_nothing_else(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    base = ("l0", tiny, "--data-bin", tiny.parent / "data-bin", "-o", folder, "--l0-weight", 0.02, "--search-only")
+    options = ("--target-heads", 9, "--gate-step", 0.5, "--search-updates", 12, "--device", "cpu", "--threads", 1)
+    result = nmtprune(*base, *options, "--format", "json", "-q")
+    assert result.code == 0, result.stderr
+    (found,) = json.loads(result.stdout)
+    assert found["kept"] == 9 and [path.name for path in folder.iterdir()] == ["plan.json"]
+    applied = nmtprune("slim", tiny, "--plan", folder / "plan.json", "-o", tmp_path / "slim.pt")
+    assert applied.code == 0, applied.stderr
+    other = (*base[:4], "-o", tmp_path / "other", *base[6:])
+    assert refused(*other, "--freeze", "encoder", "--", "--lr", 1) == (
+        2,
+        "--search-only: --freeze goes with a training; options of fairseq-train go with a training",
+    )
+    assert refused(*other, "--target-heads", 25) == (2, "gates: --target-heads 25: 24 heads have gates")
+    assert refused(*other, "--search-updates", 5)[1].startswith(
+        "gates: gates move by 0.15 per update: in 5 updates they travel 0.75, and close only after 2: "
+    )
+    assert not (tmp_path / "other").exists()
 
 
 def test_training_that_fails(tiny: Path, tmp_path: Path) -> None:

@@ -129,9 +129,10 @@ def test_shared_tables_are_frozen_with_the_decoder(
     assert torch.equal(before[name], after[name])
 
 
-def test_frozen_gates_do_not_move(files: Files, tmp_path: Path) -> None:
+@pytest.mark.parametrize("own", [(), ("--gate-step", 0.3, "--gate-only-updates", 1)], ids=["with weights", "own step"])
+def test_frozen_gates_do_not_move(files: Files, tmp_path: Path, own: tuple[Any, ...]) -> None:
     """Not by the momentum of the optimizer either, while the weights train on."""
-    options = ("--gate-freeze-updates", 2, "--l0-weight", 0.5)
+    options = ("--gate-freeze-updates", 2, "--l0-weight", 0.5, *own)
     early, late = (l0_train(files, tmp_path / str(n), *options, updates=n) for n in (2, 5))
     first, second = thetas(early), thetas(late)
     assert all(torch.equal(first[name], second[name]) and bool((theta != 0).all()) for name, theta in second.items())
@@ -141,9 +142,23 @@ def test_frozen_gates_do_not_move(files: Files, tmp_path: Path) -> None:
     assert not any(torch.equal(first[name], theta) for name, theta in thetas(free).items())
 
 
-def test_an_interrupted_training_goes_on(files: Files, tmp_path: Path) -> None:
-    """In the middle of an epoch, as fairseq does without gates: weights, gates and moments."""
-    options = ("--l0-weight", 0.2, "--max-tokens", 60, "--save-interval-updates", 2, "--gate-freeze-updates", 5)
+ADAPTED = ("--gate-step", 0.3, "--target-heads", 9, "--l0-weight", 0.1)
+"""Gates with a step of their own, and a lambda that adapts."""
+
+
+@pytest.mark.parametrize(
+    "phase",
+    [
+        ("--gate-freeze-updates", 5),
+        (*ADAPTED, "--gate-only-updates", 5, "--gate-freeze-updates", 6),
+        (*ADAPTED, "--gate-only-updates", 2, "--gate-freeze-updates", 5),
+        (*ADAPTED, "--gate-only-updates", 1, "--gate-freeze-updates", 3),
+    ],
+    ids=["with weights", "gates alone", "both", "frozen"],
+)
+def test_an_interrupted_training_goes_on(files: Files, tmp_path: Path, phase: tuple[Any, ...]) -> None:
+    """In the middle of an epoch, as fairseq does without gates: weights, gates and moments; and lambda."""
+    options = ("--l0-weight", 0.2, "--max-tokens", 60, "--save-interval-updates", 2, *phase)
     whole = l0_train(files, tmp_path / "whole", *options, updates=6)
     half = l0_train(files, tmp_path / "parts", *options, updates=4)
     assert loading.read_state(half)["extra_state"]["train_iterator"]["iterations_in_epoch"] > 0
@@ -152,10 +167,37 @@ def test_an_interrupted_training_goes_on(files: Files, tmp_path: Path) -> None:
     assert first["extra_state"]["train_iterator"] == second["extra_state"]["train_iterator"]
     for name, tensor in first["model"].items():
         assert torch.equal(tensor, second["model"][name]), name
+    assert ("encoder.layers.0.self_attn.gates.lambda_state" in first["model"]) == ("--target-heads" in phase)
     moments = [state["last_optimizer_state"]["state"] for state in (first, second)]
     assert len(moments[0]) == len(moments[1])
     for index, entry in moments[0].items():
         assert torch.equal(entry["exp_avg"], moments[1][index]["exp_avg"])
+
+
+def test_gates_move_by_their_own_step_alone(files: Files, tmp_path: Path) -> None:
+    """Whatever the learning rate, its schedule and the optimizer do; no weight changes by a bit, and gates close."""
+    options = ("--gate-only-updates", 12, "--gate-step", 0.5, "--l0-weight", 5, "--dropout", 0)
+    schedules = [("--lr", 0.5), ("--lr", 1e-6, "--lr-scheduler", "inverse_sqrt", "--warmup-updates", 1000)]
+    adam = ("--optimizer", "adam", "--adam-betas", "(0.9, 0.98)")
+    found = []
+    for number, schedule in enumerate(schedules):
+        last = l0_train(files, tmp_path / str(number), *options, *adam, *schedule, updates=10)
+        after, before = stored(last), stored(files.full)
+        assert all(torch.equal(before[name], after[name]) for name in before)
+        found.append(2.0 + torch.cat([*thetas(last).values()]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
+    assert float(found[0].max()) < -2.5  # ten steps of about a half, from 2
+    assert float(found[0].min()) > -3.01
+    first = l0_train(files, tmp_path / "first", *options, *adam, "--lr", 0.01, updates=1)
+    moved = torch.cat([*thetas(first).values()]).abs()
+    torch.testing.assert_close(moved, torch.full_like(moved, 0.5), rtol=1e-3, atol=0)
+
+
+def test_after_the_gates_weights_learn(files: Files, tmp_path: Path) -> None:
+    options = ("--gate-only-updates", 2, "--gate-freeze-updates", 3, "--gate-step", 0.2, "--l0-weight", 0.1)
+    last = l0_train(files, tmp_path, *options, updates=4)
+    before, after = stored(files.full), stored(last)
+    assert all(not torch.equal(before[name], after[name]) for name in before if name.endswith("fc1.weight"))
 
 
 def test_slim_models_are_gated_too(files: Files, tmp_path: Path) -> None:
@@ -274,6 +316,19 @@ def refused(files: Files, folder: Path, *options: Any) -> str:
     [
         (("--l0-weight", -1), "criterion: --l0-weight -1: give a number from 0 on"),
         (("--l0-kinds", "middle"), "--l0-kinds middle: kind 'middle': choose among encoder, decoder, cross"),
+        (("--gate-step", 0), "gates: step 0 is not above 0"),
+        (
+            ("--gate-step", 0.1, "--gate-lr-scale", 3),
+            "--arch nmtprune: gates: --gate-step and --gate-lr-scale: give one of them",
+        ),
+        (
+            ("--gate-only-updates", 5, "--gate-freeze-updates", 3),
+            "gates: gate-only updates 5: gates are constants from update 3 on, and nothing would learn",
+        ),
+        (
+            ("--min-heads-per-module", 2, "--target-heads", 11),
+            "--arch nmtprune: gates: --target-heads 11: --min-heads-per-module 2 keeps 12",
+        ),
         (("--l0-groups", "layers"), "--l0-groups layers: group 'layers': choose among heads, neurons"),
         (
             ("--l0-groups", "neurons", "--l0-kinds", "cross"),

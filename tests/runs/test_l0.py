@@ -24,17 +24,22 @@ from nmtprune.runs.l0.l0_setup import L0Run
 from nmtprune.runs.state import Interrupted, State
 from nmtprune.training import fairseq_train
 from tests.support.cli import nmtprune
+from tests.support.notes import Notes
 from tests.support.reads import Reads, counted_reads
 from tests.support.runs import ON_CPU
 
 FAST = ("--max-update", "6", "--lr", "0.03", "--warmup-updates", "0", "--log-interval", "1", "--num-workers", "0")
 
 
+WITH_WEIGHTS = ("--gate-lr-scale", "10")
+"""Gates that learn as fast as in a longer training, and with the weights."""
+
+
 def l0_run(checkpoint: Path, output: Path, **changes: Any) -> L0Run:
     values: dict[str, Any] = {
         "data": DataOptions(data_bin=checkpoint.parent / "data-bin", subset="valid"),
         "weights": (0.5,),
-        "gates": (("--gate-init", "0.5"),),
+        "gates": (("--gate-init", "0.5"), WITH_WEIGHTS),
         "kinds": None,
         "best": False,
         "given": FAST,
@@ -50,7 +55,7 @@ def l0_run(checkpoint: Path, output: Path, **changes: Any) -> L0Run:
 def recorded(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, L0Result, Reads]:
     """Two lambdas, of which one closes heads; and what the run read."""
     folder = tmp_path_factory.mktemp("l0") / "run"
-    gates = (("--target-heads", "10"), ("--test-gate", "soft"), ("--output-scaling",))
+    gates = (("--target-heads", "10"), ("--test-gate", "soft"), ("--output-scaling",), WITH_WEIGHTS)
     run = l0_run(tiny, folder, weights=(0.5, 1e-5), kinds="encoder,cross", gates=gates)
     with counted_reads() as reads:
         return folder, l0(run, Silent()), reads
@@ -112,6 +117,33 @@ def _content(folder: Path) -> dict[str, Any]:
         del run["folder"], run["checkpoint"]
     del content["provenance"]
     return {"json": content, "slim": load(folder / "slim.pt").sha256, "plan": Plan.read(folder / "plan.json").keep}
+
+
+@pytest.mark.slow
+def test_gates_have_a_schedule_of_their_own(tiny: Path, tmp_path: Path) -> None:
+    """Defaults by the number of updates, and remarks on gates that could not travel or decide."""
+    gates = (("--gate-step", "1"), ("--target-heads", "11"), ("--min-heads-per-module", "1"))
+    progress = Notes()
+    run = l0_run(
+        tiny, tmp_path / "run", gates=gates, refit=True, given=(*FAST[2:], "--max-update", "15"), weights=(0.001,)
+    )
+    result = l0(run, progress)
+    settings = load(tmp_path / "run" / "checkpoints" / "checkpoint_last.pt").gates.settings
+    assert (settings.step, settings.freeze_updates, settings.only_updates, settings.min_heads) == (1.0, 3, 1, 1)
+    plan = Plan.read(tmp_path / "run" / "plan.json")
+    assert plan.count_kept() == 11
+    assert all(len(plan.kept(module)) for module in plan.base.modules)
+    (outcome,) = result.outcomes
+    assert outcome.expected is not None and outcome.expected > 12
+    assert any(
+        line.startswith("gates move by 1 per update and are constants from update 3 of 15") for line in progress.lines
+    )
+    assert any(line.startswith("l0-weight-0.001: 11 heads were to be open, ") for line in progress.lines)
+    slim, gated = load(tmp_path / "run" / "slim.pt"), load(tmp_path / "run" / "checkpoints" / "checkpoint_last.pt")
+    assert slim.lineage.refit is not None and slim.lineage.refit["base"] == load(tiny).sha256
+    name = "decoder.layers.1.fc2.weight"
+    assert not torch.equal(slim.model_tensors[name], gated.model_tensors[name])
+    assert "l0_lambda=" in (tmp_path / "run" / "train.log").read_text()
 
 
 @pytest.mark.slow
@@ -226,7 +258,7 @@ def test_what_cannot_be(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_gates_that_cannot_be_are_refused_by_the_training(tiny: Path, tmp_path: Path) -> None:
-    run = l0_run(tiny, tmp_path / "run", gates=(("--target-heads", "25"),))
+    run = l0_run(tiny, tmp_path / "run", gates=(("--target-heads", "25"), WITH_WEIGHTS))
     with pytest.raises(TrainingError, match="--target-heads 25: 24 heads have gates"):
         l0(run, Silent())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nmtprune import files
-from nmtprune.architecture import Architecture, GroupId
+from nmtprune.architecture import KINDS, Architecture, GroupId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import UnitAxis, fingerprint
 from nmtprune.formats.fairseq import (
@@ -158,6 +158,17 @@ class FairseqCheckpoint(TrainableCheckpoint):
     def open_units(self) -> Mapping[GroupId, tuple[int, ...]] | None:
         """By group with gates, the heads or neurons that are open at test time; None for a model without gates."""
         return self.gates.open if self.gates else None
+
+    @property
+    def expected_heads(self) -> float | None:
+        """Heads that are open in training on average, of those with gates; None where no heads have gates."""
+        found = [own for id, own in self.gates.expected.items() if id.kind in KINDS] if self.gates else []
+        return sum(found) if found else None
+
+    @property
+    def target_heads(self) -> int | None:
+        """The number of heads that gates were asked to leave open; None where there was none."""
+        return self.gates.settings.target_heads if self.gates else None
 
     @property
     def notes(self) -> tuple[str, ...]:

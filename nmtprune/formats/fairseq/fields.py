@@ -162,16 +162,8 @@ TRAINING_ONLY: Mapping[str, str] = {
     **dict.fromkeys(
         (
             *("gate", "gate_init", "gate_temperature", "gate_stretch", "gate_lr_scale", "gate_freeze_updates"),
-            *(
-                "l0_kinds",
-                "l0_groups",
-                "gate_costs",
-                "l0_weight",
-                "l0_warmup_updates",
-                "output_scaling",
-                "test_gate",
-                "target_heads",
-            ),
+            *("l0_kinds", "l0_groups", "l0_weight", "l0_warmup_updates", "gate_costs", "output_scaling", "test_gate"),
+            *("target_heads", "gate_step", "gate_only_updates", "min_heads_per_module"),
         ),
         "options of a training of gates: what counts is in nmtprune_gates",
     ),

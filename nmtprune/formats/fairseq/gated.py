@@ -13,7 +13,17 @@ from nmtprune.formats.fairseq.containers import State
 from nmtprune.formats.fairseq.layout import attention_prefix, layer_prefix
 from nmtprune.formats.fairseq.settings import Description
 from nmtprune.formats.finite import described
-from nmtprune.gates import PARAMETER, SETTING, GateSettings, factors_at_test, gate_count, open_masks, over_units
+from nmtprune.gates import (
+    LAMBDA_STATE,
+    PARAMETER,
+    SETTING,
+    GateSettings,
+    factors_at_test,
+    gate_count,
+    never_closing,
+    open_masks,
+    over_units,
+)
 
 
 @dataclass(frozen=True)
@@ -24,11 +34,13 @@ class Gates:
         settings: how they work.
         open: by group with gates, the units that are open at test time.
         stored: the model's tensors as the file has them.
+        expected: by group, the number of units that are open in training on average.
     """
 
     settings: GateSettings
     open: Mapping[GroupId, tuple[int, ...]]
     stored: Mapping[str, Tensor]
+    expected: Mapping[GroupId, float]
 
 
 def without_gates(state: State, description: Description, where: str) -> tuple[State, Gates | None]:
@@ -59,7 +71,18 @@ def without_gates(state: State, description: Description, where: str) -> tuple[S
         group: tuple(over_units(group, mask, description.architecture.group(group).stored).nonzero().flatten().tolist())
         for group, mask in masks.items()
     }
-    return found, Gates(settings, opened, model)
+    return found, Gates(settings, opened, model, _expected(settings, log_alphas, description))
+
+
+def _expected(
+    settings: GateSettings, log_alphas: Mapping[GroupId, Tensor], description: Description
+) -> dict[GroupId, float]:
+    """Number of units that are open on average, by group."""
+    always, found = never_closing(settings, log_alphas), {}
+    for id, own in log_alphas.items():
+        opened = settings.open_probability(own).masked_fill(always[id], 1.0)
+        found[id] = float(over_units(id, opened, description.architecture.group(id).stored).sum())
+    return found
 
 
 def _log_alphas(
@@ -78,10 +101,14 @@ def _log_alphas(
         else:
             found[group] = settings.log_alpha(theta)
     wanted = set(names.values())
-    faults += [f"{name} belongs to no module with gates" for name in tensors if _is_gate(name) and name not in wanted]
+    named = [name for name in tensors if name.endswith(f".{PARAMETER}")]
+    faults += [f"{name} belongs to no module with gates" for name in named if name not in wanted]
     gated = sum(description.architecture.group(id).stored for id in names if id.kind in KINDS)
+    least = sum(min(settings.min_heads, description.architecture[id].stored) for id in names if id.kind in KINDS)
     if settings.target_heads is not None and settings.target_heads > gated:
         faults.append(f"{settings.target_heads} heads shall stay open, {gated} have gates")
+    if settings.target_heads is not None and settings.target_heads < least:
+        faults.append(f"{settings.target_heads} heads shall stay open, {least} never close")
     if faults:
         raise CheckpointError.of_faults(f"{where}: gates", faults)
     broken = described({name: tensors[name] for name in wanted})
@@ -102,7 +129,7 @@ def _prefix(group: GroupId, description: Description) -> str:
 
 
 def _is_gate(name: str) -> bool:
-    return name.endswith(f".{PARAMETER}")
+    return name.endswith((f".{PARAMETER}", f".{LAMBDA_STATE}"))
 
 
 def _folded(settings: GateSettings, description: Description, tensors: dict[str, Any], where: str) -> dict[str, Any]:

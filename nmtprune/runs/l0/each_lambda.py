@@ -5,6 +5,7 @@ fairseq-train goes on from its own last checkpoint.
 """
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from nmtprune import files, plots, provenance, slim
 from nmtprune.architecture import KINDS
+from nmtprune.data.options import TRAINING_SUBSET
 from nmtprune.evaluate.prices import MultiplyAccumulates, Prices
 from nmtprune.plan import Plan
 from nmtprune.runs.device import training_environment
@@ -23,14 +25,22 @@ from nmtprune.runs.quality import measure
 from nmtprune.runs.report import Report, tsv
 from nmtprune.runs.run import Session, started
 from nmtprune.runs.state import State, pack
+from nmtprune.runs.subject import NativeModel
 from nmtprune.training.fairseq_train import Trainer
 
 if TYPE_CHECKING:
     from nmtprune.evaluate.metrics import Scored
     from nmtprune.formats.base import Checkpoint
+    from nmtprune.formats.trainable import TrainableCheckpoint
     from nmtprune.progress import Progress
 
 _STATISTICS, _UNPRUNED = "statistics", "unpruned"
+_CALIBRATION = 1000
+"""Sentences of the training set to refit on."""
+
+_TOLERATED = 0.03
+"""Share of the heads with gates."""
+
 _WATCHED = ("open_heads", *(f"open_{kind}" for kind in KINDS), "open_neurons")
 
 
@@ -46,6 +56,8 @@ def l0(run: L0Run, progress: "Progress") -> L0Result:
         job = prepare_l0(run, session.corpora)
         session.note(job.quality.corpus)
         state = session.open_state(l0_facts(job))
+        for remark in job.remarks:
+            progress.note(remark)
         for remark in job.quality.check_baseline(f"the baseline {run.checkpoint}"):
             progress.note(remark)
         files.make_folder(run.output)
@@ -77,6 +89,7 @@ class _Lambda:
         job = self._job
         self._train()
         gated, plan = chosen_checkpoint(self._training.last, best=self._run.best)
+        self._remark(gated)
         cut = self._cut(gated, plan)
         of_gated, of_cut = (self._measured(name, model) for name, model in (("gated", gated), ("slim", cut)))
         unpruned = job.quality.scored(self._state[_UNPRUNED][_STATISTICS])
@@ -90,8 +103,24 @@ class _Lambda:
             slim=of_cut.score,
             difference=difference,
             parameters=sum(tensor.numel() for tensor in cut.parameters.values()),
+            expected=gated.expected_heads,
             macs=None if self._prices is None else self._prices.total(plan.kept_units) / self._prices.total({}),
         )
+
+    @property
+    def _tolerated(self) -> float:
+        """Heads by which the expected number may miss the target without a remark."""
+        return max(1.0, _TOLERATED * self._job.base.architecture.count(self._job.kinds))
+
+    def _remark(self, gated: "TrainableCheckpoint") -> None:
+        """Say if the gates had not come to the number of heads that is cut."""
+        expected, target = gated.expected_heads, gated.target_heads
+        if expected is not None and target is not None and abs(expected - target) > self._tolerated:
+            self._session.remark(
+                f"{self._name}: {target} heads were to be open, {expected:.1f} were on average at the end: heads that "
+                "stay were closed in some batches, or heads that go were open; give gates more updates "
+                "(--gate-freeze-updates), a larger --gate-step, or another --l0-weight"
+            )
 
     def _train(self) -> None:
         if f"{self._name}/trained" in self._state:
@@ -108,11 +137,28 @@ class _Lambda:
 
         cut = slim.apply(plan, gated)
         verify(gated, cut, plan).raise_if_different()
+        cut = self._refitted(cut) if self._run.refit else cut
         inputs = self._run.inputs
         record = provenance.collect(checkpoint=str(gated.path), l0_weight=self._weight)
         files.write_text(self._folder / PLAN, plan.with_provenance(record).to_json(), force=True, inputs=inputs)
         cut.save(self._folder / SLIM, force=True, provenance={**record, "mode": "cut", "plan": plan.as_json()})
         return cut
+
+    def _refitted(self, cut: "Checkpoint") -> "Checkpoint":
+        """The slim checkpoint with output projections fitted to the unpruned model, on training text."""
+        from nmtprune.methods.measuring import drawn
+        from nmtprune.methods.refit import RefitSettings
+        from nmtprune.runs.refit import REFERENCES, calibration_record, calibration_texts, refitted
+
+        run, base = self._run, self._job.base
+        data = replace(run.data, subset=TRAINING_SUBSET)
+        text = self._session.corpora.read(data, base.profile(), references=False, targets=True)
+        text = drawn(text, _CALIBRATION, run.seed)
+        model = NativeModel(base, run).model
+        how = {"on": REFERENCES, "seed": run.seed, "ridge": RefitSettings().ridge, "only": "all", "base": base.sha256}
+        record = calibration_record(text, how)
+        texts = calibration_texts(text, model)
+        return refitted(model, cut.without_optimizer(), texts, record=record).checkpoint
 
     def _measured(self, what: str, model: "Checkpoint") -> "Scored":
         run, key = self._run, f"{self._name}/{what}"

@@ -24,6 +24,7 @@ class Outcome:
         slim: the metric of the slim model.
         difference: of the slim model from the unpruned one.
         parameters: of the slim model.
+        expected: heads with gates that were open on average at the end of training; None where no heads had gates.
         macs: multiply-accumulates of the slim model as a share of the unpruned one's; None if only heads have gates.
     """
 
@@ -35,6 +36,7 @@ class Outcome:
     slim: float
     difference: Difference
     parameters: int
+    expected: float | None = None
     macs: float | None = None
 
     def kept(self, architecture: Architecture) -> dict[str, int]:
@@ -59,7 +61,7 @@ class Baseline:
 def l0_columns(metric: str, base: Baseline) -> tuple[str, ...]:
     """Columns of the table."""
     between = (f"{metric}_gated", f"{metric}_slim", "delta", "ci_low", "ci_high", "p", "parameters")
-    return ("l0_weight", "kept", *base.architecture.kinds, *neuron_columns(base), *between)
+    return ("l0_weight", "kept", *base.architecture.kinds, *neuron_columns(base), *between, "expected_heads")
 
 
 def neuron_columns(base: Baseline) -> tuple[str, ...]:
@@ -80,7 +82,7 @@ def l0_rows(base: Baseline, outcomes: Sequence[Outcome]) -> Iterator[tuple[Cell,
         yield (
             *(each.weight, each.plan.count_kept(), *each.kept(base.architecture).values()),
             *(*neuron_cells(base, each), each.gated, each.slim),
-            *(each.difference.delta, *each.difference.ci, each.difference.p, each.parameters),
+            *(each.difference.delta, *each.difference.ci, each.difference.p, each.parameters, each.expected),
         )
 
 
@@ -123,6 +125,7 @@ def _gates(metric: str, base: Baseline, each: Outcome) -> GatesOf:
         kept=each.plan.count_kept(),
         kept_per_kind=each.kept(base.architecture),
         **neurons,
+        expected_heads=each.expected,
         gated=QualityOf(**quality_of(metric, each.gated)),
         slim=SlimOf(parameters=each.parameters, **quality_of(metric, each.slim)),
         delta=each.difference.delta,

@@ -12,10 +12,13 @@ from nmtprune.data.databin import DataBin
 from nmtprune.data.options import TRAINING_SUBSET
 from nmtprune.errors import UsageError
 from nmtprune.evaluate.prices import Prices
+from nmtprune.formats.base import Checkpoint
 from nmtprune.formats.trainable import TrainableCheckpoint
+from nmtprune.methods.gate_search import UPDATES
 from nmtprune.process import program
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.device import choose_device
+from nmtprune.runs.l0.gate_schedule import GateSchedule, gate_schedule
 from nmtprune.runs.quality import Quality, measure
 from nmtprune.runs.report import ReportFiles
 from nmtprune.runs.run import FolderRun, MeasuringRun
@@ -23,6 +26,7 @@ from nmtprune.runs.sorts import kinds_of, parse_sorts
 from nmtprune.runs.state import NO_SETTING
 from nmtprune.training.fairseq_train import Training
 from nmtprune.training.options import ARCH, Options, as_trained, check_given, value_of, with_defaults
+from nmtprune.training.planned import planned_updates
 
 TASK, CRITERION = "translation_l0", "label_smoothed_cross_entropy_l0"
 DEFAULT_EPOCHS = 10
@@ -50,6 +54,9 @@ class L0Run(FolderRun, MeasuringRun):
         groups: what has gates, heads or neurons or both, comma-separated.
         kinds: of attention, comma-separated; ``encoder`` and ``decoder`` also stand for the neurons of these stacks.
             None for all that the model has.
+        search_only: search a plan natively, without training weights.
+        search_updates: of the gates in such a search.
+        refit: fit the output projections of slim models to the unpruned model.
         best: take the checkpoint with the lowest validation loss among those with the gates of the last one.
         given: options for fairseq-train as the user typed them.
     """
@@ -61,6 +68,9 @@ class L0Run(FolderRun, MeasuringRun):
     gates: Options = field(default=(), metadata=NO_SETTING)
     groups: str = field(default=HEADS, metadata=NO_SETTING)
     kinds: str | None = field(default=None, metadata=NO_SETTING)
+    search_only: bool = field(default=False, metadata=NO_SETTING)
+    search_updates: int = field(default=UPDATES, metadata=NO_SETTING)
+    refit: bool = field(default=False, metadata=NO_SETTING)
     best: bool = False
     given: tuple[str, ...] = field(default=(), metadata=NO_SETTING)
 
@@ -77,7 +87,7 @@ class L0Run(FolderRun, MeasuringRun):
     @property
     def written(self) -> list[str]:
         """Names of files in the run folder."""
-        return [*(path.name for path in self.outputs), PLAN, SLIM]
+        return [PLAN] if self.search_only else [*(path.name for path in self.outputs), PLAN, SLIM]
 
     @property
     def sorts(self) -> tuple[str, ...]:
@@ -104,7 +114,7 @@ class L0Run(FolderRun, MeasuringRun):
 
     def check(self) -> None:
         """Refuse options that no training can have, and what any measuring run refuses."""
-        if self.data.data_bin is None:
+        if self.data.data_bin is None and not self.search_only:
             raise UsageError("l0 trains on binarized data: name --data-bin DIR")
         _ = self.sorts
         check_given(self.given, (*ARCH, *_RESERVED, *(option[0] for option in self.gates)))
@@ -128,6 +138,7 @@ class L0Job:
         quality: on DATA, of the unpruned model.
         kinds: of groups with gates.
         trainings: by weight.
+        remarks: on how gates learn, one line each.
     """
 
     run: L0Run
@@ -135,6 +146,7 @@ class L0Job:
     quality: Quality
     kinds: tuple[str, ...]
     trainings: Mapping[float, Training]
+    remarks: tuple[str, ...]
 
 
 def prepare_l0(run: L0Run, corpora: Corpora) -> L0Job:
@@ -142,16 +154,21 @@ def prepare_l0(run: L0Run, corpora: Corpora) -> L0Job:
     from nmtprune.formats import load
 
     base = load(run.checkpoint).trainable("with gates: l0 needs fairseq's")
-    kinds = _kinds(run, base)
+    kinds = gated_kinds(run, base)
     trained = value_of(run.given, "--train-subset") or TRAINING_SUBSET
     DataBin(run.data.data_bin or Path()).check_subsets((trained,))
     quality = measure(base, {DATA: run.data}, run, corpora)[DATA]
     trainings = {weight: _training(run, base, kinds, weight) for weight in run.weights}
+    first = trainings[run.weights[0]]
+    # Gates that have learned stand anywhere, and are moved as they were.
+    known = base.open_units is not None
+    schedule = GateSchedule() if known else gate_schedule(run.gates, run.given, lambda: planned_updates(first, base))
+    trainings = {weight: _scheduled(each, schedule) for weight, each in trainings.items()}
     program("fairseq-train")  # what is not installed shall not show after the first measurement
-    return L0Job(run, base, quality, kinds, trainings)
+    return L0Job(run, base, quality, kinds, trainings, schedule.remarks)
 
 
-def _kinds(run: L0Run, base: TrainableCheckpoint) -> tuple[str, ...]:
+def gated_kinds(run: L0Run, base: Checkpoint) -> tuple[str, ...]:
     """Kinds of groups whose units get gates."""
     architecture = base.architecture
     if run.heads_alone:
@@ -163,6 +180,10 @@ def _kinds(run: L0Run, base: TrainableCheckpoint) -> tuple[str, ...]:
     return kinds
 
 
+def _scheduled(training: Training, schedule: GateSchedule) -> Training:
+    return replace(training, options=(*training.options, *schedule.options))
+
+
 def with_gate_costs(job: L0Job, prices: Prices) -> L0Job:
     """The same run, where every gate weighs what its units cost.
 
@@ -170,24 +191,29 @@ def with_gate_costs(job: L0Job, prices: Prices) -> L0Job:
         job: with neurons among what has gates.
         prices: multiply-accumulates of the units.
     """
-    groups = [group for group in job.base.architecture.groups if group.id.kind in job.kinds]
-    every = [group for group in job.base.architecture.modules if group.id.kind in job.kinds]
-    heads = every or list(job.base.architecture.modules)
-    count = sum(module.heads for module in heads)
-    average = sum(prices.of_group(module.id, {}) * module.heads for module in heads) / count if count else 1.0
-    costs = {
-        kind: statistics.fmean(prices.of_group(group.id, {}) for group in groups if group.id.kind == kind) / average
-        for kind in job.kinds
-    }
+    costs = relative_costs(job.base, job.kinds, prices)
     option = ("--gate-costs", ",".join(f"{kind}={cost!r}" for kind, cost in costs.items()))
     trainings = {weight: replace(each, options=(*each.options, option)) for weight, each in job.trainings.items()}
     return replace(job, trainings=trainings)
+
+
+def relative_costs(base: Checkpoint, kinds: Sequence[str], prices: Prices) -> dict[str, float]:
+    """What a unit of every kind costs, relative to the average head of these kinds, or of the model without any."""
+    groups = [group for group in base.architecture.groups if group.id.kind in kinds]
+    heads = [module for module in base.architecture.modules if module.id.kind in kinds] or base.architecture.modules
+    count = sum(module.heads for module in heads)
+    average = sum(prices.of_group(module.id, {}) * module.heads for module in heads) / count if count else 1.0
+    return {
+        kind: statistics.fmean(prices.of_group(group.id, {}) for group in groups if group.id.kind == kind) / average
+        for kind in kinds
+    }
 
 
 def l0_facts(job: L0Job) -> dict[str, Any]:
     """What the state belongs to besides the options of `l0`; other options are among the words of fairseq-train."""
     return {
         "model": job.base.base.sha256,
+        **({"refit": True} if job.run.refit else {}),
         **job.quality.identity(),
         "fairseq-train": [" ".join(each.words) for each in job.trainings.values()],
         "--threads": job.run.threads if job.run.on_cpu else None,

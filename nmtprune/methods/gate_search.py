@@ -1,0 +1,279 @@
+"""Which units can go, by gates that learn alone on the weights as they are: a choice, found in some tens of updates.
+
+The gates, the penalty and lambda are those of `nmtprune.gates`; no weight changes, dropout is off, and derivatives of
+weights are never computed. Sources: Louizos et al. 2018, section 4; Voita et al. 2019, section 6; Li et al. 2021,
+"Differentiable subset pruning of transformer heads", for gates with a step of their own.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from nmtprune.architecture import KINDS, GroupId, UnitId
+from nmtprune.errors import DataError, TrainingError
+from nmtprune.methods.importance import GradientOptions, GradientScorer
+from nmtprune.methods.scorer import Subject, setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nmtprune.architecture import Kept
+    from nmtprune.budget import Limits
+    from nmtprune.data.batching import Batch
+    from nmtprune.data.corpus import Corpus
+    from nmtprune.gates import GateSettings
+    from nmtprune.methods.joint_order import UnitPrices
+    from nmtprune.model import Masks, Transformer
+
+TOKENS = 2048
+"""Tokens of a batch, at most."""
+
+UPDATES = 60
+"""Updates of a search."""
+
+ORDER_UPDATES = 120
+"""Updates of a search in which all gates close one after the other."""
+
+_BETAS = (0.9, 0.98)
+_STEP = 0.15
+_WEIGHT = 0.02
+
+
+@dataclass(frozen=True)
+class GateSearch:
+    """How gates are searched for.
+
+    Attributes:
+        settings: how they work: step, kinds, number of heads, costs of units, ...
+        updates: of the gates.
+        weight: lambda, or where it begins if it adapts.
+        label_smoothing: of the loss.
+        seed: of the draws of gates.
+    """
+
+    settings: "GateSettings"
+    updates: int = UPDATES
+    weight: float = _WEIGHT
+    label_smoothing: float = 0.0
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class FoundGates:
+    """The result of a search.
+
+    Attributes:
+        log_alphas: [G] of the gates of every group.
+        expected: heads that are open on average at the end.
+        trace: per update, lambda and the expected number of open heads before it.
+    """
+
+    log_alphas: "Mapping[GroupId, Tensor]"
+    expected: float
+    trace: tuple[tuple[float, float], ...]
+
+
+def shuffled_batches(corpus: "Corpus", seed: int, tokens: int = TOKENS) -> "Iterator[Batch]":
+    """Batches of sentences of like length, in random order and again in another one, without an end.
+
+    Raises:
+        DataError: no sentences.
+    """
+    import numpy as np
+
+    from nmtprune.data.batching import BatchLimits
+
+    every, generator = corpus.batches(BatchLimits(tokens)), np.random.default_rng(seed)
+    if not every:
+        raise DataError("gates: there are no sentences to learn from")
+    while True:
+        for number in generator.permutation(len(every)).tolist():
+            yield corpus.batch(every[number])
+
+
+def search_gates(
+    model: "Transformer", batches: "Iterator[Batch]", search: GateSearch, left: "Masks | None" = None
+) -> FoundGates:
+    """Train the gates of a model whose weights stay as they are.
+
+    Args:
+        model: in single or double precision.
+        batches: at least as many as there are updates.
+        search: how.
+        left: [H] or [F] of zeros and ones for groups that lost units before. Heads that are gone have no gates.
+
+    Raises:
+        TrainingError: derivatives that are no finite numbers.
+    """
+    import torch
+
+    from nmtprune.gates import LambdaState
+
+    own, settings = _Searched(model, search, left or {}), search.settings
+    state, trace = LambdaState(), list[tuple[float, float]]()
+    with torch.inference_mode(False), torch.enable_grad():
+        log_alpha = torch.full((len(own.there),), settings.init, requires_grad=True)
+        optimizer = torch.optim.Adam([log_alpha], lr=settings.step or 0.0, betas=_BETAS)
+        for update in range(search.updates):
+            opened, weight = own.open_probability(log_alpha), search.weight
+            expected = own.heads(opened.detach())
+            if settings.target_heads is not None:
+                wanted = settings.wanted_heads(update, own.count)
+                state, factor = state.after((expected - wanted) / max(1, own.count))
+                weight *= factor
+            trace.append((weight, expected))
+            features, slopes = own.loss(next(batches), log_alpha)
+            optimizer.zero_grad()
+            torch.autograd.backward([features, weight * (opened * own.costs).sum()], [slopes, None])
+            if log_alpha.grad is None or not bool(log_alpha.grad.isfinite().all()):
+                raise TrainingError("gates: derivatives are no finite numbers: check the model's weights")
+            optimizer.step()
+        found = log_alpha.detach()
+        expected = own.heads(own.open_probability(found))
+        return FoundGates(own.by_group(found.masked_fill(~own.there, -math.inf)), expected, tuple(trace))
+
+
+class _Searched:
+    """A model with gates, whose weights stay as they are.
+
+    Attributes:
+        there: [G] of all gates, group by group: false for heads that are gone.
+        costs: [G], what every open gate adds to the penalty.
+        count: heads with gates.
+    """
+
+    def __init__(self, model: "Transformer", search: GateSearch, left: "Masks") -> None:
+        import torch
+
+        from nmtprune.gates import gate_count, over_units
+
+        self._model, self._search, self._left, self._settings = model, search, left, search.settings
+        self._generator = torch.Generator().manual_seed(search.seed)
+        every = model.architecture.groups
+        self._units = {own.id: own.units for own in every if own.units and own.id.kind in search.settings.kinds}
+        self._sizes = {id: gate_count(id, units) for id, units in self._units.items()}
+        ones = {id: torch.ones(size) for id, size in self._sizes.items()}
+        self.there = torch.cat([left[id].cpu() if id in left and id.kind in KINDS else ones[id] for id in ones]).bool()
+        blocks = {
+            id: torch.bincount(over_units(id, torch.arange(size), self._units[id]), minlength=size)
+            for id, size in self._sizes.items()
+        }
+        self.costs = torch.cat([own * self._settings.cost(id.kind) for id, own in blocks.items()]) * self.there
+        self._heads = torch.cat([own * (id.kind in KINDS) for id, own in ones.items()]).bool() & self.there
+        self.count = int(self._heads.sum())
+
+    def by_group(self, values: "Tensor") -> "dict[GroupId, Tensor]":
+        """Values of all gates, group by group."""
+        return dict(zip(self._sizes, values.split(list(self._sizes.values())), strict=True))
+
+    def heads(self, values: "Tensor") -> float:
+        """The sum of values over the gates of heads."""
+        return float(values[self._heads].sum())
+
+    def open_probability(self, log_alpha: "Tensor") -> "Tensor":
+        """P(open) of every gate [G]; 1 for those that never close, 0 for heads that are gone."""
+        opened = self._settings.open_probability(log_alpha).masked_fill(self._always(log_alpha), 1.0)
+        return opened * self.there
+
+    def loss(self, batch: "Batch", log_alpha: "Tensor") -> "tuple[Tensor, Tensor]":
+        """Features of the words of a batch under gates drawn for it, and the derivatives of the mean loss by them."""
+        import torch
+
+        from nmtprune.gates import over_units
+        from nmtprune.methods.gradients import loss_slopes
+        from nmtprune.methods.measuring import Texts
+
+        model, settings = self._model, self._settings
+        gates = settings.sample(log_alpha, self._generator)
+        gates = torch.where(self._always(log_alpha), 1.0 + gates - gates.detach(), gates) * self.there
+        masks = dict(self._left)
+        for id, own in self.by_group(gates).items():
+            factors = over_units(id, settings.scaled(id, own), self._units[id]).to(model.device, model.dtype)
+            masks[id] = factors * self._left[id] if id in self._left else factors
+        texts = Texts.of(batch, model)
+        memory = model.cache_source(model.encode(texts.source, masks), by_head=False)
+        features = model.features(texts.previous, memory, masks)[texts.real_target]
+        words = texts.target[texts.real_target]
+        return features, loss_slopes(model, features, words, self._search.label_smoothing) / len(words)
+
+    def _always(self, log_alpha: "Tensor") -> "Tensor":
+        """Gates [G] that never close."""
+        import torch
+
+        from nmtprune.gates import never_closing
+
+        own = self.by_group(log_alpha.detach().masked_fill(~self.there, -math.inf))
+        return torch.cat(list(never_closing(self._settings, own).values())) & self.there
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateOrderOptions(GradientOptions):
+    """Options of the order of gates.
+
+    Attributes:
+        gate_updates: in which all gates close.
+    """
+
+    gate_updates: int = setting(
+        ORDER_UPDATES,
+        "Close all gates one after the other within N updates of the gates; weights do not change.",
+        metavar="N",
+        minimum=1,
+    )
+
+
+class GateOrder(GradientScorer[GateOrderOptions]):
+    """Heads in the order in which their gates close while fewer and fewer are wanted."""
+
+    name = "gates"
+    summary = "when the head's gate closes, on weights that do not change (Voita et al. 2019)."
+    settings = GateOrderOptions
+    panel = "Importance"
+    of_metric = False
+    sorts: ClassVar[tuple[str, ...]] = ("heads",)
+    unscored = {
+        "neurons": "only l0 puts gates on neurons",
+        "layers": "a layer has no gate: score layers by bleu, chrf or loss",
+    }
+    brief = "the order in which gates close"
+
+    @property
+    def uses_seed(self) -> bool:
+        """Gates are drawn."""
+        return True
+
+    def scores(
+        self,
+        subject: Subject,
+        kept: "Kept | None" = None,
+        limits: "Limits | None" = None,
+        prices: "UnitPrices | None" = None,
+    ) -> Mapping[UnitId, float]:
+        """Log alpha at the end of a search in which all gates close: those that close first are the lowest."""
+        from nmtprune.gates import GateSettings
+
+        model, masks = subject.under(kept)
+        kinds = KINDS if limits is None else tuple(kind for kind in KINDS if kind in limits.kinds)
+        # What is wanted falls to 0 within half of `freeze_updates`, that is, within all updates.
+        settings = GateSettings(
+            kinds=kinds, step=_STEP, lr_scale=1.0, target_heads=0, freeze_updates=2 * self.options.gate_updates
+        )
+        search = GateSearch(
+            settings,
+            self.options.gate_updates,
+            label_smoothing=self.measured_by(subject).label_smoothing,
+            seed=subject.seed,
+        )
+        batches = shuffled_batches(self.sentences(subject), subject.seed)
+        found = search_gates(model, batches, search, masks)
+        return {
+            UnitId(id, number): value
+            for id, own in found.log_alphas.items()
+            for number, value in enumerate(own.tolist())
+            if value > -math.inf
+        }
+
+    def facts(self, subject: Subject) -> dict[str, Any]:
+        """Updates of the gates, and the label smoothing of the loss."""
+        return {"updates": self.options.gate_updates, **super().facts(subject)}

@@ -1,0 +1,89 @@
+"""When gates learn and freeze: defaults, refusals with their figures, and how many updates a training has."""
+
+from pathlib import Path
+
+import pytest
+
+from nmtprune.errors import UsageError
+from nmtprune.formats.fairseq import FairseqCheckpoint, loading
+from nmtprune.runs.l0.gate_schedule import gate_schedule
+from nmtprune.training.fairseq_train import Training
+from nmtprune.training.planned import planned_updates
+from tests.support.fairseq_commands import train
+
+
+def test_defaults_follow_the_number_of_updates() -> None:
+    found = gate_schedule((), (), lambda: 300)
+    expected = (("--gate-step", "0.15"), ("--gate-freeze-updates", "60"), ("--gate-only-updates", "30"))
+    assert (found.options, found.remarks) == (expected, ())
+    found = gate_schedule((("--gate-step", "0.5"),), ("--gate-freeze-updates=40",), lambda: 50)
+    assert found.options == (("--gate-only-updates", "20"),)
+
+
+def test_gates_that_learn_with_the_weights_have_no_schedule() -> None:
+    def never() -> int:
+        raise AssertionError("nobody asks how many updates there are")
+
+    assert gate_schedule((("--gate-lr-scale", "10"),), (), never).options == ()
+
+
+def test_gates_that_travel_too_little_are_remarked() -> None:
+    (remark,) = gate_schedule((), (), lambda: 100).remarks
+    assert remark == (
+        "gates move by 0.15 per update and are constants from update 20 of 100 on: they can travel 3, less than 6: "
+        "many will not decide; give a larger --gate-step, a later --gate-freeze-updates, or more updates"
+    )
+
+
+@pytest.mark.parametrize(
+    ("gates", "updates", "message"),
+    [
+        (
+            (),
+            60,
+            "gates: gates move by 0.15 per update and are constants from update 12 of 60 on: they can travel 1.8, and "
+            "close only after 2: give a larger --gate-step, a later --gate-freeze-updates, or more updates",
+        ),
+        ((("--gate-step", "0"),), 300, "gates: --gate-step 0: give a number above 0"),
+        ((("--gate-step", "x"),), 300, "--gate-step x: give a number"),
+        (
+            (("--gate-freeze-updates", "301"), ("--gate-only-updates", "400")),
+            300,
+            "gates: --gate-freeze-updates 301: training ends after 300 updates; --gate-only-updates 400: gates are "
+            "constants from update 301 on, and nothing would learn",
+        ),
+        (
+            (("--gate-step", "1"), ("--gate-lr-scale", "2")),
+            300,
+            "--gate-step and --gate-lr-scale: gates move by one of them",
+        ),
+        (
+            (),
+            None,
+            "the options of fairseq-train do not tell how many updates there will be: give --max-update, or "
+            "--gate-freeze-updates",
+        ),
+    ],
+)
+def test_schedules_that_cannot_work(gates: tuple[tuple[str, str], ...], updates: int | None, message: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        gate_schedule(gates, (), lambda: updates)
+    assert str(raised.value) == message
+
+
+def test_updates_are_those_that_fairseq_makes(tiny: Path, tmp_path: Path) -> None:
+    data = tiny.parent / "data-bin"
+    options = ("--max-tokens", "60", "--update-freq", "2", "--required-batch-size-multiple", "1")
+    train(data, tmp_path, "--arch", "nmtprune", "--finetune-from-model", tiny, *options, "--max-epoch", 3)
+    made = loading.read_state(tmp_path / "checkpoint_last.pt")["optimizer_history"][-1]["num_updates"]
+    start = FairseqCheckpoint.load(tiny)
+
+    def planned(*ends: str) -> int | None:
+        common = ("--optimizer", "adam", "--lr", "0.01")
+        words = (*options, *common, *ends)
+        training = Training("l0", "Train", data, tiny, tmp_path, (words,), (), on_cpu=True)
+        return planned_updates(training, start)
+
+    assert planned("--max-epoch", "3") == made > 3
+    assert planned("--max-epoch", "3", "--max-update", "2") == planned("--max-update", "2") == 2
+    assert planned() is None
