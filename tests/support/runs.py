@@ -87,7 +87,7 @@ def killed_lottery(checkpoint: Path, folder: Path, changes: dict[str, Any], watc
     """Start a run, or continue it, and kill it as soon as a file says something; `changes` must have a repr."""
     child = subprocess.Popen([sys.executable, "-c", _RESUMED, str(checkpoint), str(folder), repr(changes)])
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not (watched.exists() and text in watched.read_text()):
             assert child.poll() is None and time.monotonic() < deadline
             time.sleep(0.005)

@@ -98,6 +98,7 @@ def test_what_is_not_as_in_the_paper_is_recorded(whole: tuple[Path, LotteryResul
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_killed_with_refitted_tickets_and_resumed(tiny: Path, tmp_path: Path) -> None:
     """Two iterations, the second one on a cut model, and both controls: fresh weights have nothing to follow."""
     whole, folder = tmp_path / "whole", tmp_path / "run"
