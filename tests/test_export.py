@@ -25,6 +25,7 @@ from nmtprune.plan import Plan
 from tests.support.fairseq_files import Build
 from tests.support.marian_files import VARIANTS, marian_arrays, marian_model, write
 from tests.support.marian_program import random_texts, vocabulary_file
+from tests.support.thinned import thinned
 
 FAIRSEQ: dict[str, dict[str, Any]] = {
     "post-norm, sinusoids": {},
@@ -63,7 +64,7 @@ def _cut(checkpoint: Checkpoint, share: float) -> Checkpoint:
     return slim.apply(Plan.removing(checkpoint.base, heads), checkpoint)
 
 
-@pytest.mark.parametrize("variant", EXPORTED)
+@pytest.mark.parametrize("variant", thinned(EXPORTED))
 def test_marian_models_full_and_slim(tmp_path: Path, variant: str) -> None:
     base = MarianCheckpoint.load(marian_model(tmp_path / "model.npz", **VARIANTS[variant]))
     source, _ = random_texts(tmp_path)

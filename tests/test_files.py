@@ -403,7 +403,9 @@ with atomic_output(sys.argv[1], force=True) as file:
 def writer(path: Path, code: str = WRITER) -> Iterator["subprocess.Popen[str]"]:
     """A process in the middle of writing `path`."""
     # Tests may run where signals are ignored, as under nohup, which children inherit.
-    code = "import signal\nfor number in (1, 2, 15): signal.signal(number, signal.SIG_DFL)\n" + code
+    handled = {signal.SIGHUP: "SIG_DFL", signal.SIGTERM: "SIG_DFL", signal.SIGINT: "default_int_handler"}
+    lines = (f"signal.signal({number.value}, signal.{handler})\n" for number, handler in handled.items())
+    code = "import signal\n" + "".join(lines) + code
     process = subprocess.Popen(
         [sys.executable, "-c", code, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -506,5 +508,16 @@ def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 10_000_000)
     assert sha256_file(tmp_path / "a") == hashlib.sha256(b"x" * 10_000_000).hexdigest()
     with pytest.raises(DataError) as caught:
-        sha256_file(tmp_path)
-    assert str(caught.value) == f"{tmp_path}: cannot be read: Is a directory"
+        sha256_file(tmp_path / "b")
+    assert str(caught.value) == f"{tmp_path / 'b'}: cannot be read: No such file or directory"
+
+
+def test_sha256_of_a_folder_is_of_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "model" / "more").mkdir(parents=True)
+    (tmp_path / "model" / "a").write_bytes(b"1")
+    (tmp_path / "model" / "more" / "b").write_bytes(b"2")
+    lines = (f"{hashlib.sha256(own).hexdigest()} {name}\n" for name, own in (("a", b"1"), ("more/b", b"2")))
+    found = sha256_file(tmp_path / "model")
+    assert found == hashlib.sha256("".join(lines).encode()).hexdigest()
+    (tmp_path / "model" / "a").rename(tmp_path / "model" / "c")
+    assert sha256_file(tmp_path / "model") != found

@@ -124,7 +124,8 @@ def _container(data: Any, path: tuple[Any, ...]) -> Any:
 @given(plans(), st.data())
 def test_any_single_edit_is_refused_or_changes_equality(plan: Plan, data: st.DataObject) -> None:
     content = json.loads(plan.to_json())
-    path = data.draw(st.sampled_from(_paths(content)))
+    # Version 2 may say what version 1 says.
+    path = data.draw(st.sampled_from([path for path in _paths(content) if path != ("version",)]))
     container, key = _container(content, path), path[-1]
     edit = data.draw(st.sampled_from(["change", "remove", "add"]))
     if edit == "change":

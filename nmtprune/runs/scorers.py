@@ -62,8 +62,9 @@ def orders() -> list[str]:
 
 
 def head_scorers() -> "list[type[Scorer[Any]]]":
-    """The orders among which `lottery` chooses: of heads, measured in one pass over the sentences."""
-    return [scorer for scorer in SCORERS.values() if scorer.of_order and "heads" in scorer.sorts and not scorer.masks]
+    """The orders among which `lottery` chooses: of heads, measured in one pass, as score files of `score` have them."""
+    found = (scorer for scorer in SCORERS.values() if scorer.of_order and scorer.of_metric and not scorer.masks)
+    return [scorer for scorer in found if "heads" in scorer.sorts]
 
 
 def scorer_of(order: str) -> type[Scorer[Any]] | None:

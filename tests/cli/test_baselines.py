@@ -46,7 +46,7 @@ class Learned:
             "score": (self.model, "--kinds", "cross", "-o", output),
             "greedy": (self.model, "--order", "random", "--samples", 1, "--step", "50%", "--max-drop", "significant",
                        "-o", output),
-            "l0": (self.model, "--l0-weight", 0.1, "-o", output),
+            "l0": (self.model, "--l0-weight", 0.1, "--gate-lr-scale", 10, "-o", output),
             "bench": (self.model, self.none, "--batch-size", 4, "--repeat", 1, "-o", output),
             "lottery": ("--late-reset", self.model, "--prune-updates", 1, "--until", "50%", "--converge",
                         "--converge-updates", 200, "-o", output),

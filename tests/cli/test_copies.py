@@ -18,11 +18,13 @@ from nmtprune.engines.base import ENGINES
 from nmtprune.evaluate.metrics import Bleu, Chrf
 from nmtprune.evaluate.significance import CORRECTIONS, SignificanceTest
 from nmtprune.methods.plans import SCOPES
-from nmtprune.model.search import MarianSearchOptions, SearchOptions
+from nmtprune.model.search import GenerateOptions, MarianSearchOptions, SearchOptions
 from nmtprune.runs.lottery.schedule import RANDOM, REINIT
 
 TEST = SignificanceTest()
-FAIRSEQ, MARIAN = SearchOptions(), MarianSearchOptions()
+FAIRSEQ, MARIAN, GENERATE = SearchOptions(), MarianSearchOptions(), GenerateOptions()
+OF_A_FOLDER = {"forced_eos", "never"}
+"""Settings of the search of Hugging Face models that only the folder can say."""
 
 
 def option(command: str, name: str) -> click.Option:
@@ -71,13 +73,19 @@ def test_defaults(command: str, name: str, original: Any) -> None:
 
 
 def test_names_and_defaults_of_the_search() -> None:
-    own = {each.name: each.default for options in (FAIRSEQ, MARIAN) for each in fields(options)}
+    own = {each.name: each.default for options in (GENERATE, FAIRSEQ, MARIAN) for each in fields(options)}
+    own = {name: default for name, default in own.items() if name not in OF_A_FOLDER}
+    generate = {each.name for each in fields(GENERATE)} - {"beam"}
     assert set(SEARCH_NAMES) == set(own) and len(SEARCH_NAMES) == len(own)
     for name in SEARCH_NAMES:
         shown = option("translate", name)
         if name == "beam":
             assert str(shown.show_default).startswith(f"{FAIRSEQ.beam}; Marian models: ")
-            assert str(shown.show_default).endswith(f"else {MARIAN.beam}")
+            assert f"else {MARIAN.beam}; Hugging Face models: " in str(shown.show_default)
+            assert str(shown.show_default).endswith(f"else {GENERATE.beam}")
+        elif name in generate:
+            assert str(shown.show_default).startswith("the value in the folder, else ")
+            assert own[name] is None or str(shown.show_default).endswith(f"else {own[name]}")
         elif shown.is_flag:
             assert own[name] is False
         else:

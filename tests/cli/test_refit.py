@@ -1,5 +1,6 @@
 """`nmtprune refit` as a user meets it: what it writes in every format and mode, what runs it, and what it refuses."""
 
+import itertools
 import json
 import os
 import resource
@@ -29,6 +30,7 @@ from tests.support.fairseq_files import Build
 from tests.support.marian_files import VARIANTS, marian_model, random_plan
 from tests.support.marian_program import marian_scores, random_texts, vocabulary_file
 from tests.support.networks import ADAPTIVE_LM, PRE_NORM, SHARED, randomized
+from tests.support.thinned import thinned
 
 REMOVED = "encoder.0 encoder.1.2 decoder.0.0,3 cross.0.1-3 cross.1.0,2"
 ANYWAY = ("--force-worse", "--threads", 1)
@@ -315,6 +317,7 @@ def arguments(full: Path, pruned: Path, output: Path) -> list[str]:
     return [str(argument) for argument in command]
 
 
+@pytest.mark.slow
 def test_a_kill_in_any_phase_leaves_the_old_file_or_the_whole_new_one(full: Path, pruned: Path, tmp_path: Path) -> None:
     output = tmp_path / "out" / "refitted.pt"
     output.parent.mkdir()
@@ -414,8 +417,7 @@ def marian(tmp_path: Path) -> Callable[..., tuple[Path, tuple[Any, ...]]]:
     return make
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("mode", slim.MODES)
+@pytest.mark.parametrize(("mode", "variant"), thinned(itertools.product(slim.MODES, VARIANTS), 3))
 def test_marian_models_are_refitted(
     marian: Callable[..., tuple[Path, tuple[Any, ...]]], tmp_path: Path, variant: str, mode: str
 ) -> None:

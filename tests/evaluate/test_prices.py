@@ -75,7 +75,7 @@ def macs_of(checkpoint: Checkpoint) -> MultiplyAccumulates:
 
 
 @pytest.mark.parametrize("of", [MultiplyAccumulates, Parameters])
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_totals_are_those_of_models_that_were_cut(base: Checkpoint, of: type[Prices], data: st.DataObject) -> None:
     kept = data.draw(kept_of(base))
@@ -86,7 +86,7 @@ def test_totals_are_those_of_models_that_were_cut(base: Checkpoint, of: type[Pri
         assert macs_of(base).total(kept) == macs(cut)
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_unit_costs_what_its_removal_saves(base: Checkpoint, data: st.DataObject) -> None:
     kept = data.draw(kept_of(base))
@@ -99,7 +99,7 @@ def test_a_unit_costs_what_its_removal_saves(base: Checkpoint, data: st.DataObje
             assert prices.of_group(unit.group, kept) == prices.of_unit(unit, kept)
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_padded_and_masked_files_cost_what_they_store(base: Checkpoint, data: st.DataObject) -> None:
     """A uniform file has as many units in every group of a stack as the largest, a masked one all of its layers'."""

@@ -24,6 +24,7 @@ from nmtprune.model.layers import DecoderLayer, EncoderLayer
 from tests.support.fairseq_files import Build
 from tests.support.joint import EPS, NAMES, Passed, Tiny, alone, passed, random_batches
 from tests.support.networks import randomized
+from tests.support.thinned import thinned
 
 SOME = "encoder.0.0-1 cross.1.3 decoder.0"
 SENTENCES = 18
@@ -78,7 +79,7 @@ def first_attention(model: Transformer) -> SelfAttention:
     return cast(EncoderLayer, model.encoder.layers[0]).self_attention
 
 
-@pytest.mark.parametrize("ridge", [1e-5, RIDGE])
+@pytest.mark.parametrize("ridge", thinned([RIDGE, 1e-5]))
 def test_costs_are_those_of_least_squares(tiny: Tiny, ridge: float, monkeypatch: pytest.MonkeyPatch) -> None:
     found, modules = measured(tiny, ridge), passed(tiny, monkeypatch)
     assert tuple(found.costs()) == tiny.heads
@@ -111,7 +112,7 @@ def test_the_order_is_that_of_brute_force(tiny: Tiny, monkeypatch: pytest.Monkey
         removed[head.group].append(head.number)
 
 
-@pytest.mark.parametrize("block", [3, 64])
+@pytest.mark.parametrize("block", thinned([3, 64]))
 def test_the_order_of_neurons_is_that_of_brute_force(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr(reconstruction_costs, "BLOCK", block)
     groups = {group.id: group.units for group in tiny.model.architecture.feed_forwards}

@@ -8,9 +8,10 @@ import torch
 from nmtprune.formats.fairseq.architectures import complete
 from tests.support import fairseq_files, networks
 from tests.support.fairseq_files import Build
+from tests.support.thinned import thinned
 
 
-@pytest.fixture(params=networks.VARIANTS.values(), ids=networks.VARIANTS)
+@pytest.fixture(params=thinned(networks.VARIANTS.values()), ids=networks.VARIANTS)
 def checkpoint(request: pytest.FixtureRequest, build: Build) -> Path:
     return networks.randomized(build(**request.param))
 

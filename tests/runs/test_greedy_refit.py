@@ -137,6 +137,7 @@ def test_rounds_go_on_from_the_refitted_model(tiny: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "once" / "slim.pt").exists()
 
 
+@pytest.mark.slow
 def test_interrupted_after_every_piece_of_work(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = greedy_run(tiny, tmp_path / "whole", orders=("auto", "importance-reestimated"), until="8", step="8")
     check_interruptions(run, tmp_path, 10, monkeypatch)

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import itertools
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from nmtprune.model.search import SearchOptions
 from nmtprune.training.options import as_it_goes_on
 from tests.support import fairseq_commands, fairseq_files, fairseq_variants, networks
 from tests.support.fairseq_files import Build
+from tests.support.thinned import thinned
 
 State = dict[str, Any]
 
@@ -173,8 +175,9 @@ def test_a_flag_of_the_model_that_is_text(tiny: Path, tmp_path: Path, value: Any
     assert text == f"unsupported: layernorm_embedding is {value!r}, neither True nor False"
 
 
-@pytest.mark.parametrize("value", ["False", "True", "0", "1", True, False, 0, 1])
-@pytest.mark.parametrize("kind", ["cfg", "args"])
+@pytest.mark.parametrize(
+    ("kind", "value"), thinned(itertools.product(["cfg", "args"], ["False", "True", "0", "1", True, False, 0, 1]), 3)
+)
 def test_truth_values_of_a_task_are_read_as_fairseq_reads_them(
     tiny: Path, tmp_path: Path, value: Any, kind: str
 ) -> None:

@@ -15,6 +15,7 @@ from nmtprune.plan import Plan
 from tests.support import fairseq_files
 from tests.support.fairseq_files import Build
 from tests.support.fairseq_variants import VARIANTS, difference
+from tests.support.thinned import thinned
 
 ELEMENTWISE = [
     name
@@ -32,7 +33,7 @@ def read(path: Path) -> FairseqCheckpoint:
     return checkpoint
 
 
-@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize("name", thinned(ELEMENTWISE))
 def test_moments_have_the_names_of_fairseqs_parameters(build: Build, name: str) -> None:
     path = build(**VARIANTS[name])
     state = fairseq_files.load(path)["last_optimizer_state"]["state"]

@@ -21,6 +21,7 @@ from nmtprune.scores import Scores
 from tests.support.cli import nmtprune, refused
 from tests.support.marian_files import VARIANTS, marian_arrays, marian_model, random_plan, write
 from tests.support.marian_program import marian_scores, random_texts, vocabulary_file
+from tests.support.thinned import thinned
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -62,7 +63,7 @@ def test_activations_are_those_of_marian(tmp_path: Path, activation: str) -> Non
     assert losses == pytest.approx([-score for score in marian_scores(path, vocabulary, *texts)], abs=1e-3)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", thinned(VARIANTS))
 def test_losses_of_ablated_heads_are_those_of_marian(tmp_path: Path, variant: str) -> None:
     """`score --metric loss` for every head, against Marian on the masked file of some of them."""
     path = marian_model(tmp_path / "model.npz", **VARIANTS[variant])

@@ -22,6 +22,7 @@ from nmtprune.plan import Plan
 from tests.support import networks
 from tests.support.fairseq_files import Build
 from tests.support.oracles.transformer import reference_loss
+from tests.support.thinned import thinned
 
 VARIANTS = (
     "post-norm, separate embeddings",
@@ -110,7 +111,7 @@ def _close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
     return bool(((found - expected).abs() <= tolerance * expected.abs().clamp_min(1)).all())
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", thinned(VARIANTS))
 def test_every_system_equals_a_loop_over_sentences(build: Build, variant: str) -> None:
     path = networks.randomized(build(**networks.VARIANTS[variant]))
     model = native.load(load(path), dtype=torch.float64)
