@@ -23,7 +23,7 @@ from nmtprune.runs.lottery.schedule import RANDOM, REINIT
 
 TEST = SignificanceTest()
 FAIRSEQ, MARIAN, GENERATE = SearchOptions(), MarianSearchOptions(), GenerateOptions()
-OF_A_FOLDER = {"forced_eos", "never"}
+OF_A_FOLDER = {"forced_eos", "never", "renormalize"}
 """Settings of the search of Hugging Face models that only the folder can say."""
 
 

@@ -10,7 +10,7 @@ from nmtprune.strictjson import is_int, show
 FILE = "generation_config.json"
 
 _USED = ("num_beams", "length_penalty", "max_length", "max_new_tokens", "min_length", "early_stopping",
-         "forced_eos_token_id", "bad_words_ids", "suppress_tokens")  # fmt: skip
+         "forced_eos_token_id", "bad_words_ids", "suppress_tokens", "renormalize_logits")  # fmt: skip
 _OFF: Mapping[str, Any] = {
     "do_sample": False,
     "num_beam_groups": 1,
@@ -37,7 +37,7 @@ _OFF: Mapping[str, Any] = {
 _OTHER = """
     _from_model_config bos_token_id cache_implementation decoder_start_token_id epsilon_cutoff eos_token_id
     eta_cutoff finetuning_task low_memory num_return_sequences output_attentions output_hidden_states output_scores
-    pad_token_id prefix remove_invalid_values renormalize_logits return_dict_in_generate task_specific_params
+    pad_token_id prefix remove_invalid_values return_dict_in_generate task_specific_params
     temperature tf_legacy_loss tie_encoder_decoder top_k top_p torchscript transformers_version typical_p
     use_bfloat16 use_cache
 """
@@ -87,6 +87,7 @@ def parse_search(values: Mapping[str, Any], eos: int, where: str) -> FolderSearc
     elif "max_length" in given:
         search["max_length"] = given["max_length"]
     search["never"] = tuple(_never(given, eos))
+    search["renormalize"] = given.get("renormalize_logits", False)
     return FolderSearch(search, tuple(_notes(given, eos, where)))
 
 
@@ -98,6 +99,9 @@ def _faults(given: Mapping[str, Any]) -> Iterator[str]:
     penalty = given.get("length_penalty", 1.0)
     if isinstance(penalty, bool) or not isinstance(penalty, int | float):
         yield f"length_penalty is {show(penalty)}, no number"
+    renormalize = given.get("renormalize_logits", False)
+    if not isinstance(renormalize, bool):
+        yield f"renormalize_logits is {show(renormalize)}, neither true nor false"
     if given.get("early_stopping", False) not in (True, False, "never"):
         yield f'early_stopping is {show(given["early_stopping"])}, not true, false or "never"'
     if not all(isinstance(word, list) and word and all(map(is_int, word)) for word in _words(given)):

@@ -81,6 +81,7 @@ class NextWordPredictor:
         self.beam = min(options.beam, words - 1)
         self.width = self.beam if words - 1 > 2 * self.beam else words - 1
         self.normalize = scores or self.beam > 1
+        self._of_allowed = isinstance(options, GenerateOptions) and options.renormalize
         self.block = max(1, _BLOCK.get(model.device.type, 1 << 27) // words)
 
     def __call__(self, features: Tensor, rules: EndRules, see: LogitsObserver | None = None) -> NextWords:
@@ -126,11 +127,11 @@ class NextWordPredictor:
 
     def _of_block(self, features: Tensor, rules: EndRules, rows: slice, see: LogitsObserver | None) -> NextWords:
         logits = self.output(features[rows])
-        normalizer = self._normalizer(logits)
+        own = rules.select(rows)
+        normalizer = self._normalizer(logits, own)
         if see is not None:
             see(rows, logits, normalizer)
         ending = logits[:, self.symbols.eos].clone()
-        own = rules.select(rows)
         if own.last is not None and isinstance(self.options, GenerateOptions):
             ending = torch.where(own.last, normalizer, ending)  # a log-probability of 0
         logits[:, self.barred] = -torch.inf
@@ -142,9 +143,15 @@ class NextWordPredictor:
         best = best.masked_fill(lost.unsqueeze(1), -torch.inf)
         return NextWords(tokens, best, normalizer.masked_fill(lost, 0.0))
 
-    def _normalizer(self, logits: Tensor) -> Tensor:
-        if self.normalized or not self.normalize:
+    def _normalizer(self, logits: Tensor, rules: EndRules) -> Tensor:
+        if not self.normalize or (self.normalized and not self._of_allowed):
             return logits.new_zeros(logits.shape[0])
+        if self._of_allowed:
+            allowed = logits.clone()
+            allowed[:, list(self.symbols.never)] = -torch.inf
+            if rules.early is not None:
+                allowed[rules.early, self.symbols.eos] = -torch.inf
+            return allowed.logsumexp(-1)
         # Faster than logsumexp on a CPU: one vectorized pass, and any column tells the difference.
         return logits[:, 0] - logits.log_softmax(-1)[:, 0]
 

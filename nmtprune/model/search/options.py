@@ -204,6 +204,7 @@ class GenerateOptions:
         forced_eos: at the greatest length only the end-of-sentence symbol may follow, whose log-probability counts as 0
             there; otherwise the text is cut off.
         never: words that are never chosen (``bad_words_ids`` and ``suppress_tokens``).
+        renormalize: log-probabilities are of the words that may be chosen (``renormalize_logits``).
     """
 
     beam: int = 1
@@ -213,6 +214,7 @@ class GenerateOptions:
     early_stopping: str = "false"
     forced_eos: bool = True
     never: tuple[int, ...] = ()
+    renormalize: bool = False
 
     shrinks: ClassVar[bool] = False
     skips_empty: ClassVar[bool] = False

@@ -117,6 +117,7 @@ SEARCHES: list[dict[str, Any]] = [
     {"num_beams": 4, "max_length": 16, "early_stopping": True, "length_penalty": 0.3},
     {"num_beams": 3, "max_length": 12, "early_stopping": "never", "min_length": 5, "forced_eos_token_id": None},
     {"num_beams": 4, "max_length": 16, "length_penalty": -0.5, "bad_words_ids": [[5], [9]]},
+    {"num_beams": 4, "max_length": 12, "min_length": 4, "renormalize_logits": True, "bad_words_ids": [[5], [9]]},
 ]
 
 
@@ -131,7 +132,7 @@ def expected_of(search: dict[str, Any], pad: int) -> dict[str, Any]:
     return {"forced_eos_token_id": 0, **search, "bad_words_ids": never}
 
 
-@pytest.mark.parametrize("search", [SEARCHES[3], *(pytest.param(each, marks=pytest.mark.slow) for each in
+@pytest.mark.parametrize("search", [SEARCHES[3], SEARCHES[5], *(pytest.param(each, marks=pytest.mark.slow) for each in
                                                     (*SEARCHES[:3], SEARCHES[4]))], ids=str)  # fmt: skip
 def test_the_search_is_that_of_generate(theirs: Any, opus: Path, tmp_path: Path, search: dict[str, Any]) -> None:
     """Tokens and scores of all hypotheses; and under masks the result is that of a search from scratch."""
