@@ -75,7 +75,7 @@ def _pairs() -> Iterator[object]:
 @pytest.mark.parametrize(("variant", "options"), _pairs())
 def test_masked_searches_are_searches_from_scratch(build: Build, variant: str, options: SearchOptions) -> None:
     model = searches.model_of(searches.checkpoint(build, variant, trained=False))
-    source, systems = searches.batch(model.words[0]), _systems(model)
+    source, systems = searches.batch(model.words[0]), _systems(model)[::2]
     found = _found(MaskedSearch(model, options, searches.SYMBOLS), source, systems)
     expected = [searches.best(model, source, options, masks) for masks in systems]
     assert found == expected
