@@ -144,7 +144,7 @@ calibration_sentences_option = panel_option(
     default=2000,
     show_default=True,
     metavar="N",
-    help="Refit on N sentences, chosen at random with --seed.",
+    help="Fit on N sentences of the calibration text, drawn with --seed.",
 )
 
 

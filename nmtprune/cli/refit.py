@@ -7,6 +7,7 @@ import click
 
 from nmtprune.cli.data_options import calibration_data_options, with_calibration_data
 from nmtprune.cli.options import (
+    calibration_sentences_option,
     force_option,
     format_option,
     given,
@@ -38,15 +39,7 @@ _COLUMNS = ("projection", "tokens", "inputs", "silent", "error_before", "error_a
 @calibration_data_options
 @with_calibration_data
 @output_option("Checkpoint to write.")
-@panel_option(
-    Panel.CALIBRATION,
-    "--calibration-sentences",
-    type=click.IntRange(min=1),
-    default=2000,
-    show_default=True,
-    metavar="N",
-    help="Number of sentences of DATA, or of --calibration-source, to fit on, drawn with --seed.",
-)
+@calibration_sentences_option
 @panel_option(
     Panel.CALIBRATION,
     "--calibration-on",

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nmtprune import strictjson
-from nmtprune.data.ragged import Ids
 from nmtprune.data.text import first_of
-from nmtprune.data.vocabulary import SymbolTable, made_up_names
+from nmtprune.data.vocabulary import SpacedSymbolTable, made_up_names
 from nmtprune.errors import DataError
 from nmtprune.profile import SpecialTokens
 from nmtprune.strictjson import is_int, show
@@ -18,7 +17,7 @@ _ID_END = 1 << 31
 
 
 @dataclass(frozen=True, eq=False)
-class HuggingFaceVocabulary(SymbolTable):
+class HuggingFaceVocabulary(SpacedSymbolTable):
     """A ``vocab.json``, with a symbol for each row of the model's embeddings.
 
     What the decoder reads before the first word has an id of its own, behind those of the symbols: in Marian's models
@@ -89,18 +88,6 @@ class HuggingFaceVocabulary(SymbolTable):
             path, symbols, index, hashlib.sha256(stored).hexdigest(), special.eos, index[UNKNOWN], special.pad,
             symbols[special.start], remarks,
         )  # fmt: skip
-
-    @property
-    def start(self) -> int:
-        """What stands before the first word: an id behind those of the symbols."""
-        return len(self.symbols)
-
-    def encode(self, line: str, *, append_eos: bool = True) -> Ids:
-        """Ids of the symbols of a line; only U+0020 separates them."""
-        import numpy as np
-
-        ids = [self.index.get(symbol, self.unk) for symbol in line.split(" ") if symbol]
-        return np.array(ids + [self.eos] * append_eos, dtype=np.int64)
 
     def string(self, ids: Iterable[int], *, escape_unk: bool = False) -> str:
         """Symbols of a sequence of ids, separated by blanks; special ones are left out, as transformers does."""

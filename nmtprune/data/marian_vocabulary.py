@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import yaml
 
-from nmtprune.data.ragged import Ids
 from nmtprune.data.sentencepiece_text import SentencePieceText
 from nmtprune.data.text import first_of
-from nmtprune.data.vocabulary import SymbolTable, made_up_names
+from nmtprune.data.vocabulary import SpacedSymbolTable, made_up_names
 from nmtprune.errors import DataError
 
 SENTENCEPIECE = ".spm"
@@ -70,7 +68,7 @@ class _Entry(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class MarianVocabulary(SymbolTable):
+class MarianVocabulary(SpacedSymbolTable):
     """A vocabulary of Marian's. Batches are padded with an id that no symbol has.
 
     Attributes:
@@ -169,16 +167,6 @@ class MarianVocabulary(SymbolTable):
         return cls(
             path, tuple(symbols), index, hashlib.sha256(stored).hexdigest(), eos, unk, size, gaps, remarks=remarks
         )
-
-    @property
-    def start(self) -> int:
-        """What stands before the first word: an id behind those of the symbols, whose embedding is zero."""
-        return len(self.symbols)
-
-    def encode(self, line: str, *, append_eos: bool = True) -> Ids:
-        """Ids of the symbols of a line; only U+0020 separates them, and any symbol of the file may be in the text."""
-        ids = [self.index.get(symbol, self.unk) for symbol in line.split(" ") if symbol]
-        return np.array(ids + [self.eos] * append_eos, dtype=np.int64)
 
     def string(self, ids: Iterable[int], *, escape_unk: bool = False) -> str:
         """Symbols of a sequence of ids, separated by blanks, the end-of-sentence symbol left out.

@@ -105,6 +105,20 @@ class SymbolTable:
         return np.array(ids + [self.eos] * append_eos, dtype=np.int64)
 
 
+class SpacedSymbolTable(SymbolTable):
+    """A table whose symbols may hold any white space but U+0020, and that has no symbol to start a sentence with."""
+
+    @property
+    def start(self) -> int:
+        """What stands before the first word: an id behind those of the symbols."""
+        return len(self.symbols)
+
+    def encode(self, line: str, *, append_eos: bool = True) -> Ids:
+        """Ids of the symbols of a line; only U+0020 separates them, and any symbol of the file may be in the text."""
+        ids = [self.index.get(symbol, self.unk) for symbol in line.split(" ") if symbol]
+        return np.array(ids + [self.eos] * append_eos, dtype=np.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class FairseqVocabulary(SymbolTable):
     """A dictionary of fairseq; ids 0 to 3 are ``<s>``, ``<pad>``, ``</s>`` and ``<unk>``, lines of the file follow.

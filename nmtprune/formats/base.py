@@ -73,6 +73,8 @@ class Checkpoint(ABC):
     """Heads of a module and neurons of a layer that are stored at least, zero ones where the model has fewer."""
     ragged_neurons: ClassVar[bool] = True
     """Whether the feed-forward layers of a stack may be stored with different widths."""
+    fresh_weights: ClassVar[str] = ""
+    """Where fresh weights of a model come from that nmtprune does not draw, as a message says it."""
     decoder_config: ClassVar[bool] = False
     """Whether a user may name a file of settings of the toolkit's decoder."""
 
@@ -252,13 +254,19 @@ class Checkpoint(ABC):
             OutputError: the path exists (without `force`), is the input file, or cannot be written.
         """
 
-    @abstractmethod
     def without_optimizer(self) -> "Checkpoint":
-        """The same checkpoint without optimizer state."""
+        """The same checkpoint without optimizer state; itself where the format stores none with a model."""
+        return self
 
-    @abstractmethod
     def reinitialized(self, seed: int) -> "Checkpoint":
-        """The same shape with fresh weights as the format's trainer draws them, and no trace of training."""
+        """The same shape with fresh weights as fairseq draws them, and no trace of training.
+
+        Raises:
+            CheckpointError: a model of another toolkit, whose own trainer draws them.
+        """
+        raise CheckpointError(
+            f"{self.path}: fresh weights (seed {seed}) are drawn for fairseq's models only: {self.fresh_weights}"
+        )
 
     @abstractmethod
     def network(self) -> "Network":

@@ -32,6 +32,18 @@ class Note:
     alignment_layer_removed: bool = False
 
     @classmethod
+    def of(cls, architecture: Architecture, lineage: Lineage | None, *, unaligned: bool = False) -> "Note":
+        """What is written down of a model.
+
+        Args:
+            architecture: of the model; its padding units are noted.
+            lineage: of the model.
+            unaligned: the decoder layer that word alignments are read from is gone.
+        """
+        padding = {group.id: group.padding for group in architecture.groups if group.padding}
+        return cls(lineage, padding, unaligned)
+
+    @classmethod
     def parse(cls, text: str, stored: Architecture, where: str, format: str) -> "Note":
         """Read a note.
 

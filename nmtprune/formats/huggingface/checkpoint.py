@@ -57,6 +57,7 @@ class HuggingFaceCheckpoint(Checkpoint):
     format: ClassVar[str] = "huggingface"
     toolkit: ClassVar[str] = "Hugging Face"
     a_model: ClassVar[str] = "a model of Hugging Face's transformers"
+    fresh_weights: ClassVar[str] = "transformers draws those of the class from config.json"
     fewest_stored_units: ClassVar[int] = 1
     ragged_neurons: ClassVar[bool] = False
 
@@ -258,21 +259,6 @@ class HuggingFaceCheckpoint(Checkpoint):
             values[NOTE] = {**(values.get(NOTE) or _noted(self.architecture, None)), "provenance": dict(provenance)}
         model_folder.write_folder(self.path, path, values, self.weights, self.tensors)
 
-    def without_optimizer(self) -> "HuggingFaceCheckpoint":
-        """The same: there is no optimizer state in it."""
-        return self
-
-    def reinitialized(self, seed: int) -> "HuggingFaceCheckpoint":
-        """Fresh weights are transformers' to draw.
-
-        Raises:
-            CheckpointError: always.
-        """
-        raise CheckpointError(
-            f"{self.path}: fresh weights (seed {seed}) are drawn for fairseq's models only: transformers draws those "
-            "of the class from config.json"
-        )
-
     def profile(self) -> ModelProfile:
         """From the settings."""
         source, target = self.config.words
@@ -305,8 +291,7 @@ class HuggingFaceCheckpoint(Checkpoint):
 
 def _noted(architecture: Architecture, lineage: Lineage | None) -> dict[str, Any]:
     """What is written down of a model with this architecture and lineage."""
-    padding = {group.id: group.padding for group in architecture.groups if group.padding}
-    found: dict[str, Any] = json.loads(Note(lineage, padding).to_json(_FORMAT))
+    found: dict[str, Any] = json.loads(Note.of(architecture, lineage).to_json(_FORMAT))
     return found
 
 

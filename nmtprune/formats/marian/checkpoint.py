@@ -52,6 +52,7 @@ class MarianCheckpoint(Checkpoint):
     format: ClassVar[str] = "marian"
     toolkit: ClassVar[str] = "Marian"
     a_model: ClassVar[str] = "a Marian model"
+    fresh_weights: ClassVar[str] = "a Marian that knows head counts trains this shape from scratch"
     fewest_stored_units: ClassVar[int] = 1
     decoder_config: ClassVar[bool] = True
     ragged_neurons: ClassVar[bool] = False
@@ -215,8 +216,8 @@ class MarianCheckpoint(Checkpoint):
 
     def _noted(self, architecture: Architecture, lineage: Lineage | None, *, unaligned: bool = False) -> Any:
         """The entry of what is known of a model with this architecture and lineage."""
-        padding = {group.id: group.padding for group in architecture.groups if group.padding}
-        return _text(Note(lineage, padding, unaligned or self.note.alignment_layer_removed).to_json(FORMAT).encode())
+        note = Note.of(architecture, lineage, unaligned=unaligned or self.note.alignment_layer_removed)
+        return _text(note.to_json(FORMAT).encode())
 
     @property
     def file_names(self) -> Mapping[str, str]:
@@ -292,21 +293,6 @@ class MarianCheckpoint(Checkpoint):
         unchanged = {name for name, array in arrays.items() if _same(array, read.get(name))}
         with files.atomic_output(path, force=force, inputs=[self.path]) as file:
             archive.write_archive(file, arrays, self.path, unchanged)
-
-    def without_optimizer(self) -> "MarianCheckpoint":
-        """The same: there is no optimizer state in it."""
-        return self
-
-    def reinitialized(self, seed: int) -> "MarianCheckpoint":
-        """Fresh weights are Marian's to draw.
-
-        Raises:
-            CheckpointError: always.
-        """
-        raise CheckpointError(
-            f"{self.path}: fresh weights (seed {seed}) are drawn for fairseq's models only: a Marian that knows head "
-            "counts trains this shape from scratch"
-        )
 
     def profile(self) -> ModelProfile:
         """From the tables alone: a Marian model knows neither its vocabularies nor a longest sentence."""
