@@ -219,8 +219,8 @@ def calibration_data_options(command: F) -> F:
     @functools.wraps(command)
     def wrapper(*args: Any, data: DataOptions, **values: Any) -> Any:
         if data.source is None:
-            subset = data.subset or TRAINING_SUBSET
-            data = replace(data, subset=subset, join_shards=subset == TRAINING_SUBSET, skip_invalid=True)
+            references = data.reference
+            data = replace(data.training_text(data.subset or TRAINING_SUBSET), reference=references)
         return command(*args, **values, data=data)
 
     subset = panel_option(
@@ -374,9 +374,7 @@ def _importance_data_of(
         return data  # a Marian model has no training set at hand: the sentences of DATA
     if data.data_bin is None:
         raise UsageError("importance: --importance-subset and --importance-source need --data-bin DIR")
-    subset = subset or TRAINING_SUBSET
-    joined = subset == TRAINING_SUBSET
-    return replace(data, subset=subset, source=None, reference=(), join_shards=joined, skip_invalid=True)
+    return data.training_text(subset or TRAINING_SUBSET)
 
 
 def _collecting(command: F, default_source: Path | None = None) -> Callable[..., Any]:

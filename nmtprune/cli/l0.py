@@ -11,18 +11,20 @@ from nmtprune.cli.options import (
     force_option,
     format_option,
     output_option,
+    refuse,
     resume_option,
     say,
     seed_option,
     significance_options,
     spelled,
+    typed,
     verbosity_options,
 )
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress_bar import duration, progress
-from nmtprune.cli.quality_options import bleu_options, quality_option
+from nmtprune.cli.quality_options import ALLOWING, bleu_options, quality_option
 from nmtprune.cli.render import Cell, emit_json, emit_table, emit_tsv
-from nmtprune.cli.search_options import engine_options, search_options
+from nmtprune.cli.search_options import SEARCH_NAMES, engine_options, search_options
 
 if TYPE_CHECKING:
     from nmtprune.runs.l0.l0_results import L0Result
@@ -76,6 +78,13 @@ _OF_TRAINING = {
     *("l0_warmup_updates", "gate_step", "gate_lr_scale", "gate_freeze_updates", "gate_only_updates", "freeze")
 }
 """Those of them that say when and how gates learn."""
+
+
+_MEASURING = (
+    *("subset", "metric", "bleu_tokenize", "lowercase", "resamples", "alpha", "engine", "max_tokens", "batch_size"),
+    *("resume", *ALLOWING, *SEARCH_NAMES),
+)
+"""Parameters that say how models are measured, and that only their measurements can go on."""
 
 
 def _gate_options(command: F) -> F:
@@ -194,6 +203,7 @@ def l0(output_format: str, **flags: Any) -> None:
     from nmtprune.runs.l0.each_lambda import l0 as run_l0
     from nmtprune.runs.l0.l0_setup import L0Run
 
+    _check_search(flags["search_only"])
     run = L0Run(gates=tuple(_gates(flags)), **flags)
     if run.search_only:
         _search(run, output_format)
@@ -203,6 +213,14 @@ def l0(output_format: str, **flags: Any) -> None:
     _report(result, run.metric, output_format)
     folders = ", ".join(str(run.folder(weight) / "slim.pt") for weight in run.weights)
     say(f"wrote {run.output}: {folders}")
+
+
+def _check_search(search_only: bool) -> None:
+    """Refuse what a search of gates, which measures no translations, has no use for, and what only a search has."""
+    if search_only:
+        refuse([f"{name} does not go with --search-only, which measures nothing" for name in typed(_MEASURING)])
+    else:
+        refuse([f"{name} goes with --search-only" for name in typed(("search_updates",))])
 
 
 def _search(run: "L0Run", output_format: str) -> None:

@@ -1,6 +1,6 @@
 """What a user says about DATA."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nmtprune.data.subwords import POST_PROCESSES, TOKENIZERS
@@ -98,6 +98,11 @@ class DataOptions:
         """Whether raw text of that side is segmented already: subwords are to be joined, and nothing splits it."""
         joined = self.post_process not in (None, "none")
         return joined and self.subword_model(side) is None and not self.splits_itself(side)
+
+    def training_text(self, subset: str = TRAINING_SUBSET) -> "DataOptions":
+        """A subset of `data_bin` to learn from: all shards of a training set, without sentences that are too long."""
+        joined = subset == TRAINING_SUBSET
+        return replace(self, subset=subset, source=None, reference=(), join_shards=joined, skip_invalid=True)
 
     @property
     def texts(self) -> tuple[Path, ...]:

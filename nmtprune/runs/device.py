@@ -38,6 +38,18 @@ def choose_device(name: str) -> "torch.device":
     return torch.device("cuda", number)
 
 
+def training_processes(name: str) -> int:
+    """Processes that fairseq-train starts under `--device`: one per GPU that it sees, one without any.
+
+    Raises:
+        UsageError: as for `choose_device`.
+    """
+    import torch
+
+    device = choose_device(name)
+    return 1 if device.type == "cpu" or ":" in name else torch.cuda.device_count()
+
+
 def training_environment(name: str, threads: int | None) -> Mapping[str, str]:
     """Environment of fairseq-train under `--device` and `--threads`.
 

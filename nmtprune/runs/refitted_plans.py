@@ -62,15 +62,22 @@ class RefittedPlans:
         Raises:
             CheckpointError: states that are no finite numbers.
         """
-        from nmtprune.runs.refit import refitted
-
         key = Plan.of(plan.base, plan.kept_units)
         if key not in self._kept:
             while len(self._kept) >= self._most:
                 self._kept.pop(next(iter(self._kept)))
-            cut = slim.apply(plan, self._checkpoint.without_optimizer())
-            self._kept[key] = refitted(self._model(), cut, self._texts, record=self.record, layers=plan.kept_layers())
+            self._kept[key] = self.fitted(slim.apply(plan, self._checkpoint.without_optimizer()), plan)
         return self._kept[key]
+
+    def fitted(self, cut: "Checkpoint", plan: Plan) -> "Refitted":
+        """A model that was cut by a plan and may have been trained, fitted to follow the unpruned one.
+
+        Raises:
+            CheckpointError: as for `of`.
+        """
+        from nmtprune.runs.refit import refitted
+
+        return refitted(self._model(), cut, self._texts, record=self.record, layers=plan.kept_layers())
 
     @property
     def inputs(self) -> Mapping[str, str]:

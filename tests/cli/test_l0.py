@@ -116,6 +116,12 @@ def test_search_only_writes_a_plan_and_nothing_else(tiny: Path, tmp_path: Path) 
         2,
         "--search-only: --freeze goes with a training; options of fairseq-train go with a training",
     )
+    assert refused(*other, "--subset", "valid", "--beam", 3, "--metric", "chrf") == (
+        2,
+        "; ".join(f"{name} does not go with --search-only, which measures nothing"
+                  for name in ("--subset", "--metric", "--beam")),
+    )  # fmt: skip
+    assert refused(*other[:-1], "--search-updates", 9) == (2, "--search-updates goes with --search-only")
     assert refused(*other, "--target-heads", 25) == (2, "gates: --target-heads 25: 24 heads have gates")
     assert refused(*other, "--search-updates", 5)[1].startswith(
         "gates: gates move by 0.15 per update: in 5 updates they travel 0.75, and close only after 2: "

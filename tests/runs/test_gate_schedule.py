@@ -1,5 +1,6 @@
 """When gates learn and freeze: defaults, refusals with their figures, and how many updates a training has."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,31 @@ def test_updates_are_those_that_fairseq_makes(tiny: Path, tmp_path: Path) -> Non
     assert planned("--max-epoch", "3") == made > 3
     assert planned("--max-epoch", "3", "--max-update", "2") == planned("--max-update", "2") == 2
     assert planned() is None
+
+
+def test_shards_of_the_training_set_count_and_other_checkpoints_do_not(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards train1, ... are joined, as fairseq-train does, whatever lies in the folder that it saves to by default."""
+    data = tmp_path / "data-bin"
+    shutil.copytree(tiny.parent / "data-bin", data)
+    for part in data.glob("train.*"):
+        shutil.copyfile(part, data / part.name.replace("train.", "train1."))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "checkpoint_last.pt").write_text("of another training")
+    monkeypatch.chdir(tmp_path)
+    options = ("--max-tokens", "60", "--required-batch-size-multiple", "1", "--upsample-primary", "1")
+    train(data, tmp_path / "made", "--arch", "nmtprune", "--finetune-from-model", tiny, *options, "--max-epoch", 1)
+    made = loading.read_state(tmp_path / "made" / "checkpoint_last.pt")["optimizer_history"][-1]["num_updates"]
+    start = FairseqCheckpoint.load(tiny)
+
+    def planned(folder: Path, processes: int = 1) -> int | None:
+        words = (*options, "--optimizer", "adam", "--lr", "0.01", "--max-epoch", "1")
+        return planned_updates(Training("l0", "", folder, tiny, tmp_path, (words,), (), on_cpu=True), start, processes)
+
+    alone = planned(tiny.parent / "data-bin")
+    assert alone is not None and planned(data) == made > alone
+    assert planned(data, processes=2) == (made + 1) // 2
+    next(data.glob("train.*.bin")).unlink()
+    with pytest.raises(UsageError, match=f"fairseq-train cannot make batches of {data}: "):
+        planned(data)

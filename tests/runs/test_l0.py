@@ -283,3 +283,16 @@ def test_threads_are_those_of_fairseq_train(tiny: Path, tmp_path: Path, monkeypa
     with pytest.raises(TrainingError, match="seen enough"):
         l0(replace(run, threads=2), Silent())
     assert seen["OMP_NUM_THREADS"] == "2"
+
+
+def test_the_text_to_learn_from_is_that_of_the_training(tiny: Path, tmp_path: Path) -> None:
+    """The subset that fairseq-train trains on with its shards; raw text only for a search, where the user names it."""
+    run = l0_run(tiny, tmp_path / "run")
+    assert (run.training_text.subset, run.training_text.join_shards, run.training_text.skip_invalid) == (
+        "train", True, True,
+    )  # fmt: skip
+    run = replace(run, given=(*FAST, "--train-subset", "mine"))
+    assert (run.training_text.subset, run.training_text.join_shards) == ("mine", True)
+    raw = DataOptions(data_bin=run.data.data_bin, source=tmp_path / "text", post_process="none")
+    assert replace(run, data=raw).training_text.subset == "mine"
+    assert replace(run, data=raw, search_only=True).training_text.source == tmp_path / "text"

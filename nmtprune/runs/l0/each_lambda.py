@@ -5,7 +5,6 @@ fairseq-train goes on from its own last checkpoint.
 """
 
 import shutil
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 
 from nmtprune import files, plots, provenance, slim
 from nmtprune.architecture import KINDS
-from nmtprune.data.options import TRAINING_SUBSET
 from nmtprune.evaluate.prices import MultiplyAccumulates, Prices
 from nmtprune.plan import Plan
 from nmtprune.runs.device import training_environment
@@ -22,6 +20,7 @@ from nmtprune.runs.l0.gated_checkpoints import chosen_checkpoint
 from nmtprune.runs.l0.l0_results import Baseline, L0Result, Outcome, l0_columns, l0_file, l0_points, l0_rows
 from nmtprune.runs.l0.l0_setup import DATA, PLAN, SLIM, L0Job, L0Run, l0_facts, prepare_l0, with_gate_costs
 from nmtprune.runs.quality import measure
+from nmtprune.runs.refitted_plans import RefittedPlans, open_refitted_plans
 from nmtprune.runs.report import Report, tsv
 from nmtprune.runs.run import Session, started
 from nmtprune.runs.state import State, pack
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 _STATISTICS, _UNPRUNED = "statistics", "unpruned"
 _CALIBRATION = 1000
-"""Sentences of the training set to refit on."""
+"""Sentences of the text that a training learns from, to refit on."""
 
 _TOLERATED = 0.03
 """Share of the heads with gates."""
@@ -64,7 +63,8 @@ def l0(run: L0Run, progress: "Progress") -> L0Result:
         state.keep_same(_UNPRUNED, {_STATISTICS: job.quality.baseline().statistics})
         prices = None if run.heads_alone else _prices(job, state)
         job = job if prices is None else with_gate_costs(job, prices)
-        outcomes = tuple(_Lambda(job, weight, state, session, prices).outcome() for weight in run.weights)
+        refits = _refits(job, session) if run.refit else None
+        outcomes = tuple(_Lambda(job, weight, state, session, prices, refits).outcome() for weight in run.weights)
         return _finish(job, state, outcomes, session)
 
 
@@ -75,12 +75,26 @@ def _prices(job: L0Job, state: State) -> Prices:
     return MultiplyAccumulates.of(job.base, lengths)
 
 
+def _refits(job: L0Job, session: Session) -> RefittedPlans:
+    """Fits slim models to the unpruned one, on a part of the text that they learn from."""
+    run = job.run
+    return open_refitted_plans(NativeModel(job.base, run), run.training_text, _CALIBRATION, session.corpora, run)
+
+
 class _Lambda:
     """One lambda of a run."""
 
-    def __init__(self, job: L0Job, weight: float, state: State, session: Session, prices: Prices | None) -> None:
+    def __init__(  # noqa: PLR0913  # what one lambda shares with the others
+        self,
+        job: L0Job,
+        weight: float,
+        state: State,
+        session: Session,
+        prices: Prices | None,
+        refits: RefittedPlans | None,
+    ) -> None:
         self._job, self._run, self._weight, self._state, self._session = job, job.run, weight, state, session
-        self._prices = prices
+        self._prices, self._refits = prices, refits
         self._training = job.trainings[weight]
         self._name, self._folder = self._training.name, job.run.folder(weight)
 
@@ -137,28 +151,13 @@ class _Lambda:
 
         cut = slim.apply(plan, gated)
         verify(gated, cut, plan).raise_if_different()
-        cut = self._refitted(cut) if self._run.refit else cut
+        if self._refits is not None:
+            cut = self._refits.fitted(cut.without_optimizer(), plan).checkpoint
         inputs = self._run.inputs
         record = provenance.collect(checkpoint=str(gated.path), l0_weight=self._weight)
         files.write_text(self._folder / PLAN, plan.with_provenance(record).to_json(), force=True, inputs=inputs)
         cut.save(self._folder / SLIM, force=True, provenance={**record, "mode": "cut", "plan": plan.as_json()})
         return cut
-
-    def _refitted(self, cut: "Checkpoint") -> "Checkpoint":
-        """The slim checkpoint with output projections fitted to the unpruned model, on training text."""
-        from nmtprune.methods.measuring import drawn
-        from nmtprune.methods.refit import RefitSettings
-        from nmtprune.runs.refit import REFERENCES, calibration_record, calibration_texts, refitted
-
-        run, base = self._run, self._job.base
-        data = replace(run.data, subset=TRAINING_SUBSET)
-        text = self._session.corpora.read(data, base.profile(), references=False, targets=True)
-        text = drawn(text, _CALIBRATION, run.seed)
-        model = NativeModel(base, run).model
-        how = {"on": REFERENCES, "seed": run.seed, "ridge": RefitSettings().ridge, "only": "all", "base": base.sha256}
-        record = calibration_record(text, how)
-        texts = calibration_texts(text, model)
-        return refitted(model, cut.without_optimizer(), texts, record=record).checkpoint
 
     def _measured(self, what: str, model: "Checkpoint") -> "Scored":
         run, key = self._run, f"{self._name}/{what}"

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from nmtprune.architecture import KINDS, parse_kinds
 from nmtprune.data.databin import DataBin
-from nmtprune.data.options import TRAINING_SUBSET
+from nmtprune.data.options import TRAINING_SUBSET, DataOptions
 from nmtprune.errors import UsageError
 from nmtprune.evaluate.prices import Prices
 from nmtprune.formats.base import Checkpoint
@@ -17,7 +17,7 @@ from nmtprune.formats.trainable import TrainableCheckpoint
 from nmtprune.methods.gate_search import UPDATES
 from nmtprune.process import program
 from nmtprune.runs.corpora import Corpora
-from nmtprune.runs.device import choose_device
+from nmtprune.runs.device import choose_device, training_processes
 from nmtprune.runs.l0.gate_schedule import GateSchedule, gate_schedule
 from nmtprune.runs.quality import Quality, measure
 from nmtprune.runs.report import ReportFiles
@@ -108,6 +108,18 @@ class L0Run(FolderRun, MeasuringRun):
         """Whether trainings have no GPU."""
         return choose_device(self.device).type == "cpu"
 
+    @property
+    def trained(self) -> str:
+        """Name of the subset on which fairseq-train trains."""
+        return value_of(self.given, "--train-subset") or TRAINING_SUBSET
+
+    @property
+    def training_text(self) -> DataOptions:
+        """What gates and weights learn from: the training set; in a search raw text, where the user names it."""
+        if self.search_only and self.data.source is not None:
+            return replace(self.data, skip_invalid=True)
+        return replace(self.data.training_text(self.trained), join_shards=True)
+
     def folder(self, weight: float) -> Path:
         """Where the results of a weight lie: the run folder itself where there is only one."""
         return self.output if len(self.weights) == 1 else self.output / f"l0-weight-{weight:g}"
@@ -155,14 +167,16 @@ def prepare_l0(run: L0Run, corpora: Corpora) -> L0Job:
 
     base = load(run.checkpoint).trainable("with gates: l0 needs fairseq's")
     kinds = gated_kinds(run, base)
-    trained = value_of(run.given, "--train-subset") or TRAINING_SUBSET
-    DataBin(run.data.data_bin or Path()).check_subsets((trained,))
+    DataBin(run.data.data_bin or Path()).check_subsets((run.trained,))
     quality = measure(base, {DATA: run.data}, run, corpora)[DATA]
     trainings = {weight: _training(run, base, kinds, weight) for weight in run.weights}
     first = trainings[run.weights[0]]
     # Gates that have learned stand anywhere, and are moved as they were.
     known = base.open_units is not None
-    schedule = GateSchedule() if known else gate_schedule(run.gates, run.given, lambda: planned_updates(first, base))
+    schedule = GateSchedule()
+    if not known:
+        processes = training_processes(run.device)
+        schedule = gate_schedule(run.gates, run.given, lambda: planned_updates(first, base, processes))
     trainings = {weight: _scheduled(each, schedule) for weight, each in trainings.items()}
     program("fairseq-train")  # what is not installed shall not show after the first measurement
     return L0Job(run, base, quality, kinds, trainings, schedule.remarks)

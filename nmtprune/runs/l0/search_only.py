@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from nmtprune import files, provenance
 from nmtprune.architecture import NEURON_KINDS, UnitId
-from nmtprune.data.options import TRAINING_SUBSET
 from nmtprune.errors import UsageError
 from nmtprune.evaluate.cost import Lengths
 from nmtprune.evaluate.prices import MultiplyAccumulates
@@ -75,8 +74,7 @@ def search_plans(run: L0Run, progress: "Progress") -> tuple[FoundPlan, ...]:
         base.check_loss()
         kinds = gated_kinds(run, base)
         settings = _settings(run, kinds)
-        data = replace(run.data, subset=TRAINING_SUBSET) if run.data.data_bin is not None else run.data
-        corpus = session.corpora.read(data, base.profile(), references=False, targets=True)
+        corpus = session.corpora.read(run.training_text, base.profile(), references=False, targets=True)
         session.note(corpus)
         model = NativeModel(base, run).model
         if not run.heads_alone:
