@@ -77,7 +77,7 @@ def same(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) 
 
 
 @given(st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_masked_cut_and_uniform_compute_the_same(base: Checkpoint, data: st.DataObject) -> None:
     plan = as_plan(base, data.draw(plans_for(base.architecture)))
     masked = logits(slim.apply(plan, base, "masked"))
@@ -100,7 +100,7 @@ def plans_of_all_groups(checkpoint: Checkpoint) -> st.SearchStrategy[Plan]:
 
 
 @given(st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_all_modes_compute_what_masks_and_skipped_layers_do(base: Checkpoint, data: st.DataObject) -> None:
     """The reference knows nothing of slimming: masks of heads and neurons, and layers that are the identity."""
     from nmtprune.engines import native
@@ -120,7 +120,7 @@ def test_all_modes_compute_what_masks_and_skipped_layers_do(base: Checkpoint, da
 
 
 @given(st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_cutting_twice_is_cutting_once_by_what_both_plans_keep(base: Checkpoint, data: st.DataObject) -> None:
     first = as_plan(base, data.draw(plans_for(base.architecture)))
     between = slim.apply(first, base, data.draw(st.sampled_from(["cut", "uniform"])))

@@ -21,6 +21,7 @@ from nmtprune.plan import Lineage, Plan
 from tests.support import networks
 from tests.support.fairseq_files import Build
 from tests.support.marian_files import SSRU, marian_model
+from tests.support.thinned import thinned
 
 PRE_NORM_MARIAN = {
     "transformer_preprocess": "n",
@@ -44,7 +45,7 @@ COUNTS = [6, pytest.param(40, marks=pytest.mark.slow)]
 """Examples of each property and base: 72 in quick tests, 480 more in slow ones."""
 
 
-@pytest.fixture(scope="module", params=[*FAIRSEQ, *MARIAN])
+@pytest.fixture(scope="module", params=thinned([*FAIRSEQ, *MARIAN], 2))
 def base(request: pytest.FixtureRequest, build: Build, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     if request.param in FAIRSEQ:
         return load(networks.randomized(build(**FAIRSEQ[request.param])))

@@ -25,6 +25,7 @@ from nmtprune.plan import Plan
 from tests.support import fairseq_commands, networks
 from tests.support.fairseq_files import Build
 from tests.support.marian_files import marian_model
+from tests.support.thinned import thinned
 
 SEARCH = SearchOptions(beam=3, max_len_b=12)
 CPU = torch.device("cpu")
@@ -61,8 +62,8 @@ def _same_translations(checkpoint: Checkpoint, corpus: Corpus, settings: EngineS
 @pytest.mark.parametrize(("subset", "targets"), [("valid", True), ("test", False)])
 @pytest.mark.parametrize(
     "limits",
-    [BatchLimits.of(400), BatchLimits.of(60), BatchLimits.of(50, 7), BatchLimits.of(None, 5), BatchLimits(60, None, 1),
-     BatchLimits(), BatchLimits(100, None, 3)],
+    thinned([BatchLimits.of(400), BatchLimits.of(60), BatchLimits.of(50, 7), BatchLimits.of(None, 5),
+             BatchLimits(60, None, 1), BatchLimits(), BatchLimits(100, None, 3)]),
     ids=lambda limits: ",".join(map(str, asdict(limits).values())),
 )  # fmt: skip
 def test_batches_are_those_of_the_corpus(

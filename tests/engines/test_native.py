@@ -26,6 +26,7 @@ from nmtprune.slim import apply
 from tests.support import networks
 from tests.support.fairseq_files import Build
 from tests.support.oracles.transformer import reference_loss
+from tests.support.thinned import thinned
 
 SETTINGS = EngineSettings(SearchOptions(beam=3, max_len_b=9), BatchLimits.of(50), torch.device("cpu"), 1)
 
@@ -34,7 +35,7 @@ def close(found: Tensor, expected: Tensor) -> bool:
     return float((found - expected).abs().max()) <= 1e-5 * max(1.0, float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("variant", networks.VARIANTS)
+@pytest.mark.parametrize("variant", thinned(networks.VARIANTS))
 @torch.inference_mode()
 def test_scores_of_a_loaded_file_are_those_of_fairseq(build: Build, variant: str) -> None:
     path = networks.randomized(build(**networks.VARIANTS[variant]))

@@ -19,6 +19,7 @@ from nmtprune.plan import Plan
 from nmtprune.summary import parameter_count
 from tests.support import marian_files, networks
 from tests.support.fairseq_files import Build
+from tests.support.thinned import thinned
 
 SOURCES, TARGETS, BEAM = [5, 9, 1], [3, 12, 2], 3
 FAIRSEQ = (
@@ -33,7 +34,7 @@ FAIRSEQ = (
 MARIAN = ("SSRU decoder of tied layers", "uneven depths and widths")
 
 
-@pytest.fixture(scope="module", params=[*FAIRSEQ, *MARIAN])
+@pytest.fixture(scope="module", params=thinned([*FAIRSEQ, *MARIAN], 2))
 def base(request: pytest.FixtureRequest, build: Build, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     if request.param in MARIAN:
         shape: dict[str, Any] = marian_files.VARIANTS[request.param]

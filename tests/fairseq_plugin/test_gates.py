@@ -55,9 +55,13 @@ CASES = {
         *("--gate-init", -1.9, "--gate-lr-scale", 5),
     ),
 }
+QUICK = ("scaled", "number", "soft neurons")
 
 
-@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(own, marks=[pytest.mark.slow] * (name not in QUICK), id=name) for name, own in CASES.items()],
+)
 def test_fairseq_evaluates_what_slim_writes(files: Files, tmp_path: Path, options: tuple[Any, ...]) -> None:
     """Stock fairseq-generate and -validate give the same for the gated file and for the slim one."""
     last = l0_train(files, tmp_path, *options, "--l0-weight", 0.05)

@@ -20,6 +20,7 @@ from nmtprune.plan import Plan
 from tests.support import fairseq_files
 from tests.support.fairseq_commands import generate, hypotheses, run_stock, scores, train
 from tests.support.fairseq_files import SIZES, Files, make_files
+from tests.support.thinned import thinned
 
 ADAM = ("--lr-scheduler", "inverse_sqrt", "--warmup-updates", 4, "--adam-betas", "(0.9, 0.98)")
 QUICK = ("--max-tokens", 400, "--cpu", "--num-workers", 0, "--required-batch-size-multiple", 1)
@@ -59,7 +60,7 @@ def stock_sizes(path: Path) -> list[Any]:
     return [word for name in names for word in (f"--{name.replace('_', '-')}", settings[name])]
 
 
-@pytest.mark.parametrize("kept", UNIFORM.values(), ids=UNIFORM.keys())
+@pytest.mark.parametrize("kept", thinned(UNIFORM.values(), 2), ids=UNIFORM.keys())
 def test_stock_fairseq_translates_with_uniform_cuts(files: Files, tmp_path: Path, kept: Kept) -> None:
     paths = {mode: cut(files, kept, tmp_path / f"{mode}.pt", mode) for mode in ("cut", "masked")}
     assert not FairseqCheckpoint.load(paths["cut"]).description.needs_plugin
@@ -83,7 +84,7 @@ def test_the_plugin_translates_with_ragged_cuts(files: Files, tmp_path: Path, mo
     assert FairseqCheckpoint.load(tmp_path / f"{mode}.pt").description.needs_plugin == (mode == "cut")
 
 
-@pytest.mark.parametrize("kept", UNIFORM.values(), ids=UNIFORM.keys())
+@pytest.mark.parametrize("kept", thinned(UNIFORM.values(), 2), ids=UNIFORM.keys())
 def test_stock_training_goes_on_from_cut_moments(files: Files, tmp_path: Path, kept: Kept) -> None:
     """Its first loss is the masked model's, and its next one too: the moments are those of what is left."""
     losses = {}

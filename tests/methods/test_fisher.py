@@ -21,11 +21,12 @@ from nmtprune.methods.importance import ImportanceSettings, importance
 from nmtprune.methods.joint_order import removal_order
 from tests.support.fairseq_files import Build
 from tests.support.joint import EPS, NAMES, Tiny, alone, loss
+from tests.support.thinned import thinned
 
 SOME = "encoder.0.0-1 cross.1.3 decoder.0"
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=thinned(NAMES, 2))
 def tiny(request: pytest.FixtureRequest, build: Build, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return Tiny.of(request.param, build, tmp_path_factory.mktemp("tiny"))
 

@@ -33,12 +33,13 @@ from tests.support import fairseq_files, networks
 from tests.support.examples import ALONE, LEARNED, MODELS, Example, close
 from tests.support.fairseq_files import Build
 from tests.support.oracles import measures as slow
+from tests.support.thinned import thinned
 
 EPS = 0.1
 GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=thinned(MODELS, 2))
 def example(request: pytest.FixtureRequest, build: Build) -> Example:
     return Example.of(build, request.param)
 

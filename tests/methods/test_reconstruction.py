@@ -30,7 +30,7 @@ SOME = "encoder.0.0-1 cross.1.3 decoder.0"
 SENTENCES = 18
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=thinned(NAMES, 2))
 def tiny(request: pytest.FixtureRequest, build: Build, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return Tiny.of(request.param, build, tmp_path_factory.mktemp("tiny"))
 

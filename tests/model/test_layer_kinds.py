@@ -19,6 +19,7 @@ from nmtprune.model.search.batched_greedy import BatchedGreedySearch
 from nmtprune.model.sublayers import Body
 from nmtprune.model.weights import Weights
 from nmtprune.network import Network, Positions, Stack
+from tests.support.thinned import thinned
 
 WIDTH, INNER, WORDS, HEADS, HEAD_DIM, LAYERS, PERSISTENT = 12, 20, 23, 3, 4, 2, 5
 SYMBOLS = Symbols(pad=1, eos=2, unk=3)
@@ -168,7 +169,7 @@ def _log_probabilities(
     return scores[0].log_softmax(-1).gather(1, torch.tensor(words).unsqueeze(1))[:, 0]
 
 
-@pytest.mark.parametrize("beam", [1, 4])
+@pytest.mark.parametrize("beam", thinned([4, 1]))
 def test_searches_score_as_whole_sequences_do(model: Transformer, beam: int) -> None:
     texts = set()
     for masks in _systems(model)[::3]:
@@ -181,7 +182,7 @@ def test_searches_score_as_whole_sequences_do(model: Transformer, beam: int) -> 
     assert len(texts) > 2
 
 
-@pytest.mark.parametrize("beam", [1, 4])
+@pytest.mark.parametrize("beam", thinned([4, 1]))
 def test_recorded_searches_under_masks_are_searches_from_scratch(model: Transformer, beam: int) -> None:
     options, systems = SearchOptions(beam=beam, max_len_b=9), _systems(model)[::2]
     search = MaskedSearch(model, options, SYMBOLS)

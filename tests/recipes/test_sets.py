@@ -43,6 +43,7 @@ def test_corpora_and_test_sets_of_both_packages_are_named() -> None:
     assert {"mtdata", "sacrebleu"} <= kinds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", NAMES)
 def test_every_mtdata_name_is_in_the_index_of_its_package(recipe: str) -> None:
     index = pytest.importorskip("mtdata.index").INDEX

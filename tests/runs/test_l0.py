@@ -204,6 +204,7 @@ def test_interrupted_after_every_stage(tiny: Path, tmp_path: Path, monkeypatch: 
     assert {path.name for path in (tmp_path / "whole").glob("*.log")} == {"train.log", "train-2.log"}
 
 
+@pytest.mark.slow
 def test_the_best_has_the_gates_of_the_last(tiny: Path, tmp_path: Path) -> None:
     run = l0_run(
         tiny, tmp_path / "run", best=True, given=(*FAST[2:], "--max-epoch", "4"), gates=(("--gate-lr-scale", "0.01"),)

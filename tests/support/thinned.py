@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 
-def thinned(cases: Iterable[Any], every: int = 2) -> list[Any]:
+def thinned(cases: Iterable[Any], every: int = 3) -> list[Any]:
     """Parameters of a test: the first case and each `every`-th after it run in quick tests, the others in slow ones."""
     return [
         pytest.param(*case, marks=[pytest.mark.slow] if place % every else [])

@@ -16,6 +16,7 @@ from nmtprune.plan import Lineage, Plan
 from tests.support import fairseq_files
 from tests.support.fairseq_files import Build
 from tests.support.fairseq_variants import VARIANTS, difference, sharing
+from tests.support.thinned import thinned
 
 
 def read(path: Path) -> FairseqCheckpoint:
@@ -24,7 +25,7 @@ def read(path: Path) -> FairseqCheckpoint:
     return checkpoint
 
 
-@pytest.fixture(params=VARIANTS, scope="module")
+@pytest.fixture(params=thinned(VARIANTS), scope="module")
 def variant(request: pytest.FixtureRequest, build: Build) -> FairseqCheckpoint:
     return read(build(**VARIANTS[request.param]))
 

@@ -17,6 +17,7 @@ from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.plan import Lineage, Plan
 from tests.support import networks
 from tests.support.fairseq_files import Build
+from tests.support.thinned import thinned
 
 SHAPES: dict[str, dict[str, Any]] = {
     "pre-norm, average": {
@@ -41,7 +42,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 Kept = Mapping[GroupId, tuple[int, ...]]
 
 
-@pytest.fixture(scope="module", params=SHAPES.values(), ids=SHAPES.keys())
+@pytest.fixture(scope="module", params=thinned(SHAPES.values(), 2), ids=SHAPES.keys())
 def base(request: pytest.FixtureRequest, build: Build) -> FairseqCheckpoint:
     return FairseqCheckpoint.load(build(updates=2, dropout=0.0, **request.param))
 

@@ -1,6 +1,7 @@
 """Files that are no checkpoint, are damaged, hold code, or are not supported: one line each, and nothing runs."""
 
 import io
+import itertools
 import os
 import pickle
 import tarfile
@@ -19,6 +20,7 @@ from nmtprune.formats import load
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from tests.support import fairseq_files
 from tests.support.fairseq_files import Build
+from tests.support.thinned import thinned
 
 State = dict[str, Any]
 WROTE = "; fairseq's checkpoints hold the settings too: name the file that fairseq-train wrote"
@@ -183,8 +185,9 @@ def payloads(mark: Path) -> dict[str, Payload]:
     }
 
 
-@pytest.mark.parametrize("place", ["top", "setting", "extra", "key", "inside a meter"])
-@pytest.mark.parametrize("name", list(payloads(Path())))
+@pytest.mark.parametrize(("place", "name"), thinned(itertools.product(
+    ["top", "setting", "extra", "key", "inside a meter"], payloads(Path())
+), 4))  # fmt: skip
 def test_code_in_a_file_does_not_run(tiny: Path, tmp_path: Path, name: str, place: str) -> None:
     mark = tmp_path / "ran"
     payload = payloads(mark)[name]

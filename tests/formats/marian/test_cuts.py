@@ -24,6 +24,7 @@ from nmtprune.plan import Plan
 from tests.support.cli import refused
 from tests.support.marian_files import SSRU, VARIANTS, Arrays, marian_arrays, marian_model, write
 from tests.support.marian_program import Best, marian, marian_translations, random_texts, vocabulary_file
+from tests.support.thinned import thinned
 
 DEEP = {"enc_depth": 3, "dec_depth": 4, "transformer_dim_ffn": 6, "words": 12}
 PRE_NORM = VARIANTS["pre-norm with norms at both ends"]
@@ -130,7 +131,7 @@ def _distance(checkpoint: MarianCheckpoint, expected: torch.Tensor) -> float:
 
 
 @given(st.data(), st.sampled_from(list(BASES)))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=16, deadline=None)
 def test_every_mode_computes_what_the_masked_model_does(data: st.DataObject, shape: str) -> None:
     base = BASES[shape]
     even = data.draw(st.booleans())
@@ -160,7 +161,7 @@ def test_every_mode_computes_what_the_masked_model_does(data: st.DataObject, sha
 
 
 @given(st.data(), st.sampled_from(list(BASES)))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_cutting_twice_is_cutting_once_by_what_both_plans_keep(data: st.DataObject, shape: str) -> None:
     base = BASES[shape]
     first = Plan.of(base.base, base.architecture.full(data.draw(_any_plan(base.architecture))))
@@ -181,7 +182,7 @@ def test_cutting_twice_is_cutting_once_by_what_both_plans_keep(data: st.DataObje
     }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", thinned(SHAPES))
 def test_marian_translates_alike_with_a_uniform_cut_and_with_the_masked_model(tmp_path: Path, shape: str) -> None:
     options = {**SHAPES[shape], "words": 40}
     base = MarianCheckpoint.load(marian_model(tmp_path / "model.npz", **options))

@@ -1,5 +1,6 @@
 """Losses of references under masks of heads and neurons: equal to a loop over sentences, and nothing computed twice."""
 
+import itertools
 from collections import Counter
 from typing import Any
 
@@ -122,8 +123,9 @@ def test_every_system_equals_a_loop_over_sentences(build: Build, variant: str) -
     assert len(set(expected[:, 0].tolist())) > len(systems) // 2
 
 
-@pytest.mark.parametrize("mode", ["cut", "uniform", "masked"])
-@pytest.mark.parametrize("variant", ["pre-norm, all embeddings shared", "joint and cross-attention"])
+@pytest.mark.parametrize(("mode", "variant"), thinned(itertools.product(
+    ["cut", "uniform", "masked"], ["pre-norm, all embeddings shared", "joint and cross-attention"]
+)))  # fmt: skip
 def test_slim_models(build: Build, variant: str, mode: str) -> None:
     base = load(networks.randomized(build(**networks.VARIANTS[variant])))
     plan = Plan.removing(base.base, parse_heads(NO_HEADS, base.architecture))

@@ -17,6 +17,7 @@ from nmtprune.model.search import SearchOptions
 from nmtprune.model.search import branches as branches_module
 from tests.support import searches
 from tests.support.fairseq_files import Build
+from tests.support.thinned import thinned
 
 CHOSEN = [
     "post-norm, separate embeddings",
@@ -82,7 +83,7 @@ def test_masked_searches_are_searches_from_scratch(build: Build, variant: str, o
     assert len({tuple(texts) for texts in expected}) > 3
 
 
-@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("beam", thinned([3, 1]))
 def test_pieces_do_not_matter(build: Build, beam: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small chunks, and branches that cannot wait for each other, give the same."""
     model = searches.model_of(searches.checkpoint(build, "pre-norm, all embeddings shared", trained=False))
@@ -111,7 +112,7 @@ def wide(build: Build) -> Iterator[tuple[Transformer, Path]]:
     yield searches.model_of(searches.saved(state, copy)), copy
 
 
-@pytest.mark.parametrize("options", [OPTIONS[name] for name in ("greedy", "greedy, unknown words", "beam 4")])
+@pytest.mark.parametrize("options", thinned(OPTIONS[name] for name in ("greedy, unknown words", "greedy", "beam 4")))
 def test_shortlists_change_nothing(wide: tuple[Transformer, Path], options: SearchOptions) -> None:
     model, _ = wide
     source = searches.batch(model.words[0], (7, 3, 9, 5, 4, 8, 2, 6))
@@ -131,7 +132,7 @@ def test_a_text_that_repeats_itself_is_guessed() -> None:
     assert branches_module.Branch(0, 0, [1, 2, 3, 4], 50).repetition(5) == ()
 
 
-@pytest.mark.parametrize("rows", [0, 1000], ids=["word by word", "with guesses"])
+@pytest.mark.parametrize("rows", thinned([1000, 0]), ids=["with guesses", "word by word"])
 def test_guesses_change_nothing(build: Build, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(branches_module, "_GUESSING_ROWS", rows)
     model = searches.model_of(searches.checkpoint(build, "post-norm, separate embeddings", trained=False))

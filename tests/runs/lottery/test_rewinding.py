@@ -179,6 +179,7 @@ def test_confidence_is_that_of_the_trained_slim_model(tiny: Path, tmp_path: Path
     assert scores == found
 
 
+@pytest.mark.slow
 def test_killed_in_a_training_and_resumed(tiny: Path, whole: tuple[Path, LotteryResult], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     second = folder / "iterations" / "iteration-02" / "train.log"
@@ -193,6 +194,7 @@ def test_killed_in_a_training_and_resumed(tiny: Path, whole: tuple[Path, Lottery
     assert str(raised.value).endswith("--prune-updates was 3, is 4; --patience was 2, is 3")
 
 
+@pytest.mark.slow
 def test_patience_ends_where_that_of_fairseq_does(tiny: Path, tmp_path: Path) -> None:
     run = lottery_run(tiny, tmp_path / "run", until="3", converge_iterations=(0,))
     lottery(run, Silent())
