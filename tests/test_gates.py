@@ -1,5 +1,6 @@
 """Gate formulas against finite differences, counting, and the definitions; settings that no gate can have."""
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from nmtprune.architecture import GroupId
 from nmtprune.errors import CheckpointError, UsageError
-from nmtprune.gates import GateSettings, LambdaState, factors_at_test, open_masks
+from nmtprune.gates import GateSettings, LambdaState, adapted, factors_at_test, open_masks, penalty, wanted_heads
 
 HARD = GateSettings()
 SKEWED = GateSettings(stretch=(-0.2, 1.05), temperature=0.5)
@@ -146,7 +147,7 @@ def test_a_number_of_heads_is_met_exactly(number: int) -> None:
 
 
 def test_more_heads_than_there_are() -> None:
-    with pytest.raises(ValueError, match="6 heads cannot be open, there are 5 with gates"):
+    with pytest.raises(ValueError, match="--target-heads 6: 5 heads have gates"):
         open_masks(GateSettings(target_heads=6), MODULES)
 
 
@@ -171,7 +172,7 @@ def test_some_heads_of_every_module_never_close(number: int | None) -> None:
     assert found["cross"] == [True, True, number != 4]
     factors = factors_at_test(settings, closed)
     assert factors[GroupId("encoder", 0)].tolist() == [0, 1, 1, 0]  # also of soft gates: as they were in training
-    with pytest.raises(ValueError, match="3 heads cannot be open, 4 never close"):
+    with pytest.raises(ValueError, match="--target-heads 3: --min-heads-per-module 2 keeps 4"):
         open_masks(replace(settings, target_heads=3), closed)
 
 
@@ -187,9 +188,11 @@ def test_lambda_adapts_until_the_number_of_heads_is_met(scale: float) -> None:
     for update in range(120):
         log_alpha = settings.log_alpha(theta)
         expected = settings.open_probability(log_alpha).sum()
-        state, factor = state.after((float(expected.detach()) - settings.wanted_heads(update, 36)) / 36)
+        state, factor = adapted(settings, state, update, float(expected.detach()), 36)
         noisy = worth * (1 + torch.randn(36, generator=generator))
-        loss = 0.02 * factor * expected - (noisy * settings.sample(log_alpha, generator)).sum()
+        loss = (
+            penalty(settings, {"cross": expected}, 0.02, factor) - (noisy * settings.sample(log_alpha, generator)).sum()
+        )
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
@@ -200,8 +203,21 @@ def test_lambda_adapts_until_the_number_of_heads_is_met(scale: float) -> None:
 
 def test_wanted_heads_fall_within_half_of_the_time() -> None:
     settings = GateSettings(target_heads=10, freeze_updates=20, step=0.5)
-    assert [settings.wanted_heads(update, 30) for update in (0, 4, 9, 15)] == [28, 20, 10, 10]
-    assert replace(settings, freeze_updates=None).wanted_heads(0, 30) == 10
+    assert [wanted_heads(settings, update, 30) for update in (0, 4, 9, 15)] == [28, 20, 10, 10]
+    assert [wanted_heads(settings, update, 5) for update in (0, 9)] == [5.5, 10]
+    assert wanted_heads(replace(settings, freeze_updates=None), 0, 30) == 10
+
+
+def test_neurons_go_by_lambda_as_it_was_given() -> None:
+    """Whatever lambda adapts to: it is of the number of heads, and heads count 1 each there."""
+    costs = {"encoder": 1.25, "cross": 0.75, "decoder-ffn": 0.1}
+    expected = {"encoder": _values(3.0)[0], "cross": _values(5.0)[0], "decoder-ffn": _values(40.0)[0]}
+    settings = GateSettings(kinds=tuple(costs), costs=costs, step=0.1, target_heads=4)
+    assert float(penalty(settings, expected, 0.5, -3.0)) == pytest.approx(0.5 * -3 * 8 + 0.5 * 0.1 * 40)
+    with_weights = replace(settings, step=None)
+    assert float(penalty(with_weights, expected, 0.5)) == pytest.approx(0.5 * (8 - 4) + 0.5 * 0.1 * 40)
+    free = replace(settings, target_heads=None)
+    assert float(penalty(free, expected, 0.5)) == pytest.approx(0.5 * (1.25 * 3 + 0.75 * 5 + 0.1 * 40))
 
 
 def test_settings_survive() -> None:
@@ -233,6 +249,30 @@ def test_settings_that_cannot_be(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as raised:
         GateSettings(**changes)
     assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"costs": [1]}, "costs [1]: must be an object of numbers"),
+        ({"costs": {"cross": "1"}}, 'costs {"cross": "1"}: must be an object of numbers'),
+        ({"min_heads": 1.5}, "min_heads 1.5: must be a whole number"),
+        ({"only_updates": True}, "only_updates true: must be a whole number"),
+        (
+            {"target_heads": "9", "step": []},
+            'target_heads "9": must be a whole number or null; step []: must be a number or',
+        ),
+        ({"stretch": [1]}, "stretch [1]: must be a list of two numbers"),
+        ({"kinds": "encoder"}, 'kinds "encoder": must be a list of words'),
+        ({"output_scaling": 1}, "output_scaling 1: must be true or false"),
+        ({"costs": {"encoder": 1.0}}, "gates: costs: no cost of decoder; costs: no cost of cross"),
+    ],
+)
+def test_damaged_values(changes: dict[str, Any], message: str) -> None:
+    text = json.dumps(json.loads(GateSettings().to_json()) | changes)
+    with pytest.raises(CheckpointError) as raised:
+        GateSettings.from_json(text, "here")
+    assert str(raised.value).startswith(f"here: nmtprune_gates: {message}")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", 3, None, '{"gate": "hardconcrete"}'])

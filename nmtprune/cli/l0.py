@@ -170,7 +170,8 @@ def _gate_options(command: F) -> F:
     "--search-only",
     is_flag=True,
     help="Train nothing but gates, for --search-updates updates, and write a plan of CHECKPOINT. Learns from the "
-    "training set of --data-bin, or from the sentences of raw text; also for Marian models.",
+    "training set of --data-bin, or from the sentences of raw text, without fairseq-train; also for Marian and Hugging "
+    "Face models.",
 )
 @panel_option(
     Panel.GATE_TRAINING,
@@ -229,10 +230,11 @@ def _search(run: "L0Run", output_format: str) -> None:
     with progress() as watcher:
         found = search_plans(run, watcher)
     kinds = [kind for kind, counts in found[0].plan.base.heads.items() if counts]
-    columns = ("l0_weight", "kept", *kinds, "neurons", "expected_heads")
+    gated = found[0].expected is not None
+    columns = ("l0_weight", "kept", *kinds, "neurons", *(("expected_heads",) if gated else ()))
     rows = [
         (each.weight, each.plan.count_kept(), *(each.plan.count_kept((kind,)) for kind in kinds), each.neurons,
-         each.expected)
+         *((each.expected,) if gated else ()))
         for each in found
     ]  # fmt: skip
     if output_format == "json":
@@ -240,7 +242,7 @@ def _search(run: "L0Run", output_format: str) -> None:
     elif output_format == "tsv":
         emit_tsv(columns, rows)
     else:
-        emit_table(columns, [(f"{row[0]:g}", *row[1:-1], f"{row[-1]:.1f}") for row in rows])
+        emit_table(columns, [(f"{row[0]:g}", *row[1:-1], f"{row[-1]:.1f}" if gated else row[-1]) for row in rows])
     say(f"wrote {', '.join(str(each.path) for each in found)}")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmtprune.architecture import NEURON_KINDS, GroupId, UnitId
+from nmtprune.architecture import NEURON_KINDS, UnitId
 from nmtprune.cli.options import (
     checkpoint_argument,
     force_option,
@@ -241,11 +241,9 @@ def plan(checkpoint: Path, output: Path, force: bool, output_format: str, **flag
     else:
         made.write(output, force=force, inputs=inputs)
     report_plan(made, limits, settings.sorts, output, output_format)
-    if not base.ragged_neurons and _is_ragged(made):
-        say(
-            f"{base.toolkit} has one number of neurons for all layers of a stack: plan with --uniform, or slim with "
-            "--mode uniform or masked"
-        )
+    note = base.ragged_note(made)
+    if note:
+        say(f"{note}: plan with --uniform, or slim with --mode uniform or masked")
 
 
 def _option(name: str) -> str:
@@ -343,16 +341,6 @@ def _neurons(base: "Base", settings: PlanSettings, scores: ScoresBySort) -> tupl
             for kinds, amount in widths.amounts(pattern, limits, []):
                 _amount(amount, "neurons", units, replace(limits, kinds=kinds))
     return neurons, _named(errors, names[0])
-
-
-def _is_ragged(plan: "Plan") -> bool:
-    """Whether layers of a stack that stay keep different numbers of neurons."""
-    kept = {(id.kind, len(plan.kept(id))) for id in plan.base.feed_forwards if id.layer in _staying(plan, id.stack)}
-    return len(kept) > len({kind for kind, _ in kept})
-
-
-def _staying(plan: "Plan", stack: str) -> Sequence[int]:
-    return plan.kept(GroupId.layers_of(stack))
 
 
 def _named(errors: Errors, name: str) -> Errors:

@@ -20,9 +20,10 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from fairseq.logging import metrics
 from torch import Tensor
 
-from nmtprune.architecture import SORTS
+from nmtprune.architecture import KINDS, SORTS
 from nmtprune.errors import UsageError
 from nmtprune.fairseq_plugin.unit_gates import GateSet, gates_of
+from nmtprune.gates import penalty
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Penalty:
     """Lambda times the expected number of open heads, or the cost of open heads and neurons.
 
     Attributes:
-        adapted: lambda in the last batch, where it adapts to a number of heads.
+        adapted: lambda in the last batch, where it adapts to a number of heads; None where it does not.
 
     Args:
         weight: lambda.
@@ -79,26 +80,16 @@ class Penalty:
     def __call__(self, gates: GateSet, expected: Mapping[str, Tensor]) -> Tensor:
         """The term that is added to the mean loss.
 
-        Where a number of heads is asked for, it pushes the expected number down to it, and up again from below: gates
-        with a step of their own by a lambda that adapts.
-
         Args:
             gates: of the model.
             expected: number of open units by kind.
         """
-        settings, weight = gates.settings, self.weight(gates.updates)
-        costs = {kind: own * settings.costs[kind] if settings.costs else own for kind, own in expected.items()}
-        if settings.target_heads is None or not gates.heads:
-            return weight * torch.stack(list(costs.values())).sum()
-        heads = torch.stack([own for kind, own in expected.items() if kind in SORTS["heads"]]).sum()
-        neurons = [own for kind, own in costs.items() if kind in SORTS["neurons"]]
-        if settings.adapts:
-            weight *= gates.adapt(float(heads.detach()))
-            self.adapted = weight
-            total = heads
-        else:
-            total = (heads - settings.target_heads).abs()
-        return weight * (total + torch.stack(neurons).sum() if neurons else total)
+        weight, factor = self.weight(gates.updates), 1.0
+        if gates.settings.adapts and gates.heads:
+            heads = torch.stack([own.detach() for kind, own in expected.items() if kind in KINDS]).sum()
+            factor = gates.adapt(float(heads))
+            self.adapted = weight * factor
+        return penalty(gates.settings, expected, weight, factor)
 
     def weight(self, updates: int) -> float:
         """Lambda as it was given, after some updates."""
@@ -125,11 +116,12 @@ class _WithPenalty:
         if gates is None:
             return loss, size, logged
         expected = gates.expected_open()
-        penalty = self.penalty(gates, expected)
+        logged[_BATCHES] = 1
         if self.training and not gates.frozen:
-            loss = loss + penalty * size
-        logged |= {_BATCHES: 1, _PENALTY: penalty.detach()}
-        logged |= {} if self.penalty.adapted is None else {_LAMBDA: self.penalty.adapted}
+            added = self.penalty(gates, expected)
+            loss = loss + added * size
+            logged[_PENALTY] = added.detach()
+            logged |= {} if self.penalty.adapted is None else {_LAMBDA: self.penalty.adapted}
         logged |= {f"{_EXPECTED}_{kind}": own.detach() for kind, own in expected.items()}
         return loss, size, logged | {f"{_OPEN}_{kind}": own for kind, own in gates.open_by_kind().items()}
 
@@ -176,13 +168,15 @@ class CrossEntropyL0(_WithPenalty, CrossEntropyCriterion):  # type: ignore[misc]
 
 
 def log_gates(logging_outputs: Sequence[dict[str, Any]]) -> None:
-    """Log the penalty, and expected and open units in all and by kind: means over the batches of an update."""
+    """Log means over the batches of an update: the penalty while gates learn, and expected and open units by kind."""
     batches = sum(output.get(_BATCHES, 0) for output in logging_outputs)
     if not batches:
         return
-    metrics.log_scalar(_PENALTY, _sum(logging_outputs, _PENALTY) / batches, batches, round=4)
-    if any(_LAMBDA in output for output in logging_outputs):
-        metrics.log_scalar(_LAMBDA, _sum(logging_outputs, _LAMBDA) / batches, batches, round=6)
+    for name, digits in ((_PENALTY, 4), (_LAMBDA, 6)):
+        if any(name in output for output in logging_outputs):
+            metrics.log_scalar(name, _sum(logging_outputs, name) / batches, batches, round=digits)
+        else:
+            _leave_out(name)
     for what, digits in ((_EXPECTED, 2), (_OPEN, 1)):
         for sort, every in SORTS.items():
             kinds = [kind for kind in every if any(f"{what}_{kind}" in output for output in logging_outputs)]
@@ -192,6 +186,14 @@ def log_gates(logging_outputs: Sequence[dict[str, Any]]) -> None:
             metrics.log_scalar(f"{what}_{sort}", sum(means.values()), batches, round=digits)
             for kind, mean in means.items():
                 metrics.log_scalar(f"{what}_{kind.replace('-', '_')}", mean, batches, round=digits)
+
+
+def _leave_out(name: str) -> None:
+    """Take a figure that has no value any longer out of the log, which would show None."""
+    for meters in metrics.get_active_aggregators():
+        if name in meters and not meters[name].count:
+            del meters[name]
+            meters.priorities[:] = [own for own in meters.priorities if own[-1] != name]
 
 
 def _sum(logging_outputs: Sequence[dict[str, Any]], name: str) -> Any:

@@ -8,35 +8,26 @@ from typing import Any
 from nmtprune.architecture import KINDS, SORTS
 from nmtprune.errors import UsageError
 from nmtprune.fairseq_plugin.heads import StoredHeads
-from nmtprune.gates import DISTRIBUTIONS, GATED_KINDS, SETTING, TEST_GATES, GateSettings
-
-TASK = "translation_l0"
-"""The task whose models have gates without being asked."""
+from nmtprune.gates import (
+    DISTRIBUTIONS,
+    FIELDS,
+    GATED_KINDS,
+    GATED_SORTS,
+    SETTING,
+    TASK,
+    TEST_GATES,
+    GateSettings,
+    number_faults,
+)
 
 _FIELDS = {
-    "gate": "gate",
-    "l0_kinds": "kinds",
-    "l0_groups": "kinds",
-    "gate_costs": "costs",
-    "gate_init": "init",
-    "gate_temperature": "temperature",
-    "gate_stretch": "stretch",
-    "gate_lr_scale": "lr_scale",
-    "gate_step": "step",
-    "gate_freeze_updates": "freeze_updates",
-    "gate_only_updates": "only_updates",
-    "min_heads_per_module": "min_heads",
-    "output_scaling": "output_scaling",
-    "test_gate": "test_gate",
-    "target_heads": "target_heads",
+    **{"l0_kinds": "kinds", "l0_groups": "kinds", "gate_costs": "costs"},
+    **{option.removeprefix("--").replace("-", "_"): name for option, name in FIELDS.items()},
 }
-"""Option -> field of `GateSettings`."""
+"""Setting of fairseq's parser -> field of `GateSettings`."""
 
 _LEARNED_UNDER = ("gate", "l0_kinds", "gate_init", "gate_lr_scale")
 """Options that gates which have learned cannot change: their parameters would mean something else."""
-
-GATED_SORTS = ("heads", "neurons")
-"""What can have gates."""
 
 
 def add_args(parser: Any) -> None:
@@ -233,22 +224,11 @@ def _faults(args: Namespace, settings: GateSettings, units: Gateable) -> list[st
         faults.append(
             f"--weight-decay {args.weight_decay:g} would pull gates back to where they started: give --weight-decay 0"
         )
-    heads, gated = (
-        sum(sum(units.counts(kind)) for kind in settings.kinds if kind in own) for own in (KINDS, GATED_KINDS)
-    )
-    if settings.target_heads is not None and settings.target_heads > heads:
-        faults.append(f"--target-heads {settings.target_heads}: {heads} heads have gates")
-    if settings.min_heads:
-        least = sum(
-            min(settings.min_heads, own) for kind in settings.kinds if kind in KINDS for own in units.counts(kind)
-        )
-        if settings.target_heads is not None and settings.target_heads < least:
-            faults.append(
-                f"--target-heads {settings.target_heads}: --min-heads-per-module {settings.min_heads} keeps {least}"
-            )
+    heads = [own for kind in settings.kinds if kind in KINDS for own in units.counts(kind)]
+    faults += number_faults(settings.target_heads, settings.min_heads, heads)
     if args.task != TASK:
         given = {"--gate-step": settings.step, "--gate-only-updates": settings.only_updates}
         faults += [f"{option}: needs --task {TASK}" for option, value in given.items() if value]
-    if not gated:
+    if not any(sum(units.counts(kind)) for kind in settings.kinds):
         faults.append("there is no head to put a gate on")
     return faults

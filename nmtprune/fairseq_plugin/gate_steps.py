@@ -7,7 +7,7 @@ take the direction, and go by their own step.
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from nmtprune.fairseq_plugin.unit_gates import GateSet
 
@@ -34,16 +34,30 @@ def step_gates(gates: GateSet, optimizer: Any) -> None:
     rate = given or _NO_RATE
     optimizer.set_lr(rate)
     factor = (settings.step or 0.0) / (settings.lr_scale * rate)
+    copies = _copies(optimizer)
+    moved = [copies.get(id(theta), theta.data) for theta in gates.thetas]
     before = [theta.detach().clone() for theta in gates.thetas]
-    copied = hasattr(optimizer, "fp32_params")  # half precision: the optimizer moves copies, and writes them back
-    starts = gates.written if copied and gates.written else before
-    for theta in gates.thetas:
-        if not copied:
-            theta.data.zero_()  # so that a small step is not rounded off
+    for own in moved:
+        own.zero_()  # so that a small step is not rounded off
     optimizer.step()
     optimizer.set_lr(given)
-    gates.written = [theta.detach().clone() for theta in gates.thetas] if copied else []
-    for theta, own, start in zip(gates.thetas, before, starts, strict=True):
-        moved = theta.data - start if copied else theta.data
-        theta.data.copy_(own + factor * moved)
+    for theta, own, start in zip(gates.thetas, moved, before, strict=True):
+        own.copy_(start + factor * own)
+        theta.data.copy_(own)
     gates.forget()
+
+
+def _copies(optimizer: Any) -> dict[int, Tensor]:
+    """What fairseq's optimizer of half precision moves in the place of each parameter, and then writes into it.
+
+    It is one tensor for each parameter, or a stretch of one for all parameters of a device.
+    """
+    copies, parameters = getattr(optimizer, "fp32_params", []), getattr(optimizer, "fp16_params", [])
+    if not isinstance(copies, dict):
+        return {id(own): copy.data for own, copy in zip(parameters, copies, strict=True)}
+    found: dict[int, Tensor] = {}
+    for device, flat in copies.items():
+        own = [parameter for parameter in parameters if len(copies) == 1 or parameter.device.index == device]
+        stretches = flat.data[: sum(each.numel() for each in own)].split([each.numel() for each in own])
+        found |= {id(each): part.view_as(each) for each, part in zip(own, stretches, strict=True)}
+    return found

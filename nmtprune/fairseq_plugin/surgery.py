@@ -14,7 +14,7 @@ from nmtprune.fairseq_plugin.neurons import StoredNeurons
 from nmtprune.fairseq_plugin.prunable_attention import PrunableAttention, empty_linear
 from nmtprune.fairseq_plugin.unit_gates import GateSet, UnitGates, draw_gates, start_open
 from nmtprune.formats.fairseq.slim_settings import HEADS, NEURONS
-from nmtprune.gates import GateSettings
+from nmtprune.gates import GateSettings, number_faults
 
 _ATTRIBUTES = {"encoder": "self_attn", "decoder": "self_attn", "cross": "encoder_attn"}
 
@@ -127,8 +127,9 @@ def add_gates(model: Any, settings: GateSettings) -> GateSet:
                 raise CheckpointError(f"{id} has a norm of its neurons: they can have no gates")
             holder.gates = gates.add(id, holder.fc2.in_features)
             holder.fc2.register_forward_pre_hook(functools.partial(_multiply_neurons, holder.gates))
-    if settings.target_heads is not None and settings.target_heads > gates.heads:
-        raise CheckpointError(f"{settings.target_heads} heads shall stay open, {gates.heads} have gates")
+    faults = number_faults(settings.target_heads, settings.min_heads, gates.heads_of_modules)
+    if faults:
+        raise CheckpointError.of_faults("gates", faults)
     model.register_load_state_dict_pre_hook(start_open)
     model.register_forward_pre_hook(draw_gates)
     return gates

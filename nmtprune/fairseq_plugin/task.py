@@ -10,9 +10,9 @@ from torch import nn
 
 from nmtprune.architecture import STACKS
 from nmtprune.errors import UsageError
-from nmtprune.fairseq_plugin.gate_options import TASK
 from nmtprune.fairseq_plugin.gate_steps import drop_other_gradients, step_gates
 from nmtprune.fairseq_plugin.unit_gates import gates_of
+from nmtprune.gates import TASK
 
 logger = logging.getLogger(__name__)
 

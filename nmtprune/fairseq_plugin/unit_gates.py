@@ -14,8 +14,10 @@ from nmtprune.gates import (
     PARAMETER,
     GateSettings,
     LambdaState,
+    adapted,
+    by_kind,
     factors_at_test,
-    gate_count,
+    gate_sizes,
     never_closing,
     open_masks,
     over_units,
@@ -30,13 +32,11 @@ class GateSet:
 
     Attributes:
         updates: that training has made.
-        written: what an optimizer with copies of its own last wrote into the parameters; empty without.
     """
 
     def __init__(self, settings: GateSettings) -> None:
         self.settings = settings
         self.updates = 0
-        self.written: list[Tensor] = []
         self._adapted: tuple[int, float] | None = None
         self._gates: dict[GroupId, UnitGates] = {}
         self._factors: Mapping[GroupId, Tensor] | None = None
@@ -60,7 +60,12 @@ class GateSet:
     @property
     def heads(self) -> int:
         """Heads that have gates."""
-        return sum(gates.units for group, gates in self._gates.items() if group.kind in KINDS)
+        return sum(self.heads_of_modules)
+
+    @property
+    def heads_of_modules(self) -> list[int]:
+        """Heads of every attention module with gates."""
+        return [gates.units for group, gates in self._gates.items() if group.kind in KINDS]
 
     def holds(self, parameters: Iterable[nn.Parameter]) -> bool:
         """Whether all of these parameters are of gates."""
@@ -73,19 +78,23 @@ class GateSet:
         return self.updates < self.settings.only_updates
 
     def adapt(self, expected: float) -> float:
-        """What lambda is multiplied by in this update, so that the number of open heads meets the target.
+        """What lambda is multiplied by in this update of training, so that the number of open heads meets the target.
+
+        A training starts anew, whatever the gates of its checkpoint were trained for before.
 
         Args:
-            expected: number of open heads; it counts once per update of training, whatever the number of its batches.
+            expected: number of open heads; it counts once per update, whatever the number of its batches.
         """
-        memory, wanted = next(iter(self._gates.values())), self.settings.wanted_heads(self.updates, self.heads)
-        log_factor, difference, updates = memory.lambda_state.tolist()
-        state, factor = LambdaState(log_factor, difference, int(updates)).after((expected - wanted) / self.heads)
-        if not memory.training or self.frozen:
-            return factor
         if self._adapted is None or self._adapted[0] != self.updates:
+            memory = next(iter(self._gates.values())).lambda_state
+            log_factor, difference, updates, start = memory.tolist()
+            state = LambdaState(log_factor, difference, int(updates), start)
+            if not self.updates:
+                learned = any(bool(theta.any()) for theta in self.thetas)
+                state = LambdaState(start=expected) if learned else LambdaState()
+            state, factor = adapted(self.settings, state, self.updates, expected, self.heads)
             self._adapted = self.updates, factor
-            memory.lambda_state.copy_(torch.tensor(astuple(state)))
+            memory.copy_(torch.tensor(astuple(state)))
         return self._adapted[1]
 
     @property
@@ -101,21 +110,17 @@ class GateSet:
     def expected_open(self) -> dict[str, Tensor]:
         """Sum of P(open) over the units of each kind, with its gradient; 1 for gates that never close."""
         own = self._log_alpha()
-        return self._by_kind(self.settings.open_probability(own).masked_fill(self._never_closing(own), 1.0))
+        return self._by_kind(self._by_group(self.settings.open_probability(own, self._never_closing(own))))
 
     def open_by_kind(self) -> dict[str, Tensor]:
         """Number of units of each kind that are open at test time."""
         with torch.no_grad():
-            return self._by_kind(torch.cat(list(open_masks(self.settings, self.log_alphas()).values())))
+            return self._by_kind(open_masks(self.settings, self.log_alphas()))
 
     def draw(self) -> None:
         """Draw the gates of the whole model for the next batch at once."""
         own = self._log_alpha()
-        gates = self.settings.sample(own)
-        if self.settings.min_heads:
-            # Straight through: another head of the module can still become the more important one.
-            gates = torch.where(self._never_closing(own), 1.0 + gates - gates.detach(), gates)
-        drawn = self._by_group(gates)
+        drawn = self._by_group(self.settings.draw(own, self._never_closing(own)))
         self._drawn = {group: self.settings.scaled(group, own) for group, own in drawn.items()}
 
     def take(self, group: GroupId) -> Tensor:
@@ -137,19 +142,9 @@ class GateSet:
         parts = values.split([gates.theta.numel() for gates in self._gates.values()])
         return dict(zip(self._gates, parts, strict=True))
 
-    def _by_kind(self, values: Tensor) -> dict[str, Tensor]:
-        """Sums of values of gates over the units of each kind; groups come in the order of kinds."""
-        sizes: dict[str, int] = {}
-        for group, gates in self._gates.items():
-            sizes[group.kind] = sizes.get(group.kind, 0) + gates.theta.numel()
-        return {
-            kind: own.sum() if kind in KINDS else (own * self._sizes(kind).to(own.device)).sum()
-            for kind, own in zip(sizes, values.split(list(sizes.values())), strict=True)
-        }
-
-    def _sizes(self, kind: str) -> Tensor:
-        """Units of every gate of a kind."""
-        return torch.cat([gates.sizes for group, gates in self._gates.items() if group.kind == kind])
+    def _by_kind(self, values: Mapping[GroupId, Tensor]) -> dict[str, Tensor]:
+        """Sums of values of gates over the units of each kind."""
+        return by_kind(values, {group: gates.sizes for group, gates in self._gates.items()})
 
     def at_test(self) -> Mapping[GroupId, Tensor]:
         """What gates multiply their units by at test time: [G] for each group; kept until `forget`."""
@@ -173,7 +168,7 @@ class UnitGates(nn.Module):
         units: heads or neurons of the group.
         sizes: [G], units that each gate opens and closes.
         theta: [G], what is learned.
-        lambda_state: [3], the `LambdaState` where lambda adapts; of the model's first gates only.
+        lambda_state: [4], the `LambdaState` where lambda adapts; of the model's first gates only.
     """
 
     lambda_state: Tensor
@@ -181,11 +176,10 @@ class UnitGates(nn.Module):
     def __init__(self, gate_set: GateSet, group: GroupId, units: int) -> None:
         super().__init__()
         self._set, self._group, self.units = gate_set, group, units
-        count = gate_count(group, units)
-        self.sizes = torch.bincount(over_units(group, torch.arange(count), units), minlength=count)
-        self.theta = nn.Parameter(torch.zeros(count))
+        self.sizes = gate_sizes(group, units)
+        self.theta = nn.Parameter(torch.zeros(len(self.sizes)))
         if gate_set.settings.adapts and not gate_set.groups:
-            self.register_buffer("lambda_state", torch.zeros(3))
+            self.register_buffer("lambda_state", torch.tensor(astuple(LambdaState())))
         self._kept: Tensor | None = None
         self.register_state_dict_pre_hook(UnitGates._restore)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(UnitGates._loaded)  # type: ignore[no-untyped-call]
@@ -267,10 +261,12 @@ def start_open(model: nn.Module, state_dict: dict[str, Tensor], prefix: str = ""
         raise CheckpointError.of_faults("gates of the checkpoint", [f"{name} is missing" for name in missing])
     if not any(name.endswith(PARAMETER) for name in state_dict):
         state_dict.update({name: torch.zeros_like(theta) for name, theta in own.items()})
-    adapted = [f"{prefix}{name}" for name, _ in model.named_buffers() if name.endswith(LAMBDA_STATE)]
-    for name in [name for name in state_dict if name.endswith(LAMBDA_STATE) and name not in adapted]:
-        del state_dict[name]
-    state_dict.update({name: torch.zeros(3) for name in adapted if name not in state_dict})
+    buffers = {f"{prefix}{name}": own for name, own in model.named_buffers() if name.endswith(LAMBDA_STATE)}
+    for name in [name for name in state_dict if name.endswith(LAMBDA_STATE)]:
+        if name not in buffers or state_dict[name].shape != buffers[name].shape:
+            del state_dict[name]
+    start = torch.tensor(astuple(LambdaState()))
+    state_dict.update({name: start for name in buffers if name not in state_dict})
 
 
 def _named_gates(model: nn.Module) -> Iterator[tuple[str, UnitGates]]:

@@ -13,7 +13,7 @@ from nmtprune import files
 from nmtprune.architecture import Architecture, GroupId
 from nmtprune.errors import CheckpointError
 from nmtprune.formats import finite
-from nmtprune.plan import Base, Lineage
+from nmtprune.plan import Base, Lineage, Plan
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,6 +113,12 @@ class Checkpoint(ABC):
             OutputError: as for `save`; an output that is one of the inputs.
         """
         files.check_output(path, force=force, inputs=inputs)
+
+    def ragged_note(self, plan: Plan) -> str | None:
+        """Why the format cannot store the neurons that a plan keeps; None where it can."""
+        if self.ragged_neurons or not plan.ragged_neurons:
+            return None
+        return f"{self.toolkit} has one number of neurons for all layers of a stack"
 
     def fewest_stored(self, id: GroupId) -> int:
         """Units of a group that are stored at least."""

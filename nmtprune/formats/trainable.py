@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nmtprune.formats.base import Checkpoint
+from nmtprune.gates import GateSettings
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class TrainableCheckpoint(Checkpoint):
 
     @property
     @abstractmethod
-    def target_heads(self) -> int | None:
-        """The number of heads that gates were asked to leave open; None where there was none."""
+    def gate_settings(self) -> GateSettings | None:
+        """How its gates work; None for a model without gates."""
 
     @property
     @abstractmethod

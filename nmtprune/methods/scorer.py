@@ -227,6 +227,10 @@ class Scorer(ABC, Generic[S]):
         """
         return scores
 
+    def remarks(self, scores: Mapping[UnitId, float]) -> list[str]:
+        """What looks wrong with scores, one line each."""
+        return []
+
     def details(self, subject: Subject, limits: "Limits | None" = None) -> Mapping[str, Mapping[UnitId, float]]:
         """Further numbers of every unit for the score file, by name; `limits` as for `scores`."""
         return {}

@@ -227,6 +227,13 @@ class Plan(BaseModel):
         selected = set(kinds)
         return sum(len(numbers) for id, numbers in self.base.units.items() if id.kind in selected)
 
+    @property
+    def ragged_neurons(self) -> bool:
+        """Whether layers of a stack that stay keep different numbers of neurons."""
+        staying = [id for id in self.base.feed_forwards if id.layer in self.kept(GroupId.layers_of(id.stack))]
+        kept = {(id.kind, len(self.kept(id))) for id in staying}
+        return len(kept) > len({kind for kind, _ in kept})
+
     def heads_by_kind(self) -> dict[str, tuple[int, ...]]:
         """Number of kept heads per module, layer by layer under each of KINDS; 0 in layers that go."""
         return {kind: tuple(len(self.kept(id)) for id in self.base.modules if id.kind == kind) for kind in KINDS}

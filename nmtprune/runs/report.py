@@ -257,6 +257,14 @@ class SlimOf(QualityOf):
     parameters: int
 
 
+class TraceOf(_Model):
+    """Lambda where it adapts to a number of heads, after an update that was logged: means since the one before."""
+
+    update: int
+    l0_weight: float = Field(description="lambda; below 0 it opens gates")
+    expected_heads: float = Field(description="heads with gates that are open on average")
+
+
 class GatesOf(_Model):
     """What a lambda has led to."""
 
@@ -268,6 +276,7 @@ class GatesOf(_Model):
     expected_heads: float | None = Field(
         None, description="heads with gates that were open on average at the end of training"
     )
+    lambda_trace: list[TraceOf] | None = Field(None, description="if lambda adapts, while gates learn")
     kept_neurons: int | None = Field(None, description="if neurons have gates")
     kept_neurons_per_kind: dict[str, int] | None = None
     macs: float | None = Field(None, description="multiply-accumulates, as a share of those of the unpruned model")

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from nmtprune.model.search.options import Search
 
 LOSS = "loss"
-_STATE = "state.json"
+STATE = "state.json"
+"""Name of the state in a run folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +245,7 @@ class FolderRun(Run, ABC):
     @property
     def state_path(self) -> Path:
         """In the folder."""
-        return self.output / _STATE
+        return self.output / STATE
 
     @property
     def kept_in(self) -> Path:
@@ -262,7 +263,7 @@ class FolderRun(Run, ABC):
             return
         if not self.output.is_dir():
             raise OutputError(f"{self.output}: is a file, not a run folder")
-        for name in (_STATE, *self.written):
+        for name in (STATE, *self.written):
             files.check_output(self.output / name, force=True, inputs=self.inputs)
         if self.resume or self.force:
             return

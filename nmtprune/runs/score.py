@@ -160,6 +160,8 @@ def _in_one_pass(run: ScoreRun, session: Session) -> Scores:
     session.progress.begin(run.metric, 1)
     limits = Limits(tuple(dict.fromkeys(group.kind for group in groups)))
     measured = scorer.scores(subject, None, limits)
+    for remark in scorer.remarks(measured):
+        session.remark(f"{scorer.name}: {remark}")
     found, details = scorer.ranked(measured, measured), scorer.details(subject, limits)
     units = [UnitId(group, number) for group, numbers in groups.items() for number in numbers]
     return Scores.of(

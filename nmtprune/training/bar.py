@@ -42,7 +42,7 @@ class TrainingWatcher:
             valid = _VALIDATION.search(line)
             return ProgressUpdate(None, f"validation loss {valid[1]}") if valid else None
         epoch, batch, batches = (int(match[group]) for group in (1, 2, 3))
-        fields = dict(_FIELD.findall(match[4]))
+        fields = logged_figures(line)
         shown = [name for name in ("loss", *self.watched) if name in fields]
         loss = "".join(f", {name.replace('_', ' ')} {fields[name]}" for name in shown)
         if self.updates is not None and "num_updates" in fields:
@@ -54,6 +54,12 @@ class TrainingWatcher:
             text = f"epoch {epoch} of {self.epochs}, update {batch:,} of {batches:,}{loss}"
             return ProgressUpdate(min(done_epochs / self.epochs, 1.0), text)
         return ProgressUpdate(None, f"epoch {epoch}, update {batch:,} of {batches:,}{loss}")
+
+
+def logged_figures(line: str) -> dict[str, str]:
+    """The figures of an update by their names, where a line of the log of fairseq-train has some."""
+    match = _TRAINING.search(line)
+    return dict(_FIELD.findall(match[4])) if match else {}
 
 
 def watch_translation(line: str) -> ProgressUpdate | None:

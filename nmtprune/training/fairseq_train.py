@@ -9,7 +9,7 @@ import itertools
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,8 +74,15 @@ class Training:
 
     def next_log(self) -> Path:
         """A name for its output beside `folder`: each call after an interruption has its own."""
+        return next(path for path in self._logs() if not path.exists())
+
+    def logs(self) -> list[Path]:
+        """Its logs so far, in their order."""
+        return list(itertools.takewhile(Path.exists, self._logs()))
+
+    def _logs(self) -> Iterator[Path]:
         names = itertools.chain([_LOG], (_LOG.replace(".", f"-{number}.") for number in itertools.count(2)))
-        return next(path for name in names if not (path := self.folder.parent / name).exists())
+        return (self.folder.parent / name for name in names)
 
     def repair(self, read: Callable[[Path], object] | None = None) -> str | None:
         """Replace a last checkpoint that was being copied when training was killed; says so, None where it is whole.

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import pytest
 
 from nmtprune.cli.l0 import _GATES
 from nmtprune.fairseq_plugin import gate_options
-from nmtprune.gates import DISTRIBUTIONS, TEST_GATES
+from nmtprune.gates import DISTRIBUTIONS, STEP, TEST_GATES
+from nmtprune.plan import Plan
 from tests.support.cli import documented, nmtprune, refused
+from tests.support.marian_files import marian_model
+from tests.support.marian_program import random_texts, vocabulary_file
 
 FAST = ("--gate-lr-scale", 10, "--beam", 1, "--max-len-b", 6, "--threads", 1, "--device", "cpu", "--resamples", 500)
 TRAIN = ("--", "--max-update", 3, "--num-workers", 0, "--log-interval", 1, "--lr=0.02")
@@ -21,6 +25,7 @@ def test_choices_are_those_of_the_gates() -> None:
     """Copied, because ``--help`` imports no torch."""
     choices = {name: tuple(kind.choices) for name, (kind, _) in _GATES.items() if isinstance(kind, click.Choice)}
     assert (choices["gate"], choices["test_gate"]) == (DISTRIBUTIONS, TEST_GATES)
+    assert f"Default: {STEP}." in _GATES["gate_step"][1]
     parser = argparse.ArgumentParser()
     gate_options.add_args(parser)
     of_fairseq = {action.dest for action in parser._actions}
@@ -124,9 +129,66 @@ def test_search_only_writes_a_plan_and_nothing_else(tiny: Path, tmp_path: Path) 
     assert refused(*other[:-1], "--search-updates", 9) == (2, "--search-updates goes with --search-only")
     assert refused(*other, "--target-heads", 25) == (2, "gates: --target-heads 25: 24 heads have gates")
     assert refused(*other, "--search-updates", 5)[1].startswith(
-        "gates: gates move by 0.15 per update: in 5 updates they travel 0.75, and close only after 2: "
+        "gates: gates move by 0.15 per update for 5 updates: they can travel 0.75, and close only after 2: give a "
+        "larger --gate-step or more --search-updates"
+    )
+    alone = ("--l0-groups", "neurons", "--target-heads", 3, "--min-heads-per-module", 1)
+    assert refused(*other, *alone) == (
+        2,
+        "gates: --target-heads 3: no head has a gate; --min-heads-per-module 1: no head has a gate",
     )
     assert not (tmp_path / "other").exists()
+
+
+def test_searches_say_what_trainings_say(tiny: Path, tmp_path: Path) -> None:
+    base = ("l0", tiny, "--data-bin", tiny.parent / "data-bin", "-o", tmp_path / "run", "--search-only")
+    options = ("--search-updates", 4, "--gate-step", 0.6, "--device", "cpu", "--threads", 1)
+    result = nmtprune(*base, *options, "--l0-weight", 0, "--target-heads", 9)
+    assert result.code == 0, result.stderr
+    lines = result.stderr.splitlines()
+    assert any(
+        line.startswith("gates move by 0.6 per update for 4 updates: they can travel 2.4, less") for line in lines
+    )
+    assert "--l0-weight 0: nothing closes gates, whatever --target-heads 9 asks for" in lines
+    assert any(line.startswith("l0-weight-0: 9 heads were to be open, 2") for line in lines)
+    neurons = nmtprune(*base, *options, "--l0-weight", 1, "--l0-groups", "neurons", "--force", "--format", "json", "-q")
+    assert (neurons.code, neurons.stderr) == (0, "")
+    (found,) = json.loads(neurons.stdout)
+    assert "expected_heads" not in found and found["kept"] == 24
+
+
+def test_a_search_starts_over_in_the_folder_of_a_training(
+    tiny: Path, run: tuple[Path, str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    base = ("--data-bin", tiny.parent / "data-bin", "-o", folder, "--l0-weight", 0.1, "--search-only")
+    options = ("--gate-step", 0.6, "--search-updates", 4, "--device", "cpu", "--threads", 1, "--force")
+    slim = folder / "slim.pt"
+    assert refused("l0", slim, *base, *options) == (
+        8,
+        f"{slim}: read by this run, and removed by --force: name another folder",
+    )
+    result = nmtprune("l0", tiny, *base, *options)
+    assert result.code == 0, result.stderr
+    assert [path.name for path in folder.iterdir()] == ["plan.json"]
+
+
+def test_marian_models_are_searched(tmp_path: Path) -> None:
+    """With neurons, of which Marian has one number for all layers of a stack."""
+    model, words = marian_model(tmp_path / "model.npz"), vocabulary_file(tmp_path)
+    source, target = random_texts(tmp_path)
+    data = ("--vocabs", words, words, "--source", source, "--reference", target, "--post-process", "none")
+    gates = ("--l0-groups", "heads,neurons", "--gate-step", 0.6, "--search-updates", 8)
+    base = ("l0", model, *data, *gates, "--l0-weight", 0.3, "--search-only", "-o", tmp_path / "run")
+    result = nmtprune(*base, "--device", "cpu", "--threads", 1)
+    assert result.code == 0, result.stderr
+    plan = tmp_path / "run" / "plan.json"
+    note = "Marian has one number of neurons for all layers of a stack: slim with --mode uniform or masked"
+    assert (f"l0-weight-0.3: {note}" in result.stderr) == Plan.read(plan).ragged_neurons
+    assert Plan.read(plan).ragged_neurons
+    slim = nmtprune("slim", model, "--plan", plan, "--mode", "uniform", "-o", tmp_path / "slim.npz")
+    assert slim.code == 0, slim.stderr
 
 
 def test_training_that_fails(tiny: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from nmtprune import slim
 from nmtprune.architecture import GroupId
 from nmtprune.errors import CheckpointError, UsageError
+from nmtprune.fairseq_plugin import criterion
 from nmtprune.fairseq_plugin.criterion import Penalty
 from nmtprune.fairseq_plugin.gate_options import Gateable
 from nmtprune.fairseq_plugin.heads import StoredHeads
@@ -197,6 +199,54 @@ def test_gates_move_by_their_own_step_alone(files: Files, tmp_path: Path) -> Non
     torch.testing.assert_close(moved, torch.full_like(moved, 0.5), rtol=1e-3, atol=0)
 
 
+HALF = {
+    "copies": ("--fp16", "--fp16-init-scale", 4, "--fp16-no-flatten-grads"),
+    "one copy": ("--fp16", "--fp16-init-scale", 4),
+    "without copies": ("--memory-efficient-fp16", "--fp16-init-scale", 4),
+}
+
+
+@pytest.mark.parametrize("precision", HALF.values(), ids=HALF)
+def test_gates_move_by_their_own_step_in_half_precision(
+    files: Files, tmp_path: Path, precision: tuple[Any, ...]
+) -> None:
+    """Wherever they stand, by a learning rate far below what a number there can hold."""
+    options = ("--gate-only-updates", 9, "--gate-step", 0.5, "--l0-weight", 5, "--dropout", 0, "--lr", 1e-9)
+    first = l0_train(files, tmp_path / "first", *options, updates=2)
+    with mock.patch("torch.cuda.current_device", return_value=None):  # what tensors on a CPU are found by
+        last = l0_train(files, tmp_path / "last", *options, *precision, start=first, updates=2)
+    start, end = (torch.cat([*thetas(path).values()]) for path in (first, last))
+    torch.testing.assert_close(start, torch.full_like(start, -1.0), rtol=0.02, atol=0)
+    torch.testing.assert_close(end, torch.full_like(end, -2.0), rtol=0.02, atol=0)
+
+
+def test_a_training_from_gates_that_have_learned_starts_anew(files: Files, tmp_path: Path) -> None:
+    """Lambda is not that of the other training, and the wanted number goes from the open heads to the target."""
+    freeze = ("--gate-freeze-updates", 6)
+    first = l0_train(files, tmp_path / "first", *ADAPTED, *freeze, updates=5)
+    base = FairseqCheckpoint.load(first)
+    second = l0_train(files, tmp_path / "second", *ADAPTED, *freeze, "--target-heads", 12, start=first, updates=1)
+    factor, difference, updates, start = stored(second)["encoder.layers.0.self_attn.gates.lambda_state"].tolist()
+    assert base.expected_heads is not None and base.expected_heads < 22
+    assert (updates, start) == (1, pytest.approx(base.expected_heads, abs=1e-4))
+    assert difference == pytest.approx((start - 12) / 3 / 24, abs=1e-5)  # of the way in three updates, of 24 heads
+    assert factor == pytest.approx(0.5 * difference)
+
+
+def test_frozen_gates_have_no_penalty_in_the_log(files: Files, tmp_path: Path) -> None:
+    seen: list[set[str]] = []
+    finished = criterion.log_gates
+
+    def logged(outputs: Any) -> None:
+        seen.extend({name for name in output if name.startswith("l0_")} for output in outputs)
+        finished(outputs)
+
+    with mock.patch.object(criterion, "log_gates", logged):
+        l0_train(files, tmp_path, *ADAPTED, "--gate-freeze-updates", 2, updates=4)
+    learning = {"l0_batches", "l0_penalty", "l0_lambda"}
+    assert seen == [learning, learning, {"l0_batches"}, {"l0_batches"}]
+
+
 def test_after_the_gates_weights_learn(files: Files, tmp_path: Path) -> None:
     options = ("--gate-only-updates", 2, "--gate-freeze-updates", 3, "--gate-step", 0.2, "--l0-weight", 0.1)
     last = l0_train(files, tmp_path, *options, updates=4)
@@ -345,6 +395,10 @@ def refused(files: Files, folder: Path, *options: Any) -> str:
         (
             ("--gate-costs", "encoder=1,decoder=0,cross=nan"),
             "gates: cost decoder=0.0: give a number above 0 for each of",
+        ),
+        (
+            ("--l0-groups", "neurons", "--target-heads", 3, "--min-heads-per-module", 1),
+            "--arch nmtprune: gates: --target-heads 3: no head has a gate; --min-heads-per-module 1: no head has a",
         ),
         (("--target-heads", 25), "--arch nmtprune: gates: --target-heads 25: 24 heads have gates"),
         (

@@ -9,13 +9,19 @@ import pytest
 import torch
 
 from nmtprune import slim
-from nmtprune.architecture import KINDS
+from nmtprune.architecture import KINDS, GroupId, UnitId
 from nmtprune.data.corpus import Corpus, load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import native
 from nmtprune.formats.fairseq import FairseqCheckpoint
 from nmtprune.gates import GateSettings, open_masks
-from nmtprune.methods.gate_search import GateSearch, search_gates, shuffled_batches
+from nmtprune.methods.gate_search import (
+    GateOrder,
+    GateOrderOptions,
+    GateSearch,
+    search_gates,
+    shuffled_batches,
+)
 from nmtprune.plan import Plan
 
 SETTINGS = GateSettings(step=0.5, lr_scale=1.0, target_heads=9, freeze_updates=40)
@@ -52,7 +58,6 @@ def test_only_the_penalty_moves_gates_without_effect(checkpoint: FairseqCheckpoi
 def test_the_number_of_heads_is_met_before_any_rounding(checkpoint: FairseqCheckpoint, corpus: Corpus) -> None:
     found = search_gates(native.load(checkpoint), shuffled_batches(corpus, 1), GateSearch(SETTINGS, 40))
     assert found.expected == pytest.approx(9, abs=1)
-    assert len(found.trace) == 40 and found.trace[0][1] > 22
 
 
 def test_searches_repeat_and_leave_out_what_is_gone(checkpoint: FairseqCheckpoint, corpus: Corpus) -> None:
@@ -73,6 +78,19 @@ def test_neurons_are_gated_too(checkpoint: FairseqCheckpoint, corpus: Corpus) ->
     found = search_gates(native.load(checkpoint), shuffled_batches(corpus, 1), GateSearch(settings, 10, weight=10.0))
     neurons = [own for id, own in found.log_alphas.items() if id.kind == "encoder-ffn"]
     assert neurons and all(len(own) == 2 and bool((own < -1.9).all()) for own in neurons)
+    alone = replace(settings, kinds=("encoder-ffn",), costs={"encoder-ffn": 1.0})
+    assert search_gates(native.load(checkpoint), shuffled_batches(corpus, 1), GateSearch(alone, 1)).expected is None
+
+
+def test_an_order_of_gates_that_have_not_closed_is_remarked() -> None:
+    scores = {UnitId(GroupId("encoder", 0), head): log_alpha for head, log_alpha in enumerate((-4.0, 1.0, 2.0, -5.0))}
+    short, found = GateOrder(GateOrderOptions(gate_updates=30)).remarks(scores)
+    assert short == (
+        "gates move by 0.15 per update for 30 updates: they can travel 4.5, less than 6: many will not decide; give "
+        "more --gate-updates"
+    )
+    assert found.startswith("1.9 of 4 heads were still open on average when all were to be closed: ")
+    assert GateOrder().remarks({unit: -6.0 for unit in scores}) == []
 
 
 def test_batches_come_in_other_orders_and_have_no_end(corpus: Corpus) -> None:

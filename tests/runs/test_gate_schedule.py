@@ -1,12 +1,14 @@
 """When gates learn and freeze: defaults, refusals with their figures, and how many updates a training has."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nmtprune.errors import UsageError
 from nmtprune.formats.fairseq import FairseqCheckpoint, loading
+from nmtprune.gates import GateSettings
 from nmtprune.runs.l0.gate_schedule import gate_schedule
 from nmtprune.training.fairseq_train import Training
 from nmtprune.training.planned import planned_updates
@@ -26,6 +28,54 @@ def test_gates_that_learn_with_the_weights_have_no_schedule() -> None:
         raise AssertionError("nobody asks how many updates there are")
 
     assert gate_schedule((("--gate-lr-scale", "10"),), (), never).options == ()
+    assert gate_schedule((), (), never, GateSettings()).options == ()
+
+
+LEARNED = GateSettings(step=0.1, lr_scale=1.0, freeze_updates=60, only_updates=30)
+"""Of a checkpoint whose gates were trained before."""
+
+
+@pytest.mark.parametrize(
+    ("learned", "given", "message"),
+    [
+        (None, "--gate-freeze-updates 301", "gates: --gate-freeze-updates 301: training ends after 100 updates"),
+        (
+            None,
+            "--gate-freeze-updates 0",
+            "gates: --gate-freeze-updates 0: gates are constants from the start, and none would close",
+        ),
+        (
+            None,
+            "--gate-freeze-updates 4 --gate-only-updates 5",
+            "gates: --gate-only-updates 5: gates are constants from update 4 on, and nothing would learn",
+        ),
+        (None, "--gate-only-updates 101", "gates: --gate-only-updates 101: training ends after 100 updates"),
+        (
+            replace(LEARNED, freeze_updates=400),
+            "",
+            "gates (--gate-freeze-updates and --gate-only-updates as in the checkpoint): --gate-freeze-updates 400: "
+            "training ends after 100 updates",
+        ),
+        (
+            LEARNED,
+            "--gate-freeze-updates 0",
+            "gates (--gate-only-updates as in the checkpoint): --gate-only-updates 30: gates are constants from update "
+            "0 on, and nothing would learn",
+        ),
+        (LEARNED, "--gate-step 0", "gates: --gate-step 0: give a number above 0"),
+        (LEARNED, "--gate-freeze-updates x", "--gate-freeze-updates x: give a whole number from 0 on"),
+    ],
+)
+def test_other_gates_are_checked_as_they_are(learned: GateSettings | None, given: str, message: str) -> None:
+    """Those that learn with the weights, and those that have learned before: without defaults."""
+    gates = (("--gate-lr-scale", "10"),) if learned is None else ()
+    with pytest.raises(UsageError) as raised:
+        gate_schedule(gates, given.split(), lambda: 100, learned)
+    assert str(raised.value) == message
+    fits = "--gate-freeze-updates 50 --gate-only-updates 0"
+    assert gate_schedule(gates, fits.split(), lambda: 100, learned).options == ()
+    constant = "--gate-freeze-updates 0 --gate-only-updates 0"  # the weights train on with what the gates decided
+    assert learned is None or gate_schedule(gates, constant.split(), lambda: 100, learned).remarks == ()
 
 
 def test_gates_that_travel_too_little_are_remarked() -> None:
@@ -44,6 +94,11 @@ def test_gates_that_travel_too_little_are_remarked() -> None:
             60,
             "gates: gates move by 0.15 per update and are constants from update 12 of 60 on: they can travel 1.8, and "
             "close only after 2: give a larger --gate-step, a later --gate-freeze-updates, or more updates",
+        ),
+        (
+            (("--gate-freeze-updates", "0"), ("--gate-init", "-1")),
+            300,
+            "gates: --gate-freeze-updates 0: gates are constants from the start, and none would close",
         ),
         ((("--gate-step", "0"),), 300, "gates: --gate-step 0: give a number above 0"),
         ((("--gate-step", "x"),), 300, "--gate-step x: give a number"),

@@ -33,6 +33,7 @@ from nmtprune.formats.fairseq.settings import Description
 from nmtprune.formats.fairseq.tensor_specs import TensorSpec
 from nmtprune.formats.fairseq.training_state import Optimizer
 from nmtprune.formats.trainable import TrainableCheckpoint, TrainingProgress
+from nmtprune.gates import GateSettings
 from nmtprune.plan import Lineage
 
 if TYPE_CHECKING:
@@ -166,9 +167,9 @@ class FairseqCheckpoint(TrainableCheckpoint):
         return sum(found) if found else None
 
     @property
-    def target_heads(self) -> int | None:
-        """The number of heads that gates were asked to leave open; None where there was none."""
-        return self.gates.settings.target_heads if self.gates else None
+    def gate_settings(self) -> GateSettings | None:
+        """How its gates work; None for a model without gates."""
+        return self.gates.settings if self.gates else None
 
     @property
     def notes(self) -> tuple[str, ...]:

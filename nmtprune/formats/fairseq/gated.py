@@ -21,7 +21,8 @@ from nmtprune.gates import (
     factors_at_test,
     gate_count,
     never_closing,
-    open_masks,
+    number_faults,
+    open_units,
     over_units,
 )
 
@@ -66,11 +67,7 @@ def without_gates(state: State, description: Description, where: str) -> tuple[S
         folded = {name: _folded(settings, description, copy, f"{where}: {name}") for name, copy in copies.items()}
         found["extra_state"] = {**extra, **folded}
     found = containers.with_model_fields(found, {SETTING: None})
-    masks = open_masks(settings, log_alphas)
-    opened = {
-        group: tuple(over_units(group, mask, description.architecture.group(group).stored).nonzero().flatten().tolist())
-        for group, mask in masks.items()
-    }
+    opened = open_units(settings, log_alphas, {group.id: group.stored for group in description.architecture.groups})
     return found, Gates(settings, opened, model, _expected(settings, log_alphas, description))
 
 
@@ -80,7 +77,7 @@ def _expected(
     """Number of units that are open on average, by group."""
     always, found = never_closing(settings, log_alphas), {}
     for id, own in log_alphas.items():
-        opened = settings.open_probability(own).masked_fill(always[id], 1.0)
+        opened = settings.open_probability(own, always[id])
         found[id] = float(over_units(id, opened, description.architecture.group(id).stored).sum())
     return found
 
@@ -103,12 +100,8 @@ def _log_alphas(
     wanted = set(names.values())
     named = [name for name in tensors if name.endswith(f".{PARAMETER}")]
     faults += [f"{name} belongs to no module with gates" for name in named if name not in wanted]
-    gated = sum(description.architecture.group(id).stored for id in names if id.kind in KINDS)
-    least = sum(min(settings.min_heads, description.architecture[id].stored) for id in names if id.kind in KINDS)
-    if settings.target_heads is not None and settings.target_heads > gated:
-        faults.append(f"{settings.target_heads} heads shall stay open, {gated} have gates")
-    if settings.target_heads is not None and settings.target_heads < least:
-        faults.append(f"{settings.target_heads} heads shall stay open, {least} never close")
+    heads = [description.architecture.group(id).stored for id in names if id.kind in KINDS]
+    faults += number_faults(settings.target_heads, settings.min_heads, heads)
     if faults:
         raise CheckpointError.of_faults(f"{where}: gates", faults)
     broken = described({name: tensors[name] for name in wanted})

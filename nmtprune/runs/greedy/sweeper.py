@@ -288,7 +288,10 @@ class Sweeper:
         # What depends on the units that may go belongs to the curve; what does not serves all curves.
         limits = removal.within_layers if scorer.joint else Limits(self._settings.kinds)
         key = f"{curve.name if scorer.joint else self._name}/{scorer.name}"
+        known = key in self._state
         first = self._units(key, lambda: scorer.scores(subject, None, limits, prices))
+        for remark in () if known else scorer.remarks(first):
+            self._progress.note(f"{scorer.name}: {remark}")
         if not removed or not (curve.order.reestimated or curve.order.in_rounds):
             return scorer.ranked(first, first)
 

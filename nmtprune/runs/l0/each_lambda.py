@@ -4,7 +4,6 @@ Voita et al. 2019, section 6; Shim et al. 2021, sections 3.2 and 3.3. The state 
 fairseq-train goes on from its own last checkpoint.
 """
 
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +12,15 @@ from numpy.typing import NDArray
 from nmtprune import files, plots, provenance, slim
 from nmtprune.architecture import KINDS
 from nmtprune.evaluate.prices import MultiplyAccumulates, Prices
+from nmtprune.gates import missed_remark
 from nmtprune.plan import Plan
 from nmtprune.runs.device import training_environment
 from nmtprune.runs.greedy.costs import keep_lengths, known_lengths
 from nmtprune.runs.l0.gated_checkpoints import chosen_checkpoint
 from nmtprune.runs.l0.l0_results import Baseline, L0Result, Outcome, l0_columns, l0_file, l0_points, l0_rows
-from nmtprune.runs.l0.l0_setup import DATA, PLAN, SLIM, L0Job, L0Run, l0_facts, prepare_l0, with_gate_costs
+from nmtprune.runs.l0.l0_setup import DATA, L0Job, L0Run, gated_heads, l0_facts, prepare_l0, with_gate_costs
+from nmtprune.runs.l0.lambda_trace import lambda_trace
+from nmtprune.runs.l0.run_folder import PLAN, SLIM, start_over
 from nmtprune.runs.quality import measure
 from nmtprune.runs.refitted_plans import RefittedPlans, open_refitted_plans
 from nmtprune.runs.report import Report, tsv
@@ -36,9 +38,6 @@ if TYPE_CHECKING:
 _STATISTICS, _UNPRUNED = "statistics", "unpruned"
 _CALIBRATION = 1000
 """Sentences of the text that a training learns from, to refit on."""
-
-_TOLERATED = 0.03
-"""Share of the heads with gates."""
 
 _WATCHED = ("open_heads", *(f"open_{kind}" for kind in KINDS), "open_neurons")
 
@@ -60,6 +59,8 @@ def l0(run: L0Run, progress: "Progress") -> L0Result:
         for remark in job.quality.check_baseline(f"the baseline {run.checkpoint}"):
             progress.note(remark)
         files.make_folder(run.output)
+        if not run.resume:
+            start_over(run.output)
         state.keep_same(_UNPRUNED, {_STATISTICS: job.quality.baseline().statistics})
         prices = None if run.heads_alone else _prices(job, state)
         job = job if prices is None else with_gate_costs(job, prices)
@@ -118,29 +119,21 @@ class _Lambda:
             difference=difference,
             parameters=sum(tensor.numel() for tensor in cut.parameters.values()),
             expected=gated.expected_heads,
+            trace=lambda_trace(self._training),
             macs=None if self._prices is None else self._prices.total(plan.kept_units) / self._prices.total({}),
         )
 
-    @property
-    def _tolerated(self) -> float:
-        """Heads by which the expected number may miss the target without a remark."""
-        return max(1.0, _TOLERATED * self._job.base.architecture.count(self._job.kinds))
-
     def _remark(self, gated: "TrainableCheckpoint") -> None:
         """Say if the gates had not come to the number of heads that is cut."""
-        expected, target = gated.expected_heads, gated.target_heads
-        if expected is not None and target is not None and abs(expected - target) > self._tolerated:
-            self._session.remark(
-                f"{self._name}: {target} heads were to be open, {expected:.1f} were on average at the end: heads that "
-                "stay were closed in some batches, or heads that go were open; give gates more updates "
-                "(--gate-freeze-updates), a larger --gate-step, or another --l0-weight"
-            )
+        target = None if gated.gate_settings is None else gated.gate_settings.target_heads
+        heads = sum(gated_heads(gated, self._job.kinds))
+        remark = missed_remark(self._name, gated.expected_heads, target, heads, "--gate-freeze-updates")
+        if remark:
+            self._session.remark(remark)
 
     def _train(self) -> None:
         if f"{self._name}/trained" in self._state:
             return
-        if not self._run.resume and self._training.folder.exists():
-            shutil.rmtree(self._training.folder)  # fairseq would go on from what another run left
         environment = training_environment(self._run.device, self._run.threads)
         Trainer(self._session.progress, environment).complete(self._training, _WATCHED)
         self._state.add(f"{self._name}/trained", pack({"updates": np.array(0)}))

@@ -1,10 +1,12 @@
 """Checkpoints that were trained with gates: the plan of what is open, and the one that a training is known by."""
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nmtprune.architecture import UnitId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.errors import CheckpointError
+from nmtprune.formats.base import Checkpoint
 from nmtprune.formats.trainable import TrainableCheckpoint
 from nmtprune.plan import Plan
 from nmtprune.training.fairseq_train import load_trained
@@ -20,12 +22,17 @@ def load_gated(path: Path) -> tuple[TrainableCheckpoint, Plan]:
     checkpoint = load_trained(path)
     if checkpoint.open_units is None:
         raise CheckpointError(f"{path}: there are no gates in it")
+    return checkpoint, plan_of_open(checkpoint, checkpoint.open_units)
+
+
+def plan_of_open(checkpoint: Checkpoint, opened: Mapping[GroupId, Sequence[int]]) -> Plan:
+    """The plan that removes the units of groups with gates that are not open."""
     closed = [
         UnitId(group, number)
-        for group, opened in checkpoint.open_units.items()
-        for number in sorted(set(checkpoint.architecture.units[group]).difference(opened))
+        for group, own in opened.items()
+        for number in sorted(set(checkpoint.architecture.units[group]).difference(own))
     ]
-    return checkpoint, Plan.removing(checkpoint.base, closed)
+    return Plan.removing(checkpoint.base, closed)
 
 
 def chosen_checkpoint(last: Path, *, best: bool) -> tuple[TrainableCheckpoint, Plan]:

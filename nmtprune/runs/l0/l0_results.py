@@ -8,7 +8,8 @@ from nmtprune.architecture import NEURON_KINDS, Architecture
 from nmtprune.evaluate.significance import Difference
 from nmtprune.plan import Plan
 from nmtprune.plots import Pruned
-from nmtprune.runs.report import Cell, GatesOf, L0File, QualityOf, Report, SlimOf, Unpruned, quality_of
+from nmtprune.runs.l0.lambda_trace import LambdaAt
+from nmtprune.runs.report import Cell, GatesOf, L0File, QualityOf, Report, SlimOf, TraceOf, Unpruned, quality_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Outcome:
         difference: of the slim model from the unpruned one.
         parameters: of the slim model.
         expected: heads with gates that were open on average at the end of training; None where no heads had gates.
+        trace: of lambda, where it adapts to a number of heads.
         macs: multiply-accumulates of the slim model as a share of the unpruned one's; None if only heads have gates.
     """
 
@@ -38,6 +40,7 @@ class Outcome:
     parameters: int
     expected: float | None = None
     macs: float | None = None
+    trace: tuple[LambdaAt, ...] = ()
 
     def kept(self, architecture: Architecture) -> dict[str, int]:
         """Heads kept per kind of the model."""
@@ -61,7 +64,15 @@ class Baseline:
 def l0_columns(metric: str, base: Baseline) -> tuple[str, ...]:
     """Columns of the table."""
     between = (f"{metric}_gated", f"{metric}_slim", "delta", "ci_low", "ci_high", "p", "parameters")
-    return ("l0_weight", "kept", *base.architecture.kinds, *neuron_columns(base), *between, "expected_heads")
+    return (
+        "l0_weight",
+        "kept",
+        *base.architecture.kinds,
+        *neuron_columns(base),
+        *between,
+        "expected_heads",
+        "lambda_trace",
+    )
 
 
 def neuron_columns(base: Baseline) -> tuple[str, ...]:
@@ -83,6 +94,7 @@ def l0_rows(base: Baseline, outcomes: Sequence[Outcome]) -> Iterator[tuple[Cell,
             *(each.weight, each.plan.count_kept(), *each.kept(base.architecture).values()),
             *(*neuron_cells(base, each), each.gated, each.slim),
             *(each.difference.delta, *each.difference.ci, each.difference.p, each.parameters, each.expected),
+            " ".join(map(str, each.trace)) or None,
         )
 
 
@@ -126,6 +138,8 @@ def _gates(metric: str, base: Baseline, each: Outcome) -> GatesOf:
         kept_per_kind=each.kept(base.architecture),
         **neurons,
         expected_heads=each.expected,
+        lambda_trace=[TraceOf(update=at.update, l0_weight=at.weight, expected_heads=at.expected) for at in each.trace]
+        or None,
         gated=QualityOf(**quality_of(metric, each.gated)),
         slim=SlimOf(parameters=each.parameters, **quality_of(metric, each.slim)),
         delta=each.difference.delta,

@@ -14,11 +14,13 @@ from nmtprune.errors import UsageError
 from nmtprune.evaluate.prices import Prices
 from nmtprune.formats.base import Checkpoint
 from nmtprune.formats.trainable import TrainableCheckpoint
+from nmtprune.gates import GATED_SORTS, TASK, GateSettings, idle_remark, number_faults
 from nmtprune.methods.gate_search import UPDATES
 from nmtprune.process import program
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.device import choose_device, training_processes
 from nmtprune.runs.l0.gate_schedule import GateSchedule, gate_schedule
+from nmtprune.runs.l0.run_folder import CHECKPOINTS, PLAN, SLIM, check_start_over, folder_of, report_files
 from nmtprune.runs.quality import Quality, measure
 from nmtprune.runs.report import ReportFiles
 from nmtprune.runs.run import FolderRun, MeasuringRun
@@ -28,19 +30,14 @@ from nmtprune.training.fairseq_train import Training
 from nmtprune.training.options import ARCH, Options, as_trained, check_given, value_of, with_defaults
 from nmtprune.training.planned import planned_updates
 
-TASK, CRITERION = "translation_l0", "label_smoothed_cross_entropy_l0"
+CRITERION = "label_smoothed_cross_entropy_l0"
 DEFAULT_EPOCHS = 10
 """With which training ends where the user names no end."""
 
-PLAN, SLIM = "plan.json", "slim.pt"
 DATA = "data"
 HEADS = "heads"
-GATED_SORTS = ("heads", "neurons")
-"""What can have gates."""
 
 _RESERVED = ("--task", "--criterion", "--l0-weight", "--l0-kinds", "--l0-groups", "--gate-costs")
-_JSON = "l0.json"
-_CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +79,7 @@ class L0Run(FolderRun, MeasuringRun):
     @property
     def outputs(self) -> ReportFiles:
         """Result, table and picture."""
-        return ReportFiles.beside(self.output / _JSON)
+        return report_files(self.output)
 
     @property
     def written(self) -> list[str]:
@@ -122,7 +119,13 @@ class L0Run(FolderRun, MeasuringRun):
 
     def folder(self, weight: float) -> Path:
         """Where the results of a weight lie: the run folder itself where there is only one."""
-        return self.output if len(self.weights) == 1 else self.output / f"l0-weight-{weight:g}"
+        return folder_of(self.output, weight, len(self.weights))
+
+    def check_output(self) -> None:
+        """Check that the folder is new, empty, or may be written into, and that starting over removes no input."""
+        super().check_output()
+        if self.force and not self.resume:
+            check_start_over(self.output, self.inputs)
 
     def check(self) -> None:
         """Refuse options that no training can have, and what any measuring run refuses."""
@@ -166,20 +169,40 @@ def prepare_l0(run: L0Run, corpora: Corpora) -> L0Job:
     from nmtprune.formats import load
 
     base = load(run.checkpoint).trainable("with gates: l0 needs fairseq's")
-    kinds = gated_kinds(run, base)
+    kinds, learned = gated_kinds(run, base), base.gate_settings
+    target = _checked_target(run, base, kinds, learned)
     DataBin(run.data.data_bin or Path()).check_subsets((run.trained,))
     quality = measure(base, {DATA: run.data}, run, corpora)[DATA]
     trainings = {weight: _training(run, base, kinds, weight) for weight in run.weights}
-    first = trainings[run.weights[0]]
-    # Gates that have learned stand anywhere, and are moved as they were.
-    known = base.open_units is not None
-    schedule = GateSchedule()
-    if not known:
-        processes = training_processes(run.device)
-        schedule = gate_schedule(run.gates, run.given, lambda: planned_updates(first, base, processes))
+    first, processes = trainings[run.weights[0]], training_processes(run.device)
+    schedule = gate_schedule(run.gates, run.given, lambda: planned_updates(first, base, processes), learned)
     trainings = {weight: _scheduled(each, schedule) for weight, each in trainings.items()}
     program("fairseq-train")  # what is not installed shall not show after the first measurement
-    return L0Job(run, base, quality, kinds, trainings, schedule.remarks)
+    idle = idle_remark(run.weights, target)
+    return L0Job(run, base, quality, kinds, trainings, (*schedule.remarks, *([idle] if idle else [])))
+
+
+def _checked_target(run: L0Run, base: Checkpoint, kinds: Sequence[str], learned: GateSettings | None) -> int | None:
+    """The number of heads that shall stay open, as given or as the gates of the checkpoint have it; None for any.
+
+    Raises:
+        UsageError: so many cannot.
+    """
+    words = (*(word for option in run.gates for word in option), *run.given)
+    known = {"--target-heads": None, "--min-heads-per-module": 0}
+    if learned is not None:
+        known = {"--target-heads": learned.target_heads, "--min-heads-per-module": learned.min_heads}
+    texts = {name: value_of(words, name) or "" for name in known}
+    target, least = (int(texts[name]) if texts[name].isdecimal() else own for name, own in known.items())
+    faults = number_faults(target, least or 0, gated_heads(base, kinds))
+    if faults:
+        raise UsageError.of_faults("gates", faults)
+    return target
+
+
+def gated_heads(base: Checkpoint, kinds: Sequence[str]) -> list[int]:
+    """Heads of every attention module of some kinds."""
+    return [module.heads for module in base.architecture if module.id.kind in kinds]
 
 
 def gated_kinds(run: L0Run, base: Checkpoint) -> tuple[str, ...]:
@@ -256,7 +279,7 @@ def _training(run: L0Run, base: TrainableCheckpoint, kinds: Sequence[str], weigh
         title=f"Train gates with lambda {weight:g}",
         data_bin=run.data.data_bin or Path(),
         start=run.checkpoint,
-        folder=folder / _CHECKPOINTS,
+        folder=folder / CHECKPOINTS,
         options=options,
         given=run.given,
         on_cpu=run.on_cpu,

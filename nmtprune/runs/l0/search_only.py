@@ -7,15 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmtprune import files, provenance
-from nmtprune.architecture import NEURON_KINDS, UnitId
+from nmtprune.architecture import NEURON_KINDS
 from nmtprune.errors import UsageError
 from nmtprune.evaluate.cost import Lengths
 from nmtprune.evaluate.prices import MultiplyAccumulates
-from nmtprune.gates import GateSettings, open_masks, over_units
-from nmtprune.methods.gate_search import FoundGates, GateSearch, search_gates, shuffled_batches
+from nmtprune.gates import (
+    FIELDS,
+    STEP,
+    GateSettings,
+    Travel,
+    idle_remark,
+    missed_remark,
+    number_faults,
+    open_units,
+)
+from nmtprune.methods.gate_search import GateSearch, search_gates, shuffled_batches
 from nmtprune.plan import Plan
-from nmtprune.runs.l0.gate_schedule import STEP
-from nmtprune.runs.l0.l0_setup import PLAN, L0Run, gated_kinds, relative_costs
+from nmtprune.runs.l0.gated_checkpoints import plan_of_open
+from nmtprune.runs.l0.l0_setup import L0Run, gated_heads, gated_kinds, relative_costs
+from nmtprune.runs.l0.run_folder import PLAN, start_over
 from nmtprune.runs.run import Session, started
 from nmtprune.runs.subject import NativeModel
 
@@ -26,15 +36,14 @@ if TYPE_CHECKING:
     from nmtprune.model import Transformer
     from nmtprune.progress import Progress
 
-_SETTINGS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
-    "--gate": ("gate", str),
-    "--gate-init": ("init", float),
-    "--gate-temperature": ("temperature", float),
-    "--gate-step": ("step", float),
-    "--target-heads": ("target_heads", int),
-    "--min-heads-per-module": ("min_heads", int),
+_OF_TRAINING = ("--gate-lr-scale", "--gate-freeze-updates", "--gate-only-updates", "--test-gate")
+_TYPES: Mapping[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("init", "temperature", "step"), float),
+    **dict.fromkeys(("target_heads", "min_heads"), int),
 }
-"""Options of gates that a search knows: field of `GateSettings`, and type."""
+"""Fields of `GateSettings` whose options are numbers."""
+
+_ADVICE = "give a larger --gate-step or more --search-updates"
 
 
 @dataclass(frozen=True)
@@ -44,13 +53,13 @@ class FoundPlan:
     Attributes:
         weight: lambda.
         plan: of the checkpoint.
-        expected: heads with gates that were open on average at the end.
+        expected: heads with gates that were open on average at the end; None where no head has a gate.
         path: where the plan was written.
     """
 
     weight: float
     plan: Plan
-    expected: float
+    expected: float | None
     path: Path
 
     @property
@@ -79,13 +88,17 @@ def search_plans(run: L0Run, progress: "Progress") -> tuple[FoundPlan, ...]:
         model = NativeModel(base, run).model
         if not run.heads_alone:
             settings = replace(settings, costs=relative_costs(base, kinds, _prices(base, corpus, model)))
-        _check_number(settings, base)
+        _check(settings, base)
+        for remark in _remarks(settings, run):
+            session.remark(remark)
         files.make_folder(run.output)
+        if not run.resume:
+            start_over(run.output)
         return tuple(_search(run, weight, settings, base, corpus, model, session) for weight in run.weights)
 
 
 def _refuse_options_of_trainings(run: L0Run) -> None:
-    named = [option[0] for option in run.gates if option[0] not in (*_SETTINGS, "--gate-stretch", "--output-scaling")]
+    named = [option[0] for option in run.gates if option[0] not in FIELDS or option[0] in _OF_TRAINING]
     named += [name for name, given in (("--best", run.best), ("--refit", run.refit)) if given]
     faults = [f"{name} goes with a training" for name in named]
     faults += ["options of fairseq-train go with a training"] if run.given else []
@@ -101,34 +114,29 @@ def _settings(run: L0Run, kinds: tuple[str, ...]) -> GateSettings:
     """
     values: dict[str, Any] = {"step": STEP, "lr_scale": 1.0, "freeze_updates": run.search_updates}
     for name, *words in run.gates:
-        if name in _SETTINGS:
-            field, kind = _SETTINGS[name]
-            values[field] = kind(words[0])
-        elif name == "--gate-stretch":
-            values["stretch"] = tuple(map(float, words))
-        else:
-            values["output_scaling"] = True
+        field = FIELDS[name]
+        found = [_TYPES.get(field, float if len(words) > 1 else str)(word) for word in words]
+        values[field] = tuple(found) if len(found) > 1 else found[0] if found else True
     return GateSettings(kinds=kinds, **values)
 
 
-def _check_number(settings: GateSettings, base: "Checkpoint") -> None:
+def _check(settings: GateSettings, base: "Checkpoint") -> None:
     """Refuse a number of heads that cannot be, and a search in which no gate can close."""
-    modules = [module.heads for module in base.architecture if module.id.kind in settings.kinds]
-    least, most, target = sum(min(settings.min_heads, own) for own in modules), sum(modules), settings.target_heads
-    faults = []
-    if target is not None and target > most:
-        faults.append(f"--target-heads {target}: {most} heads have gates")
-    if target is not None and target < least:
-        faults.append(f"--target-heads {target}: --min-heads-per-module {settings.min_heads} keeps {least}")
+    faults = number_faults(settings.target_heads, settings.min_heads, gated_heads(base, settings.kinds))
+    fault = _travel(settings).fault
+    if faults or fault:
+        raise UsageError.of_faults("gates", [*faults, *([fault] if fault else [])])
+
+
+def _remarks(settings: GateSettings, run: L0Run) -> list[str]:
+    """What may go wrong, as with trainings."""
+    found = (_travel(settings).remark, idle_remark(run.weights, settings.target_heads))
+    return [remark for remark in found if remark]
+
+
+def _travel(settings: GateSettings) -> Travel:
     updates = settings.freeze_updates or 0
-    if (settings.step or 0.0) * updates < settings.init:
-        faults.append(
-            f"gates move by {settings.step:g} per update: in {updates} updates they travel "
-            f"{(settings.step or 0.0) * updates:.3g}, and close only after {settings.init:g}: "
-            "give a larger --gate-step or more --search-updates"
-        )
-    if faults:
-        raise UsageError.of_faults("gates", faults)
+    return Travel(settings.step or 0.0, updates, settings.init, f" for {updates} updates", _ADVICE)
 
 
 def _prices(base: "Checkpoint", corpus: "Corpus", model: "Transformer") -> MultiplyAccumulates:
@@ -157,7 +165,15 @@ def _search(  # noqa: PLR0913  # what one lambda shares with the others
             session.progress.advance("updates,", passing=True)
 
     found = search_gates(model, batches(), search)
-    plan = _plan(settings, found, base)
+    units = {group.id: group.units for group in base.architecture.groups}
+    plan = plan_of_open(base, open_units(settings, found.log_alphas, units))
+    heads = sum(gated_heads(base, settings.kinds))
+    name = f"l0-weight-{weight:g}"
+    missed = missed_remark(name, found.expected, settings.target_heads, heads, "--search-updates")
+    note = base.ragged_note(plan)
+    for remark in (missed, f"{name}: {note}: slim with --mode uniform or masked" if note else None):
+        if remark:
+            session.remark(remark)
     record = provenance.collect(
         checkpoint={"path": str(run.checkpoint), "sha256": base.sha256},
         l0_weight=weight,
@@ -169,15 +185,3 @@ def _search(  # noqa: PLR0913  # what one lambda shares with the others
     path = run.folder(weight) / PLAN
     files.write_text(path, plan.with_provenance(record).to_json(), force=True, inputs=run.inputs)
     return FoundPlan(weight, plan, found.expected, path)
-
-
-def _plan(settings: GateSettings, found: FoundGates, base: "Checkpoint") -> Plan:
-    """The plan that removes the units whose gates are closed."""
-    units = {group.id: group.units for group in base.architecture.groups}
-    closed = [
-        UnitId(id, number)
-        for id, opened in open_masks(settings, found.log_alphas).items()
-        for number, is_open in enumerate(over_units(id, opened, units[id]).tolist())
-        if not is_open
-    ]
-    return Plan.removing(base.base, closed)

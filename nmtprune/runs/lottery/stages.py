@@ -250,6 +250,8 @@ class Stages:
         scorer, native = self._scorer, NativeModel(trained, self._run)
         subject = open_subject(scorer, native, self._run.scored_on, self._run.seed, self._corpora)
         found = scorer.scores(subject, None, self._job.limits)
+        for remark in scorer.remarks(found):
+            self._progress.note(f"{scorer.name}: {remark}")
         # The cut model counts the heads that it has: the plan says which they are.
         cut = (UnitId(id, place) for id in plan.base.modules for place in range(len(plan.kept(id))))
         return {head: found[own] for head, own in zip(plan.kept_ids(), cut, strict=True) if own in found}

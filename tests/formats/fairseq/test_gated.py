@@ -157,7 +157,7 @@ def test_damaged_gates(tiny: Path) -> None:
     cross = GateSettings(kinds=("cross",))
     assert refused(cross, {first: torch.zeros(4)}) == f"{tiny}: gates: {first} belongs to no module with gates"
     many = GateSettings(target_heads=25)
-    assert refused(many, {}) == f"{tiny}: gates: 25 heads shall stay open, 24 have gates"
+    assert refused(many, {}) == f"{tiny}: gates: --target-heads 25: 24 heads have gates"
     state = _with_gates(base, GateSettings())
     with pytest.raises(CheckpointError, match="nmtprune_gates: must be an object with the keys"):
         FairseqCheckpoint.of_state(tiny, containers.with_model_fields(state, {SETTING: "{}"}))

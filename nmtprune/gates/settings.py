@@ -1,4 +1,4 @@
-"""Gates on heads and on blocks of neurons: their settings, and every formula of how they open and close.
+"""How gates on heads and on blocks of neurons work: their settings, and the distribution that they are drawn from.
 
 Sources: Louizos et al. 2018, "Learning sparse neural networks through L0 regularization", section 4 (hard concrete);
 Voita et al. 2019, section 6; Shim et al. 2021, sections 3.2 and 3.3 (binary concrete, output scaling).
@@ -22,8 +22,17 @@ SETTING = "nmtprune_gates"
 PARAMETER = "gates.theta"
 """End of the name of a group's gate parameters, after that of the attention module, or of the layer of the neurons."""
 
+GATED_SORTS = ("heads", "neurons")
+"""What can have gates."""
+
 GATED_KINDS = (*KINDS, *NEURON_KINDS)
 """Kinds of groups whose units can have gates, in the order of plans."""
+
+TASK = "translation_l0"
+"""The task of fairseq-train whose models have gates without being asked."""
+
+STEP = 0.15
+"""Log alpha per update where gates have a step of their own and the user names none."""
 
 NEURONS_PER_GATE = 16
 """Neurons of a feed-forward layer that share a gate, one after the other; the last gate of a layer may have fewer."""
@@ -32,14 +41,37 @@ HARD_CONCRETE, BIN_CONCRETE = "hardconcrete", "binconcrete"
 DISTRIBUTIONS = (HARD_CONCRETE, BIN_CONCRETE)
 TEST_GATES = ("hard", "soft")
 
+FIELDS: Mapping[str, str] = {
+    "--gate": "gate",
+    "--gate-init": "init",
+    "--gate-temperature": "temperature",
+    "--gate-stretch": "stretch",
+    "--gate-lr-scale": "lr_scale",
+    "--gate-step": "step",
+    "--gate-freeze-updates": "freeze_updates",
+    "--gate-only-updates": "only_updates",
+    "--min-heads-per-module": "min_heads",
+    "--output-scaling": "output_scaling",
+    "--test-gate": "test_gate",
+    "--target-heads": "target_heads",
+}
+"""Option -> field of `GateSettings`."""
+
 _OPTIONAL = {"step", "only_updates", "min_heads", "costs"}
 """Settings that are written only where they are given."""
 
-LAMBDA_STATE = "gates.lambda_state"
-"""End of the name under which a model keeps its `LambdaState`, where lambda adapts."""
-
-_INTEGRAL, _PROPORTIONAL, _DIFFERENTIAL, _OPENING, _LARGEST = 0.5, 5.0, 40.0, 60.0, 12.0
-"""Of the controller of lambda, whose differences are shares of the heads; the last bounds logarithms."""
+_MEANT: Mapping[str, str] = {
+    **dict.fromkeys(("gate", "test_gate"), "a word"),
+    **dict.fromkeys(("init", "temperature", "lr_scale"), "a number"),
+    **dict.fromkeys(("only_updates", "min_heads"), "a whole number"),
+    **dict.fromkeys(("freeze_updates", "target_heads"), "a whole number or null"),
+    "step": "a number or null",
+    "output_scaling": "true or false",
+    "kinds": "a list of words",
+    "stretch": "a list of two numbers",
+    "costs": "an object of numbers",
+}
+"""What the values of the settings are in a file."""
 
 _NOISE = 1e-6
 
@@ -104,6 +136,7 @@ class GateSettings:
             for kind, cost in self.costs.items()
             if kind not in self.kinds or not 0 < cost < math.inf
         ]
+        faults += [f"costs: no cost of {kind}" for kind in self.kinds if self.costs and kind not in self.costs]
         if faults:
             raise UsageError.of_faults("gates", faults)
 
@@ -151,15 +184,21 @@ class GateSettings:
         """Read the value of the setting.
 
         Raises:
-            CheckpointError: it does not hold settings of gates.
+            CheckpointError: it does not hold settings of gates; every key that is wrong.
         """
+        known = [each.name for each in fields(cls)]
         try:
             values = json.loads(text)
-            types = {field.name: field for field in fields(cls)}
-            if not isinstance(values, dict) or not set(types) - _OPTIONAL <= set(values) <= set(types):
-                raise ValueError(f"must be an object with the keys {', '.join(types)}")
-            kinds, (gamma, zeta) = tuple(values["kinds"]), values["stretch"]
-            return cls(**{**values, "kinds": kinds, "stretch": (float(gamma), float(zeta))})
+            if not isinstance(values, dict) or not set(known) - _OPTIONAL <= set(values) <= set(known):
+                raise ValueError(f"must be an object with the keys {', '.join(known)}")
+            faults = [
+                f"{name} {json.dumps(value)}: must be {_MEANT[name]}"
+                for name, value in values.items()
+                if not _is_meant(name, value)
+            ]
+            if faults:
+                raise ValueError("; ".join(faults))
+            return cls(**{**values, "kinds": tuple(values["kinds"]), "stretch": tuple(map(float, values["stretch"]))})
         except (TypeError, ValueError, RecursionError, UsageError) as error:
             raise CheckpointError(f"{where}: {SETTING}: {error}") from None
 
@@ -172,22 +211,20 @@ class GateSettings:
         """Whether lambda adapts to a number of heads: gates with a step of their own get there before they freeze."""
         return self.step is not None and self.target_heads is not None
 
-    def wanted_heads(self, updates: int, heads: int) -> float:
-        """How many heads should be expected open after some updates, of all that have gates.
-
-        The number falls linearly to the target within the first half of the time until gates are constants: the second
-        half is for gates to settle.
-        """
-        target = heads if self.target_heads is None else self.target_heads
-        half = (self.freeze_updates or 0) / 2
-        return heads + (target - heads) * min(1.0, (updates + 1) / half if half else 1.0)
-
     def log_alpha(self, theta: Tensor) -> Tensor:
         """Log alpha [G] of G gates in single precision at least, of the learned parameter [G]."""
         return self.init + self.lr_scale * theta.to(torch.promote_types(theta.dtype, torch.float32))
 
+    def draw(self, log_alpha: Tensor, always: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Gates [G], drawn anew; those that never close (`always`, boolean [G]) are 1, with their derivatives.
+
+        Straight through: another head of the module can still become the more important one.
+        """
+        gates = self.sample(log_alpha, generator)
+        return torch.where(always, 1.0 + gates - gates.detach(), gates) if self.min_heads else gates
+
     def sample(self, log_alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Gates [G], drawn anew.
+        """Gates [G], drawn anew, as if each could close.
 
         Hard concrete (Louizos et al. 2018, equations 10 and 11): s = sigmoid((log u - log(1 - u) + log alpha) / beta)
         for u ~ U(0, 1), and g = clip(s (zeta - gamma) + gamma, 0, 1). Binary concrete: g = 1 if s >= 0.5, else 0, with
@@ -200,12 +237,17 @@ class GateSettings:
         gamma, zeta = self.stretch
         return (soft * (zeta - gamma) + gamma).clamp(0.0, 1.0)
 
-    def open_probability(self, log_alpha: Tensor) -> Tensor:
+    def open_probability(self, log_alpha: Tensor, always: Tensor | None = None) -> Tensor:
         """P(g > 0) of every gate [G], whose sum is the penalty (Louizos et al. 2018, equation 12).
 
         Hard concrete: sigmoid(log alpha - beta log(-gamma / zeta)); binary concrete: sigmoid(log alpha).
+
+        Args:
+            log_alpha: [G].
+            always: boolean [G], gates that never close: theirs is 1.
         """
-        return torch.sigmoid(log_alpha - self._closed_below)
+        found = torch.sigmoid(log_alpha - self._closed_below)
+        return found if always is None else found.masked_fill(always, 1.0)
 
     def test_gates(self, log_alpha: Tensor) -> Tensor:
         """The gates [G] of one group at test time, where no number of heads is asked for.
@@ -242,100 +284,28 @@ class GateSettings:
         return (heads / gates.detach().sum()).clamp(1.0, float(heads))
 
 
-@dataclass(frozen=True)
-class LambdaState:
-    """What is left of the past where lambda adapts to a number of heads: a controller of the number of open heads.
-
-    Attributes:
-        log_factor: logarithm of what lambda was multiplied by in the long run. It rises while more heads are open than
-            wanted and falls while fewer are: so it finds the scale of lambda for any model.
-        difference: of expected and wanted heads in the last update, as a share of all heads.
-        updates: made so far.
-    """
-
-    log_factor: float = 0.0
-    difference: float = 0.0
-    updates: int = 0
-
-    def after(self, difference: float) -> "tuple[LambdaState, float]":
-        """The state after another update, and what lambda is multiplied by in it.
-
-        Gates gather speed, so lambda also follows the difference itself and how fast it changes. It is below 0, and
-        opens gates, where fewer heads are open than wanted.
-
-        Args:
-            difference: expected less wanted heads, as a share of all heads.
-        """
-        change = difference - self.difference if self.updates else 0.0
-        log_factor = min(max(self.log_factor + _INTEGRAL * difference, -_LARGEST), _LARGEST)
-        now = log_factor + _PROPORTIONAL * difference + _DIFFERENTIAL * change
-        factor = math.exp(min(max(now, -_LARGEST), _LARGEST))
-        if difference < 0:
-            factor += _OPENING * math.exp(log_factor) * difference
-        return LambdaState(log_factor, difference, self.updates + 1), factor
+def _is_meant(name: str, value: Any) -> bool:
+    """Whether a value of a file is what its setting must be."""
+    match _MEANT[name]:
+        case "a word":
+            return isinstance(value, str)
+        case "true or false":
+            return isinstance(value, bool)
+        case "a number":
+            return _is_number(value)
+        case "a number or null":
+            return value is None or _is_number(value)
+        case "a whole number":
+            return _is_number(value, int)
+        case "a whole number or null":
+            return value is None or _is_number(value, int)
+        case "a list of words":
+            return isinstance(value, list) and all(isinstance(each, str) for each in value)
+        case "a list of two numbers":
+            return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+        case _:
+            return isinstance(value, dict) and all(map(_is_number, value.values()))
 
 
-def never_closing(settings: GateSettings, log_alphas: Mapping[GroupId, Tensor]) -> dict[GroupId, Tensor]:
-    """Gates that `min_heads` keeps open, by group: boolean [G]; of equal ones the last."""
-    found = {}
-    for group, own in log_alphas.items():
-        mask = torch.zeros_like(own, dtype=torch.bool)
-        if settings.min_heads and group.kind in KINDS:
-            mask[own.detach().sort(stable=True).indices[-settings.min_heads :]] = True
-        found[group] = mask
-    return found
-
-
-def gate_count(group: GroupId, units: int) -> int:
-    """Gates of a group: one for each head, one for each block of `NEURONS_PER_GATE` neurons."""
-    return units if group.kind in KINDS else -(-units // NEURONS_PER_GATE)
-
-
-def over_units(group: GroupId, values: Tensor, units: int) -> Tensor:
-    """Values [G] of the gates of a group as values of its units [H] or [F]."""
-    return values if group.kind in KINDS else values.repeat_interleave(NEURONS_PER_GATE)[:units]
-
-
-def factors_at_test(settings: GateSettings, log_alphas: Mapping[GroupId, Tensor]) -> dict[GroupId, Tensor]:
-    """What the gates of every group multiply their units by at test time, output scaling of heads included: [G] each.
-
-    Raises:
-        ValueError: more heads shall stay open than there are.
-    """
-    found, always = {}, never_closing(settings, log_alphas)
-    for group, opened in open_masks(settings, log_alphas).items():
-        own = log_alphas[group]
-        gates = settings.test_gates(own) if settings.test_gate == "soft" else torch.ones_like(own)
-        gates = torch.where(always[group], torch.ones_like(own), gates)
-        gates = torch.where(opened, gates, torch.zeros_like(own))
-        found[group] = settings.scaled(group, gates)
-    return found
-
-
-def open_masks(settings: GateSettings, log_alphas: Mapping[GroupId, Tensor]) -> dict[GroupId, Tensor]:
-    """Which gates are open at test time, by group: boolean [G].
-
-    With `target_heads`, exactly so many heads are: those with the largest log alpha in the whole model; ties are broken
-    by kind (encoder, decoder, cross), layer and head, the first of them closing first, as in every budget.
-
-    Args:
-        settings: how the gates work.
-        log_alphas: [G] each, in the order of groups.
-
-    Raises:
-        ValueError: more heads shall stay open than there are.
-    """
-    always = never_closing(settings, log_alphas)
-    found = {group: (settings.test_gates(own) > 0) | always[group] for group, own in log_alphas.items()}
-    heads = {group: own for group, own in log_alphas.items() if group.kind in KINDS}
-    if settings.target_heads is None or not heads:
-        return found
-    every, kept = torch.cat(list(heads.values())), torch.cat([always[group] for group in heads])
-    closed = every.numel() - settings.target_heads
-    if closed < 0:
-        raise ValueError(f"{settings.target_heads} heads cannot be open, there are {every.numel()} with gates")
-    if closed > every.numel() - int(kept.sum()):
-        raise ValueError(f"{settings.target_heads} heads cannot be open, {int(kept.sum())} never close")
-    mask = torch.ones_like(every, dtype=torch.bool)
-    mask[torch.where(kept, math.inf, every).sort(stable=True).indices[:closed]] = False
-    return found | dict(zip(heads, mask.split([own.numel() for own in heads.values()]), strict=True))
+def _is_number(value: Any, kinds: type | tuple[type, ...] = (int, float)) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
