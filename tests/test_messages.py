@@ -20,7 +20,7 @@ MAY_NAME_OPTIONS = ("cli", "runs", "demo")
 """Commands, and the runs that they are made of."""
 
 SPEAK_TO_PROGRAMS = (
-    "training", "fairseq_plugin", "user_dir", "engines/fairseq.py", "engines/marian.py", "data/moses.py",
+    "training", "fairseq_plugin", "user_dir", "gates", "engines/fairseq.py", "engines/marian.py", "data/moses.py",
 )  # fmt: skip
 """What writes or reads command lines of fairseq and Marian, or names its values as they do."""
 

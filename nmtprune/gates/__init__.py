@@ -1,5 +1,21 @@
 """Gates on heads and on blocks of neurons: their settings, and every formula of how they open and close."""
 
+from nmtprune.gates.gate_remarks import Travel, idle_remark, missed_remark
+from nmtprune.gates.gate_settings import (
+    BIN_CONCRETE,
+    DISTRIBUTIONS,
+    FIELDS,
+    GATED_KINDS,
+    GATED_SORTS,
+    HARD_CONCRETE,
+    NEURONS_PER_GATE,
+    PARAMETER,
+    SETTING,
+    STEP,
+    TASK,
+    TEST_GATES,
+    GateSettings,
+)
 from nmtprune.gates.open_penalty import (
     LAMBDA_STATE,
     LambdaState,
@@ -17,22 +33,6 @@ from nmtprune.gates.opening import (
     open_masks,
     open_units,
     over_units,
-)
-from nmtprune.gates.remarks import Travel, idle_remark, missed_remark
-from nmtprune.gates.settings import (
-    BIN_CONCRETE,
-    DISTRIBUTIONS,
-    FIELDS,
-    GATED_KINDS,
-    GATED_SORTS,
-    HARD_CONCRETE,
-    NEURONS_PER_GATE,
-    PARAMETER,
-    SETTING,
-    STEP,
-    TASK,
-    TEST_GATES,
-    GateSettings,
 )
 
 __all__ = [

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nmtprune.architecture import KINDS
-from nmtprune.gates.settings import GateSettings
+from nmtprune.gates.gate_settings import GateSettings
 
 LAMBDA_STATE = "gates.lambda_state"
 """End of the name under which a model keeps its `LambdaState`, where lambda adapts."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nmtprune.architecture import KINDS, GroupId
-from nmtprune.gates.settings import NEURONS_PER_GATE, GateSettings
+from nmtprune.gates.gate_settings import NEURONS_PER_GATE, GateSettings
 
 
 def number_faults(target: int | None, least: int, heads: Sequence[int]) -> list[str]:

@@ -35,7 +35,7 @@ UPDATES = 60
 ORDER_UPDATES = 120
 """Updates of a search in which all gates close."""
 
-_ADVICE = "give more --gate-updates"
+_ADVICE = "give the gates more updates"
 _TOLERATED = 0.25
 """Share of the heads that may be open on average at the end of a search in which all close: a real model has 15 %."""
 

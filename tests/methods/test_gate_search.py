@@ -87,7 +87,7 @@ def test_an_order_of_gates_that_have_not_closed_is_remarked() -> None:
     short, found = GateOrder(GateOrderOptions(gate_updates=30)).remarks(scores)
     assert short == (
         "gates move by 0.15 per update for 30 updates: they can travel 4.5, less than 6: many will not decide; give "
-        "more --gate-updates"
+        "the gates more updates"
     )
     assert found.startswith("1.9 of 4 heads were still open on average when all were to be closed: ")
     assert GateOrder().remarks({unit: -6.0 for unit in scores}) == []

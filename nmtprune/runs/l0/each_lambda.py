@@ -20,7 +20,7 @@ from nmtprune.runs.l0.gated_checkpoints import chosen_checkpoint
 from nmtprune.runs.l0.l0_results import Baseline, L0Result, Outcome, l0_columns, l0_file, l0_points, l0_rows
 from nmtprune.runs.l0.l0_setup import DATA, L0Job, L0Run, gated_heads, l0_facts, prepare_l0, with_gate_costs
 from nmtprune.runs.l0.lambda_trace import lambda_trace
-from nmtprune.runs.l0.run_folder import PLAN, SLIM, start_over
+from nmtprune.runs.l0.run_folder import PLAN, SLIM, start_afresh
 from nmtprune.runs.quality import measure
 from nmtprune.runs.refitted_plans import RefittedPlans, open_refitted_plans
 from nmtprune.runs.report import Report, tsv
@@ -60,7 +60,7 @@ def l0(run: L0Run, progress: "Progress") -> L0Result:
             progress.note(remark)
         files.make_folder(run.output)
         if not run.resume:
-            start_over(run.output)
+            start_afresh(run.output)
         state.keep_same(_UNPRUNED, {_STATISTICS: job.quality.baseline().statistics})
         prices = None if run.heads_alone else _prices(job, state)
         job = job if prices is None else with_gate_costs(job, prices)

@@ -20,7 +20,7 @@ from nmtprune.process import program
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.device import choose_device, training_processes
 from nmtprune.runs.l0.gate_schedule import GateSchedule, gate_schedule
-from nmtprune.runs.l0.run_folder import CHECKPOINTS, PLAN, SLIM, check_start_over, folder_of, report_files
+from nmtprune.runs.l0.run_folder import CHECKPOINTS, PLAN, SLIM, check_fresh_start, folder_of, l0_report_files
 from nmtprune.runs.quality import Quality, measure
 from nmtprune.runs.report import ReportFiles
 from nmtprune.runs.run import FolderRun, MeasuringRun
@@ -79,7 +79,7 @@ class L0Run(FolderRun, MeasuringRun):
     @property
     def outputs(self) -> ReportFiles:
         """Result, table and picture."""
-        return report_files(self.output)
+        return l0_report_files(self.output)
 
     @property
     def written(self) -> list[str]:
@@ -125,7 +125,7 @@ class L0Run(FolderRun, MeasuringRun):
         """Check that the folder is new, empty, or may be written into, and that starting over removes no input."""
         super().check_output()
         if self.force and not self.resume:
-            check_start_over(self.output, self.inputs)
+            check_fresh_start(self.output, self.inputs)
 
     def check(self) -> None:
         """Refuse options that no training can have, and what any measuring run refuses."""

@@ -13,7 +13,7 @@ PLAN, SLIM, JSON, CHECKPOINTS = "plan.json", "slim.pt", "l0.json", "checkpoints"
 _OF_WEIGHT = "l0-weight-{}"
 
 
-def report_files(output: Path) -> ReportFiles:
+def l0_report_files(output: Path) -> ReportFiles:
     """Result, table and picture."""
     return ReportFiles.beside(output / JSON)
 
@@ -23,7 +23,7 @@ def folder_of(output: Path, weight: float, weights: int) -> Path:
     return output if weights == 1 else output / _OF_WEIGHT.format(f"{weight:g}")
 
 
-def check_start_over(output: Path, inputs: Iterable[Path]) -> None:
+def check_fresh_start(output: Path, inputs: Iterable[Path]) -> None:
     """Check that nothing is removed that the run reads.
 
     Raises:
@@ -35,7 +35,7 @@ def check_start_over(output: Path, inputs: Iterable[Path]) -> None:
         raise OutputError(f"{', '.join(map(str, read))}: read by this run, and removed by --force: name another folder")
 
 
-def start_over(output: Path) -> None:
+def start_afresh(output: Path) -> None:
     """Remove what an earlier run left, a training or a search: fairseq would go on from its checkpoints."""
     for path in _left(output):
         if path.is_dir():
@@ -48,7 +48,7 @@ def start_over(output: Path) -> None:
 
 
 def _left(output: Path) -> Iterator[Path]:
-    of_run = (output / STATE, *report_files(output))
+    of_run = (output / STATE, *l0_report_files(output))
     names = (PLAN, SLIM, CHECKPOINTS, "train.log", "train-[0-9]*.log")
     of_weights = (path for folder in _folders(output) for name in names for path in folder.glob(name))
     return (path for path in (*of_run, *of_weights) if path.exists())

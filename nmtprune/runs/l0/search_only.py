@@ -25,7 +25,7 @@ from nmtprune.methods.gate_search import GateSearch, search_gates, shuffled_batc
 from nmtprune.plan import Plan
 from nmtprune.runs.l0.gated_checkpoints import plan_of_open
 from nmtprune.runs.l0.l0_setup import L0Run, gated_heads, gated_kinds, relative_costs
-from nmtprune.runs.l0.run_folder import PLAN, start_over
+from nmtprune.runs.l0.run_folder import PLAN, start_afresh
 from nmtprune.runs.run import Session, started
 from nmtprune.runs.subject import NativeModel
 
@@ -93,7 +93,7 @@ def search_plans(run: L0Run, progress: "Progress") -> tuple[FoundPlan, ...]:
             session.remark(remark)
         files.make_folder(run.output)
         if not run.resume:
-            start_over(run.output)
+            start_afresh(run.output)
         return tuple(_search(run, weight, settings, base, corpus, model, session) for weight in run.weights)
 
 
