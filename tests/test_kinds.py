@@ -228,4 +228,4 @@ def test_a_model_that_was_pickled_whole(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), tmp_path / "file.pt")
     text = refused(tmp_path / "file.pt")
     assert text.startswith("refused: it names torch.nn.modules.linear.Linear")
-    assert text.endswith(": a whole model was pickled; save its tensors as fairseq-train does")
+    assert text.endswith(": a whole model was pickled; save its tensors as its toolkit does")

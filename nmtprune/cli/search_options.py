@@ -9,6 +9,7 @@ import click
 from nmtprune.cli.decoder_settings import decoder_settings, search_of
 from nmtprune.cli.options import given, model_of, spelled
 from nmtprune.cli.panels import Panel, panel_option
+from nmtprune.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -152,6 +153,8 @@ def beam_options(command: F) -> F:
         chosen = {name: values[name] for name in given(SEARCH_NAMES)}
         for name in SEARCH_NAMES:
             del values[name]
+        if "early_stopping" in chosen and values.get("engine") == "ctranslate2":
+            raise UsageError("search: CTranslate2 has a rule of its own for full beams: leave --early-stopping out")
         return command(*args, **values, search=search_of(model_of(values), chosen, decoder_settings(values)))
 
     decorated: F = _add(

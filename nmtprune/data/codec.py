@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from nmtprune.data.databin import Languages
-from nmtprune.data.huggingface_vocabulary import HuggingFaceVocabulary
+from nmtprune.data.huggingface_vocabulary import HuggingFaceVocabulary, MarianTokenizerText
 from nmtprune.data.language_tags import LanguageTags
 from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.moses import MosesTokenizer, lowercase
@@ -150,16 +150,25 @@ def marian_codec(
         for side, segmenter in codec.segmenters.items()
         if isinstance(segmenter, SentencePieceSegmenter)
     }
+    vocabularies = {"source": source, "target": target}
     post_process = options.post_process or ("sentencepiece" if target.sentencepiece else codec.post_process)
     of_source = "sentencepiece" if source.sentencepiece else codec.source_post_process
     return replace(
         codec,
+        segmenters={side: _of_vocabulary(each, vocabularies[side]) for side, each in codec.segmenters.items()},
         own_segmenters=own,
         strips=False,
         joiners={**by_model, **own},
         post_process=post_process,
         source_post_process=of_source,
     )
+
+
+def _of_vocabulary(segmenter: Segmenter, vocabulary: MarianVocabulary | HuggingFaceVocabulary) -> Segmenter:
+    """The segmenter of a side, which transformers' tokenizer does not give special symbols."""
+    if isinstance(vocabulary, HuggingFaceVocabulary) and isinstance(segmenter, SentencePieceSegmenter):
+        return MarianTokenizerText(segmenter, vocabulary)
+    return segmenter
 
 
 def _segmenters(options: DataOptions) -> dict[str, Segmenter]:

@@ -1,11 +1,13 @@
 """Vocabularies of Hugging Face folders: symbols with their ids as JSON, special ones by the settings of the model."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nmtprune import strictjson
+from nmtprune.data.subwords import Segmenter
 from nmtprune.data.text import first_of
 from nmtprune.data.vocabulary import SpacedSymbolTable, made_up_names
 from nmtprune.errors import DataError
@@ -94,6 +96,40 @@ class HuggingFaceVocabulary(SpacedSymbolTable):
         left_out = (self.eos, self.pad) if escape_unk else (self.eos, self.pad, self.unk)
         kept = [int(token) for token in ids if int(token) not in left_out]
         return " ".join("<<unk>>" if token == self.unk else self.symbols[token] for token in kept)
+
+
+class MarianTokenizerText:
+    """From text to symbols as transformers' ``MarianTokenizer`` does it, by a SentencePiece model and a vocabulary.
+
+    Special symbols in the text stay whole, and so does ``>>...<<`` at its beginning or behind one of them: an unknown
+    language becomes the unknown symbol. SentencePiece cuts the rest.
+
+    Attributes:
+        path: the SentencePiece model.
+        sha256: of that file.
+    """
+
+    def __init__(self, segmenter: Segmenter, vocabulary: HuggingFaceVocabulary) -> None:
+        """Prepare for a side with this subword model and this vocabulary."""
+        self.path, self.sha256 = segmenter.path, segmenter.sha256
+        self._segmenter, self._vocabulary = segmenter, vocabulary
+        self._special = {vocabulary.symbols[id] for id in (vocabulary.eos, vocabulary.unk, vocabulary.pad)}
+        longest_first = sorted(self._special, key=len, reverse=True)
+        self._parts = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+
+    def encode(self, text: str) -> str:
+        """Blank-separated symbols of a sentence."""
+        parts = (part for part in self._parts.split(text) if part)
+        return " ".join(filter(None, (part if part in self._special else self._words(part) for part in parts)))
+
+    def _words(self, text: str) -> str:
+        """Symbols of text without special ones."""
+        end = text.find("<<") + 2 if text.startswith(">>") else 1
+        if end < 2:
+            return self._segmenter.encode(text)
+        known = text[:end] in self._vocabulary.index and " " not in text[:end]
+        language = text[:end] if known else self._vocabulary.symbols[self._vocabulary.unk]
+        return f"{language} {self._segmenter.encode(text[end:])}".strip()
 
 
 def _index(path: Path, found: object) -> dict[str, int]:

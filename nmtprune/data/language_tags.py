@@ -79,11 +79,11 @@ class LanguageTags:
         firsts = [match[1] for line in lines if (match := _FIRST.match(line))]
         looks = Counter(token for token in firsts if form_of(token) is not None)
         forms = {form_of(symbol) for symbol in self.symbols}
-        unknown = {token: number for token, number in looks.items() if token not in encode(token).split()}
+        read = {token: encode(token).split() for token in looks}
         found = [
-            f"'{token}' in front of {number} of {len(lines)} sentences is no symbol of the source vocabulary"
-            f"{self._instead(token)}: it is cut like a word"
-            for token, number in sorted(unknown.items())[:_SHOWN]
+            f"'{token}' in front of {looks[token]} of {len(lines)} sentences is no symbol of the source vocabulary"
+            f"{self._instead(token)}: it is {'cut like a word' if len(read[token]) > 1 else 'an unknown word'}"
+            for token in sorted(token for token in looks if token not in read[token])[:_SHOWN]
             if form_of(token) == ">>" or form_of(token) in forms
         ]
         expected = sorted(symbol for symbol in self.symbols if symbol.startswith(_ALWAYS_IN_FRONT))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nmtprune.data.codec import TextCodec
+from nmtprune.data.huggingface_vocabulary import HuggingFaceVocabulary
 from nmtprune.data.marks import mark_of_text
 from nmtprune.data.ragged import Sentences
 from nmtprune.data.subwords import guess_post_process
@@ -110,7 +111,16 @@ class TextSide:
         found += self._tokenized()
         if self.side == "source" and self.side not in self.codec.own_segmenters:
             found += self.codec.tags.remarks(self.lines, lambda line: self.codec.encode(line, self.side))
+            found += self._padded()
         return found
+
+    def _padded(self) -> list[str]:
+        """A remark on padding in sentences of a Hugging Face model, which transformers would let it attend to."""
+        if not isinstance(self.vocabulary, HuggingFaceVocabulary):
+            return []
+        padding = self.vocabulary.symbols[self.vocabulary.pad]
+        lines = sum(padding in line.split(" ") for line in self.symbols)
+        return [f"{padding} in {lines} of {len(self.lines)} sentences is not read (it is padding)"] if lines else []
 
     def _refuse_segmented(self) -> None:
         """Refuse marks of subwords in text that is to be segmented."""

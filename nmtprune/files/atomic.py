@@ -177,9 +177,20 @@ def _publish(temporary: Path, target: Path, force: bool) -> None:
                 raise FileExistsError(errno.EEXIST, "exists", str(target)) from None
             os.replace(temporary, target)
     with suppress(OSError):
-        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-        os.fsync(folder)
-        os.close(folder)
+        synchronize(target.parent)
+
+
+def synchronize(path: Path) -> None:
+    """Wait until a file or the names in a folder are on disk.
+
+    Raises:
+        OSError: they cannot be written there.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -71,6 +71,9 @@ def _by_likelihood(name: str) -> tuple[bool, bool, str]:
 
 
 def _of_a_toolkit(folder: Path, names: set[str]) -> str | None:
+    if {"snapshots", "blobs"} <= names:
+        inside = some(sorted(path.name for path in (folder / "snapshots").iterdir()))
+        return f"is a folder of the cache of Hugging Face's hub: name the model in its snapshots/ ({inside or 'empty'})"
     if "model.bin" in names and names & {"shared_vocabulary.json", "source_vocabulary.json", "shared_vocabulary.txt",
                                          "source_vocabulary.txt"}:  # fmt: skip
         return "is a model of CTranslate2: name the checkpoint that it was converted from"

@@ -9,7 +9,7 @@ import secrets
 import signal
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -70,12 +70,20 @@ def create_temporary(temporary: Path, target: Path) -> RecordingFile:
 
 def remove_leftovers(target: Path) -> None:
     """Remove temporary files of this output whose writer is dead: nobody holds the lock on them."""
+    for leftover, process in leftovers(target):
+        with suppress(OSError):
+            _remove_if_abandoned(leftover, process)
+
+
+def leftovers(target: Path, suffix: str = SUFFIX) -> list[tuple[Path, int]]:
+    """What has the name of a temporary file or folder of this output, and the process that made it."""
+    found = []
     with suppress(OSError):
         for name in os.listdir(target.parent):
-            owner = name.removeprefix(_prefix(target)).removesuffix(SUFFIX)
-            if name == f"{_prefix(target)}{owner}{SUFFIX}" and re.fullmatch(r"\d+-[0-9a-f]{8}", owner):
-                with suppress(OSError):
-                    _remove_if_abandoned(target.with_name(name), int(owner.partition("-")[0]))
+            owner = name.removeprefix(_prefix(target)).removesuffix(suffix)
+            if name == f"{_prefix(target)}{owner}{suffix}" and re.fullmatch(r"\d+-[0-9a-f]{8}", owner):
+                found.append((target.with_name(name), int(owner.partition("-")[0])))
+    return found
 
 
 def _remove_if_abandoned(leftover: Path, process: int) -> None:
@@ -86,13 +94,14 @@ def _remove_if_abandoned(leftover: Path, process: int) -> None:
     except BlockingIOError:
         return
     except OSError:  # a file system without locks: the process id has to do
-        if not _is_alive(process):
+        if not is_alive(process):
             os.unlink(leftover)
     finally:
         os.close(descriptor)
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether there is such a process."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -103,14 +112,14 @@ def _is_alive(process: int) -> bool:
 
 
 @contextmanager
-def removed_at_the_end(temporary: Path) -> Iterator[None]:
+def removed_at_the_end(temporary: Path, remove: Callable[[Path], None] = os.unlink) -> Iterator[None]:
     """Remove the temporary file when the block ends, however it ends, and when a signal is about to end the process."""
     owner = os.getpid()
 
-    def remove(number: int, _frame: object) -> None:
+    def end(number: int, _frame: object) -> None:
         if os.getpid() == owner:
             with suppress(OSError):
-                os.unlink(temporary)
+                remove(temporary)
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
@@ -118,12 +127,12 @@ def removed_at_the_end(temporary: Path) -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         caught = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
     for number in caught:
-        signal.signal(number, remove)
+        signal.signal(number, end)
     try:
         yield
     finally:
         with suppress(OSError, ValueError):
-            os.unlink(temporary)
+            remove(temporary)
         for number in caught:
             signal.signal(number, signal.SIG_DFL)
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,38 +32,50 @@ OPUS: dict[str, Any] = {
 """The settings of opus-mt-en-de, with other sizes; those of the vocabulary are filled in."""
 
 
-def folder_of(folder: Path, *, seed: int = 1, **settings: Any) -> Path:
-    """Write a folder as OPUS-MT's are: settings, weights, vocabulary and two SentencePiece models.
+def folder_of(folder: Path, *, seed: int = 1, separate_vocabs: bool = False, **settings: Any) -> Path:
+    """Write a folder as OPUS-MT's are: settings, weights, vocabularies and two SentencePiece models.
 
     Args:
         folder: to be made.
         seed: of the weights.
+        separate_vocabs: each side has a vocabulary of its own, of another size.
         settings: of ``config.json``, over those of `OPUS`.
     """
     folder.mkdir(parents=True)
-    pieces: dict[str, None] = dict.fromkeys(("</s>", "<unk>"))
-    for name, lines in (("source.spm", ENGLISH), ("target.spm", GERMAN)):
-        path = sentencepiece_model(folder / name, lines, 120)
-        processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        pieces |= dict.fromkeys(processor.id_to_piece(id) for id in range(processor.get_piece_size()))
-    vocabulary = {piece: id for id, piece in enumerate([*pieces, "<pad>"])}
-    pad = vocabulary["<pad>"]
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"source_lang": "en", "target_lang": "de"}))
-    ids = {"vocab_size": pad + 1, "decoder_vocab_size": pad + 1, "pad_token_id": pad, "decoder_start_token_id": pad}
+    source, target = (_pieces(folder / name, lines, size) for name, lines, size in
+                      (("source.spm", ENGLISH, 120), ("target.spm", GERMAN, 110)))  # fmt: skip
+    special = ["</s>", "<unk>", "<pad>"]
+    if separate_vocabs:
+        sides = {"vocab.json": [*special, ">>de<<", *source], "target_vocab.json": [*special, *target]}
+    else:
+        sides = {"vocab.json": [*special[:2], *dict.fromkeys([*source, *target]), special[2]]}
+    for name, symbols in sides.items():
+        (folder / name).write_text(json.dumps({symbol: id for id, symbol in enumerate(symbols)}))
+    languages = {"source_lang": "en", "target_lang": "de", "separate_vocabs": separate_vocabs}
+    (folder / "tokenizer_config.json").write_text(json.dumps(languages))
+    rows, pad = [len(symbols) for symbols in sides.values()], sides["vocab.json"].index("<pad>")
+    ids = {"vocab_size": rows[0], "decoder_vocab_size": rows[-1], "pad_token_id": pad, "decoder_start_token_id": pad}
     values = OPUS | ids | {"bad_words_ids": [[pad]]} | settings
     (folder / configs.FILE).write_text(json.dumps(values, indent=2))
     write_weights(folder, random_weights(values, seed))
     return folder
 
 
+def _pieces(path: Path, lines: Sequence[str], size: int) -> list[str]:
+    """The pieces of a SentencePiece model, which is written to a path; special ones are left out."""
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_model(path, lines, size)))
+    pieces = [processor.id_to_piece(id) for id in range(processor.get_piece_size())]
+    return [piece for piece in pieces if piece not in ("</s>", "<unk>", "<pad>")]
+
+
 def random_weights(values: dict[str, Any], seed: int = 1) -> dict[str, Tensor]:
     """WeightFiles that fit the settings, large enough for translations to differ."""
     generator = torch.Generator().manual_seed(seed)
-    known = layout.entries(configs.parse_config(values, "settings"), ())
+    config = configs.parse_config(values, "settings")
+    known = layout.entries(config, ())
     drawn = {name: torch.randn(entry.shape, generator=generator) for name, entry in known.items() if not entry.optional}
     found = {name: _scaled(name, each) for name, each in drawn.items()}
-    return found | {layout.LOGITS_BIAS: 0.3 * torch.randn(1, values["vocab_size"], generator=generator)}
+    return found | {layout.LOGITS_BIAS: 0.3 * torch.randn(1, config.words[1], generator=generator)}
 
 
 def _scaled(name: str, drawn: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from nmtprune import files
 from nmtprune.architecture import KINDS, Architecture, GroupId
 from nmtprune.errors import CheckpointError
+from nmtprune.formats import storage
 from nmtprune.formats.base import UnitAxis, fingerprint
 from nmtprune.formats.fairseq import (
     containers,
@@ -20,7 +21,6 @@ from nmtprune.formats.fairseq import (
     loading,
     settings,
     slim_settings,
-    storage,
     tasks,
     tensor_specs,
     training_state,

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nmtprune.formats.fairseq import containers, storage, training_state
+from nmtprune.formats import storage
+from nmtprune.formats.fairseq import containers, training_state
 from nmtprune.formats.fairseq.containers import State
 from nmtprune.formats.fairseq.settings import Description
 from nmtprune.formats.fairseq.training_state import Optimizer

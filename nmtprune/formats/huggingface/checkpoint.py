@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from nmtprune.architecture import STACKS, Architecture, GroupId
 from nmtprune.errors import CheckpointError
 from nmtprune.files.folders import check_folder
-from nmtprune.formats import finite
+from nmtprune.formats import finite, storage
 from nmtprune.formats.base import Checkpoint, fingerprint
 from nmtprune.formats.cut_note import Note
-from nmtprune.formats.fairseq import storage
 from nmtprune.formats.huggingface import config as configs
 from nmtprune.formats.huggingface import decoding, layout, model_folder
 from nmtprune.formats.huggingface.config import NOTE, Config
@@ -25,7 +24,7 @@ from nmtprune.profile import ModelProfile, SpecialTokens
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nmtprune.formats.marian.decoder import DecoderSettings
+    from nmtprune.formats.decoder_settings import DecoderSettings
     from nmtprune.model.search.options import Search
     from nmtprune.network import Network
 
@@ -177,8 +176,12 @@ class HuggingFaceCheckpoint(Checkpoint):
         left_out = [
             name for name in model_folder.others(self.path)[1] if name not in (*self.weights.files, self.weights.name)
         ]
-        if left_out:
-            found.append(f"weights in other formats, which a rewritten folder does not have: {', '.join(left_out)}")
+        for what, names in (
+            ("weights in other formats", [name for name in left_out if not model_folder.is_of_training(name)]),
+            ("state of a training", [name for name in left_out if model_folder.is_of_training(name)]),
+        ):
+            if names:
+                found.append(f"{what}, which a rewritten folder does not have: {', '.join(names)}")
         return tuple(found)
 
     @property

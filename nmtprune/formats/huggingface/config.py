@@ -19,6 +19,10 @@ _COUNTS = ("d_model", "encoder_layers", "decoder_layers", "encoder_ffn_dim", "de
 _FLAGS = ("scale_embedding", "tie_word_embeddings", "share_encoder_decoder_embeddings")
 _IDS = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
 _MAY_BE_NONE = ("decoder_vocab_size",)
+_MOST = {**dict.fromkeys((*_COUNTS, *_MAY_BE_NONE), (1 << 31) - 1), "max_position_embeddings": 1_000_000,
+         "encoder_layers": 10_000, "decoder_layers": 10_000}  # fmt: skip
+"""Values above which settings are damaged: no memory is spent on finding that out by the tensors."""
+
 _DECODERS = ("CausalLM", "LMHeadModel")
 
 
@@ -83,16 +87,23 @@ def parse_config(values: Any, where: str) -> Config:
     """
     if not isinstance(values, dict):
         raise CheckpointError(f"{where}: holds {show(values)}, no settings of a model")
-    family = FAMILIES.get(values.get("model_type") or "")
+    kind = values.get("model_type")
+    family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
         raise CheckpointError(f"{where}: unsupported: {_other_family(values)}")
     settings = {name: values.get(name, default) for name, default in family.defaults.items()}
+    settings["eos_token_id"] = single_id(settings["eos_token_id"])
     faults = [*_class_faults(values, family), *_value_faults(values, settings, family)]
     if not faults:
         faults = list(_size_faults(settings))
     if faults:
         raise CheckpointError.of_faults(f"{where}: unsupported", faults)
     return Config(values, settings, family)
+
+
+def single_id(value: Any) -> Any:
+    """The id in a list of one, which transformers takes for the id itself; any other value as it is."""
+    return value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
 
 
 def _other_family(values: Mapping[str, Any]) -> str:
@@ -110,7 +121,7 @@ def _other_family(values: Mapping[str, Any]) -> str:
 
 def _class_faults(values: Mapping[str, Any], family: Family) -> Iterator[str]:
     classes = values.get("architectures")
-    if classes and list(classes) != [family.model_class]:
+    if classes and classes not in ([family.model_class], (family.model_class,)):
         yield f"architectures {show(classes)}, not {family.model_class}"
     if values.get("quantization_config"):
         kind = values["quantization_config"]
@@ -151,13 +162,21 @@ def _form_faults(settings: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _size_faults(settings: Mapping[str, Any]) -> Iterator[str]:
-    """What does not fit together."""
+    """What does not fit together, or no model has."""
+    too_large = [name for name, most in _MOST.items() if (settings.get(name) or 0) > most]
+    if too_large:
+        yield from (f"{name} is {show(settings[name])}, more than {_MOST[name]}" for name in too_large)
+        return
     for stack in STACKS:
         heads = settings[f"{stack}_attention_heads"]
         if settings["d_model"] % heads:
             yield f"{stack}_attention_heads {heads} does not divide d_model {settings['d_model']}"
     shared = settings.get("share_encoder_decoder_embeddings", True)
-    rows = settings["vocab_size"] if shared else settings.get("decoder_vocab_size") or settings["vocab_size"]
+    source = settings["vocab_size"]
+    target = source if shared else settings.get("decoder_vocab_size") or source
     for name in _IDS:
+        rows = target if name == "decoder_start_token_id" else min(source, target)
         if settings[name] >= rows:
             yield f"{name} {settings[name]}: the embeddings have {rows} rows"
+    if settings["pad_token_id"] == settings["eos_token_id"]:
+        yield f"pad_token_id and eos_token_id are both {settings['eos_token_id']}: sentences would end with padding"

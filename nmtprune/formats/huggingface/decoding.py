@@ -7,9 +7,9 @@ from typing import Any
 
 from nmtprune import strictjson
 from nmtprune.errors import CheckpointError, DataError
+from nmtprune.formats.decoder_settings import DecoderSettings
 from nmtprune.formats.huggingface import config, generation
-from nmtprune.formats.huggingface.config import Config
-from nmtprune.formats.marian.decoder import DecoderSettings
+from nmtprune.formats.huggingface.config import Config, single_id
 from nmtprune.strictjson import show
 
 TOKENIZER = "tokenizer_config.json"
@@ -54,13 +54,13 @@ def folder_settings(folder: Path, own: Config) -> FolderSettings:
         faults = [
             f"{name} is {show(values[name])}, {config.FILE} says {own.settings[name]}"
             for name in _SPECIAL
-            if values.get(name) not in (None, own.settings[name])
+            if single_id(values.get(name)) not in (None, own.settings[name])
         ]
         if faults:
             raise CheckpointError.of_faults(str(path), faults)
     else:
         path = folder / config.FILE
-    search = generation.parse_search(values, int(own.settings["eos_token_id"]), str(path))
+    search = generation.parse_search(values, int(own.settings["eos_token_id"]), own.words[1], str(path))
     separate = (folder / TOKENIZER).is_file() and _object(folder / TOKENIZER).get("separate_vocabs") is True
     names = (_VOCABULARY, _TARGET_VOCABULARY if separate else _VOCABULARY)
     there = [folder / name for name in names]

@@ -61,19 +61,20 @@ class FolderSearch:
     notes: tuple[str, ...] = ()
 
 
-def parse_search(values: Mapping[str, Any], eos: int, where: str) -> FolderSearch:
+def parse_search(values: Mapping[str, Any], eos: int, words: int, where: str) -> FolderSearch:
     """The search that settings ask for.
 
     Args:
         values: of ``generation_config.json``, or of ``config.json`` where there is no such file.
         eos: id of the end-of-sentence symbol.
+        words: rows of the target embeddings.
         where: the file.
 
     Raises:
         CheckpointError: values that no search can have; all of them.
     """
     given = {name: value for name, value in values.items() if value is not None}
-    faults = list(_faults(given))
+    faults = list(_faults(given)) or list(_id_faults(given, eos, words))
     if faults:
         raise CheckpointError.of_faults(where, faults)
     search: dict[str, Any] = {"forced_eos": given.get("forced_eos_token_id") in (eos, [eos])}
@@ -102,13 +103,28 @@ def _faults(given: Mapping[str, Any]) -> Iterator[str]:
     renormalize = given.get("renormalize_logits", False)
     if not isinstance(renormalize, bool):
         yield f"renormalize_logits is {show(renormalize)}, neither true nor false"
-    if given.get("early_stopping", False) not in (True, False, "never"):
+    stopping = given.get("early_stopping", False)
+    if not isinstance(stopping, bool) and stopping != "never":
         yield f'early_stopping is {show(given["early_stopping"])}, not true, false or "never"'
     if not all(isinstance(word, list) and word and all(map(is_int, word)) for word in _words(given)):
         yield f"bad_words_ids is {show(given['bad_words_ids'])}, no list of lists of token ids"
     tokens = given.get("suppress_tokens", [])
     if not isinstance(tokens, list) or not all(map(is_int, tokens)):
         yield f"suppress_tokens is {show(tokens)}, no list of token ids"
+
+
+def _id_faults(given: Mapping[str, Any], eos: int, words: int) -> Iterator[str]:
+    """Barred tokens that the model does not have, and an end that is barred.
+
+    ``generate`` drops the end from ``bad_words_ids``, and obeys ``suppress_tokens``: no translation would end.
+    """
+    barred = {"bad_words_ids": sum(_words(given), []), "suppress_tokens": given.get("suppress_tokens", [])}
+    for name, ids in barred.items():
+        outside = [id for id in ids if not 0 <= id < words]
+        if outside:
+            yield f"{name} has the id {outside[0]}, the model has {words} words"
+    if eos in barred["suppress_tokens"]:
+        yield f"suppress_tokens has the id {eos} of the end of a sentence: no translation could end"
 
 
 def _words(given: Mapping[str, Any]) -> list[Any]:

@@ -140,7 +140,7 @@ def table_aliases(config: Config, names: Iterable[str]) -> dict[str, str]:
 
 def misfits(config: Config, tensors: "Mapping[str, Tensor]") -> Iterator[str]:
     """What of the tensors does not fit the settings."""
-    from nmtprune.formats.fairseq.storage import same_bits
+    from nmtprune.formats.storage import same_bits
 
     known, same = entries(config, tensors), table_aliases(config, tensors)
     integers = [name for name, tensor in tensors.items() if not tensor.is_floating_point() and not _is_buffer(name)]

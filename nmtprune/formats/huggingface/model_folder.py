@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nmtprune import strictjson
 from nmtprune.errors import CheckpointError, OutputError
+from nmtprune.files import atomic_output
 from nmtprune.files.folders import folder_beside, put_in_place
 from nmtprune.formats.huggingface import config
 from nmtprune.formats.huggingface.safetensors_file import TensorFile, read_safetensors, write_safetensors
@@ -23,6 +24,9 @@ _INDEX = ".index.json"
 _WEIGHTS = (".safetensors", ".bin", ".h5", ".msgpack", ".ot", ".onnx", ".onnx_data", ".pt", ".pth", ".ckpt", ".gguf",
             ".npz", _INDEX)  # fmt: skip
 """Endings of weights, which a rewritten folder has once and in one format."""
+
+_TRAINING = ("optimizer", "scheduler", "rng_state", "scaler", "training_args")
+"""Beginnings of the names of files of a training, which fit the model before the cut alone."""
 
 _FORMAT = {"format": "pt"}
 """What transformers asks of the metadata of a safetensors file."""
@@ -113,6 +117,11 @@ def _is_shard(name: Any, ending: str) -> bool:
     return isinstance(name, str) and name.endswith(ending) and os.path.basename(name) == name
 
 
+def is_of_training(name: str) -> bool:
+    """Whether a file that is left out is the state of a training."""
+    return name.startswith(_TRAINING)
+
+
 def others(folder: Path) -> tuple[list[Path], list[str]]:
     """What is copied with a model: its files and folders without weights; and names of what is left out."""
     copied: list[Path] = []
@@ -150,7 +159,8 @@ def write_folder(
                 else:
                     shutil.copyfile(path, folder / path.name)
             _write_weights(folder, weights, tensors)
-            _write_text(folder / config.FILE, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+            text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+            (folder / config.FILE).write_text(text, encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
         put_in_place(folder, target)
@@ -159,24 +169,15 @@ def write_folder(
 def _write_weights(folder: Path, weights: WeightFiles, tensors: "Mapping[str, Tensor]") -> None:
     for name, inside in weights.files.items():
         own = {each: tensors[each] for each in inside}
-        with open(folder / name, "wb") as file:
+        with atomic_output(folder / name) as file:
             if name.endswith(".safetensors"):
                 write_safetensors(file, TensorFile(own, {**_FORMAT, **weights.metadata[name]}))
             else:
                 write_torch(file, TensorFile(own))
-            file.flush()
-            os.fsync(file.fileno())
     if weights.index is not None:
         places = {own: name for name, inside in weights.files.items() for own in inside}
         size = sum(tensors[own].numel() * tensors[own].element_size() for own in places)
         about = weights.index.get("metadata")
         metadata = {**(about if isinstance(about, dict) else {}), "total_size": size}
         index = {**weights.index, "metadata": metadata, "weight_map": places}
-        _write_text(folder / weights.name, json.dumps(index, indent=2) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+        (folder / weights.name).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -82,7 +82,7 @@ def native_tensors(config: Config, tensors: "Mapping[str, Tensor]") -> "dict[str
         name = f"{stack}.embedding.positions.weight"
         if config.family.position_table and name not in found and target is not None:
             rows, width = int(config.settings["max_position_embeddings"]), int(config.settings["d_model"])
-            found[name] = _sinusoids(rows, width).to(like.dtype)
+            found[name] = _sinusoids(rows, width)  # single precision, whatever the file has, as transformers computes
     return found
 
 

@@ -40,6 +40,9 @@ _LONGEST_HEADER = 100_000_000
 """As safetensors itself has it."""
 _METADATA = "__metadata__"
 _ALIGNMENT = 8
+_MOST_AXES, _LONGEST_AXIS = 8, 1 << 40
+"""Bounds of shapes: no model's tensor has larger ones, and torch cannot make some of these."""
+
 _SHOWN = 5
 
 
@@ -118,6 +121,9 @@ def _place(name: str, entry: Any, faults: list[str]) -> _Place | None:
         return None
     if not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2:
         faults.append(f"{shown} has the shape {show(shape)} and the place {show(offsets)}")
+        return None
+    if len(shape) > _MOST_AXES or any(length > _LONGEST_AXIS for length in shape):
+        faults.append(f"{shown} has the shape {show(shape)}, which no tensor of a model has")
         return None
     begin, end = offsets
     size = math.prod(shape) * _DTYPES[dtype].itemsize

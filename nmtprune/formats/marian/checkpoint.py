@@ -26,7 +26,7 @@ from nmtprune.profile import ModelProfile
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nmtprune.formats.marian.decoder import DecoderSettings
+    from nmtprune.formats.decoder_settings import DecoderSettings
     from nmtprune.model.search.options import Search
     from nmtprune.network import Network
 
@@ -109,9 +109,9 @@ class MarianCheckpoint(Checkpoint):
     @classmethod
     def decoder_settings(cls, path: Path, named: Path | None = None) -> "DecoderSettings":
         """What marian-decoder reads with ``--config``."""
-        from nmtprune.formats.marian.decoder import DecoderSettings
+        from nmtprune.formats.marian.decoder import MarianDecoderSettings
 
-        return DecoderSettings.beside(path) if named is None else DecoderSettings.read(named, path)
+        return MarianDecoderSettings.beside(path) if named is None else MarianDecoderSettings.read(named, path)
 
     @property
     def provenance(self) -> str | None:

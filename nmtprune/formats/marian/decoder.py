@@ -4,13 +4,13 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from nmtprune.errors import CheckpointError, DataError, UsageError
+from nmtprune.formats.decoder_settings import DecoderSettings
 
 ENDING = ".decoder.yml"
 
@@ -62,29 +62,11 @@ _MODEL_STARTS = (
 _OFF = ("", "false", "False", "no", "off", "0")
 
 
-@dataclass(frozen=True)
-class DecoderSettings:
-    """Settings of Marian's decoder for a model.
-
-    Attributes:
-        file: where they stand; None where there are none.
-        vocabs: source and target vocabulary; None where they are not named.
-        search: options of the search that are set, by the names of the native search.
-        crop: tokens that longer sources are cut to, the end-of-sentence symbol included; None cuts nothing.
-        subwords: SentencePiece models of source and target that lie in the folder and split text for vocabularies that
-            are lists of symbols, as OPUS-MT releases them; None for those that are not there.
-        notes: what is ignored, and what else a user should know.
-    """
-
-    file: Path | None = None
-    vocabs: tuple[Path, Path] | None = None
-    search: Mapping[str, Any] = field(default_factory=dict)
-    crop: int | None = None
-    subwords: tuple[Path | None, Path | None] = (None, None)
-    notes: tuple[str, ...] = ()
+class MarianDecoderSettings(DecoderSettings):
+    """Settings of Marian's decoder; the subword models are those that OPUS-MT releases with lists of symbols."""
 
     @classmethod
-    def beside(cls, model: Path) -> "DecoderSettings":
+    def beside(cls, model: Path) -> "MarianDecoderSettings":
         """Read the settings beside a model: MODEL.decoder.yml, else a file of its folder that names the model.
 
         Raises:
@@ -100,7 +82,7 @@ class DecoderSettings:
         return cls()
 
     @classmethod
-    def read(cls, path: Path, model: Path) -> "DecoderSettings":
+    def read(cls, path: Path, model: Path) -> "MarianDecoderSettings":
         """Read a settings file for a model.
 
         Raises:

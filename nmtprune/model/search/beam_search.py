@@ -138,11 +138,7 @@ class BeamSearch:
         """Keep the hypotheses that end now; how many each search has, [P]."""
         if not bool(selection.accepted.any()):
             return beams.found
-        row = torch.arange(len(beams.search), device=beams.search.device).unsqueeze(1)
-        place, column = selection.places, selection.columns
-        logits = beams.logits.gather(1, place) + candidates.logits[row, place, column]
-        node, word = candidates.node.gather(1, place), candidates.tokens[row, place, column]
-        last = LastWords(node, word, logits, beams.path.shape[2] + 1)
+        last = LastWords(candidates.node, candidates.tokens, candidates.logits, beams.path.shape[2] + 1)
         return self._endings.keep(beams, last, selection, ended)
 
     def _advance(self, beams: Beams, candidates: Candidates, selection: Selection) -> Beams:

@@ -13,19 +13,25 @@ from nmtprune.model.search.selection import Selection
 
 @dataclass(frozen=True)
 class LastWords:
-    """The candidates of P beams by which hypotheses end, C of each in falling order of score.
+    """The words by which the hypotheses of P beams may end; only those of hypotheses that are kept are looked up.
 
     Attributes:
-        node: [P, C], nodes before the last word.
-        word: [P, C], the last word.
-        logits: [P, C], sums of logits, the last word's included.
+        node: [P, beam], nodes of the hypotheses.
+        tokens: [P, beam, W], words that may follow.
+        logits: [P, beam, W], their logits.
         length: tokens of all of them, the last word included.
     """
 
     node: Tensor
-    word: Tensor
+    tokens: Tensor
     logits: Tensor
     length: int
+
+    def of(self, beams: Beams, selection: Selection, row: Tensor, rank: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of selected candidates: nodes before the last word, last words, sums of logits, the last word's included."""
+        place, column = selection.places[row, rank], selection.columns[row, rank]
+        logits = beams.logits[row, place] + self.logits[row, place, column]
+        return self.node[row, place], self.tokens[row, place, column], logits
 
 
 class Endings(ABC):
@@ -56,8 +62,8 @@ class FirstEndings(Endings):
         if not bool(taken.any()):
             return beams.found
         row, rank = taken.nonzero(as_tuple=True)
-        chosen = last.node[row, rank], last.word[row, rank]
-        ended.add((beams.search[row], number[row, rank]), chosen, last.logits[row, rank], last.length)
+        node, word, logits = last.of(beams, selection, row, rank)
+        ended.add((beams.search[row], number[row, rank]), (node, word), logits, last.length)
         return beams.found + taken.sum(1)
 
     def open(self, beams: Beams, ended: EndedHypotheses) -> Tensor:
@@ -77,19 +83,17 @@ class BestEndings(Endings):
 
     def keep(self, beams: Beams, last: LastWords, selection: Selection, ended: EndedHypotheses) -> Tensor:
         """Put them in the places of those that score worse."""
-        scale = self._options.scale(torch.tensor(last.length, device=last.logits.device))
+        scale = self._options.scale(torch.tensor(last.length, device=selection.scores.device))
         scores = (selection.scores / scale).masked_fill(~selection.accepted, -torch.inf)
-        rows = beams.search
-        own = torch.full_like(last.word, last.length)
+        rows, beam = beams.search, beams.token.shape[1]
         scores, order = torch.cat([ended.score[rows], scores], dim=1).sort(dim=1, descending=True, stable=True)
-        kept = order[:, : beams.token.shape[1]]
-        for column, new in (
-            (ended.node, last.node),
-            (ended.word, last.word),
-            (ended.logits, last.logits),
-            (ended.length, own),
-        ):
-            column[rows] = torch.cat([column[rows], new], dim=1).gather(1, kept)
+        kept = order[:, :beam]
+        new, before = kept >= beam, kept.clamp(max=beam - 1)
+        row = torch.arange(len(rows), device=rows.device).unsqueeze(1)
+        node, word, logits = last.of(beams, selection, row, (kept - beam).clamp(min=0))
+        for column, own in ((ended.node, node), (ended.word, word), (ended.logits, logits)):
+            column[rows] = torch.where(new, own, column[rows].gather(1, before))
+        ended.length[rows] = ended.length[rows].gather(1, before).masked_fill(new, last.length)
         ended.score[rows] = scores[:, : kept.shape[1]]
         empty = ended.score[rows] == -torch.inf
         ended.length[rows] = ended.length[rows].masked_fill(empty, 0)

@@ -20,7 +20,12 @@ from nmtprune.model.ablation.masked_search import MaskedSearch
 from nmtprune.model.search import GenerateOptions, Hypothesis, translate_batch
 from nmtprune.plan import Plan
 from tests.support import huggingface_folders
+from tests.support.cli import nmtprune
 from tests.support.subwords import ENGLISH, GERMAN
+
+TEXTS = [*ENGLISH[:5], "a man </s> and a dog", "a <unk> man<unk>", ">>de<< a man", ">>nn<< a dog", "a >>nn<< dog",
+         " a  dog ", "Ž <unk>", "a</s>"]  # fmt: skip
+"""Special symbols and languages, known and unknown, among them."""
 
 SEPARATE: dict[str, Any] = {
     "share_encoder_decoder_embeddings": False, "tie_word_embeddings": False, "scale_embedding": False,
@@ -35,13 +40,14 @@ def theirs() -> Any:
 
 @pytest.fixture(scope="module")
 def opus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return huggingface_folders.folder_of(tmp_path_factory.mktemp("opus") / "model", **SEPARATE)
+    """Separate vocabularies of two sizes."""
+    return huggingface_folders.folder_of(tmp_path_factory.mktemp("opus") / "model", separate_vocabs=True, **SEPARATE)
 
 
-def corpus_of(folder: Path, tmp: Path) -> Corpus:
-    (tmp / "text").write_text("\n".join(ENGLISH[:6]) + "\n")
+def corpus_of(folder: Path, tmp: Path, lines: Sequence[str] = ENGLISH[:6]) -> Corpus:
+    (tmp / "text").write_text("\n".join(lines) + "\n")
     data = DataOptions(
-        source=tmp / "text", vocabs=(folder / "vocab.json", folder / "vocab.json"),
+        source=tmp / "text", vocabs=(folder / "vocab.json", folder / "target_vocab.json"),
         source_sentencepiece=folder / "source.spm", target_sentencepiece=folder / "target.spm",
     )  # fmt: skip
     return load_corpus(data, load(folder).profile(), references=False)
@@ -74,6 +80,11 @@ FOLDERS = [
     pytest.param(SEPARATE, "with positions", id="separate, with positions"),
     pytest.param({}, "with positions", id="shared, with positions", marks=pytest.mark.slow),
     pytest.param(SEPARATE, "as transformers writes it", id="separate, as it writes it", marks=pytest.mark.slow),
+    pytest.param(
+        {**SEPARATE, "tie_word_embeddings": True, "separate_vocabs": True},
+        "in half precision",
+        id="separate, tied, in half precision",
+    ),
     pytest.param(SEPARATE, "in shards, as pickles", id="separate, in shards", marks=pytest.mark.slow),
 ]
 
@@ -88,7 +99,10 @@ def test_the_native_model_computes_what_transformers_computes(
         for stack in ("encoder", "decoder"):
             tensors[f"model.{stack}.embed_positions.weight"] = torch.randn(40, 16)
         huggingface_folders.write_weights(folder, tensors)
-    model = theirs.MarianMTModel.from_pretrained(folder).eval()
+    elif stored == "in half precision":
+        halves = {name: tensor.half() for name, tensor in load(folder).tensors.items()}
+        huggingface_folders.write_weights(folder, halves)
+    model = theirs.MarianMTModel.from_pretrained(folder, dtype=torch.float32).eval()
     if stored == "as transformers writes it":
         model.save_pretrained(folder := tmp_path / "b")
     elif stored == "in shards, as pickles":
@@ -102,8 +116,9 @@ def test_the_native_model_computes_what_transformers_computes(
         (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
     checkpoint = load(folder)
     found = native.load(checkpoint)
-    rows, pad = checkpoint.profile().target_symbols or 0, checkpoint.network().padding
-    source, previous = torch.randint(2, rows - 1, (3, 7)), torch.randint(2, rows - 1, (3, 5))
+    profile, pad = checkpoint.profile(), checkpoint.network().padding
+    words, rows = profile.source_symbols or 0, profile.target_symbols or 0
+    source, previous = torch.randint(3, words - 1, (3, 7)), torch.randint(3, rows - 1, (3, 5))
     source[1, 5:], previous[:, 0] = pad, pad
     with torch.no_grad():
         expected = model(input_ids=source, attention_mask=(source != pad).long(), decoder_input_ids=previous).logits
@@ -124,7 +139,7 @@ SEARCHES: list[dict[str, Any]] = [
 def options_of(search: dict[str, Any], pad: int) -> GenerateOptions:
     from nmtprune.formats.huggingface import generation
 
-    return GenerateOptions(**generation.parse_search(search, 0, "settings").search)
+    return GenerateOptions(**generation.parse_search(search, 0, 1000, "settings").search)
 
 
 def expected_of(search: dict[str, Any], pad: int) -> dict[str, Any]:
@@ -170,10 +185,41 @@ def test_text_becomes_the_tokens_of_transformers_and_text_again(theirs: Any, opu
     tokenizer = theirs.MarianTokenizer.from_pretrained(opus)
     corpus = corpus_of(opus, tmp_path)
     assert [ids.tolist() for ids in corpus.source] == tokenizer(ENGLISH[:6])["input_ids"]
+    for line in (*TEXTS, "a <pad>b<pad>", ">>x y<< a", ">>de<<>>de<< a", "</s>", ">>de<<", "</s>>>de<<a", ">>a", "<<"):
+        for side, vocabulary in (("source", corpus.source_vocabulary), ("target", corpus.target_vocabulary)):
+            expected = tokenizer(**{"text" if side == "source" else "text_target": line})["input_ids"]
+            assert vocabulary.encode(corpus.codec.encode(line, side)).tolist() == expected, (line, side)
+    notes = " ".join(corpus_of(opus, tmp_path, [">>nn<< a", "a <pad> man", "a"]).notes)
+    assert "<pad> in 1 of 3 sentences is not read (it is padding)" in notes
+    assert "'>>nn<<' in front of 1 of 3 sentences is no symbol of the source vocabulary (which has >>de<<)" in notes
+    assert "it is an unknown word" in notes
     for line in [*GERMAN, "zwei unbekannte ŽŽ wörter, 12 %"]:
         ids = tokenizer(text_target=line)["input_ids"]
         assert corpus.decode(ids) == tokenizer.decode(ids, skip_special_tokens=True)
         assert corpus.target_vocabulary.encode(corpus.codec.encode(line, "target")).tolist() == ids
+
+
+GENERATION: dict[str, Any] = {
+    "num_beams": 3, "max_length": 14, "min_length": 3, "early_stopping": True, "length_penalty": 0.7,
+    "eos_token_id": [0], "forced_eos_token_id": 0, "pad_token_id": 2, "decoder_start_token_id": 2,
+    "bad_words_ids": [[2], [0]], "suppress_tokens": [7, 8],
+}  # fmt: skip
+
+
+def test_a_folder_is_translated_as_transformers_translates_it(theirs: Any, tmp_path: Path) -> None:
+    """With ``generation_config.json``, two vocabularies, the output tied to the target's, in half precision."""
+    folder = huggingface_folders.folder_of(
+        tmp_path / "model", separate_vocabs=True, share_encoder_decoder_embeddings=False, eos_token_id=[0]
+    )
+    huggingface_folders.write_weights(folder, {name: each.half() for name, each in load(folder).tensors.items()})
+    (folder / "generation_config.json").write_text(json.dumps(GENERATION))
+    (tmp_path / "source").write_text("\n".join(TEXTS) + "\n")
+    found = nmtprune("translate", folder, "--source", tmp_path / "source", "--threads", 1)
+    tokenizer = theirs.MarianTokenizer.from_pretrained(folder)
+    model = theirs.MarianMTModel.from_pretrained(folder, dtype=torch.float32).eval()
+    made = model.generate(**tokenizer(TEXTS, return_tensors="pt", padding=True))
+    assert found.code == 0, found.stderr
+    assert found.stdout.split("\n")[:-1] == tokenizer.batch_decode(made, skip_special_tokens=True)
 
 
 def cut(base: Checkpoint, names: Sequence[str], saved: Path, mode: str = "cut") -> Checkpoint:

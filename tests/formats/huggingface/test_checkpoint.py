@@ -2,6 +2,7 @@
 
 import json
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from nmtprune import slim
 from nmtprune.architecture import EVERY_KIND, UnitId
-from nmtprune.errors import CheckpointError, DataError, OutputError
+from nmtprune.errors import CheckpointError, DataError, OutputError, UsageError
 from nmtprune.evaluate.verify import verify
 from nmtprune.formats import load
 from nmtprune.formats.huggingface import HuggingFaceCheckpoint
@@ -66,8 +67,12 @@ def test_masked_is_cut(opus: Path, tmp_path: Path, removed: tuple[str, ...], mod
 def test_settings_say_what_is_left_and_nothing_else_changes(opus: Path, tmp_path: Path) -> None:
     (opus / "README.md").write_text("a model")
     (opus / "tf_model.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    state = ("optimizer.pt", "rng_state.pth", "scheduler.pt", "training_args.bin")
+    for name in state:
+        (opus / name).write_bytes(b"")
     base = loaded(opus)
     assert "weights in other formats, which a rewritten folder does not have: tf_model.h5" in base.notes
+    assert f"state of a training, which a rewritten folder does not have: {', '.join(state)}" in base.notes
     slim.apply(plan_of(base, *NEURONS, *LAYERS), base).save(tmp_path / "cut", provenance={"seed": 3})
     before, after = (json.loads((folder / "config.json").read_text()) for folder in (opus, tmp_path / "cut"))
     note = after.pop("nmtprune")
@@ -75,11 +80,12 @@ def test_settings_say_what_is_left_and_nothing_else_changes(opus: Path, tmp_path
     assert after == before | changes
     assert note["format"] == "nmtprune-huggingface" and note["provenance"] == {"seed": 3}
     assert json.loads(loaded(tmp_path / "cut").provenance or "") == {"seed": 3}
-    names = {path.name for path in opus.iterdir()} - {"tf_model.h5"}
+    names = {path.name for path in opus.iterdir()} - {"tf_model.h5", *state}
     assert {path.name for path in (tmp_path / "cut").iterdir()} == names
     for name in names - {"config.json", "model.safetensors"}:
         assert (tmp_path / "cut" / name).read_bytes() == (opus / name).read_bytes()
-    (opus / "tf_model.h5").unlink()
+    for name in ("tf_model.h5", *state):
+        (opus / name).unlink()
 
 
 def test_ragged_neurons_are_refused_by_cut(opus: Path) -> None:
@@ -95,11 +101,11 @@ def test_shards_and_pickles_are_rewritten_as_they_are(opus: Path, tmp_path: Path
     (folder / "config.json").write_bytes((opus / "config.json").read_bytes())
     names = sorted(base.tensors)
     for shard, own in (("pytorch_model-1.bin", names[::2]), ("pytorch_model-2.bin", names[1::2])):
-        torch.save({name: base.tensors[name] for name in own}, folder / shard)
+        torch.save({name: torch.nn.Parameter(base.tensors[name]) for name in own}, folder / shard)
     places = {name: f"pytorch_model-{1 + number % 2}.bin" for number, name in enumerate(names)}
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {"x": 1}, "weight_map": places}))
     found = loaded(folder)
-    assert found.sha256 == base.sha256
+    assert found.sha256 == base.sha256 and not any(tensor.requires_grad for tensor in found.tensors.values())
     slim.apply(plan_of(found, *LAYERS, *NEURONS), found).save(tmp_path / "cut")
     slim.apply(plan_of(base, *LAYERS, *NEURONS), base).save(tmp_path / "single")
     assert loaded(tmp_path / "cut").sha256 == loaded(tmp_path / "single").sha256
@@ -172,9 +178,30 @@ def _settings(**changes: Any) -> Callable[[Path], None]:
     return lambda folder: (huggingface_folders.changed(folder, **changes), None)[1]
 
 
-def _pickled(folder: Path) -> None:
+def _pickle(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        tensors: dict[str, Any] = {name: tensor.clone() for name, tensor in load(folder).tensors.items()}
+        (folder / "model.safetensors").unlink()
+        change(tensors)
+        torch.save(tensors, folder / "pytorch_model.bin")
+
+    return damage
+
+
+def _bits(folder: Path) -> None:
+    """A damaged number in a file that is whole otherwise."""
+    _pickle(lambda tensors: tensors.update({FC1: torch.full((24, 16), 1.5)}))(folder)
+    path, numbers = folder / "pytorch_model.bin", torch.full((24, 16), 1.5).numpy().tobytes()
+    stored = path.read_bytes()
+    assert stored.count(numbers) == 1
+    path.write_bytes(stored.replace(numbers, b"\1" + numbers[1:]))
+
+
+def _scripted(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    torch.save({"lm_head.weight": Path("x")}, folder / "pytorch_model.bin")
+    with zipfile.ZipFile(folder / "pytorch_model.bin", "w") as archive:
+        for name in ("data.pkl", "constants.pkl"):
+            archive.writestr(f"archive/{name}", b"")
 
 
 def _shardless(folder: Path) -> None:
@@ -203,14 +230,27 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "two depths": (_settings(num_hidden_layers=3), "num_hidden_layers 3 and encoder_layers 2 differ"),
     "ignored norms": (_settings(normalize_before=True), "normalize_before true (transformers ignores it"),
     "activation": (_settings(activation_function="mish"), 'activation_function "mish"'),
+    "no end of its own": (_settings(pad_token_id=0), "pad_token_id and eos_token_id are both 0: sentences would end"),
+    "huge depth": (_settings(encoder_layers=1 << 70, num_hidden_layers=1 << 70), f"encoder_layers is {1 << 70}, more"),
+    "family in a list": (_settings(model_type=["marian"]), 'model_type ["marian"] (MarianMTModel): MarianMTModel is'),
+    "class of a number": (_settings(architectures=5), "architectures 5, not MarianMTModel"),
     "end": (_settings(eos_token_id=[0, 1]), "eos_token_id is [0, 1], no id of a token"),
     "a note of another": (_settings(nmtprune={"format": "x"}), 'nmtprune is damaged: format is "x", not'),
-    "pickled code": (_pickled, "names the code pathlib."),
+    "quantized pickle": (_pickle(lambda tensors: tensors.update({FC1: torch.quantize_per_tensor(
+                         torch.zeros(24, 16), 0.1, 0, torch.qint8)})), f"'{FC1}' is no plain tensor"),
+    "sparse": (_pickle(lambda tensors: tensors.update({FC1: torch.zeros(24, 16).to_sparse()})), "is no plain tensor"),
+    "no numbers": (_pickle(lambda tensors: tensors.update({FC1: torch.zeros(24, 16, device="meta")})),
+                   "is no plain tensor"),
+    "a damaged number": (_bits, "pytorch_model.bin: damaged (the checksum of 'pytorch_model/data/"),
+    "TorchScript": (_scripted, "not weights of a model of transformers (a TorchScript archive"),
+    "pickled code": (_pickle(lambda tensors: tensors.update({FC1: Path("x")})), "refused: it names pathlib."),
     "a shard": (_shardless, "model-00001-of-00002.safetensors, which model.safetensors.index.json names, are missing"),
     "truncated": (_truncated, "bytes, the file has"),
     "huge header": (lambda folder: (folder / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 62) + b"{" * 99),
                     "a header of 4611686018427387904 bytes in a file of 107"),
     "huge shape": (_entry(SHARED, shape=[1 << 40, 1 << 40]), "takes 4835703278458516698824704 bytes, not"),
+    "empty and huge": (_entry(SHARED, shape=[0, 1 << 70], data_offsets=[0, 0]), "which no tensor of a model has"),
+    "too many axes": (_entry(SHARED, shape=[1] * 100_000), "which no tensor of a model has"),
     "negative": (_entry(SHARED, data_offsets=[-8, 8]), "the place [-8, 8]"),
     "overlap": (_entry("final_logits_bias", data_offsets=[0, 400], shape=[1, 100]), "overlaps the tensor before it"),
     "type": (_entry(SHARED, dtype="Q4"), 'is of type "Q4"'),
@@ -298,8 +338,15 @@ def test_commands_refuse_what_a_folder_cannot_do(opus: Path, tmp_path: Path) -> 
     assert refused("translate", opus, "--source", text, "--decoder-config", text)[1] == (
         "--decoder-config goes with models of Marian: this is none"
     )
+    code, line = refused("translate", opus, "--source", text, "--engine", "ctranslate2", "--early-stopping", "never")
+    assert code == UsageError.exit_code and line.endswith("rule of its own for full beams: leave --early-stopping out")
     code, line = refused("slim", opus, "--plan", text, "-o", text)
     assert code == OutputError.exit_code and "is a file, not a folder" in line
+    cache = tmp_path / "models--x--y"
+    (cache / "blobs").mkdir(parents=True)
+    (cache / "snapshots" / "0123").mkdir(parents=True)
+    code, line = refused("inspect", cache)
+    assert code == CheckpointError.exit_code and line.endswith("name the model in its snapshots/ (0123)")
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):

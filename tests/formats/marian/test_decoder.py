@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nmtprune.errors import CheckpointError
-from nmtprune.formats.marian.decoder import DecoderSettings
+from nmtprune.formats.marian.decoder import MarianDecoderSettings
 
 _MARIANS_OWN = (
     "relative-paths: {relative}\nmodels:\n  - model.npz\nvocabs:\n  - vocab.yml\n  - vocab.yml\nbeam-size: 6\n"
@@ -13,9 +13,9 @@ _MARIANS_OWN = (
 )
 
 
-def _read(folder: Path, text: str, name: str = "model.npz.decoder.yml") -> DecoderSettings:
+def _read(folder: Path, text: str, name: str = "model.npz.decoder.yml") -> MarianDecoderSettings:
     (folder / name).write_text(text)
-    return DecoderSettings.beside(folder / "model.npz")
+    return MarianDecoderSettings.beside(folder / "model.npz")
 
 
 def _fault(folder: Path, text: str) -> str:
@@ -41,19 +41,21 @@ def test_what_marian_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_files_of_the_folder_count_where_they_name_the_model(tmp_path: Path) -> None:
-    assert _read(tmp_path, "models: [other.npz]\nbeam-size: 3\n", "config.yml") == DecoderSettings()
-    assert _read(tmp_path, "beam-size: 3\n", "config.yml") == DecoderSettings()
-    assert _read(tmp_path, "models: [a", "config.yml") == DecoderSettings()
+    assert _read(tmp_path, "models: [other.npz]\nbeam-size: 3\n", "config.yml") == MarianDecoderSettings()
+    assert _read(tmp_path, "beam-size: 3\n", "config.yml") == MarianDecoderSettings()
+    assert _read(tmp_path, "models: [a", "config.yml") == MarianDecoderSettings()
     assert _read(tmp_path, "models: [/old/model.npz]\nbeam-size: 3\n", "config.yml").search == {"beam": 3}
     assert _read(tmp_path, "models: [model.npz]\nbeam-size: 4\n", "decoder.yml").search == {"beam": 4}
     assert _read(tmp_path, "beam-size: 5\n").search == {"beam": 5}
     named = tmp_path / "named.yml"
     named.write_text("models: [a.npz, b.npz]\nbeam-size: 6\n")
-    found = DecoderSettings.read(named, tmp_path / "b.npz")
+    found = MarianDecoderSettings.read(named, tmp_path / "b.npz")
     assert found.search == {"beam": 6}
     assert found.notes == (f"{named}: settings of an ensemble of 2 models: b.npz is run alone",)
     named.write_text("models: [a.npz]\n")
-    assert DecoderSettings.read(named, tmp_path / "b.npz").notes == (f"{named}: settings of another model, a.npz",)
+    assert MarianDecoderSettings.read(named, tmp_path / "b.npz").notes == (
+        f"{named}: settings of another model, a.npz",
+    )
 
 
 def test_subword_models_of_a_release(tmp_path: Path) -> None:
@@ -128,4 +130,4 @@ def test_values_of_another_type(tmp_path: Path, text: str, reason: str) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert _fault(tmp_path, "vocabs: [a").startswith("cannot be read: ")
     with pytest.raises(CheckpointError, match="none.yml: cannot be read: No such file or directory"):
-        DecoderSettings.read(tmp_path / "none.yml", tmp_path / "model.npz")
+        MarianDecoderSettings.read(tmp_path / "none.yml", tmp_path / "model.npz")

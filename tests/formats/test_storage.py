@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nmtprune.formats import load
-from nmtprune.formats.fairseq import storage
+from nmtprune.formats import load, storage
 
 HALVES = torch.tensor([1.0, float("nan"), -0.0], dtype=torch.float16)
 

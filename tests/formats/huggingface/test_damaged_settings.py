@@ -1,0 +1,72 @@
+"""Any value of another type or size in a folder's JSON files: read as it is meant, or refused in one line."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nmtprune.data.huggingface_vocabulary import HuggingFaceVocabulary
+from nmtprune.errors import NmtpruneError
+from nmtprune.formats.huggingface import HuggingFaceCheckpoint, generation, network
+from nmtprune.formats.huggingface import config as configs
+from nmtprune.formats.huggingface.decoding import TOKENIZER
+from nmtprune.profile import SpecialTokens
+from tests.support import huggingface_folders
+
+VALUES = ("null", "[]", "{}", '"x"', "-1", "1e400", "true", str(1 << 70), "[[]]", "[{}]")
+GENERATION: dict[str, Any] = {
+    "num_beams": 2, "length_penalty": 1.0, "max_length": 9, "max_new_tokens": 8, "min_length": 1,
+    "early_stopping": True, "forced_eos_token_id": 0, "bad_words_ids": [[5]], "suppress_tokens": [6],
+    "renormalize_logits": True, "eos_token_id": 0, "decoder_start_token_id": None, "do_sample": False,
+}  # fmt: skip
+OTHERS: dict[str, Any] = {"pruned_heads": {}, "quantization_config": None, "auto_map": None, "dtype": "float32",
+                          "nmtprune": None, "tie_word_embeddings": True}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = huggingface_folders.folder_of(tmp_path_factory.mktemp("opus") / "model")
+    for name in ("source.spm", "target.spm"):
+        (found / name).unlink()
+    huggingface_folders.changed(found, encoder_layers=1, decoder_layers=1, num_hidden_layers=1, **OTHERS)
+    values = json.loads((found / configs.FILE).read_text())
+    huggingface_folders.write_weights(found, huggingface_folders.random_weights(values))
+    (found / generation.FILE).write_text(json.dumps(GENERATION))
+    (found / TOKENIZER).write_text(json.dumps({"separate_vocabs": False, "source_lang": "en", "eos_token": "</s>"}))
+    return found
+
+
+def read(folder: Path, name: str) -> None:
+    """All that is read of a file before the first sentence."""
+    if name == "vocab.json":
+        HuggingFaceVocabulary.read(folder / name, None, SpecialTokens(1, 0, 1), "source")
+        return
+    settings = HuggingFaceCheckpoint.decoder_settings(folder)
+    HuggingFaceCheckpoint.search_options()(**settings.search).max_len(9, 40)
+    if name == configs.FILE:
+        checkpoint = HuggingFaceCheckpoint.load(folder)
+        network.describe_network(checkpoint.config)
+        checkpoint.profile()
+
+
+@pytest.mark.parametrize("name", [configs.FILE, generation.FILE, TOKENIZER, "vocab.json"])
+def test_no_value_is_an_internal_error(folder: Path, tmp_path: Path, name: str) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(folder, damaged)
+    values = json.loads((folder / name).read_text()) | (OTHERS if name == configs.FILE else {})
+    values = dict(list(values.items())[:3]) if name == "vocab.json" else values
+    refused = 0
+    for key in values:
+        for value in VALUES:
+            text = json.dumps({**values, key: "HERE"}).replace('"HERE"', value)
+            (damaged / name).write_text(text)
+            try:
+                read(damaged, name)
+            except NmtpruneError as error:
+                refused += 1
+                assert "\n" not in str(error) and "Traceback" not in str(error), (key, value)
+            except Exception as error:
+                raise AssertionError(f"{key}: {value}") from error
+    assert refused > 0
