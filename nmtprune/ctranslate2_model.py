@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nmtprune.architecture import AttentionModule, Group, GroupId
-from nmtprune.data.vocabulary import Vocabulary
+from nmtprune.data.vocabulary import FairseqVocabulary, Vocabulary
 from nmtprune.errors import CheckpointError, EngineError
 from nmtprune.formats.base import Checkpoint
 from nmtprune.model import Transformer
@@ -190,7 +190,7 @@ def _with_vocabularies(
     spec.register_target_vocabulary(list(target.symbols))
     config = spec.config
     config.unk_token, config.eos_token = target.symbols[target.unk], target.symbols[target.eos]
-    config.add_source_eos, config.layer_norm_epsilon = True, network.layer_norm_epsilon
+    config.add_source_eos, config.layer_norm_epsilon = not ends_otherwise(source), network.layer_norm_epsilon
     if target.start_symbol is not None:
         config.decoder_start_token = target.start_symbol
     else:
@@ -198,6 +198,11 @@ def _with_vocabularies(
         spec.decoder.start_from_zero_embedding = True
         config.decoder_start_token = config.bos_token = config.eos_token
     return spec
+
+
+def ends_otherwise(vocabulary: Vocabulary) -> bool:
+    """Whether another symbol than ``</s>`` ends the source sentences of a model: CTranslate2 adds none to them then."""
+    return isinstance(vocabulary, FairseqVocabulary) and vocabulary.eos != FairseqVocabulary.eos
 
 
 def _set_stack(spec: Any, embeddings: Any, stack: Any, own: Stack, neurons: Mapping[GroupId, int]) -> None:

@@ -19,6 +19,41 @@ class SpecialTokens:
 
 
 @dataclass(frozen=True)
+class LanguageTokens:
+    """Symbols of a multilingual model that name a language, and where they stand in its sentences.
+
+    Attributes:
+        languages: those that have a token, in the order of their tokens; None: a file lists them.
+        languages_file: name of that file.
+        forms: of the tokens that its dictionaries get, ``__{}__`` for example: one after the other, for all languages.
+        others: symbols that its dictionaries get behind those.
+        source: form of the token of source sentences; None: they have none.
+        source_side: the side whose language that token names, ``source`` or ``target``.
+        target: form of the token of target sentences, which names their language; None: they have none.
+        place: where the tokens stand, one of PLACES.
+        directions: source and target language of the texts that it was trained on.
+        task: what fairseq calls its task.
+    """
+
+    languages: tuple[str, ...] | None
+    languages_file: str | None
+    forms: tuple[str, ...]
+    others: tuple[str, ...]
+    source: str | None
+    source_side: str
+    target: str | None
+    place: str
+    directions: tuple[tuple[str, str], ...]
+    task: str
+
+
+PLACES = ("front", "ends", "behind")
+"""front: before the words, where the search must say the target's; ends: the source's is its last token, the target's
+stands before the first word, both in the place of ``</s>``; behind: both follow ``</s>``, and the target's stands
+before the first word too."""
+
+
+@dataclass(frozen=True)
 class ModelProfile:
     """What a model asks of its data; None where the checkpoint does not tell.
 
@@ -36,6 +71,7 @@ class ModelProfile:
         notes: remarks on the model.
         right_to_left: the words of source and target sentences come last one first.
         special: ids of special symbols, of a Hugging Face model; None where the vocabularies fix them.
+        language_tokens: of a multilingual fairseq model; None where sentences have none, or have them in their text.
     """
 
     source_symbols: int | None = None
@@ -51,3 +87,4 @@ class ModelProfile:
     notes: tuple[str, ...] = ()
     right_to_left: bool = False
     special: SpecialTokens | None = None
+    language_tokens: LanguageTokens | None = None

@@ -93,6 +93,23 @@ _LANGUAGES = (
         help="Target language, if it cannot be inferred from the data.",
     ),
 )
+_PREFIXES = (
+    panel_option(
+        Panel.DATA,
+        "--source-prefix",
+        metavar="TOKENS",
+        help="Put these symbols of the dictionary, separated by blanks, in front of every source sentence, behind any "
+        "subword splitting (<2de>, for example). Multilingual fairseq models whose task has language tokens need none: "
+        "-s and -t choose them.",
+    ),
+    panel_option(
+        Panel.DATA,
+        "--target-prefix",
+        metavar="TOKENS",
+        help="Make every translation begin with these symbols of the dictionary. They are left out of its text, and "
+        "losses do not count them.",
+    ),
+)
 _SUBWORDS = (
     panel_option(
         Panel.TEXT, "--sentencepiece", type=_PATH, metavar="MODEL", help="SentencePiece model for both languages."
@@ -189,7 +206,7 @@ def data_options(command: F) -> F:
     """DATA for commands that score: the command receives ``data``, a `DataOptions`."""
     options = (
         *(_DATA_BIN, _SUBSET, _SOURCE, _REFERENCE, _VOCABS, decoder_config_option),
-        *(*_LANGUAGES, *_SUBWORDS, *_TEXT, _LOWERCASE_TARGET),
+        *(*_LANGUAGES, *_PREFIXES, *_SUBWORDS, *_TEXT, _LOWERCASE_TARGET),
     )
     decorated: F = _add(_collecting(command), options)
     return decorated
@@ -208,7 +225,7 @@ def translation_data_options(command: F) -> F:
     subset = panel_option(
         Panel.DATA, "--subset", metavar="NAME[,NAME...]", help="Binarized subset of --data-bin instead of raw text."
     )
-    options = (_DATA_BIN, source, subset, _VOCABS, decoder_config_option, *_LANGUAGES, *_SUBWORDS, *_TEXT)
+    options = (_DATA_BIN, source, subset, _VOCABS, decoder_config_option, *_LANGUAGES, *_PREFIXES, *_SUBWORDS, *_TEXT)
     decorated: F = _add(_collecting(command, default_source=STDIN), options)
     return decorated
 
@@ -232,7 +249,7 @@ def calibration_data_options(command: F) -> F:
     )
     options = (
         *(_DATA_BIN, subset, _SOURCE, _REFERENCE, _VOCABS, decoder_config_option),
-        *(*_LANGUAGES, *_SUBWORDS, *_TEXT, _LOWERCASE_TARGET),
+        *(*_LANGUAGES, *_PREFIXES, *_SUBWORDS, *_TEXT, _LOWERCASE_TARGET),
     )
     decorated: F = _add(_collecting(wrapper), options)
     return decorated

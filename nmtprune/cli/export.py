@@ -1,5 +1,6 @@
 """`nmtprune export`: a model for CTranslate2."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -83,9 +84,10 @@ def export(target: str, output_format: str, **flags: Any) -> None:
     from nmtprune.runs.export import export as run_export
 
     run = ExportRun(**flags)
-    _report(run, run_export(run, Notes()), output_format)
+    found = run_export(run, Notes())
+    _report(run, found, output_format)
     say(f"wrote {run.output}")
-    say(_how_to_run(run))
+    say(_how_to_run(run, found.tokens))
 
 
 def _report(run: "ExportRun", found: "Exported", output_format: str) -> None:
@@ -113,12 +115,15 @@ def _report(run: "ExportRun", found: "Exported", output_format: str) -> None:
         click.echo(f"and {more} more (see all with --format json)")
 
 
-def _how_to_run(run: "ExportRun") -> str:
-    """A line to copy."""
+def _how_to_run(run: "ExportRun", given: Mapping[str, str]) -> str:
+    """A line to copy, with the tokens that every sentence must be given."""
     model = run.data.subword_model("source")
     own = run.data.vocabs[0] if run.data.vocabs and run.data.splits_itself("source") else None
     pieces = own or (model[1] if model and model[0] == "sentencepiece" else None)
     tokens = f"list of pieces of {pieces}" if pieces else "list of subwords"
     unknown = ", disable_unk=True" if run.data.vocabs else ""
-    call = f"ctranslate2.Translator('{run.output}').translate_batch([TOKENS], beam_size=5{unknown})"
-    return f"run it with {call}, where TOKENS is a {tokens} without the end-of-sentence symbol"
+    prefix = f", target_prefix=[{given['target_front'].split()}]" if "target_front" in given else ""
+    call = f"ctranslate2.Translator('{run.output}').translate_batch([TOKENS]{prefix}, beam_size=5{unknown})"
+    front = f"{given['source_front']} and a " if "source_front" in given else "a "
+    end = f", and {given['source_end']}" if "source_end" in given else " without the end-of-sentence symbol"
+    return f"run it with {call}, where TOKENS is {front}{tokens}{end}"

@@ -21,8 +21,8 @@ SETTINGS = frozenset((
     "max_length", "max_length_factor", "max_tokens", "metric", "min_len", "min_length", "mode",
     "moses_no_dash_splits", "moses_no_escape", "normalize", "other_weights", "post_process", "reference",
     "resamples", "sentencepiece", "skip_invalid", "source", "source_bpe_codes", "source_lang",
-    "source_sentencepiece", "subset", "target_bpe_codes", "target_lang", "target_sentencepiece", "tokenizer",
-    "unkpen", "unnormalized", "unnormalized_keys", "vocabs", "word_penalty",
+    "source_prefix", "source_sentencepiece", "subset", "target_bpe_codes", "target_lang", "target_prefix",
+    "target_sentencepiece", "tokenizer", "unkpen", "unnormalized", "unnormalized_keys", "vocabs", "word_penalty",
 ))  # fmt: skip
 """Settings that messages of the library name, in backticks: parameters of commands."""
 

@@ -122,7 +122,7 @@ class Batch:
         positions: [B], positions of the sentences in the corpus.
         source: [B, S] token ids.
         source_lengths: [B], tokens of each source sentence.
-        target: [B, T] token ids; None without a target side.
+        target: [B, T] token ids, padding for those that no loss counts; None without a target side.
         previous: [B, T] decoder input, the target shifted right behind an end-of-sentence symbol; None likewise.
     """
 

@@ -10,6 +10,7 @@ import numpy as np
 from nmtprune.data.batching import Batch, BatchLimits, batch_by_size, collate, order_by_length, shift_right, shuffled
 from nmtprune.data.codec import SIDES, TextCodec, build_codec, marian_codec
 from nmtprune.data.databin import DataBin, Languages
+from nmtprune.data.framing import Frame, check_frame, check_languages, frame_of, with_language_tokens
 from nmtprune.data.huggingface_vocabulary import HuggingFaceVocabulary
 from nmtprune.data.language_tags import form_of
 from nmtprune.data.marian_vocabulary import MarianVocabulary
@@ -45,6 +46,7 @@ class Corpus:
         notes: what a user should know about the data, one line each.
         shuffle: fairseq shuffles such data before it sorts it by length.
         crop_source: tokens that longer sources were cut to; None where none were.
+        frame: what sentences have besides their words.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Corpus:
     notes: tuple[str, ...]
     shuffle: bool = True
     crop_source: int | None = None
+    frame: Frame = Frame()
 
     def __len__(self) -> int:
         """Number of sentences, without those left out."""
@@ -69,7 +72,8 @@ class Corpus:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of a translation from its token ids, end of sentence included or not, as fairseq-generate scores it."""
-        written = reversed(list(ids)) if self.model.right_to_left else ids
+        said = self.frame.without_front(ids)
+        written = reversed(said) if self.model.right_to_left else said
         return self.codec.decode(self.target_vocabulary.string(written))
 
     def texts(self, translations: Iterable[Sequence[int]]) -> list[str]:
@@ -79,9 +83,17 @@ class Corpus:
     def source_text(self, index: int) -> str:
         """Text of a source sentence from its token ids, as `decode` makes that of a translation, without tags."""
         ids = self.source[index]
-        symbols = self.source_vocabulary.string(ids[::-1] if self.model.right_to_left else ids).split(" ")
+        ids = (ids[-2::-1] if self.model.right_to_left else ids)[len(self.frame.source_front) :]
+        symbols = self.source_vocabulary.string(ids).split(" ")
         words = itertools.dropwhile(lambda symbol: form_of(symbol) is not None, symbols)
         return self.codec.decode(" ".join(words), "source")
+
+    @property
+    def counted(self) -> Ids:
+        """Tokens of every reference that its loss counts."""
+        if self.target is None:
+            return np.zeros(0, dtype=np.int64)
+        return self.target.sizes - self.frame.given
 
     def batches(self, limits: BatchLimits, seed: int = 1) -> list[Ids]:
         """Positions of sentences batch by batch, short sentences first, as fairseq-generate batches them.
@@ -114,7 +126,9 @@ class Corpus:
         if self.target is not None:
             sentences = [self.target[index] for index in positions.tolist()]
             pad, left_pad = self.target_vocabulary.pad, self.model.left_pad_target
-            target = collate(sentences, pad, left_pad=left_pad)
+            given = np.full(self.frame.given, pad)
+            counted = [np.append(given, ids[len(given) :]) for ids in sentences] if len(given) else sentences
+            target = collate(counted, pad, left_pad=left_pad)
             previous = collate(shift_right(sentences, self.target_vocabulary.start), pad, left_pad=left_pad)
         return Batch(
             positions=positions,
@@ -132,6 +146,7 @@ class Corpus:
             "sentences": len(self),
             "left_out": self.total - len(self),
             **self.codec.describe(),
+            **self.frame.describe(self.source_vocabulary, self.target_vocabulary),
             **({} if self.crop_source is None else {"crop_source": self.crop_source}),
         }
 
@@ -158,9 +173,10 @@ class Dataset:
         Raises:
             DataError: as for `load_corpus`, of languages.
         """
+        own = options, model.vocabulary_files, model.language_tokens
         if options.vocabs is not None or options.data_bin is None:
-            return options, model.vocabulary_files, model.source_symbols, model.target_symbols, model.special
-        return options, model.vocabulary_files, _languages(DataBin(options.data_bin), options, model)
+            return *own, model.source_symbols, model.target_symbols, model.special
+        return *own, _languages(DataBin(options.data_bin), options, model)
 
     def corpus(self, model: ModelProfile, *, references: bool = True, targets: bool = False) -> Corpus:
         """What `load_corpus` gives for the same arguments.
@@ -173,7 +189,7 @@ class Dataset:
         content = self._reader.content(references=references, targets=targets)
         if not len(content.source):
             raise DataError(f"{content.name}: empty: it holds no sentences")
-        content = cropped(content, options.crop_source, pair.source.eos, _CROP)
+        content = _cropped(content, pair, options.crop_source, _CROP)
         corpus = _within_positions(content, pair, model, skip=options.skip_invalid)
         notes = (*model.notes, *([self._note] if self._note else ()), *corpus.notes, *_remarks(corpus))
         shuffle = options.subsets != (_UNSHUFFLED_SUBSET,)
@@ -217,7 +233,7 @@ def stream_corpus(options: DataOptions, model: ModelProfile, size: int) -> Itera
             for first in range(0, len(whole.source), size)
         )  # fmt: skip
     for piece in pieces:
-        piece = cropped(piece, options.crop_source, pair.source.eos, _CROP)
+        piece = _cropped(piece, pair, options.crop_source, _CROP)
         corpus = _within_positions(piece, pair, model, skip=options.skip_invalid, may_be_empty=True)
         first = () if piece.first else (*model.notes, *([note] if note else ()))
         yield replace(corpus, notes=(*first, *corpus.notes))
@@ -256,10 +272,17 @@ def _language_pair(options: DataOptions, model: ModelProfile) -> tuple[DataBin, 
         raise UsageError("data: no vocabulary: name `data_bin` DIR")
     folder = DataBin(options.data_bin)
     languages = _languages(folder, options, model)
+    tokens = model.language_tokens
+    if tokens is not None:
+        check_languages(tokens, languages, folder)
     source, target = folder.dictionary(languages.source), folder.dictionary(languages.target)
+    if tokens is not None:
+        source, target = (with_language_tokens(own, tokens, folder) for own in (source, target))
+    frame, notes = frame_of(options, model, languages, source, target)
     _check_sizes(source, target, model)
     codec, note = build_codec(options, languages, {"source": source, "target": target})
-    return folder, LanguagePair(languages, source, target, codec), note
+    codec = replace(codec, tags=replace(codec.tags, apart=bool(frame.added_source)))
+    return folder, LanguagePair(languages, source, target, codec, frame), _one_note([*notes, note])
 
 
 def _languages(folder: DataBin, options: DataOptions, model: ModelProfile) -> Languages:
@@ -283,11 +306,15 @@ def _marian_pair(
     languages = Languages(options.source_lang or "source", options.target_lang or "target")
     codec, note = build_codec(options, languages, {"source": source, "target": target})
     notes = [*source.remarks, *(target.remarks if paths[0] != paths[1] else ())]
-    if target.sentencepiece is None and note:
-        notes.append(note)
-    return LanguagePair(languages, source, target, marian_codec(codec, options, source, target)), "; ".join(
-        notes
-    ) or None
+    notes += [note] if note and target.sentencepiece is None else []
+    frame, more = frame_of(options, model, languages, source, target)
+    codec = marian_codec(codec, options, source, target)
+    codec = replace(codec, tags=replace(codec.tags, apart=bool(frame.added_source)))
+    return LanguagePair(languages, source, target, codec, frame), _one_note([*notes, *more])
+
+
+def _one_note(notes: Iterable[str | None]) -> str | None:
+    return "; ".join(filter(None, notes)) or None
 
 
 def _vocabulary(path: Path, model: ModelProfile, side: str) -> MarianVocabulary | HuggingFaceVocabulary:
@@ -302,7 +329,8 @@ def _within_positions(
     content: Content, pair: LanguagePair, model: ModelProfile, *, skip: bool, may_be_empty: bool = False
 ) -> Corpus:
     """The sentences that the model has positions for; others are refused or left out, as fairseq-generate does."""
-    content = cropped(content, model.truncate_source, pair.source.eos, "truncate_source")
+    check_frame(pair.frame, model)
+    content = _whole(_cropped(content, pair, model.truncate_source, "truncate_source"), pair)
     source_sizes = content.source.sizes
     too_long = np.zeros(len(source_sizes), dtype=bool)
     if model.max_source_positions is not None:
@@ -321,6 +349,7 @@ def _within_positions(
     source, target = content.source.select(kept), None if content.target is None else content.target.select(kept)
     if model.right_to_left:
         source, target = source.backwards(), None if target is None else target.backwards()
+    vocabularies = pair.frame.vocabularies(pair.source, pair.target)
     return Corpus(
         name=content.name,
         languages=pair.languages,
@@ -329,13 +358,26 @@ def _within_positions(
         references=None if references is None else tuple(_chosen(stream, kept) for stream in references),
         numbers=kept,
         total=len(content.source),
-        source_vocabulary=pair.source,
-        target_vocabulary=pair.target,
+        source_vocabulary=vocabularies[0],
+        target_vocabulary=vocabularies[1],
         codec=pair.codec,
         model=model,
         inputs={**_vocabulary_inputs(pair), **content.inputs},
         notes=notes,
+        frame=pair.frame,
     )
+
+
+def _cropped(content: Content, pair: LanguagePair, limit: int | None, why: str) -> Content:
+    """Sources of at most `limit` tokens, those of the frame included."""
+    room = None if limit is None else max(1, limit - pair.frame.added_source)
+    return cropped(content, room, pair.source.eos, why)
+
+
+def _whole(content: Content, pair: LanguagePair) -> Content:
+    """The sentences as the model reads them."""
+    target = None if content.target is None else pair.frame.target(content.target)
+    return replace(content, source=pair.frame.source(content.source), target=target)
 
 
 def _chosen(lines: tuple[str, ...], places: Ids) -> tuple[str, ...]:
@@ -358,7 +400,7 @@ def _vocabulary_inputs(pair: LanguagePair) -> dict[str, str]:
 def _remarks(corpus: Corpus) -> list[str]:
     """Lines that are legal but seldom meant."""
     remarks = []
-    empty_sources = int((corpus.source.sizes <= 1).sum())
+    empty_sources = int((corpus.source.sizes <= 1 + corpus.frame.added_source).sum())
     if empty_sources:
         remarks.append(f"empty source sentences: {empty_sources} of {len(corpus)}")
     empty_references = sum(not any(map(str.strip, own)) for own in zip(*(corpus.references or ()), strict=True))

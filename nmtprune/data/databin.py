@@ -17,7 +17,8 @@ from nmtprune.files.places import parts, some
 
 _TRAIN = "train"
 _PAD, _UNK = "<pad>", "<unk>"
-_SPECIAL = {_PAD: FairseqVocabulary.pad, _UNK: FairseqVocabulary.unk}
+_EOS = "</s>"
+_SPECIAL = {_PAD: FairseqVocabulary.pad, _UNK: FairseqVocabulary.unk, _EOS: FairseqVocabulary.eos}
 _FIRST_WORD = 4
 
 

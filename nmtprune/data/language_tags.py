@@ -43,9 +43,11 @@ class LanguageTags:
 
     Attributes:
         symbols: those that look like a tag.
+        apart: sentences get a tag apart from their text, which needs none.
     """
 
     symbols: frozenset[str] = frozenset()
+    apart: bool = False
 
     @classmethod
     def of(cls, symbols: Iterable[str]) -> "LanguageTags":
@@ -87,7 +89,7 @@ class LanguageTags:
             if form_of(token) == ">>" or form_of(token) in forms
         ]
         expected = sorted(symbol for symbol in self.symbols if symbol.startswith(_ALWAYS_IN_FRONT))
-        if expected and firsts and not looks:
+        if expected and firsts and not looks and not self.apart:
             some = ", ".join(expected[:_SHOWN])
             found.append(f"no sentence starts with one of the language tokens that the source vocabulary has ({some})")
         return found

@@ -39,6 +39,8 @@ class DataOptions:
         lowercase_target: lower-case raw references before they become token ids.
         skip_invalid: leave out sentences that are longer than the model's positions instead of refusing them.
         crop_source: tokens that longer sources are cut to, the end-of-sentence symbol included.
+        source_prefix: symbols in front of every source sentence, separated by blanks.
+        target_prefix: symbols that every translation begins with, likewise; its text is without them.
         join_shards: SUBSET, SUBSET1, SUBSET2, ... are one set, as fairseq-train takes its training set.
     """
 
@@ -63,6 +65,8 @@ class DataOptions:
     lowercase_target: bool = False
     skip_invalid: bool = False
     crop_source: int | None = None
+    source_prefix: str | None = None
+    target_prefix: str | None = None
     join_shards: bool = False
 
     def __post_init__(self) -> None:
@@ -103,6 +107,19 @@ class DataOptions:
         """A subset of `data_bin` to learn from: all shards of a training set, without sentences that are too long."""
         joined = subset == TRAINING_SUBSET
         return replace(self, subset=subset, source=None, reference=(), join_shards=joined, skip_invalid=True)
+
+    def check_trains(self) -> None:
+        """Check that fairseq-train, which knows no prefixes, learns from the sentences that are measured.
+
+        Raises:
+            UsageError: prefixes are named.
+        """
+        named = [f"`{name}`" for name in ("source_prefix", "target_prefix") if getattr(self, name) is not None]
+        if named:
+            raise UsageError(
+                f"{', '.join(named)}: fairseq-train learns from the sentences of `data_bin` as they are: binarize them "
+                "with these tokens, and name none"
+            )
 
     @property
     def texts(self) -> tuple[Path, ...]:

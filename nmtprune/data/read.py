@@ -11,6 +11,7 @@ import numpy as np
 
 from nmtprune.data.codec import TextCodec
 from nmtprune.data.databin import Bitext, DataBin, Languages, joined
+from nmtprune.data.framing import Frame
 from nmtprune.data.options import DataOptions
 from nmtprune.data.ragged import Ids, Sentences
 from nmtprune.data.remarks import SAMPLE, TextSide, unknown_words
@@ -29,12 +30,14 @@ class LanguagePair:
         source: vocabulary of the source side.
         target: vocabulary of the target side.
         codec: between text and symbols.
+        frame: what the model's sentences have besides what the files hold.
     """
 
     languages: Languages
     source: Vocabulary
     target: Vocabulary
     codec: TextCodec
+    frame: Frame = Frame()
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -128,20 +128,34 @@ class FairseqVocabulary(SymbolTable):
         symbols: by id; a symbol that the file overwrites stands twice.
         index: id of each symbol, the last one where it stands twice.
         sha256: of the file.
+        eos: id that ends a sentence: that of ``</s>``, but in some multilingual models.
+        start: id that stands before the first word, likewise.
+        hidden: ids that `string` leaves out besides.
     """
 
     path: Path
     symbols: tuple[str, ...]
     index: Mapping[str, int]
     sha256: str
-
-    start_symbol = "</s>"
+    eos: int = 2
+    start: int = 2
+    hidden: frozenset[int] = frozenset()
 
     bos = 0
     pad = 1
-    eos = 2
     unk = 3
-    start = 2
+
+    @property
+    def start_symbol(self) -> str:
+        """The symbol that stands before the first word."""
+        return self.symbols[self.start]
+
+    def with_symbols(self, names: Iterable[str]) -> "FairseqVocabulary":
+        """The dictionary with further symbols behind its own, those that it does not have."""
+        added = tuple(dict.fromkeys(name for name in names if name not in self.index))
+        first = len(self.symbols)
+        index = {**self.index, **{name: first + number for number, name in enumerate(added)}}
+        return replace(self, symbols=(*self.symbols, *added), index=index)
 
     @classmethod
     def read(cls, path: Path) -> "FairseqVocabulary":
@@ -177,7 +191,8 @@ class FairseqVocabulary(SymbolTable):
         """
         unknown = "<<unk>>" if escape_unk else "<unk>"
         listed = ids.tolist() if isinstance(ids, np.ndarray) else [int(token) for token in ids]
-        kept = (token for token in listed if token not in (self.bos, self.eos))
+        left_out = {self.bos, type(self).eos, self.eos, *self.hidden}
+        kept = (token for token in listed if token not in left_out)
         return " ".join(unknown if token == self.unk else self._symbol(token) for token in kept)
 
     def _symbol(self, token: int) -> str:

@@ -1,6 +1,7 @@
 """What an engine offers: translations and losses of one checkpoint, without any of its heads, neurons and layers."""
 
 import importlib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -62,11 +63,21 @@ class EngineSettings:
         Where batches decide how long translations may be, they have the sizes that the toolkit's own have.
 
         Raises:
-            UsageError: a sentence is larger than a batch.
+            UsageError: a sentence is larger than a batch, or a translation may be no longer than what it begins with.
         """
+        self._check_room(corpus)
         # Only fairseq rounds the size of batches.
         exact = corpus.model.vocabulary_files and self.search.by_batch
         return corpus.batches(replace(self.limits, multiple=1) if exact else self.limits)
+
+    def _check_room(self, corpus: "Corpus") -> None:
+        """Refuse limits of length that leave no room for the tokens that every translation begins with."""
+        front, sizes = len(corpus.frame.target_front), corpus.source.sizes
+        if not front or not len(sizes):
+            return
+        longest = self.search.max_len(int(sizes.min()), corpus.model.max_target_positions or sys.maxsize)
+        if longest < front:
+            raise UsageError(f"translations begin with {front} given tokens, and may have {longest}: allow longer ones")
 
 
 class Ablation(ABC):

@@ -53,7 +53,8 @@ class CTranslate2Engine(Engine):
         vocabularies = corpus.source_vocabulary, corpus.target_vocabulary
         if removed(self.checkpoint.architecture, kept):
             return _opened_temporarily(masked(self.checkpoint, kept), vocabularies, self.settings)
-        key = f"{vocabularies[0].sha256} {vocabularies[1].sha256}"
+        ends = vocabularies[0].eos, vocabularies[1].eos, vocabularies[1].start
+        key = f"{vocabularies[0].sha256} {vocabularies[1].sha256} {ends}"
         if key not in self._translators:
             found = _opened_temporarily(self.checkpoint, vocabularies, self.settings)
             self._translators[key] = found
@@ -128,10 +129,11 @@ def translations(translator: "Translator", corpus: "Corpus", settings: EngineSet
     # Not `encode`: an id that no symbol of the file has is a word of the model all the same.
     ids = {symbol: id for id, symbol in enumerate(target.symbols)}
     options = _options(search, corpus)
+    added = None if ctranslate2_model.ends_otherwise(source) else -1
     for positions in settings.batches(corpus):
         limits = _limits(search, corpus, positions.tolist())
         sentences = {
-            place: [source.symbols[token] for token in corpus.source[place].tolist()[:-1]]
+            place: [source.symbols[token] for token in corpus.source[place].tolist()[:added]]
             for place, limit in limits.items()
             if limit and (corpus.source.sizes[place] > 1 or not search.skips_empty)
         }
@@ -162,7 +164,8 @@ def _within_limits(
 
     def searched(places: list[int], limit: int) -> "dict[int, TranslationResult]":
         texts = [sentences[place] for place in places]
-        results = translator.translate_batch(texts, **options, max_decoding_length=limit, return_scores=True)
+        given = {**options, "target_prefix": [options["target_prefix"]] * len(texts)}
+        results = translator.translate_batch(texts, **given, max_decoding_length=limit, return_scores=True)
         return dict(zip(places, results, strict=True))
 
     by_limit: dict[int, list[int]] = {}
@@ -192,7 +195,10 @@ def _ended_before(limit: int, result: "TranslationResult", options: Mapping[str,
 
 def _options(search: Search, corpus: "Corpus") -> Mapping[str, Any]:
     """The search as CTranslate2 takes it, but for its limit of length."""
-    common = {"beam_size": search.beam, "num_hypotheses": search.beam, "max_input_length": 0}
+    front = [corpus.target_vocabulary.symbols[token] for token in corpus.frame.target_front]
+    common = {
+        "beam_size": search.beam, "num_hypotheses": search.beam, "max_input_length": 0, "target_prefix": front or None,
+    }  # fmt: skip
     if isinstance(search, MarianSearchOptions):
         vocabulary = corpus.target_vocabulary
         control = [] if search.allow_special else [[vocabulary.symbols[word]] for word in vocabulary.control]

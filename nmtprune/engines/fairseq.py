@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
 
 _LANGUAGES = Languages("source", "target")
+_FRAMED_TASK = "translation_framed"
+"""The task of the plug-in whose translations begin and end with given words."""
+
 _SUBSET = "test"
 """fairseq shuffles every other subset before it sorts by length."""
 
@@ -90,7 +93,8 @@ class Generation:
         profile, search = self.corpus.model, cast(SearchOptions, self.settings.search)
         longest = str(max(int(side.sizes.max()) for side in (self.corpus.source, self.corpus.target) if side))
         yield from (str(self.folder), "--user-dir", str(USER_DIR), "--path", str(checkpoint))
-        yield from ("--task", "translation", "--gen-subset", _SUBSET)
+        yield from ("--gen-subset", _SUBSET)
+        yield from _task(self.corpus)
         yield from ("--source-lang", _LANGUAGES.source, "--target-lang", _LANGUAGES.target)
         # Flags that turn the default around: padding before source sentences, behind target sentences.
         yield from () if profile.left_pad_source else ("--left-pad-source",)
@@ -117,6 +121,16 @@ class Generation:
                 # fairseq prints scores to the base 2.
                 own.append(Hypothesis((*read_numbers(text), eos), float(score) * math.log(2)))
         return found
+
+
+def _task(corpus: "Corpus") -> Iterator[str]:
+    """The task of fairseq: the plug-in's where translations begin or end otherwise than with ``</s>``."""
+    vocabulary, front = corpus.target_vocabulary, corpus.frame.target_front
+    if not front and vocabulary.eos == vocabulary.start == FairseqVocabulary.eos:
+        yield from ("--task", "translation")
+        return
+    yield from ("--task", _FRAMED_TASK, "--end-word", str(vocabulary.eos), "--start-word", str(vocabulary.start))
+    yield from ("--first-words", ",".join(map(str, front))) if front else ()
 
 
 class FairseqEngine(Engine):

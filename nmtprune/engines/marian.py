@@ -271,6 +271,8 @@ def _search(search: MarianSearchOptions) -> Iterator[str]:
 
 def _corpus_faults(corpus: "Corpus", search: MarianSearchOptions) -> Iterator[str]:
     """Why sentences cannot be written for Marian."""
+    if corpus.frame.target_front:
+        yield "`target_prefix`: Marian begins no translation with given words"
     target = corpus.target_vocabulary
     if not isinstance(target, MarianVocabulary):
         yield f"{corpus.source_vocabulary.path} is no vocabulary of Marian's"

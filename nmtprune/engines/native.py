@@ -283,7 +283,8 @@ def symbols_of(corpus: "Corpus", search: Search) -> Symbols:
     never: tuple[int, ...] = search.never if isinstance(search, GenerateOptions) else ()
     if isinstance(search, MarianSearchOptions):
         never = (() if search.allow_special else vocabulary.control) + (() if search.allow_unk else (vocabulary.unk,))
-    return Symbols(vocabulary.pad, vocabulary.eos, vocabulary.unk, vocabulary.start, never)
+    prefix = corpus.frame.target_front
+    return Symbols(vocabulary.pad, vocabulary.eos, vocabulary.unk, vocabulary.start, never, prefix)
 
 
 def size_bytes(value: object) -> int:

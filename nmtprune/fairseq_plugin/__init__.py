@@ -15,9 +15,10 @@ except ModuleNotFoundError as error:
         raise
     raise EngineError("fairseq is not installed: pip install 'nmtprune[fairseq]'") from None
 
-from nmtprune.fairseq_plugin import criterion, models, safe_globals, task
+from nmtprune.fairseq_plugin import criterion, framed_task, models, safe_globals, task
 
 models.register_architectures()
 task.register_tasks()
+framed_task.register_framed_task()
 criterion.register_criteria()
 safe_globals.register_safe_globals()

@@ -55,14 +55,14 @@ def on_translations(corpus: "Corpus", translations: Sequence[Sequence[int]]) -> 
 
     Args:
         corpus: the sentences that were translated.
-        translations: token ids of each, the end-of-sentence symbol included; none at all stand for that symbol alone.
+        translations: token ids of each, the end-of-sentence symbol included; none at all stand for an empty text.
 
     Raises:
         ValueError: another number of translations than of sentences.
     """
     if len(translations) != len(corpus):
         raise ValueError(f"{len(translations)} translations of {len(corpus)} sentences")
-    nothing = (corpus.target_vocabulary.eos,)
+    nothing = (*corpus.frame.target_front, corpus.target_vocabulary.eos)
     target = Sentences.of(np.array(tokens or nothing, dtype=np.int64) for tokens in map(tuple, translations))
     return replace(corpus, target=target, references=None)
 

@@ -1,5 +1,6 @@
 """`export`: a checkpoint as CTranslate2 serves it, written whole or not at all, and compared with the native engine."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,6 +73,7 @@ class Exported:
         model_bytes: tensors of the checkpoint, and the file that holds those of the exported model.
         compared: sentences translated by both; 0 without verification.
         differences: those that came out differently.
+        tokens: what CTranslate2 must be given with every sentence, by `Frame.describe`.
     """
 
     heads: tuple[int, int]
@@ -79,6 +81,7 @@ class Exported:
     model_bytes: tuple[int, int]
     compared: int
     differences: tuple[UnequalTranslation, ...]
+    tokens: Mapping[str, str]
 
 
 def export(run: ExportRun, progress: "Progress") -> Exported:
@@ -102,7 +105,7 @@ def export(run: ExportRun, progress: "Progress") -> Exported:
         with folder_beside(run.output) as folder:
             ctranslate2.write_ctranslate2(checkpoint, vocabularies, folder, run.quantization)
             compared, differences = _compared(run, checkpoint, corpus, folder) if run.verify else (0, ())
-            _write_note(run, checkpoint, folder)
+            _write_note(run, checkpoint, corpus.frame.describe(*vocabularies), folder)
             put_in_place(folder, run.output)
     return Exported(
         heads=ctranslate2.uniform_heads(checkpoint),
@@ -110,6 +113,7 @@ def export(run: ExportRun, progress: "Progress") -> Exported:
         model_bytes=(model_bytes(checkpoint), (run.output / _MODEL).stat().st_size),
         compared=compared,
         differences=differences,
+        tokens=corpus.frame.describe(*vocabularies),
     )
 
 
@@ -169,7 +173,7 @@ def _greedy(run: ExportRun, checkpoint: "Checkpoint") -> "EngineSettings":
     return EngineSettings(search, BatchLimits.of(None, 32), torch.device("cpu"), run.threads)
 
 
-def _write_note(run: ExportRun, checkpoint: "Checkpoint", folder: Path) -> None:
+def _write_note(run: ExportRun, checkpoint: "Checkpoint", tokens: Mapping[str, str], folder: Path) -> None:
     """What CTranslate2 does not ask for: where the model comes from."""
     note = ExportNote(
         format="nmtprune-export",
@@ -178,5 +182,6 @@ def _write_note(run: ExportRun, checkpoint: "Checkpoint", folder: Path) -> None:
         lineage=checkpoint.lineage,
         quantization=run.quantization,
         provenance=provenance.collect(inputs=(run.checkpoint,)),
+        **({"tokens": dict(tokens)} if tokens else {}),
     )
     (folder / NOTE).write_text(note.to_json(), encoding="utf-8")

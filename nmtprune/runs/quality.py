@@ -205,8 +205,7 @@ class _Losses(Quality):
         return 2 * int(self.corpus.source.sizes.sum())
 
     def _score(self, losses: Sequence[float]) -> Scored:
-        target = self.corpus.target
-        tokens = [] if target is None else target.sizes.tolist()
+        tokens = self.corpus.counted.tolist()
         return cast(TokenLoss, self._metric).scored(losses, tokens)
 
 

@@ -461,7 +461,7 @@ def _write(run: RefitRun, job: _Job, outcome: _Outcome, session: Session) -> Ref
         before=None if job.slim.provenance is None else json.loads(job.slim.provenance),
     )
     outcome.result.checkpoint.save(run.output, force=run.force, provenance=made)
-    tokens = 0 if job.held_out.target is None else int(job.held_out.target.sizes.sum())
+    tokens = int(job.held_out.counted.sum())
     return RefitReport(
         output=run.output,
         calibration=job.record,

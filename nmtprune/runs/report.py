@@ -129,6 +129,11 @@ class _Facts(_Model):
     source_subwords: str | None = Field(None, description="SHA-256 of the subword model of raw source text")
     target_subwords: str | None = Field(None, description="SHA-256 of the subword model of raw references")
     crop_source: int | None = Field(None, description="tokens that longer source sentences are cut to")
+    source_front: str | None = Field(None, description="tokens in front of every source sentence")
+    source_end: str | None = Field(None, description="tokens that end every source sentence, instead of </s>")
+    target_front: str | None = Field(None, description="tokens that every translation begins with")
+    target_end: str | None = Field(None, description="tokens that end every translation, instead of </s>")
+    target_start: str | None = Field(None, description="token before the first word, instead of </s>")
     engine: str
     search: dict[str, Any] = Field(description="beam, length penalty, limits, by their names on the command line")
     batches: dict[str, int | None] | None = None
@@ -430,6 +435,7 @@ class ExportNote(_Model):
     base: Base
     lineage: Lineage | None
     quantization: str
+    tokens: dict[str, str] = Field(default_factory=dict)
     provenance: dict[str, Any]
 
     @field_serializer("base")

@@ -205,3 +205,25 @@ def test_answers_line_by_line(tiny: Path) -> None:
     process.stdin.close()
     assert process.wait(timeout=60) == 0
     assert all(answer.endswith("\n") and len(answer) > 1 for answer in answers)
+
+
+def test_a_source_prefix_is_a_word_in_front(tiny: Path, tmp_path: Path) -> None:
+    """Of raw text behind the splitting, and its symbols are those of the dictionary; a target prefix is not printed."""
+    words = [line.split()[0] for line in (tiny.parent / "data-bin" / "dict.xx.txt").read_text().splitlines()]
+    text, tagged = tmp_path / "text", tmp_path / "tagged"
+    lines = [" ".join(words[start : start + 4]) for start in (3, 7, 9)]
+    text.write_text("".join(f"{line}\n" for line in lines))
+    tagged.write_text("".join(f"{words[5]} {line}\n" for line in lines))
+    expected = nmtprune("translate", tiny, *_raw(tiny, "--source", tagged))
+    found = nmtprune("translate", tiny, *_raw(tiny, "--source", text, "--source-prefix", words[5]))
+    assert (found.code, found.stderr, found.stdout) == (0, "", expected.stdout)
+    short = ("--data-bin", tiny.parent / "data-bin", "--post-process", "none", "--max-len-b", 1, "--device", "cpu")
+    forced = nmtprune("translate", tiny, *short, "--source", text, "--target-prefix", words[6])
+    assert (forced.code, forced.stdout) == (0, "\n" * len(lines))
+    for option, side in (("--source-prefix", "xx"), ("--target-prefix", "yy")):
+        code, message = refused("translate", tiny, *_raw(tiny, "--source", text, option, "<2de>"))
+        assert code == 5 and message.startswith(f"{option}: '<2de>' is no word of dict.{side}.txt")
+    assert refused("translate", tiny, *_raw(tiny, "--source", text, "--source-prefix", " ")) == (
+        2,
+        "--source-prefix is empty",
+    )

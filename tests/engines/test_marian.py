@@ -219,3 +219,24 @@ def test_batches_that_marian_does_not_get_are_named(ssru: MarianCheckpoint) -> N
     not_asked_for = EngineSettings(SEARCH, BatchLimits.of(), torch.device("cpu"), 1)
     for settings in (by_batch, not_asked_for, ALONE):
         assert open_engine("marian", ssru, settings).notes == ()
+
+
+def test_prefixes(ssru: MarianCheckpoint, tmp_path: Path) -> None:
+    """A source prefix is text in front; behind a target prefix the beam is whole, and Marian itself takes none."""
+    plain = _corpus(ssru, tmp_path, empty=False)
+    (tmp_path / "tagged").write_text("".join(f"w5 {line}\n" for line in (tmp_path / "source").read_text().splitlines()))
+    vocabulary = vocabulary_file(tmp_path)
+    raw = DataOptions(source=tmp_path / "tagged", vocabs=(vocabulary, vocabulary), post_process="none")
+    tagged = load_corpus(raw, ssru.profile(), references=False)
+    named = replace(raw, source=tmp_path / "source", source_prefix="w5", target_prefix="w3 w9")
+    corpus = load_corpus(named, ssru.profile(), references=False)
+    assert [own.tolist() for own in corpus.source] == [own.tolist() for own in tagged.source]
+    assert corpus.source.sizes.tolist() == (plain.source.sizes + 1).tolist()
+    front = corpus.frame.target_front
+    assert [corpus.target_vocabulary.symbols[word] for word in front] == ["w3", "w9"]
+    engine = open_engine("native", ssru, _settings(replace(SEARCH, normalize=0.0, word_penalty=0.0)))
+    found = engine.translate(corpus, {})
+    assert all(own.tokens[:2] == front for each in found for own in each)
+    assert {len(each) for each in found} == {SEARCH.beam}
+    with pytest.raises(EngineError, match="--target-prefix|`target_prefix`: Marian begins no translation"):
+        open_engine("marian", ssru, _settings()).translate(corpus, {})

@@ -17,6 +17,7 @@ from nmtprune.formats.fairseq import (
     fields,
     gated,
     inert,
+    language_tokens,
     layout,
     loading,
     settings,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from nmtprune.network import Network
     from nmtprune.profile import ModelProfile
 
-_TASK = "translation"
 _SHOWN = 5
 """Unknown settings that a remark names."""
 
@@ -189,7 +189,13 @@ class FairseqCheckpoint(TrainableCheckpoint):
         return tuple(note for note in found if note)
 
     def trainable(self, refusal: str = "") -> "FairseqCheckpoint":
-        """The checkpoint itself."""
+        """The checkpoint itself; one whose sentences have language tokens is refused (CheckpointError)."""
+        name = self.section("task").get("_name")
+        if name in language_tokens.TASKS:
+            raise CheckpointError(
+                f"{self.path}: of the task '{name}': l0 and lottery train for one language pair (the task "
+                f"'{tasks.TRANSLATION}'); other commands take this model"
+            )
         return self
 
     def section(self, name: str) -> dict[str, Any]:
@@ -288,13 +294,14 @@ class FairseqCheckpoint(TrainableCheckpoint):
         return f"runs in every stock engine, {speed}"
 
     def toolkit_faults(self, format: str) -> Iterator[str]:
-        """fairseq-generate runs models of its plain translation task."""
+        """fairseq-generate runs models of its tasks for plain translation and with language tokens."""
         if format != self.format:
             yield self.a_model
             return
-        task = self.section("task").get("_name") or _TASK
-        if task != _TASK:
-            yield f"trained for the task '{task}', only '{_TASK}' is supported"
+        known = (tasks.TRANSLATION, *language_tokens.TASKS)
+        task = self.section("task").get("_name") or tasks.TRANSLATION
+        if task not in known:
+            yield f"trained for the task '{task}', only {', '.join(known)} are supported"
 
     def save(self, path: Path, *, force: bool = False, provenance: Mapping[str, Any] | None = None) -> None:
         """Write the checkpoint atomically; `provenance` goes to the key ``nmtprune``, which fairseq does not read."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nmtprune.formats.fairseq import language_tokens
 from nmtprune.formats.fairseq.containers import is_off, is_truth_value, quoted
 
 SUPPORTED, WITHOUT_EFFECT, REFUSED = "supported", "without effect", "refused"
@@ -195,6 +196,20 @@ TASK_READ: Mapping[str, str] = {
     "truncate_source": "longer sources are cut to max_source_positions, as in training",
 }
 
+TOKENS_READ: Mapping[str, str] = {
+    "langs": "languages, in the order of their tokens",
+    "lang_dict": "name of a file that lists them, in the folder of the data",
+    "lang_pairs": "directions that the model was trained on",
+    "encoder_langtok": "whose language a token of the source names: src or tgt",
+    "decoder_langtok": "a token of the target names its language",
+    "lang_tok_style": "how a language is spelled as a token: __de__ (multilingual) or [de] (mbart)",
+    "lang_tok_replacing_bos_eos": "tokens stand in the place of </s>",
+    "langtoks": "where tokens stand, data set by data set: those of main count",
+    "langtoks_specs": "for which data sets languages have tokens",
+    "extra_data": "denoised texts add <mask> to the dictionaries",
+}
+"""Task fields that are read for the tasks with language tokens."""
+
 TASK_WITHOUT_EFFECT: Mapping[str, str] = {
     "data": "where the data were",
     "load_alignments": "training only",
@@ -211,6 +226,16 @@ TASK_WITHOUT_EFFECT: Mapping[str, str] = {
         "what training reports",
     ),
     "freeze": "training of gates only",
+    **dict.fromkeys(("source_dict", "target_dict", "fixed_dictionary"), "dictionaries are those of the data folder"),
+    **dict.fromkeys(
+        (
+            *("sampling_method", "sampling_temperature", "sampling_weights", "sampling_weights_from_file"),
+            *("virtual_epoch_size", "virtual_data_size", "extra_lang_pairs", "shuffle_instance"),
+            "enable_reservsed_directions_shared_datasets",
+        ),
+        "which sentences training takes",
+    ),
+    "keep_inference_langtok": "what fairseq-generate prints",
     **dict.fromkeys(
         (
             *("sample_break_mode", "output_dictionary_size", "self_target", "future_target", "past_target"),
@@ -228,15 +253,18 @@ TASK_MUST_BE_OFF: Mapping[str, str] = {
     "lang_pairs": "several language pairs",
     "encoder_langtok": "a language token in every source",
     "decoder_langtok": "a language token in every target",
+    "enable_lang_ids": "numbers of languages as input of the model",
 }
-"""Task fields under which sentences look otherwise than those of the task `translation`."""
+"""Task fields under which sentences look otherwise than those of the task; TOKENS_READ are read for some tasks."""
 
 
 def field_table() -> Iterator[tuple[str, str, str]]:
     """Every field with its list and what it means, for the manual."""
     lists = (
         (SUPPORTED, {**READ, **READ_FLAGS}), (SUPPORTED, TASK_READ), (WITHOUT_EFFECT, TRAINING_ONLY),
-        (WITHOUT_EFFECT, TASK_WITHOUT_EFFECT), (REFUSED, MUST_BE_OFF), (REFUSED, TASK_MUST_BE_OFF),
+        (SUPPORTED, {field: f"{meaning} (multilingual tasks only)" for field, meaning in TOKENS_READ.items()}),
+        (WITHOUT_EFFECT, TASK_WITHOUT_EFFECT), (REFUSED, MUST_BE_OFF),
+        (REFUSED, {field: what for field, what in TASK_MUST_BE_OFF.items() if field not in TOKENS_READ}),
         (REFUSED, dict.fromkeys(_UNPREFIXED, "fairseq would take it for the field of both stacks")),
     )  # fmt: skip
     for name, fields in lists:
@@ -274,7 +302,8 @@ def model_faults(given: Mapping[str, Any]) -> list[str]:
 
 def task_faults(given: Mapping[str, Any]) -> list[str]:
     """Fields of the task under which sentences are not those of plain translation, or whose values mean nothing."""
-    faults = _that_are_on(TASK_MUST_BE_OFF, given)
+    read = TOKENS_READ if given.get("_name") in language_tokens.TASKS else {}
+    faults = _that_are_on({name: what for name, what in TASK_MUST_BE_OFF.items() if name not in read}, given)
     flags = ("left_pad_source", "left_pad_target", "truncate_source")
     return faults + [
         f"{name} is {quoted(given[name])}, neither True nor False"

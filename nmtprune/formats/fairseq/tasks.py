@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmtprune.errors import CheckpointError
-from nmtprune.formats.fairseq import fields
+from nmtprune.formats.fairseq import fields, language_tokens
 from nmtprune.formats.fairseq.containers import quoted, truth
 from nmtprune.profile import ModelProfile
 
@@ -21,6 +21,8 @@ TRANSLATION = "translation"
 SUPPORTED: Mapping[str, str] = {
     TRANSLATION: "sentences of one language pair",
     "translation_l0": "likewise, with gates on the heads (nmtprune l0)",
+    language_tokens.MULTI: "several languages, which tokens name; `-s` and `-t` name the direction",
+    language_tokens.BART: "one language pair, whose tokens end its sentences",
     "language_modeling": "language models are inspected and cut, and given no texts",
 }
 """Tasks that nmtprune knows."""
@@ -29,12 +31,12 @@ _SEVERAL = "multilingual or with several models"
 _NO_TEXT = "not text to text"
 
 REFUSED: Mapping[str, str] = {
+    "multilingual_translation": "an encoder and a decoder of its own for each language or direction",
     "multilingual": _SEVERAL,
-    "translation_multi_simple_epoch": _SEVERAL,
+    f"{language_tokens.MULTI}_": "a variant of fairseq's task, with language tokens of its own",
     "semisupervised_translation": _SEVERAL,
     "online_backtranslation": _SEVERAL,
     "cross_lingual_lm": _SEVERAL,
-    "translation_from_pretrained_bart": "a language token ends every sentence",
     "translation_from_pretrained_xlm": "its dictionaries have other special symbols",
     "translation_lev": "not autoregressive",
     "denoising": "masked sentences",
@@ -61,10 +63,10 @@ def task_refusals(task: Mapping[str, Any]) -> list[str]:
     name = task.get("_name")
     reason = next((why for start, why in REFUSED.items() if isinstance(name, str) and name.startswith(start)), None)
     if reason is not None and name not in SUPPORTED:
-        return [
-            f"task {quoted(name)} ({reason}): models of the task 'translation' are supported, for one language pair"
-        ]
-    return fields.task_faults(task)
+        names = ", ".join(name for name in SUPPORTED if name.startswith(TRANSLATION))
+        return [f"task {quoted(name)} ({reason}): models of these tasks are supported: {names}"]
+    own = list(language_tokens.faults(task)) if name in language_tokens.TASKS else []
+    return own + fields.task_faults(task)
 
 
 def task_note(task: Mapping[str, Any]) -> str | None:
@@ -133,6 +135,7 @@ def profile_of(checkpoint: "Checkpoint", task: Mapping[str, Any]) -> ModelProfil
         left_pad_target=truth(task.get("left_pad_target"), False),
         truncate_source=_truncation(task, positions[0]) if truth(task.get("truncate_source"), False) else None,
         notes=tuple(f"{checkpoint.path}: {note}" for note in checkpoint.notes),
+        language_tokens=language_tokens.language_tokens(task),
     )
 
 

@@ -57,6 +57,8 @@ EVALUATED = frozenset(
 _OTHER_CLASSES = ("megatron", "pipeline", "from_pretrained", "ulm", "monotonic", "_ctc", "_nat", "modular", "_aug")
 """Parts of names of fairseq's architectures that are no settings of its transformer but models of their own."""
 
+_PER_LANGUAGE = ("multilingual_transformer", "latent_multilingual_transformer")
+
 _PARALLEL = {
     "pipeline_model_parallel": "pipeline_model_parallel (a model in stages)",
     "use_sharded_state": "use_sharded_state (FSDP: one of several shards; without this option models are saved whole)",
@@ -101,6 +103,11 @@ def _name_faults(name: Any, given: Mapping[str, Any]) -> list[str]:
     """Why a model of this architecture is not fairseq's transformer: an unknown name is one of it with other sizes."""
     if isinstance(name, str) and stock(name) == name:
         return []
+    if isinstance(name, str) and name.startswith(_PER_LANGUAGE):
+        return [
+            f"architecture {quoted(name)} (an encoder and a decoder of its own for each language or direction: "
+            "one model with language tokens is supported)"
+        ]
     missing = [size for size in needed_sizes(str(name)) if given.get(size) is None]
     if not isinstance(name, str) or not name or _is_another_model(name) or len(missing) == len(needed_sizes(name)):
         return [f"architecture {quoted(name)} (fairseq's transformer and transformer_lm architectures are supported)"]

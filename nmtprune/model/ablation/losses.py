@@ -32,7 +32,7 @@ def reference_losses(
         model: an encoder-decoder model.
         source: [B, S] token ids.
         previous: [B, T] decoder input: the reference shifted right.
-        target: [B, T] token ids of the reference.
+        target: [B, T] token ids of the reference; padding in the place of what no loss counts.
         systems: masks [H] or [F] of zeros and ones by group; best those of one group, which share most.
 
     Returns:
@@ -40,9 +40,10 @@ def reference_losses(
     """
     source, previous, target = (tokens.to(model.device) for tokens in (source, previous, target))
     real = target != model.network.padding
+    read = real | (previous != model.network.padding)
     losses = torch.zeros(len(systems), len(target), dtype=torch.float64, device=model.device)
     for rows in _parts(real.sum(1), _PART_TOKENS.get(model.device.type, _MANY_TOKENS)):
-        columns = _used(real[rows])
+        columns = _used(read[rows])
         part = _References(model, target[rows, columns], real[rows, columns])
         own = source[rows][:, _used(source[rows] != model.network.padding)]
         for groups, numbers in _by_first_group(systems, model):

@@ -71,7 +71,7 @@ class MaskedSearch:
         texts = best_tokens(ended.ranked(start.tree, self._options), start.tree)
         records = []
         for some in self._ranges(recorder, len(positions)):
-            token_tree = lay_out(recorder, start.tree, some, self._options.min_len)
+            token_tree = lay_out(recorder, start.tree, some, self._predictor)
             order = token_tree.order
             padding = None if start.encoded.padding is None else start.encoded.padding[order]
             records.append(

@@ -184,7 +184,7 @@ class RecordedSearch:
     baseline: tuple[Tokens, ...]
 
 
-def lay_out(recorder: Recorder, nodes: HypothesisTree, searches: range, min_len: int) -> TokenTree:
+def lay_out(recorder: Recorder, nodes: HypothesisTree, searches: range, predictor: NextWordPredictor) -> TokenTree:
     """The recorded hypotheses of consecutive searches, those with the fewest nodes first."""
     kept = recorder.kept()
     kept = kept[:, (kept[1] >= searches.start) & (kept[1] < searches.stop)]
@@ -213,7 +213,11 @@ def lay_out(recorder: Recorder, nodes: HypothesisTree, searches: range, min_len:
         parent=laid(torch.where(depth > 0, row_of[nodes.parent[number]], row), torch.arange(total, device=row.device)),
         depth=depths,
         real=real,
-        rules=EndRules(real & (depths < min_len), ending if bool(ending.any()) else None),
+        rules=EndRules(
+            real & (depths < predictor.options.min_len),
+            ending if bool(ending.any()) else None,
+            predictor.forced(depths),
+        ),
         table=_table(sentence, depth, row, len(searches)),
         order=order + searches.start,
         blocks=blocks,

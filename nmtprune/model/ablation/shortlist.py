@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nmtprune.model.output import LinearOutput
-from nmtprune.model.search.next_words import EndRules, NextWordPredictor, NextWords, top_k
+from nmtprune.model.search.next_words import EndRules, NextWordPredictor, NextWords, only_forced, top_k
 
 WORDS = 64
 """K for beams; greedy search, which needs no normalizer, takes fewer."""
@@ -122,12 +122,16 @@ class Screen:
         normalizer, spread = self._normalizer(logits, ending, delta, length, known)
         if symbols.unk is not None and options.unkpen:
             logits = torch.where(known.tokens == symbols.unk, logits - options.unkpen, logits)
-        tokens, best = self._predictor.choose(logits, ending, rules, known.tokens.long())
+        forced = None if rules.forced is None else self._logits(features, rules.forced.clamp(min=0).unsqueeze(1))[:, 0]
+        chosen = self._predictor.choose(logits, ending, rules, known.tokens.long())
+        tokens, best = only_forced(*chosen, rules, forced)
         above = known.top + self._longest * length + max(0.0, -options.unkpen)
         # Greedy search takes one candidate, be it the end; a beam needs the k-th best word.
         certain = best.amax(1) > above if self._predictor.beam == 1 else best[:, self._predictor.width - 1] > above
         if rules.last is not None:
             certain |= rules.last
+        if rules.forced is not None:
+            certain |= rules.forced >= 0
         return NextWords(tokens, best, normalizer, spread), certain & (spread <= self._widest)
 
     def _logits(self, features: Tensor, tokens: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class BeamSearch:
             tree: gets all hypotheses.
         """
         self._predictor, self._decoder_step, self._tree = predictor, decoder_step, tree
-        self._selector = Selector.of(predictor.options, predictor.width + 1)
+        self._selector = Selector.of(predictor.options, predictor.width + 1, len(predictor.symbols.prefix))
         self._endings = Endings.of(predictor.options)
         self._observer: SearchObserver | None = None
 
@@ -121,7 +121,8 @@ class BeamSearch:
         early = torch.ones_like(last) if step < self._predictor.options.min_len else None
         features = self._decoder_step(tokens)
         see = None if self._observer is None else self._observer.extended(features)
-        found = self._predictor(features, EndRules(early, last if bool(last.any()) else None), see)
+        forced = self._predictor.forced(torch.full_like(node, step))
+        found = self._predictor(features, EndRules(early, last if bool(last.any()) else None, forced), see)
         candidates.tokens[row, place] = found.tokens
         candidates.logits[row, place] = found.logits.double()
         self._tree.normalizer[node] = found.normalizer.double()

@@ -235,7 +235,8 @@ class Branches:
     def _words(self, features: Tensor, depth: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
         """Words [N] that follow hypotheses of `depth` words, which may have up to `limits`, and their scores [N]."""
         options = self._predictor.options
-        rules = EndRules(depth < options.min_len, (depth >= limits) if options.must_end else None)
+        last = (depth >= limits) if options.must_end else None
+        rules = EndRules(depth < options.min_len, last, self._predictor.forced(depth))
         found = self._predictor(features, rules)
         return best_words(found, self._predictor.symbols.eos), found.logits.amax(1) - found.normalizer
 

@@ -36,21 +36,24 @@ class NextWords:
 
 @dataclass(frozen=True)
 class EndRules:
-    """Which hypotheses may end or must end: Boolean [N], None where that is so for none.
+    """How hypotheses continue: which may not end or must end, Boolean [N], None where that is so for none.
 
     Attributes:
         early: may not end, they are shorter than ``--min-len``.
         last: must end, they have as many tokens as a translation may have.
+        forced: [N], the words that must follow; -1 where any may.
     """
 
     early: Tensor | None = None
     last: Tensor | None = None
+    forced: Tensor | None = None
 
     def select(self, rows: Tensor | slice) -> "EndRules":
         """The rules of some of the hypotheses."""
         return EndRules(
             None if self.early is None else self.early[rows],
             None if self.last is None else self.last[rows],
+            None if self.forced is None else self.forced[rows],
         )
 
 
@@ -104,6 +107,14 @@ class NextWordPredictor:
         logits = torch.full((rows, self.width + 1), -torch.inf, dtype=like.dtype, device=like.device)
         return NextWords(tokens, logits, torch.zeros(rows, dtype=like.dtype, device=like.device))
 
+    def forced(self, depth: Tensor) -> Tensor | None:
+        """Words [N] of the prefix that follow hypotheses of `depth` words [N], -1 behind it; None for no prefix."""
+        prefix = self.symbols.prefix
+        if not prefix:
+            return None
+        words = torch.tensor((*prefix, -1), device=depth.device)
+        return words[depth.clamp(max=len(prefix))]
+
     def choose(
         self, values: Tensor, ending: Tensor, rules: EndRules, tokens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -134,10 +145,16 @@ class NextWordPredictor:
         ending = logits[:, self.symbols.eos].clone()
         if own.last is not None and isinstance(self.options, GenerateOptions):
             ending = torch.where(own.last, normalizer, ending)  # a log-probability of 0
+        forced = None
+        if own.forced is not None:
+            # A word that transformers forces has a log-probability of 0, one that fairseq forces its own.
+            words = own.forced.clamp(min=0).unsqueeze(1)
+            is_given = isinstance(self.options, GenerateOptions)
+            forced = normalizer if is_given else logits.gather(1, words).squeeze(1)
         logits[:, self.barred] = -torch.inf
         if self.symbols.unk is not None and self.options.unkpen:
             logits[:, self.symbols.unk] -= self.options.unkpen
-        tokens, best = self.choose(logits, ending, own)
+        tokens, best = only_forced(*self.choose(logits, ending, own), own, forced)
         # A hypothesis whose numbers overflowed ends without a result: fairseq, too, takes NaN for -inf.
         lost = ~torch.isfinite(normalizer) | best.isnan().any(1)
         best = best.masked_fill(lost.unsqueeze(1), -torch.inf)
@@ -154,6 +171,26 @@ class NextWordPredictor:
             return allowed.logsumexp(-1)
         # Faster than logsumexp on a CPU: one vectorized pass, and any column tells the difference.
         return logits[:, 0] - logits.log_softmax(-1)[:, 0]
+
+
+def only_forced(tokens: Tensor, logits: Tensor, rules: EndRules, values: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Next words [N, k + 1] and their logits, where a word is forced that word alone.
+
+    Args:
+        tokens: next words.
+        logits: of them.
+        rules: may force words; a hypothesis that must end does.
+        values: [N], logits of the forced words.
+    """
+    if rules.forced is None or values is None:
+        return tokens, logits
+    forced = rules.forced >= 0
+    if rules.last is not None:
+        forced &= ~rules.last
+    tokens, logits = tokens.clone(), logits.masked_fill(forced.unsqueeze(1), -torch.inf)
+    tokens[:, 0] = torch.where(forced, rules.forced, tokens[:, 0])
+    logits[:, 0] = torch.where(forced, values, logits[:, 0])
+    return tokens, logits
 
 
 def top_k(values: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -303,6 +303,7 @@ class Symbols:
         unk: the unknown word; None where there is no such word.
         start: stands before the first word; None: `eos` does.
         never: words that are never chosen.
+        prefix: words that every hypothesis begins with.
     """
 
     pad: int
@@ -310,6 +311,7 @@ class Symbols:
     unk: int | None
     start: int | None = None
     never: tuple[int, ...] = ()
+    prefix: tuple[int, ...] = ()
 
     @property
     def first(self) -> int:

@@ -48,11 +48,11 @@ class Selector(ABC):
     """
 
     @staticmethod
-    def of(options: Search, width: int) -> "Selector":
-        """The rules that the options ask for, for `width` candidates per hypothesis."""
+    def of(options: Search, width: int, prefix: int = 0) -> "Selector":
+        """The rules that the options ask for, for `width` candidates per hypothesis behind `prefix` forced words."""
         if isinstance(options, GenerateOptions):
             return GenerateSelector(width, cuts_off=not options.forced_eos)
-        return MarianSelector(width) if options.shrinks else FairseqSelector(width)
+        return MarianSelector(width, prefix) if options.shrinks else FairseqSelector(width)
 
     def __init__(self, width: int) -> None:
         self.width = width
@@ -65,8 +65,12 @@ class Selector(ABC):
 class MarianSelector(Selector):
     """As many candidates are taken as hypotheses are left; those that end leave a smaller beam to the others.
 
-    At the longest length all that are taken end as they are.
+    At the longest length all that are taken end as they are. There is a whole beam again behind a forced prefix.
     """
+
+    def __init__(self, width: int, prefix: int = 0) -> None:
+        super().__init__(width)
+        self._prefix = prefix
 
     def select(self, scores: Tensor, beams: Beams, limit: int) -> Selection:
         """Rank the candidates as Marian's beam search does."""
@@ -96,7 +100,7 @@ class MarianSelector(Selector):
 
     def room(self, beams: Beams) -> Tensor:
         """Candidates that are taken, [P]: as many as there are hypotheses, and a whole beam at the start."""
-        if not beams.path.shape[2]:
+        if beams.path.shape[2] <= self._prefix:
             return torch.full_like(beams.search, beams.token.shape[1])
         return (beams.logits != -torch.inf).sum(1)
 

@@ -73,6 +73,7 @@ def open_contenders(paths: Sequence[Path], data: DataOptions, corpora: Corpora) 
             ("target vocabulary", own.target_symbols, first.target_symbols),
             ("source language", own.source_lang, first.source_lang),
             ("target language", own.target_lang, first.target_lang),
+            ("set of language tokens", own.language_tokens, first.language_tokens),
         ):
             if mine != firsts:
                 faults.append(f"{path} has another {what} than {paths[0]}")

@@ -131,6 +131,8 @@ class L0Run(FolderRun, MeasuringRun):
         """Refuse options that no training can have, and what any measuring run refuses."""
         if self.data.data_bin is None and not self.search_only:
             raise UsageError("l0 trains on binarized data: name --data-bin DIR")
+        if not self.search_only:
+            self.data.check_trains()
         _ = self.sorts
         check_given(self.given, (*ARCH, *_RESERVED, *(option[0] for option in self.gates)))
         bad = [f"{weight:g}" for weight in self.weights if not 0 <= weight < math.inf]

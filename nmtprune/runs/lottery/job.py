@@ -157,6 +157,7 @@ class LotteryRun(FolderRun, MeasuringRun):
     def check(self) -> None:
         """Refuse options that contradict each other, and what any measuring run refuses."""
         self.data_bin  # noqa: B018  # raises
+        self.data.check_trains()
         faults = []
         if (self.late_reset is None) == (self.pretrain_updates is None):
             faults.append("give one of --late-reset CHECKPOINT and --pretrain-updates N")

@@ -203,11 +203,14 @@ def test_a_truth_value_that_is_none(tiny: Path, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", [*tasks.REFUSED, "multilingual_translation", "translation_multi_simple_epoch_x"])
+@pytest.mark.parametrize("name", [*tasks.REFUSED, "multilingual_masked_lm", "translation_multi_simple_epoch_x"])
 def test_tasks_whose_sentences_are_others(tiny: Path, tmp_path: Path, name: str) -> None:
     text = refusal(changed(tiny, tmp_path / "x.pt", with_task(_name=name)))
     assert text.startswith(f"unsupported: task '{name}' (")
-    assert text.endswith(": models of the task 'translation' are supported, for one language pair")
+    assert text.endswith(
+        ": models of these tasks are supported: translation, translation_l0, translation_multi_simple_epoch, "
+        "translation_from_pretrained_bart"
+    )
 
 
 def test_every_task_of_fairseqs_is_known() -> None:

@@ -24,7 +24,11 @@ from tests.support.thinned import thinned
 
 State = dict[str, Any]
 WROTE = "; fairseq's checkpoints hold the settings too: name the file that fairseq-train wrote"
-PAIR = ": models of the task 'translation' are supported, for one language pair"
+PAIR = (
+    ": models of these tasks are supported: translation, translation_l0, translation_multi_simple_epoch, "
+    "translation_from_pretrained_bart"
+)
+PER_LANGUAGE = "an encoder and a decoder of its own for each language or direction"
 NO_SETTINGS = f"it has no settings: neither 'cfg' nor 'args'{WROTE}"
 
 
@@ -299,12 +303,19 @@ UNSUPPORTED = {
         lambda state: state["cfg"]["common"].update(model_parallel_size=2),
     "quantization_config_path (quantized weights)":
         lambda state: state["cfg"]["common"].update(quantization_config_path="x.yaml"),
-    f"task 'translation_multi_simple_epoch' (multilingual or with several models){PAIR}":
-        lambda state: state["cfg"]["task"].update(_name="translation_multi_simple_epoch"),
+    f"task 'semisupervised_translation' (multilingual or with several models){PAIR}":
+        lambda state: state["cfg"]["task"].update(_name="semisupervised_translation"),
+    f"architecture 'multilingual_transformer' ({PER_LANGUAGE}: one model with language tokens is supported)":
+        model_setting(_name="multilingual_transformer"),
+    "neither langs nor lang_dict nor lang_pairs name the languages, whose tokens the dictionaries get; "
+    "lang_tok_style 'x' (fairseq has multilingual and mbart)":
+        lambda state: state["cfg"]["task"].update(_name="translation_multi_simple_epoch", lang_tok_style="x"),
+    "langs is None: no languages, whose tokens the dictionaries get":
+        lambda state: state["cfg"]["task"].update(_name="translation_from_pretrained_bart"),
     "architecture 'fconv' (fairseq's transformer and transformer_lm architectures are supported); "
     "scale_heads True (a learned factor per head); quant_noise_pq 0.1 (quantization noise); "
     "pipeline_model_parallel (a model in stages); FSDP (fully sharded data parallel) state, a part of a model; "
-    f"task 'multilingual_translation' (multilingual or with several models){PAIR}; "
+    f"task 'multilingual_translation' ({PER_LANGUAGE}){PAIR}; "
     "adam_betas is \"__import__('os').system('true')\", no plain literal: fairseq would run it as code":
         everything_at_once,
 }  # fmt: skip
@@ -327,7 +338,7 @@ def test_a_legacy_checkpoint_goes_by_arch_and_task(tiny: Path, tmp_path: Path) -
 
     assert message(saved(tmp_path / "args.pt", tiny, in_args)) == (
         "unsupported: architecture 'lstm' (fairseq's transformer and transformer_lm architectures are supported); "
-        f"task 'multilingual_translation' (multilingual or with several models){PAIR}"
+        f"task 'multilingual_translation' ({PER_LANGUAGE}){PAIR}"
     )
 
 

@@ -260,3 +260,24 @@ def test_defaults_are_those_of_transformers(theirs: Any, family: Any) -> None:
     if own.get("decoder_vocab_size", 0) is None:
         own["decoder_vocab_size"] = own["vocab_size"]
     assert own == {name: getattr(defaults, name) for name in own}
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_a_prefix_is_a_forced_first_token(theirs: Any, opus: Path, tmp_path: Path, beam: int) -> None:
+    """As `forced_bos_token_id` of models with language codes; and a source prefix is a token in front."""
+    model, checkpoint = theirs.MarianMTModel.from_pretrained(opus).eval(), load(opus)
+    plain = corpus_of(opus, tmp_path)
+    first, second = plain.source_vocabulary.symbols[7], plain.target_vocabulary.symbols[9]
+    data = DataOptions(
+        source=tmp_path / "text", vocabs=(opus / "vocab.json", opus / "vocab.json"), source_prefix=first,
+        source_sentencepiece=opus / "source.spm", target_sentencepiece=opus / "target.spm", target_prefix=second,
+    )  # fmt: skip
+    corpus = load_corpus(data, checkpoint.profile(), references=False)
+    assert [own.tolist() for own in corpus.source] == [[7, *own.tolist()] for own in plain.source]
+    source, lengths = batch_of(corpus)
+    pad = checkpoint.network().padding
+    given = expected_of({"num_beams": beam, "max_length": 9}, pad)
+    options = options_of(given, pad)
+    found = translate_batch(native.load(checkpoint), source, lengths, options, native.symbols_of(corpus, options))
+    _compare(found, generated(model, source, pad, 0, **given, forced_bos_token_id=9), scores=beam > 1)
+    assert corpus.decode(found[0][0].tokens) == plain.decode(found[0][0].tokens[1:])
