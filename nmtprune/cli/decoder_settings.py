@@ -12,7 +12,7 @@ from nmtprune.cli.panels import Panel, panel_option
 from nmtprune.errors import UsageError
 
 if TYPE_CHECKING:
-    from nmtprune.formats.decoder_settings import DecoderSettings
+    from nmtprune.formats.settings_beside import DecoderSettings
     from nmtprune.model.search.options import Search
 
 _READ = "nmtprune.decoder_settings"

@@ -18,7 +18,7 @@ from nmtprune.plan import Base, Lineage, Plan
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nmtprune.formats.decoder_settings import DecoderSettings
+    from nmtprune.formats.settings_beside import DecoderSettings
     from nmtprune.formats.trainable import TrainableCheckpoint
     from nmtprune.model.search.options import Search
     from nmtprune.network import Network

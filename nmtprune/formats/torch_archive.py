@@ -29,7 +29,7 @@ _MODEL = re.compile(r"(fairseq\.(models|modules)|torch\.nn|transformers)\.")
 """Classes of which a file names one where a whole model was pickled, not its tensors."""
 
 
-def read_archive(path: Path, what: str, allowed: Sequence[Callable[..., Any] | tuple[Any, str]] = ()) -> Any:
+def read_torch_archive(path: Path, what: str, allowed: Sequence[Callable[..., Any] | tuple[Any, str]] = ()) -> Any:
     """What a file holds.
 
     Args:

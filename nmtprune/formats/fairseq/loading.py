@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.fairseq import inert
-from nmtprune.formats.torch_archive import is_plain, read_archive
+from nmtprune.formats.torch_archive import is_plain, read_torch_archive
 
 _WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "model.")
 """Prefixes that wrappers of a model (of several GPUs, of torch.compile) give to the names of its tensors."""
@@ -33,7 +33,7 @@ def read_state(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file cannot be read, is damaged, is something else, or names code that is not needed.
     """
-    state = read_archive(path, "a fairseq checkpoint", inert.allowed())
+    state = read_torch_archive(path, "a fairseq checkpoint", inert.allowed())
     return _checked(state, path)
 
 

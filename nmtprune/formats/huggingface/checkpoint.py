@@ -24,7 +24,7 @@ from nmtprune.profile import ModelProfile, SpecialTokens
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nmtprune.formats.decoder_settings import DecoderSettings
+    from nmtprune.formats.settings_beside import DecoderSettings
     from nmtprune.model.search.options import Search
     from nmtprune.network import Network
 

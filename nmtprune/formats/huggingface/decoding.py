@@ -7,9 +7,9 @@ from typing import Any
 
 from nmtprune import strictjson
 from nmtprune.errors import CheckpointError, DataError
-from nmtprune.formats.decoder_settings import DecoderSettings
 from nmtprune.formats.huggingface import config, generation
 from nmtprune.formats.huggingface.config import Config, single_id
+from nmtprune.formats.settings_beside import DecoderSettings
 from nmtprune.strictjson import show
 
 TOKENIZER = "tokenizer_config.json"

@@ -9,7 +9,7 @@ import torch
 from nmtprune.errors import CheckpointError
 from nmtprune.files import kinds
 from nmtprune.formats.huggingface.safetensors_file import TensorFile
-from nmtprune.formats.torch_archive import is_plain, read_archive
+from nmtprune.formats.torch_archive import is_plain, read_torch_archive
 
 _WEIGHTS = "weights of a model of transformers"
 
@@ -23,7 +23,7 @@ def read_torch(path: Path) -> TensorFile:
     instead = kinds.describe(path)
     if instead:
         raise CheckpointError(f"{path}: {instead}")
-    found = read_archive(path, _WEIGHTS)
+    found = read_torch_archive(path, _WEIGHTS)
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise CheckpointError(f"{path}: not {_WEIGHTS} (it holds a {type(found).__name__}, not tensors by name)")
     unfit = [name for name, value in found.items() if not is_plain(value)]

@@ -26,7 +26,7 @@ from nmtprune.profile import ModelProfile
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nmtprune.formats.decoder_settings import DecoderSettings
+    from nmtprune.formats.settings_beside import DecoderSettings
     from nmtprune.model.search.options import Search
     from nmtprune.network import Network
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from nmtprune.errors import CheckpointError, DataError, UsageError
-from nmtprune.formats.decoder_settings import DecoderSettings
+from nmtprune.formats.settings_beside import DecoderSettings
 
 ENDING = ".decoder.yml"
 
