@@ -98,6 +98,7 @@ class Limits:
     min_heads_per_module: int = 0
     uniform: bool = False
     multiple_of: int = 1
+    protected: frozenset[UnitId] = frozenset()
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -123,7 +124,11 @@ class Limits:
         """Units that stay in a group, if it has as many."""
         least = {"heads": self.min_heads_per_module, "layers": 1}.get(group.sort, 0)
         step = self.step(group)
-        return max(least, step if step > 1 else 0, 1 if self.uniform else 0)
+        return max(least, step if step > 1 else 0, 1 if self.uniform else 0, len(self.protected_in(group)))
+
+    def protected_in(self, group: GroupId) -> set[int]:
+        """Numbers of the protected units of a group."""
+        return {unit.number for unit in self.protected if unit.group == group}
 
     def count(self, units: Units) -> int:
         """Number of units of the selected kinds: what a percentage is taken of."""
@@ -302,7 +307,7 @@ def _parts(units: Units, limits: Limits) -> list[_Part]:
 
 def _uniform_part(stack: dict[GroupId, int], limits: Limits) -> _Part:
     first = next(iter(stack))
-    fewest, smallest = limits.fewest(first), min(stack.values())
+    fewest, smallest = max(map(limits.fewest, stack)), min(stack.values())
     if smallest < fewest:
         poorest = min(stack, key=lambda group: (stack[group], group))
         raise BudgetError(
@@ -427,6 +432,9 @@ def _check_number(number: int, units: Units, limits: Limits) -> None:
         floors.append(f"every module keeps at least {limits.min_heads_per_module}")
     if "layers" in limits.sorts:
         floors.append("every stack keeps at least one layer")
+    own = sum(unit.group in selected for unit in limits.protected)
+    if own:
+        floors.append(f"{own} heads are protected")
     floor = f", since {' and '.join(floors)}" if floors else ""
     word = _word(limits)
     raise BudgetError(
@@ -447,7 +455,7 @@ def _values(scores: Mapping[UnitId, float], units: Units, limits: Limits) -> dic
     for group in limits.selected(units):
         own = [UnitId(group, number) for number in _numbers(units[group])]
         found = [scores.get(unit, math.nan) for unit in own]
-        values[group] = list(map(float, found))
+        values[group] = _last(limits.protected_in(group), own, list(map(float, found)))
         if not all(map(math.isfinite, found)):
             missing += [unit for unit in own if unit not in scores]
             broken += [f"{unit} ({scores[unit]})" for unit in own if not math.isfinite(scores.get(unit, 0.0))]
@@ -456,6 +464,14 @@ def _values(scores: Mapping[UnitId, float], units: Units, limits: Limits) -> dic
     if broken:
         raise BudgetError(f"scores that are no finite numbers: {listed(broken)}")
     return values
+
+
+def _last(protected: Collection[int], units: Sequence[UnitId], values: list[float]) -> list[float]:
+    """The values of a group, those of protected units above all others: as many units stay in it at least."""
+    if not protected:
+        return values
+    above = math.nextafter(max(values), math.inf)
+    return [above if unit.number in protected else value for unit, value in zip(units, values, strict=True)]
 
 
 def _numbers(units: int | Sequence[int]) -> Sequence[int]:

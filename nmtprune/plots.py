@@ -26,6 +26,8 @@ _COLORS |= {
     "encoder-layers": "#9467bd",
     "decoder-layers": "#ff7f0e",
 }
+_FUNCTIONS = {"positional": "#8e5fb5", "syntactic": "#3f9b4f", "rare": "#e08a28", "alignment": "#2b7bba"}
+_NO_FUNCTION = "#d9d9d9"
 _CELL_INCHES = 0.36
 _LEAST_INCHES = 3.0
 _HISTOGRAM_INCHES = 3.8
@@ -61,6 +63,48 @@ def scores_png(scores: Scores, *, alpha: float, removed: Collection[UnitId] = ()
         _histogram(axes[-1], scores, kinds, alpha)
 
     return _png(draw, ((panel + 1.0) * len(kinds) + _HISTOGRAM_INCHES + 0.6, height + 1.0))
+
+
+def functions_png(functions: Mapping[UnitId, Sequence[str]]) -> bytes:
+    """The functions of heads, layers by heads, a panel per kind and a colour per function, as a PNG file.
+
+    Args:
+        functions: of every head; a head with several has a stripe of each (Voita et al. 2019, figure 8).
+    """
+    kinds = [kind for kind in KINDS if any(head.group.kind == kind for head in functions)]
+    columns = max(head.number for head in functions) + 1
+    rows = max(head.group.layer for head in functions) + 1
+    panel, height = (max(_LEAST_INCHES, cells * _CELL_INCHES) for cells in (columns, rows))
+
+    def draw(figure: "Figure") -> None:
+        from matplotlib.patches import Patch
+
+        for axis, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+            _function_cells(axis, {head: own for head, own in functions.items() if head.group.kind == kind})
+            axis.set_title(_LABELS[kind])
+        shown = {name for own in functions.values() for name in own}
+        colors = {name: color for name, color in _FUNCTIONS.items() if name in shown} | {"none found": _NO_FUNCTION}
+        handles = [Patch(color=color, label=name) for name, color in colors.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+
+    return _png(draw, ((panel + 0.6) * len(kinds), height + 1.4))
+
+
+def _function_cells(axis: "Axes", functions: Mapping[UnitId, Sequence[str]]) -> None:
+    layers = sorted({head.group.layer for head in functions})
+    heads = max(head.number for head in functions) + 1
+    for head, own in functions.items():
+        colors = [_FUNCTIONS[name] for name in own] or [_NO_FUNCTION]
+        width = 0.9 / len(colors)
+        for place, color in enumerate(colors):
+            left = head.number - 0.45 + place * width
+            axis.bar(left, 0.9, width, layers.index(head.group.layer) - 0.45, align="edge", color=color)
+    axis.set_xlim(-0.6, heads - 0.4)
+    axis.set_ylim(len(layers) - 0.4, -0.6)
+    axis.set_xticks(range(heads))
+    axis.set_yticks(range(len(layers)), [str(layer) for layer in layers])
+    axis.set_xlabel("head")
+    axis.set_ylabel("layer")
 
 
 def comparison_png(first: Scores, second: Scores, *, names: tuple[str, str]) -> bytes:

@@ -169,6 +169,21 @@ def test_limits_hold(drawn: tuple[dict[GroupId, int], dict[UnitId, float]], fewe
         lowest(scores, len(possible), modules, limits)
 
 
+@given(scored(), st.randoms(use_true_random=False))
+def test_protected_heads_stay_and_the_lowest_others_go(
+    drawn: tuple[dict[GroupId, int], dict[UnitId, float]], rng: random.Random
+) -> None:
+    modules, scores = drawn
+    protected = frozenset(head for head in heads_of(modules) if rng.random() < 0.4)
+    free = sorted((head for head in heads_of(modules) if head not in protected), key=lambda head: (scores[head], head))
+    limits = Limits(protected=protected)
+    assert list(reachable(modules, limits)) == list(range(len(free) + 1))
+    for number in (0, len(free) // 2, len(free)):
+        assert set(lowest(scores, number, modules, limits)) == set(free[:number])
+    with pytest.raises(BudgetError):
+        lowest(scores, len(free) + 1, modules, limits)
+
+
 def test_the_minimum_gives_way_to_other_modules() -> None:
     modules = modules_of([2, 2], [], [])
     scores = dict(zip(heads_of(modules), [0.0, 0.1, 0.2, 0.3], strict=True))

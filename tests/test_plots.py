@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nmtprune import plots
-from nmtprune.architecture import GroupId
+from nmtprune.architecture import GroupId, UnitId
 from nmtprune.scores import HeadScore, Scores
 
 
@@ -108,3 +108,14 @@ def test_shapes_of_models_without_neurons_or_encoder_are_smaller() -> None:
     whole, flat, narrow = (_pixels(plots.shape_png(own, own)).shape for own in (full, heads, decoder))
     assert flat[0] < whole[0] and flat[1] == whole[1]
     assert narrow[0] == whole[0] and narrow[1] < whole[1]
+
+
+def test_functions_of_heads_have_colours() -> None:
+    heads = [
+        UnitId(GroupId(kind, layer), head) for kind in ("encoder", "cross") for layer in (0, 2) for head in range(3)
+    ]
+    none: dict[UnitId, tuple[str, ...]] = dict.fromkeys(heads, ())
+    some = {**none, heads[0]: ("positional",), heads[-1]: ("rare", "alignment")}
+    pictures = [_pixels(plots.functions_png(functions)) for functions in (none, some)]
+    colours = [len(np.unique((picture[..., :3] * 255).astype(int).reshape(-1, 3), axis=0)) for picture in pictures]
+    assert colours[1] > colours[0] + 2

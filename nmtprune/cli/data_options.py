@@ -185,13 +185,13 @@ _TEXT = (
         is_flag=True,
         help="Lower-case raw source text, for models trained on lower-cased text.",
     ),
-    panel_option(
-        Panel.DATA,
-        "--skip-invalid-size-inputs-valid-test",
-        "skip_invalid",
-        is_flag=True,
-        help="Leave out sentences that are longer than the model allows, instead of stopping with an error.",
-    ),
+)
+_SKIP_INVALID = panel_option(
+    Panel.DATA,
+    "--skip-invalid-size-inputs-valid-test",
+    "skip_invalid",
+    is_flag=True,
+    help="Leave out sentences that are longer than the model allows, instead of stopping with an error.",
 )
 
 _LOWERCASE_TARGET = panel_option(
@@ -206,7 +206,7 @@ def data_options(command: F) -> F:
     """DATA for commands that score: the command receives ``data``, a `DataOptions`."""
     options = (
         *(_DATA_BIN, _SUBSET, _SOURCE, _REFERENCE, _VOCABS, decoder_config_option),
-        *(*_LANGUAGES, *_PREFIXES, *_SUBWORDS, *_TEXT, _LOWERCASE_TARGET),
+        *(*_LANGUAGES, *_PREFIXES, *_SUBWORDS, *_TEXT, _SKIP_INVALID, _LOWERCASE_TARGET),
     )
     decorated: F = _add(_collecting(command), options)
     return decorated
@@ -225,7 +225,17 @@ def translation_data_options(command: F) -> F:
     subset = panel_option(
         Panel.DATA, "--subset", metavar="NAME[,NAME...]", help="Binarized subset of --data-bin instead of raw text."
     )
-    options = (_DATA_BIN, source, subset, _VOCABS, decoder_config_option, *_LANGUAGES, *_PREFIXES, *_SUBWORDS, *_TEXT)
+    options = (
+        *(_DATA_BIN, source, subset, _VOCABS, decoder_config_option),
+        *(*_LANGUAGES, *_PREFIXES, *_SUBWORDS, *_TEXT, _SKIP_INVALID),
+    )
+    decorated: F = _add(_collecting(command, default_source=STDIN), options)
+    return decorated
+
+
+def sentence_options(command: F) -> F:
+    """DATA for a command whose sentences are arguments: what turns text into tokens and back."""
+    options = (_DATA_BIN, _VOCABS, decoder_config_option, *_LANGUAGES, *_PREFIXES, *_SUBWORDS, *_TEXT)
     decorated: F = _add(_collecting(command, default_source=STDIN), options)
     return decorated
 
@@ -249,7 +259,7 @@ def calibration_data_options(command: F) -> F:
     )
     options = (
         *(_DATA_BIN, subset, _SOURCE, _REFERENCE, _VOCABS, decoder_config_option),
-        *(*_LANGUAGES, *_PREFIXES, *_SUBWORDS, *_TEXT, _LOWERCASE_TARGET),
+        *(*_LANGUAGES, *_PREFIXES, *_SUBWORDS, *_TEXT, _SKIP_INVALID, _LOWERCASE_TARGET),
     )
     decorated: F = _add(_collecting(wrapper), options)
     return decorated
@@ -401,7 +411,7 @@ def _collecting(command: F, default_source: Path | None = None) -> Callable[...,
     def wrapper(*args: Any, **values: Any) -> Any:
         given = {name: values.pop(name) for name in _FIELDS if name in values}
         values.pop("decoder_config")
-        if given["source"] is None and given["subset"] is None:
+        if given.get("source") is None and given.get("subset") is None:
             given["source"] = default_source
         if (values.get("synthetic") or values.get("cost_table")) and not any(given.values()):
             return command(*args, **values, data=None)

@@ -28,6 +28,8 @@ COMMANDS = {
     "translate": "nmtprune.cli.translate:translate",
     "compare": "nmtprune.cli.compare:compare",
     "drift": "nmtprune.cli.drift:drift",
+    "functions": "nmtprune.cli.functions:functions",
+    "attention": "nmtprune.cli.attention:attention",
     "user-dir": "nmtprune.cli.user_dir:user_dir",
     "completion": "nmtprune.cli.completion:completion",
 }

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmtprune.architecture import NEURON_KINDS, UnitId
+from nmtprune.architecture import NEURON_KINDS, UnitId, parse_heads
+from nmtprune.cli import protection
 from nmtprune.cli.options import (
     checkpoint_argument,
     force_option,
@@ -64,11 +65,22 @@ class PlanSettings:
     kinds: str | None
     uniform: bool
     min_heads_per_module: int
+    protect: str | None
     seed: int
 
     def given(self, names: Sequence[str]) -> list[str]:
         """Those of the settings that are given."""
         return [name for name in names if getattr(self, name) is not None]
+
+    @property
+    def functions(self) -> tuple[Path, str] | None:
+        """The file of --protect, and the functions; UsageError where it names none."""
+        return None if self.protect is None else protection.file_and_functions(self.protect)
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Files that the plan is made from, besides the checkpoint."""
+        return [*self.scores, *([self.functions[0]] if self.functions else [])]
 
     @property
     def sorts(self) -> tuple[str, ...]:
@@ -100,6 +112,7 @@ class PlanSettings:
             ("--multiple-of", self.multiple_of > 1, OF_NEURONS),
             ("--uniform", self.uniform, (*FORMS, *OF_NEURONS)),
             ("--min-heads-per-module", self.min_heads_per_module > 0, FORMS),
+            ("--protect", self.protect is not None, (*FORMS, *OF_LAYERS)),
         ):
             if used and every and not set(every) & set(forms):
                 heads = [name for name in forms if name in FORMS] if len(every) == len(chosen) else []
@@ -210,6 +223,13 @@ class PlanCommand(PanelCommand):
 )
 @uniform_option
 @min_heads_option
+@panel_option(
+    Panel.REMOVAL,
+    "--protect",
+    metavar="FILE:FUNCTIONS",
+    help="Keep all heads that have one of these functions in a file of `nmtprune functions`, such as "
+    "functions.json:positional,alignment, whatever else removes heads.",
+)
 @seed_option
 @output_option("Plan to write; '-' is stdout.")
 @force_option
@@ -230,7 +250,7 @@ def plan(checkpoint: Path, output: Path, force: bool, output_format: str, **flag
     to_stdout = str(output) == "-"
     if to_stdout and output_format != "text":
         raise UsageError(f"with -o - the plan itself is written to stdout: leave out --format {output_format}")
-    inputs = [checkpoint, *settings.scores]
+    inputs = [checkpoint, *settings.inputs]
     if not to_stdout:
         check_output(output, force=force, inputs=inputs)
     base = load(checkpoint)
@@ -257,7 +277,8 @@ def _limits(checkpoint: "Checkpoint", settings: PlanSettings) -> "Limits":
 
     architecture = checkpoint.architecture
     kinds = architecture.kinds if settings.kinds is None else parse_kinds(settings.kinds, architecture)
-    return Limits(kinds, settings.min_heads_per_module, settings.uniform)
+    protected = protection.heads(*settings.functions, checkpoint.base) if settings.functions else frozenset[UnitId]()
+    return Limits(kinds, settings.min_heads_per_module, settings.uniform, protected=protected)
 
 
 def _make(checkpoint: "Checkpoint", settings: PlanSettings, limits: "Limits") -> "Plan":
@@ -274,7 +295,7 @@ def _make(checkpoint: "Checkpoint", settings: PlanSettings, limits: "Limits") ->
     except (UsageError, BudgetError) as error:
         errors.append(error)
     neurons, wrong = _neurons(left, settings, scores)
-    _raise_all([*errors, *wrong])
+    _raise_all([*errors, *wrong, *protection.errors_of_layers(layers, limits)])
     return Plan.removing(checkpoint.base, [*layers, *heads, *neurons])
 
 
@@ -299,6 +320,7 @@ def _heads(
     base: "Base", checkpoint: "Checkpoint", settings: PlanSettings, limits: "Limits", scores: ScoresBySort
 ) -> tuple[UnitId, ...]:
     """Heads that go, of the base without the layers that go."""
+    from nmtprune.budget import Limits
     from nmtprune.methods import plans
     from nmtprune.methods.chance import random_scores
 
@@ -307,8 +329,11 @@ def _heads(
         made = plans.keep_heads(base, settings.keep, settings.seed, limits)
     elif settings.remove is not None:
         made = plans.remove_heads(base, settings.remove, checkpoint.architecture, limits)
+        protection.say_what_stays(parse_heads(settings.remove, checkpoint.architecture), limits)
     elif settings.empty_layers is not None:
         made = plans.empty_layers(base, settings.empty_layers, limits)
+        named = plans.empty_layers(base, settings.empty_layers, Limits(limits.kinds))
+        protection.say_what_stays(named.removed(), limits)
     elif settings.random is not None:
         drawn = random_scores(base.modules, settings.seed)
         made = plans.remove_lowest(base, drawn, _amount(settings.random, "heads", base.modules, limits), limits, per)
@@ -419,7 +444,7 @@ def _with_provenance(plan: "Plan", checkpoint: Path, settings: PlanSettings) -> 
     return plan.with_provenance(
         collect(
             seed=settings.seed if settings.drawn else None,
-            inputs=settings.scores,
+            inputs=settings.inputs,
             checkpoint=str(checkpoint),
             options=chosen | ({"scores": files[0] if len(files) == 1 else files} if files else {}),
         )

@@ -16,7 +16,7 @@ from nmtprune.data.language_tags import form_of
 from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.options import DataOptions
 from nmtprune.data.ragged import Ids, Sentences
-from nmtprune.data.read import BinarizedData, Content, LanguagePair, RawData, cropped, stream_raw
+from nmtprune.data.read import BinarizedData, Content, LanguagePair, RawData, cropped, lines_of, stream_raw
 from nmtprune.data.vocabulary import Vocabulary, check_size
 from nmtprune.errors import DataError, UsageError
 from nmtprune.profile import ModelProfile
@@ -237,6 +237,18 @@ def stream_corpus(options: DataOptions, model: ModelProfile, size: int) -> Itera
         corpus = _within_positions(piece, pair, model, skip=options.skip_invalid, may_be_empty=True)
         first = () if piece.first else (*model.notes, *([note] if note else ()))
         yield replace(corpus, notes=(*first, *corpus.notes))
+
+
+def given_corpus(options: DataOptions, model: ModelProfile, sentences: Sequence[str]) -> Corpus:
+    """Source sentences that are given as text; what the options name as text is not read.
+
+    Raises:
+        DataError, UsageError: as for `load_corpus`, of vocabularies; sentences longer than the model's positions.
+    """
+    _, pair, note = _language_pair(options, model)
+    content = cropped(lines_of("the sentences", sentences, pair), options.crop_source, pair.source.eos, _CROP)
+    corpus = _within_positions(content, pair, model, skip=False)
+    return replace(corpus, notes=(*model.notes, *([note] if note else ()), *corpus.notes))
 
 
 def random_corpus(options: DataOptions, model: ModelProfile, count: int, seed: int = 1) -> Corpus:

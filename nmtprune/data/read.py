@@ -204,9 +204,14 @@ def stream_raw(source: Path, pair: LanguagePair, size: int) -> Iterator[Content]
         piece = list(itertools.islice(lines, size))
         if not piece:
             return
-        side = _read_side(name, piece, "source", pair)
-        remarks = () if first else side.remarks(measured=False)
-        yield Content(name, side.sentences, None, None, {}, tuple(remarks), True, first)
+        yield lines_of(name, piece, pair, first)
+
+
+def lines_of(name: str, lines: Sequence[str], pair: LanguagePair, first: int = 0) -> Content:
+    """Source sentences that are given as text; remarks on them if `first`, the place of the first one, is 0."""
+    side = _read_side(name, lines, "source", pair)
+    remarks = () if first else side.remarks(measured=False)
+    return Content(name, side.sentences, None, None, {}, tuple(remarks), True, first)
 
 
 def _with_references(content: Content, streams: list[TextFile]) -> Content:

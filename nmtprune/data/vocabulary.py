@@ -131,6 +131,7 @@ class FairseqVocabulary(SymbolTable):
         eos: id that ends a sentence: that of ``</s>``, but in some multilingual models.
         start: id that stands before the first word, likewise.
         hidden: ids that `string` leaves out besides.
+        counts: by id, how often the symbol occurs in the training text; 0 for ids 0 to 3.
     """
 
     path: Path
@@ -140,6 +141,7 @@ class FairseqVocabulary(SymbolTable):
     eos: int = 2
     start: int = 2
     hidden: frozenset[int] = frozenset()
+    counts: tuple[int, ...] = ()
 
     bos = 0
     pad = 1
@@ -155,7 +157,8 @@ class FairseqVocabulary(SymbolTable):
         added = tuple(dict.fromkeys(name for name in names if name not in self.index))
         first = len(self.symbols)
         index = {**self.index, **{name: first + number for number, name in enumerate(added)}}
-        return replace(self, symbols=(*self.symbols, *added), index=index)
+        counts = (*self.counts, *[0] * len(added))
+        return replace(self, symbols=(*self.symbols, *added), index=index, counts=counts)
 
     @classmethod
     def read(cls, path: Path) -> "FairseqVocabulary":
@@ -167,6 +170,7 @@ class FairseqVocabulary(SymbolTable):
         text = read_text(path)
         symbols = list(_SPECIAL_SYMBOLS)
         index = {symbol: number for number, symbol in enumerate(symbols)}
+        counts = [0] * len(symbols)
         faults = []
         for number, line in enumerate(text.lines, 1):
             entry = _parse_line(line)
@@ -177,9 +181,10 @@ class FairseqVocabulary(SymbolTable):
             else:
                 index[entry.symbol] = len(symbols)
                 symbols.append(entry.symbol)
+                counts.append(entry.count)
         if faults:
             raise DataError.of_faults(f"{path}: no dictionary of fairseq", first_of(faults))
-        return cls(path, tuple(symbols), index, text.sha256)
+        return cls(path, tuple(symbols), index, text.sha256, counts=tuple(counts))
 
     def string(self, ids: Iterable[int], *, escape_unk: bool = False) -> str:
         """Symbols of a sequence of ids, separated by blanks; ``<s>`` and ``</s>`` are left out.
@@ -202,6 +207,7 @@ class FairseqVocabulary(SymbolTable):
 @dataclass(frozen=True)
 class _Entry:
     symbol: str
+    count: int
     overwrite: bool
 
 
@@ -211,10 +217,10 @@ def _parse_line(line: str) -> _Entry | None:
     if overwrite:
         fields = fields[0].rsplit(" ", 1)
     try:
-        int(fields[-1])
+        count = int(fields[-1])
     except ValueError:
         return None
-    return _Entry(fields[0], overwrite) if len(fields) == 2 else None
+    return _Entry(fields[0], count, overwrite) if len(fields) == 2 else None
 
 
 def check_size(vocabulary: Vocabulary, symbols: int | None, side: str) -> None:

@@ -5,7 +5,7 @@ ranks the units of a group alike in every plan, whatever other groups there are,
 keeps are among those that a plan of 25 % keeps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -38,7 +38,9 @@ def same_counts(plan: Plan, seed: int) -> Plan:
     return Plan.removing(plan.base, removed)
 
 
-def lowest_in(scores: Mapping[UnitId, float], module: GroupId, number: int) -> list[UnitId]:
-    """The heads of a module with the lowest scores, the first of equals."""
-    every = sorted((head for head in scores if head.group == module), key=lambda head: (scores[head], head))
-    return every[:number]
+def lowest_in(
+    scores: Mapping[UnitId, float], module: GroupId, number: int, protected: Collection[UnitId] = ()
+) -> list[UnitId]:
+    """The heads of a module with the lowest scores, the first of equals; protected ones come last."""
+    own = (head for head in scores if head.group == module)
+    return sorted(own, key=lambda head: (head in protected, scores[head], head))[:number]

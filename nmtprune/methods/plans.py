@@ -33,7 +33,9 @@ def keep_heads(base: Base, pattern: str, seed: int, limits: Limits) -> Plan:
         return _keep_totals(base, pattern, seed, limits)
     keep = _layer_counts(base, pattern)
     scores = random_scores(base.modules, seed)
-    removed = [head for id, count in keep.items() for head in lowest_in(scores, id, base.modules[id] - count)]
+    removed = [
+        head for id, count in keep.items() for head in lowest_in(scores, id, base.modules[id] - count, limits.protected)
+    ]
     return checked(Plan.removing(base, removed), limits)
 
 
@@ -44,7 +46,7 @@ def remove_heads(base: Base, names: str, architecture: Architecture, limits: Lim
         base: the model, perhaps without some layers of `architecture` (`Base.with_layers`), whose heads are gone.
         names: of heads of `architecture`.
         architecture: of the whole model.
-        limits: what the plan must satisfy.
+        limits: what the plan must satisfy; protected heads stay.
 
     Raises:
         UsageError: a name that cannot be read or that the model does not have, with all faults.
@@ -53,7 +55,8 @@ def remove_heads(base: Base, names: str, architecture: Architecture, limits: Lim
     heads = parse_heads(names, architecture)
     if not heads:
         raise UsageError("no heads named: write encoder.0.3, encoder.4 for a whole layer, or E:1:4")
-    return checked(Plan.removing(base, [head for head in heads if head.group in base.modules]), limits)
+    going = [head for head in heads if head.group in base.modules and head not in limits.protected]
+    return checked(Plan.removing(base, going), limits)
 
 
 def remove_lowest(
@@ -99,7 +102,7 @@ def empty_layers(base: Base, selection: str, limits: Limits) -> Plan:
         selection: one or more, separated by commas, of ``top:N`` (the N layers nearest the output), ``bottom:N``,
             ``middle:N`` (the lower of two middles), ``even`` and ``odd``. Even and odd go by the layer's id, counted
             from 0: even empties encoder.0, encoder.2, ... Who counts layers from 1 calls these odd.
-        limits: the kinds, and what the plan must satisfy.
+        limits: the kinds, and what the plan must satisfy; protected heads stay.
 
     Raises:
         UsageError: a selection that cannot be read, or more layers than a kind has, with all faults.
@@ -117,15 +120,16 @@ def empty_layers(base: Base, selection: str, limits: Limits) -> Plan:
                 faults += [fault for fault in error.faults if fault not in faults]
     if faults:
         raise UsageError.of_faults(f"layers '{selection}'", faults)
-    heads = [UnitId(module, head) for module in chosen for head in range(modules[module])]
-    return checked(Plan.removing(base, heads), limits)
+    heads = (UnitId(module, head) for module in chosen for head in range(modules[module]))
+    return checked(Plan.removing(base, [head for head in heads if head not in limits.protected]), limits)
 
 
 def checked(plan: Plan, limits: Limits) -> Plan:
     """The plan, if it satisfies the limits.
 
     Raises:
-        BudgetError: naming every module that keeps too few heads, and every stack that is not uniform.
+        BudgetError: naming every module that keeps too few heads or not all protected ones, and every stack that is
+            not uniform.
     """
     modules = plan.base.modules
     fewest = limits.min_heads_per_module
@@ -134,6 +138,11 @@ def checked(plan: Plan, limits: Limits) -> Plan:
         f"{module} keeps {count}, fewer than {fewest}"
         for module, count in kept.items()
         if count < min(fewest, modules[module])
+    ]
+    faults += [
+        f"{module} keeps {kept[module]} of its heads, and {len(limits.protected_in(module))} of them are protected"
+        for module in modules
+        if not limits.protected_in(module) <= {*plan.kept(module)}
     ]
     if limits.uniform:
         faults += _stack_faults(kept, modules)
@@ -217,7 +226,11 @@ def _drawn_totals(
         most = reachable(base.modules, own)[-1]
         number = sum(base.heads[kind]) - total
         if number > most:
-            faults.append(f"{kind} cannot keep {total}: each module keeps at least {limits.min_heads_per_module}")
+            own_heads = sum(head.group.kind == kind for head in limits.protected)
+            protected = f", and {own_heads} heads are protected" if own_heads else ""
+            faults.append(
+                f"{kind} cannot keep {total}: each module keeps at least {limits.min_heads_per_module}{protected}"
+            )
         else:
             removed += lowest(scores, number, base.modules, own)
     if faults:
@@ -240,7 +253,7 @@ def _even_totals(base: Base, totals: Mapping[str, int], scores: Mapping[UnitId, 
             above = f" or {(below + 1) * layers}" if below < min(modules.values()) else ""
             faults.append(f"{kind} cannot keep {total} in {layers} equal layers: {below * layers}{above} can be kept")
         for module, heads in modules.items():
-            removed += lowest_in(scores, module, heads - keep)
+            removed += lowest_in(scores, module, heads - keep, limits.protected)
     if faults:
         raise BudgetError("; ".join(faults), faults)
     return removed

@@ -18,6 +18,7 @@ from nmtprune.evaluate.cost import Spread
 from nmtprune.evaluate.significance import Difference
 from nmtprune.plan import Base, Lineage, Plan
 from nmtprune.runs.cost_table import CostTable
+from nmtprune.runs.functions_file import FunctionsFile
 from nmtprune.runs.json_model import JsonModel as _Model
 from nmtprune.runs.scorers import SCORERS
 from nmtprune.scores import Scores
@@ -461,6 +462,7 @@ FILES: dict[str, type[BaseModel]] = {
     "lottery": LotteryFile,
     "bench": BenchFile,
     "cost-table": CostTable,
+    "functions": FunctionsFile,
     "check": CheckAnswer,
     "export": ExportNote,
 }
