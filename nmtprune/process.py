@@ -150,21 +150,28 @@ def run_command(
         raise CommandFailed(_reason(command, status, tail), command, log)
 
 
-def output_of(name: str, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+def output_of(
+    name: str, argv: Sequence[str], environment: Mapping[str, str] | None = None, limit_s: float | None = None
+) -> str:
     """What a command prints on standard output.
 
     Args:
         name: of the command, for messages.
         argv: program and arguments.
         environment: of the command; None: that of this process.
+        limit_s: seconds after which it is stopped; None: it may take any time.
 
     Raises:
-        EngineError: it could not be started, or failed; the message has the line of standard error that says why.
+        EngineError: it could not be started, took too long, or failed; then the message has the line of standard error
+            that says why.
         KeyboardInterrupt: as for `run_command`.
     """
     child = _start(argv, subprocess.PIPE, subprocess.PIPE, environment)
     with _stopped_at_the_end(child):
-        printed, said = child.communicate()
+        try:
+            printed, said = child.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            raise EngineError(f"{name} did not end within {limit_s:g} s, and was stopped") from None
     if child.returncode:
         error = _last_error(said.splitlines(), known=child.returncode < 0)
         raise EngineError(f"{name} failed: {error or _ended(child.returncode)}")

@@ -62,6 +62,21 @@ ALLOWED = {
     "user_dir": {"fairseq_plugin"},
     "training": {"files", "formats", "fairseq_plugin", "process", "progress", "user_dir"},
     "plots": {"architecture", "plan", "scores", "files"},
+    "page": {
+        "architecture",
+        "data.text",
+        "files",
+        "formats",
+        "plan",
+        "process",
+        "provenance",
+        "runs.cost_table",
+        "runs.report",
+        "runs.state",
+        "scores",
+        "strictjson",
+        "summary",
+    },
 }
 EVERYTHING_BUT_CLI = {"runs", "demo"}
 COMMAND_MODULES = {target.partition(":")[0].removeprefix("nmtprune.") for target in COMMANDS.values()}

@@ -16,8 +16,8 @@ from nmtprune.model.search import MarianSearchOptions, SearchOptions
 from tests.support.cli import refused
 
 PACKAGE = Path(nmtprune.__file__).parent
-MAY_NAME_OPTIONS = ("cli", "runs", "demo")
-"""Commands, and the runs that they are made of."""
+MAY_NAME_OPTIONS = ("cli", "runs", "demo", "page")
+"""Commands, the runs that they are made of, and the page that tells their users what to run next."""
 
 SPEAK_TO_PROGRAMS = (
     "training", "fairseq_plugin", "user_dir", "gates", "engines/fairseq.py", "engines/marian.py", "data/moses.py",

@@ -30,6 +30,7 @@ COMMANDS = {
     "drift": "nmtprune.cli.drift:drift",
     "functions": "nmtprune.cli.functions:functions",
     "attention": "nmtprune.cli.attention:attention",
+    "report": "nmtprune.cli.report:report",
     "user-dir": "nmtprune.cli.user_dir:user_dir",
     "completion": "nmtprune.cli.completion:completion",
 }

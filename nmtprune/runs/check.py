@@ -101,6 +101,8 @@ def check(run: CheckRun, progress: "Progress") -> CheckAnswer:
             models.check_batches(corpus, [run.batch_size], run.engine, run.search)
         session.note(corpus)
         conditions = _conditions(run, opened, corpus, metric, session)
+        inputs = [run.baseline, run.checkpoint]
+        made = session.provenance(seed=run.seed, inputs=inputs, data=dict(corpus.inputs))
     facts: dict[str, Any] = {"checkpoint": str(run.checkpoint), "baseline": str(run.baseline), **corpus.describe()}
     facts |= {} if metric is None else {"signature": metric.signature}
     return CheckAnswer(
@@ -111,6 +113,7 @@ def check(run: CheckRun, progress: "Progress") -> CheckAnswer:
         **facts,
         engine=run.engine,
         search=asdict(run.search),
+        provenance=made,
     )
 
 

@@ -426,6 +426,9 @@ class CheckAnswer(_Facts):
     conditions: tuple[Condition, ...]
     checkpoint: str
     baseline: str
+    provenance: dict[str, Any] | None = Field(
+        None, description="command, time, seed, inputs with their SHA-256, versions; null in older files"
+    )
 
 
 class ExportNote(_Model):

@@ -29,7 +29,7 @@ SUFFIX = ".state"
 _SETTINGS = "settings.json"
 _JSON = ".json"
 _START_OVER = "start over with --force and without --resume"
-_FORMAT = {"format": "nmtprune-state", "version": 2}
+FORMAT = {"format": "nmtprune-state", "version": 2}
 
 NO_SETTING: Mapping[str, Any] = {"option": None}
 """Metadata of dataclass fields that results do not depend on, or that a state names in another way."""
@@ -87,7 +87,7 @@ class State:
 
     def __init__(self, path: Path, settings: Settings, units: dict[str, bytes] | None = None) -> None:
         self.path = path
-        self._settings = {**_FORMAT, **settings}
+        self._settings = {**FORMAT, **settings}
         self._units = units or {}
 
     @classmethod
@@ -101,8 +101,8 @@ class State:
         new = cls(path, settings)
         if not (resume and path.exists()):
             return new
-        there, units = _read(path)
-        if any(there.get(name) != value for name, value in _FORMAT.items()):
+        there, units = saved_state(path)
+        if any(there.get(name) != value for name, value in FORMAT.items()):
             raise OutputError(f"{path}: written by another version of nmtprune, which cannot be resumed; {_START_OVER}")
         differences = _differences(there, new._settings)
         if differences:
@@ -179,7 +179,12 @@ def check_state(output: Path, *, resume: bool, force: bool) -> None:
         raise OutputError(f"{path}: an interrupted run left its state: --resume continues it, --force starts over")
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+def saved_state(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Settings of a state file, with its format and version, and its packed units.
+
+    Raises:
+        OutputError: it cannot be read, or is damaged.
+    """
     try:
         settings, content = _read_json(path) if path.suffix == _JSON else _read_archive(path)
         for packed in content.values():

@@ -1,0 +1,134 @@
+"""The parts of the page: which files are of one model, marked words, round numbers, a thousand rows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nmtprune.architecture import KINDS
+from nmtprune.page.build import html
+from nmtprune.page.identity import Reference, changed_paths, same_model
+from nmtprune.page.inputs import Source, read_sources
+from nmtprune.page.svg import ticks
+from nmtprune.page.translations import is_loop, marked
+from nmtprune.plan import Plan
+from nmtprune.runs.report import L0File, LotteryFile
+from nmtprune.scores import HeadScore, Scores
+from tests.support.bases import base_of
+from tests.support.pages import well_made
+
+A, B = "a" * 64, "b" * 64
+
+
+def test_checksums_join_and_paths_only_where_nothing_contradicts() -> None:
+    same = [[Reference("m.pt", file=A)], [Reference(tensors=B)], [Reference("./m.pt")], [Reference("x.pt", file=A)]]
+    assert same_model(same) == [0, 1, 0, 0]
+    assert same_model([[Reference("m.pt", tensors=A)], [Reference("m.pt", tensors=B)], [Reference("m.pt")]]) == [
+        0,
+        1,
+        2,
+    ]
+    assert changed_paths([Reference("m.pt", tensors=A), Reference("./m.pt", tensors=B)]) == ["m.pt"]
+    # A checksum of the file and one of the tensors do not contradict each other.
+    assert changed_paths([Reference("m.pt", tensors=A), Reference("m.pt", file=B)]) == []
+
+
+@given(st.text(alphabet="ab ", max_size=30), st.text(alphabet="ab ", max_size=30))
+def test_marked_words_are_those_of_the_sentence(before: str, after: str) -> None:
+    for own, runs in zip((before, after), marked(before, after), strict=True):
+        assert " ".join(text for text, _ in runs) == " ".join(own.split())
+    old, new = marked(before, after)
+    assert [text for text, changed in old if not changed] == [text for text, changed in new if not changed]
+
+
+@pytest.mark.parametrize(
+    ("text", "loops"),
+    [("a a a a", True), ("a a a", False), ("x a b a b a b a b", True), ("a b a b a b", False), ("", False)],
+)
+def test_loops(text: str, loops: bool) -> None:
+    assert is_loop(text) == loops
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
+def test_ticks_enclose_what_is_shown(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    found = ticks(low, high)
+    assert found[0] <= low + 1e-6 * max(1, abs(low)) and found[-1] >= high - 1e-6 * max(1, abs(high))
+    assert 2 <= len(found) <= 8 and found == sorted({*found})
+
+
+def _page(*contents: Any) -> str:
+    return html([Source(f"file-{number}.json", "file", A, content) for number, content in enumerate(contents)], None)
+
+
+def test_a_thousand_heads() -> None:
+    base = base_of(heads=(32,) * 12)
+    names = [f"{module}.{head}" for module, heads in base.modules.items() for head in range(heads)]
+    entries = [HeadScore(head=name, score=number / 7 - 50, delta=-1.0, ci=(-2, 0), p=0.1, p_corrected=1.0)
+               for number, name in enumerate(names)]  # fmt: skip
+    scores = Scores.of(entries, metric="bleu", mode="ablate", baseline={}, base=base)
+    found = well_made(_page(scores, Plan.keep_all(base)))
+    rows = found.table("unit")
+    assert len(rows) == len(names) >= 1000 and {row[1] for row in rows} >= {"encoder self-attention"}
+
+
+def test_plans_of_neurons_and_layers() -> None:
+    base = base_of()
+    every = [unit for unit in Plan.keep_all(base).kept_ids(("encoder-ffn", "decoder-layers"))]
+    plan = Plan.removing(base, [unit for unit in every if unit.number == 1])
+    found = well_made(_page(plan))
+    assert "1 of 4 layers" in found.text and "encoder neurons" in found.text
+    assert {row[0] for row in found.table("left in each layer")} >= {"encoder neurons", "decoder layers"}
+
+
+FACTS: dict[str, Any] = {
+    "metric": "bleu", "data": "valid", "languages": None, "sentences": 500, "left_out": 0, "post_process": None,
+    "tokenizer": None, "engine": "native", "search": {}, "signature": "x",
+}  # fmt: skip
+
+
+def test_lambdas_and_tickets() -> None:
+    gates = L0File.model_validate({
+        "format": "nmtprune-l0", "version": 1, **FACTS, "unpruned": {"heads": 12, "parameters": 1000, "bleu": 30.0},
+        "runs": [
+            {"l0_weight": weight, "folder": f"l0-weight-{weight}", "checkpoint": "x.pt", "kept": kept,
+             "kept_per_kind": {"encoder": kept, "decoder": 0, "cross": 0}, "gated": {"bleu": 29.5},
+             "slim": {"parameters": 900, "bleu": 29.0}, "delta": -1.0, "ci": [-1.5, -0.5], "p": 0.01}
+            for weight, kept in ((0.1, 6), (0.2, 3))
+        ],
+        "provenance": {"command": ["nmtprune", "l0"], "checkpoint": {"path": "m.pt", "sha256": B}},
+    })  # fmt: skip
+    ticket = {"iteration": 1, "variant": "lottery", "removed": 6, "sparsity": 0.5, "kept_per_layer": {"encoder": [6]},
+              "parameters": 900, "updates": 5, "last_update": 5, "validation": 3.0, "bleu": 29.0}  # fmt: skip
+    whole = {
+        **ticket,
+        "model": "whole.pt",
+        "iteration": 0,
+        "removed": 0,
+        "sparsity": 0.0,
+        "parameters": 1000,
+        "bleu": 30.0,
+    }
+    lottery = LotteryFile.model_validate({
+        "format": "nmtprune-lottery", "version": 1, **FACTS, "heads": 12, "file_bytes": {}, "words_per_second": {},
+        "iterations": [{"iteration": 1, "trained_heads": 12, "validation": 3.5, "removed": 6, "kept": 6,
+                        "kept_per_layer": {"encoder": [6]}, "folder": "iterations/iteration-01"}],
+        "converged": [whole, {**ticket, "model": "m1.pt", "delta": -1.0, "ci": [-2.0, 0.0], "p": 0.04}],
+        "times": {}, "provenance": {"command": ["nmtprune", "lottery"], "late_reset": {"sha256": B}},
+    })  # fmt: skip
+    found = well_made(_page(gates, lottery))
+    assert "The files are of" not in found.text and "The pruned model has 50 % fewer heads" in found.text
+    assert [row[0] for row in found.table("lambda")] == ["0.1", "0.2"]
+    assert [row[1] for row in found.table("updates")] == ["lottery", "lottery"]
+    assert len(found.table("predicted")) == 3
+
+
+def test_provenance_may_be_anything(tmp_path: Path) -> None:
+    made = {"command": 5, "inputs": 7, "checkpoints": [1], "data": [], "versions": "<b>", "seconds": "long"}
+    plan = Plan.removing(base_of(), Plan.keep_all(base_of()).kept_ids(KINDS)[:3], made)
+    plan.write(tmp_path / "plan.json")
+    assert well_made(html(read_sources([tmp_path / "plan.json", tmp_path / "plan.json"]), None)).text
+    assert json.loads((tmp_path / "plan.json").read_text())["provenance"]["inputs"] == 7
