@@ -17,7 +17,7 @@ from nmtprune.data.corpus import load_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import OutputError
 from nmtprune.plan import Base, Lineage
-from nmtprune.profile import ModelProfile
+from nmtprune.profile import LanguageTokens, ModelProfile
 from nmtprune.runs.report import Cell, CurveStep, ExportNote, Report, ReportFiles, _Facts, quality_of, tsv
 from tests.support.data import write_dictionary
 from tests.support.subwords import ENGLISH, GERMAN, bpe_codes, pieces, sentencepiece_model, subwords, written
@@ -107,12 +107,16 @@ def test_all_that_describes_a_corpus_is_a_field_of_the_results(tmp_path: Path) -
         "lowercase_source": True,
         "lowercase_target": True,
         "crop_source": 5,
+        "source_prefix": pieces(model, ENGLISH)[0].split()[0],
+        "target_prefix": subwords(codes, GERMAN)[0].split()[0],
     }
+    behind = LanguageTokens(("en", "de"), None, ("[{}]",), (), "[{}]", "source", "[{}]", "behind", (), "a task")
     assert {field.name for field in fields(DataOptions)} == {*plain, *changing} | LEFT_OUT_OF_FACTS
     measured = {"engine": "native", "search": {}}
     described: set[str] = set()
-    for options in (plain, {**plain, **changing}):
-        found = load_corpus(DataOptions(**options), ModelProfile(), references=True, targets=True).describe()
+    for options, tokens in ((plain, None), ({**plain, **changing}, None), (plain, behind)):
+        profile = ModelProfile(language_tokens=tokens)
+        found = load_corpus(DataOptions(**options), profile, references=True, targets=True).describe()
         _Facts.model_validate({**found, **measured})
         described |= set(found)
     assert described == set(_Facts.model_fields) - {"batches", "signature", "significance", *measured}
