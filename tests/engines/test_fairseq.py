@@ -200,8 +200,8 @@ def test_models_that_it_cannot_run(tiny: Path, tmp_path: Path, monkeypatch: pyte
     with pytest.raises(EngineError) as raised:
         open_engine("fairseq", checkpoint, _settings())
     assert str(raised.value) == (
-        f"{tiny}: the engine fairseq cannot run this model: trained for the task 'translation_lev', only 'translation' "
-        "is supported"
+        f"{tiny}: the engine fairseq cannot run this model: trained for the task 'translation_lev', only translation, "
+        "translation_multi_simple_epoch, translation_from_pretrained_bart are supported"
     )
     other = load(marian_model(tmp_path / "model.npz"))
     with pytest.raises(EngineError, match=r"model\.npz: the engine .* this model: a checkpoint of format marian$"):

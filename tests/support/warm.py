@@ -55,8 +55,10 @@ class Child:
             self._report.close()
         return self.returncode
 
-    def communicate(self) -> tuple[str, str]:
-        """All that it prints on both pipes."""
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """All that it prints on both pipes; nobody limits the time of a command of a toolkit."""
+        if timeout is not None:
+            raise NotImplementedError("a limit of time for a command of fairseq or Marian")
         printed, said = (io.TextIOWrapper(io.BytesIO(each), "utf-8", "replace").read() for each in self.output())
         self.wait()
         return printed, said

@@ -269,7 +269,7 @@ def test_a_prefix_is_a_forced_first_token(theirs: Any, opus: Path, tmp_path: Pat
     plain = corpus_of(opus, tmp_path)
     first, second = plain.source_vocabulary.symbols[7], plain.target_vocabulary.symbols[9]
     data = DataOptions(
-        source=tmp_path / "text", vocabs=(opus / "vocab.json", opus / "vocab.json"), source_prefix=first,
+        source=tmp_path / "text", vocabs=(opus / "vocab.json", opus / "target_vocab.json"), source_prefix=first,
         source_sentencepiece=opus / "source.spm", target_sentencepiece=opus / "target.spm", target_prefix=second,
     )  # fmt: skip
     corpus = load_corpus(data, checkpoint.profile(), references=False)
