@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nmtprune.architecture import AttentionModule, Group, GroupId
+from nmtprune.data.huggingface_vocabulary import HuggingFaceVocabulary
 from nmtprune.data.vocabulary import FairseqVocabulary, Vocabulary
 from nmtprune.errors import CheckpointError, EngineError
 from nmtprune.formats.base import Checkpoint
@@ -202,6 +203,8 @@ def _with_vocabularies(
 
 def ends_otherwise(vocabulary: Vocabulary) -> bool:
     """Whether another symbol than ``</s>`` ends the source sentences of a model: CTranslate2 adds none to them then."""
+    if isinstance(vocabulary, HuggingFaceVocabulary):
+        return vocabulary.eos in vocabulary.hidden
     return isinstance(vocabulary, FairseqVocabulary) and vocabulary.eos != FairseqVocabulary.eos
 
 

@@ -11,11 +11,13 @@ class SpecialTokens:
         pad: padding.
         eos: ends a sentence.
         start: what the decoder reads before the first word.
+        added: symbols that a vocabulary has besides those of its file, with their ids.
     """
 
     pad: int
     eos: int
     start: int
+    added: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class LanguageTokens:
         target: form of the token of target sentences, which names their language; None: they have none.
         place: where the tokens stand, one of PLACES.
         directions: source and target language of the texts that it was trained on.
-        task: what fairseq calls its task.
+        models: what models have such tokens, in the words of a message.
     """
 
     languages: tuple[str, ...] | None
@@ -44,11 +46,12 @@ class LanguageTokens:
     target: str | None
     place: str
     directions: tuple[tuple[str, str], ...]
-    task: str
+    models: str
 
 
-PLACES = ("front", "ends", "behind")
-"""front: before the words, where the search must say the target's; ends: the source's is its last token, the target's
+PLACES = ("front", "suffix", "ends", "behind")
+"""front: before the words, where the search must say the target's; suffix: so on the target side,
+and behind ``</s>`` on the source side; ends: the source's is its last token, the target's
 stands before the first word, both in the place of ``</s>``; behind: both follow ``</s>``, and the target's stands
 before the first word too."""
 
@@ -71,7 +74,7 @@ class ModelProfile:
         notes: remarks on the model.
         right_to_left: the words of source and target sentences come last one first.
         special: ids of special symbols, of a Hugging Face model; None where the vocabularies fix them.
-        language_tokens: of a multilingual fairseq model; None where sentences have none, or have them in their text.
+        language_tokens: of a multilingual model; None where sentences have none, or have them in their text.
     """
 
     source_symbols: int | None = None

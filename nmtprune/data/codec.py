@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from nmtprune.data.databin import Languages
-from nmtprune.data.huggingface_vocabulary import HuggingFaceVocabulary, MarianTokenizerText
+from nmtprune.data.huggingface_vocabulary import HuggingFaceVocabulary, MarianTokenizerText, TokenizerText
 from nmtprune.data.language_tags import LanguageTags
 from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.moses import MosesTokenizer, lowercase
@@ -167,7 +167,7 @@ def marian_codec(
 def _of_vocabulary(segmenter: Segmenter, vocabulary: MarianVocabulary | HuggingFaceVocabulary) -> Segmenter:
     """The segmenter of a side, which transformers' tokenizer does not give special symbols."""
     if isinstance(vocabulary, HuggingFaceVocabulary) and isinstance(segmenter, SentencePieceSegmenter):
-        return MarianTokenizerText(segmenter, vocabulary)
+        return (TokenizerText if vocabulary.hidden else MarianTokenizerText)(segmenter, vocabulary)
     return segmenter
 
 

@@ -10,7 +10,14 @@ import numpy as np
 from nmtprune.data.batching import Batch, BatchLimits, batch_by_size, collate, order_by_length, shift_right, shuffled
 from nmtprune.data.codec import SIDES, TextCodec, build_codec, marian_codec
 from nmtprune.data.databin import DataBin, Languages
-from nmtprune.data.framing import Frame, check_frame, check_languages, frame_of, with_language_tokens
+from nmtprune.data.framing import (
+    Frame,
+    check_frame,
+    check_languages,
+    frame_of,
+    named_languages,
+    with_language_tokens,
+)
 from nmtprune.data.huggingface_vocabulary import HuggingFaceVocabulary
 from nmtprune.data.language_tags import form_of
 from nmtprune.data.marian_vocabulary import MarianVocabulary
@@ -314,8 +321,10 @@ def _marian_pair(
 ) -> tuple[LanguagePair, str | None]:
     if not model.vocabulary_files and model.source_symbols is not None:
         raise UsageError("data: `vocabs` are Marian's: this model has fairseq's dictionaries in `data_bin` DIR")
+    languages = named_languages(options, model)
+    if model.language_tokens is not None:
+        check_languages(model.language_tokens, languages, DataBin(paths[0].parent))
     source, target = (_vocabulary(path, model, side) for path, side in zip(paths, SIDES, strict=True))
-    languages = Languages(options.source_lang or "source", options.target_lang or "target")
     codec, note = build_codec(options, languages, {"source": source, "target": target})
     notes = [*source.remarks, *(target.remarks if paths[0] != paths[1] else ())]
     notes += [note] if note and target.sentencepiece is None else []
@@ -333,7 +342,7 @@ def _vocabulary(path: Path, model: ModelProfile, side: str) -> MarianVocabulary 
     """The vocabulary of a side, in a file of its own."""
     rows = model.source_symbols if side == "source" else model.target_symbols
     if model.special is not None:
-        return HuggingFaceVocabulary.read(path, rows, model.special, side)
+        return HuggingFaceVocabulary.read(path, rows, model.special, side, model.language_tokens)
     return MarianVocabulary.read(path, rows, side)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmtprune.data.databin import DataBin, Languages
+from nmtprune.data.huggingface_vocabulary import HuggingFaceVocabulary
 from nmtprune.data.options import DataOptions
 from nmtprune.data.ragged import Sentences
 from nmtprune.data.text import read_text
@@ -69,6 +70,8 @@ class Frame:
         """The vocabularies of sentences in this frame: what ends a sentence there, and stands before its first word."""
         if self.source_end and isinstance(source, FairseqVocabulary):
             source = replace(source, eos=self.source_end[-1])
+        elif self.source_end and isinstance(source, HuggingFaceVocabulary):
+            source = replace(source, eos=self.source_end[-1], hidden=source.hidden | {source.eos})
         if isinstance(target, FairseqVocabulary):
             target = replace(
                 target,
@@ -125,6 +128,28 @@ def languages_of(tokens: LanguageTokens, folder: DataBin) -> tuple[str, ...]:
     return tuple(line.strip() for line in read_text(path).lines if line.strip())
 
 
+def named_languages(options: DataOptions, model: ModelProfile) -> Languages:
+    """The languages of raw text for a model whose vocabularies are files.
+
+    Raises:
+        UsageError: the model has language tokens, and a language is named neither by the user nor by the model.
+    """
+    source, target = options.source_lang or model.source_lang, options.target_lang or model.target_lang
+    tokens = model.language_tokens
+    if tokens is not None and not (source and target):
+        missing = [f"`{side}_lang`" for side, name in (("source", source), ("target", target)) if not name]
+        raise UsageError(
+            f"data: the model has language tokens: name {' and '.join(missing)}, of {_some(tokens.languages or ())}"
+        )
+    return Languages(source or "source", target or "target")
+
+
+def _some(languages: Sequence[str]) -> str:
+    """Languages in the words of a message, not too many."""
+    more = f", ... ({len(languages)} in all)" if len(languages) > _SHOWN else ""
+    return f"{', '.join(languages[:_SHOWN])}{more}"
+
+
 def check_languages(tokens: LanguageTokens, languages: Languages, folder: DataBin) -> None:
     """Check that both languages have a token.
 
@@ -134,9 +159,10 @@ def check_languages(tokens: LanguageTokens, languages: Languages, folder: DataBi
     known = languages_of(tokens, folder)
     unknown = [language for language in (languages.source, languages.target) if language not in known]
     if unknown:
-        more = f", ... ({len(known)} in all)" if len(known) > _SHOWN else ""
+        near = [own for own in known if any(own[:2] == name[:2] for name in unknown)]
+        listed = dict.fromkeys((*near, *known)) if len(known) > _SHOWN else known
         raise DataError(
-            f"no language token for {' and '.join(unknown)}: the model has tokens for {', '.join(known[:_SHOWN])}{more}"
+            f"no language token for {' and '.join(unknown)}: the model has tokens for {_some(tuple(listed))}"
         )
 
 
@@ -163,7 +189,7 @@ def frame_of(
         own = {"source": tokens.source, "target": tokens.target}
         twice = [f"`{side}_prefix`" for side, form in own.items() if form and getattr(options, f"{side}_prefix")]
         if twice:
-            raise UsageError(f"{' and '.join(twice)}: models of the task '{tokens.task}' have language tokens there")
+            raise UsageError(f"{' and '.join(twice)}: {tokens.models} have language tokens there")
     if options.source_prefix is not None:
         frame = replace(frame, source_front=_ids(options.source_prefix, source, "source"))
     if options.target_prefix is not None:
@@ -199,6 +225,8 @@ def _of_tokens(
     start = second[0] if second else None
     if tokens.place == "front":
         return Frame(source_front=first, target_front=second, counted=True, hidden=hidden), notes
+    if tokens.place == "suffix":
+        return Frame(source_end=(source.eos, *first), target_front=second, counted=True, hidden=hidden), notes
     if tokens.place == "ends":
         return Frame(source_end=first, start=start, hidden=hidden), notes
     return Frame(source_end=(source.eos, *first), target_end=(target.eos, *second), start=start, hidden=hidden), notes

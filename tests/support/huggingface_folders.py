@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nmtprune.formats.huggingface import config as configs
-from nmtprune.formats.huggingface import layout
+from nmtprune.formats.huggingface import layout, tokenizers
 from nmtprune.formats.huggingface.safetensors_file import TensorFile, write_safetensors
 from tests.support.subwords import ENGLISH, GERMAN, sentencepiece_model
 
@@ -30,6 +30,75 @@ OPUS: dict[str, Any] = {
     "static_position_embeddings": True, "transformers_version": "4.22.0.dev0", "use_cache": True, "vocab_size": 0,
 }  # fmt: skip
 """The settings of opus-mt-en-de, with other sizes; those of the vocabulary are filled in."""
+
+NLLB: dict[str, Any] = {
+    "_name_or_path": "facebook/nllb-200-distilled-600M", "activation_dropout": 0.0, "activation_function": "relu",
+    "architectures": ["M2M100ForConditionalGeneration"], "attention_dropout": 0.1, "bos_token_id": 0, "d_model": 16,
+    "decoder_attention_heads": 4, "decoder_ffn_dim": 20, "decoder_layerdrop": 0, "decoder_layers": 3,
+    "decoder_start_token_id": 2, "dropout": 0.1, "encoder_attention_heads": 4, "encoder_ffn_dim": 24,
+    "encoder_layerdrop": 0, "encoder_layers": 2, "eos_token_id": 2, "init_std": 0.02, "is_encoder_decoder": True,
+    "max_length": 24, "max_position_embeddings": 40, "model_type": "m2m_100", "num_hidden_layers": 2,
+    "pad_token_id": 1, "scale_embedding": True, "tokenizer_class": "NllbTokenizer", "torch_dtype": "float32",
+    "transformers_version": "4.21.0.dev0", "use_cache": True, "vocab_size": 0,
+}  # fmt: skip
+"""The settings of nllb-200-distilled-600M, likewise."""
+
+M2M100: dict[str, Any] = {
+    **{name: value for name, value in NLLB.items() if name not in ("tokenizer_class", "torch_dtype")},
+    "_name_or_path": "hf_models/m2m100_418M", "early_stopping": True, "gradient_checkpointing": False, "num_beams": 5,
+    "encoder_layerdrop": 0.05, "decoder_layerdrop": 0.05,
+}  # fmt: skip
+"""The settings of m2m100_418M, likewise."""
+
+_MADE_UP = 3
+"""Rows of embeddings that stand for no symbol."""
+
+
+def nllb_folder(folder: Path, *, seed: int = 1, legacy: bool = False, **settings: Any) -> Path:
+    """Write a folder as NLLB's: the languages are in the order of transformers, and no file lists them."""
+    folder.mkdir(parents=True)
+    pieces = _pieces_of_both(folder, model_type="bpe")
+    about = {"tokenizer_class": "NllbTokenizer", "src_lang": None, "tgt_lang": None}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about | ({"legacy_behaviour": True} if legacy else {})))
+    rows = pieces + 1 + len(tokenizers.NLLB.codes["m2m100"]) + 1 + _MADE_UP
+    return _written(folder, NLLB | {"vocab_size": rows} | settings, seed)
+
+
+def m2m100_folder(folder: Path, *, seed: int = 1, **settings: Any) -> Path:
+    """Write a folder as M2M-100's: ``vocab.json``, and languages behind its symbols."""
+    folder.mkdir(parents=True)
+    count = _pieces_of_both(folder, model_type="bpe")
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / "sentencepiece.bpe.model"))
+    symbols = ["<s>", "<pad>", "</s>", "<unk>", *(processor.id_to_piece(id) for id in reversed(range(3, count)))]
+    (folder / "vocab.json").write_text(json.dumps({symbol: id for id, symbol in enumerate(symbols)}))
+    codes = tokenizers.M2M100.codes["m2m100"]
+    about = {"tokenizer_class": "M2M100Tokenizer", "additional_special_tokens": [f"__{code}__" for code in codes]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    rows = len(symbols) + len(codes) + _MADE_UP
+    return _written(folder, M2M100 | {"vocab_size": rows} | settings, seed)
+
+
+def nllb_tokenizer(theirs: Any, folder: Path, **options: Any) -> Any:
+    """The tokenizer of a SentencePiece model, which transformers itself reads only with protobuf."""
+    from transformers.convert_slow_tokenizer import generate_merges
+
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / "sentencepiece.bpe.model"))
+    pieces = {processor.id_to_piece(id): id for id in range(processor.get_piece_size())}
+    words = {piece: id + 1 for piece, id in pieces.items() if id > 2}
+    merges = generate_merges(pieces, {piece: processor.get_score(id) for piece, id in pieces.items()})
+    return theirs.NllbTokenizer(vocab={"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, **words}, merges=merges, **options)
+
+
+def _pieces_of_both(folder: Path, **options: Any) -> int:
+    """Write a SentencePiece model of both languages, and say how many pieces it has."""
+    path = sentencepiece_model(folder / "sentencepiece.bpe.model", [*ENGLISH, *GERMAN], 160, **options)
+    return int(sentencepiece.SentencePieceProcessor(model_file=str(path)).get_piece_size())
+
+
+def _written(folder: Path, values: dict[str, Any], seed: int) -> Path:
+    (folder / configs.FILE).write_text(json.dumps(values, indent=2))
+    write_weights(folder, random_weights(values, seed))
+    return folder
 
 
 def folder_of(folder: Path, *, seed: int = 1, separate_vocabs: bool = False, **settings: Any) -> Path:
@@ -56,9 +125,7 @@ def folder_of(folder: Path, *, seed: int = 1, separate_vocabs: bool = False, **s
     rows, pad = [len(symbols) for symbols in sides.values()], sides["vocab.json"].index("<pad>")
     ids = {"vocab_size": rows[0], "decoder_vocab_size": rows[-1], "pad_token_id": pad, "decoder_start_token_id": pad}
     values = OPUS | ids | {"bad_words_ids": [[pad]]} | settings
-    (folder / configs.FILE).write_text(json.dumps(values, indent=2))
-    write_weights(folder, random_weights(values, seed))
-    return folder
+    return _written(folder, values, seed)
 
 
 def _pieces(path: Path, lines: Sequence[str], size: int) -> list[str]:
@@ -75,7 +142,8 @@ def random_weights(values: dict[str, Any], seed: int = 1) -> dict[str, Tensor]:
     known = layout.entries(config, ())
     drawn = {name: torch.randn(entry.shape, generator=generator) for name, entry in known.items() if not entry.optional}
     found = {name: _scaled(name, each) for name, each in drawn.items()}
-    return found | {layout.LOGITS_BIAS: 0.3 * torch.randn(1, config.words[1], generator=generator)}
+    bias = {layout.LOGITS_BIAS: 0.3 * torch.randn(1, config.words[1], generator=generator)}
+    return found | (bias if layout.LOGITS_BIAS in known else {})
 
 
 def _scaled(name: str, drawn: Tensor) -> Tensor:
@@ -107,7 +175,13 @@ def transformers() -> Any:
     sys.modules["torchaudio"] = None  # type: ignore[assignment]
     try:
         import transformers as found
-        from transformers import MarianMTModel, MarianTokenizer  # noqa: F401  # imported when they are asked for
+        from transformers import (  # noqa: F401  # imported when they are asked for
+            M2M100ForConditionalGeneration,
+            M2M100Tokenizer,
+            MarianMTModel,
+            MarianTokenizer,
+            NllbTokenizer,
+        )
     finally:
         del sys.modules["torchaudio"]
         if there is not None:

@@ -27,7 +27,7 @@ def language_tokens(task: Mapping[str, Any]) -> LanguageTokens | None:
         directions = ((str(pair[0]), str(pair[1])),) if all(pair) else ()
         form = _STYLES["mbart"]
         return LanguageTokens(
-            languages, None, (form,), (_MASK,), form, "source", form, "behind", directions, str(name)
+            languages, None, (form,), (_MASK,), form, "source", form, "behind", directions, _models(name)
         )  # fmt: skip
     if name != MULTI:
         return None
@@ -45,8 +45,12 @@ def language_tokens(task: Mapping[str, Any]) -> LanguageTokens | None:
         target=_form(style, target) if target else None,
         place="ends" if truth(task.get("lang_tok_replacing_bos_eos"), False) else "front",
         directions=pairs,
-        task=str(name),
+        models=_models(name),
     )
+
+
+def _models(name: Any) -> str:
+    return f"models of the task '{name}'"
 
 
 def faults(task: Mapping[str, Any]) -> Iterator[str]:

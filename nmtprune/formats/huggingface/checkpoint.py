@@ -14,7 +14,7 @@ from nmtprune.formats import finite, storage
 from nmtprune.formats.base import Checkpoint, fingerprint
 from nmtprune.formats.cut_note import Note
 from nmtprune.formats.huggingface import config as configs
-from nmtprune.formats.huggingface import decoding, layout, model_folder
+from nmtprune.formats.huggingface import decoding, layout, model_folder, tokenizers
 from nmtprune.formats.huggingface.config import NOTE, Config
 from nmtprune.formats.huggingface.layout import Entry
 from nmtprune.formats.huggingface.model_folder import WeightFiles
@@ -263,8 +263,9 @@ class HuggingFaceCheckpoint(Checkpoint):
         model_folder.write_folder(self.path, path, values, self.weights, self.tensors)
 
     def profile(self) -> ModelProfile:
-        """From the settings."""
+        """From the settings, and those of the tokenizer of a model with language codes."""
         source, target = self.config.words
+        tokenizer = tokenizers.tokenizer_of(self.path, self.config)
         settings, positions = self.config.settings, int(self.config.settings["max_position_embeddings"])
         return ModelProfile(
             source_symbols=source,
@@ -275,8 +276,14 @@ class HuggingFaceCheckpoint(Checkpoint):
             vocabulary_files=True,
             notes=tuple(f"{self.path}: {note}" for note in self.notes),
             special=SpecialTokens(
-                settings["pad_token_id"], settings["eos_token_id"], settings["decoder_start_token_id"]
+                settings["pad_token_id"],
+                settings["eos_token_id"],
+                settings["decoder_start_token_id"],
+                () if tokenizer is None else tokenizer.added,
             ),
+            source_lang=None if tokenizer is None else tokenizer.source,
+            target_lang=None if tokenizer is None else tokenizer.target,
+            language_tokens=None if tokenizer is None else tokenizer.tokens,
         )
 
     def network(self) -> "Network":

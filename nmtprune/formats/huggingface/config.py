@@ -52,6 +52,12 @@ class Config:
         target = source if self.shared_vocabulary else self.settings["decoder_vocab_size"] or source
         return source, target
 
+    @property
+    def first_position(self) -> int:
+        """Row of a sentence's first token in a table of positions."""
+        own = self.family.first_position
+        return int(self.settings["pad_token_id"]) + 1 if own is None else own
+
     def heads(self, stack: str) -> int:
         """Heads of every module of a stack."""
         return int(self.settings[f"{stack}_attention_heads"])
@@ -95,7 +101,7 @@ def parse_config(values: Any, where: str) -> Config:
     settings["eos_token_id"] = single_id(settings["eos_token_id"])
     faults = [*_class_faults(values, family), *_value_faults(values, settings, family)]
     if not faults:
-        faults = list(_size_faults(settings))
+        faults = list(_size_faults(settings, family))
     if faults:
         raise CheckpointError.of_faults(f"{where}: unsupported", faults)
     return Config(values, settings, family)
@@ -115,8 +121,8 @@ def _other_family(values: Mapping[str, Any]) -> str:
         return "no model_type: these are no settings of a model of transformers"
     what = f"model_type {show(values.get('model_type'))}" + (f" ({name})" if isinstance(name, str) else "")
     if isinstance(name, str) and name.endswith(_DECODERS):
-        return f"{what}, a language model without an encoder: {known} is supported"
-    return f"{what}: {known} is supported"
+        return f"{what}, a language model without an encoder: nmtprune reads {known}"
+    return f"{what}: nmtprune reads {known}"
 
 
 def _class_faults(values: Mapping[str, Any], family: Family) -> Iterator[str]:
@@ -142,6 +148,8 @@ def _value_faults(values: Mapping[str, Any], settings: Mapping[str, Any], family
     for name, harmless in family.must_be.items():
         if values.get(name, harmless) != harmless:
             yield f"{name} {show(values[name])} (transformers ignores it, and computes another network than it says)"
+    if family.always_tied and settings["tie_word_embeddings"] is False:
+        yield "tie_word_embeddings false (transformers then has one more table of embeddings for each stack)"
     for other, name in SAME.items():
         if other in values and values[other] != settings[name]:
             yield f"{other} {show(values[other])} and {name} {show(settings[name])} differ"
@@ -161,7 +169,7 @@ def _form_faults(settings: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"{name} is {show(settings[name])}, {what}" for name in there if not fits(settings[name]))
 
 
-def _size_faults(settings: Mapping[str, Any]) -> Iterator[str]:
+def _size_faults(settings: Mapping[str, Any], family: Family) -> Iterator[str]:
     """What does not fit together, or no model has."""
     too_large = [name for name, most in _MOST.items() if (settings.get(name) or 0) > most]
     if too_large:
@@ -180,3 +188,8 @@ def _size_faults(settings: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} {settings[name]}: the embeddings have {rows} rows"
     if settings["pad_token_id"] == settings["eos_token_id"]:
         yield f"pad_token_id and eos_token_id are both {settings['eos_token_id']}: sentences would end with padding"
+    if family.first_position is None and settings["pad_token_id"] == settings["decoder_start_token_id"]:
+        yield (
+            f"pad_token_id and decoder_start_token_id are both {settings['pad_token_id']}: transformers gives what "
+            "starts a sentence the position of padding"
+        )

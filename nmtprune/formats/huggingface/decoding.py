@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nmtprune import strictjson
 from nmtprune.errors import CheckpointError, DataError
-from nmtprune.formats.huggingface import config, generation
+from nmtprune.formats.huggingface import config, generation, tokenizers
 from nmtprune.formats.huggingface.config import Config, single_id
+from nmtprune.formats.huggingface.tokenizers import FolderTokenizer
 from nmtprune.formats.settings_beside import DecoderSettings
 from nmtprune.strictjson import show
 
-TOKENIZER = "tokenizer_config.json"
 _SPECIAL = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
 _VOCABULARY, _TARGET_VOCABULARY, _SUBWORDS = "vocab.json", "target_vocab.json", ("source.spm", "target.spm")
 
@@ -23,16 +22,20 @@ class FolderSettings(DecoderSettings):
 
     Attributes:
         missing: files of the tokenizer that are not there.
+        unread: why the text of its tokenizer is not read; None where it is.
     """
 
     missing: tuple[str, ...] = ()
+    unread: str | None = None
 
     def needed_vocabs(self, model: Path) -> tuple[Path, Path]:
         """The vocabularies of the folder.
 
         Raises:
-            DataError: files of its tokenizer are not there.
+            DataError: files of its tokenizer are not there, or nmtprune does not know it.
         """
+        if self.unread is not None:
+            raise DataError(f"{model}: {self.unread}")
         if self.vocabs is None or self.missing:
             raise DataError(
                 f"{model}: has no {' and no '.join(self.missing)}, which turn text into tokens: copy them into the "
@@ -50,7 +53,7 @@ def folder_settings(folder: Path, own: Config) -> FolderSettings:
     path = folder / generation.FILE
     values: Mapping[str, Any] = own.values
     if path.is_file():
-        values = _object(path)
+        values = tokenizers.settings_of(path)
         faults = [
             f"{name} is {show(values[name])}, {config.FILE} says {own.settings[name]}"
             for name in _SPECIAL
@@ -60,11 +63,11 @@ def folder_settings(folder: Path, own: Config) -> FolderSettings:
             raise CheckpointError.of_faults(str(path), faults)
     else:
         path = folder / config.FILE
-    search = generation.parse_search(values, int(own.settings["eos_token_id"]), own.words[1], str(path))
-    separate = (folder / TOKENIZER).is_file() and _object(folder / TOKENIZER).get("separate_vocabs") is True
-    names = (_VOCABULARY, _TARGET_VOCABULARY if separate else _VOCABULARY)
+    tokenizer, eos = tokenizers.tokenizer_of(folder, own), int(own.settings["eos_token_id"])
+    search = generation.parse_search(values, eos, own.words[1], str(path), languages=tokenizer is not None)
+    names, pieces, unread = _files(folder, tokenizer)
     there = [folder / name for name in names]
-    subwords = [folder / name for name in _SUBWORDS]
+    subwords = [folder / name for name in pieces]
     missing = dict.fromkeys(path.name for path in (*there, *subwords) if not path.is_file())
     return FolderSettings(
         file=path,
@@ -73,11 +76,17 @@ def folder_settings(folder: Path, own: Config) -> FolderSettings:
         subwords=(subwords[0], subwords[1]),
         notes=search.notes,
         missing=tuple(missing),
+        unread=unread,
     )
 
 
-def _object(path: Path) -> Mapping[str, Any]:
-    found = strictjson.loads(strictjson.read(path, CheckpointError), str(path), CheckpointError)
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: holds {show(found)}, no settings")
-    return found
+def _files(folder: Path, tokenizer: FolderTokenizer | None) -> tuple[tuple[str, str], tuple[str, str], str | None]:
+    """Names of the vocabularies and of the SentencePiece models of both sides, and why none of them is read."""
+    if tokenizer is None:
+        separate = tokenizers.settings_of(folder / tokenizers.CONFIG).get("separate_vocabs") is True
+        return (_VOCABULARY, _TARGET_VOCABULARY if separate else _VOCABULARY), _SUBWORDS, None
+    own = tokenizer.tokenizer
+    if own is None:
+        known = " and ".join(tokenizer.known)
+        return (_VOCABULARY, _VOCABULARY), _SUBWORDS, f"the text of {tokenizer.name} is not read ({known} is)"
+    return (own.vocabulary, own.vocabulary), (own.subwords, own.subwords), None

@@ -38,8 +38,11 @@ class Family:
         embedding_norm: a norm follows the sum of embeddings and positions.
         position_table: positions are a table in the file, or are computed as one; otherwise tensor2tensor's sinusoids.
         learned_positions: that table is trained.
-        first_position: row of a sentence's first token.
+        first_position: row of a sentence's first token; None: the one behind the id of padding.
         separate_vocabularies: ``share_encoder_decoder_embeddings`` and ``decoder_vocab_size`` are settings.
+        always_tied: the output layer has the table of the embeddings: transformers ties no table at all without
+            ``tie_word_embeddings``.
+        languages: sentences have language codes, and the search begins with that of the target.
         logits_bias: the output layer has a bias.
         must_be: settings that transformers ignores, which would have meant another network, and their harmless values.
     """
@@ -52,8 +55,10 @@ class Family:
     embedding_norm: bool = False
     position_table: bool = True
     learned_positions: bool = False
-    first_position: int = 0
+    first_position: int | None = 0
     separate_vocabularies: bool = False
+    always_tied: bool = False
+    languages: bool = False
     logits_bias: bool = True
     must_be: Mapping[str, Any] = field(default_factory=dict)
 
@@ -82,7 +87,28 @@ MARIAN = Family(
     },
 )
 
-FAMILIES: Mapping[str, Family] = {family.model_type: family for family in (MARIAN,)}
+M2M100 = Family(
+    model_type="m2m_100",
+    model_class="M2M100ForConditionalGeneration",
+    defaults={
+        **_SIZES,
+        "vocab_size": 128112,
+        "activation_function": "relu",
+        "scale_embedding": True,
+        "pad_token_id": 1,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 2,
+    },
+    pre_norm=True,
+    final_norm=True,
+    position_table=False,
+    first_position=None,
+    always_tied=True,
+    languages=True,
+    logits_bias=False,
+)
+
+FAMILIES: Mapping[str, Family] = {family.model_type: family for family in (MARIAN, M2M100)}
 """By ``model_type``."""
 
 ACTIVATIONS: Mapping[str, str] = {
@@ -100,7 +126,10 @@ ACTIVATIONS: Mapping[str, str] = {
 }
 """transformers' names of activations -> the native model's."""
 
-READ = frozenset((*MARIAN.defaults, *SAME, *MARIAN.must_be, "model_type", "architectures", "nmtprune"))
+READ = frozenset(
+    (*(name for family in FAMILIES.values() for name in (*family.defaults, *family.must_be)),
+     *SAME, "model_type", "architectures", "nmtprune")
+)  # fmt: skip
 """Settings that are used."""
 
 _OTHER = """

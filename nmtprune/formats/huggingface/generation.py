@@ -61,7 +61,9 @@ class FolderSearch:
     notes: tuple[str, ...] = ()
 
 
-def parse_search(values: Mapping[str, Any], eos: int, words: int, where: str) -> FolderSearch:
+def parse_search(
+    values: Mapping[str, Any], eos: int, words: int, where: str, *, languages: bool = False
+) -> FolderSearch:
     """The search that settings ask for.
 
     Args:
@@ -69,6 +71,7 @@ def parse_search(values: Mapping[str, Any], eos: int, words: int, where: str) ->
         eos: id of the end-of-sentence symbol.
         words: rows of the target embeddings.
         where: the file.
+        languages: the first word is the code of the target language, so that ``forced_bos_token_id`` is followed.
 
     Raises:
         CheckpointError: values that no search can have; all of them.
@@ -89,6 +92,8 @@ def parse_search(values: Mapping[str, Any], eos: int, words: int, where: str) ->
         search["max_length"] = given["max_length"]
     search["never"] = tuple(_never(given, eos))
     search["renormalize"] = given.get("renormalize_logits", False)
+    if languages:
+        given.pop("forced_bos_token_id", None)
     return FolderSearch(search, tuple(_notes(given, eos, where)))
 
 

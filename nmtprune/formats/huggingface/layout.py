@@ -95,7 +95,7 @@ def entries(config: Config, names: Iterable[str]) -> dict[str, Entry]:
         found[first] = Entry((rows, width), "output" if table == (HEAD,) else "embeddings")
     if family.logits_bias:
         found[LOGITS_BIAS] = Entry((1, target), "output", trained=False, optional=True)
-    rows = int(config.settings["max_position_embeddings"]) + family.first_position
+    rows = int(config.settings["max_position_embeddings"]) + config.first_position
     for stack in STACKS:
         own = f"model.{stack}"
         if family.position_table:

@@ -47,7 +47,7 @@ def _stack(config: Config, stack: str) -> Stack:
         embedding_scale=math.sqrt(settings["d_model"]) if settings["scale_embedding"] else 1.0,
         max_positions=settings["max_position_embeddings"],
         embedding_norm=family.embedding_norm,
-        positions=Positions(family.position_table, family.first_position),
+        positions=Positions(family.position_table, config.first_position),
     )
 
 

@@ -248,7 +248,7 @@ class _Timer:
 
     def _corpus(self, checkpoint: "Checkpoint") -> "Corpus":
         """Sentences for a model; the same ones for models that ask for the same."""
-        run, profile = self._run, checkpoint.profile()
+        run, profile = self._run, replace(checkpoint.profile(), language_tokens=None)
         if profile not in self._corpora:
             folder = self._folder / f"sentences-{len(self._corpora)}"
             data = write_fitting(folder, profile, run.sentences, run.source_length, run.seed)
