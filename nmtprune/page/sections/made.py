@@ -18,21 +18,25 @@ def _blocks(sources: Sequence[Source]) -> Iterator[Block]:
     yield Table("Files of this page", ("file", "what it is", "SHA-256"), rows)
     made: dict[tuple[str, ...], list[Source]] = {}
     for source in sources:
-        command = source.provenance.get("command")
-        if isinstance(command, (list, tuple)) and command:
-            made.setdefault((*map(str, command), str(source.provenance.get("time"))), []).append(source)
-    for own in made.values():
-        first = own[0].provenance
+        words = source.provenance.get("command")
+        if isinstance(words, (list, tuple)) and words:
+            made.setdefault(tuple(map(str, words)), []).append(source)
+    for command, own in made.items():
         written = ", ".join(source.path for source in own)
-        yield Code(f"Wrote {written}", shlex.join(map(str, first["command"])), tuple(_facts(first)))
+        yield Code(f"Wrote {written}", shlex.join(command), tuple(_facts([source.provenance for source in own])))
     read = {(str(path), str(digest)) for source in sources for path, digest in _inputs(source.provenance)}
     if read:
         inputs: list[Row] = [[path, TableCell(digest, mark="code")] for path, digest in sorted(read)]
         yield Table("What these commands read", ("file", "SHA-256, as the command saw it"), inputs, fold=True)
 
 
-def _facts(made: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name in ("time", "seed", "device", "platform"):
+def _facts(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """What is recorded of a command; the times of all its files, the rest of the first."""
+    times = sorted({str(own["time"]) for own in records if own.get("time") is not None})
+    if times:
+        yield "time", " to ".join(dict.fromkeys((times[0], times[-1])))
+    made = records[0]
+    for name in ("seed", "device", "platform"):
         if made.get(name) is not None:
             yield name, str(made[name])
     if isinstance(made.get("seconds"), (int, float)):
