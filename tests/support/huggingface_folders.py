@@ -50,6 +50,23 @@ M2M100: dict[str, Any] = {
 }  # fmt: skip
 """The settings of m2m100_418M, likewise."""
 
+MBART50: dict[str, Any] = {
+    "_name_or_path": "/home/suraj/projects/mbart-50/hf_models/mbart-50-large", "_num_labels": 3,
+    "activation_dropout": 0.0, "activation_function": "relu", "add_bias_logits": False, "add_final_layer_norm": True,
+    "architectures": ["MBartForConditionalGeneration"], "attention_dropout": 0.0, "bos_token_id": 0,
+    "classif_dropout": 0.0, "classifier_dropout": 0.0, "d_model": 16, "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 20, "decoder_layerdrop": 0.0, "decoder_layers": 3, "decoder_start_token_id": 2, "dropout": 0.1,
+    "early_stopping": True, "encoder_attention_heads": 4, "encoder_ffn_dim": 24, "encoder_layerdrop": 0.0,
+    "encoder_layers": 2, "eos_token_id": 2, "forced_eos_token_id": 2, "gradient_checkpointing": False,
+    "id2label": {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}, "init_std": 0.02, "is_encoder_decoder": True,
+    "label2id": {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}, "max_length": 24, "max_position_embeddings": 40,
+    "model_type": "mbart", "normalize_before": True, "normalize_embedding": True, "num_beams": 5,
+    "num_hidden_layers": 2, "output_past": True, "pad_token_id": 1, "scale_embedding": True,
+    "static_position_embeddings": False, "tokenizer_class": "MBart50Tokenizer", "transformers_version": "4.4.0.dev0",
+    "use_cache": True, "vocab_size": 0,
+}  # fmt: skip
+"""The settings of mbart-large-50-many-to-many-mmt, likewise."""
+
 _MADE_UP = 3
 """Rows of embeddings that stand for no symbol."""
 
@@ -76,6 +93,23 @@ def m2m100_folder(folder: Path, *, seed: int = 1, **settings: Any) -> Path:
     (folder / "tokenizer_config.json").write_text(json.dumps(about))
     rows = len(symbols) + len(codes) + _MADE_UP
     return _written(folder, M2M100 | {"vocab_size": rows} | settings, seed)
+
+
+def mbart50_folder(folder: Path, *, seed: int = 1, **settings: Any) -> Path:
+    """Write a folder as mBART-50's: no file lists the languages."""
+    folder.mkdir(parents=True)
+    pieces = _pieces_of_both(folder, model_type="unigram")
+    about = {"tokenizer_class": "MBart50Tokenizer", "src_lang": None, "tgt_lang": None}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    rows = pieces + 1 + len(tokenizers.MBART50.codes["m2m100"]) + 1
+    return _written(folder, MBART50 | {"vocab_size": rows} | settings, seed)
+
+
+def mbart50_tokenizer(theirs: Any, folder: Path, **options: Any) -> Any:
+    """The tokenizer of a SentencePiece model, likewise."""
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / "sentencepiece.bpe.model"))
+    pieces = [(processor.id_to_piece(id), processor.get_score(id)) for id in range(processor.get_piece_size())]
+    return theirs.MBart50Tokenizer(vocab=pieces, **options)
 
 
 def nllb_tokenizer(theirs: Any, folder: Path, **options: Any) -> Any:
@@ -180,6 +214,8 @@ def transformers() -> Any:
             M2M100Tokenizer,
             MarianMTModel,
             MarianTokenizer,
+            MBart50Tokenizer,
+            MBartForConditionalGeneration,
             NllbTokenizer,
         )
     finally:

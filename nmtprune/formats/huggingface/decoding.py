@@ -51,7 +51,7 @@ def folder_settings(folder: Path, own: Config) -> FolderSettings:
         CheckpointError: they cannot be read, or hold something else; all reasons.
     """
     path = folder / generation.FILE
-    values: Mapping[str, Any] = own.values
+    values: Mapping[str, Any] = {**own.family.search, **own.values}
     if path.is_file():
         values = tokenizers.settings_of(path)
         faults = [

@@ -33,6 +33,7 @@ class Family:
         model_type: as ``config.json`` says.
         model_class: the class in ``architectures``.
         defaults: of the settings that a file need not hold; a test compares them with transformers'.
+        search: likewise, of settings of the search in ``config.json``.
         pre_norm: layers normalize before each block, not after it.
         final_norm: a norm follows the last layer of each stack.
         embedding_norm: a norm follows the sum of embeddings and positions.
@@ -50,6 +51,7 @@ class Family:
     model_type: str
     model_class: str
     defaults: Mapping[str, Any]
+    search: Mapping[str, Any] = field(default_factory=dict)
     pre_norm: bool = False
     final_norm: bool = False
     embedding_norm: bool = False
@@ -108,7 +110,36 @@ M2M100 = Family(
     logits_bias=False,
 )
 
-FAMILIES: Mapping[str, Family] = {family.model_type: family for family in (MARIAN, M2M100)}
+MBART = Family(
+    model_type="mbart",
+    model_class="MBartForConditionalGeneration",
+    defaults={
+        **_SIZES,
+        "vocab_size": 50265,
+        "activation_function": "gelu",
+        "scale_embedding": False,
+        "pad_token_id": 1,
+        "eos_token_id": 2,
+        "decoder_start_token_id": None,
+    },
+    search={"forced_eos_token_id": 2},
+    pre_norm=True,
+    final_norm=True,
+    embedding_norm=True,
+    learned_positions=True,
+    first_position=2,
+    always_tied=True,
+    languages=True,
+    must_be={
+        "normalize_before": True,
+        "normalize_embedding": True,
+        "add_final_layer_norm": True,
+        "static_position_embeddings": False,
+        "extra_pos_embeddings": 2,
+    },
+)
+
+FAMILIES: Mapping[str, Family] = {family.model_type: family for family in (MARIAN, M2M100, MBART)}
 """By ``model_type``."""
 
 ACTIVATIONS: Mapping[str, str] = {

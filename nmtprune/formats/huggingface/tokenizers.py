@@ -46,6 +46,11 @@ _M2M100 = """
 _WMT21 = """
     en ha is ja cs ru zh de
 """
+_MBART50 = """
+    ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT lv_LV my_MM ne_NP
+    nl_XX ro_RO ru_RU si_LK tr_TR vi_VN zh_CN af_ZA az_AZ bn_IN fa_IR he_IL hr_HR id_ID ka_GE km_KH mk_MK ml_IN
+    mn_MN mr_IN pl_PL ps_AF pt_XX sv_SE sw_KE ta_IN te_IN th_TH tl_XX uk_UA ur_PK xh_ZA gl_ES sl_SI
+"""
 # fmt: on
 
 
@@ -81,7 +86,11 @@ M2M100 = Tokenizer(
     {_SETS_DEFAULT: tuple(_M2M100.split()), "wmt21": tuple(_WMT21.split())},
 )  # fmt: skip
 
-_OF_FAMILY: Mapping[str, tuple[Tokenizer, ...]] = {"m2m_100": (NLLB, M2M100)}
+MBART50 = Tokenizer(
+    "MBart50Tokenizer", _PIECES, "{}", r"([a-z]{2}_[A-Z]{2})", {_SETS_DEFAULT: tuple(_MBART50.split())}, (_MASK,)
+)
+
+_OF_FAMILY: Mapping[str, tuple[Tokenizer, ...]] = {"m2m_100": (NLLB, M2M100), "mbart": (MBART50,)}
 """By ``model_type``."""
 
 

@@ -43,6 +43,8 @@ _M2M100 = "M2M100ForConditionalGeneration"
 KINDS = {
     "nllb": Kind(huggingface_folders.nllb_folder, _M2M100, "sentencepiece.bpe.model", ("eng_Latn", "deu_Latn"),
                  ("eng_Latn", "deu_Latn")),
+    "mbart50": Kind(huggingface_folders.mbart50_folder, "MBartForConditionalGeneration", "sentencepiece.bpe.model",
+                    ("en_XX", "de_DE"), ("en_XX", "de_DE")),
     "m2m100": Kind(huggingface_folders.m2m100_folder, _M2M100, "vocab.json", ("en", "de"), ("__en__", "__de__")),
 }  # fmt: skip
 
@@ -87,7 +89,9 @@ def model_of(theirs: Any, kind: Kind, folder: Path) -> Any:
 
 def tokenizer_of(theirs: Any, kind: Kind, folder: Path, **options: Any) -> Any:
     options |= dict(zip(("src_lang", "tgt_lang"), kind.languages, strict=True))
-    if kind.model_class == _M2M100 and kind.vocabulary != "vocab.json":
+    if kind.model_class != _M2M100:
+        return huggingface_folders.mbart50_tokenizer(theirs, folder, **options)
+    if kind.vocabulary != "vocab.json":
         return huggingface_folders.nllb_tokenizer(theirs, folder, **options)
     return theirs.M2M100Tokenizer.from_pretrained(folder, **options)
 
@@ -134,7 +138,8 @@ def test_the_search_is_that_of_generate(
     corpus, model = corpus_of(folder, kind, text), model_of(theirs, kind, folder)
     batch = corpus.batch(np.arange(len(corpus)))
     first = corpus.target_vocabulary.encode(kind.tokens[1]).tolist()[0]
-    search = {**search, "bad_words_ids": [[PAD]]}
+    own_settings = {name: getattr(model.generation_config, name) for name in ("forced_eos_token_id", "early_stopping")}
+    search = {**own_settings, "bad_words_ids": [[PAD]], **search}
     options = GenerateOptions(**generation.parse_search(search, EOS, 1000, "settings", languages=True).search)
     own = native.load(load(folder))
     found = translate_batch(
@@ -284,6 +289,23 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "three tables": (_changed(tie_word_embeddings=False), "tie_word_embeddings false (transformers then has one more"),
     "another head": (_changed(architectures=["M2M100Model"]), 'architectures ["M2M100Model"], not'),
 }  # fmt: skip
+
+
+BAD_MBART: dict[str, tuple[dict[str, Any], str]] = {
+    "no start": ({"decoder_start_token_id": None}, "decoder_start_token_id is null, no id of a token"),
+    "post-norm": ({"normalize_before": False}, "normalize_before false (transformers ignores it"),
+    "positions": ({"max_position_embeddings": 41}, "embed_positions.weight is 42 x 16, the settings make it 43 x 16"),
+}
+
+
+@pytest.mark.parametrize(("settings", "message"), BAD_MBART.values(), ids=BAD_MBART)
+def test_bad_mbart_folders_are_one_line(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    folder = huggingface_folders.mbart50_folder(tmp_path / "bad")
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(values | settings))
+    with pytest.raises(CheckpointError) as error:
+        load(folder)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("damage", "message"), BAD.values(), ids=BAD)
