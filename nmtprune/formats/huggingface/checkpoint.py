@@ -14,7 +14,7 @@ from nmtprune.formats import finite, storage
 from nmtprune.formats.base import Checkpoint, fingerprint
 from nmtprune.formats.cut_note import Note
 from nmtprune.formats.huggingface import config as configs
-from nmtprune.formats.huggingface import decoding, layout, model_folder, tokenizers
+from nmtprune.formats.huggingface import decoding, language_codes, layout, model_folder
 from nmtprune.formats.huggingface.config import NOTE, Config
 from nmtprune.formats.huggingface.layout import Entry
 from nmtprune.formats.huggingface.model_folder import WeightFiles
@@ -265,7 +265,7 @@ class HuggingFaceCheckpoint(Checkpoint):
     def profile(self) -> ModelProfile:
         """From the settings, and those of the tokenizer of a model with language codes."""
         source, target = self.config.words
-        tokenizer = tokenizers.tokenizer_of(self.path, self.config)
+        tokenizer = language_codes.tokenizer_of(self.path, self.config)
         settings, positions = self.config.settings, int(self.config.settings["max_position_embeddings"])
         return ModelProfile(
             source_symbols=source,

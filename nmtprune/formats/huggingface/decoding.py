@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from nmtprune.errors import CheckpointError, DataError
-from nmtprune.formats.huggingface import config, generation, tokenizers
+from nmtprune.formats.huggingface import config, generation, language_codes
 from nmtprune.formats.huggingface.config import Config, single_id
-from nmtprune.formats.huggingface.tokenizers import FolderTokenizer
+from nmtprune.formats.huggingface.language_codes import FolderTokenizer
 from nmtprune.formats.settings_beside import DecoderSettings
 from nmtprune.strictjson import show
 
@@ -53,7 +53,7 @@ def folder_settings(folder: Path, own: Config) -> FolderSettings:
     path = folder / generation.FILE
     values: Mapping[str, Any] = {**own.family.search, **own.values}
     if path.is_file():
-        values = tokenizers.settings_of(path)
+        values = language_codes.settings_in(path)
         faults = [
             f"{name} is {show(values[name])}, {config.FILE} says {own.settings[name]}"
             for name in _SPECIAL
@@ -63,7 +63,7 @@ def folder_settings(folder: Path, own: Config) -> FolderSettings:
             raise CheckpointError.of_faults(str(path), faults)
     else:
         path = folder / config.FILE
-    tokenizer, eos = tokenizers.tokenizer_of(folder, own), int(own.settings["eos_token_id"])
+    tokenizer, eos = language_codes.tokenizer_of(folder, own), int(own.settings["eos_token_id"])
     search = generation.parse_search(values, eos, own.words[1], str(path), languages=tokenizer is not None)
     names, pieces, unread = _files(folder, tokenizer)
     there = [folder / name for name in names]
@@ -83,7 +83,7 @@ def folder_settings(folder: Path, own: Config) -> FolderSettings:
 def _files(folder: Path, tokenizer: FolderTokenizer | None) -> tuple[tuple[str, str], tuple[str, str], str | None]:
     """Names of the vocabularies and of the SentencePiece models of both sides, and why none of them is read."""
     if tokenizer is None:
-        separate = tokenizers.settings_of(folder / tokenizers.CONFIG).get("separate_vocabs") is True
+        separate = language_codes.settings_in(folder / language_codes.CONFIG).get("separate_vocabs") is True
         return (_VOCABULARY, _TARGET_VOCABULARY if separate else _VOCABULARY), _SUBWORDS, None
     own = tokenizer.tokenizer
     if own is None:

@@ -11,7 +11,7 @@ from nmtprune.data.huggingface_vocabulary import HuggingFaceVocabulary
 from nmtprune.errors import NmtpruneError
 from nmtprune.formats.huggingface import HuggingFaceCheckpoint, generation, network
 from nmtprune.formats.huggingface import config as configs
-from nmtprune.formats.huggingface.tokenizers import CONFIG as TOKENIZER
+from nmtprune.formats.huggingface.language_codes import CONFIG as TOKENIZER
 from nmtprune.profile import SpecialTokens
 from tests.support import huggingface_folders
 

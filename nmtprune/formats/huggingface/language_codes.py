@@ -125,7 +125,7 @@ def tokenizer_of(folder: Path, config: Config) -> FolderTokenizer | None:
     """
     if not config.family.languages:
         return None
-    settings = settings_of(folder / CONFIG)
+    settings = settings_in(folder / CONFIG)
     own = _OF_FAMILY[config.family.model_type]
     name = settings.get("tokenizer_class") or config.values.get("tokenizer_class")
     if not isinstance(name, str):
@@ -159,7 +159,7 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def settings_of(path: Path) -> Mapping[str, Any]:
+def settings_in(path: Path) -> Mapping[str, Any]:
     """The settings in a file, none where there is no such file.
 
     Raises:
@@ -178,10 +178,10 @@ def _added(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[str, int
     listed = settings.get("added_tokens_decoder")
     if isinstance(listed, dict) and listed:
         where, pairs = CONFIG, [(_content(entry), int(id) if id.isdecimal() else id) for id, entry in listed.items()]
-    elif found := settings_of(folder / _ADDED):
+    elif found := settings_in(folder / _ADDED):
         where, pairs = _ADDED, list(found.items())
     else:
-        where, entries = _FAST, settings_of(folder / _FAST).get("added_tokens") or []
+        where, entries = _FAST, settings_in(folder / _FAST).get("added_tokens") or []
         entries = entries if isinstance(entries, list) else [entries]
         pairs = [(_content(entry), entry.get("id") if isinstance(entry, dict) else None) for entry in entries]
     for symbol, id in pairs:
