@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nmtprune.formats.huggingface import config as configs
-from nmtprune.formats.huggingface import layout, tokenizers
+from nmtprune.formats.huggingface import language_codes, layout
 from nmtprune.formats.huggingface.safetensors_file import TensorFile, write_safetensors
 from tests.support.subwords import ENGLISH, GERMAN, sentencepiece_model
 
@@ -77,7 +77,7 @@ def nllb_folder(folder: Path, *, seed: int = 1, legacy: bool = False, **settings
     pieces = _pieces_of_both(folder, model_type="bpe")
     about = {"tokenizer_class": "NllbTokenizer", "src_lang": None, "tgt_lang": None}
     (folder / "tokenizer_config.json").write_text(json.dumps(about | ({"legacy_behaviour": True} if legacy else {})))
-    rows = pieces + 1 + len(tokenizers.NLLB.codes["m2m100"]) + 1 + _MADE_UP
+    rows = pieces + 1 + len(language_codes.NLLB.codes["m2m100"]) + 1 + _MADE_UP
     return _written(folder, NLLB | {"vocab_size": rows} | settings, seed)
 
 
@@ -88,7 +88,7 @@ def m2m100_folder(folder: Path, *, seed: int = 1, **settings: Any) -> Path:
     processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / "sentencepiece.bpe.model"))
     symbols = ["<s>", "<pad>", "</s>", "<unk>", *(processor.id_to_piece(id) for id in reversed(range(3, count)))]
     (folder / "vocab.json").write_text(json.dumps({symbol: id for id, symbol in enumerate(symbols)}))
-    codes = tokenizers.M2M100.codes["m2m100"]
+    codes = language_codes.M2M100.codes["m2m100"]
     about = {"tokenizer_class": "M2M100Tokenizer", "additional_special_tokens": [f"__{code}__" for code in codes]}
     (folder / "tokenizer_config.json").write_text(json.dumps(about))
     rows = len(symbols) + len(codes) + _MADE_UP
@@ -101,7 +101,7 @@ def mbart50_folder(folder: Path, *, seed: int = 1, **settings: Any) -> Path:
     pieces = _pieces_of_both(folder, model_type="unigram")
     about = {"tokenizer_class": "MBart50Tokenizer", "src_lang": None, "tgt_lang": None}
     (folder / "tokenizer_config.json").write_text(json.dumps(about))
-    rows = pieces + 1 + len(tokenizers.MBART50.codes["m2m100"]) + 1
+    rows = pieces + 1 + len(language_codes.MBART50.codes["m2m100"]) + 1
     return _written(folder, MBART50 | {"vocab_size": rows} | settings, seed)
 
 
