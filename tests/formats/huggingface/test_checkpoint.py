@@ -313,7 +313,7 @@ def test_every_command_takes_a_folder(opus: Path, cut: Path, tmp_path: Path) -> 
 
     data = ("--source", cut.parent / "source", "--threads", 1, "--reference", cut.parent / "reference")
     few = ("--beam", 1, "--allow-few-sentences")
-    done("refit", opus, cut, *data, "-o", tmp_path / "refit")
+    done("refit", opus, cut, *data, "--force-worse", "-o", tmp_path / "refit")
     done("check", cut, "--baseline", opus, *data, *few, "--max-drop", 100)
     done("bench", opus, cut, *data, "--beam", 1, "--batch-size", 4, "--repeat", 3, "-o", tmp_path / "bench.json")
     done("score", opus, *data, "--metric", "importance", "-o", tmp_path / "importance.json")

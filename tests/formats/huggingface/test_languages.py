@@ -247,7 +247,7 @@ def test_every_command_takes_such_a_folder(kind: Kind, folder: Path, cut: Path, 
     data = ("--source", text, "--threads", 1, "--reference", text.parent / "german", *languages)
     few = ("--beam", 1, "--allow-few-sentences", "--allow-bad-baseline")
     done("inspect", cut)
-    done("refit", folder, cut, *data, "-o", tmp_path / "refit")
+    done("refit", folder, cut, *data, "--force-worse", "-o", tmp_path / "refit")
     done("check", cut, "--baseline", folder, *data, *few, "--max-drop", 100)
     done("bench", folder, cut, *data, "--beam", 1, "--batch-size", 4, "--repeat", 3, "--allow-bad-baseline",
          "-o", tmp_path / "bench.json")  # fmt: skip
