@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from nmtprune.errors import UsageError
+from nmtprune.errors import DataError
 from nmtprune.training.fairseq_train import Training
 from nmtprune.training.options import parsed, quietly, value_of
 
@@ -22,7 +22,8 @@ def planned_updates(training: Training, start: "TrainableCheckpoint", processes:
         processes: that fairseq-train starts; each takes its share of the batches.
 
     Raises:
-        UsageError: options that fairseq-train would refuse, or data of which it cannot make batches.
+        UsageError: options that fairseq-train would refuse.
+        DataError: data of which it cannot make batches.
     """
     words = training.words
     updates, epochs = (_positive(value_of(words, name)) for name in ("--max-update", "--max-epoch"))
@@ -33,8 +34,10 @@ def planned_updates(training: Training, start: "TrainableCheckpoint", processes:
     try:
         batches = _batches(args, processes)
     except Exception as error:  # whatever fairseq raises of its data, it would raise in the training too
-        raise UsageError(f"fairseq-train cannot make batches of {training.data_bin}: {error}") from error
-    of_epochs: int = epochs * math.ceil(batches / args.update_freq[0])
+        raise DataError(f"fairseq-train cannot make batches of {training.data_bin}: {error}") from error
+    # A list of --update-freq has a number for each epoch; its last one is also that of the epochs behind.
+    numbers: list[int] = args.update_freq
+    of_epochs = sum(math.ceil(batches / numbers[min(epoch, len(numbers) - 1)]) for epoch in range(epochs))
     return of_epochs if updates is None else min(updates, of_epochs)
 
 

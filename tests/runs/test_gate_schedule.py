@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nmtprune.errors import UsageError
+from nmtprune.errors import DataError, UsageError
 from nmtprune.formats.fairseq import FairseqCheckpoint, loading
 from nmtprune.gates import GateSettings
 from nmtprune.runs.l0.gate_schedule import gate_schedule
@@ -127,9 +127,10 @@ def test_schedules_that_cannot_work(gates: tuple[tuple[str, str], ...], updates:
     assert str(raised.value) == message
 
 
-def test_updates_are_those_that_fairseq_makes(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("update_freq", ["2", "1,3"])
+def test_updates_are_those_that_fairseq_makes(tiny: Path, tmp_path: Path, update_freq: str) -> None:
     data = tiny.parent / "data-bin"
-    options = ("--max-tokens", "60", "--update-freq", "2", "--required-batch-size-multiple", "1")
+    options = ("--max-tokens", "60", "--update-freq", update_freq, "--required-batch-size-multiple", "1")
     train(data, tmp_path, "--arch", "nmtprune", "--finetune-from-model", tiny, *options, "--max-epoch", 3)
     made = loading.read_state(tmp_path / "checkpoint_last.pt")["optimizer_history"][-1]["num_updates"]
     start = FairseqCheckpoint.load(tiny)
@@ -169,5 +170,5 @@ def test_shards_of_the_training_set_count_and_other_checkpoints_do_not(
     assert alone is not None and planned(data) == made > alone
     assert planned(data, processes=2) == (made + 1) // 2
     next(data.glob("train.*.bin")).unlink()
-    with pytest.raises(UsageError, match=f"fairseq-train cannot make batches of {data}: "):
+    with pytest.raises(DataError, match=f"fairseq-train cannot make batches of {data}: "):
         planned(data)
