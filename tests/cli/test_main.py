@@ -1,5 +1,6 @@
 """The command group: exit codes, one line per failure, environment variables."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -87,3 +88,28 @@ def test_a_closed_pipe_is_no_error(tiny: Path) -> None:
         process.stdout.close()
     _, shown = process.communicate(timeout=60)
     assert (process.returncode, shown) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_waiting_threads_sleep_unless_the_user_says_how_long_they_wait(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], found: str | None
+) -> None:
+    @click.command()
+    def show() -> None:
+        click.echo(str(os.environ.get("GOMP_SPINCOUNT")))
+
+    monkeypatch.setattr(module.CommandGroup, "get_command", lambda *_: show)
+    monkeypatch.setattr(os, "environ", dict(given))
+    assert CliRunner().invoke(main, ["show"]).stdout == f"{found}\n"
+
+
+def test_no_command_imports_torch_before_threads_are_told_to_sleep() -> None:
+    program = (
+        "import sys, click; from nmtprune.cli.main import COMMANDS, main; "
+        "commands = [main.get_command(click.Context(main), name) for name in COMMANDS]; "
+        "sys.exit(None in commands or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -32,7 +32,12 @@ def test_every_equation_of_the_methods_is_well_formed_mathml() -> None:
 
 def test_a_fraction_is_one() -> None:
     found = ElementTree.fromstring(mathml.mathml(r"\frac{a}{b}", "block"))
-    assert [element.tag.rpartition("}")[2] for element in found.iter()] == ["math", "mrow", "mfrac", *["mrow", "mi"] * 2]
+    assert [element.tag.rpartition("}")[2] for element in found.iter()] == [
+        "math",
+        "mrow",
+        "mfrac",
+        *["mrow", "mi"] * 2,
+    ]
     assert found.get("display") == "block"
 
 
