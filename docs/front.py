@@ -18,7 +18,7 @@ IMAGES = Path(__file__).parent / "images"
 PICTURE = IMAGES / "front.svg"
 
 _CELL, _STEP, _ROW, _BAR, _GAP = 11, 13, 19, 56, 14
-_TOP, _LINE, _MARGIN, _ARROW = 76, 27, 20, 176
+_TOP, _LINE, _MARGIN, _ARROW = 76, 27, 20, 200
 _COLUMNS = {
     "encoder": ("encoder", "#3b6fb5"),
     "encoder-ffn": ("neurons", "#3b6fb5"),
