@@ -457,6 +457,25 @@ def _histogram(axis: "Axes", scores: Scores, kinds: list[str], alpha: float) -> 
     axis.legend()
 
 
+def stacked_png(pictures: Mapping[str, bytes]) -> bytes:
+    """PNG files one below the other, each under its title, as a PNG file."""
+    from matplotlib.image import imread
+
+    images = {title: imread(io.BytesIO(png)) for title, png in pictures.items()}
+    strip = _DPI // 4
+    width, height = max(own.shape[1] for own in images.values()), sum(strip + len(own) for own in images.values())
+
+    def draw(figure: "Figure") -> None:
+        figure.set_layout_engine("none")
+        bottom = height
+        for title, own in images.items():
+            bottom -= strip + len(own)
+            figure.figimage(own, 0, bottom)
+            figure.text(0.01, (bottom + len(own) + strip / 4) / height, title, fontsize=12, fontweight="bold")
+
+    return _png(draw, (width / _DPI, height / _DPI))
+
+
 def _png(draw: Callable[["Figure"], None], size: tuple[float, float]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmtprune.cli.data_options import data_options
+from nmtprune.cli.direction_options import directions_option
 from nmtprune.cli.options import (
     checkpoint_argument,
     format_option,
@@ -45,6 +46,7 @@ _OF_SPEED = ("repeat",)
     help="Model that CHECKPOINT is compared with.",
 )
 @data_options
+@directions_option
 @panel_option(
     Panel.CONDITIONS, "--max-drop", type=float, metavar="X", help="Largest allowed drop, in points of the metric."
 )
@@ -91,6 +93,7 @@ def check(output_format: str, **flags: Any) -> None:
     """Check whether CHECKPOINT may replace the baseline: exit code 0 if every condition is met, else 7.
 
     Only the given conditions are checked: all of them, even if the first one fails, with one line of output for each.
+    With --directions, quality and speed are checked in every direction, and each must be good enough.
     """
     from nmtprune.runs.check import CheckRun
     from nmtprune.runs.check import check as run_check
@@ -102,7 +105,11 @@ def check(output_format: str, **flags: Any) -> None:
         verdict = run_check(run, watcher)
     _report(verdict, output_format)
     if not verdict.passed:
-        missed = [condition.option for condition in verdict.conditions if not condition.passed]
+        missed = [
+            f"{each.option} ({each.direction})" if each.direction else each.option
+            for each in verdict.conditions
+            if not each.passed
+        ]
         raise QualityGateError(f"{run.checkpoint}: not met: {', '.join(missed)}")
 
 
@@ -111,11 +118,12 @@ def _report(verdict: "CheckAnswer", output_format: str) -> None:
         emit_json(verdict.as_json())
         return
     if output_format == "tsv":
-        columns = ("condition", "passed", "value", "limit", "low", "high")
+        several = any(each.direction for each in verdict.conditions)
+        columns = ("condition", *(["direction"] if several else []), "passed", "value", "limit", "low", "high")
         emit_tsv(
             columns,
-            ((each.option, each.passed, each.value, each.limit, *(each.interval or (None, None)))
-             for each in verdict.conditions),
+            ((each.option, *([each.direction] if several else []), each.passed, each.value, each.limit,
+              *(each.interval or (None, None))) for each in verdict.conditions),
         )  # fmt: skip
         return
     for condition in verdict.conditions:

@@ -1,7 +1,7 @@
 """The options that name DATA and TEST DATA, shared by every command that reads sentences."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 import click
 
 from nmtprune.cli.decoder_settings import data_of, decoder_config_option, decoder_settings
+from nmtprune.cli.direction_options import directions_of
 from nmtprune.cli.options import model_of, say
 from nmtprune.cli.panels import Panel, panel_option
+from nmtprune.data.directions import Direction, Directions, Sets
 from nmtprune.data.options import DEFAULT_SUBSET, TRAINING_SUBSET, DataOptions
 from nmtprune.data.subwords import POST_PROCESSES, TOKENIZERS
 from nmtprune.data.text import STDIN
@@ -37,6 +39,8 @@ TRAINING_TEXT = ("importance_subset", "importance_source", "importance_reference
 """Parameters that only scorers use that are measured on training text, and refits."""
 
 _FIELDS = tuple(field.name for field in fields(DataOptions))
+
+_CALIBRATION_TEXT = ("calibration_source", "calibration_reference")
 
 _DATA_BIN = panel_option(
     Panel.DATA,
@@ -244,11 +248,15 @@ def calibration_data_options(command: F) -> F:
     """DATA for commands that calibrate: the training set unless another subset or raw text is named."""
 
     @functools.wraps(command)
-    def wrapper(*args: Any, data: DataOptions, **values: Any) -> Any:
-        if data.source is None:
-            references = data.reference
-            data = replace(data.training_text(data.subset or TRAINING_SUBSET), reference=references)
-        return command(*args, **values, data=data)
+    def wrapper(*args: Any, data: Sets, **values: Any) -> Any:
+        if isinstance(data, Directions):
+            return command(*args, **values, data=data.with_data(lambda own: calibrating(own.data)))
+        return command(*args, **values, data=calibrating(data))
+
+    def calibrating(data: DataOptions) -> DataOptions:
+        if data.source is not None:
+            return data
+        return replace(data.training_text(data.subset or TRAINING_SUBSET), reference=data.reference)
 
     subset = panel_option(
         Panel.DATA,
@@ -311,8 +319,16 @@ def with_importance_data(command: F) -> F:
 
     @functools.wraps(command)
     def wrapper(*args: Any, **values: Any) -> Any:
-        subset, source, reference = (values.pop(f"importance_{name}") for name in ("subset", "source", "reference"))
-        found = _importance_data_of(values["data"], subset, source, reference)
+        named = {name.removeprefix("importance_"): values.pop(name) for name in TRAINING_TEXT}
+
+        def of(direction: Direction) -> DataOptions:
+            return _importance_data_of(direction.data, **{**named, **direction.entry.importance})
+
+        data = values["data"]
+        if isinstance(data, Directions):
+            found: Sets = data.with_data(of)
+        else:
+            found = _importance_data_of(data, **named)
         return command(*args, **values, importance_data=found)
 
     options = (
@@ -350,8 +366,13 @@ def with_calibration_data(command: F) -> F:
 
     @functools.wraps(command)
     def wrapper(*args: Any, **values: Any) -> Any:
-        source, reference = (values.pop(f"calibration_{name}") for name in ("source", "reference"))
-        found = _calibration_data_of(values["data"], source, reference)
+        named = {name.removeprefix("calibration_"): values.pop(name) for name in _CALIBRATION_TEXT}
+        data = values["data"]
+        found: Sets | None
+        if isinstance(data, Directions):
+            found = _calibration_of_each(data, named)
+        else:
+            found = _calibration_data_of(data, **named)
         return command(*args, **values, calibration_data=found)
 
     options = (
@@ -373,6 +394,21 @@ def with_calibration_data(command: F) -> F:
     )
     decorated: F = _add(wrapper, options)
     return decorated
+
+
+def _calibration_of_each(data: Directions, named: Mapping[str, Any]) -> Directions | None:
+    """Text of every direction to refit on other than DATA; None where no direction names any.
+
+    Raises:
+        UsageError: some directions name one, and others do not.
+    """
+    texts = {own.name: _calibration_data_of(own.data, **{**named, **own.entry.calibration}) for own in data.each}
+    without = [name for name, text in texts.items() if text is None]
+    if len(without) == len(texts):
+        return None
+    if without:
+        raise UsageError(f"{data.file}: no calibration-source for {', '.join(without)}: name one for every direction")
+    return data.with_data(lambda own: texts[own.name] or own.data)
 
 
 def _calibration_data_of(data: DataOptions, source: Path | None, reference: Path | None) -> DataOptions | None:
@@ -410,24 +446,39 @@ def _collecting(command: F, default_source: Path | None = None) -> Callable[...,
     @functools.wraps(command)
     def wrapper(*args: Any, **values: Any) -> Any:
         given = {name: values.pop(name) for name in _FIELDS if name in values}
+        file = values.pop("directions", None)
         values.pop("decoder_config")
         if given.get("source") is None and given.get("subset") is None:
             given["source"] = default_source
-        if (values.get("synthetic") or values.get("cost_table")) and not any(given.values()):
+        if (values.get("synthetic") or values.get("cost_table")) and not (any(given.values()) or file):
             return command(*args, **values, data=None)
         checkpoint, settings = model_of(values), decoder_settings(values)
-        if checkpoint is not None and settings is not None and given["data_bin"] is None:
-            given, notes = data_of(checkpoint, settings, given)
+
+        def completed(own: dict[str, Any]) -> DataOptions:
+            if checkpoint is None or settings is None or own["data_bin"] is not None:
+                return DataOptions(**own)
+            own, notes = data_of(checkpoint, settings, own)
             for note in notes:
-                say(note)
-        return command(*args, **values, data=DataOptions(**given))
+                if note not in said:
+                    say(note)
+            said.update(notes)
+            return DataOptions(**own)
+
+        said: set[str] = set()
+        if file is None:
+            return command(*args, **values, data=completed(given))
+        return command(*args, **values, data=directions_of(file, given, completed))
 
     return wrapper
 
 
 def _test_data_of(
-    data: DataOptions, subset: str | None, source: Path | None, reference: tuple[Path, ...]
+    data: Sets, subset: str | None, source: Path | None, reference: tuple[Path, ...]
 ) -> DataOptions | None:
+    if isinstance(data, Directions):
+        if subset is not None or source is not None or reference:
+            raise UsageError("test data goes with one set of sentences, not with --directions")
+        return None
     if subset is not None and source is not None:
         raise UsageError("test data: give --test-subset or --test-source, not both")
     if source is not None and not reference:

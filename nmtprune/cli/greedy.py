@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmtprune.cli.data_options import TRAINING_TEXT, data_options, with_calibration_data, with_importance_data
+from nmtprune.cli.direction_options import across_option, check_across, directions_option
 from nmtprune.cli.options import (
     calibration_sentences_option,
     force_option,
@@ -54,6 +55,8 @@ _LAYERS = "layers"
 )
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CHECKPOINT...")
 @data_options
+@directions_option
+@across_option
 @with_importance_data
 @with_calibration_data
 @output_option(
@@ -130,7 +133,8 @@ _LAYERS = "layers"
     Panel.REMOVAL,
     "--max-drop",
     metavar="X|significant",
-    help="End a curve at the first step that is more than X points, or significantly, worse than the unpruned model.",
+    help="End a curve at the first step that is more than X points, or significantly, worse than the unpruned model; "
+    "with --directions in any direction.",
 )
 @panel_option(
     Panel.CALIBRATION,
@@ -185,6 +189,7 @@ def greedy(output_format: str, **flags: Any) -> None:
     from nmtprune.runs.greedy.setup import GreedyRun
     from nmtprune.runs.workers import ProcessFailed
 
+    check_across(flags["data"])
     _choose_defaults(flags)
     names = [*flags["orders"], *((flags["auto_orders"] or DEFAULT_CONTENDERS) if AUTO in flags["orders"] else ())]
     _check_options(names, refit=flags["refit"], rounds=flags["rounds"])
@@ -246,12 +251,14 @@ def _emit_text(result: "GreedyResult", metric: str) -> None:
     facts, heads = result.facts, sum(result.base.modules.values())
     click.echo(f"{facts['data']}: {facts['sentences']} sentences, {_units(result)}")
     click.echo(facts["signature"])
+    if "across" in facts:
+        click.echo(f"{metric}: {facts['across']} of {facts['data']}; * the direction that loses most")
     for each in result.swept:
         click.echo(f"\n{each.checkpoint}: {each.curve.name}")
         if result.sorts:
-            emit_table(_cost_columns(result, metric), _cost_rows(each, result))
+            emit_table(_cost_columns(result, metric, _names(each)), _cost_rows(each, result))
         else:
-            columns = ("removed", "of kinds", "of all", metric, "95% interval", "p", "relative", "")
+            columns = ("removed", "of kinds", "of all", metric, *_names(each), "95% interval", "p", "relative", "")
             emit_table(columns, _rows(each, heads))
     for mean in means(result.swept):
         click.echo(
@@ -276,7 +283,7 @@ def _rows(each: "Swept", heads: int) -> Iterator[tuple[str | int | None, ...]]:
         of_kinds, (low, high) = step.removed / (step.removed + step.kept), step.ci
         relative = None if step.relative is None else f"{step.relative:.1%}"
         yield (
-            step.removed, f"{of_kinds:.1%}", f"{step.removed / heads:.1%}", f"{step.value:.2f}",
+            step.removed, f"{of_kinds:.1%}", f"{step.removed / heads:.1%}", f"{step.value:.2f}", *_values(step),
             f"{low:.2f} to {high:.2f}", f"{step.difference.p:.4f}", relative,
             ", ".join([*_chosen(step), *(["beyond --max-drop"] if step.broken else [])]),
         )  # fmt: skip
@@ -288,10 +295,24 @@ def _units(result: "GreedyResult") -> str:
     return ", ".join(f"{number} {sort}" for sort, number in units.items())
 
 
-def _cost_columns(result: "GreedyResult", metric: str) -> tuple[str, ...]:
+def _names(each: "Swept") -> tuple[str, ...]:
+    """Of several directions."""
+    return tuple(own.name for own in each.steps[0].directions)
+
+
+def _values(step: "CurvePoint") -> list[str]:
+    """The metric in each of several directions, the one that loses most marked."""
+    if not step.directions:
+        return []
+    lowest = min(own.difference.delta for own in step.directions)
+    marks = ["*" if own.difference.delta == lowest < 0 else " " for own in step.directions]
+    return [f"{own.value:.2f}{mark}" for own, mark in zip(step.directions, marks, strict=True)]
+
+
+def _cost_columns(result: "GreedyResult", metric: str, directions: Sequence[str]) -> tuple[str, ...]:
     """Columns of a table of curves against costs."""
     costs = ("macs", "params", *(["speed"] if result.timed else []))
-    return (*result.sorts, *costs, metric, "95% interval", "p", "relative", "")
+    return (*result.sorts, *costs, metric, *directions, "95% interval", "p", "relative", "")
 
 
 def _cost_rows(each: "Swept", result: "GreedyResult") -> Iterator[tuple[str | int | None, ...]]:
@@ -304,6 +325,7 @@ def _cost_rows(each: "Swept", result: "GreedyResult") -> Iterator[tuple[str | in
         yield (
             *(step.of_sort(sort) for sort in result.sorts), f"{cost.macs:.1%}", f"{cost.parameters:.1%}",
             *([] if cost.speed is None else [f"{cost.speed:.2f}x"]), f"{step.value:.2f}",
+            *_values(step),
             f"{low:.2f} to {high:.2f}", f"{step.difference.p:.4f}", relative,
             ", ".join([*_chosen(step), *(["beyond --max-drop"] if step.broken else [])]),
         )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmtprune.cli.data_options import calibration_data_options, with_calibration_data
+from nmtprune.cli.direction_options import directions_option
 from nmtprune.cli.options import (
     calibration_sentences_option,
     force_option,
@@ -37,6 +38,7 @@ _COLUMNS = ("projection", "tokens", "inputs", "silent", "error_before", "error_a
 @click.argument("checkpoint", metavar="BASE", type=click.Path(path_type=Path))
 @click.argument("slim", metavar="SLIM", type=click.Path(path_type=Path))
 @calibration_data_options
+@directions_option
 @with_calibration_data
 @output_option("Checkpoint to write.")
 @calibration_sentences_option
@@ -61,7 +63,7 @@ _COLUMNS = ("projection", "tokens", "inputs", "silent", "error_before", "error_a
     Panel.CALIBRATION,
     "--force-worse",
     is_flag=True,
-    help="Write the result even if the loss of the held-out sentences rises.",
+    help="Write the result even if the loss of the held-out sentences rises (with --directions, in any direction).",
 )
 @panel_option(
     Panel.MODEL,
@@ -105,8 +107,9 @@ def refit(checkpoint: Path, output_format: str, **flags: Any) -> None:
     least-squares problem on the sentences of DATA: no training, no gradients. Heads and neurons that were removed stay
     removed. Where layers were removed, the last matrix before the gap also makes up for them.
     """
-    from nmtprune.runs.refit import TRANSLATIONS, RefitRun
+    from nmtprune.runs.refit import RefitRun
     from nmtprune.runs.refit import refit as run_refit
+    from nmtprune.runs.refit_sentences import TRANSLATIONS
 
     run = RefitRun(base=checkpoint, engine="native", **flags)
     if not run.translates:
@@ -127,7 +130,12 @@ def _report(report: "RefitReport", output_format: str) -> None:
                 for each in fit.projections]  # fmt: skip
         emit_tsv(_COLUMNS, rows)
         return
-    emit_table((f"loss per token on {report.holdout['sentences']} sentences", ""), list(report.loss.items()))
+    title = f"loss per token on {report.holdout['sentences']} sentences"
+    if report.directions:
+        losses = {"mean": report.loss, **report.directions}
+        emit_table((title, *report.loss), [(name, *own.values()) for name, own in losses.items()])
+    else:
+        emit_table((title, ""), list(report.loss.items()))
     side = "" if report.calibration["on"] == "text" else f" with their {report.calibration['on']}"
     click.echo(f"fitted {len(fit.projections)} output projections on {report.calibration['sentences']} sentences{side}")
     if report.verification is not None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmtprune.cli.data_options import data_options, with_test_data
+from nmtprune.cli.direction_options import across_option, check_across, directions_option
 from nmtprune.cli.options import (
     checkpoint_argument,
     force_option,
@@ -46,6 +47,8 @@ _MASKING_NAMES = (
 )
 @checkpoint_argument
 @data_options
+@directions_option
+@across_option
 @with_test_data
 @output_option("Score file to write; a table (.tsv) and a picture (.png) are written next to it.")
 @panel_option(
@@ -115,6 +118,7 @@ def score(checkpoint: Path, output_format: str, **flags: Any) -> None:
     from nmtprune.runs.score import score as run_score
     from nmtprune.runs.workers import ProcessFailed
 
+    check_across(flags["data"])
     (scorer,) = taken(flags, [SCORERS[flags["metric"]]])
     _check_options(scorer)
     run = ScoreRun(checkpoint=checkpoint, options=scorer.options, **flags)

@@ -31,8 +31,19 @@ class Cell:
 def emit_scores(scores: "Scores") -> None:
     """Print what was measured: a table per kind, or the best heads of every module, and how many are significant.
 
-    Neurons are too many for a table: it has their quantiles in each layer.
+    Neurons are too many for a table: it has their quantiles in each layer. Several directions follow, each with its own
+    tables.
     """
+    each = scores.by_direction()
+    if each:
+        click.echo(f"{scores.baseline['across']} over {len(each)} directions:")
+    _emit_one(scores)
+    for name, own in each.items():
+        click.echo(f"\ndirection {name}:")
+        _emit_one(own)
+
+
+def _emit_one(scores: "Scores") -> None:
     if "value" not in scores.baseline:
         _emit_plain(scores)
         return

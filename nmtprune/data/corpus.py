@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -102,6 +103,30 @@ class Corpus:
             return np.zeros(0, dtype=np.int64)
         return self.target.sizes - self.frame.given
 
+    @property
+    def left_out(self) -> int:
+        """Sentences of the input that are too long for the model's positions."""
+        return self.total - len(self)
+
+    def select(self, positions: Ids) -> Self:
+        """The sentences at some positions."""
+        references = self.references
+        return replace(
+            self,
+            source=self.source.select(positions),
+            target=None if self.target is None else self.target.select(positions),
+            references=None if references is None else tuple(_chosen(lines, positions) for lines in references),
+            numbers=self.numbers[positions],
+        )
+
+    def starts(self, positions: Ids) -> list[int]:
+        """Tokens before the first word of the targets at some positions."""
+        return [self.target_vocabulary.start] * len(positions)
+
+    def given(self, positions: Ids) -> list[int]:
+        """Numbers of first tokens of the targets at some positions that no loss counts."""
+        return [self.frame.given] * len(positions)
+
     def batches(self, limits: BatchLimits, seed: int = 1) -> list[Ids]:
         """Positions of sentences batch by batch, short sentences first, as fairseq-generate batches them.
 
@@ -133,10 +158,12 @@ class Corpus:
         if self.target is not None:
             sentences = [self.target[index] for index in positions.tolist()]
             pad, left_pad = self.target_vocabulary.pad, self.model.left_pad_target
-            given = np.full(self.frame.given, pad)
-            counted = [np.append(given, ids[len(given) :]) for ids in sentences] if len(given) else sentences
-            target = collate(counted, pad, left_pad=left_pad)
-            previous = collate(shift_right(sentences, self.target_vocabulary.start), pad, left_pad=left_pad)
+            given = self.given(positions)
+            counted = [np.append(np.full(own, pad), ids[own:]) for own, ids in zip(given, sentences, strict=True)]
+            target = collate(counted if any(given) else sentences, pad, left_pad=left_pad)
+            starts = self.starts(positions)
+            inputs = [own for ids, start in zip(sentences, starts, strict=True) for own in shift_right([ids], start)]
+            previous = collate(inputs, pad, left_pad=left_pad)
         return Batch(
             positions=positions,
             source=collate(source, self.source_vocabulary.pad, left_pad=self.model.left_pad_source),
@@ -151,7 +178,7 @@ class Corpus:
             "data": self.name,
             "languages": str(self.languages),
             "sentences": len(self),
-            "left_out": self.total - len(self),
+            "left_out": self.left_out,
             **self.codec.describe(),
             **self.frame.describe(self.source_vocabulary, self.target_vocabulary),
             **({} if self.crop_source is None else {"crop_source": self.crop_source}),

@@ -3,11 +3,12 @@
 Models are timed in turns, so that what slows one down slows all down.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -185,6 +186,11 @@ class Lengths:
             target_pairs=beam * sum(length * (length + 1) / 2 for length in targets),
             crossed=float(beam * sum(a * b for a, b in zip(sources, targets, strict=True))),
         )
+
+    @classmethod
+    def together(cls, parts: "Sequence[Lengths]") -> "Lengths":
+        """Of several sets of sentences."""
+        return cls(*(math.fsum(own) for own in zip(*map(astuple, parts), strict=True)))
 
 
 @dataclass(frozen=True)

@@ -140,17 +140,15 @@ class Bootstrap:
         differences: Array = np.abs(second - first)
         return differences
 
+    def deltas(self) -> Array:
+        """Resampled differences [systems, n] of each system from the baseline, and no more."""
+        self._scored = None
+        self._resample()
+        return self._deltas
+
     def _summary(self, system: int) -> Resampled:
-        deltas = self._deltas[system]
-        reached = np.count_nonzero(np.abs(deltas - deltas.mean()) >= abs(self._observed[system]) - TIE)
-        low, high = np.quantile(deltas, _PERCENTILES)
-        return Resampled(
-            p=_add_one(int(reached), len(deltas)),
-            interval=(float(low), float(high)),
-            better=int(np.count_nonzero(deltas > TIE)),
-            worse=int(np.count_nonzero(deltas < -TIE)),
-            p_sacrebleu=self._p_sacrebleu(system),
-        )
+        found = summarized(self._deltas[system], self._observed[system])
+        return replace(found, p_sacrebleu=self._p_sacrebleu(system))
 
     def _p_sacrebleu(self, system: int) -> float | None:
         if self._metric.sacrebleu_error is None:
@@ -183,6 +181,24 @@ class Bootstrap:
         again = Bootstrap(self._baseline, [self._systems[number] for number in doubtful], self._settings, exact=True)
         again._resample()
         return {number: again._p_sacrebleu(position) for position, number in enumerate(doubtful)}
+
+
+def summarized(deltas: Array, observed: float) -> Resampled:
+    """What resampled differences [n] say of a system, without sacrebleu's p-value.
+
+    Args:
+        deltas: resampled differences.
+        observed: the difference on all sentences.
+    """
+    reached = np.count_nonzero(np.abs(deltas - deltas.mean()) >= abs(observed) - TIE)
+    low, high = np.quantile(deltas, _PERCENTILES)
+    return Resampled(
+        p=_add_one(int(reached), len(deltas)),
+        interval=(float(low), float(high)),
+        better=int(np.count_nonzero(deltas > TIE)),
+        worse=int(np.count_nonzero(deltas < -TIE)),
+        p_sacrebleu=None,
+    )
 
 
 def _add_one(reached: int, resamples: int) -> float:

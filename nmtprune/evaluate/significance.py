@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nmtprune.errors import DataError, UsageError
 from nmtprune.evaluate.metrics import Scored
+from nmtprune.evaluate.over_directions import MeanBootstrap, OverDirections
 from nmtprune.evaluate.paired import Bootstrap, Resampled, ResamplingSettings
 
 Correction = Literal["holm", "bh", "none"]
@@ -118,26 +119,46 @@ class SignificanceTest:
             DataError: a system has other sentences or another metric than the baseline.
             UsageError: too few resamples for that many systems.
         """
-        _check_comparable(baseline, systems)
-        resamples = self.resamples_for(len(systems))
-        if not systems:
-            return ()
+        (found,) = self.compare_each([(baseline, systems)])
+        return found
+
+    def compare_each(self, sets: Sequence[tuple[Scored, Sequence[Scored]]]) -> tuple[tuple[Difference, ...], ...]:
+        """Test systems on several sets of sentences, each against the baseline there; all tests are corrected together.
+
+        Args:
+            sets: the baseline and the systems on each set.
+
+        Raises:
+            DataError, UsageError: as for `compare`.
+        """
+        for baseline, systems in sets:
+            _check_comparable(baseline, systems)
+        resamples = self.resamples_for(sum(len(systems) for _, systems in sets))
         settings = ResamplingSettings(resamples, self.seed, self.threads or min(_THREADS, len(os.sched_getaffinity(0))))
-        tested = _in_groups(baseline, systems, settings)
-        corrected = correct([each.p for each in tested], self.correction)
-        sign = baseline.metric.sign
+        tested = [_in_groups(baseline, systems, settings) for baseline, systems in sets]
+        corrected = iter(correct([each.p for own in tested for each in own], self.correction))
         return tuple(
-            Difference(
-                delta=sign * (system.score - baseline.score),
-                ci=_signed(result.interval, sign),
-                p=result.p,
-                p_corrected=p_corrected,
-                p_sacrebleu=result.p_sacrebleu,
-                significant=p_corrected < self.alpha,
-                better=result.better / resamples,
-                worse=result.worse / resamples,
+            tuple(
+                self._difference(baseline, system, result, next(corrected), resamples)
+                for system, result in zip(systems, own, strict=True)
             )
-            for system, result, p_corrected in zip(systems, tested, corrected, strict=True)
+            for (baseline, systems), own in zip(sets, tested, strict=True)
+        )
+
+    def _difference(
+        self, baseline: Scored, system: Scored, result: Resampled, p_corrected: float, resamples: int
+    ) -> Difference:
+        """What the resamples say of one system."""
+        sign = baseline.metric.sign
+        return Difference(
+            delta=sign * (system.score - baseline.score),
+            ci=_signed(result.interval, sign),
+            p=result.p,
+            p_corrected=p_corrected,
+            p_sacrebleu=result.p_sacrebleu,
+            significant=p_corrected < self.alpha,
+            better=result.better / resamples,
+            worse=result.worse / resamples,
         )
 
 
@@ -162,9 +183,10 @@ def _in_groups(baseline: Scored, systems: Sequence[Scored], settings: Resampling
     keys = [system.statistics.tobytes() for system in systems]
     distinct = dict(zip(keys, systems, strict=True))
     results: dict[bytes, Resampled] = {}
+    kind = MeanBootstrap if isinstance(baseline.metric, OverDirections) else Bootstrap
     for group in _groups(list(distinct), settings.resamples):
         try:
-            resampled = Bootstrap(baseline, [distinct[key] for key in group], settings).run()
+            resampled = kind(baseline, [distinct[key] for key in group], settings).run()
         except MemoryError as error:
             size = settings.resamples * _BYTES_PER_RESAMPLE * len(group) / 2**30
             raise UsageError(

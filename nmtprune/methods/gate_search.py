@@ -231,6 +231,7 @@ class GateOrder(GradientScorer[GateOrderOptions]):
         "layers": "a layer has no gate: score layers by bleu, chrf or loss",
     }
     brief = "how far gates close when all must"
+    mixes = True
 
     @property
     def uses_seed(self) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 
 from nmtprune.architecture import GroupId, UnitId
 from nmtprune.data.batching import Batch, BatchLimits
+from nmtprune.data.mixture import Mixture, shares
 from nmtprune.data.ragged import Ids, Sentences
 from nmtprune.errors import UsageError
 
@@ -24,30 +25,25 @@ MAX_TOKENS = 4096
 def drawn(corpus: "Corpus", sentences: int, seed: int) -> "Corpus":
     """That many sentences of a corpus, drawn without repetition, in their order; all where there are no more.
 
+    Of several directions equal parts are drawn, as `data.mixture.shares` has it.
+
     Raises:
-        UsageError: fewer than one sentence.
+        UsageError: fewer than one sentence, or than directions.
     """
     if sentences < 1:
         raise UsageError(f"{sentences} sentences cannot be drawn: take 1 or more")
-    if sentences >= len(corpus):
-        return corpus
-    return selected(corpus, np.sort(np.random.default_rng(seed).choice(len(corpus), sentences, replace=False)))
+    if isinstance(corpus, Mixture):
+        places = {name: corpus.places(name) for name in corpus.parts}
+        counts = shares(sentences, {name: len(own) for name, own in places.items()})
+        return corpus.select(np.concatenate([own[_draw(len(own), counts[name], seed)] for name, own in places.items()]))
+    return corpus if sentences >= len(corpus) else corpus.select(_draw(len(corpus), sentences, seed))
 
 
-def selected(corpus: "Corpus", positions: Ids) -> "Corpus":
-    """The sentences at some positions of a corpus."""
-    references = corpus.references
-    return replace(
-        corpus,
-        source=corpus.source.select(positions),
-        target=None if corpus.target is None else corpus.target.select(positions),
-        references=None if references is None else tuple(_at(positions.tolist(), lines) for lines in references),
-        numbers=corpus.numbers[positions],
-    )
-
-
-def _at(places: Sequence[int], lines: Sequence[str]) -> tuple[str, ...]:
-    return tuple(lines[place] for place in places)
+def _draw(total: int, count: int, seed: int) -> Ids:
+    """Places of some of so many sentences; of all in their order."""
+    if count >= total:
+        return np.arange(total)
+    return np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
 
 
 def on_translations(corpus: "Corpus", translations: Sequence[Sequence[int]]) -> "Corpus":

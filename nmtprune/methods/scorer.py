@@ -132,6 +132,7 @@ class Scorer(ABC, Generic[S]):
         reestimates: `greedy` also offers NAME-reestimated: scored again after every step, on the pruned model.
         masks: scores come from the quality of models without single units (`Subject.qualities`). Such a scorer is an
             order of `greedy`; `score` itself removes units, for bleu, chrf and loss only, and tests each difference.
+        mixes: sentences of several directions are measured together, in equal parts: scores of each alone have no mean.
         draws: `--seed` has an effect, perhaps only with some settings (`uses_seed`).
         searches: None: needs no search; empty: always; else the option with which it does.
         on_training_text: `greedy` and `lottery` measure on the training set (`--importance-subset`) instead of DATA.
@@ -149,6 +150,7 @@ class Scorer(ABC, Generic[S]):
     reestimates: ClassVar[bool] = False
     masks: ClassVar[bool] = False
     joint: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
     draws: ClassVar[bool] = False
     searches: ClassVar[str | None] = None
     on_training_text: ClassVar[bool] = False
@@ -248,6 +250,7 @@ class JointScorer(Scorer[S]):
     """
 
     joint: ClassVar[bool] = True
+    mixes: ClassVar[bool] = True
     in_rounds: ClassVar[bool] = False
 
     @abstractmethod

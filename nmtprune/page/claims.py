@@ -290,7 +290,7 @@ def _of_curve(source: Source, sources: Sequence[Source]) -> Iterator[Claim]:
     before, value = score_under(first, curves.metric), score_under(step, curves.metric)
     quality = QualityChange(
         curves.metric, value, before, value - before, (step.ci[0] - before, step.ci[1] - before), step.p,
-        curves.data, curves.sentences, source.path, True,
+        measured_on(curves), curves.sentences, source.path, True,
     )  # fmt: skip
     if slim is not None:
         references: tuple[Reference, ...] = (Reference(slim.path, slim.sha256),)
@@ -376,6 +376,11 @@ def _of_bench(source: Source) -> Iterator[Claim]:
         )  # fmt: skip
 
 
+def measured_on(found: CurveFile) -> str:
+    """The data of a sweep; of several directions also which figure of theirs it is."""
+    return found.data if found.across is None else f"{found.across} of {found.data}"
+
+
 def engine_of(found: BenchFile) -> str:
     """Engine, precision and threads of a `bench` run."""
     threads = f", {found.threads} thread{'s' if found.threads > 1 else ''}" if found.threads else ""
@@ -385,10 +390,15 @@ def engine_of(found: BenchFile) -> str:
 def _of_check(source: Source) -> Iterator[Claim]:
     found: CheckAnswer = source.content
     by_option = {condition.option: condition for condition in found.conditions}
-    speed, size = by_option.get("--min-speedup"), by_option.get("--max-size")
-    speeds: tuple[Speed, ...] = ()
-    if speed is not None and speed.interval is not None:
-        speeds = (Speed(speed.value, speed.interval, None, found.engine, source.path),)
+    size = by_option.get("--max-size")
+    speeds = tuple(
+        Speed(
+            each.value, each.interval, None,
+            ", ".join(filter(None, (found.engine, each.direction))), source.path,
+        )
+        for each in found.conditions
+        if each.option == "--min-speedup" and each.interval is not None
+    )  # fmt: skip
     yield Claim(
         (in_inputs(found.checkpoint, source),), found.checkpoint, 2, speeds=speeds,
         size=None if size is None else Size(size.value / 100, None, None, "bytes", source.path),

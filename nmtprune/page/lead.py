@@ -131,8 +131,9 @@ def size_in_words(size: Size) -> str:
 
 def _checked(model: PrunedModel, option: str, label: str) -> Card | None:
     """The verdict of `check` where no other file measures."""
-    for condition in model.conditions:
-        if condition.option == option:
-            passed = condition.passed
-            return Card(label, "passed" if passed else "failed", condition.says, "good" if passed else "bad")
-    return None
+    found = [condition for condition in model.conditions if condition.option == option]
+    if not found:
+        return None
+    failed = [condition for condition in found if not condition.passed]
+    says = "; ".join(condition.says for condition in failed or found)
+    return Card(label, "failed" if failed else "passed", says, "bad" if failed else "good")

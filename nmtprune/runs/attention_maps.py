@@ -1,7 +1,7 @@
 """`attention`: the attention weights of heads on a few sentences, of the full model and under a plan."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +11,14 @@ from nmtprune import files
 from nmtprune.architecture import GroupId, UnitId, parse_heads
 from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import given_corpus
+from nmtprune.data.options import DataOptions
 from nmtprune.errors import CheckpointError, UsageError
 from nmtprune.methods.measuring import Texts, on_translations
 from nmtprune.plan import Plan
 from nmtprune.runs.attention_page import Floats, HeadMaps, Labels, SentenceMaps, page
 from nmtprune.runs.baseline import check_direction
 from nmtprune.runs.run import Computing, Run, started
+from nmtprune.runs.state import NO_SETTING
 
 if TYPE_CHECKING:
     from nmtprune.architecture import Kept
@@ -47,6 +49,7 @@ class AttentionRun(Run, Computing):
         output: the page.
     """
 
+    data: DataOptions = field(metadata=NO_SETTING)
     checkpoint: Path
     sentences: tuple[str, ...]
     heads: str | None = None

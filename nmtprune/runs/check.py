@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nmtprune.data.directions import Directions, in_direction
+from nmtprune.data.mixture import Mixture
 from nmtprune.errors import UsageError
 from nmtprune.runs.baseline import carries_tests, check_translations, with_remarks
 from nmtprune.runs.bench import contenders as models
@@ -80,31 +82,42 @@ class CheckRun(Run, Computing, QualitySettings, Testing):
         return replace(self.in_batches(models.batches_of(self.batch_size)), compute_type=self.compute_type)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """The models on one set of sentences.
+
+    Attributes:
+        direction: its name; empty for the only one.
+        opened: baseline and checkpoint.
+        corpus: the sentences.
+        metric: of the condition of quality; None without one.
+    """
+
+    direction: str
+    opened: "Sequence[Contender]"
+    corpus: "Corpus"
+    metric: "TextMetric | None"
+
+
 def check(run: CheckRun, progress: "Progress") -> CheckAnswer:
-    """Evaluate every condition.
+    """Evaluate every condition, in every direction: each of them must hold.
 
     Raises:
         UsageError: no condition, or conditions that mean nothing.
         NmtpruneError: bad checkpoints or data; an engine that cannot run a model.
     """
     with started(run, progress) as session:
-        opened = models.open_contenders([run.baseline, run.checkpoint], run.data, session.corpora)
-        corpus = opened[0].corpus
-        metric = None
-        if run.max_drop is not None:
-            if corpus.references is None:
-                raise UsageError("--max-drop needs references: name --reference FILE")
-            metric = text_metric(corpus, run)
-            corpus = with_remarks(corpus, run, tests=run.significant)
-            progress.note(metric.signature)
-        if run.min_speedup is not None:
-            models.check_batches(corpus, [run.batch_size], run.engine, run.search)
-        session.note(corpus)
-        conditions = _conditions(run, opened, corpus, metric, session)
-        inputs = [run.baseline, run.checkpoint]
-        made = session.provenance(seed=run.seed, inputs=inputs, data=dict(corpus.inputs))
-    facts: dict[str, Any] = {"checkpoint": str(run.checkpoint), "baseline": str(run.baseline), **corpus.describe()}
-    facts |= {} if metric is None else {"signature": metric.signature}
+        parts = _parts(run, session)
+        for line in dict.fromkeys(part.metric.signature for part in parts if part.metric is not None):
+            progress.note(line)
+        for part in parts:
+            session.note(part.corpus)
+        conditions = [condition for part in parts for condition in _conditions(run, part, session)]
+        if run.max_size is not None:
+            conditions.append(_size(run.max_size, parts[0].opened))
+        read = {path: sha for part in parts for path, sha in part.corpus.inputs.items()}
+        made = session.provenance(seed=run.seed, inputs=[run.baseline, run.checkpoint], data=read)
+    facts: dict[str, Any] = {"checkpoint": str(run.checkpoint), "baseline": str(run.baseline), **_facts(parts)}
     return CheckAnswer(
         format="nmtprune-check",
         version=1,
@@ -117,10 +130,44 @@ def check(run: CheckRun, progress: "Progress") -> CheckAnswer:
     )
 
 
-def _conditions(
-    run: CheckRun, opened: "Sequence[Contender]", corpus: "Corpus", metric: "TextMetric | None", session: Session
-) -> list[Condition]:
-    """What came of each condition, quality first; models are timed before, and their translations used."""
+def _parts(run: CheckRun, session: Session) -> list[_Part]:
+    """The models on every set of sentences; everything that is wrong with one shows before anything is computed."""
+    paths = [run.baseline, run.checkpoint]
+    loaded = models.load_all(paths)
+    if not isinstance(run.data, Directions):
+        return [_part(run, "", models.open_contenders(paths, run.data, session.corpora, loaded))]
+    found = []
+    for name, data in run.data.sets.items():
+        with in_direction(name):
+            found.append(_part(run, name, models.open_contenders(paths, data, session.corpora, loaded)))
+    return found
+
+
+def _part(run: CheckRun, direction: str, opened: "Sequence[Contender]") -> _Part:
+    corpus, metric = opened[0].corpus, None
+    if run.max_drop is not None:
+        if corpus.references is None:
+            raise UsageError("--max-drop needs references: name --reference FILE")
+        metric = text_metric(corpus, run)
+        corpus = with_remarks(corpus, run, tests=run.significant)
+    if run.min_speedup is not None:
+        models.check_batches(corpus, [run.batch_size], run.engine, run.search)
+    return _Part(direction, opened, corpus, metric)
+
+
+def _facts(parts: Sequence[_Part]) -> dict[str, Any]:
+    """On what and how was measured."""
+    each: dict[str, dict[str, Any]] = {part.direction: {**part.corpus.describe()} for part in parts}
+    for part in parts:
+        each[part.direction] |= {} if part.metric is None else {"signature": part.metric.signature}
+    if len(parts) == 1 and not parts[0].direction:
+        return each[""]
+    return {**Mixture.of({part.direction: part.corpus for part in parts}).describe(), "directions": each}
+
+
+def _conditions(run: CheckRun, part: _Part, session: Session) -> list[Condition]:
+    """What came of each condition but size, quality first; models are timed before, and their translations used."""
+    opened, corpus, metric = part.opened, part.corpus, part.metric
     found: list[Condition] = []
     translated: list[list[list[Hypothesis]]] = []
     check_first = _baseline_check(run, corpus, metric, session)
@@ -131,9 +178,10 @@ def _conditions(
     if metric is not None and run.max_drop is not None:
         translated = translated or _translated(run, opened, session, check_first)
         found.insert(0, _quality(run, run.max_drop, corpus, metric, translated))
-    if run.max_size is not None:
-        found.append(_size(run.max_size, opened))
-    return found
+    if not part.direction:
+        return found
+    where = part.direction
+    return [each.model_copy(update={"direction": where, "says": f"{where}: {each.says}"}) for each in found]
 
 
 def _baseline_check(

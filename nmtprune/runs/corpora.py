@@ -3,6 +3,8 @@
 from collections.abc import Hashable
 
 from nmtprune.data.corpus import Corpus, Dataset
+from nmtprune.data.directions import Directions, Sets, in_direction
+from nmtprune.data.mixture import Mixture
 from nmtprune.data.options import DataOptions
 from nmtprune.profile import ModelProfile
 
@@ -14,12 +16,27 @@ class Corpora:
         """Read nothing yet."""
         self._sets: dict[Hashable, Dataset] = {}
 
-    def read(self, data: DataOptions, model: ModelProfile, *, references: bool = True, targets: bool = False) -> Corpus:
-        """What `load_corpus` gives for the same arguments.
+    def read(self, data: Sets, model: ModelProfile, *, references: bool = True, targets: bool = False) -> Corpus:
+        """What `load_corpus` gives for the same arguments; of several directions a `Mixture`.
 
         Raises:
-            DataError, UsageError: as for `load_corpus`.
+            DataError, UsageError: as for `load_corpus`, with the name of the direction.
         """
+        if isinstance(data, Directions):
+            return Mixture.of(self.read_each(data, model, references=references, targets=targets))
+        return self._read(data, model, references=references, targets=targets)
+
+    def read_each(
+        self, data: Directions, model: ModelProfile, *, references: bool = True, targets: bool = False
+    ) -> dict[str, Corpus]:
+        """The sentences of each direction by its name; arguments and errors as for `read`."""
+        found = {}
+        for name, own in data.sets.items():
+            with in_direction(name):
+                found[name] = self._read(own, model, references=references, targets=targets)
+        return found
+
+    def _read(self, data: DataOptions, model: ModelProfile, *, references: bool, targets: bool) -> Corpus:
         key = Dataset.shared_by(data, model)
         if key not in self._sets:
             self._sets[key] = Dataset(data, model)

@@ -1,17 +1,19 @@
 """`export`: a checkpoint as CTranslate2 serves it, written whole or not at all, and compared with the native engine."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmtprune import provenance
+from nmtprune.data.options import DataOptions
 from nmtprune.errors import EngineError
 from nmtprune.files.folders import check_folder, folder_beside, put_in_place
 from nmtprune.profile import ModelProfile
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.report import ExportNote
 from nmtprune.runs.run import Run, started
+from nmtprune.runs.state import NO_SETTING
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
@@ -40,6 +42,7 @@ class ExportRun(Run):
         threads: CPU threads; None leaves the number to the engines.
     """
 
+    data: DataOptions = field(metadata=NO_SETTING)
     checkpoint: Path
     output: Path
     quantization: str

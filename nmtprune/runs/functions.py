@@ -10,6 +10,7 @@ import numpy as np
 from nmtprune import plots
 from nmtprune.architecture import UnitId, parse_kinds
 from nmtprune.data.annotations import Alignments, Parse, Parses, read_alignments, read_parses
+from nmtprune.data.options import DataOptions
 from nmtprune.data.ragged import Ids
 from nmtprune.data.words import Spelling, Words, escaped
 from nmtprune.errors import CheckpointError, DataError, UsageError
@@ -76,6 +77,7 @@ class FunctionsRun(ReportRun):
         threads: CPU threads; None leaves the number to torch.
     """
 
+    data: DataOptions = field(metadata=NO_SETTING)
     checkpoint: Path = field(metadata=NO_SETTING)
     parses: Path | None = field(default=None, metadata=NO_SETTING)
     alignments: Path | None = field(default=None, metadata=NO_SETTING)

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nmtprune.architecture import Architecture
 from nmtprune.data.corpus import Corpus
+from nmtprune.data.directions import MEAN, Sets, in_direction
+from nmtprune.data.mixture import Mixture
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
 from nmtprune.evaluate.cost import Lengths
 from nmtprune.evaluate.metrics import Bleu, Chrf, Metric, Scored, Statistics, TextMetric, TokenLoss
+from nmtprune.evaluate.over_directions import OverDirections
 from nmtprune.evaluate.significance import Difference
 from nmtprune.runs.baseline import check_loss, check_translations, with_remarks
 from nmtprune.runs.corpora import Corpora
@@ -22,7 +25,7 @@ from nmtprune.runs.workers import Unit, heads_together
 
 if TYPE_CHECKING:
     from nmtprune.architecture import Kept
-    from nmtprune.engines.base import Ablation, Tokens
+    from nmtprune.engines.base import Ablation, Engine, Tokens
     from nmtprune.formats.base import Checkpoint
 
 SIGNIFICANT = "significant"
@@ -86,8 +89,8 @@ def text_metric(corpus: "Corpus", settings: QualitySettings) -> TextMetric:
 class Quality(ABC):
     """A metric of a model without some of its units, on one set of sentences."""
 
-    def __init__(self, corpus: "Corpus", metric: Metric, ablation: "Ablation", settings: MeasuringRun) -> None:
-        self.corpus, self._metric, self._ablation, self._settings = corpus, metric, ablation, settings
+    def __init__(self, corpus: "Corpus", metric: Metric, settings: MeasuringRun) -> None:
+        self.corpus, self._metric, self._settings = corpus, metric, settings
 
     @abstractmethod
     def baseline(self) -> Scored:
@@ -122,15 +125,25 @@ class Quality(ABC):
         """How many heads of a module are best computed, and kept, together; one where the engine shares nothing."""
         if self._settings.engine != "native":
             return 1
-        return heads_together(architecture, parameters, self._tokens())
+        return heads_together(architecture, parameters, self.tokens())
 
     @abstractmethod
-    def _tokens(self) -> int:
+    def tokens(self) -> int:
         """Tokens that the model computes for one system, about."""
 
     def scored(self, statistics: Statistics) -> Scored:
         """A result from its statistics [sentences, stats]."""
         return Scored(self._metric, statistics)
+
+    @property
+    def across(self) -> str:
+        """What systems are chosen by where there are several directions, of `data.directions.ACROSS`."""
+        return MEAN
+
+    @property
+    def metric(self) -> Metric:
+        """What turns statistics into a score."""
+        return self._metric
 
     @property
     def name(self) -> str:
@@ -151,7 +164,15 @@ class Quality(ABC):
         return {**self.corpus.describe(), "files": contents(self.corpus)}
 
 
-class _Translations(Quality):
+class _OneSet(Quality):
+    """On one set of sentences, which an engine translates or predicts under masks."""
+
+    def __init__(self, corpus: "Corpus", metric: Metric, ablation: "Ablation", settings: MeasuringRun) -> None:
+        super().__init__(corpus, metric, settings)
+        self._ablation = ablation
+
+
+class _Translations(_OneSet):
     """BLEU or chrF."""
 
     def baseline(self) -> Scored:
@@ -173,7 +194,7 @@ class _Translations(Quality):
         targets = [len(tokens) for tokens in self._full[0]]
         return Lengths.of(self.corpus.source.sizes.tolist(), targets, self._settings.search.beam)
 
-    def _tokens(self) -> int:
+    def tokens(self) -> int:
         return int(self.corpus.source.sizes.sum()) * (1 + self._settings.search.beam)
 
     def _score(self, translations: "Sequence[Tokens]") -> Scored:
@@ -181,7 +202,7 @@ class _Translations(Quality):
         return metric.scored(self.corpus.texts(translations))
 
 
-class _Losses(Quality):
+class _Losses(_OneSet):
     """Loss per target token."""
 
     def baseline(self) -> Scored:
@@ -201,12 +222,57 @@ class _Losses(Quality):
         target = self.corpus.target
         return Lengths.of(self.corpus.source.sizes.tolist(), [] if target is None else target.sizes.tolist())
 
-    def _tokens(self) -> int:
+    def tokens(self) -> int:
         return 2 * int(self.corpus.source.sizes.sum())
 
     def _score(self, losses: Sequence[float]) -> Scored:
         tokens = self.corpus.counted.tolist()
         return cast(TokenLoss, self._metric).scored(losses, tokens)
+
+
+class _OverDirections(Quality):
+    """The same metric in several directions, and their mean."""
+
+    def __init__(self, parts: Mapping[str, Quality], settings: MeasuringRun, across: str) -> None:
+        corpora = {name: part.corpus for name, part in parts.items()}
+        self._parts = parts
+        self._over = OverDirections(
+            {name: part.metric for name, part in parts.items()},
+            {name: len(corpus) for name, corpus in corpora.items()},
+            across,
+        )
+        super().__init__(Mixture.of(corpora), self._over, settings)
+
+    @property
+    def across(self) -> str:
+        """As it was given."""
+        return self._over.across
+
+    def baseline(self) -> Scored:
+        return self._over.joined({name: part.baseline() for name, part in self._parts.items()})
+
+    def check_baseline(self, model: str) -> list[str]:
+        return [remark for part in self._parts.values() for remark in part.check_baseline(model)]
+
+    def systems(self, kept: "Sequence[Kept]") -> list[Scored]:
+        found = {name: part.systems(kept) for name, part in self._parts.items()}
+        return [self._over.joined({name: own[place] for name, own in found.items()}) for place in range(len(kept))]
+
+    def lengths(self) -> Lengths:
+        return Lengths.together([part.lengths() for part in self._parts.values()])
+
+    def tokens(self) -> int:
+        return sum(part.tokens() for part in self._parts.values())
+
+    def facts(self) -> dict[str, Any]:
+        """Those of every direction too, by its name."""
+        each = {name: {**part.corpus.describe(), "signature": part.signature} for name, part in self._parts.items()}
+        return {**super().facts(), "across": self._over.across, "directions": each}
+
+    def identity(self) -> dict[str, Any]:
+        """Of every direction, and what systems are chosen by."""
+        each = {f"{name}: {key}": value for name, part in self._parts.items() for key, value in part.identity().items()}
+        return {**each, "directions": [*self._parts], "across": self._over.across}
 
 
 def contents(corpus: "Corpus") -> str:
@@ -216,9 +282,10 @@ def contents(corpus: "Corpus") -> str:
 
 def measure(
     checkpoint: "Checkpoint",
-    sets: Mapping[str, DataOptions],
+    sets: Mapping[str, Sets],
     settings: MeasuringRun,
     corpora: Corpora | None = None,
+    across: str = MEAN,
 ) -> dict[str, Quality]:
     """The quality of one model on several sets of sentences, with remarks on what can be measured there.
 
@@ -227,6 +294,7 @@ def measure(
         sets: by the names that a run gives them.
         settings: metric, engine, search and batches.
         corpora: what the run has read; None reads the sets.
+        across: what systems are chosen by where a set has several directions, of `data.directions.ACROSS`.
 
     Raises:
         UsageError: files of references for a loss on binarized data, which have their own.
@@ -234,22 +302,40 @@ def measure(
     """
     from nmtprune.engines import open_engine
 
-    loss = settings.metric == LOSS
-    if loss:
+    if settings.metric == LOSS:
         checkpoint.check_loss()
-    if loss and any(data.reference and data.source is None for data in sets.values()):
-        raise UsageError("--reference goes with raw text or a search: a loss is that of the binarized target side")
-    model, read = checkpoint.profile(), (corpora or Corpora()).read
-    engine = open_engine(settings.engine, checkpoint, settings.for_engine())
-    found = {
-        name: with_remarks(read(data, model, references=not loss, targets=loss), settings)
-        for name, data in sets.items()
-    }
-    said: set[str] = set()
-    for name, corpus in found.items():
-        remarks = [] if loss else [remark for remark in engine.remarks(corpus) if remark not in said]
-        found[name] = replace(corpus, notes=(*corpus.notes, *remarks))
-        said.update(remarks)
-    metrics = {name: metric_of(corpus, settings) for name, corpus in found.items()}
-    kind = _Losses if loss else _Translations
-    return {name: kind(corpus, metrics[name], engine.ablation(corpus), settings) for name, corpus in found.items()}
+    opener = _Opener(checkpoint, settings, open_engine(settings.engine, checkpoint, settings.for_engine()), corpora)
+    found: dict[str, Quality] = {}
+    for name, data in sets.items():
+        if isinstance(data, DataOptions):
+            found[name] = opener.quality(data)
+            continue
+        parts = {}
+        for direction, own in data.sets.items():
+            with in_direction(direction):
+                parts[direction] = opener.quality(own)
+        found[name] = _OverDirections(parts, settings, across)
+    return found
+
+
+class _Opener:
+    """Reads sets of sentences for one model and metric; a remark of the engine is made once."""
+
+    def __init__(
+        self, checkpoint: "Checkpoint", settings: MeasuringRun, engine: "Engine", corpora: Corpora | None
+    ) -> None:
+        self._model, self._settings, self._engine = checkpoint.profile(), settings, engine
+        self._corpora, self._said = corpora or Corpora(), set[str]()
+
+    def quality(self, data: DataOptions) -> Quality:
+        """Of one set of sentences."""
+        settings, loss = self._settings, self._settings.metric == LOSS
+        if loss and data.reference and data.source is None:
+            raise UsageError("--reference goes with raw text or a search: a loss is that of the binarized target side")
+        corpus = self._corpora.read(data, self._model, references=not loss, targets=loss)
+        corpus = with_remarks(corpus, settings)
+        remarks = [] if loss else [remark for remark in self._engine.remarks(corpus) if remark not in self._said]
+        self._said.update(remarks)
+        corpus = replace(corpus, notes=(*corpus.notes, *remarks))
+        kind = _Losses if loss else _Translations
+        return kind(corpus, metric_of(corpus, settings), self._engine.ablation(corpus), settings)

@@ -3,43 +3,42 @@
 `refitted` is the step that other runs use, from checkpoint to checkpoint in memory; `refit` is the command around it.
 """
 
-import hashlib
 import json
-import re
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from nmtprune import strictjson
+from nmtprune.data.directions import Sets
+from nmtprune.data.mixture import parts_of
 from nmtprune.data.text import STDIN
-from nmtprune.errors import DataError, QualityGateError, UsageError
-from nmtprune.methods.measuring import Texts, batches, no_larger, on_translations, selected
+from nmtprune.errors import QualityGateError, UsageError
+from nmtprune.methods.measuring import Texts, no_larger
 from nmtprune.runs.ancestry import Ancestry, ancestry, expanded, is_output_projection, is_refitted
-from nmtprune.runs.baseline import check_direction
 from nmtprune.runs.device import choose_device
+from nmtprune.runs.refit_sentences import (
+    REFERENCES,
+    TEXT,
+    TRANSLATIONS,
+    calibration_record,
+    calibration_texts,
+    drawn_apart,
+    has_targets,
+    on_target_side,
+    sentences_of,
+)  # fmt: skip
 from nmtprune.runs.run import Computing, Run, Session, started
 
 if TYPE_CHECKING:
     from nmtprune.data.batching import BatchLimits
     from nmtprune.data.corpus import Corpus
-    from nmtprune.data.options import DataOptions
     from nmtprune.evaluate.verify import Verification
     from nmtprune.formats.base import Checkpoint
     from nmtprune.methods.refit import Fit, RefitSettings
     from nmtprune.model import Transformer
     from nmtprune.progress import Progress
-
-REFERENCES, TRANSLATIONS, TEXT = "references", "translations", "text"
-"""Target sides of the calibration text; that of a language model is the text itself."""
-
-_TABLES = r"decoder\.embedding\.(bands\.\d+\.)?tokens\.weight"
-"""Native names of the tables that hold a row for each symbol of a language model."""
-
-_LEAST_SHARE = 4
-"""Where sentences are too few for both, one of this many is held out."""
 
 _ROUNDING = 1e-6
 """Nats per token by which a loss may rise from rounding."""
@@ -70,7 +69,7 @@ class RefitRun(Run, Computing):
     slim: Path
     output: Path
     calibration_sentences: int
-    calibration_data: "DataOptions | None" = None
+    calibration_data: Sets | None = None
     calibration_on: str | None
     holdout_sentences: int
     ridge: float
@@ -86,7 +85,7 @@ class RefitRun(Run, Computing):
         """Both checkpoints and texts."""
         return [self.base, self.slim, *self.data.texts, *(self.calibration_data.texts if self.calibration_data else ())]
 
-    def target_side(self, data: "DataOptions") -> str:
+    def target_side(self, data: Sets) -> str:
         """The target side of sentences: REFERENCES or TRANSLATIONS."""
         return self.calibration_on or (REFERENCES if has_targets(data) else TRANSLATIONS)
 
@@ -141,7 +140,8 @@ class RefitReport:
         output: the file that was written.
         calibration: the text that projections were fitted on; see `calibration_record`.
         holdout: sentences and target tokens on which losses were measured.
-        loss: nats per held-out target token of ``base``, ``slim`` and ``refitted``.
+        loss: nats per held-out target token of ``base``, ``slim`` and ``refitted``; of several directions the mean.
+        directions: the same of each of several directions by its name; empty for one.
         fit: what was fitted.
         against: what the result was compared with: ``base`` or ``slim``.
         verification: how the comparison ended; None where there was none.
@@ -152,6 +152,7 @@ class RefitReport:
     calibration: Mapping[str, Any]
     holdout: Mapping[str, int]
     loss: Mapping[str, float]
+    directions: Mapping[str, Mapping[str, float]]
     fit: "Fit"
     against: str
     verification: "Verification | None"
@@ -164,6 +165,7 @@ class RefitReport:
             "calibration": dict(self.calibration),
             "holdout": dict(self.holdout),
             "loss": dict(self.loss),
+            **({"directions": {name: dict(own) for name, own in self.directions.items()}} if self.directions else {}),
             "projections": [asdict(each) for each in self.fit.projections],
             "without_projection": list(self.fit.left),
             "norms_taken": list(self.fit.norms),
@@ -210,43 +212,6 @@ def refitted(
     return Refitted(slim.with_native_tensors(fit.tensors, lineage), model, fit)
 
 
-def calibration_texts(corpus: "Corpus", model: "Transformer", limits: "BatchLimits | None" = None) -> tuple[Texts, ...]:
-    """The sentences of a corpus with their target side, batch by batch, where the model is.
-
-    Raises:
-        UsageError: a sentence has more tokens than a batch may have.
-    """
-    return tuple(Texts.of(batch, model) for batch in batches(corpus, limits))
-
-
-def calibration_record(corpus: "Corpus", run_facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What a lineage says of a calibration text: the SHA-256 of its token ids, sentences, and how it was chosen."""
-    if corpus.target is None:
-        raise ValueError("a calibration text without target side")
-    digest = hashlib.sha256()
-    for side in (corpus.source, corpus.target):
-        for sentence in side:
-            digest.update(np.asarray(sentence, dtype="<i8").tobytes() + b"|")
-    return {"sha256": digest.hexdigest(), "sentences": len(corpus), **run_facts}
-
-
-def has_targets(data: "DataOptions") -> bool:
-    """Whether sentences come with a target side: subsets do, raw text with references."""
-    return data.source is None or bool(data.reference)
-
-
-def with_translations(corpus: "Corpus", base: "Checkpoint", run: Computing, limits: "BatchLimits") -> "Corpus":
-    """A corpus with a checkpoint's own translations, by a run's engine and search, as its target side.
-
-    Raises:
-        EngineError: the engine cannot run the checkpoint.
-    """
-    from nmtprune.engines import open_engine
-
-    engine = open_engine(run.engine, base, run.in_batches(limits))
-    return on_translations(corpus, [hypotheses[0].tokens for hypotheses in engine.translate(corpus, {})])
-
-
 def refit(run: RefitRun, progress: "Progress") -> RefitReport:
     """Fit, compare and write.
 
@@ -280,108 +245,26 @@ def _prepare(run: RefitRun, session: Session) -> _Job:
     found = ancestry(base, slim, other_base=run.other_base)
     named = run.calibration_data or run.data
     sides = [run.target_side(data) if base.network().encoder is not None else TEXT for data in (named, run.data)]
-    corpora = [_sentences(run, data, base, session) for data in dict.fromkeys((named, run.data))]
+    corpora = [sentences_of(run, data, base, session) for data in dict.fromkeys((named, run.data))]
     for corpus in corpora:
         session.note(corpus)
-    parts = _drawn(run, corpora[0], corpora[-1], session.progress)
-    calibration, held_out = _translated(run, base, parts, sides, session.progress)
+    parts = drawn_apart(run, corpora[0], corpora[-1], session.progress)
+    calibration, held_out = on_target_side(run, base, parts, sides, session.progress)
     chosen = {"on": sides[0], "seed": run.seed, "ridge": run.ridge, "only": run.only or "all"}
     record = calibration_record(calibration, {**chosen, "base": base.sha256})
     return _Job(base, slim, found, calibration, held_out, record)
 
 
-def _sentences(run: RefitRun, data: "DataOptions", base: "Checkpoint", session: Session) -> "Corpus":
-    """Sentences of a translation model or lines of a language model."""
-    return _lines(run, data, base) if base.network().encoder is None else _bitext(run, data, base, session)
-
-
-def _bitext(run: RefitRun, data: "DataOptions", base: "Checkpoint", session: Session) -> "Corpus":
-    """Sentences of a translation model.
-
-    Raises:
-        UsageError: references are needed, and nobody named them.
-    """
-    targets = run.target_side(data) == REFERENCES
-    if targets and not has_targets(data):
-        prefix = "calibration-" if data is run.calibration_data else ""
-        raise UsageError(
-            f"--calibration-on {REFERENCES}: --{prefix}source needs --{prefix}reference FILE; --calibration-on "
-            f"{TRANSLATIONS} takes the base's own translations"
-        )
-    corpus = session.corpora.read(data, base.profile(), references=False, targets=targets)
-    return replace(corpus, notes=(*corpus.notes, *check_direction(corpus)))
-
-
-def _lines(run: RefitRun, data: "DataOptions", base: "Checkpoint") -> "Corpus":
-    """Lines of a language model.
-
-    Raises:
-        UsageError: it is to be fitted on something else than text.
-    """
-    from nmtprune.data.monolingual import load_lines
-
-    if run.calibration_on is not None:
-        raise UsageError(f"--calibration-on {run.calibration_on}: {run.base} is a language model: it is fitted on text")
-    symbols = sum(len(table) for name, table in base.native_tensors().items() if re.fullmatch(_TABLES, name))
-    return load_lines(data, symbols, base.network().decoder.max_positions)
-
-
-def _drawn(run: RefitRun, text: "Corpus", data: "Corpus", progress: "Progress") -> "tuple[Corpus, Corpus]":
-    """Sentences of a text to fit on, and others of DATA to hold out, in the order of each.
-
-    What is held out is not fitted on, wherever the same sentence stands again.
-    """
-    total, own = len(data), text is data
-    if total < 2 and own:
-        raise DataError(f"{data.name}: {total} sentences: one is needed to fit on, and another one to hold out")
-    held_out, sentences = min(run.holdout_sentences, total), min(run.calibration_sentences, len(text))
-    if own:
-        sentences = min(sentences, total - min(held_out, max(1, total // _LEAST_SHARE)))
-        held_out = min(held_out, total - sentences)
-    order = np.random.default_rng(run.seed).permutation(total)
-    held = order[sentences : sentences + held_out] if own else order[:held_out]
-    known = set(_contents(selected(data, held)))
-    if not own:
-        order = np.random.default_rng(run.seed).permutation(len(text))
-    fresh = np.array([content not in known for content in _contents(text)])
-    fitted = order[fresh[order]][:sentences]
-    if not len(fitted):
-        raise DataError(f"{text.name}: every sentence is held out too: other sentences are needed to fit on")
-    if len(fitted) < run.calibration_sentences or held_out < run.holdout_sentences:
-        shown = f"{total} sentences: {len(fitted)} to fit on, {held_out} held out"
-        if own:
-            progress.note(f"{data.name}: {shown}")
-        else:
-            progress.note(f"{len(fitted)} sentences of {text.name} to fit on, {held_out} of {data.name} held out")
-    return selected(text, np.sort(fitted)), selected(data, np.sort(held))
-
-
-def _contents(corpus: "Corpus") -> Iterator[bytes]:
-    """What tells sentences apart: the tokens of the source, of the text in a language model's."""
-    side = corpus.target if corpus.target is not None and not corpus.source.sizes.any() else corpus.source
-    return (np.asarray(sentence, dtype="<i8").tobytes() for sentence in side)
-
-
-def _translated(
-    run: RefitRun, base: "Checkpoint", parts: "Sequence[Corpus]", sides: Sequence[str], progress: "Progress"
-) -> "tuple[Corpus, Corpus]":
-    """Texts with the base's translations as their target side, where that is wanted."""
-    if TRANSLATIONS not in sides:
-        return parts[0], parts[1]
-    progress.begin("translating", sides.count(TRANSLATIONS))
-    found = []
-    for part, side in zip(parts, sides, strict=True):
-        if side == TRANSLATIONS:
-            part = with_translations(part, base, run, run.limits)
-            progress.advance(f"{len(part)} sentences")
-        found.append(part)
-    return found[0], found[1]
-
-
 @dataclass(frozen=True)
 class _Outcome:
+    """A refitted checkpoint, and the losses of the three models: of all sentences, and of several directions of each.
+
+    The loss of several directions is the mean of theirs.
+    """
+
     result: Refitted
     loss: Mapping[str, float]
+    directions: Mapping[str, Mapping[str, float]]
 
 
 def _fitted(run: RefitRun, job: _Job, progress: "Progress") -> _Outcome:
@@ -398,18 +281,28 @@ def _fitted(run: RefitRun, job: _Job, progress: "Progress") -> _Outcome:
     device, dtype = choose_device(run.device), torch.float64 if double else torch.float32
     base = native.load(job.base, device, dtype)
     limits = no_larger(run.limits)
-    held_out = calibration_texts(job.held_out, base, limits)
+    parts = parts_of(job.held_out) or {"": job.held_out}
+    held_out = {name: calibration_texts(own, base, limits) for name, own in parts.items()}
+    losses: dict[str, dict[str, float]] = {name: {} for name in held_out}
+
+    def measure(name: str, model: "Transformer") -> None:
+        for direction, texts in held_out.items():
+            losses[direction][name] = mean_loss(model, texts)
+
     progress.begin("refitting", 3)
-    loss = {"base": mean_loss(base, held_out), "slim": mean_loss(native.load(job.slim, device, dtype), held_out)}
+    measure("base", base)
+    measure("slim", native.load(job.slim, device, dtype))
     progress.advance("losses before")
     texts = calibration_texts(job.calibration, base, limits)
     result = refitted(base, job.slim, texts, run.settings, job.record, job.ancestry.plan.kept_layers())
     progress.advance(f"{len(result.fit.projections)} projections")
-    loss["refitted"] = mean_loss(result.model, held_out)
+    measure("refitted", result.model)
     progress.advance("loss after")
     for note in fit_notes(result.fit):
         progress.note(f"{run.slim}: {note}")
-    return _Outcome(result, loss)
+    every = [*losses.values()]
+    loss = {name: math.fsum(own[name] for own in every) / len(every) for name in every[0]}
+    return _Outcome(result, loss, losses if parts_of(job.held_out) else {})
 
 
 def fit_notes(fit: "Fit") -> Iterator[str]:
@@ -442,9 +335,8 @@ def fit_notes(fit: "Fit") -> Iterator[str]:
 
 def _write(run: RefitRun, job: _Job, outcome: _Outcome, session: Session) -> RefitReport:
     """Check the result and write it."""
-    before, after = outcome.loss["slim"], outcome.loss["refitted"]
-    if not after <= before + _ROUNDING:
-        rises = f"the loss on {len(job.held_out)} held-out sentences rises from {before:.4f} to {after:.4f}"
+    rises = "; ".join(_rises(outcome, len(job.held_out)))
+    if rises:
         if not run.force_worse:
             raise QualityGateError(f"{run.slim}: {rises}: nothing was written (--force-worse writes it all the same)")
         session.progress.note(f"{run.slim}: {rises}")
@@ -457,6 +349,7 @@ def _write(run: RefitRun, job: _Job, outcome: _Outcome, session: Session) -> Ref
         refit=dict(job.record),
         data={**job.held_out.inputs, **job.calibration.inputs},
         loss=dict(outcome.loss),
+        **({"directions": {name: dict(own) for name, own in outcome.directions.items()}} if outcome.directions else {}),
         plan=job.ancestry.plan.as_json(),
         before=None if job.slim.provenance is None else json.loads(job.slim.provenance),
     )
@@ -467,11 +360,21 @@ def _write(run: RefitRun, job: _Job, outcome: _Outcome, session: Session) -> Ref
         calibration=job.record,
         holdout={"sentences": len(job.held_out), "tokens": tokens},
         loss=outcome.loss,
+        directions=outcome.directions,
         fit=outcome.result.fit,
         against=against,
         verification=verification,
         seconds=session.seconds,
     )
+
+
+def _rises(outcome: _Outcome, sentences: int) -> Iterator[str]:
+    """Losses that are higher than before; of several directions each must not be."""
+    for name, loss in (outcome.directions or {"": outcome.loss}).items():
+        before, after = loss["slim"], loss["refitted"]
+        if not after <= before + _ROUNDING:
+            of = f"of {name} on its part of {sentences}" if name else f"on {sentences}"
+            yield f"the loss {of} held-out sentences rises from {before:.4f} to {after:.4f}"
 
 
 def _verified(job: _Job, result: Refitted) -> "Verification":

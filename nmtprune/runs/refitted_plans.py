@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from nmtprune import slim
-from nmtprune.data.options import DataOptions
+from nmtprune.data.directions import Sets
 from nmtprune.plan import Plan
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.run import MeasuringRun
@@ -49,7 +49,7 @@ class RefittedPlans:
             on: what the target side is, as `runs.refit` names it.
         """
         from nmtprune.methods.refit import RefitSettings
-        from nmtprune.runs.refit import calibration_record
+        from nmtprune.runs.refit_sentences import calibration_record
 
         self._checkpoint, self._model, self._corpus, self._most = checkpoint, model, corpus, kept
         self._kept: dict[Plan, Refitted] = {}
@@ -91,14 +91,14 @@ class RefittedPlans:
 
     @cached_property
     def _texts(self) -> "tuple[Texts, ...]":
-        from nmtprune.runs.refit import calibration_texts
+        from nmtprune.runs.refit_sentences import calibration_texts
 
         return calibration_texts(self._corpus, self._model())
 
 
 def open_refitted_plans(
     native: NativeModel,
-    data: DataOptions,
+    data: Sets,
     sentences: int,
     corpora: Corpora,
     run: MeasuringRun,
@@ -118,7 +118,7 @@ def open_refitted_plans(
         NmtpruneError: bad data, or an engine that cannot run the checkpoint.
     """
     from nmtprune.methods.measuring import drawn
-    from nmtprune.runs.refit import REFERENCES, TRANSLATIONS, has_targets, with_translations
+    from nmtprune.runs.refit_sentences import REFERENCES, TRANSLATIONS, has_targets, with_translations
 
     checkpoint, targets = native.checkpoint, has_targets(data)
     corpus = corpora.read(data, checkpoint.profile(), references=False, targets=targets)

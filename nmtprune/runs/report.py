@@ -119,7 +119,15 @@ def quality_of(metric: str, value: float | None) -> dict[str, Any]:
 class _Facts(_Model):
     """On what and how a command measured."""
 
-    data: str = Field(description="subset and languages, or the source file")
+    data: str = Field(description="subset and languages, or the source file; or the names of several directions")
+    across: str | None = Field(
+        None,
+        description="figure of several directions that decides: mean, or worst (the unpruned model's mean and the "
+        "change in the direction that loses most)",
+    )
+    directions: dict[str, dict[str, Any]] | None = Field(
+        None, description="on what and how each of several directions was measured, by its name"
+    )
     languages: str | None
     sentences: int
     left_out: int = Field(description="sentences too long for the model's positions")
@@ -167,6 +175,22 @@ class DecisionOf(_Model):
     contenders: list[ContenderOf]
 
 
+class DirectionStep(QualityOf):
+    """One of several directions at a point of a curve."""
+
+    change: float = Field(description="from the unpruned model in this direction")
+    ci: Interval = Field(description="95 % interval of the change, around the unpruned model's value")
+    p: float = Field(description="two-sided p-value of the change, without correction")
+    within_max_drop: bool
+
+
+class WorstOf(_Model):
+    """The direction that loses most."""
+
+    direction: str
+    change: float = Field(description="from the unpruned model in this direction")
+
+
 class CurveStep(QualityOf):
     """A point of a curve of `greedy`."""
 
@@ -184,6 +208,9 @@ class CurveStep(QualityOf):
     within_max_drop: bool
     plan: str = Field(description="path of the plan in the run folder")
     decision: DecisionOf | None = Field(None, description="of --order auto; absent for other orders")
+    mean: float | None = Field(None, description="mean of the metric over several directions")
+    worst: WorstOf | None = Field(None, description="of several directions")
+    directions: dict[str, DirectionStep] | None = Field(None, description="each of several directions by its name")
 
 
 class CurveOf(_Model):
@@ -410,6 +437,7 @@ class Condition(_Model):
     """One condition of `check`, and what came of it."""
 
     option: str = Field(description="that asks for it")
+    direction: str | None = Field(default=None, description="that it is about, of several")
     limit: float = Field(description="what it allows")
     value: float = Field(description="the figure that is compared with the limit")
     interval: Interval | None = Field(description="of the figure; null for one that is exact")

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from nmtprune import files, provenance
-from nmtprune.data.options import DataOptions
+from nmtprune.data.directions import Sets
+from nmtprune.data.mixture import parts_of
 from nmtprune.errors import OutputError, UsageError
 from nmtprune.process import termination_as_interrupt
 from nmtprune.progress import Progress
@@ -173,10 +174,10 @@ class Run(BareRun):
     """What every command is given that reads DATA.
 
     Attributes:
-        data: the sentences.
+        data: the sentences; only `score`, `greedy`, `check` and `refit` take several directions.
     """
 
-    data: DataOptions = field(metadata=NO_SETTING)
+    data: Sets = field(metadata=NO_SETTING)
 
     @property
     def inputs(self) -> list[Path]:
@@ -332,9 +333,11 @@ class Session:
         return round(time.monotonic() - self._began, 3)
 
     def note(self, corpus: "Corpus") -> None:
-        """Tell the user the remarks on a corpus, each once."""
+        """Tell the user the remarks on a corpus, or on its directions, each once."""
         for note in corpus.notes:
             self.remark(f"{corpus.name}: {note}")
+        for part in parts_of(corpus).values():
+            self.note(part)
 
     def remark(self, line: str) -> None:
         """Tell the user a line, once."""

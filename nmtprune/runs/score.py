@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from nmtprune import plots
 from nmtprune.architecture import SORTS, GroupId, UnitId, parse_kinds
 from nmtprune.budget import Limits
+from nmtprune.data.directions import MEAN, WORST, Directions, Sets
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import EngineError, UsageError
 from nmtprune.evaluate.metrics import Scored
-from nmtprune.evaluate.significance import SignificanceTest
+from nmtprune.evaluate.over_directions import OverDirections, split
+from nmtprune.evaluate.significance import Difference, SignificanceTest
 from nmtprune.methods.scorer import Scorer
 from nmtprune.runs.quality import Quality, measure
 from nmtprune.runs.report import Cell, Report, tsv
@@ -31,9 +33,10 @@ from nmtprune.runs.run import MeasuringRun, ReportRun, Session, started
 from nmtprune.runs.scorers import SCORERS
 from nmtprune.runs.sorts import kinds_of, parse_sorts
 from nmtprune.runs.state import NO_SETTING, State, pack, settings_of
-from nmtprune.runs.subject import NativeModel, open_subject
+from nmtprune.runs.subject import NativeModel, ScoredModel
+from nmtprune.runs.subject_directions import AnySubject, ScoredDirections, combined, open_scored
 from nmtprune.runs.workers import Collector, Unit, of_best_heads, units
-from nmtprune.scores import HeadScore, HeldOut, Scores
+from nmtprune.scores import DirectionScores, HeadScore, HeldOut, Scores
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
@@ -63,6 +66,7 @@ class ScoreRun(ReportRun, MeasuringRun):
         group: sorts of units, comma-separated.
         kinds: kinds of attention, comma-separated; None for all that the model has.
         options: of the scorer; None for their defaults.
+        across: what a unit's score is where there are several directions, of `data.directions.ACROSS`.
     """
 
     checkpoint: Path = field(metadata=NO_SETTING)
@@ -71,6 +75,7 @@ class ScoreRun(ReportRun, MeasuringRun):
     group: str = field(default="heads", metadata=NO_SETTING)
     kinds: str | None = None
     options: Any = field(default=None, metadata=NO_SETTING)
+    across: str = field(default=MEAN, metadata=NO_SETTING)
 
     @cached_property
     def scorer(self) -> Scorer[Any]:
@@ -109,6 +114,11 @@ class ScoreRun(ReportRun, MeasuringRun):
         if self.test_data is not None and not self.all_but_one:
             raise UsageError(
                 "test data goes with --all-but-one: the best head of a module is chosen on DATA and tested there"
+            )
+        if self.across != MEAN and self.scorer.mixes:
+            raise UsageError(
+                f"--across {self.across}: {self.metric} measures all directions together, in equal parts: it goes with "
+                "metrics that score each direction"
             )
 
 
@@ -155,27 +165,26 @@ def _in_one_pass(run: ScoreRun, session: Session) -> Scores:
     """Scores that need no masking, and no test."""
     checkpoint, groups = _open(run, session)
     scorer = run.scorer
-    subject = open_subject(scorer, NativeModel(checkpoint, run), run.data, run.seed, session.corpora)
+    subject = open_scored(scorer, NativeModel(checkpoint, run), run.data, run.seed, session.corpora, run.across)
     session.note(subject.corpus)
     session.progress.begin(run.metric, 1)
     limits = Limits(tuple(dict.fromkeys(group.kind for group in groups)))
-    measured = scorer.scores(subject, None, limits)
+    units = [UnitId(group, number) for group, numbers in groups.items() for number in numbers]
+    measured, each = _measured_once(scorer, subject, limits)
     for remark in scorer.remarks(measured):
         session.remark(f"{scorer.name}: {remark}")
-    found, details = scorer.ranked(measured, measured), scorer.details(subject, limits)
-    units = [UnitId(group, number) for group, numbers in groups.items() for number in numbers]
+    facts = subject.facts(scorer)
+    further = subject.details_by_direction(scorer, limits) if isinstance(subject, ScoredDirections) else {}
+    parts = [
+        DirectionScores.of(name, facts["directions"][name], _plain(units, scorer.ranked(own, own), further[name]))
+        for name, own in each.items()
+    ]
     return Scores.of(
-        [
-            HeadScore(
-                head=str(unit),
-                score=found[unit],
-                details={name: values[unit] for name, values in details.items()} or None,
-            )
-            for unit in units
-        ],
+        _plain(units, scorer.ranked(measured, measured), subject.details(scorer, limits)),
         metric=run.metric,
         mode=ABLATE,
-        baseline=subject.facts(scorer),
+        baseline=without_directions(facts),
+        **({"directions": parts} if parts else {}),
         base=checkpoint.base,
         provenance=session.provenance(
             seed=run.seed if scorer.uses_seed else None,
@@ -183,6 +192,38 @@ def _in_one_pass(run: ScoreRun, session: Session) -> Scores:
             data=dict(subject.corpus.inputs),
         ),
     )
+
+
+def _measured_once(
+    scorer: Scorer[Any], subject: AnySubject, limits: Limits
+) -> tuple[Mapping[UnitId, float], dict[str, Mapping[UnitId, float]]]:
+    """Scores of units, and of several directions those of each by its name."""
+    if isinstance(subject, ScoredModel):
+        return subject.scores(scorer, None, limits), {}
+    each = subject.by_direction(scorer, None, limits)
+    return subject.scores(scorer, None, limits) if scorer.mixes else combined(each.values(), subject.across), each
+
+
+def _plain(
+    units: Sequence[UnitId],
+    scores: Mapping[UnitId, float],
+    details: Mapping[str, Mapping[UnitId, float]] | None = None,
+) -> list[HeadScore]:
+    """Scores without a test."""
+    named = details or {}
+    return [
+        HeadScore(
+            head=str(unit),
+            score=scores[unit],
+            details={name: values[unit] for name, values in named.items()} or None,
+        )
+        for unit in units
+    ]
+
+
+def without_directions(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of all directions together: those of each stand next to its scores."""
+    return {key: value for key, value in facts.items() if key != "directions"}
 
 
 @dataclass(frozen=True)
@@ -215,7 +256,10 @@ class _Measured:
     def scores(self, test: SignificanceTest, mode: Mode) -> tuple[HeadScore, ...]:
         """Score, delta and significance of every unit (Michel et al. 2019, sections 3.2 and 3.3)."""
         heads = sorted(self.masked)
-        differences = test.compare(self.baseline, [self.masked[head] for head in heads])
+        return self.entries(heads, test.compare(self.baseline, [self.masked[head] for head in heads]), mode)
+
+    def entries(self, heads: Sequence[UnitId], differences: Sequence[Difference], mode: Mode) -> tuple[HeadScore, ...]:
+        """Every unit with its difference from the full model."""
         # Without the unit things should get worse, with it alone they should not.
         sign = self.baseline.metric.sign * (1 if mode == ALL_BUT_ONE else -1)
         return tuple(
@@ -260,11 +304,12 @@ def _by_masking(run: ScoreRun, session: Session) -> Scores | None:
 def _prepare(run: ScoreRun, session: Session) -> _Checked:
     """Check everything that can be wrong, the cheapest first."""
     checkpoint, groups = _open(run, session)
-    run.significance.resamples_for(sum(map(len, groups.values())))
-    sets = {_DEV: run.data} | ({_TEST: run.test_data} if run.test_data else {})
+    directions = len(run.data.each) if isinstance(run.data, Directions) else 1
+    run.significance.resamples_for(directions * sum(map(len, groups.values())))
+    sets: dict[str, Sets] = {_DEV: run.data} | ({_TEST: run.test_data} if run.test_data else {})
     if run.test_data:
         run.significance.resamples_for(len(groups))
-    measures = measure(checkpoint, sets, run, session.corpora)
+    measures = measure(checkpoint, sets, run, session.corpora, run.across)
     for part in measures.values():
         session.note(part.corpus)
     return _Checked(run, checkpoint, groups, measures)
@@ -335,11 +380,13 @@ def _assemble(job: _Checked, state: State, session: Session) -> Scores:
     if _TEST in job.measures:
         held_out = _measured(job, state, _TEST, of_best_heads(_TEST, job.groups, _best_heads(job, state)))
         test = HeldOut(baseline=held_out.describe(run.significance), heads=held_out.scores(run.significance, mode))
+    entries, parts = _over_directions(dev, run.significance, mode)
     return Scores.of(
-        dev.scores(run.significance, mode),
+        entries or dev.scores(run.significance, mode),
         metric=run.metric,
         mode=mode,
-        baseline=dev.describe(run.significance),
+        baseline=without_directions(dev.describe(run.significance)),
+        **({"directions": parts} if parts else {}),
         **({} if test is None else {"test": test}),
         base=job.checkpoint.base,
         provenance=session.provenance(
@@ -348,6 +395,37 @@ def _assemble(job: _Checked, state: State, session: Session) -> Scores:
             data={path: sha for part in job.measures.values() for path, sha in part.corpus.inputs.items()},
         ),
     )
+
+
+def _over_directions(
+    dev: _Measured, test: SignificanceTest, mode: Mode
+) -> tuple[tuple[HeadScore, ...], list[DirectionScores]]:
+    """Scores over several directions, and those of each; nothing of one direction.
+
+    The tests of all units in all directions are corrected together; those of the mean over directions by themselves.
+    What is said of the direction that loses most is said of it alone, so corrected as its own tests are.
+    """
+    baselines, heads = split(dev.baseline), sorted(dev.masked)
+    if not baselines:
+        return (), []
+    masked = [split(dev.masked[head]) for head in heads]
+    metric = dev.baseline.metric
+    tested = test.compare_each([(own, [each[name] for each in masked]) for name, own in baselines.items()])
+    differences = dict(zip(baselines, tested, strict=True))
+    parts = []
+    for name, own in baselines.items():
+        part = _Measured(own, {head: each[name] for head, each in zip(heads, masked, strict=True)}, {})
+        described = {**part.describe(test), **dev.facts["directions"][name]}
+        described["significance"]["resamples"] = test.resamples_for(len(heads) * len(baselines))
+        parts.append(DirectionScores.of(name, described, part.entries(heads, differences[name], mode)))
+    if isinstance(metric, OverDirections) and metric.across == WORST:
+        places, sign = range(len(heads)), metric.sign
+        found = [
+            min((own[place] for own in differences.values()), key=lambda each: sign * each.delta) for place in places
+        ]
+    else:
+        found = [*test.compare(dev.baseline, [dev.masked[head] for head in heads])]
+    return dev.entries(heads, found, mode), parts
 
 
 def _measured(job: _Checked, state: State, name: str, done: Iterable[Unit]) -> _Measured:
@@ -379,7 +457,10 @@ def best_heads(scores: Scores) -> dict[GroupId, HeadScore]:
 
 
 def table(scores: Scores) -> str:
-    """One row per unit, in full precision; those of the test data last, and further numbers of units at the end."""
+    """One row per unit, in full precision; then those of each direction or of the test data.
+
+    Further numbers of units are the last columns.
+    """
     details = list(dict.fromkeys(name for entry in scores.entries for name in entry.details or ()))
     columns = _COLUMNS if scores.version == 1 else tuple("unit" if name == "head" else name for name in _COLUMNS)
     return tsv((*columns, *details), _rows(scores, details))
@@ -387,6 +468,7 @@ def table(scores: Scores) -> str:
 
 def _rows(scores: Scores, details: Sequence[str]) -> Iterator[tuple[Cell, ...]]:
     parts = [(scores.baseline, scores.entries)]
+    parts += [({**own.baseline, "data": own.name}, own.entries) for own in scores.directions or ()]
     if scores.test is not None:
         parts.append((scores.test.baseline, scores.test.heads))
     for baseline, heads in parts:
@@ -405,4 +487,8 @@ def _rows(scores: Scores, details: Sequence[str]) -> Iterator[tuple[Cell, ...]]:
 def report(scores: Scores) -> Report:
     """The score file, its table and its picture."""
     alpha = scores.baseline.get("significance", {}).get("alpha", 0.0)
-    return Report(json=scores.to_json(), tsv=table(scores), png=plots.scores_png(scores, alpha=alpha))
+    picture = plots.scores_png(scores, alpha=alpha)
+    each = {name: plots.scores_png(own, alpha=alpha) for name, own in scores.by_direction().items()}
+    if each:
+        picture = plots.stacked_png({f"{scores.baseline['across']} of {scores.baseline['data']}": picture, **each})
+    return Report(json=scores.to_json(), tsv=table(scores), png=picture)

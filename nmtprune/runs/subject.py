@@ -1,11 +1,13 @@
 """A checkpoint and sentences as scorers see them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from nmtprune.architecture import UnitId
 from nmtprune.data.options import DataOptions
+from nmtprune.evaluate.over_directions import driving
 from nmtprune.methods.scorer import Scorer
 from nmtprune.runs.baseline import check_direction
 from nmtprune.runs.corpora import Corpora
@@ -17,9 +19,11 @@ if TYPE_CHECKING:
     import torch
 
     from nmtprune.architecture import Kept
+    from nmtprune.budget import Limits
     from nmtprune.data.batching import Batch
     from nmtprune.data.corpus import Corpus
     from nmtprune.formats.base import Checkpoint
+    from nmtprune.methods.joint_order import UnitPrices
     from nmtprune.model import Masks, Transformer
 
 T = TypeVar("T")
@@ -115,9 +119,9 @@ class ScoredModel:
         """The metric of the run; the full model comes first, since masked models start from its translations."""
         if self.quality is None:
             raise ValueError("this run was prepared without a metric")
-        full = self.quality.baseline().score
+        full = self.quality.baseline()
         masked = iter(self.quality.systems([kept for kept in systems if kept]))
-        return [next(masked).score if kept else full for kept in systems]
+        return [driving(next(masked), full) if kept else full.score for kept in systems]
 
     def search_facts(self) -> dict[str, Any]:
         """Engine, search and batches."""
@@ -128,6 +132,20 @@ class ScoredModel:
         if name not in self._values:
             self._values[name] = compute()
         return cast(T, self._values[name])
+
+    def scores(
+        self,
+        scorer: Scorer[Any],
+        kept: "Kept | None" = None,
+        limits: "Limits | None" = None,
+        prices: "UnitPrices | None" = None,
+    ) -> Mapping[UnitId, float]:
+        """Scores of units, see `Scorer.scores`."""
+        return scorer.scores(self, kept, limits, prices)
+
+    def details(self, scorer: Scorer[Any], limits: "Limits | None" = None) -> Mapping[str, Mapping[UnitId, float]]:
+        """Further numbers of units, see `Scorer.details`."""
+        return scorer.details(self, limits)
 
     def facts(self, scorer: Scorer[Any]) -> dict[str, Any]:
         """On what and how a scorer measured, for result files."""

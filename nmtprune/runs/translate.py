@@ -1,14 +1,16 @@
 """`translate`: sentences in, translations out, piece by piece, without any of the units on the fly."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
 from nmtprune.plan import Plan
 from nmtprune.runs.baseline import check_direction
 from nmtprune.runs.run import Computing, Run, started
+from nmtprune.runs.state import NO_SETTING
 
 if TYPE_CHECKING:
     from nmtprune.architecture import Kept
@@ -32,6 +34,7 @@ class TranslateRun(Run, Computing):
         n_best: translations per sentence.
     """
 
+    data: DataOptions = field(metadata=NO_SETTING)
     checkpoint: Path
     plan: Path | None = None
     other_weights: bool = False

@@ -34,7 +34,8 @@ from nmtprune.progress import Silent
 from nmtprune.runs.cost_table import CostTable
 from nmtprune.runs.greedy.loop import GreedyResult, greedy
 from nmtprune.runs.greedy.setup import GreedyRun
-from nmtprune.runs.refit import calibration_texts, refitted
+from nmtprune.runs.refit import refitted
+from nmtprune.runs.refit_sentences import calibration_texts
 from nmtprune.runs.report import FILES
 from nmtprune.runs.scorers import SCORERS
 from nmtprune.scores import HeadScore, Scores

@@ -26,7 +26,8 @@ from nmtprune.progress import Silent
 from nmtprune.runs.greedy.loop import GreedyResult, greedy
 from nmtprune.runs.greedy.orders import curves, parse_orders
 from nmtprune.runs.greedy.setup import GreedyRun
-from nmtprune.runs.refit import calibration_texts, refitted, with_translations
+from nmtprune.runs.refit import refitted
+from nmtprune.runs.refit_sentences import calibration_texts, with_translations
 from nmtprune.runs.scorers import SCORERS
 from nmtprune.scores import HeadScore, Scores
 from tests.support import runs

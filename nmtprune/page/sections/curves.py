@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from nmtprune.architecture import KINDS
 from nmtprune.page import numbers, svg
 from nmtprune.page.blocks import Block, Picture, Row, Section, Table
-from nmtprune.page.claims import score_under
+from nmtprune.page.claims import measured_on, score_under
 from nmtprune.page.inputs import Source
 from nmtprune.page.lead import metric_name
 from nmtprune.runs.report import CurveFile, CurveStep, L0File, LotteryFile
@@ -73,13 +73,24 @@ def _steps(source: Source, found: CurveFile) -> Table:
     costs = any(step.macs is not None for curve in found.curves for step in curve.steps)
     extra = ("multiply-accumulates", "parameters") if costs else ()
     name = metric_name(found.metric)
-    columns = ("curve", "removed", "left", *extra, name, "95 % interval", "p", "of the full model", "plan")
+    columns = (
+        "curve",
+        "removed",
+        "left",
+        *extra,
+        name,
+        *(found.directions or ()),
+        "95 % interval",
+        "p",
+        "of the full model",
+        "plan",
+    )
     rows = [
         _step(curve.name, step, found.metric, costs)
         for curve in found.curves
         for step in curve.steps
     ]  # fmt: skip
-    caption = f"{source.path}: {found.data}, {found.sentences} sentences"
+    caption = f"{source.path}: {measured_on(found)}, {found.sentences} sentences"
     return Table(caption, columns, rows, fold=len(rows) > _MOST_ROWS)
 
 
@@ -88,6 +99,8 @@ def _step(curve: str, step: CurveStep, metric: str, costs: bool) -> Row:
     return [
         curve, numbers.cell(step.removed), numbers.cell(step.kept), *shares,
         numbers.cell(score_under(step, metric), "{:.2f}".format, "" if step.within_max_drop else "bad"),
+        *(numbers.cell(score_under(own, metric), "{:.2f}".format, "" if own.within_max_drop else "bad")
+          for own in (step.directions or {}).values()),
         f"{step.ci[0]:.2f} to {step.ci[1]:.2f}", numbers.cell(step.p, numbers.p_value),
         numbers.cell(step.relative, numbers.percent), step.plan,
     ]  # fmt: skip

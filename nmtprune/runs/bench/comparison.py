@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmtprune import plots
+from nmtprune.data.options import DataOptions
 from nmtprune.data.text import STDIN
 from nmtprune.errors import UsageError
 from nmtprune.evaluate.cost import Spread
@@ -17,6 +18,7 @@ from nmtprune.runs.device import choose_device
 from nmtprune.runs.quality import text_metric
 from nmtprune.runs.report import BenchedModel, BenchFile, Cell, Report, ReportFiles, Timing, tsv
 from nmtprune.runs.run import Computing, QualitySettings, Run, Session, Testing, check_report, started
+from nmtprune.runs.state import NO_SETTING
 from nmtprune.summary import model_bytes, parameter_count
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class BenchRun(Run, Computing, QualitySettings, Testing):
         compute_type: precision of CTranslate2.
     """
 
+    data: DataOptions = field(metadata=NO_SETTING)
     metric: str = "bleu"
     checkpoints: tuple[Path, ...]
     output: Path | None = None

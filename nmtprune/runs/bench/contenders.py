@@ -1,6 +1,6 @@
 """Models that are compared: opened, checked to do the same work, and measured in turns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,16 +53,23 @@ def batches_of(sentences: int) -> "BatchLimits":
     return replace(BatchLimits.of(None, sentences), multiple=1)
 
 
-def open_contenders(paths: Sequence[Path], data: DataOptions, corpora: Corpora) -> list[Contender]:
-    """Load models and the sentences, each file once.
+def load_all(paths: Sequence[Path]) -> "dict[Path, Checkpoint]":
+    """Load models, each file once."""
+    from nmtprune.formats import load
+
+    return {path: load(path) for path in dict.fromkeys(paths)}
+
+
+def open_contenders(
+    paths: Sequence[Path], data: DataOptions, corpora: Corpora, loaded: "Mapping[Path, Checkpoint] | None" = None
+) -> list[Contender]:
+    """Load models and the sentences, each file once; models that are `loaded` are not read again.
 
     Raises:
         DataError: models of other formats, vocabularies or languages than the first, or bad data.
         CheckpointError: a bad checkpoint.
     """
-    from nmtprune.formats import load
-
-    loaded = {path: load(path) for path in dict.fromkeys(paths)}
+    loaded = load_all(paths) if loaded is None else loaded
     profiles = [loaded[path].profile() for path in paths]
     first, faults = profiles[0], []
     for path, own in zip(paths[1:], profiles[1:], strict=True):

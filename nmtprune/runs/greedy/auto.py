@@ -27,12 +27,14 @@ class Candidate:
         plan: the heads that stay.
         loss: nats per token of the references.
         scored: the metric; None for a plan that was not translated.
+        value: what it is chosen by, where that is not the score: see `evaluate.over_directions.driving`.
     """
 
     order: str
     plan: Plan
     loss: float
     scored: Scored | None = None
+    value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,4 +85,6 @@ def decided(contenders: Sequence[Candidate]) -> Decision:
 
 
 def _score(contender: Candidate) -> float:
-    return contender.scored.score if contender.scored is not None else float("-inf")
+    if contender.scored is None:
+        return float("-inf")
+    return contender.scored.score if contender.value is None else contender.value

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nmtprune.architecture import KINDS, SORTS
@@ -12,6 +12,7 @@ from nmtprune.plan import Plan
 from nmtprune.plots import Line
 from nmtprune.runs.greedy.auto import Decision
 from nmtprune.runs.greedy.costs import PlanCost
+from nmtprune.runs.greedy.direction_points import DirectionPoint, direction_cells, direction_fields
 from nmtprune.runs.greedy.orders import Curve, kinds_name
 from nmtprune.runs.report import (
     Cell,
@@ -42,6 +43,7 @@ class CurvePoint:
         name: of the plan's file.
         level: where the step stands among those of other orders: `removed`, or the cost that it was meant to reach.
         cost: what the model costs; None where steps are numbers of heads.
+        directions: what is said of each of several directions; empty for one.
     """
 
     removed: int
@@ -55,6 +57,7 @@ class CurvePoint:
     name: str
     level: float
     cost: PlanCost | None
+    directions: tuple[DirectionPoint, ...] = ()
 
     @property
     def ci(self) -> tuple[float, float]:
@@ -154,11 +157,16 @@ def _mean(kinds: tuple[str, ...], group: Sequence[Swept]) -> Mean:
     )
 
 
-def curve_columns(metric: str, *, costs: bool = False) -> tuple[str, ...]:
-    """Columns of the table; with `costs` also what was removed of each sort, and what the models cost."""
+def curve_columns(metric: str, *, costs: bool = False, directions: Sequence[str] = ()) -> tuple[str, ...]:
+    """Columns of the table; with `costs` also what was removed of each sort, and what the models cost.
+
+    Several directions add the mean of the metric over them, the one that loses most, and the figures of each.
+    """
     between = ("ci_low", "ci_high", "p", "relative")
     costly = (*SORTS, "macs", "parameters", "speed") if costs else ()
-    return ("checkpoint", "order", "sample", "kinds", "removed", "kept", *costly, metric, *between)
+    each = [f"{name}_{what}" for name in directions for what in (metric, "ci_low", "ci_high", "p")]
+    several = ("mean", "worst", "worst_change", *each) if directions else ()
+    return ("checkpoint", "order", "sample", "kinds", "removed", "kept", *costly, metric, *between, *several)
 
 
 def curve_rows(swept: Sequence[Swept]) -> Iterator[tuple[Cell, ...]]:
@@ -169,6 +177,7 @@ def curve_rows(swept: Sequence[Swept]) -> Iterator[tuple[Cell, ...]]:
             yield (
                 each.checkpoint, _order_of(curve, step), curve.sample, ",".join(curve.kinds), step.removed, step.kept,
                 *_cost_cells(step), step.value, *step.ci, step.difference.p, step.relative,
+                *direction_cells(step.directions),
             )  # fmt: skip
 
 
@@ -213,6 +222,7 @@ def _curve(metric: str, each: Swept) -> CurveOf:
             **quality_of(metric, step.value),
             **_decision_fields(metric, step.decision),
             **_cost_fields(step),
+            **direction_fields(metric, step.directions),
         )
         for step in each.steps
     ]
@@ -257,6 +267,16 @@ def _mean_of(metric: str, mean: Mean) -> MeanOf:
         for removed, value, deviation, cost in zip(mean.removed, mean.means, mean.deviations, costs, strict=True)
     ]
     return MeanOf(checkpoint=mean.checkpoint, order="random", kinds=list(mean.kinds), samples=mean.samples, steps=steps)
+
+
+def of_direction(swept: Sequence[Swept], name: str) -> list[Swept]:
+    """The curves of one of several directions."""
+
+    def of(step: CurvePoint) -> CurvePoint:
+        own = next(each for each in step.directions if each.name == name)
+        return replace(step, value=own.value, difference=own.difference, directions=())
+
+    return [replace(each, steps=tuple(map(of, each.steps))) for each in swept]
 
 
 def lines(swept: Sequence[Swept]) -> list[Line]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nmtprune import files, plots
 from nmtprune.architecture import SORTS
+from nmtprune.data.directions import Directions
 from nmtprune.plan import Base
 from nmtprune.runs.greedy import curve
 from nmtprune.runs.greedy.costs import Costs, costs_of, keep_lengths, known_lengths
@@ -137,10 +138,19 @@ def _finish(job: Job, swept: tuple[Swept, ...], costs: Mapping[int, Costs], sess
     facts = {"heads": heads, **_cost_facts(run, base, costs), **job.facts}
     # Several sorts have no common number of units to draw a curve against.
     what, total = (run.sorts[0], base_count(base, run.sorts[0])) if len(run.sorts) == 1 else (None, 0)
+    directions = run.data.names if isinstance(run.data, Directions) else ()
+
+    def picture(curves: Sequence[Swept]) -> bytes:
+        return plots.curves_png(curve.lines(curves), metric=metric, total=total, what=what)
+
+    png = picture(swept)
+    if directions:
+        each = {name: picture(curve.of_direction(swept, name)) for name in directions}
+        png = plots.stacked_png({f"{run.across} of {job.facts['data']}": png, **each})
     report = Report(
         json=curve.curve_file(metric, swept, facts, made).to_json(),
-        tsv=tsv(curve.curve_columns(metric, costs=run.costed), curve.curve_rows(swept)),
-        png=plots.curves_png(curve.lines(swept), metric=metric, total=total, what=what),
+        tsv=tsv(curve.curve_columns(metric, costs=run.costed, directions=directions), curve.curve_rows(swept)),
+        png=png,
     )
     of_plans = {name: value for name, value in made.items() if name not in ("checkpoints", "data")}
     if run.refit:

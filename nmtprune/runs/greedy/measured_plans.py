@@ -6,7 +6,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from nmtprune.architecture import Kept
+from nmtprune.data.directions import MEAN, Directions, Sets
 from nmtprune.data.options import DataOptions
+from nmtprune.evaluate.over_directions import driving
 from nmtprune.plan import Plan
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.quality import Quality, measure
@@ -14,7 +16,7 @@ from nmtprune.runs.refitted_plans import RefittedPlans
 from nmtprune.runs.run import LOSS, MeasuringRun
 
 if TYPE_CHECKING:
-    from nmtprune.evaluate.metrics import Statistics
+    from nmtprune.evaluate.metrics import Scored, Statistics
     from nmtprune.formats.base import Checkpoint
 
 _DATA = "data"
@@ -27,7 +29,7 @@ class MeasuredPlans:
         self,
         quality: Quality,
         checkpoint: "Checkpoint",
-        data: DataOptions,
+        data: Sets,
         settings: MeasuringRun,
         corpora: Corpora,
         refitted: RefittedPlans | None,
@@ -55,11 +57,16 @@ class MeasuredPlans:
         """Nats per token of the references; of the unpruned model for a plan that removes nothing."""
         if self._refitted is None or plan.kept_units == plan.base.units:
             return self.losses([plan])[0]
-        return -self._measured(self._refitted.of(plan).checkpoint, self._for_loss).systems([{}])[0].score
+        (found,) = self._measured(self._refitted.of(plan).checkpoint, self._for_loss).systems([{}])
+        return -self._driving(found)
 
     def losses(self, plans: Sequence[Plan]) -> list[float]:
         """Nats per token of the references under the masks of plans, whether models are refitted or not."""
-        return [-found.score for found in self._losses.systems([left_by(plan) for plan in plans])]
+        return [-self._driving(found) for found in self._losses.systems([left_by(plan) for plan in plans])]
+
+    def _driving(self, found: "Scored") -> float:
+        """What losses are compared by, see `driving`; that of one direction needs no baseline."""
+        return driving(found, self._losses.baseline()) if self._quality.across != MEAN else found.score
 
     def prepare_losses(self) -> None:
         """Read what losses take.
@@ -79,9 +86,18 @@ class MeasuredPlans:
 
     def _measured(self, checkpoint: "Checkpoint", settings: MeasuringRun) -> Quality:
         # A loss is that of the token ids, which binarized data have without files of references.
-        bare = settings.metric == LOSS and self._data.source is None
-        data = replace(self._data, reference=()) if bare else self._data
-        return measure(checkpoint, {_DATA: data}, settings, self._corpora)[_DATA]
+        if settings.metric != LOSS:
+            data = self._data
+        elif isinstance(self._data, Directions):
+            data = self._data.with_data(lambda own: _without_files(own.data))
+        else:
+            data = _without_files(self._data)
+        return measure(checkpoint, {_DATA: data}, settings, self._corpora, self._quality.across)[_DATA]
+
+
+def _without_files(data: DataOptions) -> DataOptions:
+    """Binarized sentences without files of references."""
+    return replace(data, reference=()) if data.source is None else data
 
 
 def left_by(plan: Plan) -> Kept:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from nmtprune import files
 from nmtprune.architecture import KINDS, LAYER_KINDS, NEURON_KINDS, Architecture, parse_kinds
 from nmtprune.budget import Amount, Limits
-from nmtprune.data.options import DataOptions
+from nmtprune.data.directions import MEAN, Sets
 from nmtprune.errors import EngineError, UsageError
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.methods.priced import Budget
@@ -31,7 +31,8 @@ from nmtprune.runs.run import FolderRun, MeasuringRun, Session
 from nmtprune.runs.scorers import AUTO
 from nmtprune.runs.sorts import kinds_of, parse_sorts
 from nmtprune.runs.state import NO_SETTING, settings_of
-from nmtprune.runs.subject import NativeModel, ScoredModel, open_subject
+from nmtprune.runs.subject import NativeModel, ScoredModel
+from nmtprune.runs.subject_directions import AnySubject, open_scored
 
 if TYPE_CHECKING:
     from nmtprune.evaluate.milliseconds import Milliseconds
@@ -83,13 +84,14 @@ class GreedyRun(FolderRun, MeasuringRun):
         auto_orders: names of orders, or score files, among which ``auto`` chooses; empty for the usual ones.
         calibration_sentences: sentences to refit on, drawn from `importance_data`.
         calibration_data: raw text to refit on instead; without references on the checkpoint's own translations.
+        across: what plans and units are chosen by where there are several directions, of `data.directions.ACROSS`.
     """
 
     prints: ClassVar[str] = "curves"
 
     checkpoints: tuple[Path, ...] = field(metadata=NO_SETTING)
     scorers: tuple[Scorer[Any], ...] = field(default=(), metadata=NO_SETTING)
-    importance_data: DataOptions = field(metadata=NO_SETTING)
+    importance_data: Sets = field(metadata=NO_SETTING)
     orders: tuple[str, ...] = field(metadata={"option": "--order"})
     reestimate: bool = field(default=False, metadata=NO_SETTING)
     samples: int
@@ -107,7 +109,8 @@ class GreedyRun(FolderRun, MeasuringRun):
     rounds: int = DEFAULT_ROUNDS
     auto_orders: tuple[str, ...] = ()
     calibration_sentences: int = DEFAULT_CALIBRATION
-    calibration_data: DataOptions | None = field(default=None, metadata=NO_SETTING)
+    calibration_data: Sets | None = field(default=None, metadata=NO_SETTING)
+    across: str = field(default=MEAN, metadata=NO_SETTING)
 
     @property
     def written(self) -> list[str]:
@@ -132,7 +135,7 @@ class GreedyRun(FolderRun, MeasuringRun):
         tables = [] if self.cost_table is None else [self.cost_table]
         return [*self.checkpoints, *orders.files_among([*self.orders, *self.auto_orders]), *texts, *tables]
 
-    def sentences(self, scorer: Scorer[Any]) -> DataOptions:
+    def sentences(self, scorer: Scorer[Any]) -> Sets:
         """What a scorer reads."""
         return self.importance_data if scorer.on_training_text else self.data
 
@@ -243,12 +246,12 @@ class Subjects:
 
     def _open(self, checkpoint: "Checkpoint") -> OpenCheckpoint:
         run = self._run
-        quality = measure(checkpoint, {_DATA: run.data}, run, self._corpora)[_DATA]
+        quality = measure(checkpoint, {_DATA: run.data}, run, self._corpora, run.across)[_DATA]
         native = NativeModel(checkpoint, run)
-        subjects = {
+        subjects: dict[str, AnySubject] = {
             scorer.name: ScoredModel(native, quality.corpus, run.seed, run, quality)
             if scorer.masks
-            else open_subject(scorer, native, run.sentences(scorer), run.seed, self._corpora)
+            else open_scored(scorer, native, run.sentences(scorer), run.seed, self._corpora, run.across)
             for scorer in self._scorers
         }
         refitted = self._refitted_plans(native) if self._refits else None

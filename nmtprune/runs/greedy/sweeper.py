@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from nmtprune.architecture import UnitId
 from nmtprune.budget import Limits
 from nmtprune.evaluate.metrics import Scored
+from nmtprune.evaluate.over_directions import driving
 from nmtprune.evaluate.prices import Prices
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.methods.ablation import QualityDrop
@@ -23,6 +24,7 @@ from nmtprune.runs.greedy.auto import Candidate, Decision, decided, shortlisted
 from nmtprune.runs.greedy.costs import Costs
 from nmtprune.runs.greedy.curve import CurvePoint
 from nmtprune.runs.greedy.cut_units import CutUnits, PricesOfCut
+from nmtprune.runs.greedy.direction_points import direction_points, driving_difference
 from nmtprune.runs.greedy.measured_plans import MeasuredPlans, left_by
 from nmtprune.runs.greedy.orders import Curve
 from nmtprune.runs.greedy.removal import Removal
@@ -32,6 +34,7 @@ from nmtprune.runs.refitted_plans import RefittedPlans
 from nmtprune.runs.scorers import BY_LOSS
 from nmtprune.runs.state import Arrays, State, pack
 from nmtprune.runs.subject import NativeModel, ScoredModel
+from nmtprune.runs.subject_directions import AnySubject
 from nmtprune.runs.workers import Unit, units
 
 if TYPE_CHECKING:
@@ -56,7 +59,7 @@ class OpenCheckpoint:
 
     checkpoint: "Checkpoint"
     quality: Quality
-    subjects: Mapping[str, ScoredModel]
+    subjects: Mapping[str, AnySubject]
     plans: MeasuredPlans
     native: NativeModel
     refitted: RefittedPlans | None = None
@@ -135,22 +138,26 @@ class Sweeper:
         found: list[CurvePoint] = []
         for place, scored, decision in self._points(curve, removal, test.seed):
             plan = place.plan
-            (difference,) = test.compare(unpruned, [scored])
+            value = driving(scored, unpruned)
+            each = direction_points(scored, unpruned, test, rule)
+            difference = driving_difference(scored, unpruned, test, each)
+            broken = any(own.broken for own in each) if each else rule is not None and rule.broken_by(difference)
             point = CurvePoint(
                 removed=len(plan.removed(curve.kinds)),
                 kept=plan.count_kept(curve.kinds),
                 plan=plan,
-                value=scored.score,
+                value=value,
                 difference=difference,
-                relative=scored.score / unpruned.score if unpruned.score else None,
-                broken=rule is not None and rule.broken_by(difference),
+                relative=value / unpruned.score if unpruned.score else None,
+                broken=broken,
                 decision=decision,
                 name=place.name,
                 level=place.level,
                 cost=None if self._costs is None else self._costs.of(plan),
+                directions=each,
             )
             found.append(point)
-            self._progress.advance(f"{curve.name}, {point.what_is_gone}, {quality.name} {scored.score:.2f},")
+            self._progress.advance(f"{curve.name}, {point.what_is_gone}, {quality.name} {value:.2f},")
             if point.broken:
                 break
         return tuple(found)
@@ -237,7 +244,11 @@ class Sweeper:
         losses = {name: self._loss(entrants[first[name]], plan) for name, plan in plans.items()}
         short = shortlisted(losses, self._unpruned_loss())
         scored = {name: self._scored(entrants[first[name]], plan) for name, plan in plans.items() if name in short}
-        return decided([Candidate(name, plan, losses[name], scored.get(name)) for name, plan in plans.items()])
+        unpruned = self._unpruned()
+        values = {name: driving(own, unpruned) for name, own in scored.items()}
+        return decided(
+            [Candidate(name, plan, losses[name], scored.get(name), values.get(name)) for name, plan in plans.items()]
+        )
 
     def _loss(self, curve: Curve, plan: Plan) -> float:
         """Nats per token of the references."""
@@ -289,7 +300,7 @@ class Sweeper:
         limits = removal.within_layers if scorer.joint else Limits(self._settings.kinds)
         key = f"{curve.name if scorer.joint else self._name}/{scorer.name}"
         known = key in self._state
-        first = self._units(key, lambda: scorer.scores(subject, None, limits, prices))
+        first = self._units(key, lambda: subject.scores(scorer, None, limits, prices))
         for remark in () if known else scorer.remarks(first):
             self._progress.note(f"{scorer.name}: {remark}")
         if not removed or not (curve.order.reestimated or curve.order.in_rounds):
@@ -298,13 +309,15 @@ class Sweeper:
         def again() -> Mapping[UnitId, float]:
             if self._opened.refitted is not None and (self._settings.refit or curve.order.in_rounds):
                 return _on_refitted(scorer, subject, self._opened.refitted, plan, limits, prices)
-            return scorer.scores(subject, left_by(plan), limits, prices)
+            return subject.scores(scorer, left_by(plan), limits, prices)
 
         return scorer.ranked(self._units(f"{curve.name}/{removed:03} {scorer.name}", again), first)
 
     def _ablated(self, scorer: QualityDrop, curve: Curve) -> Mapping[UnitId, float]:
         """What `score` gives, for the kinds of a curve; the state keeps a few heads at a time."""
         checkpoint, subject = self._opened.checkpoint, self._opened.subjects[scorer.name]
+        if not isinstance(subject, ScoredModel):
+            raise ValueError(f"{scorer.name} measures quality, which has its own directions")
         parameters = sum(tensor.numel() for tensor in checkpoint.model_tensors.values())
         together = self._opened.quality.heads_together(checkpoint.architecture, parameters)
         modules = {id: numbers for id, numbers in checkpoint.architecture.units.items() if id.kind in curve.kinds}
@@ -345,7 +358,7 @@ class Sweeper:
 
 def _on_refitted(
     scorer: Scorer[Any],
-    subject: ScoredModel,
+    subject: AnySubject,
     refitted: RefittedPlans,
     plan: Plan,
     limits: Limits,
@@ -354,5 +367,5 @@ def _on_refitted(
     """Scores of the units that a plan leaves, on the refitted model, by their ids in the unpruned one."""
     cut = CutUnits(plan)
     own_prices = None if prices is None else PricesOfCut(prices, cut)
-    found = scorer.scores(subject.of(refitted.of(plan).checkpoint), None, limits, own_prices)
+    found = subject.of(refitted.of(plan).checkpoint).scores(scorer, None, limits, own_prices)
     return {cut.unpruned(unit): score for unit, score in found.items()}

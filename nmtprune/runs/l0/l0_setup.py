@@ -60,6 +60,7 @@ class L0Run(FolderRun, MeasuringRun):
 
     prints: ClassVar[str] = "table"
 
+    data: DataOptions = field(metadata=NO_SETTING)
     checkpoint: Path = field(metadata=NO_SETTING)
     weights: tuple[float, ...] = field(metadata=NO_SETTING)
     gates: Options = field(default=(), metadata=NO_SETTING)

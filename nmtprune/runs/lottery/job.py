@@ -21,7 +21,7 @@ from nmtprune.runs.device import choose_device
 from nmtprune.runs.lottery import folder
 from nmtprune.runs.lottery.schedule import Schedule, removals, tickets
 from nmtprune.runs.quality import DropRule, contents
-from nmtprune.runs.refit import has_targets
+from nmtprune.runs.refit_sentences import has_targets
 from nmtprune.runs.refitted_plans import DEFAULT_CALIBRATION
 from nmtprune.runs.run import FolderRun, MeasuringRun
 from nmtprune.runs.scorers import SCORERS
@@ -77,6 +77,7 @@ class LotteryRun(FolderRun, MeasuringRun):
 
     prints: ClassVar[str] = "table"
 
+    data: DataOptions = field(metadata=NO_SETTING)
     test_data: DataOptions | None = field(default=None, metadata=NO_SETTING)
     late_reset: Path | None = field(default=None, metadata=NO_SETTING)
     pretrain_updates: int | None = None

@@ -23,7 +23,7 @@ from nmtprune.runs.lottery.outcomes import Converged, Iteration
 from nmtprune.runs.lottery.schedule import Schedule, Ticket, tickets
 from nmtprune.runs.lottery.stages import Stages
 from nmtprune.runs.quality import measure, metric_of
-from nmtprune.runs.refit import REFERENCES, TRANSLATIONS, has_targets
+from nmtprune.runs.refit_sentences import REFERENCES, TRANSLATIONS, has_targets
 from nmtprune.runs.report import Report, tsv
 from nmtprune.runs.run import Session, started
 from nmtprune.runs.state import State, pack

@@ -21,7 +21,8 @@ from nmtprune.runs.ancestry import is_refitted
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.lottery.job import prepare
 from nmtprune.runs.lottery.rewinding import LotteryResult, lottery
-from nmtprune.runs.refit import calibration_texts, refitted
+from nmtprune.runs.refit import refitted
+from nmtprune.runs.refit_sentences import calibration_texts
 from nmtprune.runs.run import started
 from nmtprune.scores import Scores
 from tests.support.runs import FAST, content, killed_lottery, lottery_run
