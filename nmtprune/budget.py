@@ -87,6 +87,7 @@ class Limits:
             selected kinds stays as it is.
         multiple_of: the number of neurons that stay in every feed-forward layer is a multiple of it, and not 0 where
             it is above 1. Feed-forward layers of other widths lose neurons in any case.
+        protected: units that stay, whatever their scores are; heads, and layers (`with_protected`).
 
     At least one layer of a stack always stays.
 
@@ -111,6 +112,12 @@ class Limits:
     def sorts(self) -> tuple[str, ...]:
         """What the selected kinds consist of: heads, neurons, layers."""
         return tuple(sort for sort, kinds in SORTS.items() if set(kinds) & set(self.kinds))
+
+    def with_protected(self, heads: Iterable[UnitId]) -> "Limits":
+        """The same limits under which these heads stay, and so do their layers."""
+        named = frozenset(heads)
+        layers = {UnitId(GroupId.layers_of(head.group.stack), head.group.layer) for head in named}
+        return replace(self, protected=self.protected | named | layers)
 
     def of_sort(self, sort: str) -> "Limits":
         """The same limits for one of SORTS alone: percentages are of the heads, the neurons or the layers."""
@@ -432,9 +439,9 @@ def _check_number(number: int, units: Units, limits: Limits) -> None:
         floors.append(f"every module keeps at least {limits.min_heads_per_module}")
     if "layers" in limits.sorts:
         floors.append("every stack keeps at least one layer")
-    own = sum(unit.group in selected for unit in limits.protected)
-    if own:
-        floors.append(f"{own} heads are protected")
+    protected = Counter(unit.group.sort for unit in limits.protected if unit.group in selected)
+    says = {"heads": "heads are protected", "layers": "layers have protected heads"}
+    floors += [f"{count} {says[sort]}" for sort, count in protected.items()]
     floor = f", since {' and '.join(floors)}" if floors else ""
     word = _word(limits)
     raise BudgetError(

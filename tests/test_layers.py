@@ -71,6 +71,8 @@ ALLOWED = {
         "process",
         "provenance",
         "runs.cost_table",
+        "runs.functions_file",
+        "runs.json_model",
         "runs.report",
         "runs.state",
         "scores",

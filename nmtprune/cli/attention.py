@@ -6,7 +6,14 @@ from typing import Any
 import click
 
 from nmtprune.cli.data_options import sentence_options
-from nmtprune.cli.options import checkpoint_argument, force_option, output_option, say, verbosity_options
+from nmtprune.cli.options import (
+    checkpoint_argument,
+    force_option,
+    other_weights_option,
+    output_option,
+    say,
+    verbosity_options,
+)
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress_bar import Notes
 from nmtprune.cli.search_options import beam_options, device_options
@@ -37,12 +44,7 @@ from nmtprune.cli.search_options import beam_options, device_options
     help="Draw the attention without the heads, neurons and layers that this plan removes next to that of the full "
     "model.",
 )
-@panel_option(
-    Panel.MODEL,
-    "--other-weights",
-    is_flag=True,
-    help="Accept a plan made for a model of the same shape with other weights.",
-)
+@other_weights_option
 @beam_options
 @device_options
 @output_option("Page to write (HTML, one file that needs no network and no scripts).")

@@ -67,7 +67,7 @@ def functions(checkpoint: Path, output_format: str, **flags: Any) -> None:
 
     positional: attends to a neighbour, by at least 90 % of its largest weights. rare: to the least frequent token, far
     more often than chance. syntactic: along a dependency, at least 10 points more often than the best fixed distance.
-    alignment: to the aligned word, likewise. `nmtprune plan --protect` keeps such heads.
+    alignment: to the aligned word, likewise. --protect of `nmtprune plan` and `nmtprune greedy` keeps such heads.
     """
     from nmtprune.runs.functions import FunctionsRun, functions_table
     from nmtprune.runs.functions import functions as run_functions

@@ -16,6 +16,7 @@ from nmtprune.cli.options import (
     min_heads_option,
     multiple_of_option,
     output_option,
+    protect_option,
     refuse,
     resume_option,
     say,
@@ -166,6 +167,7 @@ _LAYERS = "layers"
 @min_heads_option
 @uniform_option
 @multiple_of_option
+@protect_option
 @significance_options
 @search_options
 @bleu_options

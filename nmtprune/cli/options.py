@@ -168,6 +168,23 @@ multiple_of_option = panel_option(
 )
 
 
+other_weights_option = panel_option(
+    Panel.MODEL,
+    "--other-weights",
+    is_flag=True,
+    help="Accept a plan made for a model of the same shape with other weights.",
+)
+
+
+protect_option = panel_option(
+    Panel.REMOVAL,
+    "--protect",
+    metavar="FILE:FUNCTIONS",
+    help="Keep all heads that have one of these functions in a file of `nmtprune functions`, such as "
+    "functions.json:positional,alignment, whatever else removes heads.",
+)
+
+
 def output_option(help_text: str) -> Callable[[F], F]:
     """-o/--output PATH, required."""
     return panel_option(

@@ -18,6 +18,7 @@ from nmtprune.cli.options import (
     min_heads_option,
     multiple_of_option,
     output_option,
+    protect_option,
     refuse,
     say,
     seed_option,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from nmtprune.budget import Amount, Limits, Units
     from nmtprune.formats.base import Checkpoint
     from nmtprune.plan import Base, Plan
+    from nmtprune.runs.functions_file import Protection
 
 Errors = list[NmtpruneError]
 ScoresBySort = Mapping[str, Mapping[UnitId, float]]
@@ -73,14 +75,16 @@ class PlanSettings:
         return [name for name in names if getattr(self, name) is not None]
 
     @property
-    def functions(self) -> tuple[Path, str] | None:
+    def protection(self) -> "Protection | None":
         """The file of --protect, and the functions; UsageError where it names none."""
-        return None if self.protect is None else protection.file_and_functions(self.protect)
+        from nmtprune.runs.functions_file import Protection
+
+        return None if self.protect is None else Protection.parse(self.protect)
 
     @property
     def inputs(self) -> list[Path]:
         """Files that the plan is made from, besides the checkpoint."""
-        return [*self.scores, *([self.functions[0]] if self.functions else [])]
+        return [*self.scores, *([self.protection.path] if self.protection else [])]
 
     @property
     def sorts(self) -> tuple[str, ...]:
@@ -223,13 +227,7 @@ class PlanCommand(PanelCommand):
 )
 @uniform_option
 @min_heads_option
-@panel_option(
-    Panel.REMOVAL,
-    "--protect",
-    metavar="FILE:FUNCTIONS",
-    help="Keep all heads that have one of these functions in a file of `nmtprune functions`, such as "
-    "functions.json:positional,alignment, whatever else removes heads.",
-)
+@protect_option
 @seed_option
 @output_option("Plan to write; '-' is stdout.")
 @force_option
@@ -277,7 +275,8 @@ def _limits(checkpoint: "Checkpoint", settings: PlanSettings) -> "Limits":
 
     architecture = checkpoint.architecture
     kinds = architecture.kinds if settings.kinds is None else parse_kinds(settings.kinds, architecture)
-    protected = protection.heads(*settings.functions, checkpoint.base) if settings.functions else frozenset[UnitId]()
+    asked = settings.protection
+    protected = frozenset[UnitId]() if asked is None else protection.heads(asked, checkpoint.base)
     return Limits(kinds, settings.min_heads_per_module, settings.uniform, protected=protected)
 
 

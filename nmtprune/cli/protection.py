@@ -1,38 +1,28 @@
 """`plan --protect FILE:FUNCTIONS`: heads that stay because of what they do."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmtprune.architecture import UnitId
 from nmtprune.cli.options import say
-from nmtprune.errors import BudgetError, NmtpruneError, UsageError
+from nmtprune.errors import BudgetError, NmtpruneError
 
 if TYPE_CHECKING:
     from nmtprune.budget import Limits
     from nmtprune.plan import Base
+    from nmtprune.runs.functions_file import Protection
 
 
-def file_and_functions(text: str) -> tuple[Path, str]:
-    """The file and the functions that ``FILE:FUNCTIONS`` names; UsageError for another form."""
-    path, _, names = text.rpartition(":")
-    if not path:
-        raise UsageError(f"--protect '{text}': write FILE:FUNCTIONS, such as functions.json:positional,alignment")
-    return Path(path), names
-
-
-def heads(path: Path, names: str, base: "Base") -> frozenset[UnitId]:
-    """The heads of a model that have one of these functions.
+def heads(protection: "Protection", base: "Base") -> frozenset[UnitId]:
+    """The heads of a model that are protected; tells the user how many there are.
 
     Raises:
         UsageError: functions that there are not, or that were not measured.
         PlanError: a file that is damaged or of another model.
     """
-    from nmtprune.runs.functions_file import FunctionsFile
-
-    found = FunctionsFile.read(path).with_functions(names, base, str(path))
-    say(f"{path}: {len(found)} heads are protected ({names})")
-    return frozenset(found)
+    found, line = protection.heads(base)
+    say(line)
+    return found
 
 
 def errors_of_layers(layers: Sequence[UnitId], limits: "Limits") -> list[NmtpruneError]:

@@ -45,8 +45,9 @@ def report(
     """Write one page that shows what was cut, what it cost and what it gained.
 
     Each RUN is a folder of greedy, l0 or lottery. Each FILE is a score file, a result of bench or check (--format
-    json), a cost table, a plan, the JSON output of drift or compare, or a checkpoint. The page is one file that needs
-    no network. Files of several models are grouped by model. Files that cannot be shown are named on the page.
+    json), a cost table, a file of functions, a plan, the JSON output of drift or compare, or a checkpoint. The page is
+    one file that needs no network. Files of several models are grouped by model. Files that cannot be shown are named
+    on the page.
     """
     from nmtprune.files import atomic_output, check_output
     from nmtprune.page.build import html
@@ -64,7 +65,7 @@ def report(
     texts = BeforeAndAfter.read(translations, source, reference)
     sources = read_sources(inputs)
     page = html(sources, texts)
-    content = pdf(page) if printed else page.encode("utf-8", "replace")
+    content = pdf(page) if printed else page.encode()
     with atomic_output(output, force=force, inputs=[*read, *(Path(each.path) for each in sources)]) as file:
         file.write(content)
     for each in sources:

@@ -12,6 +12,7 @@ from nmtprune.cli.options import (
     checkpoint_argument,
     force_option,
     format_option,
+    other_weights_option,
     output_option,
     say,
     seed_option,
@@ -66,12 +67,7 @@ class SlimSettings:
 )
 @seed_option
 @panel_option(Panel.MODEL, "--drop-optimizer", is_flag=True, help="Leave out the optimizer state.")
-@panel_option(
-    Panel.MODEL,
-    "--other-weights",
-    is_flag=True,
-    help="Accept a plan made for a model of the same shape with other weights.",
-)
+@other_weights_option
 @panel_option(
     Panel.MODEL,
     "--verify/--no-verify",

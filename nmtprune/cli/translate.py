@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmtprune.cli.data_options import translation_data_options
-from nmtprune.cli.options import checkpoint_argument, verbosity_options
+from nmtprune.cli.options import checkpoint_argument, other_weights_option, verbosity_options
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress_bar import Notes
 from nmtprune.cli.search_options import engine_options, search_options
@@ -33,12 +33,7 @@ if TYPE_CHECKING:
     help="Mask the heads and neurons that this plan removes, and skip its layers; the translations equal those of the "
     "slim checkpoint.",
 )
-@panel_option(
-    Panel.MODEL,
-    "--other-weights",
-    is_flag=True,
-    help="Accept a plan made for a model of the same shape with other weights.",
-)
+@other_weights_option
 @search_options
 @panel_option(
     Panel.OUTPUT,

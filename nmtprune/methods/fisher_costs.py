@@ -1,6 +1,6 @@
 """What removing units costs, from derivatives of the loss by their factors: see `nmtprune.methods.fisher`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -54,9 +54,11 @@ class Fisher(RemovalCosts):
             if not gone
         }
 
-    def cheapest(self) -> dict[GroupId, tuple[float, UnitId]]:
+    def cheapest(self, spared: Collection[UnitId] = ()) -> dict[GroupId, tuple[float, UnitId]]:
         """The cheapest unit of every group."""
-        return _cheapest(self._groups, np.where(self.removed, np.inf, self._raised), self.heads)
+        costs = np.where(self.removed, np.inf, self._raised)
+        costs[[self._places[unit] for unit in spared if unit in self._places]] = np.inf
+        return _cheapest(self._groups, costs, self.heads)
 
     @cached_property
     def _groups(self) -> "dict[GroupId, slice]":
@@ -145,10 +147,11 @@ class SentenceFisher(RemovalCosts):
         costs = self._now().tolist()
         return {unit: cost for unit, cost in zip(self.units, costs, strict=True) if cost < np.inf}
 
-    def cheapest(self) -> dict[GroupId, tuple[float, UnitId]]:
+    def cheapest(self, spared: Collection[UnitId] = ()) -> dict[GroupId, tuple[float, UnitId]]:
         """The cheapest unit of every group, of those in the block."""
         own = [self.units[place] for place in self.block.places.tolist()]
-        return _cheapest(_slices(own), self.block.costs, own)
+        stays = np.isin(self.block.places, [self._places[unit] for unit in spared if unit in self._places])
+        return _cheapest(_slices(own), np.where(stays, np.inf, self.block.costs), own)
 
     def without(self, unit: UnitId) -> "SentenceFisher":
         """The same with that unit removed too; begins a new block if the unit is not in this one, or the last of it."""

@@ -34,13 +34,18 @@ class RemovalCosts(ABC):
     def without(self, unit: UnitId) -> Self:
         """The costs after that unit was removed as well."""
 
-    def cheapest(self) -> Mapping[GroupId, tuple[float, UnitId]]:
+    def cheapest(self, spared: Collection[UnitId] = ()) -> Mapping[GroupId, tuple[float, UnitId]]:
         """The cheapest unit of every group that has any left, with its cost; the first of equals.
 
         Costs of many units find it without looking at all of them.
+
+        Args:
+            spared: units that are not looked at.
         """
         found: dict[GroupId, tuple[float, UnitId]] = {}
         for unit, cost in self.costs().items():
+            if unit in spared:
+                continue
             if unit.group not in found or (cost, unit) < found[unit.group]:
                 found[unit.group] = cost, unit
         return found
@@ -65,10 +70,10 @@ def removal_order(
 ) -> tuple[UnitId, ...]:
     """Every unit of the selected kinds that is left, in the order in which they go.
 
-    Equal costs are decided by kind, layer and number. Units that `limits` protect follow all others, in the order in
-    which they would go without limits. With `Limits.uniform` the order consists of rounds: each brings the groups of
-    one stack to the same, smaller number of units, and the stack whose round costs less per unit (or per price) is
-    next.
+    Equal costs are decided by kind, layer and number. Units that stay because of `limits` follow all others, in the
+    order in which they would go without limits. With `Limits.uniform` the order consists of rounds: each brings the
+    groups of one stack to the same, smaller number of units, and the stack whose round costs less per unit (or per
+    price) is next.
 
     Args:
         costs: those of the model without the units in `gone`.
@@ -93,6 +98,7 @@ def removal_order(
         costs = removal.in_rounds(costs, stacks, {group: limits.fewest(group) for group in removal.left})
     else:
         costs = removal.down_to(costs, {group: limits.fewest(group) for group in removal.left})
+    removal.spared = frozenset()
     removal.down_to(costs, dict.fromkeys(removal.left, 0))
     return tuple(removal.order)
 
@@ -114,10 +120,12 @@ class _Removal:
     Attributes:
         left: number of units of every selected group that are left.
         order: those that went.
+        spared: units that stay in any case.
     """
 
     def __init__(self, groups: Units, limits: Limits, gone: Iterable[UnitId], prices: "UnitPrices | None") -> None:
         self.order: list[UnitId] = []
+        self.spared = limits.protected
         self._gone, self._prices = frozenset(gone), prices
         lost = Counter(unit.group for unit in self._gone)
         self.left = {group: count - lost[group] for group, count in limits.selected(groups).items()}
@@ -143,7 +151,7 @@ class _Removal:
         while True:
             found = {
                 group: best
-                for group, best in costs.cheapest().items()
+                for group, best in costs.cheapest(self.spared).items()
                 if group in fewest and self.left[group] > fewest[group]
             }
             if not found:
@@ -164,7 +172,7 @@ class _Removal:
                 sizes = {self.left[group] for group in stack}
                 # Groups of different sizes first come to the size of the smallest.
                 target = min(sizes) if len(sizes) > 1 else min(sizes) - 1
-                if target >= fewest[stack[0]]:
+                if target >= max(fewest[group] for group in stack):
                     price = self._price_of_round(costs, stack, target)
                     total, after = self._spent(costs, dict.fromkeys(stack, target))
                     rounds.append(

@@ -5,7 +5,7 @@ the loss of the references is measured without it, on the model that is left. La
 a layer goes where the model without it has a lower loss than the model that saves as much by heads and neurons.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from nmtprune.architecture import EVERY_KIND, LAYER_KINDS, GroupId, UnitId
@@ -18,13 +18,13 @@ LossesOf = Callable[[Plan, Sequence[Plan]], Sequence[float]]
 """Losses of the models of some plans that continue another one."""
 
 
-def removable_layers(plan: Plan, kinds: Sequence[str]) -> tuple[UnitId, ...]:
+def removable_layers(plan: Plan, kinds: Sequence[str], protected: Collection[UnitId] = ()) -> tuple[UnitId, ...]:
     """The layers that a plan leaves, in order, in stacks that have more than one: the last one of a stack stays."""
     found = []
     for kind in LAYER_KINDS:
         left = plan.keep.get(kind, ()) if kind in kinds else ()
         found += [UnitId(GroupId(kind), number) for number in left] if len(left) > 1 else []
-    return tuple(found)
+    return tuple(layer for layer in found if layer not in protected)
 
 
 def without_layer(plan: Plan, layer: UnitId) -> Plan:
@@ -40,11 +40,13 @@ class Layers(Course):
         kinds: stacks, of LAYER_KINDS.
         measure: the level of a plan: layers removed, or what they cost.
         losses_of: losses of models without refit.
+        protected: layers that stay.
     """
 
     kinds: tuple[str, ...]
     measure: Callable[[Plan], float]
     losses_of: LossesOf
+    protected: frozenset[UnitId] = frozenset()
 
     def reached(self, plan: Plan) -> float:
         """As `measure` says."""
@@ -53,9 +55,10 @@ class Layers(Course):
     def onwards(self, plan: Plan, scores: Mapping[UnitId, float], level: float) -> Plan:
         """Layer by layer; each layer is chosen on the model without those before."""
         while self.reached(plan) < level:
-            there = removable_layers(plan, self.kinds)
+            there = removable_layers(plan, self.kinds, self.protected)
             if not there:
-                raise BudgetError("no further layer can be removed: every stack keeps one")
+                kept = " and the layers of protected heads" if self.protected else ""
+                raise BudgetError(f"no further layer can be removed: every stack keeps one{kept}")
             found = [without_layer(plan, layer) for layer in there]
             losses = self.losses_of(plan, found)
             plan = found[min(range(len(found)), key=lambda place: losses[place])]
@@ -91,7 +94,7 @@ class UnitsAndLayers(Course):
         here = self.reached(plan)
         shorter = [
             found
-            for layer in removable_layers(plan, self.kinds)
+            for layer in removable_layers(plan, self.kinds, self.units.limits.protected)
             if self.reached(found := without_layer(plan, layer)) > here
         ]
         if not shorter:

@@ -180,7 +180,8 @@ def _rows(
     lost = set(gone)
     queues = {
         group: sorted(
-            (unit for unit in numbers if unit not in lost), key=lambda unit: (float(scores[unit]), unit.number)
+            (unit for unit in numbers if unit not in lost),
+            key=lambda unit: (unit in limits.protected, float(scores[unit]), unit.number),
         )
         for group, numbers in _checked(scores, units, limits, lost).items()
     }
@@ -189,9 +190,11 @@ def _rows(
     for stack in stacks:
         first = next(iter(stack))
         if first.sort == "layers":
-            found += [_Layer(unit, limits.fewest(first)) for unit in queues[first]]
+            going = (unit for unit in queues[first] if unit not in limits.protected)
+            found += [_Layer(unit, limits.fewest(first)) for unit in going]
         else:
-            least = limits.fewest(first) or int(any(first.kind in kinds for kinds in prices.together))
+            # Groups that cost what the largest of them does save nothing where one of them may not get smaller.
+            least = max(map(limits.fewest, stack)) or int(any(first.kind in kinds for kinds in prices.together))
             own = {group: queues[group] for group in stack}
             found.append(_Row(own, least, limits.step(first), uniform=limits.uniform))
     return found

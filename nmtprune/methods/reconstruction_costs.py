@@ -1,6 +1,6 @@
 """What removing units costs where output projections are refitted: see `nmtprune.methods.reconstruction`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -186,9 +186,13 @@ class Reconstruction(RemovalCosts):
         """Nats per sentence that the removal of each unit costs."""
         return {unit: cost for id, own in self.groups.items() for cost, unit in own.named(id)}
 
-    def cheapest(self) -> Mapping[GroupId, tuple[float, UnitId]]:
+    def cheapest(self, spared: Collection[UnitId] = ()) -> Mapping[GroupId, tuple[float, UnitId]]:
         """The cheapest unit of every group."""
-        return self.best
+        found = {id: best for id, best in self.best.items() if best[1] not in spared}
+        for id in self.best.keys() - found.keys():
+            others = [each for each in self.groups[id].named(id) if each[1] not in spared]
+            found |= {id: min(others)} if others else {}
+        return found
 
     def without(self, unit: UnitId) -> Self:
         """The same after the removal of a unit."""

@@ -122,14 +122,14 @@ class Code:
 
     Attributes:
         caption: what it made.
-        text: the command.
+        words: of the command, quoted for a shell; lines break between them.
         facts: names and values below it.
     """
 
     block: ClassVar[str] = "code"
 
     caption: str
-    text: str
+    words: Sequence[str]
     facts: Sequence[tuple[str, str]] = ()
 
 

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 from collections.abc import Sequence
-from importlib import resources
 from typing import TYPE_CHECKING
 
 from nmtprune.page import cautions, translations
@@ -13,13 +12,17 @@ from nmtprune.page.identity import of_base, same_model
 from nmtprune.page.inputs import Source
 from nmtprune.page.lead import cards, sentence
 from nmtprune.page.overview import facts, overview, title
-from nmtprune.page.sections import curves, cut, gain, made, others, quality_lost, worth
+from nmtprune.page.sections import curves, cut, functions_left, gain, made, others, quality_lost, worth
+from nmtprune.page.styles import page_style, resource
 from nmtprune.provenance import versions
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_TEMPLATE, _STYLE, _SCRIPT = "page.html.j2", "page.css", "page.js"
+_TEMPLATE, _SCRIPT = "page.html.j2", "page.js"
+_CONTROLS = {*range(0x20), 0x7F, *range(0xD800, 0xE000)} - {*map(ord, "\t\n\r")}
+_NO_TEXT = dict.fromkeys(_CONTROLS, "\N{REPLACEMENT CHARACTER}")
+"""What paths and names may hold and HTML may not."""
 
 
 def model_parts(sources: Sequence[Source]) -> list[ModelPart]:
@@ -43,13 +46,13 @@ def _part(sources: Sequence[Source], name: str | None = None) -> ModelPart:
     models = pruned_models(sources)
     main = models[0] if models else None
     found = cautions.cautions(sources, models)
-    # Functions of heads (`nmtprune functions`) get a section of their own here, behind the curves.
     sections = (
         overview(models),
         Section("Warnings", (Listing(found),) if found else ()),
         cut.what_was_cut(sources, models),
         quality_lost.what_it_cost(models),
         curves.curves_of_runs(sources),
+        functions_left.functions_that_stay(sources),
         gain.what_it_gained(sources, models),
         worth.what_units_are_worth(sources, models),
         others.more_about_models(sources),
@@ -72,27 +75,24 @@ def html(sources: Sequence[Source], texts: translations.BeforeAndAfter | None) -
     """
     parts = model_parts(sources)
     files = [*sources, *(texts.sources if texts else [])]
-    script = _file(_SCRIPT)
+    script = resource(_SCRIPT)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _environment().get_template(_TEMPLATE).render(
+    page: str = _environment().get_template(_TEMPLATE).render(
         parts=parts,
         several=len(parts) > 1,
         sentences=translations.changed_translations(texts) if texts else None,
         made=made.how_it_was_made(files),
         faults=[(source.path, str(source.fault)) for source in sources if source.fault is not None],
         version=versions().get("nmtprune", ""),
-        style=_file(_STYLE),
+        style=page_style(),
         script=script,
         script_digest=digest,
     )  # fmt: skip
-
-
-def _file(name: str) -> str:
-    return resources.files("nmtprune.page").joinpath(name).read_text(encoding="utf-8")
+    return page.translate(_NO_TEXT)
 
 
 def _environment() -> "Environment":
     from jinja2 import DictLoader, Environment, StrictUndefined
 
-    loader = DictLoader({_TEMPLATE: _file(_TEMPLATE)})
+    loader = DictLoader({_TEMPLATE: resource(_TEMPLATE)})
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 from nmtprune.page.claims import PrunedModel
-from nmtprune.page.identity import Reference, changed_paths, of_base
+from nmtprune.page.identity import Reference, changed_paths, of_base, same_model
 from nmtprune.page.inputs import CheckpointFile, Source, Unfinished
 from nmtprune.page.lead import metric_name
-from nmtprune.runs.report import BenchFile, CurveFile, L0File, LotteryFile
+from nmtprune.runs.functions_file import FunctionsFile
+from nmtprune.runs.report import BenchFile, CheckAnswer, CurveFile, L0File, LotteryFile
 
 _FEW_SENTENCES = 100
 
@@ -19,6 +20,7 @@ def cautions(sources: Sequence[Source], models: Sequence[PrunedModel]) -> list[t
         *_of_data(sources),
         *_of_checkpoints(sources),
         *_of_paths(sources, models),
+        *_of_baselines(sources),
     ]
     ordered = sorted(dict.fromkeys(found), key=lambda remark: not remark[1])
     return [(line, "bad" if bad else "note") for line, bad in ordered]
@@ -54,6 +56,10 @@ def _of_models(models: Sequence[PrunedModel]) -> Iterator[tuple[str, bool]]:
 def _of_data(sources: Sequence[Source]) -> Iterator[tuple[str, bool]]:
     signatures: dict[str, list[str]] = {}
     for source in sources:
+        if isinstance(source.content, FunctionsFile):
+            count = source.content.data.get("sentences")
+            if isinstance(count, int) and count < _FEW_SENTENCES:
+                yield f"{source.path}: functions of heads were measured on {count} sentences, which are few.", False
         if not isinstance(source.content, BenchFile | CurveFile | L0File | LotteryFile):
             continue
         content = source.content
@@ -85,6 +91,20 @@ def _of_checkpoints(sources: Sequence[Source]) -> Iterator[tuple[str, bool]]:
                         True,
                     )
             yield from ((f"{source.path}: {note}", False) for note in summary.notes)
+
+
+def _of_baselines(sources: Sequence[Source]) -> Iterator[tuple[str, bool]]:
+    """Files that compare with a pruned model: the page speaks of the full one."""
+    pruned = [
+        Reference(source.path, source.sha256)
+        for source in sources
+        if isinstance(source.content, CheckpointFile) and source.content.lineage is not None
+    ]
+    for source in sources:
+        if isinstance(source.content, BenchFile | CheckAnswer):
+            (own,) = of_base(source)
+            if any(same_model([[own], [other]])[1] == 0 for other in pruned):
+                yield f"{source.path} compares with {own.path}, which is pruned itself, not with the full model.", True
 
 
 def _of_paths(sources: Sequence[Source], models: Sequence[PrunedModel]) -> Iterator[tuple[str, bool]]:

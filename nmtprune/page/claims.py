@@ -221,7 +221,7 @@ def _of_plan(source: Source, sources: Sequence[Source]) -> Iterator[Claim]:
     if all(gone == 0 for gone, _ in removed_by(plan).values()):
         return
     path = Path(source.path)
-    slim = next((own for own in sources if own.run is not None and _lies_beside(own, path)), None)
+    slim = next((own for own in sources if own.run is not None and _lies_beside(own, path, plan)), None)
     if slim is not None:
         # What a run refitted is another model than its plan cuts.
         yield Claim((Reference(slim.path, slim.sha256),), slim.path, 0, plan, removed_by(plan))
@@ -229,9 +229,17 @@ def _of_plan(source: Source, sources: Sequence[Source]) -> Iterator[Claim]:
     yield Claim((Reference(source.path, cut=cut_by(plan)),), source.path, 0, plan, removed_by(plan))
 
 
-def _lies_beside(source: Source, plan: Path) -> bool:
-    """Whether a checkpoint of a run is the model of the plan next to it."""
-    return plan.name == PLAN and isinstance(source.content, CheckpointFile) and Path(source.path).parent == plan.parent
+def _lies_beside(source: Source, path: Path, plan: Plan) -> bool:
+    """Whether a checkpoint of a run is the model of the plan next to it, not one that an earlier run left there."""
+    if path.name != PLAN or not isinstance(source.content, CheckpointFile) or Path(source.path).parent != path.parent:
+        return False
+    return _leave_the_same(source.content.plan, plan)
+
+
+def _leave_the_same(one: Plan, other: Plan) -> bool:
+    """Whether two plans keep the same units of the same model, as far as both of them record which there are."""
+    groups = one.base.units.keys() & other.base.units.keys()
+    return one.base.sha256 == other.base.sha256 and all(one.kept(group) == other.kept(group) for group in groups)
 
 
 def _of_checkpoint(source: Source, whole: Mapping[str, CheckpointFile]) -> Iterator[Claim]:
@@ -276,7 +284,8 @@ def plan_beside(source: Source, sources: Sequence[Source]) -> tuple[Plan | None,
     """The plan of a run folder, and the model that it wrote."""
     own = [other for other in sources if source.run is not None and other.run == source.run]
     plan = next((each.content for each in own if isinstance(each.content, Plan)), None)
-    return plan, next((each for each in own if isinstance(each.content, CheckpointFile)), None)
+    models = (each for each in own if isinstance(each.content, CheckpointFile))
+    return plan, next((each for each in models if plan is None or _leave_the_same(each.content.plan, plan)), None)
 
 
 def _of_curve(source: Source, sources: Sequence[Source]) -> Iterator[Claim]:

@@ -9,6 +9,7 @@ from nmtprune.page.inputs import CheckpointFile, Source, recorded
 from nmtprune.page.printed import CompareFile, DriftFile
 from nmtprune.plan import Plan
 from nmtprune.runs.cost_table import CostTable
+from nmtprune.runs.functions_file import FunctionsFile
 from nmtprune.runs.report import BenchFile, CheckAnswer, CurveFile, ExportNote, L0File, LotteryFile
 from nmtprune.scores import Scores
 
@@ -89,6 +90,8 @@ def of_base(source: Source) -> tuple[Reference, ...]:
             tensors = None if content.base is None else content.base.sha256
             # `compare` names score files.
             return Reference(_text(made.get("checkpoint")), tensors=tensors), Reference(source.path)
+        case FunctionsFile():
+            return (Reference(_text(made.get("checkpoint")), tensors=content.base.sha256),)
         case CurveFile() | L0File() | LotteryFile():
             records = [each for key in ("checkpoints", "checkpoint", "late_reset") for each in recorded(made, key)]
             return tuple(Reference(_text(each.get("path")), tensors=_text(each.get("sha256"))) for each in records[:1])

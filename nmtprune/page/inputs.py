@@ -18,7 +18,8 @@ from nmtprune.files.places import describe_folder, describe_missing, is_of_trans
 from nmtprune.page.printed import recognised
 from nmtprune.plan import Base, Lineage, Plan
 from nmtprune.plan.faults import VERSIONS
-from nmtprune.runs.report import FILES
+from nmtprune.runs.json_model import faults_of
+from nmtprune.runs.report import FILES, CurveFile, CurveOf, L0File, LotteryFile, MeanOf, QualityOf
 from nmtprune.runs.state import FORMAT, saved_state
 from nmtprune.scores import Scores
 
@@ -39,10 +40,10 @@ _NAMES = {
     "lottery": "lottery",
     "bench": "speed by bench",
     "cost-table": "cost table of bench",
+    "functions": "functions of heads",
     "check": "verdict of check",
     "export": "note of export",
 }
-_MOST_FAULTS = 3
 
 
 @dataclass(frozen=True)
@@ -177,16 +178,30 @@ def read_sources(paths: Iterable[Path]) -> list[Source]:
     return found
 
 
-def plans_of_steps(source: Source) -> dict[str, Plan]:
-    """The plans of the steps of curves, by their paths in the run folder; those that are still there."""
-    found = {}
-    for curve in source.content.curves:
-        for step in curve.steps:
-            path = Path(source.path).parent / step.plan
-            if path.is_file():
-                with suppress(NmtpruneError):
-                    found[step.plan] = Plan.read(path)
-    return found
+def plans_of_run(source: Source) -> dict[str, dict[str, Plan | None]]:
+    """The plans that a run of `greedy`, `l0` or `lottery` made, by curve and by their paths in the run folder.
+
+    `l0` and `lottery` have one series without a name. None stands for a plan that is not there any more.
+    """
+    folder, content = Path(source.path).parent, source.content
+    match content:
+        case CurveFile():
+            named = {curve.name: [step.plan for step in curve.steps] for curve in content.curves}
+        case L0File():
+            # Run folders can be moved: what the file says of the place of a plan need not be so any more.
+            alone = len(content.runs) == 1
+            named = {"": [PLAN if alone else f"{Path(run.folder).name}/{PLAN}" for run in content.runs]}
+        case LotteryFile():
+            named = {"": [f"iterations/{Path(each.folder).name}/{PLAN}" for each in content.iterations]}
+        case _:
+            named = {}
+    return {name: {path: _plan(folder / path) for path in paths} for name, paths in named.items()}
+
+
+def _plan(path: Path) -> Plan | None:
+    with suppress(NmtpruneError, OSError):
+        return Plan.read(path) if path.is_file() else None
+    return None
 
 
 def _no_run(folder: Path) -> str:
@@ -197,6 +212,8 @@ def _no_run(folder: Path) -> str:
 
 
 def _checksum(path: Path) -> str | None:
+    if not path.is_file():
+        return None
     try:
         return sha256_file(path)
     except NmtpruneError:
@@ -205,6 +222,8 @@ def _checksum(path: Path) -> str | None:
 
 def _content(path: Path) -> tuple[str, Any]:
     """The kind of a file, and what it says."""
+    if not path.is_dir() and not path.is_file():
+        raise DataError(f"{path}: is no regular file")
     head = _head(path)
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{":
         return _json(path)
@@ -295,11 +314,30 @@ def _validated(path: Path, name: str, text: str, data: Any) -> Any:
     if name == "scores":
         return Scores.from_json(text, str(path))
     try:
-        return FILES[name].model_validate(data)
+        found = FILES[name].model_validate(data)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors()]
-        more = [f"{len(faults) - _MOST_FAULTS} more"] if len(faults) > _MOST_FAULTS else []
-        raise DataError.of_faults(f"{path}: damaged", [*faults[:_MOST_FAULTS], *more]) from None
+        raise DataError.of_faults(f"{path}: damaged", faults_of(error)) from None
+    faults = list(_lacking(found))
+    if faults:
+        raise DataError.of_faults(f"{path}: damaged", faults[:1])
+    return found
+
+
+def _lacking(found: BaseModel) -> Iterator[str]:
+    """What a result of a run lacks although the names and types in it are right: steps, and the metric of models."""
+    match found:
+        case CurveFile():
+            curves: list[CurveOf | MeanOf] = [*found.curves, *found.means]
+            yield from (f"a curve of the order {curve.order} has no steps" for curve in curves if not curve.steps)
+            measured: list[QualityOf] = [step for curve in curves for step in curve.steps]
+        case L0File():
+            measured = [found.unpruned, *(model for run in found.runs for model in (run.gated, run.slim))]
+        case LotteryFile():
+            measured = [*found.converged]
+        case _:
+            return
+    if any(getattr(each, found.metric) is None for each in measured):
+        yield f"there are models whose {found.metric} is missing"
 
 
 def _unfinished(path: Path) -> tuple[str, Unfinished]:

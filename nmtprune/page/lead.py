@@ -7,6 +7,7 @@ from nmtprune.page.blocks import Card
 from nmtprune.page.claims import PrunedModel, QualityChange, Size, Speed
 
 METRICS = {"bleu": "BLEU", "chrf": "chrF"}
+_CHECKED = {"--max-drop": "quality", "--min-speedup": "speed", "--max-size": "size"}
 ALPHA = 0.05
 """What intervals of 95 % go with."""
 
@@ -42,7 +43,7 @@ def significant(quality: QualityChange) -> bool | None:
 def _parts(model: PrunedModel) -> Iterator[str]:
     gone = [(removed, total, sort) for sort, (removed, total) in model.removed.items() if removed]
     if gone:
-        shares = " and ".join(f"{numbers.percent(removed / total, 0)} fewer {sort}" for removed, total, sort in gone)
+        shares = " and ".join(f"{numbers.rough(removed / total)} fewer {sort}" for removed, total, sort in gone)
         yield f"has {shares}"
     if model.qualities:
         yield _quality_in_words(model.qualities[0])
@@ -50,14 +51,16 @@ def _parts(model: PrunedModel) -> Iterator[str]:
         yield _speed_in_words(model.speeds[0])
     if model.sizes:
         share = model.sizes[0].share
-        yield f"is {numbers.percent(abs(1 - share), 0)} {'smaller' if share <= 1 else 'larger'}"
+        larger = f"{numbers.rough(abs(1 - share))} {'smaller' if share < 1 else 'larger'}"
+        yield "is as large as the full one" if share == 1 else f"is {larger}"
 
 
 def _verdict(model: PrunedModel) -> str:
     """What `check` says; nothing where it was not asked."""
     failed = [condition.option for condition in model.conditions if not condition.passed]
     if failed:
-        return f"; it fails the check of {', '.join(dict.fromkeys(failed))}"
+        what = (_CHECKED.get(option, option) for option in dict.fromkeys(failed))
+        return f"; it fails the check of {' and '.join(what)}"
     return "; it passes its check" if model.conditions else ""
 
 
@@ -83,7 +86,7 @@ def _removed(model: PrunedModel) -> Card:
         return Card("Removed", "not known", "name its plan, its run folder or its checkpoint")
     removed, total, sort = gone[0]
     detail = "; ".join(f"{numbers.count(each)} of {numbers.count(of)} {word}" for each, of, word in gone)
-    return Card("Removed", f"{numbers.percent(removed / total, 0)} of {sort}", detail)
+    return Card("Removed", f"{numbers.rough(removed / total)} of {sort}", detail)
 
 
 def _quality(model: PrunedModel) -> Card:

@@ -17,6 +17,12 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+def rough(share: float) -> str:
+    """``12 %``; never ``0 %`` or ``100 %`` of what is neither nothing nor all."""
+    close = share not in (0, 1) and round(100 * share) in (0, 100)
+    return percent(share, 1 if close else 0)
+
+
 def signed(value: float, digits: int = 2) -> str:
     """``+0.12``, ``-0.12``; never ``-0.00``."""
     return f"{round(value, digits) + 0.0:+.{digits}f}"

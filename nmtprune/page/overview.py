@@ -10,6 +10,7 @@ from nmtprune.page.identity import of_base
 from nmtprune.page.inputs import CheckpointFile, Source
 from nmtprune.page.lead import metric_name
 from nmtprune.plan import Base, Plan
+from nmtprune.runs.functions_file import FunctionsFile
 from nmtprune.scores import Scores
 
 
@@ -52,7 +53,7 @@ def _base(sources: Sequence[Source]) -> Base | None:
     found: list[Base] = []
     for source in sources:
         match source.content:
-            case CheckpointFile() | Plan() | Scores() if source.content.base is not None:
+            case CheckpointFile() | Plan() | Scores() | FunctionsFile() if source.content.base is not None:
                 found.append(source.content.base)
     return max(found, key=lambda base: len(base.neurons), default=None)
 

@@ -5,8 +5,10 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 from nmtprune.errors import EngineError
+from nmtprune.page.styles import with_styled_drawings
 from nmtprune.process import output_of
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "headless-shell")
@@ -22,11 +24,8 @@ def check_printer() -> None:
     Raises:
         EngineError: neither a browser nor WeasyPrint is installed.
     """
-    if _browser() is None and importlib.util.find_spec("weasyprint") is None:
-        raise EngineError(
-            "a PDF file takes Chromium or Chrome on the PATH, or WeasyPrint (pip install weasyprint): write "
-            "-o report.html instead and print it from a browser"
-        )
+    if _browser() is None:
+        _weasyprint()
 
 
 def pdf(html: str) -> bytes:
@@ -39,10 +38,23 @@ def pdf(html: str) -> bytes:
     browser = _browser()
     if browser is not None:
         return _by_browser(browser, html)
-    import weasyprint
-
-    printed: bytes = weasyprint.HTML(string=html).write_pdf()
+    printed: bytes = _weasyprint().HTML(string=with_styled_drawings(html)).write_pdf()
     return printed
+
+
+def _weasyprint() -> ModuleType:
+    """The package, if it is installed with the libraries that it needs (Pango)."""
+    try:
+        import weasyprint
+    except (ImportError, OSError) as error:
+        there = importlib.util.find_spec("weasyprint") is not None
+        fault = f"; WeasyPrint is there, but cannot be loaded: {str(error).splitlines()[0]}" if there else ""
+        raise EngineError(
+            "a PDF file takes Chromium or Chrome on the PATH, or WeasyPrint (pip install weasyprint): write "
+            f"-o report.html instead and print it from a browser{fault}"
+        ) from None
+    found: ModuleType = weasyprint
+    return found
 
 
 def _browser() -> str | None:

@@ -10,6 +10,8 @@ CELL, GAP = 20, 3
 WIDTH, HEIGHT = 520, 320
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 46
 _TICKS = 5
+_LARGEST = 1e300
+"""Numbers beyond it have no differences."""
 
 Value = str | int | float | None
 
@@ -27,8 +29,14 @@ def tag(name: str, content: Iterable[Markup] | str = "", **attributes: Value) ->
 
 def drawing(width: float, height: float, parts: Iterable[Markup], label: str) -> Markup:
     """A whole drawing with what it shows in words."""
+    kind = "drawing wide" if width >= WIDTH else "drawing"
     box, size = f"0 0 {_number(width)} {_number(height)}", f"width:{_number(width)}px"
-    return tag("svg", parts, viewBox=box, role="img", aria_label=label, style=size, class_="drawing")
+    return tag("svg", parts, viewBox=box, role="img", aria_label=label, style=size, class_=kind)
+
+
+def shortened(words: str, most: int) -> str:
+    """The end of words that are too long for their place: of paths the end says most."""
+    return words if len(words) <= most else f"…{words[len(words) - most + 1 :]}"
 
 
 def text(x: float, y: float, words: str, anchor: str = "start", class_: str | None = None) -> Markup:
@@ -182,7 +190,7 @@ def bars(rows: Sequence[Bar], axis: str, line: float, label: str) -> Markup:
     for place, row in enumerate(rows):
         y = top + place * step + 30
         hover = [tag("title", f"{row.label}: {row.value:.3f} ({row.low:.3f} to {row.high:.3f})")]
-        parts.append(text(across(low) + 4, y - 14, row.label, class_="tick"))
+        parts.append(text(across(low) + 4, y - 14, shortened(row.label, 58), class_="tick"))
         parts.append(tag("rect", hover, x=across(low), y=y - 8, width=across(row.value) - across(low), height=14, rx=2,
                          class_="kept"))  # fmt: skip
         parts.append(tag("path", d=_whisker(across(row.low), across(row.high), y - 1), class_="whisker"))
@@ -193,8 +201,64 @@ def bars(rows: Sequence[Bar], axis: str, line: float, label: str) -> Markup:
     return drawing(WIDTH, top + height + 48, parts, label)
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of a column.
+
+    Attributes:
+        marks: classes in the style sheet; several are stripes side by side.
+        size: in the unit of the axis.
+        title: shown where the pointer rests.
+    """
+
+    marks: Sequence[str]
+    size: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of parts, the first at the bottom, and what stands below it."""
+
+    name: str
+    parts: Sequence[Part]
+
+
+def stacked_columns(title: str, columns: Sequence[Column], most: float, label: str) -> Markup:
+    """Columns of equal width over one axis.
+
+    Args:
+        title: above the columns.
+        columns: from left to right.
+        most: the height of the axis, in the unit of the sizes.
+        label: what is shown, in words.
+    """
+    step, left, top, height = 30, 34, 30, 180
+    y_ticks = [tick for tick in ticks(0, most) if float(tick).is_integer()]
+    unit = height / y_ticks[-1]
+    width = left + step * len(columns) + RIGHT
+    parts = [text(0, 14, title, class_="heading")]
+    for tick in y_ticks:
+        y = top + height - unit * tick
+        parts.append(tag("line", x1=left, x2=width - RIGHT, y1=y, y2=y, class_="rule"))
+        parts.append(text(left - 8, y + 4, f"{tick:g}", "end", "tick"))
+    for place, column in enumerate(columns):
+        x, y = left + step * place + 4, float(top + height)
+        for part in column.parts:
+            y -= unit * part.size
+            stripe = (step - 8) / len(part.marks)
+            for number, mark in enumerate(part.marks):
+                hover = [tag("title", f"{column.name} heads left, {part.title}")]
+                parts.append(tag("rect", hover, x=x + stripe * number, y=y, width=stripe, height=unit * part.size,
+                                 class_=f"part {mark}"))  # fmt: skip
+        parts.append(text(x + (step - 8) / 2, top + height + 18, column.name, "middle", "tick"))
+    parts.append(text(left, top + height + 38, "heads left in the model", class_="tick"))
+    return drawing(max(width, 7.5 * len(title), 200), top + height + 46, parts, label)
+
+
 def ticks(low: float, high: float) -> list[float]:
     """About five round numbers from one at or below the lowest value to one at or above the highest."""
+    low, high = max(low, -_LARGEST), min(high, _LARGEST)
     if high - low < 1e-9:
         low, high = low - 0.5, high + 0.5
     raw = (high - low) / _TICKS
@@ -241,7 +305,8 @@ def _curve(frame: _Frame, curve: ChartLine, colour: str) -> Iterator[Markup]:
         line = [(frame.x(x), frame.y(y)) for x, y, _, _ in points]
         yield tag("polyline", points=_places(line), class_=f"line {colour}{' dashed' if curve.dashed else ''}")
     for x, y, low, high in points:
-        hover = tag("title", f"{curve.label}, {x:.4g}: {y:.2f} ({low:.2f} to {high:.2f})")
+        band = f" ({low:.2f} to {high:.2f})" if low < high else ""
+        hover = tag("title", f"{curve.label}, {x:.4g}: {y:.2f}{band}")
         yield tag("circle", [hover], cx=frame.x(x), cy=frame.y(y), r=4, class_=f"dot {colour}")
 
 

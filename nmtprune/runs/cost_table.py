@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from nmtprune import strictjson
 from nmtprune.architecture import LAYER_KINDS
 from nmtprune.errors import DataError
 from nmtprune.evaluate.cost import Spread
 from nmtprune.evaluate.milliseconds import Milliseconds, ModelSize, TimeAxis, check_fit
-from nmtprune.runs.json_model import JsonModel
+from nmtprune.runs.json_model import JsonModel, read_file
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
@@ -69,15 +68,8 @@ class CostTable(JsonModel):
         Raises:
             DataError: it cannot be read, or is no such table.
         """
-        data = strictjson.loads(strictjson.read(path, DataError), str(path), DataError)
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise DataError(f"{path}: no cost table: nmtprune bench --cost-table writes one")
-        try:
-            found = cls.model_validate(data)
-        except ValidationError as error:
-            faults = [f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors()]
-            raise DataError.of_faults(f"{path}: no cost table", faults) from None
-        return found
+        what = "cost table: nmtprune bench --cost-table writes one"
+        return read_file(path, cls, FORMAT, what, DataError)
 
     def prices(self, checkpoint: "Checkpoint", where: str) -> Milliseconds:
         """What the units of a checkpoint cost in time.

@@ -1,18 +1,65 @@
 """The file of `functions`: what every head does, by the criteria of Voita et al. 2019."""
 
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_serializer
+from pydantic import Field, field_serializer, model_validator
 
-from nmtprune import strictjson
-from nmtprune.architecture import UnitId
-from nmtprune.errors import NmtpruneError, PlanError, UsageError
+from nmtprune.architecture import KINDS, UnitId
+from nmtprune.budget import listed
+from nmtprune.errors import PlanError, UsageError
 from nmtprune.methods.head_functions import FUNCTIONS, Finding
 from nmtprune.plan import Base
-from nmtprune.runs.json_model import JsonModel
+from nmtprune.runs.json_model import JsonModel, read_file
 
 FORMAT: Literal["nmtprune-functions"] = "nmtprune-functions"
+
+FUNCTIONS_OF_KIND = {
+    "encoder": ("positional", "rare", "syntactic"),
+    "decoder": ("positional", "rare"),
+    "cross": ("positional", "rare", "alignment"),
+}
+"""Those that heads of a kind are examined for."""
+
+
+@dataclass(frozen=True)
+class Protection:
+    """The heads of a `functions` file that stay because of what they do.
+
+    Attributes:
+        path: of the file.
+        names: functions, separated by commas.
+    """
+
+    path: Path
+    names: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Protection":
+        """Read ``FILE:FUNCTIONS``.
+
+        Raises:
+            UsageError: the text is of another form.
+        """
+        path, _, names = text.rpartition(":")
+        if not path:
+            raise UsageError(f"--protect '{text}': write FILE:FUNCTIONS, such as functions.json:positional,alignment")
+        return cls(Path(path), names)
+
+    def heads(self, base: Base) -> tuple[frozenset[UnitId], str]:
+        """The heads of a model that have one of the functions, and a line that says so.
+
+        Raises:
+            UsageError: functions that there are not, or that were not measured.
+            PlanError: a file that is damaged or of another model.
+        """
+        file = FunctionsFile.read(self.path)
+        found = file.with_functions(self.names, base, str(self.path))
+        line = f"{self.path}: {len(found)} heads are protected ({self.names})"
+        others = [kind for kind in KINDS if base.heads.get(kind) and kind not in file.kinds]
+        return frozenset(found), line + (f"; {' and '.join(others)} heads were not examined" if others else "")
 
 
 class HeadOf(JsonModel):
@@ -55,6 +102,32 @@ class FunctionsFile(JsonModel):
     heads: tuple[HeadOf, ...]
     provenance: dict[str, Any]
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of the heads that were examined."""
+        return tuple(dict.fromkeys(head.id.group.kind for head in self.heads))
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> "FunctionsFile":
+        """Refuse heads that are not those of the model's kinds, and functions that were not looked for."""
+        named = [head.id for head in self.heads]
+        expected = {
+            UnitId(id, number) for id, numbers in self.base.units.items() if id.kind in self.kinds for number in numbers
+        }
+        faults = [f"{head} is no head of the model" for head in named if head not in expected]
+        faults += [f"{head} is there twice" for head, times in Counter(named).items() if times > 1]
+        faults += [f"{head} is missing" for head in sorted(expected.difference(named))]
+        looked_for = {*self.measured} & {*FUNCTIONS}
+        faults += [
+            f"{head.head} has the function '{name}', which was not looked for"
+            for head in self.heads
+            for name in head.functions
+            if name not in looked_for or name not in FUNCTIONS_OF_KIND[head.id.group.kind]
+        ]
+        if faults:
+            raise ValueError(listed(faults, 3))
+        return self
+
     @field_serializer("base")
     def _base_as_json(self, base: Base) -> dict[str, Any]:
         return base.as_json()
@@ -66,16 +139,8 @@ class FunctionsFile(JsonModel):
         Raises:
             PlanError: it cannot be read, or is no such file.
         """
-        data = strictjson.loads(strictjson.read(path, PlanError), str(path), PlanError)
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise PlanError(f"{path}: no functions of heads: nmtprune functions writes them")
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            faults = [f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors()]
-            raise PlanError.of_faults(f"{path}: no functions of heads", faults) from None
-        except NmtpruneError as error:
-            raise PlanError.of_faults(f"{path}: no functions of heads", error.faults) from None
+        what = "file of functions of heads: nmtprune functions writes one"
+        return read_file(path, cls, FORMAT, what, PlanError)
 
     def with_functions(self, names: str, base: Base, where: str) -> tuple[UnitId, ...]:
         """The heads that have one of some functions, in order.

@@ -256,6 +256,7 @@ class CurveFile(_File):
         "(version 2)",
     )
     budgets: list[str] | None = Field(None, description="steps of --budget, as they were given (version 2)")
+    protected: list[str] | None = Field(None, description="heads that --protect kept")
     cost_table: dict[str, Any] | None = Field(None, description="what the times of the cost table are of (version 2)")
     importance: dict[str, Any] | None = None
     confidence: dict[str, Any] | None = None

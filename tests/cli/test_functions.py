@@ -230,11 +230,27 @@ def test_files_of_other_models_and_kinds(tiny: Path, build: Any, protecting: Pat
     )
     content = json.loads(protecting.read_text())
     protecting.write_text(json.dumps(content | {"measured": ["positional", "rare"]}))
+    assert refused("plan", tiny, *rest, f"{protecting}:alignment") == (
+        4,
+        f"{protecting}: no file of functions of heads: the file: cross.1.2 has the function 'alignment', which was not "
+        "looked for",
+    )
+    unaligned = [head | {"functions": [name for name in head["functions"] if name != "alignment"]}
+                 for head in content["heads"]]  # fmt: skip
+    protecting.write_text(json.dumps(content | {"measured": ["positional", "rare"], "heads": unaligned}))
     assert refused("plan", tiny, *rest, f"{protecting}:alignment")[0] == 2
+    for changed, fault in (
+        (content["heads"][1:], "encoder.0.0 is missing"),
+        ([*content["heads"], content["heads"][3]], "encoder.0.3 is there twice"),
+        ([*content["heads"], content["heads"][3] | {"head": "cross.7.0"}], "cross.7.0 is no head of the model"),
+    ):
+        protecting.write_text(json.dumps(content | {"heads": changed}))
+        code, said = refused("plan", tiny, *rest, f"{protecting}:positional")
+        assert code == 4 and said.endswith(fault)
     protecting.write_text(json.dumps(content | {"heads": [{"head": "encoder.0"}]}))
     assert refused("plan", tiny, *rest, f"{protecting}:positional")[0] == 4
     protecting.write_text("{}")
-    message = f"{protecting}: no functions of heads: nmtprune functions writes them"
+    message = f"{protecting}: no file of functions of heads: nmtprune functions writes one"
     assert refused("plan", tiny, *rest, f"{protecting}:positional") == (4, message)
     code, said = refused("plan", tiny, *rest, "functions.json")
     assert code == 2 and "write FILE:FUNCTIONS" in said

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,6 +119,26 @@ def test_a_model_that_was_replaced_is_another_one(files: Files, tmp_path: Path, 
     assert len(found.table("predicted")) == 2 and "Pruned models side by side" in found.text
 
 
+def test_a_model_that_an_earlier_run_left_is_not_that_of_the_plan(
+    files: Files, tmp_path: Path, page: Callable[..., Page]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(files.run, run)
+    shutil.copyfile(next(run.glob("plans/*/006.json")), run / "plan.json")
+    found = page(run)
+    assert len(found.table("predicted")) == 2 and "6 of 24 heads" in found.text and "12 of 24" not in found.text
+
+
+def test_a_comparison_with_a_pruned_model_is_said_to_be_one(
+    files: Files, tmp_path: Path, page: Callable[..., Page]
+) -> None:
+    bench = json.loads(files.bench.read_text())
+    bench["models"].reverse()
+    (tmp_path / "bench.json").write_text(json.dumps(bench))
+    assert "bench.json compares with" in page(tmp_path / "bench.json", files.run).text
+    assert "which is pruned itself" not in page(files.bench, files.run).text
+
+
 def test_models_are_kept_apart(files: Files, tmp_path: Path, page: Callable[..., Page]) -> None:
     other = fairseq_checkpoint(tmp_path / "other", updates=1)
     found = page(files.scores, other, files.run)
@@ -201,6 +222,15 @@ def test_pdf_takes_a_browser(files: Files, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(pdf, "BROWSERS", ("no-such-browser",))
     code, line = refused("report", files.scores, *out)
     assert code == 6 and "Chromium" in line and not (tmp_path / "page.pdf").exists()
+    package = tmp_path / "package" / "weasyprint"
+    package.mkdir(parents=True)
+    # A stand-in too: WeasyPrint without the libraries that it needs.
+    (package / "__init__.py").write_text("raise OSError('cannot load library libpango\\nmore')")
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(package.parent)
+        patch.delitem(sys.modules, "weasyprint", raising=False)
+        code, line = refused("report", files.scores, *out)
+    assert code == 6 and line.endswith("WeasyPrint is there, but cannot be loaded: cannot load library libpango")
     browser = tmp_path / "bin" / "chromium"
     browser.parent.mkdir()
     # A stand-in for what no package brings along: it prints the page that it is given as it is.

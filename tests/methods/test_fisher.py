@@ -18,7 +18,7 @@ from nmtprune.methods import fisher_costs
 from nmtprune.methods.fisher import fisher
 from nmtprune.methods.fisher_costs import Fisher, SentenceFisher
 from nmtprune.methods.importance import ImportanceSettings, importance
-from nmtprune.methods.joint_order import removal_order
+from nmtprune.methods.joint_order import RemovalCosts, removal_order
 from tests.support.fairseq_files import Build
 from tests.support.joint import EPS, NAMES, Tiny, alone, loss
 from tests.support.thinned import thinned
@@ -102,6 +102,20 @@ def test_the_order_of_heads_and_neurons_is_that_of_brute_force(tiny: Tiny) -> No
         place = units.index(unit)
         assert totals[place] <= totals[~gone].min() + 1e-9
         gone[place] = True
+
+
+def test_units_that_are_spared_are_not_the_cheapest(plain: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However costs are kept, the cheapest of the others is the one that a look at all of them finds."""
+    sorts, units = ["heads", "neurons"], every_unit(plain)
+    exact = fisher(plain.model, plain.sentences, sorts=sorts)
+    monkeypatch.setattr(fisher_module, "FEW_UNITS", 10)
+    many = fisher(plain.model, plain.sentences, sorts=sorts)
+    for found in (exact.without(units[0]), many.without(units[0])):
+        for spared in (units[::2], [], [each for _, each in found.cheapest().values()]):
+            expected = RemovalCosts.cheapest(found, spared)
+            for group, (cost, unit) in found.cheapest(spared).items():
+                assert (unit, unit in spared) == (expected[group][1], False)
+                assert cost == pytest.approx(expected[group][0], rel=1e-4, abs=1e-9)
 
 
 @pytest.mark.parametrize("block", [1, 5, 64])

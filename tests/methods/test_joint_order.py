@@ -74,6 +74,17 @@ def test_protected_heads_come_last_and_raise_no_cost() -> None:
     assert lowest(ranks(order), 4, MODULES, Limits(min_heads_per_module=1)) == tuple(sorted(order[:4]))
 
 
+def test_heads_that_stay_are_not_among_those_that_go() -> None:
+    """The order of the others is the one in which the cheapest of them goes, as if no other head could."""
+    stays = frozenset(heads("encoder.0.0", "cross.0.0", "cross.0.1"))
+    # With encoder.0.0 gone, which is the cheapest, encoder.0.1 would be the dearest head.
+    own = costs(("encoder.0.0", "encoder.0.1", 50.0), ("encoder.0.1", "decoder.0.0", 50.0))
+    order = removal_order(own, MODULES, Limits(protected=stays))
+    assert order[:4] == heads("encoder.0.1", "encoder.0.2", "decoder.0.1", "decoder.0.0")
+    assert {*order[4:]} == stays
+    assert set(lowest(ranks(order), 4, MODULES, Limits(protected=stays))) == {*order[:4]}
+
+
 def test_only_selected_kinds_go() -> None:
     limits = Limits(("encoder", "cross"))
     order = removal_order(costs(), MODULES, limits)

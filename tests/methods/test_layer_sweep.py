@@ -56,6 +56,12 @@ def test_the_layer_of_the_lowest_loss_goes_and_the_last_of_a_stack_stays() -> No
         course.onwards(Plan.removing(base, layers(" ".join(order))), {}, 5)
 
 
+def test_layers_that_stay_are_not_tried() -> None:
+    plan = Plan.keep_all(base_of())
+    first, *others = removable_layers(plan, LAYER_KINDS)
+    assert removable_layers(plan, LAYER_KINDS, {first}) == tuple(others)
+
+
 def test_a_layer_is_chosen_on_the_model_that_is_left() -> None:
     """Two layers that stand in for each other: without one of them the other is worth much."""
     base = base_of((2,) * 3, ())

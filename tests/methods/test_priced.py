@@ -126,6 +126,30 @@ def test_what_is_gone_stays_gone(data: st.DataObject, share: float, before: floa
     assert set(first) <= set(then) and own.total(left(then)) <= share * own.total({})
 
 
+@given(st.data(), st.floats(0, 1), st.sampled_from([BOTH, EVERY_KIND, KINDS]), st.booleans())
+def test_protected_heads_and_their_layers_stay(
+    data: st.DataObject, share: float, kinds: tuple[str, ...], by_rank: bool
+) -> None:
+    """Even if they have the lowest scores; a target out of reach is one that removing everything else misses."""
+    scores, own = drawn(data, kinds, POSITIVE), prices()
+    heads = [UnitId(id, n) for id, numbers in own.architecture.units.items() if id.kind in KINDS for n in numbers]
+    protected = data.draw(st.sets(st.sampled_from(heads), max_size=6))
+    limits = Limits(kinds).with_protected(protected)
+    scores |= {unit: -1.0 for unit in limits.protected if unit in scores}
+    target = share * own.total({})
+    try:
+        removed = choose(scores, own, target, own.architecture.units, limits, by_rank=by_rank)
+    except BudgetError:
+        others = [unit for unit in scores if unit not in limits.protected]
+        # One layer of each stack stays: the first, if none has to.
+        kept = {unit.group for unit in limits.protected}
+        others = [unit for unit in others if unit.number or unit.group.kind not in LAYER_KINDS or unit.group in kept]
+        assert own.total(left(others)) > target
+        return
+    assert own.total(left(removed)) <= target
+    assert not limits.protected & {*removed} and len(limits.protected) >= len(protected)
+
+
 def test_by_rank_the_order_alone_counts() -> None:
     """Neurons come last in the order, though they are cheap."""
     own = prices()

@@ -15,7 +15,7 @@ from nmtprune.engines import native
 from nmtprune.errors import CheckpointError, DataError
 from nmtprune.formats import load
 from nmtprune.methods import reconstruction_costs
-from nmtprune.methods.joint_order import removal_order
+from nmtprune.methods.joint_order import RemovalCosts, removal_order
 from nmtprune.methods.reconstruction import RIDGE, reconstruction
 from nmtprune.methods.reconstruction_costs import Reconstruction
 from nmtprune.model import Transformer
@@ -158,6 +158,12 @@ def test_heads_and_neurons_are_ordered_as_each_alone_by_cost(plain: Tiny) -> Non
         costs.append(found.costs()[unit])
         assert costs[-1] == min(found.costs().values())
         found = found.without(unit)
+
+
+def test_heads_that_are_spared_are_not_the_cheapest(plain: Tiny) -> None:
+    found = measured(plain)
+    for spared in ([each for _, each in found.cheapest().values()], list(found.costs()), []):
+        assert found.cheapest(spared) == RemovalCosts.cheapest(found, spared)
 
 
 def test_batches_and_padding_make_no_difference(tiny: Tiny) -> None:

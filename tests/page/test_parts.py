@@ -1,6 +1,9 @@
 """The parts of the page: which files are of one model, marked words, round numbers, a thousand rows."""
 
 import json
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nmtprune.architecture import KINDS
+from nmtprune.errors import DataError
+from nmtprune.page import numbers
 from nmtprune.page.build import html
 from nmtprune.page.identity import Reference, changed_paths, same_model
 from nmtprune.page.inputs import Source, read_sources
+from nmtprune.page.styles import with_styled_drawings
 from nmtprune.page.svg import ticks
 from nmtprune.page.translations import is_loop, marked
 from nmtprune.plan import Plan
-from nmtprune.runs.report import L0File, LotteryFile
+from nmtprune.runs.report import CurveFile, L0File, LotteryFile
 from nmtprune.scores import HeadScore, Scores
 from tests.support.bases import base_of
 from tests.support.pages import well_made
 
 A, B = "a" * 64, "b" * 64
+MARKUP = "</script><b>x</b>"
 
 
 def test_checksums_join_and_paths_only_where_nothing_contradicts() -> None:
@@ -124,6 +131,99 @@ def test_lambdas_and_tickets() -> None:
     assert [row[0] for row in found.table("lambda")] == ["0.1", "0.2"]
     assert [row[1] for row in found.table("updates")] == ["lottery", "lottery"]
     assert len(found.table("predicted")) == 3
+    # A model that was not compared has no band.
+    untested = LotteryFile.model_validate(lottery.as_json() | {"converged": [whole, {**ticket, "model": "m1.pt"}]})
+    assert "lottery, 6: 29.00</title>" in _page(untested)
+
+
+def _curve(base_sha: str = A) -> dict[str, Any]:
+    steps = [
+        {"removed": removed, "kept": 24 - removed, "bleu": 30.0 - removed, "ci": [29.0, 31.0], "p": 0.5,
+         "relative": 1.0, "within_max_drop": True, "plan": f"plans/importance/{removed:03}.json"}
+        for removed in (0, 3)
+    ]  # fmt: skip
+    curve = {"name": "importance", "checkpoint": "m.pt", "order": "importance", "sample": None, "kinds": [*KINDS]}
+    return {
+        "format": "nmtprune-curve", "version": 1, **FACTS, "heads": 24, "curves": [{**curve, "steps": steps}],
+        "means": [], "provenance": {"checkpoints": [{"path": "m.pt", "sha256": base_sha}]},
+    }  # fmt: skip
+
+
+def _change(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    content = _curve()
+    change(content["curves"][0])
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda curve: curve.update(steps=[]), "a curve of the order importance has no steps"),
+        (lambda curve: curve["steps"][1].pop("bleu"), "there are models whose bleu is missing"),
+    ],
+)
+def test_results_without_what_a_page_needs_are_damaged(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], fault: str
+) -> None:
+    with pytest.raises(DataError, match=f"curve.json: damaged: {fault}$"):
+        read_sources([_change(tmp_path / "curve.json", change)])
+
+
+def test_steps_may_be_of_any_size_and_their_plans_have_any_name(tmp_path: Path) -> None:
+    for name in ("x" * 5000, "a\0b", "../curve.json", MARKUP):
+        path = _change(tmp_path / "curve.json", lambda curve, name=name: curve["steps"][1].update(plan=name))
+        assert name.replace("\0", "\N{REPLACEMENT CHARACTER}") in well_made(html(read_sources([path]), None)).text
+    path = _change(tmp_path / "curve.json", lambda curve: curve["steps"][1].update(bleu=1e308, ci=[-1e308, 1e308]))
+    assert well_made(html(read_sources([path]), None)).text
+
+
+def test_one_line_stands_for_all_random_orders() -> None:
+    content = _curve()
+    steps = content["curves"][0].pop("steps")
+    content["curves"] = [
+        {**content["curves"][0], "name": name, "order": name.partition("-")[0], "sample": sample, "steps": steps}
+        for name, sample in (("importance", None), ("random-1", 1), ("random-2", 2))
+    ]
+    mean = {"checkpoint": "m.pt", "order": "random", "kinds": [*KINDS], "samples": 2}
+    content["means"] = [
+        {**mean, "steps": [{"removed": 0, "bleu": 30.0, "sd": 0.0}, {"removed": 3, "bleu": 27.0, "sd": 1.5}]}
+    ]
+    page = _page(CurveFile.model_validate(content))
+    found = well_made(page)
+    assert sum(name == "polyline" for name, _ in found.elements) == 2
+    assert "random, mean of 2 with standard deviation, 3: 27.00 (25.50 to 28.50)</title>" in page
+    assert [row[0] for row in found.table("plan")] == ["importance"] * 2 + ["random-1"] * 2 + ["random-2"] * 2
+    content["means"][0]["samples"] = 1
+    assert sum(name == "polyline" for name, _ in well_made(_page(CurveFile.model_validate(content))).elements) == 3
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="pipe: is no regular file"):
+        read_sources([tmp_path / "pipe"])
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0, "0 %"), (1, "100 %"), (1 / 1000, "0.1 %"), (719 / 720, "99.9 %"), (0.5, "50 %")]
+)
+def test_a_share_is_nothing_or_all_only_if_it_is(share: float, text: str) -> None:
+    assert numbers.rough(share) == text
+
+
+def test_drawings_have_their_colours_for_programs_that_know_no_variables() -> None:
+    """Every mark of a drawing has a rule, every rule a colour, and a removed head does not look like one that stays."""
+    base = base_of()
+    plan = Plan.removing(base, Plan.keep_all(base).kept_ids(KINDS)[:3])
+    page = _page(plan, CurveFile.model_validate(_curve()))
+    found = with_styled_drawings(page)
+    styles = [own.partition("</style>")[0] for own in found.split("<style>")[2:]]
+    assert len(styles) == page.count("<svg ") and not any("var(" in style for style in styles)
+    rules = dict(re.findall(r"([^{}]+)\{([^}]*)\}", styles[0]))
+    marks = {mark for name, own in well_made(page).elements if name in ("rect", "path", "line", "polyline", "polygon")
+             for mark in (own["class"] or "").split()}  # fmt: skip
+    assert marks and all(any(f".{mark}" in selector for selector in rules) for mark in marks)
+    assert "fill: #" in rules["\nrect.kept, rect.more "] and "fill: none" in rules["\nrect.gone "]
 
 
 def test_provenance_may_be_anything(tmp_path: Path) -> None:

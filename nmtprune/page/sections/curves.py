@@ -32,18 +32,25 @@ def _blocks(source: Source) -> Iterator[Block]:
 def _of_greedy(source: Source, found: CurveFile) -> Iterator[Block]:
     kinds = {kind for curve in found.curves for kind in curve.kinds}
     costly = not kinds <= {*KINDS} and all(step.macs is not None for curve in found.curves for step in curve.steps)
+    # One line stands for all random orders of some kinds.
+    means = [mean for mean in found.means if mean.samples > 1 and mean.steps] if not costly else []
+    drawn_as_mean = {(mean.checkpoint, *mean.kinds) for mean in means}
     lines = []
     for curve in found.curves:
+        if curve.sample is not None and (curve.checkpoint, *curve.kinds) in drawn_as_mean:
+            continue
         points = [(_place(step, costly), score_under(step, found.metric), *step.ci) for step in curve.steps]
         lines.append(svg.ChartLine(curve.name, points, curve.sample is not None))
-    for mean in found.means if not costly else ():
+    for mean in means:
         points = [
             (float(step.removed), score_under(step, found.metric), score_under(step, found.metric) - step.sd,
              score_under(step, found.metric) + step.sd)
             for step in mean.steps
         ]  # fmt: skip
-        if points:
-            lines.append(svg.ChartLine(f"random, mean of {mean.samples}", points, True))
+        of = [mean.checkpoint] * (len({each.checkpoint for each in means}) > 1)
+        of += [", ".join(mean.kinds)] * (len({tuple(each.kinds) for each in means}) > 1)
+        label = f"random{' of ' * bool(of)}{', '.join(of)}, mean of {mean.samples} with standard deviation"
+        lines.append(svg.ChartLine(label, points, True))
     unpruned = score_under(found.curves[0].steps[0], found.metric)
     across = "% of the unpruned model's multiply-accumulates" if costly else f"{_what(found)} removed"
     yield _chart(source, found.metric, lines, svg.Axes(across, metric_name(found.metric), costly, unpruned, "unpruned"))
@@ -122,7 +129,7 @@ def _of_l0(source: Source, found: L0File) -> Iterator[Block]:
     rows: list[Row] = [
         [
             numbers.cell(run.l0_weight, "{:g}".format), numbers.cell(run.kept),
-            *(numbers.cell(run.kept_per_kind[kind]) for kind in kinds),
+            *(numbers.cell(run.kept_per_kind.get(kind)) for kind in kinds),
             *(numbers.cell(score_under(own, found.metric), "{:.2f}".format) for own in (run.gated, run.slim)),
             numbers.cell(run.delta, numbers.signed), numbers.interval(*run.ci),
             numbers.cell(run.p, numbers.p_value), numbers.cell(run.slim.parameters),
@@ -140,8 +147,9 @@ def _of_lottery(source: Source, found: LotteryFile) -> Iterator[Block]:
             points = [(0.0, before, before, before)]
             for model in found.converged:
                 if model.variant == variant and model.iteration:
-                    low, high = model.ci or (0.0, 0.0)
-                    points.append((float(model.removed), score_under(model, found.metric), before + low, before + high))
+                    value = score_under(model, found.metric)
+                    low, high = (value, value) if model.ci is None else (before + model.ci[0], before + model.ci[1])
+                    points.append((float(model.removed), value, low, high))
             lines.append(svg.ChartLine(variant, points, variant != "lottery"))
         axes = svg.Axes("heads removed", metric_name(found.metric), False, before, "unpruned")
         yield _chart(source, found.metric, lines, axes)

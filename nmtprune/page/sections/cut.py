@@ -8,7 +8,7 @@ from nmtprune.architecture import EVERY_KIND, KINDS, LAYER_KINDS, NEURON_KINDS, 
 from nmtprune.page import numbers, svg
 from nmtprune.page.blocks import Block, Choice, Picture, Section, Table, Text
 from nmtprune.page.claims import PrunedModel, chosen_step, plan_beside, score_under
-from nmtprune.page.inputs import Source, plans_of_steps
+from nmtprune.page.inputs import Source, plans_of_run
 from nmtprune.page.lead import metric_name
 from nmtprune.plan import Plan
 from nmtprune.runs.report import CurveFile, CurveOf
@@ -33,7 +33,11 @@ def what_was_cut(sources: Sequence[Source], models: Sequence[PrunedModel]) -> Se
 
 def _blocks(sources: Sequence[Source], models: Sequence[PrunedModel]) -> Iterator[Block]:
     planned = [(model.name, model.plan) for model in models if model.plan is not None]
-    by_step = {source.path: plans_of_steps(source) for source in sources if isinstance(source.content, CurveFile)}
+    by_step = {
+        source.path: {path: plan for own in plans_of_run(source).values() for path, plan in own.items() if plan}
+        for source in sources
+        if isinstance(source.content, CurveFile)
+    }
     for number, (name, plan) in enumerate(planned[:_MOST_PLANS]):
         picture = picture_of(plan, f"{name}: {_in_words(plan)}")
         steps = _steps(plan, sources, by_step)
@@ -119,7 +123,7 @@ def _steps(plan: Plan, sources: Sequence[Source], by_step: dict[str, dict[str, P
 
 def _choice(curves: CurveFile, curve: CurveOf, chosen: int, plans: dict[str, Plan]) -> Choice | None:
     there = [number for number, step in enumerate(curve.steps) if step.plan in plans]
-    shown = _some(there, chosen)
+    shown = that_fit(there, chosen, _MOST_STEPS)
     if chosen not in shown:
         return None
     options = []
@@ -132,10 +136,10 @@ def _choice(curves: CurveFile, curve: CurveOf, chosen: int, plans: dict[str, Pla
     return Choice(f"Steps of the curve {curve.name}", options, shown.index(chosen))
 
 
-def _some(there: Sequence[int], chosen: int) -> list[int]:
-    """Evenly spaced steps, the last and the chosen one among them, no more than a page can hold."""
-    if len(there) <= _MOST_STEPS:
+def that_fit(there: Sequence[int], chosen: int, most: int) -> list[int]:
+    """Evenly spaced steps, the first, the last and the chosen one among them, no more than a page can hold."""
+    if len(there) <= most:
         return list(there)
     last = len(there) - 1
-    places = {round(number * last / (_MOST_STEPS - 1)) for number in range(_MOST_STEPS)}
+    places = {round(number * last / (most - 1)) for number in range(most)}
     return sorted({there[place] for place in places} | ({chosen} & {*there}))

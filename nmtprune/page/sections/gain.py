@@ -26,7 +26,8 @@ def _blocks(sources: Sequence[Source], models: Sequence[PrunedModel]) -> Iterato
     if bars:
         drawing = svg.bars(bars[:_MOST_BARS], "times as fast as the full model", 1.0, _in_words(bars))
         legend = (("kept", "measured, with its interval"), ("predicted", "predicted from multiply-accumulates"))
-        yield Picture("Speed of the pruned model", (drawing,), legend)
+        first = f" (the first {_MOST_BARS} of {len(bars)} measurements)" if len(bars) > _MOST_BARS else ""
+        yield Picture(f"Speed of the pruned model{'s' if len(models) > 1 else ''}{first}", (drawing,), legend)
     for source in sources:
         if isinstance(source.content, BenchFile):
             yield _speeds(source, source.content)

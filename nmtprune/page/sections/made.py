@@ -23,7 +23,9 @@ def _blocks(sources: Sequence[Source]) -> Iterator[Block]:
             made.setdefault(tuple(map(str, words)), []).append(source)
     for command, own in made.items():
         written = ", ".join(source.path for source in own)
-        yield Code(f"Wrote {written}", shlex.join(command), tuple(_facts([source.provenance for source in own])))
+        yield Code(
+            f"Wrote {written}", [*map(shlex.quote, command)], tuple(_facts([source.provenance for source in own]))
+        )
     read = {(str(path), str(digest)) for source in sources for path, digest in _inputs(source.provenance)}
     if read:
         inputs: list[Row] = [[path, TableCell(digest, mark="code")] for path, digest in sorted(read)]

@@ -17,7 +17,7 @@ _ABOUT_P = "corrected for their number"
 
 def what_units_are_worth(sources: Sequence[Source], models: Sequence[PrunedModel]) -> Section:
     """Every score file; heads that the first pruned model of the same base lost are crossed out."""
-    plans = [model.plan for model in models if model.plan is not None]
+    plans = [(model.name, model.plan) for model in models if model.plan is not None]
     return Section.of("What heads, neurons and layers are worth", (
         block
         for source in sources
@@ -26,17 +26,18 @@ def what_units_are_worth(sources: Sequence[Source], models: Sequence[PrunedModel
     ))  # fmt: skip
 
 
-def _of_same_base(scores: Scores, plans: Sequence[Plan]) -> Plan | None:
+def _of_same_base(scores: Scores, plans: Sequence[tuple[str, Plan]]) -> tuple[str, Plan] | None:
     own = None if scores.base is None else scores.base.sha256
-    return next((plan for plan in plans if plan.base.sha256 == own), None)
+    return next(((name, plan) for name, plan in plans if plan.base.sha256 == own), None)
 
 
-def _blocks(source: Source, scores: Scores, plan: Plan | None) -> Iterator[Block]:
+def _blocks(source: Source, scores: Scores, pruned: tuple[str, Plan] | None) -> Iterator[Block]:
+    name, plan = pruned or ("", None)
     entries = [(entry.id, entry) for entry in scores.entries]
     gone = set() if plan is None else set(plan.removed((*KINDS, *LAYER_KINDS)))
     heads = [(unit, entry) for unit, entry in entries if unit.group.kind in KINDS]
     if heads:
-        yield _map(source, scores, heads, gone)
+        yield _map(source, scores, heads, gone, name)
     single = [(unit, entry) for unit, entry in entries if unit.group.kind not in NEURON_KINDS]
     if single:
         yield _table(source, scores, single, gone if plan is not None else None)
@@ -48,7 +49,9 @@ def _blocks(source: Source, scores: Scores, plan: Plan | None) -> Iterator[Block
         yield _neurons(source, scores, neurons)
 
 
-def _map(source: Source, scores: Scores, heads: Sequence[tuple[UnitId, HeadScore]], gone: set[UnitId]) -> Picture:
+def _map(
+    source: Source, scores: Scores, heads: Sequence[tuple[UnitId, HeadScore]], gone: set[UnitId], pruned: str
+) -> Picture:
     largest = max((abs(entry.score) for _, entry in heads), default=0.0) or 1.0
     drawings = []
     for kind in KINDS:
@@ -61,7 +64,7 @@ def _map(source: Source, scores: Scores, heads: Sequence[tuple[UnitId, HeadScore
         if rows:
             lines = [(str(layer), squares) for layer, squares in sorted(rows.items())]
             drawings.append(svg.grid(NAMES[kind], lines, f"{scores.metric} of the heads of {NAMES[kind]}"))
-    legend = [("more", "higher: keep"), ("less", "below 0")] + ([("cross", "removed")] if gone else [])
+    legend = [("more", "higher: keep"), ("less", "below 0")] + ([("cross", f"removed in {pruned}")] if gone else [])
     return Picture(f"{source.path}: {scores.metric} of heads; the darker, the farther from 0", drawings, legend)
 
 

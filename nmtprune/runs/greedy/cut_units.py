@@ -1,10 +1,11 @@
 """Units of a cut model under their ids in the unpruned one: cutting numbers heads, neurons and layers anew."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from nmtprune.architecture import LAYER_KINDS, GroupId, Kept, UnitId
+from nmtprune.budget import Limits
 from nmtprune.evaluate.prices import Adapted
 from nmtprune.plan import Plan
 
@@ -27,6 +28,18 @@ class CutUnits:
             group, left[unit.number] if group.kind not in LAYER_KINDS else self._number(group.stack, unit.number)
         )
 
+    def cut(self, unit: UnitId) -> UnitId:
+        """The unit of the cut model that a unit of the unpruned model is, which the plan keeps."""
+        group = unit.group
+        if group.kind in LAYER_KINDS:
+            return UnitId(group, self._place(group.stack, unit.number))
+        place = self._place(group.stack, group.layer)
+        return UnitId(GroupId(group.kind, place), self.plan.kept(group).index(unit.number))
+
+    def limits(self, limits: Limits) -> Limits:
+        """Limits of the unpruned model as those of the cut one, in which protected units have other numbers."""
+        return replace(limits, protected=frozenset(map(self.cut, limits.protected)))
+
     def group(self, id: GroupId) -> GroupId:
         """The group of the unpruned model that a group of the cut model was."""
         return id if id.kind in LAYER_KINDS else GroupId(id.kind, self._number(id.stack, id.layer))
@@ -34,6 +47,10 @@ class CutUnits:
     def _number(self, stack: str, layer: int) -> int:
         """The number of a layer; stacks that lose none keep their numbers, even with gaps where layers are tied."""
         return self._layers[stack][layer] if stack in self._layers else layer
+
+    def _place(self, stack: str, layer: int) -> int:
+        """The number that a layer has in the cut model."""
+        return self._layers[stack].index(layer) if stack in self._layers else layer
 
     @cached_property
     def _layers(self) -> dict[str, tuple[int, ...]]:

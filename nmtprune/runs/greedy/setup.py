@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nmtprune import files
-from nmtprune.architecture import KINDS, LAYER_KINDS, NEURON_KINDS, Architecture, parse_kinds
+from nmtprune.architecture import KINDS, LAYER_KINDS, NEURON_KINDS, Architecture, UnitId, parse_kinds
 from nmtprune.budget import Amount, Limits
 from nmtprune.data.directions import MEAN, Sets
 from nmtprune.errors import EngineError, UsageError
@@ -18,6 +18,7 @@ from nmtprune.methods.scorer import Scorer
 from nmtprune.plan import Base
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.cost_table import CostTable
+from nmtprune.runs.functions_file import Protection
 from nmtprune.runs.greedy import orders
 from nmtprune.runs.greedy.costs import SPEED
 from nmtprune.runs.greedy.measured_plans import MeasuredPlans
@@ -78,6 +79,7 @@ class GreedyRun(FolderRun, MeasuringRun):
         min_heads_per_module: heads to keep in every module.
         uniform: all modules of a stack keep the same number of heads, all feed-forward layers that of neurons.
         multiple_of: of which the number of neurons of every feed-forward layer is a multiple.
+        protect: ``FILE:FUNCTIONS``: heads with these functions in a `functions` file stay; None: no head is protected.
         max_drop: points of the metric, or ``significant``, that end a curve; None for no such limit.
         refit: measure refitted models instead of masked ones.
         rounds: number of times that the reconstruction order is measured.
@@ -104,6 +106,7 @@ class GreedyRun(FolderRun, MeasuringRun):
     min_heads_per_module: int = 0
     uniform: bool = False
     multiple_of: int = field(default=1, metadata=NO_SETTING)
+    protect: str | None = field(default=None, metadata=NO_SETTING)
     max_drop: str | None = None
     refit: bool = False
     rounds: int = DEFAULT_ROUNDS
@@ -133,7 +136,17 @@ class GreedyRun(FolderRun, MeasuringRun):
         calibration = () if self.calibration_data is None else self.calibration_data.texts
         texts = [*self.data.texts, *self.importance_data.texts, *calibration]
         tables = [] if self.cost_table is None else [self.cost_table]
-        return [*self.checkpoints, *orders.files_among([*self.orders, *self.auto_orders]), *texts, *tables]
+        functions = [] if self.protection is None else [self.protection.path]
+        return [*self.checkpoints, *orders.files_among([*self.orders, *self.auto_orders]), *texts, *tables, *functions]
+
+    @property
+    def protection(self) -> Protection | None:
+        """Which heads stay because of what they do.
+
+        Raises:
+            UsageError: `protect` has another form.
+        """
+        return None if self.protect is None else Protection.parse(self.protect)
 
     def sentences(self, scorer: Scorer[Any]) -> Sets:
         """What a scorer reads."""
@@ -213,6 +226,10 @@ class GreedyRun(FolderRun, MeasuringRun):
             faults.append("--min-heads-per-module goes with --group heads")
         if self.uniform and self.sorts == ("layers",):
             faults.append("--uniform goes with --group heads or neurons")
+        if self.protect is not None and self.sorts == ("neurons",):
+            faults.append("--protect goes with --group heads or layers")
+        if self.protect is not None and len(self.checkpoints) > 1:
+            faults.append("--protect goes with one CHECKPOINT, since functions are those of one model")
         if faults:
             raise UsageError("; ".join(faults), faults)
 
@@ -316,14 +333,19 @@ def check_greedy(run: GreedyRun, session: Session) -> Job:
     kinds = _selected(run, architecture, bases[0])
     for order, selected in itertools.product(chosen, kinds):
         order.check_kinds(selected)
-    removals = {selected: _removal(run, selected, bases[0]) for selected in kinds}
+    protected = _protected(run, bases[0], session)
+    removals = {selected: _removal(run, selected, bases[0], protected) for selected in kinds}
     _check_widths(run, subjects)
     check_score_files(chosen, removals, subjects.checkpoints, session)
     table = None if run.cost_table is None else CostTable.read(run.cost_table)
     times = _times(run, table, subjects, session)
     facts, inputs, settings = _described(run, chosen, subjects, session)
+    facts |= {} if run.protect is None else {"protected": [str(head) for head in sorted(protected)]}
     facts |= {} if table is None else {"cost_table": table.conditions}
-    inputs |= {} if run.cost_table is None else {str(run.cost_table): files.sha256_file(run.cost_table)}
+    more = [*([run.cost_table] if run.cost_table else []), *([run.protection.path] if run.protection else [])]
+    inputs |= {str(path): files.sha256_file(path) for path in more}
+    # Another file that protects the same heads is no other run.
+    settings |= {} if run.protect is None else {"--protect": facts["protected"]}
     settings |= {"--kinds": [list(selected) for selected in kinds], **_cost_settings(run)}
     found = orders.curves(run.checkpoints, chosen, kinds, run.samples)
     return Job(run, found, removals, bases, facts, inputs, settings, subjects, times)
@@ -368,14 +390,29 @@ def _selected(run: GreedyRun, architecture: Architecture, base: Base) -> tuple[t
     return kinds
 
 
-def _removal(run: GreedyRun, kinds: tuple[str, ...], base: Base) -> Removal:
+def _protected(run: GreedyRun, base: Base, session: Session) -> frozenset[UnitId]:
+    """The heads that stay in any case; says how many there are.
+
+    Raises:
+        UsageError: functions that there are not, or that were not measured.
+        PlanError: a file that is damaged or of another model.
+    """
+    if run.protection is None:
+        return frozenset()
+    found, line = run.protection.heads(base)
+    session.remark(line)
+    return found
+
+
+def _removal(run: GreedyRun, kinds: tuple[str, ...], base: Base, protected: frozenset[UnitId]) -> Removal:
     """What a curve of these kinds removes, and where its steps end.
 
     Raises:
         UsageError: steps that mean nothing for what is removed.
         BudgetError: numbers of units that cannot be removed.
     """
-    limits, (step, until) = Limits(kinds, run.min_heads_per_module, run.uniform, run.multiple_of), run.amounts
+    (step, until), limits = run.amounts, Limits(kinds, run.min_heads_per_module, run.uniform, run.multiple_of)
+    limits = limits.with_protected(protected)
     if run.allowed:
         return Removal(limits, budgets=run.allowed)
     if len(run.sorts) > 1:

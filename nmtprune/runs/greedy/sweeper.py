@@ -202,12 +202,12 @@ class Sweeper:
         by_loss = curve.order.layers_by_loss(curve.kinds)
         if prices is None:
             counted = CountedUnits(limits)
-            return Layers(layers, counted.reached, self._losses_of(curve)) if by_loss else counted
+            return Layers(layers, counted.reached, self._losses_of(curve), limits.protected) if by_loss else counted
         if not by_loss:
             return PricedUnits(limits, prices, curve.order.by_rank)
         units = PricedUnits(removal.within_layers, prices, curve.order.by_rank)
         if not units.limits.kinds:
-            return Layers(layers, units.reached, self._losses_of(curve))
+            return Layers(layers, units.reached, self._losses_of(curve), limits.protected)
         return UnitsAndLayers(units, layers, self._losses_of(curve))
 
     def _losses_of(self, curve: Curve) -> LossesOf:
@@ -367,5 +367,5 @@ def _on_refitted(
     """Scores of the units that a plan leaves, on the refitted model, by their ids in the unpruned one."""
     cut = CutUnits(plan)
     own_prices = None if prices is None else PricesOfCut(prices, cut)
-    found = subject.of(refitted.of(plan).checkpoint).scores(scorer, None, limits, own_prices)
+    found = subject.of(refitted.of(plan).checkpoint).scores(scorer, None, cut.limits(limits), own_prices)
     return {cut.unpruned(unit): score for unit, score in found.items()}
