@@ -44,6 +44,16 @@ ALLOWED = {
     "model": {"architecture", "network"},
     "data": {"files", "profile", "strictjson"},
     "ctranslate2_model": {"architecture", "network", "formats", "model", "data"},
+    "convert": {
+        "architecture",
+        "network",
+        "profile",
+        "formats",
+        "data",
+        "files",
+        "model.embedding",
+        "model.search.options",
+    },
     "engines": {
         "architecture",
         "network",

@@ -19,6 +19,7 @@ COMMANDS = {
     "slim": "nmtprune.cli.slim:slim",
     "refit": "nmtprune.cli.refit:refit",
     "export": "nmtprune.cli.export:export",
+    "convert": "nmtprune.cli.convert:convert",
     "bench": "nmtprune.cli.bench:bench",
     "check": "nmtprune.cli.check:check",
     "score": "nmtprune.cli.score:score",

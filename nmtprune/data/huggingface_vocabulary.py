@@ -16,7 +16,7 @@ from nmtprune.strictjson import is_int, show
 
 UNKNOWN = "<unk>"
 _ID_END = 1 << 31
-_FIRST = ("<s>", "<pad>", "</s>", UNKNOWN)
+FIRST = ("<s>", "<pad>", "</s>", UNKNOWN)
 """What fairseq numbers first, instead of the three special pieces of a SentencePiece model."""
 _NEVER_SHOWN = ("<s>", "<mask>")
 _MODEL = ".model"
@@ -162,7 +162,7 @@ class MarianTokenizerText(TokenizerText):
 def _of_pieces(path: Path) -> dict[str, int]:
     """Ids by symbol of the pieces of a SentencePiece model: one more than its own, behind fairseq's first symbols."""
     pieces = SentencePieceSegmenter(path).pieces
-    return {symbol: id for id, symbol in enumerate((*_FIRST, *pieces[len(_FIRST) - 1 :]))}
+    return {symbol: id for id, symbol in enumerate((*FIRST, *pieces[len(FIRST) - 1 :]))}
 
 
 def _with_added(

@@ -72,6 +72,15 @@ def folder_beside(output: Path) -> Iterator[Path]:
             raise OutputError(str(error).replace(str(folder), str(output))) from None
 
 
+@contextmanager
+def writing(output: Path) -> Iterator[None]:
+    """Turn what keeps files from being written into an OutputError that names the output."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written: {error.strerror or error}") from error
+
+
 def put_in_place(folder: Path, output: Path) -> None:
     """Give a folder of `folder_beside` the name of the output; a model that is there stays where that fails.
 
@@ -79,19 +88,16 @@ def put_in_place(folder: Path, output: Path) -> None:
         OutputError: it cannot be done.
     """
     target = _target(output)
-    try:
+    with writing(output), ExitStack() as lock:
         for path in (*folder.rglob("*"), folder):
             synchronize(path)
-        with ExitStack() as lock:
-            if target.exists():
-                folder.chmod(stat.S_IMODE(target.stat().st_mode))
-                lock.callback(os.close, _locked(target))
-                os.replace(target, _old(folder))
-            os.replace(folder, target)
-            synchronize(target.parent)
-            _settle(folder, target)
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written: {error.strerror}") from error
+        if target.exists():
+            folder.chmod(stat.S_IMODE(target.stat().st_mode))
+            lock.callback(os.close, _locked(target))
+            os.replace(target, _old(folder))
+        os.replace(folder, target)
+        synchronize(target.parent)
+        _settle(folder, target)
 
 
 def _target(output: Path) -> Path:

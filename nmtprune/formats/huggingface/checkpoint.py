@@ -210,7 +210,7 @@ class HuggingFaceCheckpoint(Checkpoint):
         values = self.config.values
         if architecture != self.architecture or lineage != self.lineage:
             sizes = {f"{group.id.stack}_ffn_dim": group.stored for group in architecture.feed_forwards}
-            values = self.config.with_sizes(sizes, _noted(architecture, lineage))
+            values = self.config.with_sizes(sizes, noted(architecture, lineage))
         return HuggingFaceCheckpoint.of_parts(self.path, values, self.weights, dict(tensors))
 
     def with_layers(self, kept: Mapping[str, Sequence[int]], lineage: Lineage | None) -> "HuggingFaceCheckpoint":
@@ -218,7 +218,7 @@ class HuggingFaceCheckpoint(Checkpoint):
         names = layout.without_layers(self.tensors, kept)
         tensors = {new: self.tensors[old] for old, new in names.items()}
         sizes = {f"{stack}_layers": len(own) for stack, own in kept.items()}
-        values = self.config.with_sizes(sizes, _noted(self.architecture.with_layers(kept), lineage))
+        values = self.config.with_sizes(sizes, noted(self.architecture.with_layers(kept), lineage))
         return HuggingFaceCheckpoint.of_parts(self.path, values, self.weights.renamed(names), tensors)
 
     @property
@@ -259,7 +259,7 @@ class HuggingFaceCheckpoint(Checkpoint):
         self._release()
         values = dict(self.config.values)
         if provenance is not None:
-            values[NOTE] = {**(values.get(NOTE) or _noted(self.architecture, None)), "provenance": dict(provenance)}
+            values[NOTE] = {**(values.get(NOTE) or noted(self.architecture, None)), "provenance": dict(provenance)}
         model_folder.write_folder(self.path, path, values, self.weights, self.tensors)
 
     def profile(self) -> ModelProfile:
@@ -299,7 +299,7 @@ class HuggingFaceCheckpoint(Checkpoint):
         return network.native_tensors(self.config, self.tensors)
 
 
-def _noted(architecture: Architecture, lineage: Lineage | None) -> dict[str, Any]:
+def noted(architecture: Architecture, lineage: Lineage | None) -> dict[str, Any]:
     """What is written down of a model with this architecture and lineage."""
     found: dict[str, Any] = json.loads(Note.of(architecture, lineage).to_json(_FORMAT))
     return found

@@ -16,7 +16,10 @@ CONFIG = "tokenizer_config.json"
 _FAST, _ADDED = "tokenizer.json", "added_tokens.json"
 _VOCABULARY, _PIECES = "vocab.json", "sentencepiece.bpe.model"
 _MASK = "<mask>"
-_SETS = "language_codes"
+SETS = "language_codes"
+"""Setting that names a set of languages."""
+PLAIN = "MarianTokenizer"
+"""The tokenizer without language codes, which models of any class can have."""
 
 # fmt: off
 _NLLB = """
@@ -90,7 +93,7 @@ MBART50 = Tokenizer(
     "MBart50Tokenizer", _PIECES, "{}", r"([a-z]{2}_[A-Z]{2})", {_SETS_DEFAULT: tuple(_MBART50.split())}, (_MASK,)
 )
 
-_OF_FAMILY: Mapping[str, tuple[Tokenizer, ...]] = {"m2m_100": (NLLB, M2M100), "mbart": (MBART50,)}
+OF_FAMILY: Mapping[str, tuple[Tokenizer, ...]] = {"m2m_100": (NLLB, M2M100), "mbart": (MBART50,)}
 """By ``model_type``."""
 
 
@@ -126,11 +129,13 @@ def tokenizer_of(folder: Path, config: Config) -> FolderTokenizer | None:
     if not config.family.languages:
         return None
     settings = settings_in(folder / CONFIG)
-    own = _OF_FAMILY[config.family.model_type]
+    own = OF_FAMILY[config.family.model_type]
     name = settings.get("tokenizer_class") or config.values.get("tokenizer_class")
     if not isinstance(name, str):
         name = next((each.name for each in reversed(own) if (folder / each.vocabulary).is_file()), own[0].name)
     name, known = name.removesuffix("Fast"), tuple(each.name for each in own)
+    if name == PLAIN:
+        return None
     found = next((each for each in own if each.name == name), None)
     source, target = (_text(settings.get(side)) for side in ("src_lang", "tgt_lang"))
     if found is None:
@@ -139,9 +144,9 @@ def tokenizer_of(folder: Path, config: Config) -> FolderTokenizer | None:
     codes = tuple(match[1] for symbol in added if (match := re.fullmatch(found.spelling, symbol)))
     if not codes:
         added = {}
-        codes = found.codes.get(str(settings.get(_SETS, _SETS_DEFAULT)), ())
+        codes = found.codes.get(str(settings.get(SETS, _SETS_DEFAULT)), ())
         if not codes:
-            raise CheckpointError(f"{folder / CONFIG}: {_SETS} {show(settings[_SETS])} is not one of {_sets(found)}")
+            raise CheckpointError(f"{folder / CONFIG}: {SETS} {show(settings[SETS])} is not one of {_sets(found)}")
     legacy = settings.get("legacy_behaviour") is True and found is NLLB
     tokens = LanguageTokens(
         languages=codes, languages_file=None, forms=(found.form,), others=found.others, source=found.form,

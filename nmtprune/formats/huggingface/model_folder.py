@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmtprune import strictjson
-from nmtprune.errors import CheckpointError, OutputError
+from nmtprune.errors import CheckpointError
 from nmtprune.files import atomic_output
-from nmtprune.files.folders import folder_beside, put_in_place
+from nmtprune.files.folders import folder_beside, put_in_place, writing
 from nmtprune.formats.huggingface import config
 from nmtprune.formats.huggingface.safetensors_file import TensorFile, read_safetensors, write_safetensors
 from nmtprune.formats.huggingface.torch_file import read_torch, write_torch
@@ -152,21 +152,20 @@ def write_folder(
         OutputError: it cannot be written; an old folder is as it was.
     """
     with folder_beside(target) as folder:
-        try:
+        with writing(target):
             for path in others(source)[0]:
                 if path.is_dir():
                     shutil.copytree(path, folder / path.name)
                 else:
                     shutil.copyfile(path, folder / path.name)
-            _write_weights(folder, weights, tensors)
+            write_weights(folder, weights, tensors)
             text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
             (folder / config.FILE).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
         put_in_place(folder, target)
 
 
-def _write_weights(folder: Path, weights: WeightFiles, tensors: "Mapping[str, Tensor]") -> None:
+def write_weights(folder: Path, weights: WeightFiles, tensors: "Mapping[str, Tensor]") -> None:
+    """Write the files of weights, and the index of shards, into a folder."""
     for name, inside in weights.files.items():
         own = {each: tensors[each] for each in inside}
         with atomic_output(folder / name) as file:

@@ -82,7 +82,9 @@ def native_tensors(config: Config, tensors: "Mapping[str, Tensor]") -> "dict[str
         name = f"{stack}.embedding.positions.weight"
         if config.family.position_table and name not in found and target is not None:
             rows, width = int(config.settings["max_position_embeddings"]), int(config.settings["d_model"])
-            found[name] = _sinusoids(rows, width)  # single precision, whatever the file has, as transformers computes
+            found[name] = marian_sinusoids(
+                rows, width
+            )  # single precision, whatever the file has, as transformers computes
     return found
 
 
@@ -103,7 +105,7 @@ def native_of(name: str, config: Config) -> str | None:
     return f"{own}.{_LINEAR[inside]}.{kind}" if inside in _LINEAR else None
 
 
-def _sinusoids(rows: int, width: int) -> "Tensor":
+def marian_sinusoids(rows: int, width: int) -> "Tensor":
     """Positions of Marian's models as transformers computes them, [rows, width]: sines, then cosines.
 
     The rates are 10000 ** (-2 i / width), unlike those of Marian itself, 10000 ** (-i / (width / 2 - 1)).

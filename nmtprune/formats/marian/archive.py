@@ -2,7 +2,8 @@
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,18 +56,22 @@ def read_archive(path: Path) -> Arrays:
     return arrays
 
 
-def write_archive(file: IO[bytes], arrays: Mapping[str, NDArray[Any]], source: Path, unchanged: set[str]) -> None:
+def write_archive(
+    file: IO[bytes], arrays: Mapping[str, NDArray[Any]], source: Path | None = None, unchanged: Collection[str] = ()
+) -> None:
     """Write arrays as Marian does: stored, with sizes in the local headers and no zip64 fields, which old ones misread.
 
     Args:
         file: seekable.
         arrays: by name, in the order of the file.
-        source: the archive that they come from.
+        source: the archive that they come from; None for a new one.
         unchanged: names whose bytes are copied from there.
     """
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as new:
+    with ExitStack() as stack:
+        old = None if source is None else stack.enter_context(zipfile.ZipFile(source))
+        new = stack.enter_context(zipfile.ZipFile(file, "w", zipfile.ZIP_STORED))
         for name, array in arrays.items():
-            content = old.read(name + SUFFIX) if name in unchanged else _bytes(array)
+            content = old.read(name + SUFFIX) if old is not None and name in unchanged else _bytes(array)
             new.writestr(zipfile.ZipInfo(name + SUFFIX), content)
 
 

@@ -17,7 +17,7 @@ from nmtprune.formats.base import Checkpoint, fingerprint
 from nmtprune.formats.cut_note import Note
 from nmtprune.formats.marian import archive, depth, layout
 from nmtprune.formats.marian.archive import Arrays
-from nmtprune.formats.marian.note import FORMAT, NOTE, read_note
+from nmtprune.formats.marian.note import FORMAT, NOTE, as_text, read_note
 from nmtprune.formats.marian.option_lists import ALIGNMENT_LAYER, DECODER_DIM_FFN
 from nmtprune.formats.marian.options import ENTRY, Options, encoded, parse, with_heads, with_widths
 from nmtprune.plan import Lineage
@@ -176,7 +176,7 @@ class MarianCheckpoint(Checkpoint):
             faults = list(self._shape_faults(architecture))
             if faults:
                 raise CheckpointError.of_faults(f"{self.path}", faults)
-            arrays[ENTRY] = _text(encoded(self._values(architecture)))
+            arrays[ENTRY] = as_text(encoded(self._values(architecture)))
         if architecture != self.architecture or lineage != self.lineage:
             arrays[NOTE] = self._noted(architecture, lineage)
         return MarianCheckpoint.of_arrays(self.path, arrays)
@@ -185,7 +185,7 @@ class MarianCheckpoint(Checkpoint):
         """The same model with these layers only: parameters renamed, depths, ties and head counts in the options."""
         names = depth.renamed(self.arrays, kept)
         arrays = {name: self.arrays[old] for old, name in names.items()}
-        arrays[ENTRY] = _text(encoded(depth.with_layers(self.options, kept)))
+        arrays[ENTRY] = as_text(encoded(depth.with_layers(self.options, kept)))
         unaligned = depth.alignment_layer_goes(self.options, kept)
         arrays[NOTE] = self._noted(self.architecture.with_layers(kept), lineage, unaligned=unaligned)
         return MarianCheckpoint.of_arrays(self.path, arrays)
@@ -217,7 +217,7 @@ class MarianCheckpoint(Checkpoint):
     def _noted(self, architecture: Architecture, lineage: Lineage | None, *, unaligned: bool = False) -> Any:
         """The entry of what is known of a model with this architecture and lineage."""
         note = Note.of(architecture, lineage, unaligned=unaligned or self.note.alignment_layer_removed)
-        return _text(note.to_json(FORMAT).encode())
+        return as_text(note.to_json(FORMAT).encode())
 
     @property
     def file_names(self) -> Mapping[str, str]:
@@ -288,7 +288,7 @@ class MarianCheckpoint(Checkpoint):
         arrays = dict(self.arrays)
         if provenance is not None:
             there = json.loads(arrays[NOTE].tobytes().rstrip(b"\0")) if NOTE in arrays else {}
-            arrays[NOTE] = _text(json.dumps({**there, "provenance": provenance}).encode())
+            arrays[NOTE] = as_text(json.dumps({**there, "provenance": provenance}).encode())
         read = archive.read_archive(self.path)
         unchanged = {name for name, array in arrays.items() if _same(array, read.get(name))}
         with files.atomic_output(path, force=force, inputs=[self.path]) as file:
@@ -329,12 +329,6 @@ def _stored(architecture: Architecture) -> dict[str, dict[int, int]]:
     for module in architecture:
         found.setdefault(module.id.kind, {})[module.id.layer + 1] = module.stored_heads
     return found
-
-
-def _text(content: bytes) -> Any:
-    """Bytes as Marian stores text: signed, ended by a NUL."""
-    ended = content if content.endswith(b"\0") else content + b"\0"
-    return np.frombuffer(bytearray(ended), dtype=np.int8)
 
 
 def _same(array: Any, there: Any) -> bool:

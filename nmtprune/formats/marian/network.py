@@ -105,7 +105,7 @@ def file_names(options: Options, tensors: "Mapping[str, Tensor]") -> dict[str, s
 
 def _identity(id: GroupId, like: "Tensor") -> "dict[str, Tensor]":
     """W_O of a module whose heads are joined as they are."""
-    own = _native_name(*f"{layout.prefix(id)}_Wo".split("_", 1)).removesuffix("weight")
+    own = native_parameter(f"{layout.prefix(id)}_Wo").removesuffix("weight")
     return {f"{own}weight": like.new_ones(len(like)).diag(), f"{own}bias": like.new_zeros(len(like))}
 
 
@@ -117,8 +117,8 @@ def _translated(name: str, tensor: "Tensor", options: Options) -> "Iterator[tupl
     elif name in layout.OUTPUT:
         yield "output.weight", tensor if name == layout.OUTPUT[0] else tensor.T
     else:
-        stack, _, rest = name.partition("_")
-        yield _native_name(stack, rest), tensor[0] if tensor.shape[0] == 1 and not _is_matrix(rest) else tensor.T
+        rest = name.partition("_")[2]
+        yield native_parameter(name), tensor[0] if tensor.shape[0] == 1 and not _is_matrix(rest) else tensor.T
 
 
 def _table(name: str, tensor: "Tensor", options: Options) -> "Iterator[tuple[str, Tensor]]":
@@ -137,8 +137,9 @@ def _is_matrix(rest: str) -> bool:
     return rest.rpartition("_")[2].startswith("W")
 
 
-def _native_name(stack: str, rest: str) -> str:
-    """``l1_self_Wq`` -> ``encoder.layers.0.self_attention.q.weight``."""
+def native_parameter(name: str) -> str:
+    """``encoder_l1_self_Wq`` -> ``encoder.layers.0.self_attention.query.weight``; not for tables and output layers."""
+    stack, _, rest = name.partition("_")
     layer, _, part = rest.partition("_")
     if layer in ("emb", "top"):
         place = "embedding.norm" if layer == "emb" else "final_norm"

@@ -1,0 +1,104 @@
+"""`nmtprune convert`: a model for another toolkit."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nmtprune.cli.data_options import data_options
+from nmtprune.cli.options import checkpoint_argument, force_option, format_option, say, verbosity_options
+from nmtprune.cli.panels import Panel, PanelCommand, panel_option
+from nmtprune.cli.progress_bar import Notes
+from nmtprune.cli.render import emit_json, emit_table, emit_tsv
+
+if TYPE_CHECKING:
+    from nmtprune.runs.convert import Converted, ConvertRun
+
+TARGETS = ("fairseq", "marian", "huggingface")
+_SHOWN = 5
+
+
+@click.command(
+    cls=PanelCommand,
+    epilog="Example: nmtprune convert model.npz folder --to huggingface --source dev.en",
+    short_help="Write a full or slim model for another toolkit, and compare translations.",
+)
+@checkpoint_argument
+@click.argument("output", type=click.Path(path_type=Path))
+@panel_option(
+    Panel.MODEL, "--to", type=click.Choice(TARGETS), required=True, help="Toolkit that the model is written for."
+)
+@data_options
+@panel_option(
+    Panel.MODEL,
+    "--sentences",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="Number of sentences to compare: the first ones of --source or --subset, or else random words.",
+)
+@panel_option(
+    Panel.MODEL,
+    "--max-positions",
+    type=click.IntRange(min=1),
+    default=1024,
+    show_default=True,
+    metavar="N",
+    help="Longest sentence, in tokens, of the converted model, where it must have a limit and the model has none.",
+)
+@panel_option(
+    Panel.MODEL,
+    "--marian-positions",
+    is_flag=True,
+    help="Folders of MarianMTModel (OPUS-MT): take Marian's own sinusoids, with which these models were trained, for "
+    "those of other rates that transformers computes. Translations may differ; the result shows how many.",
+)
+@panel_option(
+    Panel.ENGINE, "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads for the comparison."
+)
+@force_option
+@format_option
+@verbosity_options
+def convert(output_format: str, **flags: Any) -> None:
+    """Write CHECKPOINT, full or slim, into the folder OUTPUT as a model of another toolkit.
+
+    The folder has the model, its vocabularies and the settings of its search. A model is refused, with every reason, if
+    the toolkit cannot compute the same: its norms, its positions, what stands before the first word. Token ids and
+    greedy translations of both models are compared before the folder is put in place.
+    """
+    from nmtprune.runs.convert import ConvertRun
+    from nmtprune.runs.convert import convert as run_convert
+
+    run = ConvertRun(**flags)
+    found = run_convert(run, Notes())
+    _report(run, found, output_format)
+    for note in found.notes:
+        say(f"{run.output}: {note}")
+    say(f"wrote {run.output}: inspect it with nmtprune inspect {found.model}")
+
+
+def _report(run: "ConvertRun", found: "Converted", output_format: str) -> None:
+    if output_format == "json":
+        emit_json({"output": str(run.output), "to": run.to, **asdict(found), "model": str(found.model)})
+        return
+    figures: list[tuple[str, str | int | float | None]] = [
+        ("model", str(found.model)),
+        ("architecture", found.architecture),
+        ("sentences compared", found.compared),
+        ("sentences split into other tokens", found.split_otherwise),
+        ("sentences translated otherwise", len(found.differences)),
+        ("largest difference of scores", f"{found.largest_difference:.1e}"),
+        ("sentences too long for it", found.left_out),
+    ]
+    if output_format == "tsv":
+        emit_tsv(("figure", "value"), figures)
+        return
+    emit_table(("", "value"), figures)
+    for difference in found.differences[:_SHOWN]:
+        click.echo(f"sentence {difference.sentence}: {difference.before}")
+        click.echo(f"  converted: {difference.after}")
+    more = len(found.differences) - _SHOWN
+    if more > 0:
+        click.echo(f"and {more} more (see all with --format json)")
