@@ -82,6 +82,7 @@ class Network:
         output_bands: bands of an adaptive softmax (Grave et al. 2017), the frequent words' band included; 0: a plain
             output layer.
         output_bias: the plain output layer has a bias.
+        start: row of the decoder's plain table that the id behind its rows stands for; None: no row.
     """
 
     encoder: Stack | None
@@ -94,3 +95,4 @@ class Network:
     output_projection: bool = False
     output_bands: int = 0
     output_bias: bool = False
+    start: int | None = None

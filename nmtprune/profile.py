@@ -12,12 +12,14 @@ class SpecialTokens:
         eos: ends a sentence.
         start: what the decoder reads before the first word.
         added: symbols that a vocabulary has besides those of its file, with their ids.
+        bos: begins texts in other models; no text shows it. None: an id like others.
     """
 
     pad: int
     eos: int
     start: int
     added: tuple[tuple[str, int], ...] = ()
+    bos: int | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class ModelProfile:
         right_to_left: the words of source and target sentences come last one first.
         special: ids of special symbols, of a Hugging Face model; None where the vocabularies fix them.
         language_tokens: of a multilingual model; None where sentences have none, or have them in their text.
+        first_word: id of the language token that translations begin with where no target language is named.
     """
 
     source_symbols: int | None = None
@@ -91,3 +94,4 @@ class ModelProfile:
     right_to_left: bool = False
     special: SpecialTokens | None = None
     language_tokens: LanguageTokens | None = None
+    first_word: int | None = None

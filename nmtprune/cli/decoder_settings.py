@@ -113,5 +113,7 @@ def data_of(
         return completed, ()
     found = [model for model in settings.subwords if model is not None]
     for side, model in zip(("source", "target"), settings.subwords, strict=True):
-        completed[f"{side}_sentencepiece"] = model
-    return completed, (f"{settings.file}: text is split by {' and '.join(map(str, found))} beside it",) if found else ()
+        kind = "bpe_codes" if model is not None and model.suffix == ".txt" else "sentencepiece"
+        completed[f"{side}_{kind}"] = model
+    files = " and ".join(dict.fromkeys(map(str, found)))
+    return completed, (f"{settings.file}: text is split by {files} beside it",) if found else ()

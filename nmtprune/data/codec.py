@@ -5,7 +5,12 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from nmtprune.data.databin import Languages
-from nmtprune.data.huggingface_vocabulary import HuggingFaceVocabulary, MarianTokenizerText, TokenizerText
+from nmtprune.data.huggingface_vocabulary import (
+    FsmtTokenizerText,
+    HuggingFaceVocabulary,
+    MarianTokenizerText,
+    TokenizerText,
+)
 from nmtprune.data.language_tags import LanguageTags
 from nmtprune.data.marian_vocabulary import MarianVocabulary
 from nmtprune.data.moses import MosesTokenizer, lowercase
@@ -18,7 +23,13 @@ SIDES = ("source", "target")
 
 
 class Joiner(Protocol):
-    """Joins subword symbols into text."""
+    """Joins subword symbols into text.
+
+    Attributes:
+        method: the one of POST_PROCESSES in whose place it joins.
+    """
+
+    method: str
 
     def decode(self, symbols: str) -> str:
         """Text of blank-separated symbols."""
@@ -37,7 +48,7 @@ class TextCodec:
         own_segmenters: by side, those that take the place of `segmenters` there.
         tags: tokens in front of source sentences that no segmenter may tear.
         strips: white space at both ends of a line goes, as fairseq-interactive has it.
-        joiners: by side, what joins symbols of ``sentencepiece``; without one strings are joined, as fairseq does.
+        joiners: by side, what joins symbols of its method; without one strings are joined, as fairseq does.
         source_post_process: how symbols of the source are joined, likewise.
     """
 
@@ -85,8 +96,8 @@ class TextCodec:
     def decode(self, symbols: str, side: str = "target") -> str:
         """Text of a side from its symbols, as fairseq-generate scores it; Marian's own joiners do as Marian does."""
         method = self.post_process if side == "target" else self.source_post_process
-        joiner = self.joiners.get(side) if method == "sentencepiece" else None
-        text = joiner.decode(symbols) if joiner else post_process(symbols, method)
+        joiner = self.joiners.get(side)
+        text = joiner.decode(symbols) if joiner and joiner.method == method else post_process(symbols, method)
         return self.detokenizer.decode(text) if self.detokenizer else text
 
 
@@ -138,10 +149,12 @@ def marian_codec(
     options: DataOptions,
     source: MarianVocabulary | HuggingFaceVocabulary,
     target: MarianVocabulary | HuggingFaceVocabulary,
+    languages: Languages,
 ) -> TextCodec:
     """The codec of a Marian model: vocabularies that are SentencePiece models split and join text themselves.
 
-    A side whose vocabulary is a list of symbols is joined by its SentencePiece model, if it has one.
+    A side whose vocabulary is a list of symbols is joined by its SentencePiece model, if it has one; that of a Hugging
+    Face model with merges by Moses, which needs the languages.
     """
     models = zip(SIDES, (source.sentencepiece, target.sentencepiece), strict=True)
     own = {side: model for side, model in models if model is not None}
@@ -150,22 +163,30 @@ def marian_codec(
         for side, segmenter in codec.segmenters.items()
         if isinstance(segmenter, SentencePieceSegmenter)
     }
-    vocabularies = {"source": source, "target": target}
+    vocabularies = dict(
+        zip(SIDES, zip((source, target), (languages.source, languages.target), strict=True), strict=True)
+    )
+    segmenters = {side: _of_vocabulary(each, *vocabularies[side]) for side, each in codec.segmenters.items()}
+    by_words = {side: each for side, each in segmenters.items() if isinstance(each, FsmtTokenizerText)}
     post_process = options.post_process or ("sentencepiece" if target.sentencepiece else codec.post_process)
     of_source = "sentencepiece" if source.sentencepiece else codec.source_post_process
     return replace(
         codec,
-        segmenters={side: _of_vocabulary(each, vocabularies[side]) for side, each in codec.segmenters.items()},
+        segmenters=segmenters,
         own_segmenters=own,
         strips=False,
-        joiners={**by_model, **own},
+        joiners={**by_model, **by_words, **own},
         post_process=post_process,
         source_post_process=of_source,
     )
 
 
-def _of_vocabulary(segmenter: Segmenter, vocabulary: MarianVocabulary | HuggingFaceVocabulary) -> Segmenter:
+def _of_vocabulary(
+    segmenter: Segmenter, vocabulary: MarianVocabulary | HuggingFaceVocabulary, language: str
+) -> Segmenter:
     """The segmenter of a side, which transformers' tokenizer does not give special symbols."""
+    if isinstance(vocabulary, HuggingFaceVocabulary) and isinstance(segmenter, BpeSegmenter):
+        return FsmtTokenizerText(segmenter, vocabulary, language)
     if isinstance(vocabulary, HuggingFaceVocabulary) and isinstance(segmenter, SentencePieceSegmenter):
         return (TokenizerText if vocabulary.hidden else MarianTokenizerText)(segmenter, vocabulary)
     return segmenter

@@ -207,7 +207,7 @@ class Dataset:
         Raises:
             DataError: as for `load_corpus`, of languages.
         """
-        own = options, model.vocabulary_files, model.language_tokens
+        own = options, model.vocabulary_files, model.language_tokens, model.first_word
         if options.vocabs is not None or options.data_bin is None:
             return *own, model.source_symbols, model.target_symbols, model.special
         return *own, _languages(DataBin(options.data_bin), options, model)
@@ -313,6 +313,8 @@ def _language_pair(options: DataOptions, model: ModelProfile) -> tuple[DataBin, 
     if options.vocabs is not None:
         return DataBin(options.vocabs[0].parent), *_marian_pair(options, options.vocabs, model)
     if model.vocabulary_files:
+        if model.special is not None:
+            raise UsageError("data: a Hugging Face model has its own vocabularies: name text with `source` FILE")
         raise UsageError("data: a Marian model: name its vocabularies with `vocabs` A B, and text with `source` FILE")
     if options.data_bin is None:
         raise UsageError("data: no vocabulary: name `data_bin` DIR")
@@ -348,15 +350,18 @@ def _marian_pair(
 ) -> tuple[LanguagePair, str | None]:
     if not model.vocabulary_files and model.source_symbols is not None:
         raise UsageError("data: `vocabs` are Marian's: this model has fairseq's dictionaries in `data_bin` DIR")
-    languages = named_languages(options, model)
+    source, target = (_vocabulary(path, model, side) for path, side in zip(paths, SIDES, strict=True))
+    languages = named_languages(options, model, target)
     if model.language_tokens is not None:
         check_languages(model.language_tokens, languages, DataBin(paths[0].parent))
-    source, target = (_vocabulary(path, model, side) for path, side in zip(paths, SIDES, strict=True))
     codec, note = build_codec(options, languages, {"source": source, "target": target})
     notes = [*source.remarks, *(target.remarks if paths[0] != paths[1] else ())]
     notes += [note] if note and target.sentencepiece is None else []
+    if options.target_lang is None and model.first_word is not None and model.language_tokens is not None:
+        notes.append(f"translations are in {languages.target}: no `target_lang` says otherwise")
     frame, more = frame_of(options, model, languages, source, target)
-    codec = marian_codec(codec, options, source, target)
+    own = Languages(model.source_lang or languages.source, model.target_lang or languages.target)
+    codec = marian_codec(codec, options, source, target, own)
     codec = replace(codec, tags=replace(codec.tags, apart=bool(frame.added_source)))
     return LanguagePair(languages, source, target, codec, frame), _one_note([*notes, *more])
 

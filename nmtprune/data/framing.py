@@ -128,20 +128,29 @@ def languages_of(tokens: LanguageTokens, folder: DataBin) -> tuple[str, ...]:
     return tuple(line.strip() for line in read_text(path).lines if line.strip())
 
 
-def named_languages(options: DataOptions, model: ModelProfile) -> Languages:
-    """The languages of raw text for a model whose vocabularies are files.
+def named_languages(options: DataOptions, model: ModelProfile, vocabulary: Vocabulary) -> Languages:
+    """The languages of raw text for a model whose vocabularies are files; that of the target has this vocabulary.
 
     Raises:
         UsageError: the model has language tokens, and a language is named neither by the user nor by the model.
     """
-    source, target = options.source_lang or model.source_lang, options.target_lang or model.target_lang
     tokens = model.language_tokens
+    forced = _language_of(model.first_word, tokens, vocabulary)
+    source, target = options.source_lang or model.source_lang, options.target_lang or forced or model.target_lang
     if tokens is not None and not (source and target):
         missing = [f"`{side}_lang`" for side, name in (("source", source), ("target", target)) if not name]
         raise UsageError(
             f"data: the model has language tokens: name {' and '.join(missing)}, of {_some(tokens.languages or ())}"
         )
     return Languages(source or "source", target or "target")
+
+
+def _language_of(token: int | None, tokens: LanguageTokens | None, vocabulary: Vocabulary) -> str | None:
+    """The language of a token of target sentences; None where it is no language token."""
+    if token is None or tokens is None or tokens.target is None or token >= len(vocabulary):
+        return None
+    symbol, form = vocabulary.symbols[token], tokens.target
+    return next((language for language in tokens.languages or () if form.format(language) == symbol), None)
 
 
 def _some(languages: Sequence[str]) -> str:

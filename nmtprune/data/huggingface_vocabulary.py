@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nmtprune import strictjson
-from nmtprune.data.subwords import Segmenter, SentencePieceSegmenter
+from nmtprune.data.moses import MosesNormalizingTokenizer
+from nmtprune.data.subwords import WORD_END, BpeSegmenter, Segmenter, SentencePieceSegmenter
 from nmtprune.data.text import first_of
 from nmtprune.data.vocabulary import SpacedSymbolTable, made_up_names
 from nmtprune.errors import DataError
@@ -39,7 +40,7 @@ class HuggingFaceVocabulary(SpacedSymbolTable):
         pad: id of the padding symbol.
         start_symbol: the symbol whose embedding stands before the first word.
         remarks: how the file differs from the rows of the model.
-        hidden: ids of other special symbols, those of languages for example; none in models without language tokens.
+        hidden: ids of other special symbols, those of languages for example; none in Marian's models.
     """
 
     path: Path
@@ -103,7 +104,8 @@ class HuggingFaceVocabulary(SpacedSymbolTable):
         return cls(
             path, symbols, index, hashlib.sha256(stored).hexdigest(), special.eos, index[UNKNOWN], special.pad,
             symbols[special.start], remarks,
-            frozenset(index[symbol] for symbol in (*languages, *_NEVER_SHOWN) if languages and symbol in index),
+            frozenset(index[symbol] for symbol in (*languages, *_NEVER_SHOWN) if languages and symbol in index)
+            | frozenset([] if special.bos is None else [special.bos]),
         )  # fmt: skip
 
     def string(self, ids: Iterable[int], *, escape_unk: bool = False) -> str:
@@ -157,6 +159,29 @@ class MarianTokenizerText(TokenizerText):
         known = text[:end] in self._vocabulary.index and " " not in text[:end]
         language = text[:end] if known else self._vocabulary.symbols[self._vocabulary.unk]
         return f"{language} {self._segmenter.encode(text[end:])}".strip()
+
+
+class FsmtTokenizerText(TokenizerText):
+    """As ``FSMTTokenizer`` does it, by Moses and merges of byte-pair encoding; and back.
+
+    Attributes:
+        method: as `Joiner.method`.
+    """
+
+    method = "subword_nmt"
+
+    def __init__(self, segmenter: BpeSegmenter, vocabulary: HuggingFaceVocabulary, language: str) -> None:
+        """Prepare for a side with these merges, this vocabulary and this language."""
+        super().__init__(segmenter, vocabulary)
+        self._merges, self._moses = segmenter, MosesNormalizingTokenizer(language)
+
+    def _words(self, text: str) -> str:
+        """Symbols of text without special ones."""
+        return " ".join(symbol for word in self._moses.words(text) for symbol in self._merges.marked(word))
+
+    def decode(self, symbols: str) -> str:
+        """Text of blank-separated symbols."""
+        return self._moses.decode(symbols.replace(" ", "").replace(WORD_END, " "))
 
 
 def _of_pieces(path: Path) -> dict[str, int]:

@@ -1,6 +1,19 @@
 """Moses's tokenizer and detokenizer, through sacremoses, as fairseq's ``--tokenizer moses`` has them."""
 
+import re
 from typing import Any
+from unicodedata import category
+
+_FULL_STOPS = re.compile(r"[。．]\s*")
+_PUNCTUATION = str.maketrans(
+    {
+        wide: plain
+        for wide, plain in zip("，、”“∶：？《》）！（；」「～’━〈〉【】％", ',,""::?"")!(;""~\'-<>[]%', strict=True)
+    }
+    | {chr(ord("０") + digit): str(digit) for digit in range(10)}
+    | {"…": "..."}
+)
+"""As ``replace-unicode-punctuation.perl`` has it."""
 
 
 class MosesTokenizer:
@@ -35,6 +48,23 @@ class MosesTokenizer:
     def decode(self, text: str) -> str:
         """Detokenize a sentence; escaped characters are themselves again."""
         return str(self._detokenizer.detokenize(text.split()))
+
+
+class MosesNormalizingTokenizer(MosesTokenizer):
+    """What transformers' ``FSMTTokenizer`` does around byte-pair encoding: punctuation is normalized first."""
+
+    def __init__(self, language: str) -> None:
+        """Prepare both ways for a language."""
+        from sacremoses import MosesPunctNormalizer
+
+        super().__init__(language)
+        self._normalizer: Any = MosesPunctNormalizer(lang=language)
+
+    def words(self, text: str) -> list[str]:
+        """Words of a sentence."""
+        text = _FULL_STOPS.sub(". ", text).translate(_PUNCTUATION)
+        text = "".join(letter for letter in self._normalizer.normalize(text) if not category(letter).startswith("C"))
+        return [word for word in self._tokenizer.tokenize(text, return_str=False, **self._how) if word]
 
 
 def lowercase(text: str) -> str:

@@ -22,7 +22,10 @@ class SentencePieceText:
         eos: id of the end-of-sentence symbol.
         unk: id of the unknown symbol.
         control: ids of control characters, which models with byte fallback have and Marian does not choose.
+        method: as `Joiner.method`.
     """
+
+    method = "sentencepiece"
 
     def __init__(self, path: Path) -> None:
         """Read the model.
@@ -80,6 +83,8 @@ class SentencePieceText:
 
 class SentencePieceJoiner:
     """Joins pieces by the SentencePiece model of the target side, where the vocabulary is a list of symbols."""
+
+    method = "sentencepiece"
 
     def __init__(self, segmenter: SentencePieceSegmenter) -> None:
         self._processor: Any = segmenter.processor

@@ -21,6 +21,12 @@ TOKENIZERS = ("moses",)
 
 _WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"
 _BPE_SEPARATOR = "@@"
+WORD_END = "</w>"
+"""What merges of byte-pair encoding have behind the last letter of a word."""
+
+_ENDS_WITH_LETTERS = (0, 2)
+"""Version of codes in which the mark is part of a word's last letter, as fastBPE has it."""
+
 _JOINERS = {"sentencepiece": _WORD_START, "wordpiece": "_", "letter": "|", "_EOW": "_EOW"}
 _GUESS_PER_MILLE = 1
 
@@ -129,11 +135,20 @@ class BpeSegmenter:
         text = _read_codes(path)
         self.path = path
         self.sha256 = text.sha256
+        self._pieces: dict[str, Any] = {}
         self._bpe: Any = BPE(io.StringIO("\n".join(_merge_lines(path, text.lines))), separator=_BPE_SEPARATOR)
 
     def encode(self, text: str) -> str:
         """Blank-separated subwords of a tokenized sentence."""
         return str(self._bpe.process_line(text))
+
+    def marked(self, word: str) -> list[str]:
+        """Pieces of a word as fastBPE's codes have them: the last one ends with `WORD_END`, no separators."""
+        from subword_nmt.apply_bpe import encode
+
+        codes, back = self._bpe.bpe_codes, self._bpe.bpe_codes_reverse
+        found = encode(word, codes, back, None, _BPE_SEPARATOR, _ENDS_WITH_LETTERS, self._pieces)
+        return [*found[:-1], f"{found[-1]}{WORD_END}"]
 
 
 def _read_codes(path: Path) -> TextFile:

@@ -17,6 +17,7 @@ from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import Checkpoint
 from nmtprune.model import EncoderOutput, Masks, Transformer
 from nmtprune.model.layers import LayerStack
+from nmtprune.model.output import AdaptiveOutput, LinearOutput
 from nmtprune.model.scope import Probe, Scope, Visible
 from nmtprune.model.sublayers import FeedForward
 from nmtprune.plan import Plan
@@ -75,39 +76,73 @@ def verify(base: Checkpoint, slim: Checkpoint, plan: Plan, *, seed: int = 1, dev
     """
     dtype = None if _is_double(base) else torch.float32
     expected, masks = native.with_kept(native.load(base, device, dtype), plan.kept_units)
-    return compare(expected, native.load(slim, device, dtype), masks, seed=seed)
+    base.release()
+    wanted = _outcome(expected, masks, seed)
+    del expected
+    base.release()  # only one of the two models is in memory at a time
+    return _compared(wanted, _outcome(native.load(slim, device, dtype), {}, seed, wanted))
 
 
 def compare(expected: Transformer, found: Transformer, masks: Masks | None = None, *, seed: int = 1) -> Verification:
     """Compare two models, the first with `masks`: logits on a padded batch of random tokens; feed-forward layers."""
-    models = expected, found
-    source, target = batch(models[0], seed)
+    wanted = _outcome(expected, masks or {}, seed)
+    return _compared(wanted, _outcome(found, {}, seed, wanted))
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a model makes of the batch, and its feed-forward layers of loud inputs.
+
+    Attributes:
+        tokens: source [B, S] and target [B, T] of the batch.
+        features: [B, T, E], which the output layer takes.
+        output: that layer.
+        inputs: [1, N, D], by feed-forward layer of each stack.
+        outputs: [1, N, D], likewise.
+    """
+
+    tokens: tuple[Tensor | None, Tensor]
+    features: Tensor
+    output: LinearOutput | AdaptiveOutput
+    inputs: list[list[Tensor]]
+    outputs: list[list[Tensor]]
+
+
+def _outcome(model: Transformer, masks: Masks, seed: int, like: _Outcome | None = None) -> _Outcome:
+    """Run a model with masks, on the inputs of another one if there is one."""
+    source, target = tokens = batch(model, seed) if like is None else like.tokens
+    layers = [list(_feed_forwards(stack)) for stack in (model.encoder, model.decoder)]
+    inputs = [[_loud_inputs(each, seed) for each in own] for own in layers] if like is None else like.inputs
+    with torch.inference_mode():
+        features = model.features(target, _encoded(model, source, masks), masks)
+    outputs = [
+        [_outputs(each, loud, masks) for each, loud in zip(own, given, strict=False)]
+        for own, given in zip(layers, inputs, strict=True)
+    ]
+    whole = [[*own, *[torch.zeros(())] * (len(there) - len(own))] for own, there in zip(outputs, layers, strict=True)]
+    return _Outcome(tokens, features, model.output, inputs, whole)
+
+
+def _compared(wanted: _Outcome, found: _Outcome) -> Verification:
     max_delta = max_logit = 0.0
     with torch.inference_mode():
-        features = [
-            model.features(target, _encoded(model, source, chosen), chosen)
-            for model, chosen in zip(models, (masks, None), strict=True)
-        ]
-        for rows in _chunks(models[0], target):
-            wanted, there = (model.output(own[rows]) for model, own in zip(models, features, strict=True))
-            max_delta = _larger(max_delta, (there - wanted).abs().max())
-            max_logit = _larger(max_logit, wanted.abs().max())
-    max_delta = _larger(max_delta, _feed_forward_delta(expected, found, masks or {}, seed) * max(1.0, max_logit))
-    tolerance = (1e-9 if models[0].dtype == torch.float64 else 1e-5) * max(1.0, max_logit)
+        for rows in _chunks(wanted):
+            own, there = (each.output(each.features[rows]) for each in (wanted, found))
+            max_delta = _larger(max_delta, (there - own).abs().max())
+            max_logit = _larger(max_logit, own.abs().max())
+    max_delta = _larger(max_delta, _feed_forward_delta(wanted, found) * max(1.0, max_logit))
+    tolerance = (1e-9 if wanted.features.dtype == torch.float64 else 1e-5) * max(1.0, max_logit)
     return Verification(max_delta, max_logit, tolerance, max_delta <= tolerance)
 
 
-def _feed_forward_delta(expected: Transformer, found: Transformer, masks: Masks, seed: int) -> Tensor:
+def _feed_forward_delta(wanted: _Outcome, found: _Outcome) -> Tensor:
     """Largest difference of outputs of feed-forward layers in the same place, as a share of the largest output."""
-    pairs = [[list(_feed_forwards(stack)) for stack in (model.encoder, model.decoder)] for model in (expected, found)]
     worst = torch.zeros(())
-    for wanted, there in zip(*pairs, strict=True):
-        if len(wanted) != len(there):
+    for own, there in zip(wanted.outputs, found.outputs, strict=True):
+        if len(own) != len(there):
             return torch.tensor(math.inf)
-        for own, other in zip(wanted, there, strict=True):
-            inputs = _loud_inputs(own, seed)
-            outputs = _outputs(own, inputs, masks), _outputs(other, inputs, {})
-            delta = (outputs[1] - outputs[0]).abs().max() / outputs[0].abs().max().clamp_min(1.0)
+        for expected, other in zip(own, there, strict=True):
+            delta = (other - expected).abs().max() / expected.abs().max().clamp_min(1.0)
             worst = torch.where(delta.isnan(), delta, torch.maximum(worst.to(delta), delta))
             if worst.isnan():
                 return worst
@@ -168,13 +203,14 @@ def _words(model: Transformer, words: int, count: int, generator: torch.Generato
     return drawn + (drawn >= padding) if padding >= 0 else drawn
 
 
-def _encoded(model: Transformer, source: Tensor | None, masks: Masks | None) -> EncoderOutput | None:
+def _encoded(model: Transformer, source: Tensor | None, masks: Masks) -> EncoderOutput | None:
     return None if source is None else model.encode(source, masks)
 
 
-def _chunks(model: Transformer, target: Tensor) -> Iterator[slice]:
-    size = max(1, _CHUNK // (model.words[1] * target.shape[1]))
-    return (slice(start, start + size) for start in range(0, target.shape[0], size))
+def _chunks(outcome: _Outcome) -> Iterator[slice]:
+    rows, length = outcome.features.shape[:2]
+    size = max(1, _CHUNK // (outcome.output.words * length))
+    return (slice(start, start + size) for start in range(0, rows, size))
 
 
 def _larger(largest: float, found: Tensor) -> float:

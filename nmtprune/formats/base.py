@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from nmtprune import files
 from nmtprune.architecture import Architecture, GroupId
 from nmtprune.errors import CheckpointError
-from nmtprune.formats import finite
+from nmtprune.formats import finite, storage
 from nmtprune.plan import Base, Lineage, Plan
 
 if TYPE_CHECKING:
@@ -259,6 +259,10 @@ class Checkpoint(ABC):
         Raises:
             OutputError: the path exists (without `force`), is the input file, or cannot be written.
         """
+
+    def release(self) -> None:
+        """Give back the memory of mapped files: what is needed again is read again."""
+        storage.release_pages(self.path)
 
     def without_optimizer(self) -> "Checkpoint":
         """The same checkpoint without optimizer state; itself where the format stores none with a model."""

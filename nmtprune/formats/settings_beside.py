@@ -16,8 +16,8 @@ class DecoderSettings(ABC):
         vocabs: source and target vocabulary; None where they are not named.
         search: options of the search that are set, by the names of the native search.
         crop: tokens that longer sources are cut to, the end-of-sentence symbol included; None cuts nothing.
-        subwords: SentencePiece models of source and target that lie in the folder and split text for vocabularies that
-            are lists of symbols; None for those that are not there.
+        subwords: SentencePiece models or merges of byte-pair encoding (``.txt``) of source and target that lie in the
+            folder and split text for vocabularies that are lists of symbols; None for those that are not there.
         notes: what is ignored, and what else a user should know.
     """
 

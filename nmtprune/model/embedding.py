@@ -113,11 +113,16 @@ class AdaptiveTable(nn.Module):
 
 
 class PlainTable(nn.Module):
-    """One table of embeddings."""
+    """One table of embeddings.
 
-    def __init__(self, weights: Weights, prefix: str) -> None:
+    Attributes:
+        weight: a row for each word [V, E].
+        start: row that the id V stands for; None: there is no such id.
+    """
+
+    def __init__(self, weights: Weights, prefix: str, start: int | None = None) -> None:
         super().__init__()
-        self.weight = weights.need(f"{prefix}.tokens.weight")
+        self.weight, self.start = weights.need(f"{prefix}.tokens.weight"), start
 
     @property
     def width(self) -> int:
@@ -131,18 +136,20 @@ class PlainTable(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Embeddings [B, T, E] of tokens [B, T]."""
+        if self.start is not None:
+            tokens = tokens.masked_fill(tokens == self.words, self.start)
         return F.embedding(tokens, self.weight)
 
 
 class Embedding(nn.Module):
     """From tokens to the input of the first layer: look up, scale, project, add positions, normalize."""
 
-    def __init__(self, network: Network, stack: Stack, weights: Weights, prefix: str) -> None:
+    def __init__(self, network: Network, stack: Stack, weights: Weights, prefix: str, start: int | None = None) -> None:
         super().__init__()
         self.padding = network.padding
         self.scale = stack.embedding_scale
         bands = stack.embedding_bands
-        self.tokens = AdaptiveTable(bands, weights, prefix) if bands else PlainTable(weights, prefix)
+        self.tokens = AdaptiveTable(bands, weights, prefix) if bands else PlainTable(weights, prefix, start)
         self.projection = weights.need(f"{prefix}.projection.weight") if stack.embedding_projection else None
         self.width = self.tokens.width if self.projection is None else self.projection.shape[0]
         self.positions = PositionTable(stack, weights, f"{prefix}.positions", self.width) if stack.positions else None

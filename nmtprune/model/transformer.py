@@ -145,7 +145,7 @@ class Transformer(nn.Module):
         weights = Weights(tensors, torch.device(device), dtype)
         self.network, self.architecture, self.dtype = network, architecture, weights.dtype
         source = Embedding(network, network.encoder, weights, "encoder.embedding") if network.encoder else None
-        target = Embedding(network, network.decoder, weights, "decoder.embedding")
+        target = Embedding(network, network.decoder, weights, "decoder.embedding", network.start)
         blueprint = Blueprint(network, architecture, weights, source.width if source else 0, target.width)
         self.encoder = Encoder(blueprint, source) if source else None
         self.decoder = Decoder(blueprint, target)

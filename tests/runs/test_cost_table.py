@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from nmtprune.architecture import GroupId
+from nmtprune.data.corpus import load_corpus
 from nmtprune.errors import DataError, EngineError, OutputError
 from nmtprune.evaluate.cost import Spread
 from nmtprune.formats import load
 from nmtprune.model.search.options import SearchOptions
+from nmtprune.profile import PLACES, LanguageTokens, ModelProfile
 from nmtprune.progress import Silent
 from nmtprune.runs.bench.parts_in_turns import CostTableRun, cost_table
+from nmtprune.runs.bench.random_sentences import fitting_profile, write_fitting
 from nmtprune.runs.cost_table import CostTable
 from nmtprune.runs.state import Interrupted
 from tests.support.fairseq_files import Build
@@ -99,6 +102,21 @@ class Stopping(Silent):
         self.stages.append(what)
         if what == self._stage:
             raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_sentences_have_language_tokens(tmp_path: Path, place: str) -> None:
+    """Whatever languages the model has, and wherever their tokens stand."""
+    tokens = LanguageTokens(
+        languages=None, languages_file="langs.txt", forms=("__{}__", "__{}_mined__"), others=("<mask>",), models="x",
+        source="__{}__", source_side="target", target="__{}__", place=place, directions=(("en", "de"),),
+    )  # fmt: skip
+    profile = fitting_profile(ModelProfile(source_symbols=40, target_symbols=40, language_tokens=tokens))
+    corpus = load_corpus(write_fitting(tmp_path / "data", profile, 3, 5, seed=1), profile, references=False)
+    assert len(corpus.source_vocabulary) == len(corpus.target_vocabulary) == 40
+    token = corpus.source_vocabulary.symbols.index("__target__")
+    assert all(token in ids.tolist() and sum(ids < 36) == len(ids) - 1 for ids in corpus.source)
+    assert corpus.source.sizes.tolist() == [5 + (1 if place == "ends" else 2)] * 3
 
 
 def test_an_interrupted_run_goes_on(tiny: Path, tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
 """Tiny folders of Hugging Face's transformers with random weights and a tokenizer, made in code without it."""
 
+import io
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import sentencepiece
 import torch
+from sacremoses import MosesTokenizer
+from subword_nmt.learn_bpe import learn_bpe
 from torch import Tensor
 
 from nmtprune.formats.huggingface import config as configs
@@ -67,6 +71,26 @@ MBART50: dict[str, Any] = {
 }  # fmt: skip
 """The settings of mbart-large-50-many-to-many-mmt, likewise."""
 
+FSMT: dict[str, Any] = {
+    "activation_dropout": 0.0, "activation_function": "relu", "architectures": ["FSMTForConditionalGeneration"],
+    "attention_dropout": 0.1, "bos_token_id": 0, "d_model": 16,
+    "decoder": {"bos_token_id": 2, "model_type": "fsmt_decoder", "vocab_size": 0}, "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 20, "decoder_layerdrop": 0, "decoder_layers": 3, "dropout": 0.2, "early_stopping": False,
+    "encoder_attention_heads": 4, "encoder_ffn_dim": 24, "encoder_layerdrop": 0, "encoder_layers": 2,
+    "eos_token_id": 2, "forced_eos_token_id": 2, "init_std": 0.02, "is_encoder_decoder": True, "langs": ["en", "de"],
+    "length_penalty": 1.15, "max_length": 24, "max_position_embeddings": 40, "model_type": "fsmt", "num_beams": 5,
+    "num_hidden_layers": 2, "pad_token_id": 1, "scale_embedding": True, "src_vocab_size": 0, "tgt_vocab_size": 0,
+    "tie_word_embeddings": False,
+}  # fmt: skip
+"""The settings of facebook/wmt19-en-de, likewise."""
+
+FSMT_SEARCH: dict[str, Any] = {
+    "_from_model_config": True, "bos_token_id": 0, "decoder_start_token_id": 2, "early_stopping": False,
+    "eos_token_id": 2, "forced_eos_token_id": 2, "length_penalty": 1.15, "max_length": 24, "num_beams": 5,
+    "pad_token_id": 1, "transformers_version": "4.27.0.dev0",
+}  # fmt: skip
+"""Its generation config; transformers 5 would begin with ``<s>`` without it."""
+
 _MADE_UP = 3
 """Rows of embeddings that stand for no symbol."""
 
@@ -103,6 +127,34 @@ def mbart50_folder(folder: Path, *, seed: int = 1, **settings: Any) -> Path:
     (folder / "tokenizer_config.json").write_text(json.dumps(about))
     rows = pieces + 1 + len(language_codes.MBART50.codes["m2m100"]) + 1
     return _written(folder, MBART50 | {"vocab_size": rows} | settings, seed)
+
+
+def fsmt_folder(folder: Path, *, seed: int = 1, **settings: Any) -> Path:
+    """Write a folder as facebook/wmt19-en-de: two vocabularies of other sizes, and merges of both languages."""
+    folder.mkdir(parents=True)
+    sides = [MosesTokenizer(language).tokenize(line, return_str=True, aggressive_dash_splits=True) for language, lines
+             in (("en", ENGLISH), ("de", GERMAN)) for line in lines]  # fmt: skip
+    codes = io.StringIO()
+    with redirect_stderr(io.StringIO()):  # its progress
+        learn_bpe(io.StringIO("\n".join(sides)), codes, 80, min_frequency=1)
+    merges = codes.getvalue().splitlines()[1:]
+    (folder / "merges.txt").write_text("\n".join(merges) + "\n")
+    rows = {}
+    for side, lines in (("src", sides[: len(ENGLISH)]), ("tgt", sides[len(ENGLISH) :])):
+        letters = sorted({letter for line in lines for letter in line.replace(" ", "")})
+        pieces = [f"{letter}{end}" for letter in letters for end in ("", "</w>")]
+        pieces += [merge.replace(" ", "") for merge in merges]
+        symbols = ["<s>", "<pad>", "</s>", "<unk>", *dict.fromkeys(pieces if side == "src" else reversed(pieces))]
+        (folder / f"vocab-{side}.json").write_text(json.dumps({symbol: id for id, symbol in enumerate(symbols)}))
+        rows[f"{side}_vocab_size"] = len(symbols)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"langs": ["en", "de"], "model_max_length": 1024}))
+    (folder / "generation_config.json").write_text(json.dumps(FSMT_SEARCH))
+    values = FSMT | rows | settings
+    _written(folder, values, seed)
+    # Softer attention: where it decides between two tokens by a hair, single precision is not precise enough.
+    soft = {name: each * 0.3 if "q_proj" in name else each for name, each in random_weights(values, seed).items()}
+    write_weights(folder, soft)
+    return folder
 
 
 def mbart50_tokenizer(theirs: Any, folder: Path, **options: Any) -> Any:
@@ -210,6 +262,8 @@ def transformers() -> Any:
     try:
         import transformers as found
         from transformers import (  # noqa: F401  # imported when they are asked for
+            FSMTForConditionalGeneration,
+            FSMTTokenizer,
             M2M100ForConditionalGeneration,
             M2M100Tokenizer,
             MarianMTModel,

@@ -221,7 +221,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
     def sha256(self) -> str:
         """Fingerprint of the model's tensors as the file has them; memory that reading them took is given back."""
         found = fingerprint(self.gates.stored if self.gates else self.model_tensors)
-        storage.release_pages(self.path)
+        self.release()
         return found
 
     def part_of(self, name: str) -> str:
@@ -306,7 +306,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
     def save(self, path: Path, *, force: bool = False, provenance: Mapping[str, Any] | None = None) -> None:
         """Write the checkpoint atomically; `provenance` goes to the key ``nmtprune``, which fairseq does not read."""
         note = {} if provenance is None else {"nmtprune": json.dumps(provenance)}
-        storage.release_pages(self.path)
+        self.release()
         with files.atomic_output(path, force=force, inputs=[self.path]) as file:
             inert.save({**self.state, **note}, file)
 

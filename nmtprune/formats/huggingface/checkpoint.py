@@ -143,11 +143,11 @@ class HuggingFaceCheckpoint(Checkpoint):
     def sha256(self) -> str:
         """Fingerprint of all tensors; memory that reading them took is given back."""
         found = fingerprint(self.model_tensors)
-        self._release()
+        self.release()
         return found
 
-    def _release(self) -> None:
-        """Give back the memory of mapped files, which is read again when it is needed."""
+    def release(self) -> None:
+        """As for every format, of all files with weights."""
         for name in self.weights.files:
             storage.release_pages(self.path / name)
 
@@ -170,6 +170,12 @@ class HuggingFaceCheckpoint(Checkpoint):
     def notes(self) -> tuple[str, ...]:
         """Settings that nobody knows, and weights in other formats."""
         found, unknown = [], self.config.unknown
+        lacking = layout.lacks_a_table(self.config, self.tensors)
+        if lacking is not None:
+            found.append(
+                f"no {lacking}: the decoder's other table takes its place, as in transformers 4 (transformers 5 "
+                "draws it at random)"
+            )
         if unknown:
             more = f" and {len(unknown) - _SHOWN} more" if unknown[_SHOWN:] else ""
             found.append(f"settings that mean nothing to nmtprune: {', '.join(unknown[:_SHOWN])}{more}")
@@ -256,7 +262,7 @@ class HuggingFaceCheckpoint(Checkpoint):
     def save(self, path: Path, *, force: bool = False, provenance: Mapping[str, Any] | None = None) -> None:
         """Write the folder whole or not at all; tokenizer, search settings and other files are copied."""
         self.check_output(path, force=force, inputs=[self.path])
-        self._release()
+        self.release()
         values = dict(self.config.values)
         if provenance is not None:
             values[NOTE] = {**(values.get(NOTE) or noted(self.architecture, None)), "provenance": dict(provenance)}
@@ -266,6 +272,9 @@ class HuggingFaceCheckpoint(Checkpoint):
         """From the settings, and those of the tokenizer of a model with language codes."""
         source, target = self.config.words
         tokenizer = language_codes.tokenizer_of(self.path, self.config)
+        languages = self.config.settings.get("langs") or (
+            (None, None) if tokenizer is None else (tokenizer.source, tokenizer.target)
+        )
         settings, positions = self.config.settings, int(self.config.settings["max_position_embeddings"])
         return ModelProfile(
             source_symbols=source,
@@ -280,17 +289,19 @@ class HuggingFaceCheckpoint(Checkpoint):
                 settings["eos_token_id"],
                 settings["decoder_start_token_id"],
                 () if tokenizer is None else tokenizer.added,
+                settings.get("bos_token_id"),
             ),
-            source_lang=None if tokenizer is None else tokenizer.source,
-            target_lang=None if tokenizer is None else tokenizer.target,
+            source_lang=languages[0],
+            target_lang=languages[1],
             language_tokens=None if tokenizer is None else tokenizer.tokens,
+            first_word=decoding.folder_search(self.path, self.config)[1].first_word,
         )
 
     def network(self) -> "Network":
         """What the native model must know beside tensors and numbers of units."""
         from nmtprune.formats.huggingface import network
 
-        return network.describe_network(self.config)
+        return network.describe_network(self.config, self.tensors)
 
     def native_tensors(self) -> "Mapping[str, Tensor]":
         """The tensors under the names of the native model's parameters."""

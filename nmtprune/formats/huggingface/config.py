@@ -15,7 +15,8 @@ NOTE = "nmtprune"
 """Setting in which nmtprune writes lineage and padding; transformers keeps it."""
 
 _COUNTS = ("d_model", "encoder_layers", "decoder_layers", "encoder_ffn_dim", "decoder_ffn_dim", "vocab_size",
-           "encoder_attention_heads", "decoder_attention_heads", "max_position_embeddings")  # fmt: skip
+           "src_vocab_size", "tgt_vocab_size", "encoder_attention_heads", "decoder_attention_heads",
+           "max_position_embeddings")  # fmt: skip
 _FLAGS = ("scale_embedding", "tie_word_embeddings", "share_encoder_decoder_embeddings")
 _IDS = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
 _MAY_BE_NONE = ("decoder_vocab_size",)
@@ -43,14 +44,12 @@ class Config:
     @property
     def shared_vocabulary(self) -> bool:
         """Whether source and target have one vocabulary and one table of embeddings."""
-        return not self.family.separate_vocabularies or bool(self.settings["share_encoder_decoder_embeddings"])
+        return _shared(self.settings, self.family)
 
     @property
     def words(self) -> tuple[int, int]:
         """Rows of the source and target embeddings."""
-        source = self.settings["vocab_size"]
-        target = source if self.shared_vocabulary else self.settings["decoder_vocab_size"] or source
-        return source, target
+        return _words(self.settings, self.family)
 
     @property
     def first_position(self) -> int:
@@ -98,7 +97,7 @@ def parse_config(values: Any, where: str) -> Config:
     if family is None:
         raise CheckpointError(f"{where}: unsupported: {_other_family(values)}")
     settings = {name: values.get(name, default) for name, default in family.defaults.items()}
-    settings["eos_token_id"] = single_id(settings["eos_token_id"])
+    settings["eos_token_id"] = generation.single_id(settings["eos_token_id"])
     faults = [*_class_faults(values, family), *_value_faults(values, settings, family)]
     if not faults:
         faults = list(_size_faults(settings, family))
@@ -107,9 +106,17 @@ def parse_config(values: Any, where: str) -> Config:
     return Config(values, settings, family)
 
 
-def single_id(value: Any) -> Any:
-    """The id in a list of one, which transformers takes for the id itself; any other value as it is."""
-    return value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+def _shared(settings: Mapping[str, Any], family: Family) -> bool:
+    if family.two_vocabularies:
+        return bool(settings["tie_word_embeddings"])
+    return not family.separate_vocabularies or bool(settings["share_encoder_decoder_embeddings"])
+
+
+def _words(settings: Mapping[str, Any], family: Family) -> tuple[int, int]:
+    if family.two_vocabularies:
+        return settings["src_vocab_size"], settings["tgt_vocab_size"]
+    source = settings["vocab_size"]
+    return source, source if _shared(settings, family) else settings["decoder_vocab_size"] or source
 
 
 def _other_family(values: Mapping[str, Any]) -> str:
@@ -150,7 +157,7 @@ def _value_faults(values: Mapping[str, Any], settings: Mapping[str, Any], family
             yield f"{name} {show(values[name])} (transformers ignores it, and computes another network than it says)"
     if family.always_tied and settings["tie_word_embeddings"] is False:
         yield "tie_word_embeddings false (transformers then has one more table of embeddings for each stack)"
-    for other, name in SAME.items():
+    for other, name in {**SAME, **family.same}.items():
         if other in values and values[other] != settings[name]:
             yield f"{other} {show(values[other])} and {name} {show(settings[name])} differ"
 
@@ -163,10 +170,16 @@ def _form_faults(settings: Mapping[str, Any]) -> Iterator[str]:
         (_IDS, lambda value: is_int(value) and value >= 0, "no id of a token"),
         (_MAY_BE_NONE, lambda value: value is None or is_int(value) and value >= 1, "no whole number from 1"),
         (("activation_function",), lambda value: isinstance(value, str), "no name of a function"),
+        (("bos_token_id",), lambda value: value is None or is_int(value) and value >= 0, "no id of a token"),
+        (("langs",), _are_two_texts, "no two languages"),
     )
     for names, fits, what in forms:
         there = (name for name in names if name in settings)
         yield from (f"{name} is {show(settings[name])}, {what}" for name in there if not fits(settings[name]))
+
+
+def _are_two_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(each, str) for each in value)
 
 
 def _size_faults(settings: Mapping[str, Any], family: Family) -> Iterator[str]:
@@ -179,13 +192,15 @@ def _size_faults(settings: Mapping[str, Any], family: Family) -> Iterator[str]:
         heads = settings[f"{stack}_attention_heads"]
         if settings["d_model"] % heads:
             yield f"{stack}_attention_heads {heads} does not divide d_model {settings['d_model']}"
-    shared = settings.get("share_encoder_decoder_embeddings", True)
-    source = settings["vocab_size"]
-    target = source if shared else settings.get("decoder_vocab_size") or source
+    source, target = _words(settings, family)
+    if family.two_vocabularies and _shared(settings, family) and source != target:
+        yield f"src_vocab_size {source} and tgt_vocab_size {target} differ, though tie_word_embeddings makes one table"
     for name in _IDS:
         rows = target if name == "decoder_start_token_id" else min(source, target)
         if settings[name] >= rows:
             yield f"{name} {settings[name]}: the embeddings have {rows} rows"
+    if (settings.get("bos_token_id") or 0) >= min(source, target):
+        yield f"bos_token_id {show(settings['bos_token_id'])}: the embeddings have {min(source, target)} rows"
     if settings["pad_token_id"] == settings["eos_token_id"]:
         yield f"pad_token_id and eos_token_id are both {settings['eos_token_id']}: sentences would end with padding"
     if family.first_position is None and settings["pad_token_id"] == settings["decoder_start_token_id"]:

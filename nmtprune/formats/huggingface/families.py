@@ -38,13 +38,18 @@ class Family:
         final_norm: a norm follows the last layer of each stack.
         embedding_norm: a norm follows the sum of embeddings and positions.
         position_table: positions are a table in the file, or are computed as one; otherwise tensor2tensor's sinusoids.
+        stored_positions: a file may have such a table all the same, and is believed.
         learned_positions: that table is trained.
         first_position: row of a sentence's first token; None: the one behind the id of padding.
         separate_vocabularies: ``share_encoder_decoder_embeddings`` and ``decoder_vocab_size`` are settings.
+        two_vocabularies: source and target always have vocabularies of their own, ``src_vocab_size`` and
+            ``tgt_vocab_size``, and ``langs`` names their languages; all tables are one with ``tie_word_embeddings``.
         always_tied: the output layer has the table of the embeddings: transformers ties no table at all without
             ``tie_word_embeddings``.
         languages: sentences have language codes, and the search begins with that of the target.
         logits_bias: the output layer has a bias.
+        head: name of the output layer's table.
+        same: as `SAME`, of this family alone.
         must_be: settings that transformers ignores, which would have meant another network, and their harmless values.
     """
 
@@ -56,12 +61,16 @@ class Family:
     final_norm: bool = False
     embedding_norm: bool = False
     position_table: bool = True
+    stored_positions: bool = False
     learned_positions: bool = False
     first_position: int | None = 0
     separate_vocabularies: bool = False
+    two_vocabularies: bool = False
     always_tied: bool = False
     languages: bool = False
     logits_bias: bool = True
+    head: str = "lm_head.weight"
+    same: Mapping[str, str] = field(default_factory=dict)
     must_be: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -139,7 +148,39 @@ MBART = Family(
     },
 )
 
-FAMILIES: Mapping[str, Family] = {family.model_type: family for family in (MARIAN, M2M100, MBART)}
+FSMT = Family(
+    model_type="fsmt",
+    model_class="FSMTForConditionalGeneration",
+    defaults={
+        **_SIZES,
+        "src_vocab_size": 42024,
+        "tgt_vocab_size": 42024,
+        "langs": ("en", "de"),
+        "activation_function": "relu",
+        "scale_embedding": True,
+        "tie_word_embeddings": False,
+        "pad_token_id": 1,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 2,
+    },
+    search={"forced_eos_token_id": 2, "max_length": 200, "num_beams": 5},
+    position_table=False,
+    stored_positions=True,
+    first_position=None,
+    two_vocabularies=True,
+    logits_bias=False,
+    head="model.decoder.output_projection.weight",
+    same={"vocab_size": "tgt_vocab_size"},
+    must_be={
+        "normalize_before": False,
+        "normalize_embedding": False,
+        "add_final_layer_norm": False,
+        "static_position_embeddings": True,
+    },
+)
+
+FAMILIES: Mapping[str, Family] = {family.model_type: family for family in (MARIAN, M2M100, MBART, FSMT)}
 """By ``model_type``."""
 
 ACTIVATIONS: Mapping[str, str] = {
@@ -165,9 +206,9 @@ READ = frozenset(
 
 _OTHER = """
     _name_or_path _num_labels activation_dropout add_bias_logits attention_dropout bos_token_id classif_dropout
-    classifier_dropout decoder_layerdrop dropout dtype encoder_layerdrop gradient_checkpointing id2label init_std
-    is_decoder label2id max_source_positions max_target_positions num_labels output_past problem_type return_dict
-    sep_token_id tokenizer_class torch_dtype transformers_version unk_token_id use_cache
+    classifier_dropout decoder decoder_layerdrop dropout dtype encoder_layerdrop gradient_checkpointing id2label
+    init_std is_decoder label2id max_source_positions max_target_positions num_labels output_past problem_type
+    return_dict sep_token_id tokenizer_class torch_dtype transformers_version unk_token_id use_cache
 """
 
 WITHOUT_EFFECT = frozenset(_OTHER.split())

@@ -48,6 +48,11 @@ NAMES = frozenset((*_USED, *_OFF)) | _WITHOUT_EFFECT
 """Settings of the search, all of which old versions keep in ``config.json``."""
 
 
+def single_id(value: Any) -> Any:
+    """The id in a list of one, which transformers takes for the id itself; any other value as it is."""
+    return value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+
+
 @dataclass(frozen=True)
 class FolderSearch:
     """A search.
@@ -55,10 +60,12 @@ class FolderSearch:
     Attributes:
         search: options that are set, by the names of `GenerateOptions`.
         notes: what is ignored, and what else a user should know.
+        first_word: id of the token that every translation begins with, of models with languages.
     """
 
     search: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    first_word: int | None = None
 
 
 def parse_search(
@@ -71,7 +78,8 @@ def parse_search(
         eos: id of the end-of-sentence symbol.
         words: rows of the target embeddings.
         where: the file.
-        languages: the first word is the code of the target language, so that ``forced_bos_token_id`` is followed.
+        languages: the first word is the code of the target language, which ``forced_bos_token_id`` names if no user
+            does.
 
     Raises:
         CheckpointError: values that no search can have; all of them.
@@ -92,9 +100,8 @@ def parse_search(
         search["max_length"] = given["max_length"]
     search["never"] = tuple(_never(given, eos))
     search["renormalize"] = given.get("renormalize_logits", False)
-    if languages:
-        given.pop("forced_bos_token_id", None)
-    return FolderSearch(search, tuple(_notes(given, eos, where)))
+    first = single_id(given.pop("forced_bos_token_id", None)) if languages else None
+    return FolderSearch(search, tuple(_notes(given, eos, where)), first)
 
 
 def _faults(given: Mapping[str, Any]) -> Iterator[str]:
@@ -116,6 +123,9 @@ def _faults(given: Mapping[str, Any]) -> Iterator[str]:
     tokens = given.get("suppress_tokens", [])
     if not isinstance(tokens, list) or not all(map(is_int, tokens)):
         yield f"suppress_tokens is {show(tokens)}, no list of token ids"
+    first = single_id(given.get("forced_bos_token_id", 0))
+    if not is_int(first):
+        yield f"forced_bos_token_id is {show(first)}, no id of a token"
 
 
 def _id_faults(given: Mapping[str, Any], eos: int, words: int) -> Iterator[str]:
@@ -124,7 +134,8 @@ def _id_faults(given: Mapping[str, Any], eos: int, words: int) -> Iterator[str]:
     ``generate`` drops the end from ``bad_words_ids``, and obeys ``suppress_tokens``: no translation would end.
     """
     barred = {"bad_words_ids": sum(_words(given), []), "suppress_tokens": given.get("suppress_tokens", [])}
-    for name, ids in barred.items():
+    first = [single_id(given["forced_bos_token_id"])] if "forced_bos_token_id" in given else []
+    for name, ids in {**barred, "forced_bos_token_id": first}.items():
         outside = [id for id in ids if not 0 <= id < words]
         if outside:
             yield f"{name} has the id {outside[0]}, the model has {words} words"

@@ -1,5 +1,6 @@
 """The tokenizers of transformers with language codes: their files, their codes, and where the codes stand."""
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ SETS = "language_codes"
 """Setting that names a set of languages."""
 PLAIN = "MarianTokenizer"
 """The tokenizer without language codes, which models of any class can have."""
+_USUAL = ("<s>", "<pad>", "</s>", "<unk>", _MASK)
+_SYMBOL_OF_VOCABULARY = r">>[^<> ]+<<|<?madeupword\d+>?"
+"""Language tokens of Marian's vocabularies, and names of rows that fairseq adds to make their number even."""
 
 # fmt: off
 _NLLB = """
@@ -156,6 +160,20 @@ def tokenizer_of(folder: Path, config: Config) -> FolderTokenizer | None:
     return FolderTokenizer(found, name, tokens, tuple(added.items()), source, target, known)
 
 
+def unread_tokens(folder: Path, tokenizer: FolderTokenizer | None) -> list[str]:
+    """Tokens that a user has added to the tokenizer of a folder: transformers leaves them whole, nmtprune does not.
+
+    Raises:
+        CheckpointError: as for `tokenizer_of`.
+    """
+    listed = _added(folder, settings_in(folder / CONFIG)) if tokenizer is None else iter(tokenizer.added)
+    tokens = None if tokenizer is None else tokenizer.tokens
+    known = set(_USUAL)
+    if tokens is not None:
+        known |= {form.format(language) for form in tokens.forms for language in tokens.languages or ()}
+    return [symbol for symbol, _ in listed if symbol not in known and not re.fullmatch(_SYMBOL_OF_VOCABULARY, symbol)]
+
+
 def _sets(tokenizer: Tokenizer) -> str:
     return ", ".join(tokenizer.codes)
 
@@ -186,13 +204,24 @@ def _added(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[str, int
     elif found := settings_in(folder / _ADDED):
         where, pairs = _ADDED, list(found.items())
     else:
-        where, entries = _FAST, settings_in(folder / _FAST).get("added_tokens") or []
-        entries = entries if isinstance(entries, list) else [entries]
-        pairs = [(_content(entry), entry.get("id") if isinstance(entry, dict) else None) for entry in entries]
+        where, pairs = _FAST, _fast_tokens(folder / _FAST)
     for symbol, id in pairs:
         if not isinstance(symbol, str) or not is_int(id) or id < 0:
             raise CheckpointError(f"{folder / where}: the id of the token {show(symbol)} is {show(id)}")
         yield symbol, id
+
+
+def _fast_tokens(path: Path) -> list[tuple[Any, Any]]:
+    """Symbols and ids of a ``tokenizer.json``, tens of MB that a run parses once."""
+    state = path.stat() if path.is_file() else None
+    return [] if state is None else list(_parsed(path, state.st_mtime_ns, state.st_size))
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(path: Path, _changed: int, _size: int) -> tuple[tuple[Any, Any], ...]:
+    entries = settings_in(path).get("added_tokens") or []
+    entries = entries if isinstance(entries, list) else [entries]
+    return tuple((_content(entry), entry.get("id") if isinstance(entry, dict) else None) for entry in entries)
 
 
 def _content(entry: Any) -> Any:

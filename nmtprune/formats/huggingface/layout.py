@@ -1,7 +1,7 @@
 """Names and shapes of a model's tensors, and the axes along which its units lie."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from nmtprune.formats.huggingface.config import Config
 if TYPE_CHECKING:
     from torch import Tensor
 
-SHARED, HEAD, LOGITS_BIAS = "model.shared.weight", "lm_head.weight", "final_logits_bias"
+SHARED, LOGITS_BIAS = "model.shared.weight", "final_logits_bias"
 TABLES = {"encoder": "model.encoder.embed_tokens.weight", "decoder": "model.decoder.embed_tokens.weight"}
 POSITIONS = "model.{}.embed_positions.weight"
 ATTENTION = {"encoder": "self_attn", "decoder": "self_attn", "cross": "encoder_attn"}
@@ -74,13 +74,28 @@ def unit_axes(architecture: Architecture) -> dict[GroupId, tuple[UnitAxis, ...]]
     return found
 
 
-def shared_tables(config: Config) -> tuple[tuple[str, ...], ...]:
-    """Names of tables, those of one table together: a file has at least one name of each."""
-    head = (HEAD,) if config.settings["tie_word_embeddings"] else ()
-    alone = () if head else ((HEAD,),)
+def shared_tables(config: Config, names: Container[str]) -> tuple[tuple[str, ...], ...]:
+    """Names of tables, those of one table together: a file has at least one name of each.
+
+    Args:
+        config: of the model.
+        names: of the tensors in its files.
+    """
+    own = config.family.head
+    head = (own,) if config.settings["tie_word_embeddings"] or lacks_a_table(config, names) else ()
+    alone = () if head else ((own,),)
     if config.shared_vocabulary:
-        return ((SHARED, *TABLES.values(), *head), *alone)
+        shared = () if config.family.two_vocabularies else (SHARED,)
+        return ((*shared, *TABLES.values(), *head), *alone)
     return ((TABLES["encoder"],), (TABLES["decoder"], *head), *alone)
+
+
+def lacks_a_table(config: Config, names: Container[str]) -> str | None:
+    """The one of the decoder's two tables that a file of FSMT without ties lacks: transformers 4 takes the other."""
+    if not config.family.two_vocabularies or config.settings["tie_word_embeddings"]:
+        return None
+    missing = [name for name in (TABLES["decoder"], config.family.head) if name not in names]
+    return missing[0] if len(missing) == 1 else None
 
 
 def entries(config: Config, names: Iterable[str]) -> dict[str, Entry]:
@@ -89,16 +104,16 @@ def entries(config: Config, names: Iterable[str]) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     source, target = config.words
     width, family = int(config.settings["d_model"]), config.family
-    for table in shared_tables(config):
+    for table in shared_tables(config, there):
         first = next((name for name in table if name in there), table[0])
         rows = source if TABLES["encoder"] in table else target
-        found[first] = Entry((rows, width), "output" if table == (HEAD,) else "embeddings")
+        found[first] = Entry((rows, width), "output" if table == (family.head,) else "embeddings")
     if family.logits_bias:
         found[LOGITS_BIAS] = Entry((1, target), "output", trained=False, optional=True)
     rows = int(config.settings["max_position_embeddings"]) + config.first_position
     for stack in STACKS:
         own = f"model.{stack}"
-        if family.position_table:
+        if family.position_table or family.stored_positions:
             learned = family.learned_positions
             found[POSITIONS.format(stack)] = Entry((rows, width), "embeddings", trained=learned, optional=not learned)
         found |= _norm(f"{own}.layernorm_embedding", width) if family.embedding_norm else {}
@@ -132,7 +147,7 @@ def table_aliases(config: Config, names: Iterable[str]) -> dict[str, str]:
     """Name -> the first name of the same table, for tables that a file stores several times."""
     there = set(names)
     found: dict[str, str] = {}
-    for table in shared_tables(config):
+    for table in shared_tables(config, there):
         present = [name for name in table if name in there]
         found |= dict.fromkeys(present[1:], present[0]) if present else {}
     return found
@@ -140,8 +155,6 @@ def table_aliases(config: Config, names: Iterable[str]) -> dict[str, str]:
 
 def misfits(config: Config, tensors: "Mapping[str, Tensor]") -> Iterator[str]:
     """What of the tensors does not fit the settings."""
-    from nmtprune.formats.storage import same_bits
-
     known, same = entries(config, tensors), table_aliases(config, tensors)
     integers = [name for name, tensor in tensors.items() if not tensor.is_floating_point() and not _is_buffer(name)]
     if integers:
@@ -155,13 +168,22 @@ def misfits(config: Config, tensors: "Mapping[str, Tensor]") -> Iterator[str]:
             yield f"{name} is {_shown(tensors[name].shape)}, the settings make it {_shown(entry.shape)}"
         elif tensors[name].element_size() < 2:
             yield f"{name} holds {str(tensors[name].dtype).removeprefix('torch.')}, no numbers of 16 bits or more"
-    for name, first in same.items():
-        if not same_bits(tensors[name], tensors[first]):
-            yield f"{name} and {first} differ, though the settings share them"
+    yield from _table_faults(config, tensors, same)
     unknown = sorted(name for name in tensors if name not in known and name not in same and not _is_buffer(name))
     if unknown:
         more = f" and {len(unknown) - _SHOWN} more" if unknown[_SHOWN:] else ""
         yield f"nmtprune knows no {', '.join(unknown[:_SHOWN])}{more}"
+
+
+def _table_faults(config: Config, tensors: "Mapping[str, Tensor]", same: Mapping[str, str]) -> Iterator[str]:
+    from nmtprune.formats.storage import same_bits
+
+    if config.shared_vocabulary and not config.settings["tie_word_embeddings"]:
+        untied = [name for name in TABLES.values() if name not in tensors]
+        yield from (f"{name} is missing: transformers shares no table without tie_word_embeddings" for name in untied)
+    for name, first in same.items():
+        if not same_bits(tensors[name], tensors[first]):
+            yield f"{name} and {first} differ, though the settings share them"
 
 
 def _is_buffer(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING
 
 from nmtprune.formats.huggingface import layout
@@ -25,19 +25,20 @@ _NORMS = {
 _TOP = {"layernorm_embedding": "embedding.norm", "layer_norm": "final_norm", "embed_positions": "embedding.positions"}
 
 
-def describe_network(config: Config) -> Network:
-    """The network of a model."""
+def describe_network(config: Config, names: Container[str]) -> Network:
+    """The network of a model whose files have tensors of these names."""
     return Network(
-        encoder=_stack(config, "encoder"),
-        decoder=_stack(config, "decoder"),
+        encoder=_stack(config, "encoder", names),
+        decoder=_stack(config, "decoder", names),
         activation=ACTIVATIONS[config.settings["activation_function"]],
         padding=int(config.settings["pad_token_id"]),
         eos=int(config.settings["eos_token_id"]),
         output_bias=config.family.logits_bias,
+        start=int(config.settings["decoder_start_token_id"]),
     )
 
 
-def _stack(config: Config, stack: str) -> Stack:
+def _stack(config: Config, stack: str, names: Container[str]) -> Stack:
     family, settings = config.family, config.settings
     return Stack(
         layers=settings[f"{stack}_layers"],
@@ -47,32 +48,28 @@ def _stack(config: Config, stack: str) -> Stack:
         embedding_scale=math.sqrt(settings["d_model"]) if settings["scale_embedding"] else 1.0,
         max_positions=settings["max_position_embeddings"],
         embedding_norm=family.embedding_norm,
-        positions=Positions(family.position_table, config.first_position),
+        positions=Positions(family.position_table or layout.POSITIONS.format(stack) in names, config.first_position),
     )
 
 
 def native_tensors(config: Config, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     """The tensors as the native model names them.
 
-    The decoder's table has a row behind the vocabulary's for what it reads before the first word: the same symbol may
-    be padding elsewhere. What transformers computes where a file has none is computed here too.
+    Tables that transformers shares are one tensor; what it computes where a file has none is computed here too.
     """
-    import torch
-
     natives = {name: native_of(name, config) for name in tensors}
     found = {native: tensors[name] for name, native in natives.items() if native is not None}
     tables: dict[str, Tensor] = {}
-    for names in layout.shared_tables(config):
+    for names in layout.shared_tables(config, tensors):
         own = next((tensors[name] for name in names if name in tensors), None)
         tables |= dict.fromkeys(names, own) if own is not None else {}
     source, target = (tables.get(layout.TABLES[stack]) for stack in ("encoder", "decoder"))
     if source is not None:
         found["encoder.embedding.tokens.weight"] = source
     if target is not None:
-        start = int(config.settings["decoder_start_token_id"])
-        found["decoder.embedding.tokens.weight"] = torch.cat([target, target[start : start + 1]])
+        found["decoder.embedding.tokens.weight"] = target
         like = target
-    if (head := tables.get(layout.HEAD)) is not None:
+    if (head := tables.get(config.family.head)) is not None:
         found["output.weight"] = head
         like = head
     if config.family.logits_bias and target is not None:

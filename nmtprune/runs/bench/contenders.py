@@ -81,6 +81,7 @@ def open_contenders(
             ("source language", own.source_lang, first.source_lang),
             ("target language", own.target_lang, first.target_lang),
             ("set of language tokens", own.language_tokens, first.language_tokens),
+            *([] if data.target_lang else [("forced_bos_token_id", own.first_word, first.first_word)]),
         ):
             if mine != firsts:
                 faults.append(f"{path} has another {what} than {paths[0]}")

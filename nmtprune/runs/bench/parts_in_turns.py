@@ -16,7 +16,7 @@ from nmtprune.evaluate.cost import CLOCKS, Spread, in_turns, ratio
 from nmtprune.evaluate.milliseconds import Milliseconds, ModelSize, TimeAxis, TimePoint
 from nmtprune.plan import Plan
 from nmtprune.runs.bench.contenders import CTRANSLATE2, batches_of, check_compute_type
-from nmtprune.runs.bench.random_sentences import write_fitting
+from nmtprune.runs.bench.random_sentences import fitting_profile, write_fitting
 from nmtprune.runs.bench.synthetic import Shape, write_checkpoint
 from nmtprune.runs.cost_table import CombinedPoint, CostTable, VocabularyPoint
 from nmtprune.runs.run import BareRun, Computing, Session, started
@@ -174,16 +174,22 @@ def _check_lengths(run: CostTableRun, profile: "ModelProfile") -> None:
     Raises:
         UsageError: naming both lengths that do not.
     """
+    tokens = profile.language_tokens
+    added = 1 if tokens is not None and tokens.source and tokens.place != "ends" else 0
     faults = [
         f"{option} {length}: the model takes at most {most - 1} words"
         for option, length, most in (
-            ("--source-length", run.source_length, profile.max_source_positions),
+            ("--source-length", run.source_length, _less(profile.max_source_positions, added)),
             ("--target-length", run.target_length, profile.max_target_positions),
         )
         if most is not None and length >= most
     ]
     if faults:
         raise UsageError.of_faults(str(run.checkpoint), faults)
+
+
+def _less(positions: int | None, added: int) -> int | None:
+    return None if positions is None else positions - added
 
 
 @dataclass(frozen=True)
@@ -248,7 +254,7 @@ class _Timer:
 
     def _corpus(self, checkpoint: "Checkpoint") -> "Corpus":
         """Sentences for a model; the same ones for models that ask for the same."""
-        run, profile = self._run, replace(checkpoint.profile(), language_tokens=None)
+        run, profile = self._run, fitting_profile(checkpoint.profile())
         if profile not in self._corpora:
             folder = self._folder / f"sentences-{len(self._corpora)}"
             data = write_fitting(folder, profile, run.sentences, run.source_length, run.seed)

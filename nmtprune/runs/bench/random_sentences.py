@@ -1,6 +1,7 @@
 """Random sentences of one length, with vocabularies whose words are numbers: for questions of speed alone."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,9 +44,33 @@ def write_binarized(folder: Path, words: tuple[int, int], sentences: int, length
     )  # fmt: skip
 
 
+def fitting_profile(profile: "ModelProfile") -> "ModelProfile":
+    """What sentences of made-up words need of a model: language tokens of two languages."""
+    tokens, special = profile.language_tokens, profile.special
+    if tokens is None:
+        return profile
+    listed = replace(
+        tokens, languages=(LANGUAGES.source, LANGUAGES.target), languages_file=None, others=(), directions=()
+    )
+    return replace(
+        profile, language_tokens=listed, special=None if special is None else replace(special, added=()),
+        source_lang=None, target_lang=None, first_word=None,
+    )  # fmt: skip
+
+
 def write_fitting(folder: Path, profile: "ModelProfile", sentences: int, length: int, seed: int) -> DataOptions:
-    """Write sentences for any model; arguments as for `write_binarized`."""
-    words = profile.source_symbols or 0, profile.target_symbols or 0
+    """Write sentences for any model.
+
+    Args:
+        folder: is made.
+        profile: of the model, by `fitting_profile`; tokens of its two languages are the last of each vocabulary.
+        sentences: number of source sentences.
+        length: their tokens, without the end-of-sentence symbol and language tokens.
+        seed: of the words.
+    """
+    tokens = profile.language_tokens
+    added = 0 if tokens is None else len(tokens.forms) * len(tokens.languages or ())
+    words = (profile.source_symbols or 0) - added, (profile.target_symbols or 0) - added
     if not profile.vocabulary_files:
         return write_binarized(folder, words, sentences, length, seed)
     folder.mkdir()
@@ -73,4 +98,7 @@ def _write_json(
     plain = np.array([id for id in range(words[0]) if id not in ids and id != unknown])
     drawn = np.random.default_rng(seed).choice(plain, (sentences, length))
     write_text(folder / "sentences", "".join(" ".join(f"w{word}" for word in row) + "\n" for row in drawn))
-    return DataOptions(source=folder / "sentences", vocabs=paths, post_process="none")
+    return DataOptions(
+        source=folder / "sentences", vocabs=paths, post_process="none", source_lang=LANGUAGES.source,
+        target_lang=LANGUAGES.target,
+    )  # fmt: skip

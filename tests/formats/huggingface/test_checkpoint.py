@@ -262,6 +262,8 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
                  f"{FC1} holds int8: quantized weights"),
     "unequal tables": (_weights(lambda tensors: tensors.update({"lm_head.weight": tensors[SHARED] + 1})),
                        f"lm_head.weight and {SHARED} differ, though the settings share them"),
+    "shared without ties": (_settings(tie_word_embeddings=False),
+                            "model.encoder.embed_tokens.weight is missing: transformers shares no table without tie_w"),
     "not finite": (_weights(lambda tensors: tensors["final_logits_bias"].fill_(float("nan"))),
                    "final_logits_bias holds NaN"),
 }  # fmt: skip

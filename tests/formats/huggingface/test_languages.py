@@ -18,9 +18,10 @@ from nmtprune.engines import native
 from nmtprune.errors import CheckpointError, DataError, UsageError
 from nmtprune.evaluate.verify import verify
 from nmtprune.formats import load
-from nmtprune.formats.huggingface import generation
+from nmtprune.formats.huggingface import generation, language_codes
 from nmtprune.model.search import GenerateOptions, translate_batch
 from nmtprune.plan import Plan
+from nmtprune.runs.bench import random_sentences
 from tests.support import huggingface_folders
 from tests.support.cli import nmtprune, refused
 from tests.support.subwords import ENGLISH, GERMAN
@@ -114,6 +115,7 @@ def test_the_native_model_computes_what_transformers_computes(
         torch.save(tensors, folder / "pytorch_model.bin")
     checkpoint = load(folder)
     rows = checkpoint.profile().source_symbols or 0
+    torch.manual_seed(1)
     source, previous = torch.randint(4, rows - 1, (3, 7)), torch.randint(4, rows - 1, (3, 5))
     source[1, 5:], previous[:, 0] = PAD, EOS
     with torch.no_grad():
@@ -121,6 +123,13 @@ def test_the_native_model_computes_what_transformers_computes(
     previous[:, 0] = rows  # the row behind the table is what starts a sentence
     found = native.load(checkpoint)(source, previous)
     assert (found - expected).abs().max() < 1e-5 * max(1.0, float(expected.abs().max()))
+
+
+def test_a_shared_table_is_in_memory_once(folder: Path) -> None:
+    """A quarter of NLLB-200's 600M parameters are in it."""
+    tensors = load(folder).native_tensors()
+    names = ("encoder.embedding.tokens.weight", "decoder.embedding.tokens.weight", "output.weight")
+    assert len({tensors[name].data_ptr() for name in names}) == 1
 
 
 SEARCHES: list[dict[str, Any]] = [
@@ -268,6 +277,96 @@ def test_bad_languages_are_one_line(kind: Kind, folder: Path, text: Path) -> Non
     assert "no language token for xx_Xxxx: the model has tokens for " in message and "in all)" in message
     code, message = refused(*line, "-s", source, "-t", target, "--target-prefix", "a")
     assert code == UsageError.exit_code and "Tokenizer have language tokens there" in message
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+def test_the_folder_says_the_target_language(
+    theirs: Any, kind: Kind, folder: Path, text: Path, tmp_path: Path, file: str
+) -> None:
+    """As `generate` has it; a user who names one is obeyed."""
+    first = int(corpus_of(folder, kind, text).target_vocabulary.encode(kind.tokens[1])[0])
+    forced = _copied(folder, tmp_path / "forced")
+    settings = {"max_length": 12, "num_beams": 1, "forced_bos_token_id": first}
+    there = json.loads((forced / file).read_text()) if (forced / file).exists() else {}
+    own = {"decoder_start_token_id": EOS, "eos_token_id": EOS, "pad_token_id": PAD, "bos_token_id": 0}
+    (forced / file).write_text(json.dumps({**own, **there, **settings}))
+    line = ("translate", forced, "--source", text, "-s", kind.languages[0], "--threads", 1)
+    found = nmtprune(*line)
+    assert found.code == 0 and f"translations are in {kind.languages[1]}: no --target-lang" in found.stderr
+    corpus = corpus_of(folder, kind, text)
+    model = model_of(theirs, kind, forced)
+    made = [
+        model.generate(input_ids=torch.from_numpy(corpus.source[place])[None], bad_words_ids=[[PAD]])[0, 1:].tolist()
+        for place in range(len(corpus))
+    ]
+    assert found.stdout.splitlines() == [corpus.decode(tokens) for tokens in made]
+    other = nmtprune(*line, "-t", kind.languages[0])
+    assert other.code == 0 and other.stdout != found.stdout and "translations are in" not in other.stderr
+
+
+def test_a_forced_token_that_is_no_language_is_not_guessed(
+    kind: Kind, folder: Path, text: Path, tmp_path: Path
+) -> None:
+    bad = _copied(folder, tmp_path / "bad")
+    line = ("translate", bad, "--source", text, "-s", kind.languages[0])
+    for forced, exit_code, message in (
+        (EOS, UsageError.exit_code, "name --target-lang, of "),
+        ("de", CheckpointError.exit_code, 'forced_bos_token_id is "de", no id of a token'),
+        (1 << 20, CheckpointError.exit_code, "forced_bos_token_id has the id 1048576, the model has"),
+    ):
+        (bad / "generation_config.json").write_text(json.dumps({"forced_bos_token_id": forced}))
+        code, found = refused(*line)
+        assert code == exit_code and message in found
+    said = nmtprune(*line, "-t", kind.languages[1]).stderr
+    assert "forced_bos_token_id has the id" in said
+    (bad / "generation_config.json").write_text('{"max_length": 9, "eos_token_id": 2}')
+    said = nmtprune(*line, "-t", kind.languages[1]).stderr
+    assert "generation_config.json does not say decoder_start_token_id 2: generate may begin or end otherwise" in said
+
+
+def test_made_up_sentences_have_language_tokens(kind: Kind, folder: Path, tmp_path: Path) -> None:
+    """Those that cost tables are measured on."""
+    profile = random_sentences.fitting_profile(load(folder).profile())
+    data = random_sentences.write_fitting(tmp_path / "sentences", profile, 3, 5, seed=1)
+    corpus = load_corpus(data, profile, references=False)
+    assert corpus.source.sizes.tolist() == [5 + 2] * 3 and len(corpus.source_vocabulary) == profile.source_symbols
+    assert {int(ids[0]) for ids in corpus.source} == set(corpus.frame.source_front)
+    assert corpus.frame.source_front != corpus.frame.target_front and len(corpus.frame.target_front) == 1
+
+
+def test_tokens_that_a_user_added_are_named(kind: Kind, folder: Path, text: Path, tmp_path: Path) -> None:
+    own = _copied(folder, tmp_path / "added")
+    rows = load(own).profile().source_symbols or 0
+    corpus = corpus_of(folder, kind, text)
+    listed = {kind.tokens[place]: int(corpus.source_vocabulary.encode(kind.tokens[place])[0]) for place in (0, 1)}
+    listed["<mask>"] = rows - 2
+    line = ("translate", own, "--source", text, "-s", kind.languages[0], "-t", kind.languages[1], "--beam", 1)
+    for added in ({}, {"<sep>": rows - 1}):
+        (own / "added_tokens.json").write_text(json.dumps(listed | added))
+        found = nmtprune(*line)
+        assert found.code == 0, found.stderr
+        assert ('are cut like words in a text: "<sep>"' in found.stderr) == bool(added)
+
+
+def test_a_large_tokenizer_file_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And again when it has changed."""
+    folder = huggingface_folders.nllb_folder(tmp_path / "model")
+    path, first = folder / "tokenizer.json", load(folder).profile().source_symbols or 0
+    codes = {"eng_Latn": first - 6, "deu_Latn": first - 5}
+    read: list[Path] = []
+    plain = language_codes.settings_in
+
+    def noted(where: Path) -> Any:
+        read.append(where)
+        return plain(where)
+
+    monkeypatch.setattr(language_codes, "settings_in", noted)
+    for listed in (codes, {**codes, "fra_Latn": first - 4}):
+        path.write_text(json.dumps({"added_tokens": [{"content": code, "id": id} for code, id in listed.items()]}))
+        profiles = [load(folder).profile() for _ in range(3)]
+        assert all(own.special is not None and dict(own.special.added) == listed for own in profiles)
+        assert read.count(path) == 1
+        read.clear()
 
 
 def _changed(**settings: Any) -> Callable[[Path], Any]:
