@@ -214,7 +214,7 @@ def _tensors(model: Portable, config: Config) -> dict[str, Tensor]:
         layout.SHARED: model.source_table,
         layout.TABLES["encoder"]: model.source_table,
         layout.TABLES["decoder"]: model.target_table,
-        layout.HEAD: model.output_table,
+        config.family.head: model.output_table,
     }
     positions = {layout.POSITIONS.format(stack): stack for stack in model.stacks}
     found: dict[str, Tensor] = {}

@@ -1,16 +1,18 @@
 """`convert`: a model as the files of another toolkit, compared before it is put in place."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmtprune import provenance
+from nmtprune.data.options import DataOptions
 from nmtprune.errors import CheckpointError, DataError
 from nmtprune.files.folders import check_folder, folder_beside, put_in_place, writing
 from nmtprune.profile import ModelProfile
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.run import Run, started
+from nmtprune.runs.state import NO_SETTING
 
 if TYPE_CHECKING:
     from nmtprune.convert import Portable
@@ -32,6 +34,7 @@ class ConvertRun(Run):
     """What `convert` is given.
 
     Attributes:
+        data: the text on which both models are compared.
         checkpoint: the model.
         output: the folder to write.
         to: the toolkit, one of `convert.TARGETS`.
@@ -42,6 +45,7 @@ class ConvertRun(Run):
         threads: CPU threads; None leaves the number to the engine.
     """
 
+    data: DataOptions = field(metadata=NO_SETTING)
     checkpoint: Path
     output: Path
     to: str
