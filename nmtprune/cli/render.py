@@ -17,7 +17,7 @@ def emit_json(value: Any) -> None:
 
 def emit_tsv(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Print tab-separated values as files of results have them."""
-    from nmtprune.runs.report import tsv
+    from nmtprune.runs.tsv import tsv
 
     click.echo(tsv(columns, rows), nl=False)
 

@@ -76,7 +76,7 @@ class Portable:
 
     @property
     def target_table(self) -> Tensor:
-        """Embeddings [V, D] of target symbols, without a row of their own for what stands before the first word."""
+        """Embeddings [V, D] of target symbols, without a row of its own for what stands before the first word."""
         return self.tensors["decoder.embedding.tokens.weight"][: len(self.output_table)]
 
     @property
@@ -93,8 +93,10 @@ class Portable:
     @property
     def start_row(self) -> Tensor:
         """Embedding [D] of what the decoder reads before the first word."""
-        start = self.corpus.frame.start
-        return self.tensors["decoder.embedding.tokens.weight"][self.target.start if start is None else start]
+        table, start = self.tensors["decoder.embedding.tokens.weight"], self.corpus.frame.start
+        row = self.target.start if start is None else start
+        stood_for = row == len(table) and self.network.start is not None
+        return table[self.network.start if stood_for else row]
 
     @cached_property
     def shares_tables(self) -> bool:

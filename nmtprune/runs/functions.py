@@ -30,9 +30,10 @@ from nmtprune.methods.measuring import batches
 from nmtprune.runs.baseline import check_direction
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.functions_file import FORMAT, FunctionsFile, HeadOf
-from nmtprune.runs.report import Report, tsv
+from nmtprune.runs.report import Report
 from nmtprune.runs.run import ReportRun, Session, started
 from nmtprune.runs.state import NO_SETTING
+from nmtprune.runs.tsv import tsv
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus

@@ -3,10 +3,8 @@
 The manual's JSON schemas are made of these models. Plans and score files have models of their own.
 """
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,25 +21,8 @@ from nmtprune.runs.json_model import JsonModel as _Model
 from nmtprune.runs.scorers import SCORERS
 from nmtprune.scores import Scores
 
-Cell = str | int | float | None
 Interval = tuple[float, float]
 PerLayer = dict[str, list[int]]
-
-
-def tsv(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    """Tab-separated values under a header line, in full precision; an empty field for None.
-
-    A field that holds a tab, a line break or a quotation mark is quoted as in CSV.
-    """
-    text = io.StringIO()
-    plain, quoted = (
-        csv.writer(text, dialect="excel-tab", lineterminator="\n", quoting=quoting)
-        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
-    )
-    for row in (columns, *rows):
-        # csv itself quotes a carriage return only where lines end in one.
-        (quoted if any("\r" in str(cell) for cell in row) else plain).writerow(row)
-    return text.getvalue()
 
 
 @dataclass(frozen=True)

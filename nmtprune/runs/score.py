@@ -28,13 +28,14 @@ from nmtprune.evaluate.over_directions import OverDirections, split
 from nmtprune.evaluate.significance import Difference, SignificanceTest
 from nmtprune.methods.scorer import Scorer
 from nmtprune.runs.quality import Quality, measure
-from nmtprune.runs.report import Cell, Report, tsv
+from nmtprune.runs.report import Report
 from nmtprune.runs.run import MeasuringRun, ReportRun, Session, started
 from nmtprune.runs.scorers import SCORERS
 from nmtprune.runs.sorts import kinds_of, parse_sorts
 from nmtprune.runs.state import NO_SETTING, State, pack, settings_of
 from nmtprune.runs.subject import NativeModel, ScoredModel
 from nmtprune.runs.subject_directions import AnySubject, ScoredDirections, combined, open_scored
+from nmtprune.runs.tsv import Cell, tsv
 from nmtprune.runs.workers import Collector, Unit, of_best_heads, units
 from nmtprune.scores import DirectionScores, HeadScore, HeldOut, Scores
 

@@ -18,7 +18,8 @@ from nmtprune.data.options import DataOptions
 from nmtprune.errors import OutputError
 from nmtprune.plan import Base, Lineage
 from nmtprune.profile import LanguageTokens, ModelProfile
-from nmtprune.runs.report import Cell, CurveStep, ExportNote, Report, ReportFiles, _Facts, quality_of, tsv
+from nmtprune.runs.report import CurveStep, ExportNote, Report, ReportFiles, _Facts, quality_of
+from nmtprune.runs.tsv import Cell, tsv
 from tests.support.data import write_dictionary
 from tests.support.subwords import ENGLISH, GERMAN, bpe_codes, pieces, sentencepiece_model, subwords, written
 

@@ -16,9 +16,10 @@ from nmtprune.runs.bench import contenders as models
 from nmtprune.runs.bench.contenders import CTRANSLATE2
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.quality import text_metric
-from nmtprune.runs.report import BenchedModel, BenchFile, Cell, Report, ReportFiles, Timing, tsv
+from nmtprune.runs.report import BenchedModel, BenchFile, Report, ReportFiles, Timing
 from nmtprune.runs.run import Computing, QualitySettings, Run, Session, Testing, check_report, started
 from nmtprune.runs.state import NO_SETTING
+from nmtprune.runs.tsv import Cell, tsv
 from nmtprune.summary import model_bytes, parameter_count
 
 if TYPE_CHECKING:

@@ -14,17 +14,8 @@ from nmtprune.runs.greedy.auto import Decision
 from nmtprune.runs.greedy.costs import PlanCost
 from nmtprune.runs.greedy.direction_points import DirectionPoint, direction_cells, direction_fields
 from nmtprune.runs.greedy.orders import Curve, kinds_name
-from nmtprune.runs.report import (
-    Cell,
-    ContenderOf,
-    CurveFile,
-    CurveOf,
-    CurveStep,
-    DecisionOf,
-    MeanOf,
-    MeanStep,
-    quality_of,
-)
+from nmtprune.runs.report import ContenderOf, CurveFile, CurveOf, CurveStep, DecisionOf, MeanOf, MeanStep, quality_of
+from nmtprune.runs.tsv import Cell
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from nmtprune.evaluate.metrics import Scored
 from nmtprune.evaluate.over_directions import OverDirections, split
 from nmtprune.evaluate.significance import Difference, SignificanceTest
 from nmtprune.runs.quality import DropRule
-from nmtprune.runs.report import Cell, DirectionStep, WorstOf, quality_of
+from nmtprune.runs.report import DirectionStep, WorstOf, quality_of
+from nmtprune.runs.tsv import Cell
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from nmtprune.runs.greedy.curve import Swept
 from nmtprune.runs.greedy.setup import CURVE_JSON, PLAN, PLANS, GreedyRun, Job, check_greedy
 from nmtprune.runs.greedy.sweeper import Sweeper, SweepSettings, checkpoint_name, unpruned_key
 from nmtprune.runs.refit import fit_notes
-from nmtprune.runs.report import Report, ReportFiles, tsv
+from nmtprune.runs.report import Report, ReportFiles
 from nmtprune.runs.run import Session, started
 from nmtprune.runs.state import State
+from nmtprune.runs.tsv import tsv
 
 if TYPE_CHECKING:
     from nmtprune.progress import Progress

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nmtprune import files
-from nmtprune.architecture import KINDS, LAYER_KINDS, NEURON_KINDS, Architecture, UnitId, parse_kinds
+from nmtprune.architecture import LAYER_KINDS, Architecture, UnitId, parse_kinds
 from nmtprune.budget import Amount, Limits
 from nmtprune.data.directions import MEAN, Sets
 from nmtprune.errors import EngineError, UsageError
@@ -22,6 +22,7 @@ from nmtprune.runs.functions_file import Protection
 from nmtprune.runs.greedy import orders
 from nmtprune.runs.greedy.costs import SPEED
 from nmtprune.runs.greedy.measured_plans import MeasuredPlans
+from nmtprune.runs.greedy.one_shape import check_one_shape
 from nmtprune.runs.greedy.orders import Curve, Order
 from nmtprune.runs.greedy.removal import Removal, numbers_or_all, parse_budgets, shares_removed
 from nmtprune.runs.greedy.score_files import check_score_files
@@ -328,7 +329,7 @@ def check_greedy(run: GreedyRun, session: Session) -> Job:
     chosen = orders.parse_orders(run.orders, reestimate=run.reestimate, chosen=run.scorers, auto=run.contenders)
     subjects = Subjects(run, chosen, session.corpora)
     bases = tuple(checkpoint.base for checkpoint in subjects.checkpoints)
-    _check_shapes(run, bases)
+    check_one_shape(run.checkpoints, bases, neurons=run.costed)
     architecture = subjects.checkpoints[0].architecture
     kinds = _selected(run, architecture, bases[0])
     for order, selected in itertools.product(chosen, kinds):
@@ -430,32 +431,6 @@ def _cost_settings(run: GreedyRun) -> dict[str, Any]:
     if run.multiple_of != 1:
         found |= {"--multiple-of": run.multiple_of}
     return found | ({} if run.cost_table is None else {"cost table": files.sha256_file(run.cost_table)})
-
-
-def _check_shapes(run: GreedyRun, bases: Sequence[Base]) -> None:
-    """Check that all models have the same heads, and the same neurons and layers where these are removed."""
-    faults = [
-        f"{path}: {fault}"
-        for path, base in zip(run.checkpoints, bases, strict=True)
-        for fault in _shape_faults(bases[0], base, neurons=run.costed)
-    ]
-    if faults:
-        raise UsageError.of_faults(
-            f"checkpoints of one training run have the same heads as {run.checkpoints[0]}", faults
-        )
-
-
-def _shape_faults(first: Base, other: Base, *, neurons: bool) -> list[str]:
-    faults = []
-    counts = [(kind, "heads", other.heads[kind], first.heads[kind]) for kind in KINDS]
-    if neurons:
-        counts += [(kind, "neurons", other.neurons.get(kind, ()), first.neurons.get(kind, ())) for kind in NEURON_KINDS]
-    for kind, what, there, here in counts:
-        if there != here:
-            faults.append(f"{kind} {what} {', '.join(map(str, there))}, not {', '.join(map(str, here))}")
-        elif other.layers.get(kind) != first.layers.get(kind):
-            faults.append(f"{kind} layers are tied in another way")
-    return faults
 
 
 def _described(

@@ -23,10 +23,11 @@ from nmtprune.runs.l0.lambda_trace import lambda_trace
 from nmtprune.runs.l0.run_folder import PLAN, SLIM, start_afresh
 from nmtprune.runs.quality import measure
 from nmtprune.runs.refitted_plans import RefittedPlans, open_refitted_plans
-from nmtprune.runs.report import Report, tsv
+from nmtprune.runs.report import Report
 from nmtprune.runs.run import Session, started
 from nmtprune.runs.state import State, pack
 from nmtprune.runs.subject import NativeModel
+from nmtprune.runs.tsv import tsv
 from nmtprune.training.fairseq_train import Trainer
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from nmtprune.evaluate.significance import Difference
 from nmtprune.plan import Plan
 from nmtprune.plots import Pruned
 from nmtprune.runs.l0.lambda_trace import LambdaAt
-from nmtprune.runs.report import Cell, GatesOf, L0File, QualityOf, Report, SlimOf, TraceOf, Unpruned, quality_of
+from nmtprune.runs.report import GatesOf, L0File, QualityOf, Report, SlimOf, TraceOf, Unpruned, quality_of
+from nmtprune.runs.tsv import Cell
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from nmtprune.evaluate.significance import Difference
 from nmtprune.plan import Plan
 from nmtprune.plots import Line
 from nmtprune.runs.lottery.schedule import LOTTERY, Ticket, iteration_name
-from nmtprune.runs.report import Cell, ConvergedModel, IterationOf, LotteryFile, quality_of, tsv
+from nmtprune.runs.report import ConvergedModel, IterationOf, LotteryFile, quality_of
+from nmtprune.runs.tsv import Cell, tsv
 
 
 @dataclass(frozen=True)

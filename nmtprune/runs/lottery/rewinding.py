@@ -24,9 +24,10 @@ from nmtprune.runs.lottery.schedule import Schedule, Ticket, tickets
 from nmtprune.runs.lottery.stages import Stages
 from nmtprune.runs.quality import measure, metric_of
 from nmtprune.runs.refit_sentences import REFERENCES, TRANSLATIONS, has_targets
-from nmtprune.runs.report import Report, tsv
+from nmtprune.runs.report import Report
 from nmtprune.runs.run import Session, started
 from nmtprune.runs.state import State, pack
+from nmtprune.runs.tsv import tsv
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
