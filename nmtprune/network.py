@@ -1,6 +1,7 @@
 """What the native model must know about a network beside its tensors and head counts: plain values, any file format."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 ACTIVATIONS = ("relu", "relu_squared", "gelu", "gelu_tanh", "tanh", "sigmoid", "linear", "swish")
 """Feed-forward activations: gelu is the exact one, gelu_tanh its approximation, swish is x * sigmoid(x)."""
@@ -39,6 +40,7 @@ class Stack:
             2021; only in decoders, like the next two).
         feed_forward_norm: the feed-forward layer normalizes what its activation gives (NormFormer).
         residual_scale: the feed-forward sublayer's input is scaled by a vector where it is added (NormFormer).
+        segments: rows of a table of segments, which is added to the embeddings; 0: none. Only in classifiers.
         max_positions: longest sequence, in tokens, that the model takes.
         recurrent: a recurrence (SSRU) takes the place of self-attention; only in decoders, like the next three.
         recurrence_norm: the recurrence normalizes what its matrices give.
@@ -56,6 +58,7 @@ class Stack:
     embedding_projection: bool = False
     embedding_norm: bool = False
     positions: Positions | None = None
+    segments: int = 0
     attention_norm: bool = False
     feed_forward_norm: bool = False
     residual_scale: bool = False
@@ -96,3 +99,44 @@ class Network:
     output_bands: int = 0
     output_bias: bool = False
     start: int | None = None
+
+
+@dataclass(frozen=True)
+class ClassifierNetwork:
+    """An encoder with a head that gives labels: two linear layers on the state of the first token.
+
+    Attributes:
+        encoder: the encoder.
+        labels: C, number of labels.
+        pooler_activation: one of ACTIVATIONS, between the head's layers.
+        activation: one of ACTIVATIONS, of the feed-forward layers.
+        padding: id of the padding token.
+        layer_norm_epsilon: added to the variance in every layer norm.
+    """
+
+    encoder: Stack
+    labels: int
+    pooler_activation: str
+    activation: str
+    padding: int
+    layer_norm_epsilon: float
+
+
+class EncoderNetwork(Protocol):
+    """What an encoder must know of the network that it is a part of."""
+
+    @property
+    def encoder(self) -> Stack | None:
+        """The encoder; None for a language model."""
+
+    @property
+    def activation(self) -> str:
+        """One of ACTIVATIONS."""
+
+    @property
+    def padding(self) -> int:
+        """Id of the padding token; -1 where there is none."""
+
+    @property
+    def layer_norm_epsilon(self) -> float:
+        """Added to the variance in every layer norm."""

@@ -25,6 +25,12 @@ ONE_IDEA = {
     "renamed": "names of tensors in a model without some layers",
     "unit_axes": "of a format",
     "native_tensors": "of a format",
+    "parse_config": "settings of a kind of model of transformers",
+    "stored_architecture": "of a kind of model of transformers",
+    "entries": "of a kind of model of transformers",
+    "is_buffer": "of a kind of model of transformers",
+    "without_layers": "of a kind of model of transformers",
+    "native_of": "of a kind of model of transformers",
 }
 """Names of modules, classes and functions that stand for one idea in several places."""
 

@@ -95,7 +95,14 @@ class PlanSettings:
     @property
     def drawn(self) -> bool:
         """Whether the seed decides what goes."""
-        return bool(self.given(DRAWN) or (self.given(OF_NEURONS) and not self.scores))
+        return bool(self.given(DRAWN) or (self.given(OF_NEURONS) and not self.scores) or self.draws_layers)
+
+    @property
+    def draws_layers(self) -> bool:
+        """Whether a pattern selects random layers."""
+        from nmtprune.methods import layer_patterns
+
+        return any(map(layer_patterns.draws, (self.empty_layers, self.remove_layers)))
 
     def check(self, seed_given: bool) -> None:
         """Raise UsageError for options that do not go together, all of them."""
@@ -112,7 +119,7 @@ class PlanSettings:
         for option, used, forms in (
             ("--per", self.per is not None, ("random", "lowest", "remove_neurons")),
             ("--kinds", self.kinds is not None, ("random", "lowest", "empty_layers")),
-            ("--seed", seed_given, DRAWN if self.scores else (*DRAWN, *OF_NEURONS)),
+            ("--seed", seed_given and not self.draws_layers, DRAWN if self.scores else (*DRAWN, *OF_NEURONS)),
             ("--multiple-of", self.multiple_of > 1, OF_NEURONS),
             ("--uniform", self.uniform, (*FORMS, *OF_NEURONS)),
             ("--min-heads-per-module", self.min_heads_per_module > 0, FORMS),
@@ -183,7 +190,7 @@ class PlanCommand(PanelCommand):
     "--empty-layers",
     metavar="LAYERS",
     help="Remove all attention heads of some layers, in every selected kind: top:N (nearest the output), bottom:N, "
-    "middle:N, even or odd (layer ids count from 0), or several with commas, such as 'top:1,bottom:1'.",
+    "middle:N, even or odd (layer ids count from 0), random:N, or several with commas, such as 'top:1,bottom:1'.",
 )
 @panel_option(
     Panel.REMOVAL,
@@ -216,7 +223,8 @@ class PlanCommand(PanelCommand):
     Panel.OTHERS,
     "--remove-layers",
     metavar="PATTERN",
-    help="Layers to remove, counted from 0: 'encoder=4-5 decoder=1,3,5'.",
+    help="Layers to remove, counted from 0: 'encoder=4-5 decoder=1,3,5', or by the patterns of --empty-layers: "
+    "'encoder=top:2 decoder=random:1'.",
 )
 @panel_option(
     Panel.OTHERS,
@@ -304,7 +312,7 @@ def _layers(base: "Base", settings: PlanSettings, scores: ScoresBySort) -> tuple
 
     layers, errors = list[UnitId](), Errors()
     if settings.remove_layers is not None:
-        layers, wrong = layer_choice.remove_layers(base, settings.remove_layers)
+        layers, wrong = layer_choice.remove_layers(base, settings.remove_layers, settings.seed)
         errors += _named(wrong, "remove_layers")
     if settings.keep_layers is not None:
         others, wrong = layer_choice.keep_layers(base, settings.keep_layers, scores.get("layers"))
@@ -330,8 +338,8 @@ def _heads(
         made = plans.remove_heads(base, settings.remove, checkpoint.architecture, limits)
         protection.say_what_stays(parse_heads(settings.remove, checkpoint.architecture), limits)
     elif settings.empty_layers is not None:
-        made = plans.empty_layers(base, settings.empty_layers, limits)
-        named = plans.empty_layers(base, settings.empty_layers, Limits(limits.kinds))
+        made = plans.empty_layers(base, settings.empty_layers, limits, settings.seed)
+        named = plans.empty_layers(base, settings.empty_layers, Limits(limits.kinds), settings.seed)
         protection.say_what_stays(named.removed(), limits)
     elif settings.random is not None:
         drawn = random_scores(base.modules, settings.seed)

@@ -23,10 +23,11 @@ from nmtprune.convert.refusals import (
 from nmtprune.convert.target import ConversionTarget, read_with
 from nmtprune.data.options import DataOptions
 from nmtprune.formats.huggingface import config as configs
-from nmtprune.formats.huggingface import generation, language_codes, layout, model_folder, network
-from nmtprune.formats.huggingface.checkpoint import noted
+from nmtprune.formats.huggingface import generation, language_codes, layout, model_folder
 from nmtprune.formats.huggingface.config import Config
 from nmtprune.formats.huggingface.families import ACTIVATIONS, M2M100, MARIAN, MBART, Family
+from nmtprune.formats.huggingface.folder_checkpoint import noted
+from nmtprune.formats.huggingface.folder_config import FILE, NOTE
 from nmtprune.network import Stack
 
 _FAMILIES = (MARIAN, M2M100, MBART)
@@ -45,7 +46,7 @@ class HuggingFaceTarget(ConversionTarget):
     """Folders that ``from_pretrained`` loads, with the tokenizer of Marian's models."""
 
     format = "huggingface"
-    marker = configs.FILE
+    marker = FILE
 
     def faults(self, model: Portable) -> Iterator[str]:
         """Of the model whatever the class, and those of each class, if none can say it."""
@@ -61,12 +62,12 @@ class HuggingFaceTarget(ConversionTarget):
         model = model.uniform(full_heads(model))
         values = _values(model, family)
         note = noted(model.architecture, model.checkpoint.lineage)
-        config = configs.parse_config(values, configs.FILE)
+        config = configs.parse_config(values, FILE)
         tensors = _tensors(model, config)
-        values[configs.NOTE] = {**note, "provenance": dict(provenance)}
+        values[NOTE] = {**note, "provenance": dict(provenance)}
         weights = model_folder.WeightFiles({_WEIGHTS: tuple(tensors)}, {_WEIGHTS: {}}, None, _WEIGHTS)
         model_folder.write_weights(folder, weights, tensors)
-        _write_settings(folder / configs.FILE, values)
+        _write_settings(folder / FILE, values)
         _write_settings(folder / generation.FILE, _search(model, config))
         if (found := language_tokenizers.tokenizer_for(model, family)) is not None:
             _write_language_tokenizer(model, found, folder)
@@ -80,8 +81,8 @@ class HuggingFaceTarget(ConversionTarget):
 
     def data(self, folder: Path, given: DataOptions) -> DataOptions:
         """Its own vocabularies and SentencePiece models."""
-        values = json.loads((folder / configs.FILE).read_text(encoding="utf-8"))
-        own = language_codes.tokenizer_of(folder, configs.parse_config(values, configs.FILE))
+        values = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        own = language_codes.tokenizer_of(folder, configs.parse_config(values, FILE))
         if own is not None and own.tokenizer is not None:
             file, pieces = folder / own.tokenizer.vocabulary, folder / own.tokenizer.subwords
             return read_with(given, vocabs=(file, file), pieces=[pieces, pieces])
@@ -226,7 +227,7 @@ def _tensors(model: Portable, config: Config) -> dict[str, Tensor]:
         elif name == layout.LOGITS_BIAS:
             found[name] = _bias(model)
         else:
-            native = network.native_of(name, config)
+            native = layout.native_of(name, config)
             found[name] = model.tensors[native or name]
     return {name: tensor.contiguous() for name, tensor in found.items()}
 

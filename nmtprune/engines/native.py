@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from nmtprune.architecture import LAYER_KINDS, GroupId, Kept
 from nmtprune.engines.base import Ablation, Engine, EngineSettings, Tokens, removed
 from nmtprune.errors import CheckpointError, EngineError
-from nmtprune.model import Masks, Transformer
+from nmtprune.model import Classifier, Masks, Transformer
 from nmtprune.model import search as beam_search
 from nmtprune.model.ablation.losses import reference_losses
 from nmtprune.model.ablation.masked_search import MaskedSearch
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from nmtprune.data.ragged import Ids
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.ablation.record import RecordedSearch
+
+M = TypeVar("M", Transformer, Classifier)
 
 RECORDED_BYTES = 2 << 30
 """Memory for recorded searches; batches beyond it are searched again whenever they are needed."""
@@ -43,6 +45,17 @@ def load(
     """
     try:
         return Transformer(checkpoint.network(), checkpoint.architecture, checkpoint.native_tensors(), device, dtype)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint.path}: {error}", error.faults) from error
+
+
+def load_classifier(
+    checkpoint: "Checkpoint", device: "torch.device | str" = "cpu", dtype: "torch.dtype | None" = None
+) -> Classifier:
+    """The model of a checkpoint that gives labels; arguments and errors are those of `load`."""
+    network = checkpoint.classifier_network()
+    try:
+        return Classifier(network, checkpoint.architecture, checkpoint.native_tensors(), device, dtype)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.path}: {error}", error.faults) from error
 
@@ -242,7 +255,7 @@ class _Records:
         return self.again()
 
 
-def with_kept(model: Transformer, kept: Kept) -> tuple[Transformer, dict[GroupId, Tensor]]:
+def with_kept(model: M, kept: Kept) -> tuple[M, dict[GroupId, Tensor]]:
     """A model of the units that stay: without the layers that go, and with masks for the other units that go.
 
     Args:

@@ -15,7 +15,7 @@ from torch import Tensor
 from nmtprune.engines import native
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import Checkpoint
-from nmtprune.model import EncoderOutput, Masks, Transformer
+from nmtprune.model import Classifier, EncoderOutput, Masks, Transformer
 from nmtprune.model.layers import LayerStack
 from nmtprune.model.output import AdaptiveOutput, LinearOutput
 from nmtprune.model.scope import Probe, Scope, Visible
@@ -75,6 +75,15 @@ def verify(base: Checkpoint, slim: Checkpoint, plan: Plan, *, seed: int = 1, dev
         CheckpointError: the native model cannot run one of the two.
     """
     dtype = None if _is_double(base) else torch.float32
+    if base.classifies:
+        classifier, masks = native.with_kept(native.load_classifier(base, device, dtype), plan.kept_units)
+        base.release()
+        labelled = _labels_outcome(classifier, masks, seed)
+        del classifier
+        base.release()  # only one of the two models is in memory at a time
+        return _compared_labels(
+            labelled, _labels_outcome(native.load_classifier(slim, device, dtype), {}, seed, labelled)
+        )
     expected, masks = native.with_kept(native.load(base, device, dtype), plan.kept_units)
     base.release()
     wanted = _outcome(expected, masks, seed)
@@ -90,6 +99,31 @@ def compare(expected: Transformer, found: Transformer, masks: Masks | None = Non
 
 
 @dataclass(frozen=True)
+class _Inner:
+    """What the feed-forward layers of a model make of loud inputs.
+
+    Attributes:
+        inputs: [1, N, D], by feed-forward layer of each stack.
+        outputs: [1, N, D], likewise.
+    """
+
+    inputs: list[list[Tensor]]
+    outputs: list[list[Tensor]]
+
+
+def _inner(model: Transformer | Classifier, masks: Masks, seed: int, like: _Inner | None) -> _Inner:
+    """Run feed-forward layers one by one, on the inputs of those of another model if there is one."""
+    layers = [list(_feed_forwards(stack)) for stack in model.stacks.values()]
+    inputs = [[_loud_inputs(each, seed) for each in own] for own in layers] if like is None else like.inputs
+    outputs = [
+        [_outputs(each, loud, masks) for each, loud in zip(own, given, strict=False)]
+        for own, given in zip(layers, inputs, strict=True)
+    ]
+    whole = [[*own, *[torch.zeros(())] * (len(there) - len(own))] for own, there in zip(outputs, layers, strict=True)]
+    return _Inner(inputs, whole)
+
+
+@dataclass(frozen=True)
 class _Outcome:
     """What a model makes of the batch, and its feed-forward layers of loud inputs.
 
@@ -97,30 +131,21 @@ class _Outcome:
         tokens: source [B, S] and target [B, T] of the batch.
         features: [B, T, E], which the output layer takes.
         output: that layer.
-        inputs: [1, N, D], by feed-forward layer of each stack.
-        outputs: [1, N, D], likewise.
+        inner: of the feed-forward layers.
     """
 
     tokens: tuple[Tensor | None, Tensor]
     features: Tensor
     output: LinearOutput | AdaptiveOutput
-    inputs: list[list[Tensor]]
-    outputs: list[list[Tensor]]
+    inner: _Inner
 
 
 def _outcome(model: Transformer, masks: Masks, seed: int, like: _Outcome | None = None) -> _Outcome:
     """Run a model with masks, on the inputs of another one if there is one."""
     source, target = tokens = batch(model, seed) if like is None else like.tokens
-    layers = [list(_feed_forwards(stack)) for stack in (model.encoder, model.decoder)]
-    inputs = [[_loud_inputs(each, seed) for each in own] for own in layers] if like is None else like.inputs
     with torch.inference_mode():
         features = model.features(target, _encoded(model, source, masks), masks)
-    outputs = [
-        [_outputs(each, loud, masks) for each, loud in zip(own, given, strict=False)]
-        for own, given in zip(layers, inputs, strict=True)
-    ]
-    whole = [[*own, *[torch.zeros(())] * (len(there) - len(own))] for own, there in zip(outputs, layers, strict=True)]
-    return _Outcome(tokens, features, model.output, inputs, whole)
+    return _Outcome(tokens, features, model.output, _inner(model, masks, seed, like.inner if like else None))
 
 
 def _compared(wanted: _Outcome, found: _Outcome) -> Verification:
@@ -130,12 +155,45 @@ def _compared(wanted: _Outcome, found: _Outcome) -> Verification:
             own, there = (each.output(each.features[rows]) for each in (wanted, found))
             max_delta = _larger(max_delta, (there - own).abs().max())
             max_logit = _larger(max_logit, own.abs().max())
-    max_delta = _larger(max_delta, _feed_forward_delta(wanted, found) * max(1.0, max_logit))
-    tolerance = (1e-9 if wanted.features.dtype == torch.float64 else 1e-5) * max(1.0, max_logit)
+    return _verified(max_delta, max_logit, _feed_forward_delta(wanted.inner, found.inner), wanted.features.dtype)
+
+
+@dataclass(frozen=True)
+class _LabelsOutcome:
+    """What a classifier makes of random texts, and its feed-forward layers of loud inputs.
+
+    Attributes:
+        texts: tokens [B, S] and their segments [B, S].
+        logits: [B, C], of the labels.
+        inner: of the feed-forward layers.
+    """
+
+    texts: tuple[Tensor, Tensor | None]
+    logits: Tensor
+    inner: _Inner
+
+
+def _labels_outcome(model: Classifier, masks: Masks, seed: int, like: _LabelsOutcome | None = None) -> _LabelsOutcome:
+    """Run a classifier with masks, on the inputs of another one if there is one."""
+    tokens, segments = own = texts(model, seed) if like is None else like.texts
+    with torch.inference_mode():
+        logits = model(tokens, segments, masks)
+    return _LabelsOutcome(own, logits, _inner(model, masks, seed, like.inner if like else None))
+
+
+def _compared_labels(wanted: _LabelsOutcome, found: _LabelsOutcome) -> Verification:
+    delta, largest = (_larger(0.0, each.abs().max()) for each in (found.logits - wanted.logits, wanted.logits))
+    return _verified(delta, largest, _feed_forward_delta(wanted.inner, found.inner), wanted.logits.dtype)
+
+
+def _verified(max_delta: float, max_logit: float, inner_delta: Tensor, dtype: torch.dtype) -> Verification:
+    """The verdict on differences of logits, and of feed-forward layers as a share of their outputs."""
+    max_delta = _larger(max_delta, inner_delta * max(1.0, max_logit))
+    tolerance = (1e-9 if dtype == torch.float64 else 1e-5) * max(1.0, max_logit)
     return Verification(max_delta, max_logit, tolerance, max_delta <= tolerance)
 
 
-def _feed_forward_delta(wanted: _Outcome, found: _Outcome) -> Tensor:
+def _feed_forward_delta(wanted: _Inner, found: _Inner) -> Tensor:
     """Largest difference of outputs of feed-forward layers in the same place, as a share of the largest output."""
     worst = torch.zeros(())
     for own, there in zip(wanted.outputs, found.outputs, strict=True):
@@ -149,9 +207,9 @@ def _feed_forward_delta(wanted: _Outcome, found: _Outcome) -> Tensor:
     return worst
 
 
-def _feed_forwards(stack: LayerStack | None) -> Iterator[FeedForward]:
+def _feed_forwards(stack: LayerStack) -> Iterator[FeedForward]:
     """The feed-forward layers of a stack; tied ones at each of their places."""
-    for layer in () if stack is None else stack.layers:
+    for layer in stack.layers:
         yield from (sub.body for sub in layer.sublayers if isinstance(sub.body, FeedForward))
 
 
@@ -196,7 +254,21 @@ def batch(model: Transformer, seed: int) -> tuple[Tensor | None, Tensor]:
     return left.to(model.device), padded.to(model.device)
 
 
-def _words(model: Transformer, words: int, count: int, generator: torch.Generator) -> Tensor:
+def texts(model: Classifier, seed: int) -> tuple[Tensor, Tensor | None]:
+    """Random tokens [B, S] of several lengths, padded on the right, and their segments [B, S], if the model has any.
+
+    The second half of a text is in another segment than the first one.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    padding, stack = model.network.padding, model.network.encoder
+    drawn = [_words(model, model.words, min(length, stack.max_positions), generator) for length in LENGTHS]
+    tokens = torch.nn.utils.rnn.pad_sequence(drawn, batch_first=True, padding_value=padding)
+    second = torch.arange(tokens.shape[1]) >= torch.tensor([len(own) for own in drawn]).unsqueeze(1) // 2
+    segments = second.long() * min(1, stack.segments - 1)
+    return tokens.to(model.device), segments.to(model.device) if stack.segments else None
+
+
+def _words(model: Transformer | Classifier, words: int, count: int, generator: torch.Generator) -> Tensor:
     """Token ids [count] other than padding."""
     padding = model.network.padding
     drawn = torch.randint(words - (padding >= 0), (max(count, 0),), generator=generator)

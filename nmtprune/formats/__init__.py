@@ -50,9 +50,9 @@ def class_of(path: Path | None) -> "type[Checkpoint]":
     from nmtprune.formats.marian import archive
 
     if path is not None and is_of_transformers(path):
-        from nmtprune.formats.huggingface import HuggingFaceCheckpoint
+        from nmtprune.formats.huggingface import class_of_folder
 
-        return HuggingFaceCheckpoint
+        return class_of_folder(path)
     if path is not None:
         _check_kind(path)
     if path is not None and archive.looks_like(path):
@@ -65,7 +65,7 @@ def class_of(path: Path | None) -> "type[Checkpoint]":
 
 
 def classes() -> "tuple[type[Checkpoint], ...]":
-    """All formats."""
+    """All formats, by their translation models."""
     from nmtprune.formats.fairseq import FairseqCheckpoint
     from nmtprune.formats.huggingface import HuggingFaceCheckpoint
     from nmtprune.formats.marian import MarianCheckpoint

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nmtprune.formats.settings_beside import DecoderSettings
     from nmtprune.formats.trainable import TrainableCheckpoint
     from nmtprune.model.search.options import Search
-    from nmtprune.network import Network
+    from nmtprune.network import ClassifierNetwork, Network
     from nmtprune.profile import ModelProfile
 
 
@@ -285,6 +285,19 @@ class Checkpoint(ABC):
         Raises:
             CheckpointError: the native model cannot run this checkpoint; all reasons.
         """
+
+    @property
+    def classifies(self) -> bool:
+        """The model gives labels to texts, and translates nothing."""
+        return False
+
+    def classifier_network(self) -> "ClassifierNetwork":
+        """What the native model must know of a classifier beside tensors and numbers of units.
+
+        Raises:
+            CheckpointError: a model that translates.
+        """
+        raise CheckpointError(f"{self.path}: {self.architecture_name} has no classification head")
 
     @abstractmethod
     def profile(self) -> "ModelProfile":

@@ -1,4 +1,4 @@
-"""Which layers of a stack stay: named, counted and spread evenly, or those of the highest scores."""
+"""Which layers of a stack stay: named, by a pattern, counted and spread evenly, or those of the highest scores."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -6,24 +6,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from nmtprune.architecture import STACKS, GroupId, UnitId
 from nmtprune.budget import Limits, lowest
 from nmtprune.errors import BudgetError, NmtpruneError, UsageError
+from nmtprune.methods import layer_patterns
 from nmtprune.plan import Base
 
 _Parsed = tuple[list[UnitId], list[NmtpruneError]]
 """Layers that go, and what is wrong."""
 
 
-def remove_layers(base: Base, pattern: str) -> _Parsed:
-    """Layers that are removed by number.
+def remove_layers(base: Base, pattern: str, seed: int = 1) -> _Parsed:
+    """Layers that are removed by number or by a pattern.
 
     Args:
         base: the model.
-        pattern: ``encoder=4-5 decoder=1,3,5``: numbers of layers, counted from 0, by stack.
+        pattern: ``encoder=4-5 decoder=1,3,5``: numbers of layers, counted from 0, by stack, or patterns of
+            `nmtprune.methods.layer_patterns`: ``encoder=top:2 decoder=random:1``.
+        seed: of random layers.
 
     Returns:
         The layers that go, those of faulty stacks left out, and a UsageError or BudgetError (no layer would stay) for
         each fault.
     """
-    return _by_stack(base, pattern, "LAYERS, such as decoder=1,3,5", _named)
+
+    def named(group: GroupId, numbers: Sequence[int], text: str) -> list[UnitId]:
+        return _named(group, numbers, text, seed)
+
+    return _by_stack(base, pattern, "LAYERS, such as decoder=1,3,5", named)
 
 
 def keep_layers(base: Base, pattern: str, scores: Mapping[UnitId, float] | None = None) -> _Parsed:
@@ -65,12 +72,17 @@ def evenly_spaced(layers: int, keep: int) -> tuple[int, ...]:
     return tuple(-((keep - 1 - 2 * place * (layers - 1)) // (2 * (keep - 1))) for place in range(keep))
 
 
-def _named(group: GroupId, numbers: Sequence[int], text: str) -> list[UnitId]:
+def _named(group: GroupId, numbers: Sequence[int], text: str, seed: int) -> list[UnitId]:
     found: set[int] = set()
+    scores = layer_patterns.layer_scores({group.stack: numbers}, seed)
     for part in text.split(","):
+        if layer_patterns.is_pattern(part):
+            found.update(layer_patterns.layers_of_pattern(numbers, part, group.stack, f"{group.stack} layers", scores))
+            continue
         match = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part)
         if match is None or int(match[2] or match[1]) < int(match[1]):
-            raise UsageError(f"{group.stack}: '{part}' is neither the number of a layer nor a range such as 1-3")
+            forms = f"the number of a layer, a range such as 1-3 or one of {layer_patterns.FORMS}"
+            raise UsageError(f"{group.stack}: '{part}' is not {forms}")
         found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
     absent = sorted(found.difference(numbers))
     if absent:

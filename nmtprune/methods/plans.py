@@ -7,6 +7,7 @@ from dataclasses import replace
 from nmtprune.architecture import KINDS, STACKS, Architecture, GroupId, UnitId, parse_heads
 from nmtprune.budget import Amount, Limits, Modules, Units, lowest, reachable, resolve
 from nmtprune.errors import BudgetError, UsageError
+from nmtprune.methods import layer_patterns
 from nmtprune.methods.chance import lowest_in, random_scores
 from nmtprune.plan import Base, Plan
 
@@ -94,15 +95,17 @@ def lowest_units(
     return removed
 
 
-def empty_layers(base: Base, selection: str, limits: Limits) -> Plan:
+def empty_layers(base: Base, selection: str, limits: Limits, seed: int = 1) -> Plan:
     """Remove all heads of some layers, the same selection in every selected kind.
 
     Args:
         base: the model.
         selection: one or more, separated by commas, of ``top:N`` (the N layers nearest the output), ``bottom:N``,
-            ``middle:N`` (the lower of two middles), ``even`` and ``odd``. Even and odd go by the layer's id, counted
-            from 0: even empties encoder.0, encoder.2, ... Who counts layers from 1 calls these odd.
+            ``middle:N`` (the lower of two middles), ``even``, ``odd`` and ``random:N``. Even and odd go by the layer's
+            id, counted from 0: even empties encoder.0, encoder.2, ... Who counts layers from 1 calls these odd.
+            Random layers of a decoder are the same in self- and cross-attention.
         limits: the kinds, and what the plan must satisfy; protected heads stay.
+        seed: of random layers.
 
     Raises:
         UsageError: a selection that cannot be read, or more layers than a kind has, with all faults.
@@ -111,11 +114,15 @@ def empty_layers(base: Base, selection: str, limits: Limits) -> Plan:
     modules = limits.selected(base.modules)
     chosen: set[GroupId] = set()
     faults: list[str] = []
+    layers = {stack: sorted({id.layer for id in base.modules if id.stack == stack}) for stack in STACKS}
+    scores = layer_patterns.layer_scores(layers, seed)
     for part in re.split(r"[,\s]+", selection.strip()):
         for kind in (kind for kind in KINDS if any(module.kind == kind for module in modules)):
-            own = [module for module in modules if module.kind == kind]
+            own = [module.layer for module in modules if module.kind == kind]
+            stack = GroupId(kind).stack
             try:
-                chosen.update(_selected_layers(own, part))
+                found = layer_patterns.layers_of_pattern(own, part, stack, f"{kind} layers", scores)
+                chosen.update(GroupId(kind, layer) for layer in found)
             except UsageError as error:
                 faults += [fault for fault in error.faults if fault not in faults]
     if faults:
@@ -271,20 +278,6 @@ def _groups(units: Units, limits: Limits, per: str) -> Iterable[tuple[str, Units
         return [(str(group), {group: units[group]}, limits) for group in limits.selected(units)]
     present = [kind for kind in limits.kinds if any(group.kind == kind for group in units)]
     return [(kind, units, replace(limits, kinds=(kind,))) for kind in present]
-
-
-def _selected_layers(modules: list[GroupId], part: str) -> list[GroupId]:
-    """Modules of one kind, in order, that ``top:2``, ``even``, ... selects."""
-    if part in ("even", "odd"):
-        return [module for module in modules if module.layer % 2 == (part == "odd")]
-    match = re.fullmatch(r"(top|bottom|middle):([0-9]{1,6})", part)
-    if match is None:
-        raise UsageError(f"'{part}' is none of top:N, bottom:N, middle:N, even, odd")
-    number = int(match[2])
-    if not 1 <= number <= len(modules):
-        raise UsageError(f"'{part}': {modules[0].kind} layers: the model has {len(modules)}")
-    start = {"top": len(modules) - number, "bottom": 0, "middle": (len(modules) - number) // 2}[match[1]]
-    return modules[start : start + number]
 
 
 def _stack_faults(kept: Mapping[GroupId, int], modules: Modules) -> list[str]:

@@ -1,8 +1,9 @@
 """The native transformer: full and ragged models of any file format, masks of units, decoding step by step."""
 
+from nmtprune.model.classifier import Classifier
 from nmtprune.model.decoder_state import DecoderState, Pass
 from nmtprune.model.scope import Masks, Observer
 from nmtprune.model.source_cache import EncoderOutput, SourceCache
 from nmtprune.model.transformer import Transformer
 
-__all__ = ["DecoderState", "EncoderOutput", "Masks", "SourceCache", "Observer", "Pass", "Transformer"]
+__all__ = ["Classifier", "DecoderState", "EncoderOutput", "Masks", "SourceCache", "Observer", "Pass", "Transformer"]

@@ -10,7 +10,7 @@ from nmtprune.errors import DataError
 from nmtprune.model.kernels import linear
 from nmtprune.model.sublayers import LayerNorm
 from nmtprune.model.weights import Weights
-from nmtprune.network import Network, Stack
+from nmtprune.network import EncoderNetwork, Stack
 
 
 class PositionTable(nn.Module):
@@ -142,9 +142,11 @@ class PlainTable(nn.Module):
 
 
 class Embedding(nn.Module):
-    """From tokens to the input of the first layer: look up, scale, project, add positions, normalize."""
+    """From tokens to the input of the first layer: look up, scale, project, add positions and segments, normalize."""
 
-    def __init__(self, network: Network, stack: Stack, weights: Weights, prefix: str, start: int | None = None) -> None:
+    def __init__(
+        self, network: EncoderNetwork, stack: Stack, weights: Weights, prefix: str, start: int | None = None
+    ) -> None:
         super().__init__()
         self.padding = network.padding
         self.scale = stack.embedding_scale
@@ -153,6 +155,9 @@ class Embedding(nn.Module):
         self.projection = weights.need(f"{prefix}.projection.weight") if stack.embedding_projection else None
         self.width = self.tokens.width if self.projection is None else self.projection.shape[0]
         self.positions = PositionTable(stack, weights, f"{prefix}.positions", self.width) if stack.positions else None
+        self.segments = (
+            weights.take(f"{prefix}.segments.weight", stack.segments, self.width) if stack.segments else None
+        )
         epsilon = network.layer_norm_epsilon
         self.norm = LayerNorm(weights, f"{prefix}.norm", self.width, epsilon) if stack.embedding_norm else None
 
@@ -161,8 +166,13 @@ class Embedding(nn.Module):
         padding = tokens == self.padding
         return padding if bool(padding.any()) else None
 
-    def forward(self, tokens: Tensor, padding: Tensor | None, start: int | Tensor = 0) -> Tensor:
-        """Embeddings [B, T, D] of tokens [B, T] before which `start` (or [B, 1]) others stand."""
+    def forward(
+        self, tokens: Tensor, padding: Tensor | None, start: int | Tensor = 0, segments: Tensor | None = None
+    ) -> Tensor:
+        """Embeddings [B, T, D] of tokens [B, T] before which `start` (or [B, 1]) others stand.
+
+        `segments` [B, T] are the tokens' segments; without them all are in segment 0.
+        """
         x: Tensor = self.tokens(tokens.clamp_min(0) if self.padding < 0 else tokens)
         if self.scale != 1.0:
             x = x * self.scale
@@ -170,6 +180,8 @@ class Embedding(nn.Module):
             x = linear(x, self.projection)
         if self.positions is not None:
             x = x + self.positions(start, padding, tokens.shape[1])
+        if self.segments is not None:
+            x = x + (self.segments[0] if segments is None else F.embedding(segments, self.segments))
         if self.norm is not None:
             x = self.norm(x)
         return x

@@ -13,22 +13,29 @@ from nmtprune.model.recurrence import Recurrence
 from nmtprune.model.scope import Scope
 from nmtprune.model.sublayers import Body, FeedForward, LayerNorm, Residual, Sublayer
 from nmtprune.model.weights import Weights
-from nmtprune.network import Network, Stack
+from nmtprune.network import EncoderNetwork, Network, Stack
 
 
 @dataclass(frozen=True)
-class Blueprint:
-    """What layers are built from: the description of the model, its tensors and its widths."""
+class EncoderBlueprint:
+    """What an encoder's layers are built from: the description of the model, its tensors and its width."""
 
-    network: Network
+    network: EncoderNetwork
     architecture: Architecture
     weights: Weights
     encoder_width: int
-    decoder_width: int
 
     def neurons(self, id: GroupId) -> Group | None:
         """The group of a feed-forward layer's neurons; None where they cannot be masked one by one."""
         return next((group for group in self.architecture.feed_forwards if group.id == id), None)
+
+
+@dataclass(frozen=True)
+class Blueprint(EncoderBlueprint):
+    """What layers are built from: the description of the model, its tensors and its widths."""
+
+    network: Network
+    decoder_width: int
 
 
 @dataclass(frozen=True, order=True)
@@ -124,7 +131,7 @@ class EncoderLayer(Layer):
     self_attention: SelfAttention
     feed_forward: FeedForward
 
-    def __init__(self, blueprint: Blueprint, stack: Stack, number: int) -> None:
+    def __init__(self, blueprint: EncoderBlueprint, stack: Stack, number: int) -> None:
         super().__init__(number)
         network, weights, width = blueprint.network, blueprint.weights, blueprint.encoder_width
         prefix, epsilon = f"encoder.layers.{number}", network.layer_norm_epsilon

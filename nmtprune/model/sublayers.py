@@ -12,7 +12,7 @@ from nmtprune.architecture import Group, GroupId
 from nmtprune.model.kernels import linear
 from nmtprune.model.scope import Probe, Scope
 from nmtprune.model.weights import Weights
-from nmtprune.network import Network, Stack
+from nmtprune.network import EncoderNetwork, Stack
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ class FeedForward(Body):
     output_bias: nn.Parameter
 
     def __init__(
-        self, network: Network, stack: Stack, weights: Weights, prefix: str, width: int, group: Group | None
+        self, network: EncoderNetwork, stack: Stack, weights: Weights, prefix: str, width: int, group: Group | None
     ) -> None:
         """Take the weights; without a `group` neurons have no masks, and there are as many as the tensors say."""
         super().__init__()

@@ -10,45 +10,21 @@ from torch import Tensor, nn
 from nmtprune.architecture import Architecture
 from nmtprune.model.decoder_state import DecoderState, Pass, StateScope, scope_of
 from nmtprune.model.embedding import Embedding
+from nmtprune.model.encoder import Encoder, check_masks, without_groups
 from nmtprune.model.kernels import linear
-from nmtprune.model.layers import Blueprint, DecoderLayer, EncoderLayer, LayerStack, decoder_layer, with_attributes
+from nmtprune.model.layers import (
+    Blueprint,
+    DecoderLayer,
+    LayerStack,
+    decoder_layer,
+    with_attributes,
+)
 from nmtprune.model.output import AdaptiveOutput, LinearOutput
-from nmtprune.model.scope import Masks, Probe, Scope, Visible
+from nmtprune.model.scope import Masks, Scope, Visible
 from nmtprune.model.source_cache import EncoderOutput, SourceCache
 from nmtprune.model.sublayers import LayerNorm
 from nmtprune.model.weights import Weights
 from nmtprune.network import Network
-
-
-class Encoder(LayerStack):
-    """Embedding, layers and final norm of the source side."""
-
-    layers: Sequence[EncoderLayer]
-
-    def __init__(self, blueprint: Blueprint, embedding: Embedding) -> None:
-        super().__init__()
-        stack = blueprint.network.encoder
-        if stack is None:
-            raise ValueError("an encoder for a network without one")
-        self.embedding = embedding
-        layers = nn.ModuleList(EncoderLayer(blueprint, stack, layer) for layer in range(stack.layers))
-        self.layers = cast(Sequence[EncoderLayer], layers)
-        width, epsilon = blueprint.encoder_width, blueprint.network.layer_norm_epsilon
-        self.final_norm = (
-            LayerNorm(blueprint.weights, "encoder.final_norm", width, epsilon) if stack.final_norm else None
-        )
-
-    def begin(self, source: Tensor, probe: Probe) -> tuple[Tensor, Scope]:
-        """Input [B, S, D] of the first layer for tokens [B, S], zeros for padding, and the scope of the tokens."""
-        padding = self.embedding.padding_of(source)
-        x = self.embedding(source, padding)
-        scope = Scope(probe=probe, visible=Visible.all_but(padding, x.dtype), padding=padding)
-        return (x if padding is None else x.masked_fill(padding.unsqueeze(-1), 0.0)), scope
-
-    def forward(self, source: Tensor, probe: Probe) -> EncoderOutput:
-        """States [B, S, D] for tokens [B, S]."""
-        x, scope = self.begin(source, probe)
-        return EncoderOutput(self.finish(self.run(x, scope)), scope.padding)
 
 
 class Decoder(LayerStack):
@@ -171,20 +147,22 @@ class Transformer(nn.Module):
         Raises:
             ValueError: stacks or layers that the model does not have, or a stack that keeps none.
         """
-        stacks: dict[str, LayerStack] = {"decoder": self.decoder} | ({"encoder": self.encoder} if self.encoder else {})
+        stacks = self.stacks
         unknown = sorted(set(kept).difference(stacks))
         if unknown:
             raise ValueError(f"the model has no stack {', '.join(unknown)}")
         own = {name: stack.with_layers(kept[name]) for name, stack in stacks.items() if name in kept}
         left = {name: set(own.get(name, stack).numbers) for name, stack in stacks.items()}
         found = with_attributes(self, **own)
-        found.architecture = Architecture(
-            tuple(group for group in self.architecture.modules if group.id.layer in left[group.id.stack]),
-            tuple(group for group in self.architecture.feed_forwards if group.id.layer in left[group.id.stack]),
-        )
+        found.architecture = without_groups(self.architecture, left)
         found.network = _shortened(self.network, {name: stack.numbers for name, stack in own.items()})
         found._maskable = frozenset(group.id for group in found.architecture.groups)
         return found.eval()
+
+    @property
+    def stacks(self) -> dict[str, LayerStack]:
+        """The encoder, where there is one, and the decoder."""
+        return ({"encoder": self.encoder} if self.encoder else {}) | {"decoder": self.decoder}
 
     @property
     def device(self) -> torch.device:
@@ -271,9 +249,7 @@ class Transformer(nn.Module):
             run = Pass() if masks is None else Pass(masks)
         elif masks is not None:
             raise ValueError("give masks either alone or in the pass")
-        unknown = sorted(str(group) for group in run.masks if group not in self._maskable)
-        if unknown:
-            raise ValueError(f"masks for modules that the model does not have: {', '.join(unknown)}")
+        check_masks(run.masks, self._maskable)
         return run
 
 

@@ -106,6 +106,16 @@ def test_empty_layers(tiny: Path, output: Path) -> None:
     assert kept(made(output, tiny, "--empty-layers", "even", "--kinds", "encoder,cross")) == "04 44 04"
 
 
+def test_layers_by_pattern(tiny: Path, output: Path) -> None:
+    assert made(output, tiny, "--remove-layers", "encoder=top:1 decoder=even").kept_layers() == {
+        "encoder": (0,),
+        "decoder": (1,),
+    }
+    seeds = [made(output, tiny, "--remove-layers", "encoder=random:1", "--seed", seed) for seed in range(8)]
+    assert {plan.kept_layers()["encoder"] for plan in seeds} == {(0,), (1,)}
+    assert [plan.provenance["seed"] for plan in seeds] == [*range(8)]
+
+
 def test_uniform(tiny: Path, output: Path) -> None:
     result = run(tiny, "--random", "30%", "--uniform", "-o", output)
     assert result.exit_code == 0
@@ -460,7 +470,8 @@ def test_plans_of_heads_alone_stay_version_1(tiny: Path, output: Path) -> None:
          "--remove-layers: no layer of the encoder would be left: at least one stays"),
         ("--keep-layers decoder=0", 4, "--keep-layers: no layer of the decoder would be left: at least one stays"),
         ("--remove-layers encoder=1,5,7 decoder=x", 2, "--remove-layers: encoder: the model has no encoder layer 5, 7 "
-         "(it has 0 to 1); --remove-layers: decoder: 'x' is neither the number of a layer nor a range such as 1-3"),
+         "(it has 0 to 1); --remove-layers: decoder: 'x' is not the number of a layer, a range such as 1-3 or one of "
+         "top:N, bottom:N, middle:N, even, odd, random:N"),
         ("--keep-layers decoder=3", 2, "--keep-layers: decoder: the model has 2 layers, fewer than 3"),
         ("--keep-layers decoder=1 --remove-layers decoder=1", 2,
          "--remove-layers and --keep-layers both speak of the decoder"),

@@ -305,6 +305,16 @@ def test_empty_layers(selection: str, layers: list[int]) -> None:
     assert encoder_only.heads_by_kind() == {"encoder": expected, "decoder": (8,) * 6, "cross": (8,) * 6}
 
 
+def test_random_layers_are_those_of_the_seed_in_every_kind_of_a_stack() -> None:
+    plans = [empty_layers(FULL, "random:2", Limits(), seed) for seed in range(1, 9)]
+    counts = [plan.heads_by_kind() for plan in plans]
+    assert counts[0] == empty_layers(FULL, "random:2", Limits(), 1).heads_by_kind()
+    assert all(each["encoder"].count(0) == 2 and each["decoder"] == each["cross"] for each in counts)
+    assert len({each["encoder"] for each in counts}) > 4
+    smaller = [empty_layers(FULL, "random:1", Limits(), seed).removed() for seed in range(1, 9)]
+    assert all(set(less) < set(more.removed()) for less, more in zip(smaller, plans, strict=True))
+
+
 def test_every_kind_has_its_own_depth() -> None:
     base = base_of(encoder=[2] * 4, decoder=[2] * 2, cross=[2] * 2)
     assert empty_layers(base, "top:1", Limits()).heads_by_kind() == {
@@ -317,10 +327,10 @@ def test_every_kind_has_its_own_depth() -> None:
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
-        ("top", "'top' is none of top:N, bottom:N, middle:N, even, odd"),
-        ("", "'' is none of top:N, bottom:N, middle:N, even, odd"),
-        ("top:x,upper:2", "'top:x' is none of top:N, bottom:N, middle:N, even, odd; 'upper:2' is none of top:N, "
-         "bottom:N, middle:N, even, odd"),
+        ("top", "'top' is none of top:N, bottom:N, middle:N, even, odd, random:N"),
+        ("", "'' is none of top:N, bottom:N, middle:N, even, odd, random:N"),
+        ("top:x,upper:2", "'top:x' is none of top:N, bottom:N, middle:N, even, odd, random:N; 'upper:2' is none of "
+         "top:N, bottom:N, middle:N, even, odd, random:N"),
         ("top:0", "'top:0': encoder layers: the model has 4; "
          "'top:0': decoder layers: the model has 2; 'top:0': cross layers: the model has 2"),
         ("middle:3", "'middle:3': decoder layers: the model has 2; 'middle:3': cross layers: the model has 2"),

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nmtprune.formats.huggingface import config as configs
 from nmtprune.formats.huggingface import language_codes, layout
+from nmtprune.formats.huggingface.folder_config import FILE
 from nmtprune.formats.huggingface.safetensors_file import TensorFile, write_safetensors
 from tests.support.subwords import ENGLISH, GERMAN, sentencepiece_model
 
@@ -182,7 +183,7 @@ def _pieces_of_both(folder: Path, **options: Any) -> int:
 
 
 def _written(folder: Path, values: dict[str, Any], seed: int) -> Path:
-    (folder / configs.FILE).write_text(json.dumps(values, indent=2))
+    (folder / FILE).write_text(json.dumps(values, indent=2))
     write_weights(folder, random_weights(values, seed))
     return folder
 
@@ -249,7 +250,7 @@ def write_weights(folder: Path, tensors: dict[str, Tensor], name: str = "model.s
 
 def changed(folder: Path, **settings: Any) -> Path:
     """Write some settings of a folder anew; None takes one out."""
-    path = folder / configs.FILE
+    path = folder / FILE
     values = json.loads(path.read_text()) | settings
     path.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
     return folder
@@ -262,6 +263,8 @@ def transformers() -> Any:
     try:
         import transformers as found
         from transformers import (  # noqa: F401  # imported when they are asked for
+            BertForSequenceClassification,
+            DistilBertForSequenceClassification,
             FSMTForConditionalGeneration,
             FSMTTokenizer,
             M2M100ForConditionalGeneration,
@@ -271,6 +274,7 @@ def transformers() -> Any:
             MBart50Tokenizer,
             MBartForConditionalGeneration,
             NllbTokenizer,
+            RobertaForSequenceClassification,
         )
     finally:
         del sys.modules["torchaudio"]

@@ -108,6 +108,8 @@ def _name_faults(name: Any, given: Mapping[str, Any]) -> list[str]:
             f"architecture {quoted(name)} (an encoder and a decoder of its own for each language or direction: "
             "one model with language tokens is supported)"
         ]
+    if isinstance(name, str) and name.startswith("roberta") and name != "roberta_enc_dec":
+        return [f"architecture {quoted(name)} (an encoder alone: RoBERTa is read from Hugging Face folders)"]
     missing = [size for size in needed_sizes(str(name)) if given.get(size) is None]
     if not isinstance(name, str) or not name or _is_another_model(name) or len(missing) == len(needed_sizes(name)):
         return [f"architecture {quoted(name)} (fairseq's transformer and transformer_lm architectures are supported)"]

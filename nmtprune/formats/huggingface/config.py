@@ -1,18 +1,18 @@
 """``config.json``: which family a model is of, its settings with transformers' defaults, and what is not supported."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from nmtprune.architecture import STACKS
+from nmtprune.architecture import STACKS, Architecture, GroupId
 from nmtprune.errors import CheckpointError
-from nmtprune.formats.huggingface import generation
+from nmtprune.formats.base import UnitAxis
+from nmtprune.formats.huggingface import generation, layout
+from nmtprune.formats.huggingface.classifier_families import CLASSIFIERS
+from nmtprune.formats.huggingface.entries import Entry
 from nmtprune.formats.huggingface.families import ACTIVATIONS, FAMILIES, READ, SAME, WITHOUT_EFFECT, Family
+from nmtprune.formats.huggingface.folder_config import FolderConfig, foreign_faults
 from nmtprune.strictjson import is_int, show
-
-FILE = "config.json"
-NOTE = "nmtprune"
-"""Setting in which nmtprune writes lineage and padding; transformers keeps it."""
 
 _COUNTS = ("d_model", "encoder_layers", "decoder_layers", "encoder_ffn_dim", "decoder_ffn_dim", "vocab_size",
            "src_vocab_size", "tgt_vocab_size", "encoder_attention_heads", "decoder_attention_heads",
@@ -28,18 +28,26 @@ _DECODERS = ("CausalLM", "LMHeadModel")
 
 
 @dataclass(frozen=True)
-class Config:
-    """The settings of a model.
+class Config(FolderConfig):
+    """The settings of a translation model.
 
     Attributes:
-        values: all of them, as the file has them.
-        settings: those that are read, with transformers' values where the file does not say.
         family: what the model is.
     """
 
-    values: Mapping[str, Any]
-    settings: Mapping[str, Any]
     family: Family
+
+    known: ClassVar = READ | WITHOUT_EFFECT | generation.NAMES
+
+    @property
+    def model_class(self) -> str:
+        """The class in transformers."""
+        return self.family.model_class
+
+    @property
+    def same(self) -> Mapping[str, str]:
+        """Other names that transformers has for settings -> their own."""
+        return {**SAME, **self.family.same}
 
     @property
     def shared_vocabulary(self) -> bool:
@@ -61,23 +69,45 @@ class Config:
         """Heads of every module of a stack."""
         return int(self.settings[f"{stack}_attention_heads"])
 
-    def with_sizes(self, sizes: Mapping[str, int], note: Mapping[str, Any] | None) -> dict[str, Any]:
-        """The values of a model with other layers or widths.
+    def stored_architecture(self) -> Architecture:
+        """The groups for which the file has rows and columns."""
+        return layout.stored_architecture(self)
 
-        Args:
-            sizes: settings that change.
-            note: what `NOTE` says; None leaves it out.
-        """
-        found = {name: value for name, value in self.values.items() if name != NOTE}
-        found |= {name: size for name, size in sizes.items() if self.settings[name] != size or name in found}
-        found |= {other: found[name] for other, name in SAME.items() if other in found and name in found}
-        return found if note is None else {**found, NOTE: dict(note)}
+    def unit_axes(self, architecture: Architecture) -> Mapping[GroupId, tuple[UnitAxis, ...]]:
+        """Every axis in which heads and neurons lie."""
+        return layout.unit_axes(architecture)
 
-    @property
-    def unknown(self) -> list[str]:
-        """Settings that are neither read nor known to be without effect, with their values."""
-        known = READ | WITHOUT_EFFECT | generation.NAMES
-        return [f"{name} = {show(value)}" for name, value in self.values.items() if name not in known and value]
+    def entries(self, names: Iterable[str]) -> dict[str, Entry]:
+        """What is known of the tensors of a model."""
+        return layout.entries(self, names)
+
+    def table_aliases(self, names: Iterable[str]) -> dict[str, str]:
+        """Name -> the first name of the same table, for tables that a file stores several times."""
+        return layout.table_aliases(self, names)
+
+    def table_faults(self, names: Container[str]) -> Iterator[str]:
+        """Tables that a file lacks although transformers takes no other in their place."""
+        return layout.table_faults(self, names)
+
+    def is_buffer(self, name: str) -> bool:
+        """Whether old versions of transformers stored a tensor that is computed anew."""
+        return layout.is_buffer(name)
+
+    def without_layers(self, names: Iterable[str], kept: Mapping[str, Sequence[int]]) -> dict[str, str]:
+        """Name of each tensor that stays -> its name in the model without the other layers."""
+        return layout.without_layers(names, kept)
+
+    def width_setting(self, stack: str) -> str:
+        """The setting of the number of neurons of every layer of a stack."""
+        return f"{stack}_ffn_dim"
+
+    def depth_setting(self, stack: str) -> str:
+        """The setting of the number of layers of a stack."""
+        return f"{stack}_layers"
+
+    def native_of(self, name: str) -> str | None:
+        """Native name of a tensor that the native model takes as it is; None for others."""
+        return layout.native_of(name, self)
 
 
 def parse_config(values: Any, where: str) -> Config:
@@ -121,7 +151,8 @@ def _words(settings: Mapping[str, Any], family: Family) -> tuple[int, int]:
 
 def _other_family(values: Mapping[str, Any]) -> str:
     """What a model is that is of no supported family."""
-    known = ", ".join(family.model_class for family in FAMILIES.values())
+    translators = [family.model_class for family in FAMILIES.values()]
+    known = ", ".join([*translators, *(family.model_class for family in CLASSIFIERS.values())])
     classes = values.get("architectures")
     name = classes[0] if isinstance(classes, list | tuple) and classes else None
     if not values.get("model_type") and name is None:
@@ -136,14 +167,7 @@ def _class_faults(values: Mapping[str, Any], family: Family) -> Iterator[str]:
     classes = values.get("architectures")
     if classes and classes not in ([family.model_class], (family.model_class,)):
         yield f"architectures {show(classes)}, not {family.model_class}"
-    if values.get("quantization_config"):
-        kind = values["quantization_config"]
-        method = kind.get("quant_method") if isinstance(kind, dict) else None
-        yield f"quantization_config ({method or 'quantized weights'}): slim the model that it was made from"
-    if values.get("pruned_heads"):
-        yield f"pruned_heads {show(values['pruned_heads'])} (heads that transformers took out)"
-    if values.get("auto_map"):
-        yield "auto_map (code of its own, which nmtprune does not run)"
+    yield from foreign_faults(values)
 
 
 def _value_faults(values: Mapping[str, Any], settings: Mapping[str, Any], family: Family) -> Iterator[str]:

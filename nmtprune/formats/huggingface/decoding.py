@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nmtprune.errors import CheckpointError, DataError
-from nmtprune.formats.huggingface import config, generation, language_codes
+from nmtprune.formats.huggingface import folder_config, generation, language_codes
 from nmtprune.formats.huggingface.config import Config
 from nmtprune.formats.huggingface.generation import FolderSearch
 from nmtprune.formats.huggingface.language_codes import FolderTokenizer
@@ -94,14 +94,14 @@ def folder_search(folder: Path, own: Config) -> tuple[Path, FolderSearch]:
     if path.is_file():
         values = language_codes.settings_in(path)
         faults = [
-            f"{name} is {show(values[name])}, {config.FILE} says {own.settings[name]}"
+            f"{name} is {show(values[name])}, {folder_config.FILE} says {own.settings[name]}"
             for name in _SPECIAL
             if generation.single_id(values.get(name)) not in (None, own.settings[name])
         ]
         if faults:
             raise CheckpointError.of_faults(str(path), faults)
     else:
-        path = folder / config.FILE
+        path = folder / folder_config.FILE
     eos, words = int(own.settings["eos_token_id"]), own.words[1]
     found = generation.parse_search(values, eos, words, str(path), languages=own.family.languages)
     unsaid = [name for name in _SPECIAL[1:] if values.get(name) is None]
@@ -121,7 +121,9 @@ def _fsmt_files(folder: Path, own: Config) -> tuple[tuple[str, str], tuple[str, 
     if settings.get("do_lower_case"):
         unread = "the text of FSMTTokenizer with do_lower_case is not read"
     elif settings.get("langs", languages) != languages:
-        unread = f"{language_codes.CONFIG} has the langs {show(settings['langs'])}, {config.FILE} {show(languages)}"
+        unread = (
+            f"{language_codes.CONFIG} has the langs {show(settings['langs'])}, {folder_config.FILE} {show(languages)}"
+        )
     return _TWO_VOCABULARIES, (_MERGES, _MERGES), unread
 
 

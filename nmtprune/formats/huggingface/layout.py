@@ -2,15 +2,14 @@
 
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nmtprune.architecture import STACKS, Architecture, AttentionModule, GroupId, Neurons
 from nmtprune.formats.base import UnitAxis
-from nmtprune.formats.huggingface.config import Config
+from nmtprune.formats.huggingface.entries import Entry, linear_entries, norm_entries
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from nmtprune.formats.huggingface.config import Config
 
 SHARED, LOGITS_BIAS = "model.shared.weight", "final_logits_bias"
 TABLES = {"encoder": "model.encoder.embed_tokens.weight", "decoder": "model.decoder.embed_tokens.weight"}
@@ -22,27 +21,19 @@ _INPUTS = ("q_proj", "k_proj", "v_proj")
 _BUFFERS = re.compile(r"model\.(encoder|decoder)\.(embed_positions\.weights|version)")
 """Names of what old versions of transformers stored and compute anew."""
 _LAYER = re.compile(r"model\.(encoder|decoder)\.layers\.(\d+)\.")
-_SHOWN = 5
+_NAME = re.compile(r"model\.(encoder|decoder)\.(?:layers\.(\d+)\.)?(.+)\.(weight|bias)")
+_PROJECTIONS = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "output"}
+_ATTENTION = {"self_attn": "self_attention", "encoder_attn": "cross_attention"}
+_LINEAR = {"fc1": "feed_forward.input", "fc2": "feed_forward.output"}
+_NORMS = {
+    "self_attn_layer_norm": "self_attention",
+    "encoder_attn_layer_norm": "cross_attention",
+    "final_layer_norm": "feed_forward",
+}
+_TOP = {"layernorm_embedding": "embedding.norm", "layer_norm": "final_norm", "embed_positions": "embedding.positions"}
 
 
-@dataclass(frozen=True)
-class Entry:
-    """What is known of a tensor.
-
-    Attributes:
-        shape: its sizes.
-        part: of the model, as `Checkpoint.part_of` names them.
-        trained: it is a parameter; tables of positions that are computed, and the output bias, are none.
-        optional: transformers makes it where the file has none.
-    """
-
-    shape: tuple[int, ...]
-    part: str
-    trained: bool = True
-    optional: bool = False
-
-
-def stored_architecture(config: Config) -> Architecture:
+def stored_architecture(config: "Config") -> Architecture:
     """The groups for which the file has rows and columns."""
     modules, feed_forwards = [], []
     width = int(config.settings["d_model"])
@@ -74,7 +65,7 @@ def unit_axes(architecture: Architecture) -> dict[GroupId, tuple[UnitAxis, ...]]
     return found
 
 
-def shared_tables(config: Config, names: Container[str]) -> tuple[tuple[str, ...], ...]:
+def shared_tables(config: "Config", names: Container[str]) -> tuple[tuple[str, ...], ...]:
     """Names of tables, those of one table together: a file has at least one name of each.
 
     Args:
@@ -90,7 +81,7 @@ def shared_tables(config: Config, names: Container[str]) -> tuple[tuple[str, ...
     return ((TABLES["encoder"],), (TABLES["decoder"], *head), *alone)
 
 
-def lacks_a_table(config: Config, names: Container[str]) -> str | None:
+def lacks_a_table(config: "Config", names: Container[str]) -> str | None:
     """The one of the decoder's two tables that a file of FSMT without ties lacks: transformers 4 takes the other."""
     if not config.family.two_vocabularies or config.settings["tie_word_embeddings"]:
         return None
@@ -98,7 +89,7 @@ def lacks_a_table(config: Config, names: Container[str]) -> str | None:
     return missing[0] if len(missing) == 1 else None
 
 
-def entries(config: Config, names: Iterable[str]) -> dict[str, Entry]:
+def entries(config: "Config", names: Iterable[str]) -> dict[str, Entry]:
     """What is known of the tensors of a model; of shared tables the first name that is there, or else the first."""
     there = set(names)
     found: dict[str, Entry] = {}
@@ -116,8 +107,8 @@ def entries(config: Config, names: Iterable[str]) -> dict[str, Entry]:
         if family.position_table or family.stored_positions:
             learned = family.learned_positions
             found[POSITIONS.format(stack)] = Entry((rows, width), "embeddings", trained=learned, optional=not learned)
-        found |= _norm(f"{own}.layernorm_embedding", width) if family.embedding_norm else {}
-        found |= _norm(f"{own}.layer_norm", width) if family.final_norm else {}
+        found |= norm_entries(f"{own}.layernorm_embedding", width) if family.embedding_norm else {}
+        found |= norm_entries(f"{own}.layer_norm", width) if family.final_norm else {}
         for layer in range(config.settings[f"{stack}_layers"]):
             found |= _layer(f"{own}.layers.{layer}", stack, width, int(config.settings[f"{stack}_ffn_dim"]))
     return found
@@ -128,22 +119,14 @@ def _layer(own: str, stack: str, width: int, inner: int) -> dict[str, Entry]:
     for kind in STACKS[stack]:
         attention = f"{own}.{ATTENTION[kind]}"
         for name in (*_INPUTS, "out_proj"):
-            found |= _linear(f"{attention}.{name}", width, width, f"attention.{kind}")
-        found |= _norm(f"{attention}_layer_norm", width)
-    found |= _linear(f"{own}.fc1", width, inner, "feed-forward")
-    found |= _linear(f"{own}.fc2", inner, width, "feed-forward")
-    return found | _norm(f"{own}.final_layer_norm", width)
+            found |= linear_entries(f"{attention}.{name}", width, width, f"attention.{kind}")
+        found |= norm_entries(f"{attention}_layer_norm", width)
+    found |= linear_entries(f"{own}.fc1", width, inner, "feed-forward")
+    found |= linear_entries(f"{own}.fc2", inner, width, "feed-forward")
+    return found | norm_entries(f"{own}.final_layer_norm", width)
 
 
-def _linear(own: str, inputs: int, outputs: int, part: str) -> dict[str, Entry]:
-    return {f"{own}.weight": Entry((outputs, inputs), part), f"{own}.bias": Entry((outputs,), part)}
-
-
-def _norm(own: str, width: int) -> dict[str, Entry]:
-    return {f"{own}.{kind}": Entry((width,), "norms") for kind in ("weight", "bias")}
-
-
-def table_aliases(config: Config, names: Iterable[str]) -> dict[str, str]:
+def table_aliases(config: "Config", names: Iterable[str]) -> dict[str, str]:
     """Name -> the first name of the same table, for tables that a file stores several times."""
     there = set(names)
     found: dict[str, str] = {}
@@ -153,45 +136,16 @@ def table_aliases(config: Config, names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def misfits(config: Config, tensors: "Mapping[str, Tensor]") -> Iterator[str]:
-    """What of the tensors does not fit the settings."""
-    known, same = entries(config, tensors), table_aliases(config, tensors)
-    integers = [name for name, tensor in tensors.items() if not tensor.is_floating_point() and not _is_buffer(name)]
-    if integers:
-        yield f"{integers[0]} holds {str(tensors[integers[0]].dtype).removeprefix('torch.')}: quantized weights"
-        return
-    for name, entry in known.items():
-        if name not in tensors:
-            if not entry.optional:
-                yield f"{name} is missing"
-        elif tuple(tensors[name].shape) != entry.shape:
-            yield f"{name} is {_shown(tensors[name].shape)}, the settings make it {_shown(entry.shape)}"
-        elif tensors[name].element_size() < 2:
-            yield f"{name} holds {str(tensors[name].dtype).removeprefix('torch.')}, no numbers of 16 bits or more"
-    yield from _table_faults(config, tensors, same)
-    unknown = sorted(name for name in tensors if name not in known and name not in same and not _is_buffer(name))
-    if unknown:
-        more = f" and {len(unknown) - _SHOWN} more" if unknown[_SHOWN:] else ""
-        yield f"nmtprune knows no {', '.join(unknown[:_SHOWN])}{more}"
-
-
-def _table_faults(config: Config, tensors: "Mapping[str, Tensor]", same: Mapping[str, str]) -> Iterator[str]:
-    from nmtprune.formats.storage import same_bits
-
+def table_faults(config: "Config", names: Container[str]) -> Iterator[str]:
+    """Tables that a file lacks although transformers takes no other in their place."""
     if config.shared_vocabulary and not config.settings["tie_word_embeddings"]:
-        untied = [name for name in TABLES.values() if name not in tensors]
+        untied = [name for name in TABLES.values() if name not in names]
         yield from (f"{name} is missing: transformers shares no table without tie_word_embeddings" for name in untied)
-    for name, first in same.items():
-        if not same_bits(tensors[name], tensors[first]):
-            yield f"{name} and {first} differ, though the settings share them"
 
 
-def _is_buffer(name: str) -> bool:
+def is_buffer(name: str) -> bool:
+    """Whether old versions of transformers stored a tensor that is computed anew."""
     return _BUFFERS.fullmatch(name) is not None
-
-
-def _shown(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape)) or "a single number"
 
 
 def without_layers(names: Iterable[str], kept: Mapping[str, Sequence[int]]) -> dict[str, str]:
@@ -210,3 +164,20 @@ def without_layers(names: Iterable[str], kept: Mapping[str, Sequence[int]]) -> d
             number = list(kept[match[1]]).index(int(match[2]))
             found[name] = f"model.{match[1]}.layers.{number}.{name[match.end() :]}"
     return found
+
+
+def native_of(name: str, config: "Config") -> str | None:
+    """Native name of a tensor of a layer, or in front of or behind all; None for tables and buffers."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    stack, layer, inside, kind = match.groups()
+    if layer is None:
+        return f"{stack}.{_TOP[inside]}.{kind}" if inside in _TOP else None
+    own = f"{stack}.layers.{layer}"
+    sublayer, _, projection = inside.rpartition(".")
+    if sublayer in _ATTENTION and projection in _PROJECTIONS:
+        return f"{own}.{_ATTENTION[sublayer]}.{_PROJECTIONS[projection]}.{kind}"
+    if inside in _NORMS:
+        return f"{own}.{_NORMS[inside]}_{'pre' if config.family.pre_norm else 'post'}_norm.{kind}"
+    return f"{own}.{_LINEAR[inside]}.{kind}" if inside in _LINEAR else None

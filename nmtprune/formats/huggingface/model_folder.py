@@ -12,7 +12,7 @@ from nmtprune import strictjson
 from nmtprune.errors import CheckpointError
 from nmtprune.files import atomic_output
 from nmtprune.files.folders import folder_beside, put_in_place, writing
-from nmtprune.formats.huggingface import config
+from nmtprune.formats.huggingface.folder_config import FILE
 from nmtprune.formats.huggingface.safetensors_file import TensorFile, read_safetensors, write_safetensors
 from nmtprune.formats.huggingface.torch_file import read_torch, write_torch
 
@@ -60,7 +60,7 @@ def read_config(folder: Path) -> Any:
     Raises:
         CheckpointError: it cannot be read or is no JSON.
     """
-    path = folder / config.FILE
+    path = folder / FILE
     return strictjson.loads(strictjson.read(path, CheckpointError), str(path), CheckpointError)
 
 
@@ -127,7 +127,7 @@ def others(folder: Path) -> tuple[list[Path], list[str]]:
     copied: list[Path] = []
     left_out: list[Path] = []
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name == config.FILE:
+        if path.name.startswith(".") or path.name == FILE:
             continue
         weights = path.name.endswith(_WEIGHTS)
         if path.is_dir():
@@ -160,7 +160,7 @@ def write_folder(
                     shutil.copyfile(path, folder / path.name)
             write_weights(folder, weights, tensors)
             text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-            (folder / config.FILE).write_text(text, encoding="utf-8")
+            (folder / FILE).write_text(text, encoding="utf-8")
         put_in_place(folder, target)
 
 

@@ -1,7 +1,6 @@
 """From the settings of a model to the description of the network that the native model runs, and its tensors."""
 
 import math
-import re
 from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING
 
@@ -12,17 +11,6 @@ from nmtprune.network import Network, Positions, Stack
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_NAME = re.compile(r"model\.(encoder|decoder)\.(?:layers\.(\d+)\.)?(.+)\.(weight|bias)")
-_PROJECTIONS = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "output"}
-_ATTENTION = {"self_attn": "self_attention", "encoder_attn": "cross_attention"}
-_LINEAR = {"fc1": "feed_forward.input", "fc2": "feed_forward.output"}
-_NORMS = {
-    "self_attn_layer_norm": "self_attention",
-    "encoder_attn_layer_norm": "cross_attention",
-    "final_layer_norm": "feed_forward",
-}
-_TOP = {"layernorm_embedding": "embedding.norm", "layer_norm": "final_norm", "embed_positions": "embedding.positions"}
 
 
 def describe_network(config: Config, names: Container[str]) -> Network:
@@ -57,7 +45,7 @@ def native_tensors(config: Config, tensors: "Mapping[str, Tensor]") -> "dict[str
 
     Tables that transformers shares are one tensor; what it computes where a file has none is computed here too.
     """
-    natives = {name: native_of(name, config) for name in tensors}
+    natives = {name: layout.native_of(name, config) for name in tensors}
     found = {native: tensors[name] for name, native in natives.items() if native is not None}
     tables: dict[str, Tensor] = {}
     for names in layout.shared_tables(config, tensors):
@@ -83,23 +71,6 @@ def native_tensors(config: Config, tensors: "Mapping[str, Tensor]") -> "dict[str
                 rows, width
             )  # single precision, whatever the file has, as transformers computes
     return found
-
-
-def native_of(name: str, config: Config) -> str | None:
-    """Native name of a tensor of a layer, or in front of or behind all; None for tables and buffers."""
-    match = _NAME.fullmatch(name)
-    if match is None:
-        return None
-    stack, layer, inside, kind = match.groups()
-    if layer is None:
-        return f"{stack}.{_TOP[inside]}.{kind}" if inside in _TOP else None
-    own = f"{stack}.layers.{layer}"
-    sublayer, _, projection = inside.rpartition(".")
-    if sublayer in _ATTENTION and projection in _PROJECTIONS:
-        return f"{own}.{_ATTENTION[sublayer]}.{_PROJECTIONS[projection]}.{kind}"
-    if inside in _NORMS:
-        return f"{own}.{_NORMS[inside]}_{'pre' if config.family.pre_norm else 'post'}_norm.{kind}"
-    return f"{own}.{_LINEAR[inside]}.{kind}" if inside in _LINEAR else None
 
 
 def marian_sinusoids(rows: int, width: int) -> "Tensor":

@@ -281,6 +281,8 @@ def everything_at_once(state: State) -> None:
 UNSUPPORTED = {
     "architecture 'fconv' (fairseq's transformer and transformer_lm architectures are supported)":
         model_setting(_name="fconv", arch="fconv"),
+    "architecture 'roberta_base' (an encoder alone: RoBERTa is read from Hugging Face folders)":
+        model_setting(_name="roberta_base", arch="roberta_base"),
     "architecture 'transformer_lm_megatron' (fairseq's transformer and transformer_lm architectures are supported)":
         model_setting(_name="transformer_lm_megatron"),
     "architecture None (fairseq's transformer and transformer_lm architectures are supported)":

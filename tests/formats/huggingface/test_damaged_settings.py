@@ -10,7 +10,7 @@ import pytest
 from nmtprune.data.huggingface_vocabulary import HuggingFaceVocabulary
 from nmtprune.errors import NmtpruneError
 from nmtprune.formats.huggingface import HuggingFaceCheckpoint, generation, network
-from nmtprune.formats.huggingface import config as configs
+from nmtprune.formats.huggingface.folder_config import FILE
 from nmtprune.formats.huggingface.language_codes import CONFIG as TOKENIZER
 from nmtprune.profile import SpecialTokens
 from tests.support import huggingface_folders
@@ -31,7 +31,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     found = make(tmp_path_factory.mktemp("folder") / "model")
     others = OTHERS | {"tie_word_embeddings": request.param == "opus"}
     huggingface_folders.changed(found, encoder_layers=1, decoder_layers=1, num_hidden_layers=1, **others)
-    values = json.loads((found / configs.FILE).read_text())
+    values = json.loads((found / FILE).read_text())
     huggingface_folders.write_weights(found, huggingface_folders.random_weights(values))
     eos = {name: values["eos_token_id"] for name in ("eos_token_id", "forced_eos_token_id")}
     (found / generation.FILE).write_text(json.dumps(GENERATION | eos | {"forced_bos_token_id": 3}))
@@ -47,18 +47,18 @@ def read(folder: Path, name: str) -> None:
         return
     settings = HuggingFaceCheckpoint.decoder_settings(folder)
     HuggingFaceCheckpoint.search_options()(**settings.search).max_len(9, 40)
-    if name == configs.FILE:
+    if name == FILE:
         checkpoint = HuggingFaceCheckpoint.load(folder)
         network.describe_network(checkpoint.config, checkpoint.tensors)
         checkpoint.profile()
 
 
-@pytest.mark.parametrize("name", [configs.FILE, generation.FILE, TOKENIZER, "vocab.json"])
+@pytest.mark.parametrize("name", [FILE, generation.FILE, TOKENIZER, "vocab.json"])
 def test_no_value_is_an_internal_error(folder: Path, tmp_path: Path, name: str) -> None:
     name = name if (folder / name).exists() else "vocab-src.json"
     damaged = tmp_path / "damaged"
     shutil.copytree(folder, damaged)
-    values = (OTHERS if name == configs.FILE else {}) | json.loads((folder / name).read_text())
+    values = (OTHERS if name == FILE else {}) | json.loads((folder / name).read_text())
     values = dict(list(values.items())[:3]) if name.startswith("vocab") else values
     refused = 0
     for key in values:

@@ -1,0 +1,98 @@
+"""The native classifier: an encoder, full or with any numbers of heads, neurons and layers, and its head."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from nmtprune.architecture import Architecture
+from nmtprune.model.embedding import Embedding
+from nmtprune.model.encoder import Encoder, check_masks, without_groups
+from nmtprune.model.kernels import linear
+from nmtprune.model.layers import EncoderBlueprint, LayerStack, with_attributes
+from nmtprune.model.scope import Masks, Probe
+from nmtprune.model.sublayers import ACTIVATIONS
+from nmtprune.model.weights import Weights
+from nmtprune.network import ClassifierNetwork
+
+
+class Classifier(nn.Module):
+    """A model with frozen weights that computes what the checkpoint's own toolkit computes with dropout off.
+
+    Attributes:
+        network: what the model was built from.
+        architecture: its groups of units; `with_layers` leaves groups their numbers.
+    """
+
+    @torch.inference_mode(mode=False)
+    def __init__(
+        self,
+        network: ClassifierNetwork,
+        architecture: Architecture,
+        tensors: Mapping[str, Tensor],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Build the model around `tensors`; arguments and errors are those of `Transformer`."""
+        super().__init__()
+        weights = Weights(tensors, torch.device(device), dtype)
+        self.network, self.architecture, self.dtype = network, architecture, weights.dtype
+        embedding = Embedding(network, network.encoder, weights, "encoder.embedding")
+        width = embedding.width
+        self.encoder = Encoder(EncoderBlueprint(network, architecture, weights, width), embedding)
+        self.dense_weight, self.dense_bias = weights.linear("head.dense", width, width)
+        self.output_weight, self.output_bias = weights.linear("head.output", network.labels, width)
+        self.activation = ACTIVATIONS[network.pooler_activation]
+        weights.finish()
+        self._maskable = frozenset(group.id for group in architecture.groups)
+        self.eval()
+
+    @property
+    def stacks(self) -> dict[str, LayerStack]:
+        """The encoder alone."""
+        return {"encoder": self.encoder}
+
+    def with_layers(self, kept: Mapping[str, Sequence[int]]) -> "Classifier":
+        """The model in which other layers are the identity; weights are shared, and groups keep their numbers.
+
+        Args:
+            kept: under ``encoder`` the numbers of the layers that stay.
+
+        Raises:
+            ValueError: stacks or layers that the model does not have, or no layer at all.
+        """
+        if set(kept) - {"encoder"}:
+            raise ValueError(f"a classifier has no stack {', '.join(sorted(set(kept) - {'encoder'}))}")
+        if not kept:
+            return self
+        encoder = self.encoder.with_layers(kept["encoder"])
+        found = with_attributes(self, encoder=encoder)
+        found.architecture = without_groups(self.architecture, {"encoder": set(encoder.numbers)})
+        found.network = replace(self.network, encoder=replace(self.network.encoder, layers=len(encoder.layers)))
+        found._maskable = frozenset(group.id for group in found.architecture.groups)
+        return found.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return next(self.parameters()).device
+
+    @property
+    def words(self) -> int:
+        """Size of the vocabulary."""
+        return self.encoder.embedding.tokens.words
+
+    def forward(self, tokens: Tensor, segments: Tensor | None = None, masks: Masks | None = None) -> Tensor:
+        """Logits [B, C] of the labels of texts.
+
+        Args:
+            tokens: ids [B, S], padded on the right.
+            segments: [B, S], the segment of each token; None: all are in segment 0. Nothing without a table of them.
+            masks: of groups of the encoder.
+        """
+        masks = masks or {}
+        check_masks(masks, self._maskable)
+        first = self.encoder(tokens, Probe(masks), segments).states[:, 0]
+        pooled = self.activation(linear(first, self.dense_weight, self.dense_bias))
+        return linear(pooled, self.output_weight, self.output_bias)
