@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmtprune.cli.data_options import data_options
-from nmtprune.cli.options import checkpoint_argument, force_option, format_option, say, verbosity_options
+from nmtprune.cli.options import (
+    checkpoint_argument,
+    compared_sentences_option,
+    comparison_threads_option,
+    force_option,
+    format_option,
+    say,
+    verbosity_options,
+)
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress_bar import Notes
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
@@ -30,15 +38,7 @@ _SHOWN = 5
     Panel.MODEL, "--to", type=click.Choice(TARGETS), required=True, help="Toolkit that the model is written for."
 )
 @data_options
-@panel_option(
-    Panel.MODEL,
-    "--sentences",
-    type=click.IntRange(min=1),
-    default=200,
-    show_default=True,
-    metavar="N",
-    help="Number of sentences to compare: the first ones of --source or --subset, or else random words.",
-)
+@compared_sentences_option
 @panel_option(
     Panel.MODEL,
     "--max-positions",
@@ -55,9 +55,7 @@ _SHOWN = 5
     help="Folders of MarianMTModel (OPUS-MT): take Marian's own sinusoids, with which these models were trained, for "
     "those of other rates that transformers computes. Translations may differ; the result shows how many.",
 )
-@panel_option(
-    Panel.ENGINE, "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads for the comparison."
-)
+@comparison_threads_option
 @force_option
 @format_option
 @verbosity_options

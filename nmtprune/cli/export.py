@@ -9,6 +9,8 @@ import click
 from nmtprune.cli.data_options import data_options
 from nmtprune.cli.options import (
     checkpoint_argument,
+    compared_sentences_option,
+    comparison_threads_option,
     force_option,
     format_option,
     output_option,
@@ -58,18 +60,8 @@ _SHOWN = 5
     show_default=True,
     help="Compare greedy translations of the exported model with those of the native engine.",
 )
-@panel_option(
-    Panel.MODEL,
-    "--sentences",
-    type=click.IntRange(min=1),
-    default=200,
-    show_default=True,
-    metavar="N",
-    help="Number of sentences to compare: the first ones of --source or --subset, or else random words.",
-)
-@panel_option(
-    Panel.ENGINE, "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads for the comparison."
-)
+@compared_sentences_option
+@comparison_threads_option
 @force_option
 @format_option
 @verbosity_options

@@ -148,6 +148,22 @@ calibration_sentences_option = panel_option(
 )
 
 
+compared_sentences_option = panel_option(
+    Panel.MODEL,
+    "--sentences",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="Number of sentences to compare: the first ones of --source or --subset, or else random words.",
+)
+
+
+comparison_threads_option = panel_option(
+    Panel.ENGINE, "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads for the comparison."
+)
+
+
 uniform_option = panel_option(
     Panel.REMOVAL,
     "--uniform",

@@ -10,7 +10,6 @@ from nmtprune.data.options import DataOptions
 from nmtprune.errors import CheckpointError, DataError
 from nmtprune.files.folders import check_folder, folder_beside, put_in_place, writing
 from nmtprune.profile import ModelProfile
-from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.run import Run, started
 from nmtprune.runs.state import NO_SETTING
 
@@ -117,7 +116,7 @@ def convert(run: ConvertRun, progress: "Progress") -> Converted:
         checkpoint, target = load(run.checkpoint), target_of(run.to)
         if checkpoint.format == target.format:
             raise CheckpointError(f"{run.checkpoint}: is {checkpoint.a_model} already")
-        corpus = _corpus(run, checkpoint.profile(), session.corpora)
+        corpus = replace(session.corpora.first(run.data, checkpoint.profile(), run.sentences), target=None)
         session.note(corpus)
         model = _portable(run, checkpoint, corpus)
         model = with_marian_positions(model) if run.marian_positions else model
@@ -154,22 +153,6 @@ def _portable(run: ConvertRun, checkpoint: "Checkpoint", corpus: "Corpus") -> "P
         search=search,
         max_positions=run.max_positions,
     )
-
-
-def _corpus(run: ConvertRun, model: ModelProfile, corpora: Corpora) -> "Corpus":
-    """The sentences to compare: the first ones of what is named, else random words."""
-    import numpy as np
-
-    from nmtprune.data.corpus import random_corpus
-
-    if run.data.source is None and run.data.subset is None:
-        return random_corpus(run.data, model, run.sentences)
-    found = corpora.read(run.data, model, references=False)
-    few = np.arange(min(run.sentences, len(found)))
-    return replace(
-        found, source=found.source.select(few), target=None, references=None, numbers=np.arange(len(few)),
-        total=len(few),
-    )  # fmt: skip
 
 
 def _compared(run: ConvertRun, model: "Portable", target: "ConversionTarget", folder: Path) -> Converted:

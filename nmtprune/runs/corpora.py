@@ -1,8 +1,11 @@
 """DATA, read once in a run however many models and purposes it has."""
 
 from collections.abc import Hashable
+from dataclasses import replace
 
-from nmtprune.data.corpus import Corpus, Dataset
+import numpy as np
+
+from nmtprune.data.corpus import Corpus, Dataset, random_corpus
 from nmtprune.data.directions import Directions, Sets, in_direction
 from nmtprune.data.mixture import Mixture
 from nmtprune.data.options import DataOptions
@@ -35,6 +38,18 @@ class Corpora:
             with in_direction(name):
                 found[name] = self._read(own, model, references=references, targets=targets)
         return found
+
+    def first(self, data: DataOptions, model: ModelProfile, most: int) -> Corpus:
+        """The first sentences of what is named, or else random words: to compare two models on.
+
+        Raises:
+            DataError, UsageError: as for `load_corpus`.
+        """
+        if data.source is None and data.subset is None:
+            return random_corpus(data, model, most)
+        found = self.read(data, model, references=False)
+        few = np.arange(min(most, len(found)))
+        return replace(found.select(few), references=None, numbers=few, total=len(few))
 
     def _read(self, data: DataOptions, model: ModelProfile, *, references: bool, targets: bool) -> Corpus:
         key = Dataset.shared_by(data, model)

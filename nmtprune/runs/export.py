@@ -1,7 +1,7 @@
 """`export`: a checkpoint as CTranslate2 serves it, written whole or not at all, and compared with the native engine."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,8 +9,6 @@ from nmtprune import provenance
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import EngineError
 from nmtprune.files.folders import check_folder, folder_beside, put_in_place
-from nmtprune.profile import ModelProfile
-from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.report import ExportNote
 from nmtprune.runs.run import Run, started
 from nmtprune.runs.state import NO_SETTING
@@ -102,7 +100,7 @@ def export(run: ExportRun, progress: "Progress") -> Exported:
     with started(run, progress) as session:
         checkpoint = load(run.checkpoint)
         ctranslate2.check_exportable(checkpoint)
-        corpus = _corpus(run, checkpoint.profile(), session.corpora)
+        corpus = session.corpora.first(run.data, checkpoint.profile(), run.sentences)
         session.note(corpus)
         vocabularies = corpus.source_vocabulary, corpus.target_vocabulary
         with folder_beside(run.output) as folder:
@@ -117,26 +115,6 @@ def export(run: ExportRun, progress: "Progress") -> Exported:
         compared=compared,
         differences=differences,
         tokens=corpus.frame.describe(*vocabularies),
-    )
-
-
-def _corpus(run: ExportRun, model: ModelProfile, corpora: Corpora) -> "Corpus":
-    """The sentences to compare, the first ones of what is named."""
-    import numpy as np
-
-    from nmtprune.data.corpus import random_corpus
-
-    if run.data.source is None and run.data.subset is None:
-        return random_corpus(run.data, model, run.sentences)
-    found = corpora.read(run.data, model, references=False)
-    few = np.arange(min(run.sentences, len(found)))
-    return replace(
-        found,
-        source=found.source.select(few),
-        target=None if found.target is None else found.target.select(few),
-        references=None,
-        numbers=np.arange(len(few)),
-        total=len(few),
     )
 
 
