@@ -253,7 +253,7 @@ def stacked_columns(title: str, columns: Sequence[Column], most: float, label: s
                                  class_=f"part {mark}"))  # fmt: skip
         parts.append(text(x + (step - 8) / 2, top + height + 18, column.name, "middle", "tick"))
     parts.append(text(left, top + height + 38, "heads left in the model", class_="tick"))
-    return drawing(max(width, 7.5 * len(title), 200), top + height + 46, parts, label)
+    return drawing(max(width, 9 * len(title), 200), top + height + 46, parts, label)
 
 
 def ticks(low: float, high: float) -> list[float]:
