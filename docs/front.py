@@ -2,7 +2,8 @@
 
     python docs/front.py
 
-The plan is ``docs/images/front-plan.json``, as greedy wrote it; the figures are those of ``docs/images/front.json``.
+The plan, with the command that chose it, is ``docs/images/front-plan.json``; ``docs/images/front.json`` has what was
+measured of the model that this command wrote.
 """
 
 import json
