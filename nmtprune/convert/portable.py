@@ -105,7 +105,7 @@ class Portable:
 
     @cached_property
     def ties_output(self) -> bool:
-        """ConversionTarget embeddings and the output layer are one table."""
+        """Target embeddings and the output layer are one table."""
         return same_table(self.target_table, self.output_table)
 
     @property

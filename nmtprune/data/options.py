@@ -126,6 +126,13 @@ class DataOptions:
         """Files of raw text."""
         return (*([] if self.source is None else [self.source]), *self.reference)
 
+    @property
+    def tools(self) -> tuple[Path, ...]:
+        """What turns text into token ids: dictionaries or vocabularies, and subword models."""
+        models = (self.subword_model(side) for side in ("source", "target"))
+        named = (self.data_bin, *(self.vocabs or ()), *(model[1] for model in models if model is not None))
+        return tuple(dict.fromkeys(path for path in named if path is not None))
+
     def _form_faults(self) -> list[str]:
         faults = []
         if self.data_bin is not None and self.vocabs is not None:

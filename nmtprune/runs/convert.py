@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from nmtprune.convert import Portable
     from nmtprune.convert.target import ConversionTarget
     from nmtprune.data.corpus import Corpus
-    from nmtprune.data.ragged import Ids
     from nmtprune.engines import EngineSettings
     from nmtprune.formats.base import Checkpoint
     from nmtprune.formats.settings_beside import DecoderSettings
@@ -56,8 +55,7 @@ class ConvertRun(Run):
     @property
     def inputs(self) -> list[Path]:
         """The model and what is read with it."""
-        named = (self.data.data_bin, self.data.sentencepiece, *(self.data.vocabs or ()))
-        return [*self.data.texts, self.checkpoint, *(path for path in named if path is not None)]
+        return [*self.data.texts, *self.data.tools, self.checkpoint]
 
     def check_output(self) -> None:
         """Check that the folder is new or empty, or holds a model that may be replaced, and none of the inputs."""
@@ -175,8 +173,8 @@ def _compared(run: ConvertRun, model: "Portable", target: "ConversionTarget", fo
         raise DataError(
             f"{corpus.name}: all sentences, or translations of their length, are longer than {run.to} takes"
         )
-    corpus = replace(corpus, source=corpus.source.select(kept), numbers=np.arange(len(kept)), total=len(kept))
-    again = _read_again(run, corpus, converted, target, folder, kept)
+    corpus = corpus.select(kept)
+    again = _read_again(run, corpus, converted, target, folder)
     split = sum(corpus.source[place].tolist() != again.source[place].tolist() for place in range(len(corpus)))
     before = open_engine("native", model.checkpoint, _greedy(run, model.search, len(model.target)))
     after = open_engine("native", converted, _greedy(run, model.search, len(again.target_vocabulary)))
@@ -204,7 +202,7 @@ def _fits(model: "Portable", converted: ModelProfile, size: int) -> bool:
 
 
 def _read_again(
-    run: ConvertRun, corpus: "Corpus", converted: "Checkpoint", target: "ConversionTarget", folder: Path, kept: "Ids"
+    run: ConvertRun, corpus: "Corpus", converted: "Checkpoint", target: "ConversionTarget", folder: Path
 ) -> "Corpus":
     """The same sentences as the converted model reads them: from their text, or from their symbols where text is none.
 
@@ -214,10 +212,7 @@ def _read_again(
         converted: the model.
         target: its toolkit.
         folder: its files.
-        kept: places of the sentences in the text.
     """
-    import numpy as np
-
     from nmtprune.data.corpus import given_corpus
     from nmtprune.data.text import read_text
 
@@ -226,10 +221,11 @@ def _read_again(
     data = target.data(folder, given)
     if run.data.source is not None:
         lines = read_text(run.data.source).lines
-        return given_corpus(data, converted.profile(), [lines[place] for place in kept])
+        found = given_corpus(data, converted.profile(), [lines[number] for number in corpus.numbers])
+        return replace(found, numbers=corpus.numbers, total=corpus.total)
     # Tokens of a subset or random ones: nothing splits them.
     found = given_corpus(data, converted.profile(), [""])
-    return replace(found, source=corpus.source, numbers=np.arange(len(corpus)), total=len(corpus))
+    return replace(found, source=corpus.source, numbers=corpus.numbers, total=corpus.total)
 
 
 def _greedy(run: ConvertRun, search: "Search", words: int) -> "EngineSettings":
@@ -253,10 +249,10 @@ def _differences(
 ) -> tuple[list[OtherTranslation], float]:
     """Sentences whose translations are other tokens, and the largest difference of the scores of the others."""
     found, largest = [], 0.0
-    for place, (own, theirs) in enumerate(zip(before, after, strict=True)):
+    for number, own, theirs in zip(corpus.numbers.tolist(), before, after, strict=True):
         tokens = [hypotheses[0].tokens if hypotheses else () for hypotheses in (own, theirs)]
         if tokens[0] != tokens[1]:
-            found.append(OtherTranslation(place, corpus.decode(tokens[0]), again.decode(tokens[1])))
+            found.append(OtherTranslation(number, corpus.decode(tokens[0]), again.decode(tokens[1])))
         elif own and theirs:
             largest = max(largest, abs(own[0].score - theirs[0].score))
     return found, largest

@@ -42,14 +42,16 @@ class Corpora:
     def first(self, data: DataOptions, model: ModelProfile, most: int) -> Corpus:
         """The first sentences of what is named, or else random words: to compare two models on.
 
+        Sentences keep their numbers, so that those which were left out stay gaps.
+
         Raises:
             DataError, UsageError: as for `load_corpus`.
         """
         if data.source is None and data.subset is None:
             return random_corpus(data, model, most)
         found = self.read(data, model, references=False)
-        few = np.arange(min(most, len(found)))
-        return replace(found.select(few), references=None, numbers=few, total=len(few))
+        first = found.select(np.arange(min(most, len(found))))
+        return replace(first, references=None, total=int(first.numbers[-1]) + 1 if len(first) else 0)
 
     def _read(self, data: DataOptions, model: ModelProfile, *, references: bool, targets: bool) -> Corpus:
         key = Dataset.shared_by(data, model)

@@ -132,7 +132,7 @@ def _compared(
     native = open_engine("native", checkpoint, settings).translate(corpus, {})
     exported = ctranslate2.translations(ctranslate2.opened(folder, settings), corpus, settings)
     differences = []
-    for number, (own, theirs) in enumerate(zip(native, exported, strict=True)):
+    for number, own, theirs in zip(corpus.numbers.tolist(), native, exported, strict=True):
         texts = [corpus.decode(found[0].tokens) if found else "" for found in (own, theirs)]
         if texts[0] != texts[1]:
             scores = [found[0].score if found else 0.0 for found in (own, theirs)]

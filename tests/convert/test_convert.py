@@ -13,6 +13,7 @@ from nmtprune.cli import convert as cli_convert
 from nmtprune.convert.target import TARGETS
 from nmtprune.formats import load
 from nmtprune.network import Positions
+from nmtprune.runs import convert as runs_convert
 from tests.support import huggingface_folders, marian_files
 from tests.support.cli import nmtprune, refused
 from tests.support.conversions import converted, drawn, marian_with_pieces, of_fairseq, scores, text_of
@@ -201,3 +202,23 @@ def test_a_folder_of_opus_mt_becomes_a_marian_model_with_marians_positions(tmp_p
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == [
         "model.npz", "model.npz.decoder.yml", "source.spm", "source.vocab.yml", "target.spm", "target.vocab.yml"
     ]  # fmt: skip
+
+
+def test_lines_that_are_left_out_keep_the_others_in_their_places(
+    build: Build, pieces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both models read the same lines, and differences have the numbers that these have in the text."""
+    path, text = build(**FAIRSEQ["pre-norm"]), tmp_path / "text"
+    text.write_text("\n".join(["a man " * 2000, *ENGLISH[:3], "a man " * 2000, *ENGLISH[3:]]) + "\n")
+    data = ("--source", text, "--skip-invalid-size-inputs-valid-test", *of_fairseq(path, pieces))
+    said = converted(path, tmp_path / "hf", "huggingface", *data)
+    assert (said["compared"], said["left_out"]) == (len(ENGLISH), 0)
+    compared = runs_convert._differences
+    monkeypatch.setattr(runs_convert, "EQUAL", 0)
+    monkeypatch.setattr(
+        runs_convert, "_differences",
+        lambda corpus, again, before, after: compared(corpus, again, before, [[] for _ in after]),
+    )  # fmt: skip
+    found = nmtprune("convert", path, tmp_path / "other", "--to", "huggingface", *data, "--format", "json")
+    numbers = [each["sentence"] for each in json.loads(found.stdout)["differences"]]
+    assert numbers == [1, 2, 3, *range(5, 2 + len(ENGLISH))]

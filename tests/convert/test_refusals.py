@@ -108,6 +108,21 @@ def test_outputs_that_are_refused(marian: Path, english: Path, tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "other"]
 
 
+@pytest.mark.parametrize("option", ["--source-bpe-codes", "--target-bpe-codes", "--bpe-codes"])
+def test_a_folder_with_what_splits_the_text_is_not_replaced(
+    tiny: Path, english: Path, tmp_path: Path, option: str
+) -> None:
+    codes = tmp_path / "old" / "codes"
+    codes.parent.mkdir()
+    (codes.parent / "config.json").touch()
+    codes.write_text("#version: 0.2\nt h\n")
+    data = ("--data-bin", tiny.parent / "data-bin", "--source", english, "--post-process", "none", option, codes)
+    found = refused("convert", tiny, codes.parent, "--to", "huggingface", *data, "--force")
+    assert found == (
+        8, f"{codes.parent}: holds the input {codes}; nothing is changed in place, choose another output"
+    )  # fmt: skip
+
+
 def _killed(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
