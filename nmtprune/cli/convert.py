@@ -18,13 +18,12 @@ from nmtprune.cli.options import (
 )
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress_bar import Notes
-from nmtprune.cli.render import emit_json, emit_table, emit_tsv
+from nmtprune.cli.render import emit_comparison, emit_json
 
 if TYPE_CHECKING:
     from nmtprune.runs.convert import Converted, ConvertRun
 
 TARGETS = ("fairseq", "marian", "huggingface")
-_SHOWN = 5
 
 
 @click.command(
@@ -62,9 +61,10 @@ _SHOWN = 5
 def convert(output_format: str, **flags: Any) -> None:
     """Write CHECKPOINT, full or slim, into the folder OUTPUT as a model of another toolkit.
 
-    The folder has the model, its vocabularies and the settings of its search. A model is refused, with every reason, if
-    the toolkit cannot compute the same: its norms, its positions, what stands before the first word. Token ids and
-    greedy translations of both models are compared before the folder is put in place.
+    The folder has the model, its vocabularies and, as far as the toolkit has files for them, the settings of its
+    search. A model is refused, with every reason, if the toolkit cannot compute the same: its norms, its positions,
+    what stands before the first word. Token ids and greedy translations of both models are compared before the folder
+    is put in place.
     """
     from nmtprune.runs.convert import ConvertRun
     from nmtprune.runs.convert import convert as run_convert
@@ -90,13 +90,5 @@ def _report(run: "ConvertRun", found: "Converted", output_format: str) -> None:
         ("largest difference of scores", f"{found.largest_difference:.1e}"),
         ("sentences too long for it", found.left_out),
     ]
-    if output_format == "tsv":
-        emit_tsv(("figure", "value"), figures)
-        return
-    emit_table(("", "value"), figures)
-    for difference in found.differences[:_SHOWN]:
-        click.echo(f"sentence {difference.sentence}: {difference.before}")
-        click.echo(f"  converted: {difference.after}")
-    more = len(found.differences) - _SHOWN
-    if more > 0:
-        click.echo(f"and {more} more (see all with --format json)")
+    differences = [f"sentence {each.sentence}: {each.before}\n  converted: {each.after}" for each in found.differences]
+    emit_comparison(output_format, figures, differences)

@@ -19,13 +19,11 @@ from nmtprune.cli.options import (
 )
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress_bar import Notes
-from nmtprune.cli.render import emit_json, emit_table, emit_tsv
+from nmtprune.cli.render import emit_comparison, emit_json
 from nmtprune.cli.search_options import QUANTIZATIONS
 
 if TYPE_CHECKING:
     from nmtprune.runs.export import Exported, ExportRun
-
-_SHOWN = 5
 
 
 @click.command(
@@ -95,16 +93,12 @@ def _report(run: "ExportRun", found: "Exported", output_format: str) -> None:
         ("sentences compared", found.compared),
         ("sentences that differ", len(found.differences)),
     ]
-    if output_format == "tsv":
-        emit_tsv(("figure", "value"), figures)
-        return
-    emit_table(("", "value"), figures)
-    for difference in found.differences[:_SHOWN]:
-        click.echo(f"sentence {difference.sentence} ({difference.native_score:.4f}): {difference.native}")
-        click.echo(f"  exported ({difference.exported_score:.4f}): {difference.exported}")
-    more = len(found.differences) - _SHOWN
-    if more > 0:
-        click.echo(f"and {more} more (see all with --format json)")
+    differences = [
+        f"sentence {each.sentence} ({each.native_score:.4f}): {each.native}\n"
+        f"  exported ({each.exported_score:.4f}): {each.exported}"
+        for each in found.differences
+    ]
+    emit_comparison(output_format, figures, differences)
 
 
 def _how_to_run(run: "ExportRun", given: Mapping[str, str]) -> str:

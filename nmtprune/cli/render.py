@@ -9,6 +9,8 @@ import click
 
 Cell = str | int | float | None
 
+_MOST_DIFFERENCES = 5
+
 
 def emit_json(value: Any) -> None:
     """Print a value as indented JSON."""
@@ -20,6 +22,19 @@ def emit_tsv(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     from nmtprune.runs.tsv import tsv
 
     click.echo(tsv(columns, rows), nl=False)
+
+
+def emit_comparison(output_format: str, figures: Iterable[Sequence[Cell]], differences: Sequence[str]) -> None:
+    """Print figures by name; as a table (not ``tsv``) also the first sentences that came out otherwise."""
+    if output_format == "tsv":
+        emit_tsv(("figure", "value"), figures)
+        return
+    emit_table(("", "value"), figures)
+    for difference in differences[:_MOST_DIFFERENCES]:
+        click.echo(difference)
+    more = len(differences) - _MOST_DIFFERENCES
+    if more > 0:
+        click.echo(f"and {more} more (see all with --format json)")
 
 
 def emit_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, title: str | None = None) -> None:

@@ -1,9 +1,11 @@
 """Why a toolkit cannot say a model: what the refusals of several toolkits have in common."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import fields
 
 from nmtprune.convert.portable import Portable
+from nmtprune.data.huggingface_vocabulary import FsmtTokenizerText
 from nmtprune.network import Stack
 
 
@@ -20,6 +22,8 @@ def unusual(model: Portable) -> Iterator[str]:
         yield "an SSRU decoder"
     if network.decoder.tied and len(set(network.decoder.tied)) < network.decoder.layers:
         yield "tied decoder layers"
+    if any(isinstance(each, FsmtTokenizerText) for each in model.corpus.codec.segmenters.values()):
+        yield "text of FSMTTokenizer, which no other toolkit splits"
     for name, stack in model.stacks.items():
         yield from _unusual_in(name, stack)
 
@@ -81,3 +85,20 @@ def epsilon_notes(model: Portable, theirs: float) -> Iterator[str]:
     own = model.network.layer_norm_epsilon
     if own != theirs:
         yield f"layer norms add {theirs:g} to the variance there, {own:g} here: scores differ in their last digits"
+
+
+def search_notes(model: Portable, written: Collection[str], barred: Collection[int]) -> Iterator[str]:
+    """A remark on settings of the search that the files of a toolkit do not say.
+
+    Args:
+        model: the model.
+        written: names of the options that they say.
+        barred: ids that the toolkit is kept from choosing.
+    """
+    own, default = model.search, type(model.search)()
+    unsaid = {each.name: getattr(own, each.name) for each in fields(own) if each.name not in written}
+    lost = [f"{name} {value}" for name, value in unsaid.items() if name != "never" and value != getattr(default, name)]
+    never = [str(id) for id in unsaid.get("never", ()) if id not in barred]
+    lost += [f"never {' '.join(never)}"] if never else []
+    if lost:
+        yield f"settings of the search that are not written, and change translations: {', '.join(lost)}"

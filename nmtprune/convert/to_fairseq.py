@@ -18,6 +18,7 @@ from nmtprune.convert.refusals import (
     epsilon_notes,
     frame_faults,
     scale_faults,
+    search_notes,
     unusual,
 )
 from nmtprune.convert.target import ConversionTarget, read_with
@@ -234,6 +235,7 @@ def _tensors(model: Portable, description: Description, versions: Mapping[str, T
 
 def _notes(model: Portable) -> Iterator[str]:
     yield from epsilon_notes(model, _EPSILON)
+    yield from search_notes(model, (), (PADDING,))
     for name, stack in model.stacks.items():
         if _is_table(model, name, stack) and stack.positions is not None and not stack.positions.learned:
             limit = model.length_limit(name)

@@ -18,6 +18,7 @@ from nmtprune.convert.refusals import (
     full_heads,
     head_faults,
     scale_faults,
+    search_notes,
     unusual,
 )
 from nmtprune.convert.target import ConversionTarget, read_with
@@ -311,6 +312,7 @@ def _write_settings(path: Path, values: Mapping[str, Any]) -> None:
 def _notes(model: Portable, config: Config) -> Iterator[str]:
     limit = int(config.settings["max_position_embeddings"])
     yield from epsilon_notes(model, _EPSILON)
+    yield from search_notes(model, ("beam", "lenpen", "unnormalized", "normalize", "allow_unk"), ())
     if config.family.position_table and not config.family.learned_positions:
         yield (
             f"positions are tables of {limit} rows in the file, for sentences of up to {limit} tokens: transformers "

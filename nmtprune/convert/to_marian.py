@@ -20,6 +20,7 @@ from nmtprune.convert.refusals import (
     full_heads,
     head_faults,
     scale_faults,
+    search_notes,
     unusual,
 )
 from nmtprune.convert.target import ConversionTarget, read_with
@@ -222,6 +223,7 @@ def _same_file(first: Path | None, second: Path | None) -> bool:
 
 def _notes(model: Portable) -> Iterator[str]:
     yield from epsilon_notes(model, _EPSILON)
+    yield from search_notes(model, ("beam", "length_penalty"), (model.target.pad, model.target.unk))
     zeros = sum(module.padding for module in model.architecture.modules)
     if zeros:
         yield f"{zeros} heads that are gone are stored as zeros, so that every Marian runs the model"

@@ -209,16 +209,32 @@ def test_lines_that_are_left_out_keep_the_others_in_their_places(
 ) -> None:
     """Both models read the same lines, and differences have the numbers that these have in the text."""
     path, text = build(**FAIRSEQ["pre-norm"]), tmp_path / "text"
-    text.write_text("\n".join(["a man " * 2000, *ENGLISH[:3], "a man " * 2000, *ENGLISH[3:]]) + "\n")
-    data = ("--source", text, "--skip-invalid-size-inputs-valid-test", *of_fairseq(path, pieces))
-    said = converted(path, tmp_path / "hf", "huggingface", *data)
-    assert (said["compared"], said["left_out"]) == (len(ENGLISH), 0)
+    text.write_text("\n".join(["a man " * 1000, *ENGLISH[:2], "a man " * 1000, *ENGLISH[2:4]]) + "\n")
     compared = runs_convert._differences
     monkeypatch.setattr(runs_convert, "EQUAL", 0)
     monkeypatch.setattr(
         runs_convert, "_differences",
         lambda corpus, again, before, after: compared(corpus, again, before, [[] for _ in after]),
     )  # fmt: skip
-    found = nmtprune("convert", path, tmp_path / "other", "--to", "huggingface", *data, "--format", "json")
-    numbers = [each["sentence"] for each in json.loads(found.stdout)["differences"]]
-    assert numbers == [1, 2, 3, *range(5, 2 + len(ENGLISH))]
+    data = ("--source", text, "--skip-invalid-size-inputs-valid-test", *of_fairseq(path, pieces))
+    found = nmtprune("convert", path, tmp_path / "hf", "--to", "huggingface", *data, "--threads", 1, "--format", "json")
+    assert found.code == 0, found.stderr
+    said = json.loads(found.stdout)
+    assert (said["compared"], said["left_out"], said["split_otherwise"]) == (4, 0, 0)
+    assert [each["sentence"] for each in said["differences"]] == [1, 2, 4, 5]
+
+
+def test_settings_of_a_search_that_cannot_be_written_are_named(marian: Path, english: Path, tmp_path: Path) -> None:
+    for name in ("model.npz", "vocab.spm"):
+        (tmp_path / name).write_bytes((marian.parent / name).read_bytes())
+    settings = {**yaml.safe_load((marian.parent / "model.npz.decoder.yml").read_text()), "word-penalty": 0.5}
+    (tmp_path / "model.npz.decoder.yml").write_text(yaml.safe_dump(settings))
+    start = "settings of the search that are not written, and change translations: "
+    to = ("huggingface", "--source", english, "--sentences", 6)
+    assert f"{start}word_penalty 0.5" in converted(tmp_path / "model.npz", tmp_path / "hf", *to)["notes"]
+    assert not any(note.startswith(start) for note in converted(marian, tmp_path / "plain", *to)["notes"])
+    file = tmp_path / "hf" / "generation_config.json"
+    bars = {**json.loads(file.read_text()), "bad_words_ids": [[90], [1], [7]], "min_length": 3}
+    file.write_text(json.dumps(bars))
+    notes = converted(tmp_path / "hf", tmp_path / "back", "marian", *to[1:])["notes"]
+    assert f"{start}max_length 512, min_length 3, never 7" in notes

@@ -13,7 +13,7 @@ from nmtprune.architecture import EVERY_KIND, UnitId
 from nmtprune.formats import load
 from nmtprune.plan import Plan
 from nmtprune.runs import convert as runs_convert
-from tests.support import marian_files
+from tests.support import huggingface_folders, marian_files
 from tests.support.cli import nmtprune, refused
 from tests.support.conversions import converted, marian_with_pieces, of_fairseq, scores, text_of
 from tests.support.fairseq_files import Build
@@ -106,6 +106,15 @@ def test_outputs_that_are_refused(marian: Path, english: Path, tmp_path: Path) -
     code, line = refused("convert", tmp_path / "hf", tmp_path / "again", "--to", "marian", "--source", english)
     assert code == 5 and "has no vocab.json" in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "other"]
+
+
+def test_text_that_no_other_toolkit_splits_is_refused(tmp_path: Path) -> None:
+    """Random words, which nothing splits, would not show it."""
+    folder = huggingface_folders.fsmt_folder(tmp_path / "fsmt")
+    for to in ("fairseq", "marian"):
+        code, line = refused("convert", folder, tmp_path / "new", "--to", to)
+        assert code == 3 and "text of FSMTTokenizer, which no other toolkit splits" in line
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("option", ["--source-bpe-codes", "--target-bpe-codes", "--bpe-codes"])
