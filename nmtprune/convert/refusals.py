@@ -101,4 +101,4 @@ def search_notes(model: Portable, written: Collection[str], barred: Collection[i
     never = [str(id) for id in unsaid.get("never", ()) if id not in barred]
     lost += [f"never {' '.join(never)}"] if never else []
     if lost:
-        yield f"settings of the search that are not written, and change translations: {', '.join(lost)}"
+        yield f"settings of the search that are not written, so that translations may differ: {', '.join(lost)}"

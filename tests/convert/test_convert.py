@@ -229,7 +229,7 @@ def test_settings_of_a_search_that_cannot_be_written_are_named(marian: Path, eng
         (tmp_path / name).write_bytes((marian.parent / name).read_bytes())
     settings = {**yaml.safe_load((marian.parent / "model.npz.decoder.yml").read_text()), "word-penalty": 0.5}
     (tmp_path / "model.npz.decoder.yml").write_text(yaml.safe_dump(settings))
-    start = "settings of the search that are not written, and change translations: "
+    start = "settings of the search that are not written, so that translations may differ: "
     to = ("huggingface", "--source", english, "--sentences", 6)
     assert f"{start}word_penalty 0.5" in converted(tmp_path / "model.npz", tmp_path / "hf", *to)["notes"]
     assert not any(note.startswith(start) for note in converted(marian, tmp_path / "plain", *to)["notes"])
