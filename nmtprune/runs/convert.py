@@ -10,6 +10,7 @@ from nmtprune.data.options import DataOptions
 from nmtprune.errors import CheckpointError, DataError
 from nmtprune.files.folders import check_folder, folder_beside, put_in_place, writing
 from nmtprune.profile import ModelProfile
+from nmtprune.runs.export import EQUAL
 from nmtprune.runs.run import Run, started
 from nmtprune.runs.state import NO_SETTING
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from nmtprune.formats.settings_beside import DecoderSettings
     from nmtprune.model.search import Hypothesis, Search
     from nmtprune.progress import Progress
-
-EQUAL = 0.995
-"""Share of sentences that must be split alike, and translated alike by greedy search."""
 
 
 @dataclass(frozen=True, kw_only=True)

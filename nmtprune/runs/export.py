@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NOTE = "nmtprune.json"
 EQUAL = 0.995
-"""Share of sentences whose greedy translations must be equal where weights are not rounded."""
+"""Share of sentences whose greedy translations must be equal where weights are not rounded (`convert` too)."""
 
 _MODEL = "model.bin"
 _UNROUNDED = "float32"
@@ -48,9 +48,14 @@ class ExportRun(Run):
     sentences: int
     threads: int | None = None
 
+    @property
+    def inputs(self) -> list[Path]:
+        """The model and what is read with it."""
+        return [*self.data.texts, *self.data.tools, self.checkpoint]
+
     def check_output(self) -> None:
-        """Check that the folder is new or empty, or holds an exported model that may be replaced."""
-        check_folder(self.output, _MODEL, "exported model", force=self.force)
+        """Check that the folder is new or empty, or holds a model that may be replaced, and none of the inputs."""
+        check_folder(self.output, _MODEL, "exported model", force=self.force, inputs=self.inputs)
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,17 @@ def test_a_run_that_is_ended_leaves_nothing(tiny: Path, tmp_path: Path, monkeypa
     assert not any(tmp_path.iterdir())
 
 
+def test_a_folder_with_what_splits_the_text_is_not_replaced(tiny: Path, tmp_path: Path) -> None:
+    codes = tmp_path / "served" / "codes"
+    codes.parent.mkdir()
+    (codes.parent / "model.bin").touch()
+    codes.write_text("#version: 0.2\nt h\n")
+    data = ("--data-bin", tiny.parent / "data-bin", "--bpe-codes", codes)
+    assert refused("export", tiny, "--to", "ctranslate2", *data, "-o", codes.parent, "--force") == (
+        8, f"{codes.parent}: holds the input {codes}; nothing is changed in place, choose another output"
+    )  # fmt: skip
+
+
 def test_an_exported_model_stays_where_the_new_one_cannot_take_its_place(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
