@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from nmtprune.architecture import Architecture
 from nmtprune.data.corpus import Corpus
 from nmtprune.data.directions import MEAN, Sets, in_direction
-from nmtprune.data.mixture import Mixture
+from nmtprune.data.mixture import Mixture, parts_of
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
 from nmtprune.evaluate.cost import Lengths
@@ -276,7 +276,13 @@ class _OverDirections(Quality):
 
 
 def contents(corpus: "Corpus") -> str:
-    """One SHA-256 for all files that a corpus was read from, in the order of what they are: source before target."""
+    """One SHA-256 for all files that a corpus was read from, in the order of what they are: source before target.
+
+    Of several directions it also tells which files are those of which direction.
+    """
+    parts = parts_of(corpus)
+    if parts:
+        return hashlib.sha256("".join(map(contents, parts.values())).encode()).hexdigest()
     return hashlib.sha256("".join(corpus.inputs.values()).encode()).hexdigest()
 
 

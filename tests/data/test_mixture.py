@@ -1,5 +1,6 @@
 """Sentences of several directions in one corpus: what its batches hold, and how equal parts are drawn."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from nmtprune.data.mixture import Mixture, shares
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
 from nmtprune.methods.measuring import drawn
+from nmtprune.runs.quality import contents
 
 
 @pytest.fixture
@@ -61,3 +63,14 @@ def test_the_smallest_direction_limits_all() -> None:
     assert shares(8, {"a": 100, "b": 30, "c": 70}) == {"a": 3, "b": 3, "c": 2}
     with pytest.raises(UsageError, match="2 sentences cannot be drawn from 3 directions"):
         shares(2, {"a": 1, "b": 1, "c": 1})
+
+
+def test_another_file_of_a_direction_is_other_contents(parts: dict[str, Corpus]) -> None:
+    plain, given = parts.values()
+    (source, target), (another, _) = list(plain.inputs.items())[:2], list(given.inputs.items())[:2]
+    first = replace(plain, inputs=dict([source, target]))
+    second, third = (replace(given, inputs=dict([own, another])) for own in (source, target))
+    mixtures = [Mixture.of({"a": first, "b": own}) for own in (second, third)]
+    assert mixtures[0].inputs == mixtures[1].inputs
+    assert contents(mixtures[0]) != contents(mixtures[1])
+    assert contents(mixtures[0]) == contents(Mixture.of({"a": first, "b": replace(second, name="again")}))
