@@ -12,7 +12,7 @@ from nmtprune.cli.decoder_settings import data_of, decoder_config_option, decode
 from nmtprune.cli.direction_options import directions_of
 from nmtprune.cli.options import model_of, say
 from nmtprune.cli.panels import Panel, panel_option
-from nmtprune.data.directions import Direction, Directions, Sets
+from nmtprune.data.directions import Direction, Directions, Sets, in_direction
 from nmtprune.data.options import DEFAULT_SUBSET, TRAINING_SUBSET, DataOptions
 from nmtprune.data.subwords import POST_PROCESSES, TOKENIZERS
 from nmtprune.data.text import STDIN
@@ -402,7 +402,10 @@ def _calibration_of_each(data: Directions, named: Mapping[str, Any]) -> Directio
     Raises:
         UsageError: some directions name one, and others do not.
     """
-    texts = {own.name: _calibration_data_of(own.data, **{**named, **own.entry.calibration}) for own in data.each}
+    texts = {}
+    for own in data.each:
+        with in_direction(own.name):
+            texts[own.name] = _calibration_data_of(own.data, **{**named, **own.entry.calibration})
     without = [name for name, text in texts.items() if text is None]
     if len(without) == len(texts):
         return None

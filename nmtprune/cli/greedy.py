@@ -194,7 +194,8 @@ def greedy(output_format: str, **flags: Any) -> None:
     check_across(flags["data"])
     _choose_defaults(flags)
     names = [*flags["orders"], *((flags["auto_orders"] or DEFAULT_CONTENDERS) if AUTO in flags["orders"] else ())]
-    _check_options(names, refit=flags["refit"], rounds=flags["rounds"])
+    refits_on_importance = flags["refit"] and flags["calibration_data"] is None
+    _check_options(names, refit=flags["refit"], rounds=flags["rounds"], refits_on_importance=refits_on_importance)
     chosen = {scorer.name: scorer for scorer in map(scorer_of, names) if scorer is not None}
     run = GreedyRun(scorers=tuple(taken(flags, chosen.values())), **flags)
     try:
@@ -216,10 +217,9 @@ def _choose_defaults(flags: dict[str, Any]) -> None:
         flags["until"] = flags["until"] if "until" in there else None
 
 
-def _check_options(orders: Sequence[str], *, refit: bool, rounds: int) -> None:
+def _check_options(orders: Sequence[str], *, refit: bool, rounds: int, refits_on_importance: bool) -> None:
     """Refuse options that mean nothing for the orders, all of them."""
-    refits_on_it = refit and not given(["calibration_source"])
-    faults = foreign_to_orders(orders, () if refits_on_it else TRAINING_TEXT)
+    faults = foreign_to_orders(orders, () if refits_on_importance else TRAINING_TEXT)
     if given(["budgets"]):
         faults += [f"{spelled(name)} goes without --budget" for name in given(["step", "until"])]
     if AUTO not in orders:

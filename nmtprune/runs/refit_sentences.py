@@ -153,8 +153,9 @@ def drawn_apart(run: "RefitRun", text: "Corpus", data: "Corpus", progress: "Prog
     held = {name: wanted.held(len(part), run.seed) for name, (_, part) in pairs.items()}
     known = {content for name, (_, part) in pairs.items() for content in _contents(part.select(held[name]))}
     fitted = {name: wanted.fitted(part, known, run.seed) for name, (part, _) in pairs.items()}
-    few = sum(map(len, fitted.values())) < run.calibration_sentences
-    if few or sum(map(len, held.values())) < run.holdout_sentences:
+    # What does not divide by the number of directions is nowhere missing.
+    asked = [number - number % len(pairs) for number in (run.calibration_sentences, run.holdout_sentences)]
+    if any(sum(map(len, own.values())) < number for own, number in zip((fitted, held), asked, strict=True)):
         for name, (part, other) in pairs.items():
             if own:
                 counts = f"{len(fitted[name])} to fit on, {len(held[name])} held out"

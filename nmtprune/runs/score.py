@@ -241,12 +241,12 @@ class _Measured:
     masked: Mapping[UnitId, Scored]
     facts: Mapping[str, Any]
 
-    def describe(self, test: SignificanceTest) -> dict[str, Any]:
-        """The `baseline` object of a score file."""
+    def describe(self, test: SignificanceTest, directions: int = 1) -> dict[str, Any]:
+        """The `baseline` object of a score file, whose tests are those of so many directions together."""
         metric = self.baseline.metric
         significance = {
             "method": test.method,
-            "resamples": test.resamples_for(len(self.masked)),
+            "resamples": test.resamples_for(directions * len(self.masked)),
             "seed": test.seed,
             "alpha": test.alpha,
             "correction": test.correction,
@@ -386,7 +386,7 @@ def _assemble(job: _Checked, state: State, session: Session) -> Scores:
         entries or dev.scores(run.significance, mode),
         metric=run.metric,
         mode=mode,
-        baseline=without_directions(dev.describe(run.significance)),
+        baseline=without_directions(dev.describe(run.significance, len(parts) if run.across == WORST else 1)),
         **({"directions": parts} if parts else {}),
         **({} if test is None else {"test": test}),
         base=job.checkpoint.base,
@@ -416,8 +416,7 @@ def _over_directions(
     parts = []
     for name, own in baselines.items():
         part = _Measured(own, {head: each[name] for head, each in zip(heads, masked, strict=True)}, {})
-        described = {**part.describe(test), **dev.facts["directions"][name]}
-        described["significance"]["resamples"] = test.resamples_for(len(heads) * len(baselines))
+        described = {**part.describe(test, len(baselines)), **dev.facts["directions"][name]}
         parts.append(DirectionScores.of(name, described, part.entries(heads, differences[name], mode)))
     if isinstance(metric, OverDirections) and metric.across == WORST:
         places, sign = range(len(heads)), metric.sign

@@ -66,6 +66,18 @@ def test_scores_by_masking(tiny: Path, tmp_path: Path, across: str) -> None:
     assert smallest.p_corrected == pytest.approx(min(1.0, every[0] * len(every)))
 
 
+@pytest.mark.parametrize("across", ["mean", "worst"])
+def test_resamples_are_those_of_the_tests(tiny: Path, tmp_path: Path, across: str) -> None:
+    how = ("--metric", "loss", "--kinds", "cross", "--threads", 1, "--across", across)
+    found = score(tiny, tmp_path / "all.json", *how, *listed(tmp_path, **SUBSETS))
+    parts = (found, *found.by_direction().values())
+    taken, of_each, _ = (own.baseline["significance"]["resamples"] for own in parts)
+    tests = len(found.heads)
+    assert of_each == 1000 * 2 * tests and taken == (of_each if across == "worst" else 1000 * tests)
+    reached = [(entry.p or 0.0) * (taken + 1) for entry in found.heads]  # p is a number of resamples + 1 by n + 1
+    assert reached == pytest.approx([round(number) for number in reached], abs=1e-6)
+
+
 def test_twice_the_same_data_is_one_direction(tiny: Path, tmp_path: Path) -> None:
     how = ("--metric", "bleu", "--kinds", "cross", "--allow-few-sentences", *FAST[:-2])
     alone = score(tiny, tmp_path / "one.json", *how, "--subset", "valid")
@@ -182,6 +194,15 @@ def test_a_sweep_goes_on_where_it_ended(tiny: Path, tmp_path: Path, monkeypatch:
     assert whole["refit"]["sentences"] == 12 and whole["refit"]["directions"] == [*SUBSETS]
 
 
+def test_text_that_nothing_reads_is_refused(tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "list.yaml"
+    path.write_text("- {name: a, subset: valid, calibration-source: text.xx}\n")
+    data = ("--data-bin", tiny.parent / "data-bin", "--directions", path, "--post-process", "none")
+    how = ("-o", tmp_path / "run", "--order", "random", "--refit", "--importance-subset", "valid")
+    code, said = refused("greedy", tiny, *data, *how)
+    assert code == 2 and said.startswith("--importance-subset goes with --order "), said
+
+
 @pytest.fixture
 def pruned(tiny: Path, tmp_path: Path) -> Path:
     checkpoint = load(tiny)
@@ -228,6 +249,15 @@ def test_refit_fits_on_all_directions(tiny: Path, pruned: Path, tmp_path: Path) 
     assert load(tmp_path / "two.pt").lineage.refit["directions"] == ("a", "b")  # type: ignore[union-attr, index]
 
 
+def test_sentences_that_do_not_divide_are_not_missed(tiny: Path, pruned: Path, tmp_path: Path) -> None:
+    common = ("refit", tiny, pruned, "--data-bin", tiny.parent / "data-bin", "-o", tmp_path / "out.pt", "--threads", 1)
+    how = ("--force-worse", "--device", "cpu", *listed(tmp_path, a="train", b="train"))
+    result = nmtprune(*common, *how, "--holdout-sentences", 5, "--calibration-sentences", 9)
+    assert result.code == 0 and "held out" not in result.stderr.replace("held-out", "")
+    result = nmtprune(*common, *how, "--force", "--holdout-sentences", 5, "--calibration-sentences", 9999)
+    assert result.code == 0 and "held out" in result.stderr
+
+
 FAULTS = {
     "- a\n- b\n- a\n": (5, "direction a is listed 2 times"),
     "- {name: 'a b'}\n": (5, "the name 'a b' is not made of letters, digits"),
@@ -243,6 +273,8 @@ FAULTS = {
     "- {name: a, subset: valid}\n- {name: b, subset: nothing}\n": (5, "direction b: "),
     "- a\n- {name: c, source: missing.txt, reference: also.txt}\n": (2, "direction c: data: "),
     "- {name: a, subset: valid, importance-subset: gone}\n": (5, "direction a: "),
+    "- {name: a, subset: valid, calibration-source: c.txt}\n": (2, "direction a: data: --source needs"),
+    "- {name: a, subset: valid, calibration-reference: c.txt}\n": (2, "direction a: calibration: "),
 }
 
 
