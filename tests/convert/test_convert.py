@@ -20,6 +20,7 @@ from tests.support.conversions import converted, drawn, marian_with_pieces, of_f
 from tests.support.fairseq_files import Build
 from tests.support.marian_files import marian_arrays
 from tests.support.subwords import ENGLISH, GERMAN, sentencepiece_model
+from tests.support.thinned import thinned
 
 POST_NORM: dict[str, Any] = {}
 """fairseq's default: sinusoids, three tables of embeddings."""
@@ -67,7 +68,7 @@ def test_the_targets_are_those_of_the_option() -> None:
     assert cli_convert.TARGETS == TARGETS
 
 
-@pytest.mark.parametrize("variant", FAIRSEQ)
+@pytest.mark.parametrize("variant", thinned(FAIRSEQ))
 def test_a_fairseq_model_becomes_a_folder_of_transformers_and_comes_back(
     theirs: Any, build: Build, pieces: Path, english: Path, tmp_path: Path, variant: str
 ) -> None:
@@ -106,7 +107,7 @@ MARIAN: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("variant", MARIAN)
+@pytest.mark.parametrize("variant", thinned(MARIAN))
 def test_a_marian_model_becomes_a_folder_and_comes_back(english: Path, tmp_path: Path, variant: str) -> None:
     """Scores of words are equal but for what layer norms add to the variance; parameters come back bit for bit."""
     model = marian_with_pieces(tmp_path, **MARIAN[variant])
