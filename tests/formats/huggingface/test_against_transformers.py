@@ -34,11 +34,6 @@ SEPARATE: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def theirs() -> Any:
-    return huggingface_folders.transformers()
-
-
-@pytest.fixture(scope="module")
 def opus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Separate vocabularies of two sizes."""
     return huggingface_folders.folder_of(tmp_path_factory.mktemp("opus") / "model", separate_vocabs=True, **SEPARATE)

@@ -30,22 +30,8 @@ TABLE, HEAD = "model.decoder.embed_tokens.weight", "model.decoder.output_project
 
 
 @pytest.fixture(scope="module")
-def theirs() -> Any:
-    return huggingface_folders.transformers()
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return huggingface_folders.fsmt_folder(tmp_path_factory.mktemp("fsmt") / "model")
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """English lines, and German ones beside them."""
-    found = tmp_path_factory.mktemp("text") / "english"
-    found.write_text("\n".join(ENGLISH) + "\n")
-    (found.parent / "german").write_text("\n".join(GERMAN) + "\n")
-    return found
 
 
 def corpus_of(folder: Path, text: Path, *, targets: bool = False, **options: Any) -> Corpus:

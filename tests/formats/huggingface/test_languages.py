@@ -50,11 +50,6 @@ KINDS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def theirs() -> Any:
-    return huggingface_folders.transformers()
-
-
 @pytest.fixture(scope="module", params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Kind:
     return KINDS[request.param]
@@ -63,15 +58,6 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 @pytest.fixture(scope="module")
 def folder(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return kind.make(tmp_path_factory.mktemp("languages") / "model")
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """English lines, and German ones beside them."""
-    found = tmp_path_factory.mktemp("text") / "english"
-    found.write_text("\n".join(ENGLISH) + "\n")
-    (found.parent / "german").write_text("\n".join(GERMAN) + "\n")
-    return found
 
 
 def corpus_of(folder: Path, kind: Kind, text: Path, *, targets: bool = False, **options: Any) -> Corpus:
