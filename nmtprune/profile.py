@@ -1,6 +1,7 @@
 """What a model asks of the sentences that are fed to it: plain values, whatever the file format."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -95,3 +96,45 @@ class ModelProfile:
     special: SpecialTokens | None = None
     language_tokens: LanguageTokens | None = None
     first_word: int | None = None
+
+
+@dataclass(frozen=True)
+class PairFrame:
+    """What fairseq's task ``sentence_prediction`` puts around the words of a text or a pair.
+
+    Attributes:
+        init: id in front of the first text; None: nothing.
+        separator: id in front of the second text; None: nothing.
+        shorten: what is done to texts that are longer than the positions: ``none``, ``truncate`` or ``random_crop``.
+    """
+
+    init: int | None = None
+    separator: int | None = None
+    shorten: str = "none"
+
+
+@dataclass(frozen=True)
+class ClassifierProfile:
+    """What a classifier asks of its data.
+
+    Attributes:
+        labels: number of labels.
+        symbols: rows of the embeddings.
+        max_positions: longest text in tokens, those around the words included.
+        padding: id of padding.
+        label_names: names of labels by number; None where the data has them (``label/dict.txt``).
+        segments: rows of the table of segments; 0: none.
+        tokenizer: folder with the files of the model's own tokenizer; None for a model of fairseq.
+        frame: how fairseq frames texts; None for a model whose tokenizer does.
+        notes: remarks on the model.
+    """
+
+    labels: int
+    symbols: int
+    max_positions: int
+    padding: int
+    label_names: tuple[str, ...] | None = None
+    segments: int = 0
+    tokenizer: Path | None = None
+    frame: PairFrame | None = None
+    notes: tuple[str, ...] = ()

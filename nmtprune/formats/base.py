@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nmtprune.formats.trainable import TrainableCheckpoint
     from nmtprune.model.search.options import Search
     from nmtprune.network import ClassifierNetwork, Network
-    from nmtprune.profile import ModelProfile
+    from nmtprune.profile import ClassifierProfile, ModelProfile
 
 
 @dataclass(frozen=True)
@@ -293,6 +293,14 @@ class Checkpoint(ABC):
 
     def classifier_network(self) -> "ClassifierNetwork":
         """What the native model must know of a classifier beside tensors and numbers of units.
+
+        Raises:
+            CheckpointError: a model that translates.
+        """
+        raise CheckpointError(f"{self.path}: {self.architecture_name} has no classification head")
+
+    def classifier_profile(self) -> "ClassifierProfile":
+        """Labels, positions and tokens of a classifier.
 
         Raises:
             CheckpointError: a model that translates.

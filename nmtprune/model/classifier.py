@@ -96,3 +96,8 @@ class Classifier(nn.Module):
         first = self.encoder(tokens, Probe(masks), segments).states[:, 0]
         pooled = self.activation(linear(first, self.dense_weight, self.dense_bias))
         return linear(pooled, self.output_weight, self.output_bias)
+
+
+def label_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy [B] of labels [B] under logits [B, C], in nats: the loss of a set of texts is its mean."""
+    return nn.functional.cross_entropy(logits.float(), labels, reduction="none")

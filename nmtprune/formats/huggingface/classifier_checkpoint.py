@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nmtprune.formats.trainable import TrainableCheckpoint
     from nmtprune.model.search.options import Search
     from nmtprune.network import ClassifierNetwork, Network
-    from nmtprune.profile import ModelProfile
+    from nmtprune.profile import ClassifierProfile, ModelProfile
 
 _NO_TRANSLATION = (
     "an encoder with a classification head, which translates nothing: nmtprune inspect, plan, slim and drift take it"
@@ -78,6 +78,10 @@ class HuggingFaceClassifier(FolderCheckpoint):
                 "has no other number of heads: only fewer neurons and layers make this model smaller and faster"
             )
         return what
+
+    def classifier_profile(self) -> "ClassifierProfile":
+        """Labels, positions and tokens."""
+        return classifier_layout.describe_profile(self.config, self.path, self.notes)
 
     def native_tensors(self) -> "Mapping[str, Tensor]":
         """The tensors under the names of the native model's parameters."""

@@ -18,6 +18,7 @@ from nmtprune.strictjson import is_int, show
 _COUNTS = ("vocab_size", "max_position_embeddings", "type_vocab_size")
 _MOST, _MOST_LAYERS, _MOST_POSITIONS = (1 << 31) - 1, 10_000, 1_000_000
 """Values above which settings are damaged: no memory is spent on finding that out by the tensors."""
+_MOST_LABELS = 1_000_000
 _LABELS = 2
 """Labels of a model whose settings name none, as in transformers."""
 
@@ -28,11 +29,11 @@ class ClassifierConfig(FolderConfig):
 
     Attributes:
         family: what the model is.
-        labels: number of labels.
+        label_names: names of labels by number.
     """
 
     family: ClassifierFamily
-    labels: int
+    label_names: tuple[str, ...]
 
     known: ClassVar = READ | WITHOUT_EFFECT | generation.NAMES
 
@@ -49,6 +50,11 @@ class ClassifierConfig(FolderConfig):
     def size(self, what: str) -> int:
         """A size by this package's word for it: width, layers, heads or inner."""
         return int(self.settings[self.family.names[what]])
+
+    @property
+    def labels(self) -> int:
+        """Number of labels."""
+        return len(self.label_names)
 
     @property
     def epsilon(self) -> float:
@@ -122,21 +128,33 @@ def parse_config(values: Any, where: str) -> ClassifierConfig:
         raise CheckpointError(f"{where}: holds {show(values)}, no settings of a classifier")
     settings = {name: values.get(name, default) for name, default in family.defaults.items()}
     settings |= {name: values[other] for other, name in family.same.items() if other in values and name not in values}
-    labels = _labels(values)
-    faults = [*_class_faults(values, family), *_value_faults(values, settings, family)]
-    if not is_int(labels) or not 1 <= labels <= _MOST:
-        faults.append(f"num_labels is {show(labels)}, no whole number from 1")
+    faults = [*_class_faults(values, family), *_value_faults(values, settings, family), *_label_faults(values)]
     if not faults:
         faults = list(_size_faults(settings, family))
     if faults:
         raise CheckpointError.of_faults(f"{where}: unsupported", faults)
-    return ClassifierConfig(values, settings, family, labels)
+    return ClassifierConfig(values, settings, family, _label_names(values))
 
 
-def _labels(values: Mapping[str, Any]) -> Any:
-    """Number of labels: as many as ``id2label`` names."""
+def _label_names(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of labels by number, those of transformers where the settings name none."""
     names = values.get("id2label")
-    return len(names) if isinstance(names, dict) else values.get("num_labels", _LABELS)
+    if isinstance(names, dict):
+        return tuple(name for _, name in sorted((int(number), name) for number, name in names.items()))
+    return tuple(f"LABEL_{number}" for number in range(values.get("num_labels", _LABELS)))
+
+
+def _label_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with ``id2label``, or with the number of labels where there is none."""
+    names, count = values.get("id2label"), values.get("num_labels", _LABELS)
+    if not isinstance(names, dict) or not names:
+        count = count if names is None else 0
+        if not is_int(count) or not 1 <= count <= _MOST_LABELS:
+            yield f"num_labels is {show(count)}, no whole number from 1"
+    elif set(names) != {str(number) for number in range(len(names))}:
+        yield f"id2label {show(names)} does not number its labels from 0"
+    elif any(not isinstance(name, str) for name in names.values()):
+        yield f"id2label {show(names)} has labels that are no text"
 
 
 def _class_faults(values: Mapping[str, Any], family: ClassifierFamily) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmtprune.architecture import Architecture, AttentionModule, GroupId, Neurons
@@ -9,6 +10,7 @@ from nmtprune.formats.base import UnitAxis
 from nmtprune.formats.huggingface.entries import Entry, linear_entries
 from nmtprune.formats.huggingface.families import ACTIVATIONS
 from nmtprune.network import ClassifierNetwork, Positions, Stack
+from nmtprune.profile import ClassifierProfile
 
 if TYPE_CHECKING:
     from nmtprune.formats.huggingface.classifier_config import ClassifierConfig
@@ -167,4 +169,19 @@ def describe_network(config: "ClassifierConfig") -> ClassifierNetwork:
         activation=ACTIVATIONS[settings[family.names["activation"]]],
         padding=int(settings["pad_token_id"]),
         layer_norm_epsilon=config.epsilon,
+    )
+
+
+def describe_profile(config: "ClassifierConfig", folder: Path, notes: tuple[str, ...]) -> ClassifierProfile:
+    """What a model in a folder asks of its texts."""
+    network = describe_network(config)
+    return ClassifierProfile(
+        labels=config.labels,
+        symbols=int(config.settings["vocab_size"]),
+        max_positions=network.encoder.max_positions,
+        padding=network.padding,
+        label_names=config.label_names,
+        segments=network.encoder.segments,
+        tokenizer=folder,
+        notes=notes,
     )
