@@ -126,6 +126,7 @@ class ClassifierProfile:
         segments: rows of the table of segments; 0: none.
         tokenizer: folder with the files of the model's own tokenizer; None for a model of fairseq.
         frame: how fairseq frames texts; None for a model whose tokenizer does.
+        pairs: it was trained on pairs of texts, or on single ones; None where it does not tell.
         notes: remarks on the model.
     """
 
@@ -137,4 +138,5 @@ class ClassifierProfile:
     segments: int = 0
     tokenizer: Path | None = None
     frame: PairFrame | None = None
+    pairs: bool | None = None
     notes: tuple[str, ...] = ()

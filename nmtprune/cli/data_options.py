@@ -10,6 +10,8 @@ import click
 
 from nmtprune.cli.decoder_settings import data_of, decoder_config_option, decoder_settings
 from nmtprune.cli.direction_options import directions_of
+from nmtprune.cli.example_options import example_options
+from nmtprune.cli.option_lists import PATH, PATH_OR_STDIN, REFERENCES, added
 from nmtprune.cli.options import model_of, say
 from nmtprune.cli.panels import Panel, panel_option
 from nmtprune.data.directions import Direction, Directions, Sets, in_direction
@@ -19,21 +21,6 @@ from nmtprune.data.text import STDIN
 from nmtprune.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-# Existence is not checked here: a missing file is bad data (exit code 5), not bad usage (2).
-_PATH = click.Path(path_type=Path)
-_PATH_OR_STDIN = click.Path(path_type=Path, allow_dash=True)
-
-
-class _OneOfSeveral(click.Path):
-    """A path of an option that may be repeated; its environment variable is one path, which may contain colons."""
-
-    def split_envvar_value(self, rv: str) -> tuple[str, ...]:
-        """The whole value."""
-        return (rv,)
-
-
-_REFERENCES = _OneOfSeveral(path_type=Path, allow_dash=True)
 
 TRAINING_TEXT = ("importance_subset", "importance_source", "importance_reference")
 """Parameters that only scorers use that are measured on training text, and refits."""
@@ -45,7 +32,7 @@ _CALIBRATION_TEXT = ("calibration_source", "calibration_reference")
 _DATA_BIN = panel_option(
     Panel.DATA,
     "--data-bin",
-    type=_PATH,
+    type=PATH,
     metavar="DIR",
     help="Folder written by fairseq-preprocess: dictionaries and binarized subsets.",
 )
@@ -59,14 +46,14 @@ _SUBSET = panel_option(
 _SOURCE = panel_option(
     Panel.DATA,
     "--source",
-    type=_PATH_OR_STDIN,
+    type=PATH_OR_STDIN,
     metavar="FILE",
     help="Raw text instead of a subset, one sentence per line; may be gzipped (.gz).",
 )
 _REFERENCE = panel_option(
     Panel.DATA,
     "--reference",
-    type=_REFERENCES,
+    type=REFERENCES,
     multiple=True,
     metavar="FILE",
     help="Raw reference translations, one per line. Repeat the option if sentences have several references; BLEU and "
@@ -116,40 +103,40 @@ _PREFIXES = (
 )
 _SUBWORDS = (
     panel_option(
-        Panel.TEXT, "--sentencepiece", type=_PATH, metavar="MODEL", help="SentencePiece model for both languages."
+        Panel.TEXT, "--sentencepiece", type=PATH, metavar="MODEL", help="SentencePiece model for both languages."
     ),
     panel_option(
         Panel.TEXT,
         "--bpe-codes",
-        type=_PATH,
+        type=PATH,
         metavar="FILE",
         help="BPE codes of subword-nmt or fastBPE for both languages.",
     ),
     panel_option(
         Panel.TEXT,
         "--source-sentencepiece",
-        type=_PATH,
+        type=PATH,
         metavar="MODEL",
         help="SentencePiece model for the source language, if each language has its own.",
     ),
     panel_option(
         Panel.TEXT,
         "--target-sentencepiece",
-        type=_PATH,
+        type=PATH,
         metavar="MODEL",
         help="SentencePiece model for the target language: splits references and joins translations.",
     ),
     panel_option(
         Panel.TEXT,
         "--source-bpe-codes",
-        type=_PATH,
+        type=PATH,
         metavar="FILE",
         help="BPE codes for the source language, if each language has its own.",
     ),
     panel_option(
         Panel.TEXT,
         "--target-bpe-codes",
-        type=_PATH,
+        type=PATH,
         metavar="FILE",
         help="BPE codes for the target language, if each language has its own.",
     ),
@@ -210,9 +197,9 @@ def data_options(command: F) -> F:
     """DATA for commands that score: the command receives ``data``, a `DataOptions`."""
     options = (
         *(_DATA_BIN, _SUBSET, _SOURCE, _REFERENCE, _VOCABS, decoder_config_option),
-        *(*_LANGUAGES, *_PREFIXES, *_SUBWORDS, *_TEXT, _SKIP_INVALID, _LOWERCASE_TARGET),
+        *(*_LANGUAGES, *_PREFIXES, *_SUBWORDS, *_TEXT, _SKIP_INVALID, _LOWERCASE_TARGET, *example_options),
     )
-    decorated: F = _add(_collecting(command), options)
+    decorated: F = added(_collecting(command), options)
     return decorated
 
 
@@ -221,7 +208,7 @@ def translation_data_options(command: F) -> F:
     source = panel_option(
         Panel.DATA,
         "--source",
-        type=_PATH_OR_STDIN,
+        type=PATH_OR_STDIN,
         metavar="FILE",
         show_default="standard input",
         help="Raw text, one sentence per line; may be gzipped (.gz); '-' is standard input.",
@@ -233,14 +220,14 @@ def translation_data_options(command: F) -> F:
         *(_DATA_BIN, source, subset, _VOCABS, decoder_config_option),
         *(*_LANGUAGES, *_PREFIXES, *_SUBWORDS, *_TEXT, _SKIP_INVALID),
     )
-    decorated: F = _add(_collecting(command, default_source=STDIN), options)
+    decorated: F = added(_collecting(command, default_source=STDIN), options)
     return decorated
 
 
 def sentence_options(command: F) -> F:
     """DATA for a command whose sentences are arguments: what turns text into tokens and back."""
     options = (_DATA_BIN, _VOCABS, decoder_config_option, *_LANGUAGES, *_PREFIXES, *_SUBWORDS, *_TEXT)
-    decorated: F = _add(_collecting(command, default_source=STDIN), options)
+    decorated: F = added(_collecting(command, default_source=STDIN), options)
     return decorated
 
 
@@ -267,47 +254,9 @@ def calibration_data_options(command: F) -> F:
     )
     options = (
         *(_DATA_BIN, subset, _SOURCE, _REFERENCE, _VOCABS, decoder_config_option),
-        *(*_LANGUAGES, *_PREFIXES, *_SUBWORDS, *_TEXT, _SKIP_INVALID, _LOWERCASE_TARGET),
+        *(*_LANGUAGES, *_PREFIXES, *_SUBWORDS, *_TEXT, _SKIP_INVALID, _LOWERCASE_TARGET, *example_options),
     )
-    decorated: F = _add(_collecting(wrapper), options)
-    return decorated
-
-
-def with_test_data(command: F) -> F:
-    """TEST DATA in addition to DATA: the command receives ``test_data`` too, a `DataOptions` or None.
-
-    Stands below `data_options` in the list of decorators.
-    """
-
-    @functools.wraps(command)
-    def wrapper(*args: Any, **values: Any) -> Any:
-        subset, source, reference = (values.pop(f"test_{name}") for name in ("subset", "source", "reference"))
-        return command(*args, **values, test_data=_test_data_of(values["data"], subset, source, reference))
-
-    options = (
-        panel_option(
-            Panel.TEST_DATA,
-            "--test-subset",
-            metavar="NAME[,NAME...]",
-            help="Binarized subset of --data-bin for the reported results.",
-        ),
-        panel_option(
-            Panel.TEST_DATA,
-            "--test-source",
-            type=_PATH_OR_STDIN,
-            metavar="FILE",
-            help="Raw text for the reported results, instead of a subset.",
-        ),
-        panel_option(
-            Panel.TEST_DATA,
-            "--test-reference",
-            type=_REFERENCES,
-            multiple=True,
-            metavar="FILE",
-            help="References of --test-source. Repeat the option if sentences have several references.",
-        ),
-    )
-    decorated: F = _add(wrapper, options)
+    decorated: F = added(_collecting(wrapper), options)
     return decorated
 
 
@@ -342,19 +291,19 @@ def with_importance_data(command: F) -> F:
         panel_option(
             Panel.IMPORTANCE,
             "--importance-source",
-            type=_PATH_OR_STDIN,
+            type=PATH_OR_STDIN,
             metavar="FILE",
             help="Raw text on which importance is measured, instead of a subset.",
         ),
         panel_option(
             Panel.IMPORTANCE,
             "--importance-reference",
-            type=_PATH_OR_STDIN,
+            type=PATH_OR_STDIN,
             metavar="FILE",
             help="Reference translations of --importance-source.",
         ),
     )
-    decorated: F = _add(wrapper, options)
+    decorated: F = added(wrapper, options)
     return decorated
 
 
@@ -379,7 +328,7 @@ def with_calibration_data(command: F) -> F:
         panel_option(
             Panel.CALIBRATION,
             "--calibration-source",
-            type=_PATH_OR_STDIN,
+            type=PATH_OR_STDIN,
             metavar="FILE",
             help="Fit on this raw text, one sentence per line, instead of DATA or the training set. Its target side is "
             "--calibration-reference, or else the unpruned model's own translations.",
@@ -387,12 +336,12 @@ def with_calibration_data(command: F) -> F:
         panel_option(
             Panel.CALIBRATION,
             "--calibration-reference",
-            type=_PATH_OR_STDIN,
+            type=PATH_OR_STDIN,
             metavar="FILE",
             help="Reference translations of --calibration-source.",
         ),
     )
-    decorated: F = _add(wrapper, options)
+    decorated: F = added(wrapper, options)
     return decorated
 
 
@@ -473,27 +422,3 @@ def _collecting(command: F, default_source: Path | None = None) -> Callable[...,
         return command(*args, **values, data=directions_of(file, given, completed))
 
     return wrapper
-
-
-def _test_data_of(
-    data: Sets, subset: str | None, source: Path | None, reference: tuple[Path, ...]
-) -> DataOptions | None:
-    if isinstance(data, Directions):
-        if subset is not None or source is not None or reference:
-            raise UsageError("test data goes with one set of sentences, not with --directions")
-        return None
-    if subset is not None and source is not None:
-        raise UsageError("test data: give --test-subset or --test-source, not both")
-    if source is not None and not reference:
-        raise UsageError("test data: --test-source needs --test-reference FILE")
-    if subset is None and source is None:
-        if reference:
-            raise UsageError("test data: --test-reference needs --test-source FILE or --test-subset NAME")
-        return None
-    return replace(data, subset=subset, source=source, reference=reference)
-
-
-def _add(command: Callable[..., Any], options: tuple[Callable[[Any], Any], ...]) -> Any:
-    for option in reversed(options):
-        command = option(command)
-    return command

@@ -12,7 +12,6 @@ from nmtprune.cli.data_options import (
     data_options,
     with_calibration_data,
     with_importance_data,
-    with_test_data,
 )
 from nmtprune.cli.options import (
     calibration_sentences_option,
@@ -35,6 +34,7 @@ from nmtprune.cli.quality_options import bleu_options, quality_option
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
 from nmtprune.cli.scorer_options import ScorerCommand, foreign_to_orders, head_order_options, taken
 from nmtprune.cli.search_options import engine_options, search_options
+from nmtprune.cli.test_data_options import with_test_data
 from nmtprune.runs.scorers import SCORERS, head_scorers
 
 if TYPE_CHECKING:

@@ -27,6 +27,7 @@ class Panel(StrEnum):
     SYNTHETIC = "Synthetic models"
     CALIBRATION = "Calibration"
     DATA = "Data"
+    EXAMPLES = "Texts and labels"
     TEST_DATA = "Test data"
     TEXT = "Text"
     IMPORTANCE = "Importance"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmtprune.cli.data_options import data_options, with_test_data
+from nmtprune.cli.data_options import data_options
 from nmtprune.cli.direction_options import across_option, check_across, directions_option
 from nmtprune.cli.options import (
     checkpoint_argument,
@@ -26,6 +26,7 @@ from nmtprune.cli.progress_bar import duration, progress
 from nmtprune.cli.quality_options import bleu_options
 from nmtprune.cli.scorer_options import ScorerCommand, foreign_to_metric, metric_options, taken
 from nmtprune.cli.search_options import SEARCH_NAMES, engine_options, search_options
+from nmtprune.cli.test_data_options import with_test_data
 from nmtprune.methods.scorer import Scorer
 from nmtprune.runs.scorers import SCORERS, either, names_of
 

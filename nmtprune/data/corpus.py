@@ -310,6 +310,7 @@ def _check_there_are_sentences(options: DataOptions) -> None:
 
 def _language_pair(options: DataOptions, model: ModelProfile) -> tuple[DataBin, LanguagePair, str | None]:
     """The folder of the vocabularies, what turns text into token ids, and a note where a part of that was guessed."""
+    options.check_translated()
     if options.vocabs is not None:
         return DataBin(options.vocabs[0].parent), *_marian_pair(options, options.vocabs, model)
     if model.vocabulary_files:

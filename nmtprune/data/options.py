@@ -9,11 +9,15 @@ from nmtprune.errors import UsageError
 
 DEFAULT_SUBSET = "valid"
 TRAINING_SUBSET = "train"
+_OF_TABLES = ("text_column", "label_column", "gpt2_encoder_json", "gpt2_vocab_bpe")
+"""Options that a table alone has a use for."""
 
 
 @dataclass(frozen=True)
 class DataOptions:
     """DATA: either a subset of a folder of binarized data, or raw text with that folder's dictionaries.
+
+    Of a classifier: a subset of such a folder, or a table of texts and labels.
 
     Attributes:
         data_bin: fairseq's folder of dictionaries and binarized data.
@@ -42,6 +46,12 @@ class DataOptions:
         source_prefix: symbols in front of every source sentence, separated by blanks.
         target_prefix: symbols that every translation begins with, likewise; its text is without them.
         join_shards: SUBSET, SUBSET1, SUBSET2, ... are one set, as fairseq-train takes its training set.
+        examples: table of texts and labels for a classifier, plain or gzip; ``-`` is standard input.
+        text_column: name of the column of texts in `examples`; of pairs two names, separated by a comma.
+        label_column: name of the column of labels.
+        gpt2_encoder_json: numbers of GPT-2's symbols, which split texts for a classifier of fairseq.
+        gpt2_vocab_bpe: merges of GPT-2's byte-pair encoding.
+        truncate: cut texts for a classifier to its positions instead of refusing them.
     """
 
     data_bin: Path | None = None
@@ -68,6 +78,12 @@ class DataOptions:
     source_prefix: str | None = None
     target_prefix: str | None = None
     join_shards: bool = False
+    examples: Path | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    gpt2_encoder_json: Path | None = None
+    gpt2_vocab_bpe: Path | None = None
+    truncate: bool = False
 
     def __post_init__(self) -> None:
         """Check that the options fit together.
@@ -81,8 +97,8 @@ class DataOptions:
 
     @property
     def subsets(self) -> tuple[str, ...]:
-        """Names of the binarized subsets; empty for raw text."""
-        if self.source is not None:
+        """Names of the binarized subsets; empty for raw text and tables."""
+        if self.source is not None or self.examples is not None:
             return ()
         return tuple(name.strip() for name in (self.subset or DEFAULT_SUBSET).split(","))
 
@@ -123,23 +139,27 @@ class DataOptions:
 
     @property
     def texts(self) -> tuple[Path, ...]:
-        """Files of raw text."""
-        return (*([] if self.source is None else [self.source]), *self.reference)
+        """Files of raw text, and tables."""
+        return (*(path for path in (self.source, self.examples) if path is not None), *self.reference)
 
     @property
     def tools(self) -> tuple[Path, ...]:
         """What turns text into token ids: dictionaries or vocabularies, and subword models."""
         models = (self.subword_model(side) for side in ("source", "target"))
-        named = (self.data_bin, *(self.vocabs or ()), *(model[1] for model in models if model is not None))
+        named = (self.data_bin, *(self.vocabs or ()), *(model[1] for model in models if model is not None),
+                 self.gpt2_encoder_json, self.gpt2_vocab_bpe)  # fmt: skip
         return tuple(dict.fromkeys(path for path in named if path is not None))
 
     def _form_faults(self) -> list[str]:
         faults = []
         if self.data_bin is not None and self.vocabs is not None:
             faults.append("`vocabs` (Marian's) and `data_bin` (fairseq's) exclude each other")
+        if self.examples is not None:
+            return [*faults, *self._table_faults()]
+        faults += [f"`{name}` needs `examples` FILE" for name in _OF_TABLES if getattr(self, name) is not None]
         if self.source is None:
             named = self.data_bin or self.vocabs
-            return faults if named else ["none given: name `data_bin` DIR or `source` FILE"]
+            return faults if named else ["none given: name `data_bin` DIR, `source` FILE or `examples` FILE"]
         if self.data_bin is None and self.vocabs is None:
             faults.append("`source` needs `data_bin` DIR, whose dictionaries dict.LANG.txt turn text into token ids")
         if self.subset is not None:
@@ -155,6 +175,49 @@ class DataOptions:
             faults.append("only one of `source` and `reference` can be standard input")
         return faults
 
+    def _table_faults(self) -> list[str]:
+        """What does not go with a table of texts and labels."""
+        others = ("source", "subset", "vocabs", "bpe_codes", "post_process", "tokenizer")
+        faults = [f"`{name}` and `examples` exclude each other" for name in others if getattr(self, name) is not None]
+        faults += ["`reference` and `examples` exclude each other"] if self.reference else []
+        if self.text_column is None:
+            faults.append("`examples` needs `text_column` NAME, or two names separated by a comma for pairs of texts")
+        if (self.gpt2_encoder_json is None) != (self.gpt2_vocab_bpe is None):
+            faults.append("`gpt2_encoder_json` and `gpt2_vocab_bpe` go together")
+        return faults
+
+    def check_labelled(self) -> None:
+        """Check that a classifier reads them.
+
+        Raises:
+            UsageError: they name sentences to translate.
+        """
+        foreign = ("source", "vocabs", "source_prefix", "target_prefix", "source_lang", "target_lang", "crop_source")
+        named = [f"`{name}`" for name in foreign if getattr(self, name) is not None]
+        named += ["`reference`"] if self.reference else []
+        if named:
+            raise UsageError(
+                f"data: {', '.join(named)}: this model is a classifier: name a table with `examples` FILE, or "
+                "`data_bin` DIR of a task sentence_prediction"
+            )
+
+    def check_translated(self) -> None:
+        """Check that a translation model reads them.
+
+        Raises:
+            UsageError: they name a table of texts and labels.
+        """
+        if self.examples is not None or self.truncate:
+            named = "`examples`" if self.examples is not None else "`truncate`"
+            raise UsageError(
+                f"data: {named} is for classifiers, and this model translates: name `source` FILE or `data_bin` DIR"
+            )
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """Names of the columns of texts."""
+        return () if self.text_column is None else tuple(self.text_column.split(","))
+
     def _value_faults(self) -> list[str]:
         faults = self._subword_faults()
         if self.post_process not in (None, *POST_PROCESSES):
@@ -168,7 +231,7 @@ class DataOptions:
             if self.source is not None and getattr(self, f"lowercase_{side}") and self.segmented(side):
                 reason = f"with `post_process` {self.post_process} and no subword model text is segmented already"
                 faults.append(f"`lowercase_{side}`: {reason}")
-        if not all(self.subsets) and self.source is None:
+        if not all(self.subsets):
             faults.append(f"`subset` '{self.subset}' holds an empty name")
         return faults
 

@@ -1,0 +1,42 @@
+"""The options that name tables of texts and labels, for classifiers."""
+
+from nmtprune.cli.option_lists import PATH, PATH_OR_STDIN
+from nmtprune.cli.panels import Panel, panel_option
+
+example_options = (
+    panel_option(
+        Panel.EXAMPLES,
+        "--examples",
+        type=PATH_OR_STDIN,
+        metavar="FILE",
+        help="Table of texts and labels: tab-separated, names of columns first, no quoting; may be gzipped (.gz); "
+        "'-' is standard input.",
+    ),
+    panel_option(
+        Panel.EXAMPLES,
+        "--text-column",
+        metavar="NAME[,NAME]",
+        help="Column of the texts; two columns if the model reads pairs of texts.",
+    ),
+    panel_option(
+        Panel.EXAMPLES,
+        "--label-column",
+        metavar="NAME",
+        help="Column of the labels, written as the names of the model's labels or as their numbers.",
+    ),
+    panel_option(
+        Panel.EXAMPLES,
+        "--gpt2-encoder-json",
+        type=PATH,
+        metavar="FILE",
+        help="encoder.json of GPT-2, which splits the texts for a fairseq model.",
+    ),
+    panel_option(Panel.EXAMPLES, "--gpt2-vocab-bpe", type=PATH, metavar="FILE", help="vocab.bpe of GPT-2, likewise."),
+    panel_option(
+        Panel.EXAMPLES,
+        "--truncate",
+        is_flag=True,
+        help="Cut texts to the positions of the model: as transformers does with truncation=True, or as fairseq does "
+        "with --shorten-method truncate.",
+    ),
+)
