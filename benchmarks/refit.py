@@ -36,9 +36,10 @@ from nmtprune.engines import native
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
 from nmtprune.methods.gradients import label_smoothed_loss
-from nmtprune.methods.measuring import MAX_TOKENS, Texts, batches, drawn
+from nmtprune.methods.measuring import MAX_TOKENS, batches, drawn
 from nmtprune.methods.reconstruction import reconstruction
 from nmtprune.methods.refit import RefitSettings, fit_projections
+from nmtprune.methods.texts import SentencePairs
 from nmtprune.model import Transformer
 from nmtprune.plan import Plan
 from nmtprune.runs.bench.synthetic import Shape, Synthetic
@@ -63,7 +64,7 @@ def main() -> None:
         pruned = slim.apply(plan, base.without_optimizer())
         model = native.load(base, dtype=torch.float32)
         batched = _batches(options, base, model)
-        texts = [Texts.of(batch, model) for batch in batched]
+        texts = [SentencePairs.of(batch, model) for batch in batched]
         tokens = sum(int(text.real_source.sum() + text.real_target.sum()) for text in texts)
         print(
             f"{options.model or options.shape}: {options.sentences} sentences, {tokens} tokens, {len(texts)} batches, "
@@ -151,7 +152,7 @@ def _timed(
     options: argparse.Namespace, model: Transformer, cut: tuple[Checkpoint, Plan], batched: list[Batch]
 ) -> dict[str, float]:
     """Print the seconds of each; the median ratios."""
-    texts = [Texts.of(batch, model) for batch in batched]
+    texts = [SentencePairs.of(batch, model) for batch in batched]
     sorts = ("neurons",) if options.removed == "neurons" else ("heads",)
     pruned, plan = cut
     passes: dict[str, Callable[[], object]] = {
@@ -182,7 +183,7 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def _plain(model: Transformer, texts: list[Texts]) -> None:
+def _plain(model: Transformer, texts: list[SentencePairs]) -> None:
     """Gradients of all parameters, batch by batch."""
     model.requires_grad_(True)
     for text in texts:
@@ -211,7 +212,7 @@ def _refit_once(options: argparse.Namespace, full: Path) -> None:
     plan = _plan(options, base)
     pruned = slim.apply(plan, base.without_optimizer())
     model = native.load(base, dtype=torch.float32)
-    texts = [Texts.of(batch, model) for batch in _batches(options, base, model)]
+    texts = [SentencePairs.of(batch, model) for batch in _batches(options, base, model)]
     refitted(model, pruned, texts, layers=plan.kept_layers())
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 

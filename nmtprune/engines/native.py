@@ -11,7 +11,7 @@ from torch import Tensor
 from nmtprune.architecture import LAYER_KINDS, GroupId, Kept
 from nmtprune.engines.base import Ablation, Engine, EngineSettings, Tokens, removed
 from nmtprune.errors import CheckpointError, EngineError
-from nmtprune.model import Classifier, Masks, Transformer
+from nmtprune.model import Classifier, Masks, Model, Transformer
 from nmtprune.model import search as beam_search
 from nmtprune.model.ablation.losses import reference_losses
 from nmtprune.model.ablation.masked_search import MaskedSearch
@@ -58,6 +58,13 @@ def load_classifier(
         return Classifier(network, checkpoint.architecture, checkpoint.native_tensors(), device, dtype)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.path}: {error}", error.faults) from error
+
+
+def load_model(
+    checkpoint: "Checkpoint", device: "torch.device | str" = "cpu", dtype: "torch.dtype | None" = None
+) -> Model:
+    """The model of a checkpoint that translates or classifies; arguments and errors are those of `load`."""
+    return (load_classifier if checkpoint.classifies else load)(checkpoint, device, dtype)
 
 
 class NativeEngine(Engine):

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from nmtprune.architecture import Kept
     from nmtprune.budget import Limits
     from nmtprune.data.batching import Batch
+    from nmtprune.data.examples import LabeledBatch
     from nmtprune.methods.joint_order import UnitPrices
-    from nmtprune.model import Masks, Transformer
+    from nmtprune.model import Masks, Model
 
 
 def confidence(
-    model: "Transformer",
-    batches: "Iterable[Batch]",
+    model: "Model",
+    batches: "Iterable[Batch | LabeledBatch]",
     *,
     left_out: tuple[int, int] | None = None,
     masks: "Masks | None" = None,
@@ -38,8 +39,9 @@ def confidence(
     attention is joint). Padding is neither query nor key. Sums are taken in double precision.
 
     Args:
-        model: an encoder-decoder model.
-        batches: sentences with references, or with translations in their place (`measuring.on_translations`).
+        model: an encoder-decoder model or a classifier.
+        batches: sentences with references, or with translations in their place (`measuring.on_translations`); or texts,
+            whose labels do not matter.
         left_out: leave out the queries of these symbols, of the source and of the target; those that end sentences
             for Voita et al. 2019: in the encoder the position of the symbol, in decoder and cross-attention the one
             that predicts it. It stays a key like others.
@@ -55,7 +57,8 @@ def confidence(
     """
     import torch
 
-    from nmtprune.methods.measuring import Texts, by_unit, units_left
+    from nmtprune.methods.measuring import by_unit, units_left
+    from nmtprune.methods.texts import Texts
     from nmtprune.model import Pass
 
     left = units_left(model, masks)
@@ -71,9 +74,7 @@ def confidence(
                     sums[module] += weights.amax(-1).double().masked_fill(~queries.unsqueeze(1), 0).sum((0, 2))
                     counts[module] += int(queries.sum())
 
-            run = Pass(masks or {}, observe)
-            memory = model.cache_source(model.encode(texts.source, run=run), by_head=False)
-            model.features(texts.previous, memory, run=run)
+            texts.features(model, Pass(masks or {}, observe))
     if not all(counts.values()):
         raise DataError("confidence: there are no tokens to measure it on")
     found = by_unit(left, {id: own / counts[id] for id, own in sums.items()})

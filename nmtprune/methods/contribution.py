@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from nmtprune.architecture import Kept
     from nmtprune.budget import Limits
     from nmtprune.data.batching import Batch
+    from nmtprune.data.examples import LabeledBatch
     from nmtprune.methods.joint_order import UnitPrices
-    from nmtprune.model import Masks, Transformer
+    from nmtprune.model import Masks, Model
     from nmtprune.model.sublayers import Body
 
 
@@ -41,8 +42,8 @@ class Contributions:
 
 
 def contributions(
-    model: "Transformer",
-    batches: "Iterable[Batch]",
+    model: "Model",
+    batches: "Iterable[Batch | LabeledBatch]",
     masks: "Masks | None" = None,
     sorts: Sequence[str] = ("heads",),
 ) -> Contributions:
@@ -53,8 +54,8 @@ def contributions(
     precision.
 
     Args:
-        model: an encoder-decoder model.
-        batches: sentences with their references.
+        model: an encoder-decoder model or a classifier.
+        batches: sentences with their references, or texts, whose labels do not matter.
         masks: [H] or [F] of zeros and ones for groups that lost units; contributions are those in the model without
             them.
         sorts: heads, neurons or both.
@@ -66,7 +67,8 @@ def contributions(
     """
     import torch
 
-    from nmtprune.methods.measuring import Texts, by_unit, units_left
+    from nmtprune.methods.measuring import by_unit, units_left
+    from nmtprune.methods.texts import Texts
     from nmtprune.model import Pass
 
     left = units_left(model, masks, sorts)
@@ -75,16 +77,14 @@ def contributions(
     with torch.inference_mode():
         for batch in batches:
             texts = Texts.of(batch, model)
-            sentences += len(texts.source)
+            sentences += len(texts)
 
             def tap(body: "Body", inner: "Tensor", output: "Tensor", texts: Texts = texts) -> "Tensor":
                 if body.id in sums:
                     sums[body.id].add(body, inner[texts.queries(body.id)])
                 return output
 
-            run = Pass(masks or {}, tap=tap)
-            memory = model.cache_source(model.encode(texts.source, run=run), by_head=False)
-            model.features(texts.previous, memory, run=run)
+            texts.features(model, Pass(masks or {}, tap=tap))
     if not sentences:
         raise DataError("contributions: there are no sentences to measure them on")
     _check_finite(sums)

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from nmtprune.architecture import Kept
     from nmtprune.budget import Limits
     from nmtprune.data.batching import Batch
+    from nmtprune.data.examples import LabeledBatch
     from nmtprune.methods.fisher_costs import Fisher, SentenceFisher
-    from nmtprune.model import Masks, Transformer
+    from nmtprune.model import Masks, Model
 
 
 def fisher(
-    model: "Transformer",
-    batches: "Iterable[Batch]",
+    model: "Model",
+    batches: "Iterable[Batch | LabeledBatch]",
     *,
     label_smoothing: float = 0.0,
     autocast: "torch.dtype | None" = None,
@@ -49,8 +50,8 @@ def fisher(
     sentences per head are needed; many neurons are ordered well by fewer than they are.
 
     Args:
-        model: an encoder-decoder model in single or double precision.
-        batches: sentences with their references; memory is needed for one batch at a time.
+        model: an encoder-decoder model or a classifier in single or double precision.
+        batches: sentences with their references, or texts with their labels; memory is needed for one batch at a time.
         label_smoothing: of the training loss, see `Checkpoint.label_smoothing`.
         autocast: compute products in bfloat16 or float16 on a GPU; None: in the type of the model.
         masks: [H] or [F] of zeros and ones for groups that lost units; F is that of the model without them.
@@ -59,12 +60,13 @@ def fisher(
     Raises:
         DataError: no sentences.
         CheckpointError: derivatives that are no finite numbers.
-        ValueError: a model in half precision, batches without references, masks of another shape or other values.
+        ValueError: a model in half precision, batches without references or labels, masks of other shapes or values.
     """
     import torch
 
     from nmtprune.methods.gradients import MaskGradients
-    from nmtprune.methods.measuring import Texts, units_left
+    from nmtprune.methods.measuring import units_left
+    from nmtprune.methods.texts import Texts
 
     if model.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"fisher in {model.dtype}: build the model in single precision and use autocast")
@@ -78,7 +80,7 @@ def fisher(
             texts = Texts.of(batch, model)
             by_group = gradients.of(texts)
             slopes = [by_group[id][:, places].double() for id, places in kept.items()]
-            moments.add(torch.cat(slopes, dim=1) if slopes else torch.zeros(len(texts.source), 0))
+            moments.add(torch.cat(slopes, dim=1) if slopes else torch.zeros(len(texts), 0))
     if not moments.sentences:
         raise DataError("fisher: there are no sentences to measure it on")
     return moments.costs(units)

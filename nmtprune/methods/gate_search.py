@@ -177,7 +177,8 @@ class _Searched:
         """Features of the words of a batch under gates drawn for it, and the derivatives of the mean loss by them."""
         from nmtprune.gates import over_units
         from nmtprune.methods.gradients import loss_slopes
-        from nmtprune.methods.measuring import Texts
+        from nmtprune.methods.texts import Texts
+        from nmtprune.model import Pass
 
         model, settings = self._model, self._settings
         gates = settings.draw(log_alpha, self._always(log_alpha), self._generator) * self.there
@@ -186,10 +187,8 @@ class _Searched:
             factors = over_units(id, settings.scaled(id, own), self._units[id]).to(model.device, model.dtype)
             masks[id] = factors * self._left[id] if id in self._left else factors
         texts = Texts.of(batch, model)
-        memory = model.cache_source(model.encode(texts.source, masks), by_head=False)
-        features = model.features(texts.previous, memory, masks)[texts.real_target]
-        words = texts.target[texts.real_target]
-        return features, loss_slopes(model, features, words, self._search.label_smoothing) / len(words)
+        features, expected = texts.features(model, Pass(masks)), texts.expected
+        return features, loss_slopes(model, features, expected, self._search.label_smoothing) / len(expected)
 
     def _always(self, log_alpha: "Tensor") -> "Tensor":
         """Gates [G] that never close."""

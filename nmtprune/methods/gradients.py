@@ -11,12 +11,12 @@ from torch import Tensor
 
 from nmtprune.architecture import SORTS, GroupId
 from nmtprune.errors import CheckpointError
-from nmtprune.methods.measuring import Texts
-from nmtprune.model import Masks, Transformer
+from nmtprune.methods.texts import Texts
+from nmtprune.model import Masks, Model, Pass
 
 _BLOCK_BYTES = {"cpu": 4 << 20}
 _LARGE_BLOCK_BYTES = 256 << 20
-"""Scores of words that are there at one time; on a CPU they stay in the cache."""
+"""Scores of words, or labels, that are there at one time; on a CPU they stay in the cache."""
 
 _SCALES = (2.0**10, 2.0**6, 2.0**2, 2.0**-2, 2.0**-6)
 """Factors of the loss in float16: each is tried where the one before it made derivatives overflow."""
@@ -27,7 +27,7 @@ class MaskGradients:
     """How derivatives are taken.
 
     Attributes:
-        model: an encoder-decoder model in single or double precision.
+        model: an encoder-decoder model or a classifier in single or double precision.
         left: a mask [H] or [F] of zeros and ones for every group whose units are looked at: those that were not
             removed before.
         other: masks of other groups.
@@ -36,7 +36,7 @@ class MaskGradients:
         autocast: compute products in bfloat16 or float16; None: in the model's type.
     """
 
-    model: Transformer
+    model: Model
     left: Masks
     by_query: bool
     label_smoothing: float
@@ -68,10 +68,8 @@ class MaskGradients:
         factors = {id: self._factors(id, texts) for id in self.left}
         masks = {**self.other, **{id: factor * _beside(self.left[id], factor) for id, factor in factors.items()}}
         with torch.autocast(model.device.type, self.autocast, enabled=self.autocast is not None):
-            memory = model.cache_source(model.encode(texts.source, masks), by_head=False)
-            features = model.features(texts.previous, memory, masks)[texts.real_target]
-            words = texts.target[texts.real_target]
-            slopes = loss_slopes(model, features, words, self.label_smoothing, scale)
+            features = texts.features(model, Pass(masks))
+            slopes = loss_slopes(model, features, texts.expected, self.label_smoothing, scale)
         if not features.requires_grad:  # no unit is connected to the output
             return ((id, torch.zeros_like(factor)) for id, factor in factors.items())
         found = torch.autograd.grad(
@@ -86,14 +84,12 @@ class MaskGradients:
         return torch.ones(shape, dtype=self.model.dtype, device=self.model.device, requires_grad=True)
 
 
-def loss_slopes(
-    model: Transformer, features: Tensor, words: Tensor, label_smoothing: float, scale: float = 1.0
-) -> Tensor:
-    """Derivatives of `scale` times the loss of words [N] by their features [N, E], block by block.
+def loss_slopes(model: Model, features: Tensor, words: Tensor, label_smoothing: float, scale: float = 1.0) -> Tensor:
+    """Derivatives of `scale` times the loss of words (or labels) [N] by their features [N, E], block by block.
 
     The scores of all words of a batch, with what autograd keeps of them, would be most of the memory of a pass.
     """
-    word_bytes = model.words[1] * model.dtype.itemsize
+    word_bytes = model.outputs * model.dtype.itemsize
     count = max(1, _BLOCK_BYTES.get(model.device.type, _LARGE_BLOCK_BYTES) // word_bytes)
     found: list[Tensor] = []
     for begin in range(0, len(words), count):
@@ -105,7 +101,7 @@ def loss_slopes(
 
 
 def label_smoothed_loss(scores: Tensor, words: Tensor, label_smoothing: float, normalized: bool = False) -> Tensor:
-    """Loss of each word [N], in nats, as fairseq's ``label_smoothed_cross_entropy`` has it.
+    """Loss of each word [N], or of each label, in nats, as fairseq's ``label_smoothed_cross_entropy`` has it.
 
     The expected distribution gives the word 1 - eps and each other word eps / (V - 1) (Szegedy et al. 2016, section 7,
     where all V words share eps).

@@ -18,7 +18,7 @@ from nmtprune.architecture import KINDS, GroupId, UnitId
 from nmtprune.data.ragged import Ids
 from nmtprune.data.words import NO_WORD, Words
 from nmtprune.errors import CheckpointError, DataError
-from nmtprune.methods.measuring import Texts
+from nmtprune.methods.texts import SentencePairs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -173,7 +173,7 @@ def head_functions(
             encoded = model.encode(batch.source.to(model.device), run=run)
             if decodes:
                 memory = model.cache_source(encoded, by_head=False)
-                model.features(Texts.of(batch, model).previous, memory, run=run)
+                model.features(SentencePairs.of(batch, model).previous, memory, run=run)
     wrong = [str(id) for id, measure in measures.items() if not measure.finite]
     if wrong:
         raise CheckpointError(f"attention weights of {', '.join(wrong)} are no numbers: check the model's weights")

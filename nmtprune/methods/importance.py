@@ -1,8 +1,9 @@
 """Importance of heads and neurons: how much the loss answers to their masks (Michel et al. 2019, section 4.1, eq. 2).
 
 I_h = E_x |dL(x) / dxi_h|, where xi_h is the factor of head h's output, at 1, and L(x) the training loss of sentence x,
-summed over its tokens. By the chain rule that is |Att_h(x)^T dL(x)/dAtt_h(x)|. For a neuron xi is the factor of its
-value, so that both are measured in the same unit and compare.
+summed over its tokens; of a classifier the loss of the label of text x. By the chain rule that is
+|Att_h(x)^T dL(x)/dAtt_h(x)|. For a neuron xi is the factor of its value, so that both are measured in the same unit and
+compare.
 """
 
 import math
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from nmtprune.budget import Limits
     from nmtprune.data.batching import Batch
     from nmtprune.data.corpus import Corpus
+    from nmtprune.data.examples import LabeledBatch
     from nmtprune.methods.joint_order import UnitPrices
-    from nmtprune.model import Masks, Transformer
+    from nmtprune.model import Masks, Model
 
 Unit = Literal["sentence", "token"]
 UNITS: tuple[str, ...] = get_args(Unit)
@@ -68,8 +70,8 @@ class ImportanceSettings:
 
 
 def importance(
-    model: "Transformer",
-    batches: "Iterable[Batch]",
+    model: "Model",
+    batches: "Iterable[Batch | LabeledBatch]",
     settings: ImportanceSettings,
     masks: "Masks | None" = None,
     sorts: Sequence[str] = ("heads",),
@@ -82,8 +84,8 @@ def importance(
     double precision.
 
     Args:
-        model: an encoder-decoder model in single or double precision.
-        batches: sentences with their references; memory is needed for one at a time.
+        model: an encoder-decoder model or a classifier in single or double precision.
+        batches: sentences with their references, or texts with their labels; memory is needed for one at a time.
         settings: how to measure.
         masks: [H] or [F] of zeros and ones for groups that lost units; the importance is that in the model without
             them.
@@ -95,12 +97,13 @@ def importance(
     Raises:
         DataError: no sentences.
         CheckpointError: derivatives that are no finite numbers.
-        ValueError: a model in half precision, batches without references, masks of another shape or other values.
+        ValueError: a model in half precision, batches without references or labels, masks of other shapes or values.
     """
     import torch
 
     from nmtprune.methods.gradients import MaskGradients
-    from nmtprune.methods.measuring import Texts, by_unit, units_left
+    from nmtprune.methods.measuring import by_unit, units_left
+    from nmtprune.methods.texts import Texts
 
     if model.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"importance in {model.dtype}: build the model in single precision and use autocast")

@@ -1,13 +1,14 @@
 """What scorers share: the sentences that they are measured on, and the units that are there."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar, overload
 
 import numpy as np
 
 from nmtprune.architecture import GroupId, UnitId
 from nmtprune.data.batching import Batch, BatchLimits
+from nmtprune.data.examples import Examples, LabeledBatch
 from nmtprune.data.mixture import Mixture, shares
 from nmtprune.data.ragged import Ids, Sentences
 from nmtprune.errors import UsageError
@@ -16,16 +17,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nmtprune.data.corpus import Corpus
-    from nmtprune.model import Masks, Transformer
+    from nmtprune.model import Masks, Model
 
 MAX_TOKENS = 4096
 """Tokens per batch where nothing else is asked for: importance keeps the states of all layers for the way back."""
 
 
-def drawn(corpus: "Corpus", sentences: int, seed: int) -> "Corpus":
-    """That many sentences of a corpus, drawn without repetition, in their order; all where there are no more.
+C = TypeVar("C", "Corpus", Examples)
 
-    Of several directions equal parts are drawn, as `data.mixture.shares` has it.
+
+def drawn(corpus: C, sentences: int, seed: int) -> C:
+    """That many sentences of a corpus, or labeled texts, drawn without repetition; all where there are no more.
+
+    They keep their order. Of several directions equal parts are drawn, as `data.mixture.shares` has it.
 
     Raises:
         UsageError: fewer than one sentence, or than directions.
@@ -68,8 +72,18 @@ def no_larger(limits: BatchLimits) -> BatchLimits:
     return BatchLimits(min(limits.max_tokens or MAX_TOKENS, MAX_TOKENS), limits.max_sentences)
 
 
-def batches(corpus: "Corpus", limits: BatchLimits | None = None) -> Iterator[Batch]:
-    """The sentences of a corpus as padded tensors, batched by its own rules; of at most MAX_TOKENS tokens by default.
+@overload
+def batches(corpus: "Corpus", limits: BatchLimits | None = None) -> Iterator[Batch]: ...
+
+
+@overload
+def batches(corpus: Examples, limits: BatchLimits | None = None) -> Iterator[LabeledBatch]: ...
+
+
+def batches(corpus: "Corpus | Examples", limits: BatchLimits | None = None) -> Iterator[Batch] | Iterator[LabeledBatch]:
+    """Sentences of a corpus, or labeled texts, as padded tensors, batched by the rules of their data.
+
+    Without limits a batch has at most MAX_TOKENS tokens.
 
     Raises:
         UsageError: a sentence has more tokens than a batch may have.
@@ -78,47 +92,7 @@ def batches(corpus: "Corpus", limits: BatchLimits | None = None) -> Iterator[Bat
         yield corpus.batch(positions)
 
 
-@dataclass(frozen=True)
-class Texts:
-    """The sentences of a batch, where the model is.
-
-    Attributes:
-        source: [B, S] token ids.
-        previous: [B, T] decoder input.
-        target: [B, T] token ids of the references.
-        real_source: [B, S], false for padding.
-        real_target: [B, T] likewise.
-    """
-
-    source: "Tensor"
-    previous: "Tensor"
-    target: "Tensor"
-    real_source: "Tensor"
-    real_target: "Tensor"
-
-    @classmethod
-    def of(cls, batch: Batch, model: "Transformer") -> "Texts":
-        """Take a batch to the model; ValueError where it has no target side."""
-        if batch.target is None or batch.previous is None:
-            raise ValueError("a batch without references as token ids")
-        padding, device = model.network.padding, model.device
-        source, previous, target = (side.to(device) for side in (batch.source, batch.previous, batch.target))
-        return cls(source, previous, target, source != padding, target != padding)
-
-    def queries(self, module: GroupId, left_out: tuple[int, int] | None = None) -> "Tensor":
-        """Which positions [B, T] send queries in a group: tokens of the source in the encoder, else of the target.
-
-        Those of the token `left_out` (of the source, of the target) do not count. In the decoder a position is that of
-        the token predicted there.
-        """
-        encoder = module.stack == "encoder"
-        tokens, real = (self.source, self.real_source) if encoder else (self.target, self.real_target)
-        return real if left_out is None else real & (tokens != left_out[not encoder])
-
-
-def units_left(
-    model: "Transformer", masks: "Masks | None", sorts: Sequence[str] = ("heads",)
-) -> "dict[GroupId, Tensor]":
+def units_left(model: "Model", masks: "Masks | None", sorts: Sequence[str] = ("heads",)) -> "dict[GroupId, Tensor]":
     """A mask [H] or [F] for every group of some sorts with units, in the model's type; ones where `masks` has none.
 
     Raises:

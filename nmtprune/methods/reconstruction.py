@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
     from nmtprune.architecture import Kept
     from nmtprune.data.batching import Batch
-    from nmtprune.methods.measuring import Texts
+    from nmtprune.data.examples import LabeledBatch
     from nmtprune.methods.reconstruction_costs import GroupReconstruction, Reconstruction
-    from nmtprune.model import Masks, Transformer
+    from nmtprune.methods.texts import Texts
+    from nmtprune.model import Masks, Model
     from nmtprune.model.sublayers import Body
 
 RIDGE = 0.01
@@ -39,8 +40,8 @@ _SMALLEST_RIDGE = 1e-12
 
 
 def reconstruction(
-    model: "Transformer",
-    batches: "Iterable[Batch]",
+    model: "Model",
+    batches: "Iterable[Batch | LabeledBatch]",
     *,
     label_smoothing: float = 0.0,
     ridge: float = RIDGE,
@@ -55,8 +56,8 @@ def reconstruction(
     batch by batch.
 
     Args:
-        model: an encoder-decoder model in single or double precision.
-        batches: sentences with their references; memory is needed for one batch at a time.
+        model: an encoder-decoder model or a classifier in single or double precision.
+        batches: sentences with their references, or texts with their labels; memory is needed for one batch at a time.
         label_smoothing: of the training loss, see `Checkpoint.label_smoothing`.
         ridge: see RIDGE.
         masks: [H] or [F] of zeros and ones for groups that lost units.
@@ -65,12 +66,13 @@ def reconstruction(
     Raises:
         DataError: no sentences.
         CheckpointError: contexts or derivatives that are no finite numbers; the modules are named.
-        ValueError: a model in half precision, batches without references, masks of another shape or other values.
+        ValueError: a model in half precision, batches without references or labels, masks of other shapes or values.
     """
     import torch
 
-    from nmtprune.methods.measuring import Texts, units_left
+    from nmtprune.methods.measuring import units_left
     from nmtprune.methods.reconstruction_costs import Reconstruction
+    from nmtprune.methods.texts import Texts
 
     if model.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"reconstruction in {model.dtype}: build the model in single precision")
@@ -80,7 +82,7 @@ def reconstruction(
         moments = {id: _Moments(id, mask) for id, mask in left.items() if bool(mask.any())}
         for batch in batches:
             texts = Texts.of(batch, model)
-            sentences += len(texts.source)
+            sentences += len(texts)
             _add(model, texts, moments, masks or {}, label_smoothing)
     if not sentences:
         raise DataError("reconstruction: there are no sentences to measure it on")
@@ -166,7 +168,7 @@ class _Moments:
 
 
 def _add(
-    model: "Transformer", texts: "Texts", moments: Mapping[GroupId, _Moments], masks: "Masks", label_smoothing: float
+    model: "Model", texts: "Texts", moments: Mapping[GroupId, _Moments], masks: "Masks", label_smoothing: float
 ) -> None:
     """Add the positions of a batch to the moments of every group."""
     import torch
@@ -184,12 +186,10 @@ def _add(
         passed.append((body.id, body, context.detach(), zero))
         return output + zero
 
-    run = Pass(masks, tap=tap)
-    memory = model.cache_source(model.encode(texts.source, run=run), by_head=False)
-    features = model.features(texts.previous, memory, run=run)[texts.real_target]
+    features = texts.features(model, Pass(masks, tap=tap))
     zeros = tuple(zero for *_, zero in passed)
     if features.requires_grad:
-        slopes = loss_slopes(model, features.detach(), texts.target[texts.real_target], label_smoothing)
+        slopes = loss_slopes(model, features.detach(), texts.expected, label_smoothing)
         found = torch.autograd.grad(features, zeros, slopes, allow_unused=True, materialize_grads=True)
     else:  # no unit is connected to the output
         found = tuple(torch.zeros_like(zero) for zero in zeros)

@@ -28,9 +28,9 @@ from torch import Tensor
 
 from nmtprune.errors import CheckpointError, DataError, UsageError
 from nmtprune.methods.gradients import label_smoothed_loss
-from nmtprune.methods.measuring import Texts
-from nmtprune.methods.walk import ENCODER, FFN, HEADS, Match, Place, ProjectionStop, entered, matched, stacks
-from nmtprune.model import Transformer
+from nmtprune.methods.texts import Texts
+from nmtprune.methods.walk import FFN, HEADS, Match, Place, ProjectionStop, entered, matched
+from nmtprune.model import Model
 from nmtprune.model.kernels import linear
 
 PARTS = (HEADS, FFN)
@@ -116,8 +116,8 @@ class Fit:
 
 @torch.no_grad()
 def fit_projections(
-    base: Transformer,
-    slim: Transformer,
+    base: Model,
+    slim: Model,
     texts: Sequence[Texts],
     settings: RefitSettings | None = None,
     layers: Mapping[str, Sequence[int]] | None = None,
@@ -132,7 +132,7 @@ def fit_projections(
         base: the unpruned model; it is not changed.
         slim: the same layers, or some of them, with other numbers of heads and neurons; afterwards it computes with the
             fitted projections. The tensors that it was built from are not changed.
-        texts: sentences with their references or translations, on the device of both models.
+        texts: sentences with their references or translations, or texts of a classifier, on the device of both models.
         settings: how to fit.
         layers: numbers in `base` of the layers that `slim` has, by stack that lost some (`Plan.kept_layers`).
 
@@ -144,17 +144,16 @@ def fit_projections(
     settings = settings or RefitSettings()
     if not texts:
         raise DataError("refit: there are no sentences to fit on")
-    if base.dtype != slim.dtype or stacks(base) != stacks(slim):
+    if base.dtype != slim.dtype or [*base.stacks] != [*slim.stacks]:
         raise ValueError("refit: the two models have other stacks, or compute in two types")
     fitting = _Fitting(settings)
     ends: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * len(texts)
-    for stack in stacks(base):
+    for stack in base.stacks:
         front, matches = matched(base, slim, stack, (layers or {}).get(stack))
         lanes = []
         for text, (of_base, of_slim) in zip(texts, ends, strict=True):
-            real = text.real_source if stack == ENCODER else text.real_target
             start = _behind(front, entered(base, text, stack, of_base))
-            lanes.append(_Lane(start, entered(slim, text, stack, of_slim), real))
+            lanes.append(_Lane(start, entered(slim, text, stack, of_slim), text.real(stack)))
         ends.clear()  # the encoder's output is in the lanes
         fitting.fit(matches, lanes)
         ends = [(lane.base.states, lane.slim.states) for lane in lanes]
@@ -401,18 +400,16 @@ def _least(variance: Tensor, covariance: Tensor, penalty: float, noise: float) -
 
 
 @torch.no_grad()
-def mean_loss(model: Transformer, texts: Sequence[Texts]) -> float:
-    """Negative log-likelihood of the target side, in nats per token.
+def mean_loss(model: Model, texts: Sequence[Texts]) -> float:
+    """Negative log-likelihood of the target side, in nats per token; of a classifier's labels, in nats per text.
 
     Raises:
         DataError: no sentences.
     """
     total, tokens = torch.zeros((), dtype=torch.float64, device=model.device), 0
     for text in texts:
-        encoded = model.encode(text.source) if model.encoder is not None else None
-        source_cache = None if encoded is None else model.cache_source(encoded, by_head=False)
-        features, words = model.features(text.previous, source_cache)[text.real_target], text.target[text.real_target]
-        block = max(1, _LOGITS_BYTES // (model.words[1] * model.dtype.itemsize))
+        features, words = text.features(model), text.expected
+        block = max(1, _LOGITS_BYTES // (model.outputs * model.dtype.itemsize))
         for begin in range(0, len(words), block):
             scores = model.output(features[begin : begin + block])
             own = label_smoothed_loss(scores, words[begin : begin + block], 0.0, model.normalized)

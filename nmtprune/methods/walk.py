@@ -12,15 +12,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from nmtprune.methods.measuring import Texts
-from nmtprune.model import EncoderOutput, Pass, Transformer
+from nmtprune.methods.texts import ENCODER, SentencePairs, Texts
+from nmtprune.model import EncoderOutput, Model, Pass, Transformer
 from nmtprune.model.attention import Attention, CrossAttention, SelfAttention
-from nmtprune.model.layers import LayerStack
 from nmtprune.model.recurrence import Recurrence
 from nmtprune.model.scope import Probe, Scope, Visible
 from nmtprune.model.sublayers import LayerNorm, Sublayer
 
-ENCODER, DECODER = "encoder", "decoder"
 HEADS, FFN, RECURRENCE = "heads", "ffn", "recurrence"
 """Inputs of an output projection: heads of attention, neurons, or the cells of a recurrence."""
 
@@ -183,15 +181,9 @@ class _Uncached(Scope):
         return attention.context(queries, keys_values, self.visible_source, self.probe)
 
 
-def stacks(model: Transformer) -> tuple[str, ...]:
-    """The stacks of a model in the order in which it computes them."""
-    return (ENCODER, DECODER) if model.encoder is not None else (DECODER,)
-
-
-def stops(model: Transformer, stack: str) -> Iterator[ProjectionStop]:
+def stops(model: Model, stack: str) -> Iterator[ProjectionStop]:
     """The sub-layers of a stack in the order in which the model computes them; tied ones at each of their places."""
-    of_stack: LayerStack = model.encoder if stack == ENCODER and model.encoder is not None else model.decoder
-    for layer in of_stack.layers:
+    for layer in model.stacks[stack].layers:
         for sublayer in layer.sublayers:
             body = sublayer.body
             if isinstance(body, Attention):
@@ -203,14 +195,14 @@ def stops(model: Transformer, stack: str) -> Iterator[ProjectionStop]:
 
 
 def matched(
-    base: Transformer, pruned: Transformer, stack: str, layers: Sequence[int] | None = None
+    base: Model, pruned: Model, stack: str, layers: Sequence[int] | None = None
 ) -> tuple[tuple[ProjectionStop, ...], tuple[Match, ...]]:
     """The sub-layers of a stack of two models side by side.
 
     Args:
         base: the unpruned model.
         pruned: the same without some layers.
-        stack: one of `stacks`.
+        stack: ``encoder`` or ``decoder``.
         layers: numbers in `base` of the layers that `pruned` has; None for all. Layers are matched in order, tied ones
             at each of their places.
 
@@ -237,17 +229,19 @@ def matched(
     return tuple(front), tuple(found)
 
 
-def entered(model: Transformer, texts: Texts, stack: str, end_of_encoder: Tensor | None = None) -> Place:
+def entered(model: Model, texts: Texts, stack: str, end_of_encoder: Tensor | None = None) -> Place:
     """Where a batch stands before the first sub-layer of a stack.
 
     Args:
         model: the model.
         texts: the batch; a language model takes nothing of its source.
-        stack: one of `stacks`.
+        stack: ``encoder`` or ``decoder``.
         end_of_encoder: states [B, S, D] after the encoder's last sub-layer, for the decoder of a translation model.
     """
-    if stack == ENCODER and model.encoder is not None:
-        return Place(*model.encoder.begin(texts.source, Probe()))
+    if stack == ENCODER:
+        return Place(*texts.enter(model))
+    if not isinstance(model, Transformer) or not isinstance(texts, SentencePairs):
+        raise ValueError("a classifier has no decoder")
     if model.encoder is None or end_of_encoder is None:
         return Place(*model.decoder.begin(texts.previous, None, Pass()))
     encoded = EncoderOutput(model.encoder.finish(end_of_encoder), model.encoder.embedding.padding_of(texts.source))

@@ -6,4 +6,9 @@ from nmtprune.model.scope import Masks, Observer
 from nmtprune.model.source_cache import EncoderOutput, SourceCache
 from nmtprune.model.transformer import Transformer
 
-__all__ = ["Classifier", "DecoderState", "EncoderOutput", "Masks", "SourceCache", "Observer", "Pass", "Transformer"]
+Model = Transformer | Classifier
+"""What methods measure; both have `stacks`, `features`, `output` and masks."""
+
+__all__ = [
+    "Classifier", "DecoderState", "EncoderOutput", "Masks", "Model", "Observer", "Pass", "SourceCache", "Transformer",
+]  # fmt: skip

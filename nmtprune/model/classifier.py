@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from nmtprune.architecture import Architecture
+from nmtprune.model.decoder_state import Pass
 from nmtprune.model.embedding import Embedding
 from nmtprune.model.encoder import Encoder, check_masks, without_groups
 from nmtprune.model.kernels import linear
 from nmtprune.model.layers import EncoderBlueprint, LayerStack, with_attributes
-from nmtprune.model.scope import Masks, Probe
+from nmtprune.model.scope import Masks
 from nmtprune.model.sublayers import ACTIVATIONS
 from nmtprune.model.weights import Weights
 from nmtprune.network import ClassifierNetwork
@@ -23,7 +24,10 @@ class Classifier(nn.Module):
     Attributes:
         network: what the model was built from.
         architecture: its groups of units; `with_layers` leaves groups their numbers.
+        normalized: `output` gives logits, no log-probabilities.
     """
+
+    normalized = False
 
     @torch.inference_mode(mode=False)
     def __init__(
@@ -83,6 +87,11 @@ class Classifier(nn.Module):
         """Size of the vocabulary."""
         return self.encoder.embedding.tokens.words
 
+    @property
+    def outputs(self) -> int:
+        """C, number of scores that `output` gives."""
+        return self.network.labels
+
     def forward(self, tokens: Tensor, segments: Tensor | None = None, masks: Masks | None = None) -> Tensor:
         """Logits [B, C] of the labels of texts.
 
@@ -91,10 +100,20 @@ class Classifier(nn.Module):
             segments: [B, S], the segment of each token; None: all are in segment 0. Nothing without a table of them.
             masks: of groups of the encoder.
         """
-        masks = masks or {}
-        check_masks(masks, self._maskable)
-        first = self.encoder(tokens, Probe(masks), segments).states[:, 0]
-        pooled = self.activation(linear(first, self.dense_weight, self.dense_bias))
+        return self.output(self.features(tokens, segments, masks))
+
+    def features(
+        self, tokens: Tensor, segments: Tensor | None = None, masks: Masks | None = None, run: Pass | None = None
+    ) -> Tensor:
+        """The states [B, D] of first tokens, which `output` takes; `run` in the place of masks: with an observer."""
+        run = Pass(masks or {}) if run is None else run
+        check_masks(run.masks, self._maskable)
+        states: Tensor = self.encoder(tokens, run.probe, segments).states
+        return states[:, 0]
+
+    def output(self, features: Tensor) -> Tensor:
+        """Logits [..., C] for states [..., D] of first tokens: the head."""
+        pooled = self.activation(linear(features, self.dense_weight, self.dense_bias))
         return linear(pooled, self.output_weight, self.output_bias)
 
 

@@ -175,6 +175,11 @@ class Transformer(nn.Module):
         return (self.encoder.embedding.tokens.words if self.encoder else 0), self.output.words
 
     @property
+    def outputs(self) -> int:
+        """V, number of scores that `output` gives for each word."""
+        return self.output.words
+
+    @property
     def max_positions(self) -> tuple[int, int]:
         """Longest source and target sentence in tokens; (0, T) for a language model."""
         return (self.network.encoder.max_positions if self.network.encoder else 0), self.network.decoder.max_positions

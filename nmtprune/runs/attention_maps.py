@@ -13,7 +13,8 @@ from nmtprune.data.batching import BatchLimits
 from nmtprune.data.corpus import given_corpus
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import CheckpointError, UsageError
-from nmtprune.methods.measuring import Texts, on_translations
+from nmtprune.methods.measuring import on_translations
+from nmtprune.methods.texts import Texts
 from nmtprune.plan import Plan
 from nmtprune.runs.attention_page import Floats, HeadMaps, Labels, SentenceMaps, page
 from nmtprune.runs.baseline import check_direction
@@ -161,8 +162,7 @@ def _weights(model: "Transformer", masks: "Masks", corpus: "Corpus", place: int)
     texts = Texts.of(corpus.batch(np.array([place])), model)
     with torch.inference_mode():
         run = Pass(masks, lambda module, weights: found.update({module: weights[0].double().cpu().numpy()}))
-        memory = model.cache_source(model.encode(texts.source, run=run), by_head=False)
-        model.features(texts.previous, memory, run=run)
+        texts.features(model, run)
     return found
 
 

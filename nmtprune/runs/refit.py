@@ -15,7 +15,8 @@ from nmtprune.data.directions import Sets
 from nmtprune.data.mixture import parts_of
 from nmtprune.data.text import STDIN
 from nmtprune.errors import QualityGateError, UsageError
-from nmtprune.methods.measuring import Texts, no_larger
+from nmtprune.methods.measuring import no_larger
+from nmtprune.methods.texts import Texts
 from nmtprune.runs.ancestry import Ancestry, ancestry, expanded, is_output_projection, is_refitted
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.refit_sentences import (

@@ -13,7 +13,8 @@ from nmtprune.data.mixture import Mixture, parts_of
 from nmtprune.data.options import DataOptions
 from nmtprune.data.ragged import Ids
 from nmtprune.errors import DataError, UsageError
-from nmtprune.methods.measuring import Texts, batches, on_translations
+from nmtprune.methods.measuring import batches, on_translations
+from nmtprune.methods.texts import Texts
 from nmtprune.runs.baseline import check_direction
 from nmtprune.runs.run import Computing, Session
 

@@ -14,7 +14,7 @@ from nmtprune.runs.subject import NativeModel
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.methods.measuring import Texts
+    from nmtprune.methods.texts import Texts
     from nmtprune.model import Transformer
     from nmtprune.runs.refit import Refitted
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from nmtprune.engines import native
 from nmtprune.errors import CheckpointError, DataError, UsageError
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
-from nmtprune.methods.measuring import Texts
 from nmtprune.methods.refit import Fit, RefitSettings, fit_projections, mean_loss
-from nmtprune.methods.walk import Place, ProjectionStop, entered, stacks, stops
-from nmtprune.model import Transformer
+from nmtprune.methods.texts import SentencePairs, Texts
+from nmtprune.methods.walk import Place, ProjectionStop, entered, stops
+from nmtprune.model import Model, Transformer
 from nmtprune.plan import Plan
 from tests.support.calibration import alone, joined, texts_of
+from tests.support.classifier_folders import SETTINGS as CLASSIFIERS
+from tests.support.classifier_folders import classifier_folder
 from tests.support.fairseq_files import Build
 from tests.support.marian_files import VARIANTS as MARIAN
 from tests.support.marian_files import marian_arrays, marian_model, write
@@ -29,8 +32,8 @@ SMOOTH = {"activation_fn": "gelu"}
 """An activation with which every neuron speaks, so that solutions are unique."""
 
 
-def double(checkpoint: Checkpoint) -> Transformer:
-    return native.load(checkpoint, dtype=torch.float64)
+def double(checkpoint: Checkpoint) -> Any:
+    return native.load_model(checkpoint, dtype=torch.float64)
 
 
 def halved(checkpoint: Checkpoint, mode: str = "cut") -> Checkpoint:
@@ -59,11 +62,11 @@ def full(build: Build) -> Checkpoint:
 
 
 def walked(
-    base: Transformer, pruned: Transformer, texts: Sequence[Texts]
+    base: Model, pruned: Model, texts: Sequence[Texts]
 ) -> Iterator[tuple[ProjectionStop, list[tuple[Tensor, Tensor]]]]:
     """Every sub-layer of `pruned` with its inputs [N, E] and targets [N, D] in each batch."""
     ends: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * len(texts)
-    for stack in stacks(base):
+    for stack in base.stacks:
         places = [
             (entered(base, text, stack, end[0]), entered(pruned, text, stack, end[1]))
             for text, end in zip(texts, ends, strict=True)
@@ -71,7 +74,7 @@ def walked(
         for own, other in zip(stops(base, stack), stops(pruned, stack), strict=True):
             found = []
             for number, (text, (first, second)) in enumerate(zip(texts, places, strict=True)):
-                real = text.real_source if stack == "encoder" else text.real_target
+                real = text.real(stack)
                 found.append(observed(own, other, first, second, real))
                 places[number] = (moved(own, first), moved(other, second))
             yield other, found
@@ -129,6 +132,12 @@ def test_fits_of_fairseq_models_are_least_squares(build: Build, variant: str) ->
     check_closed_form(checkpoint, halved(checkpoint))
 
 
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_fits_of_classifiers_are_least_squares(tmp_path: Path, kind: str) -> None:
+    checkpoint = load(classifier_folder(tmp_path / "model", kind))
+    check_closed_form(checkpoint, (narrowed if kind == "bert" else halved)(checkpoint))
+
+
 @pytest.mark.parametrize(
     "variant", [name for name in MARIAN if "tied decoder" not in name and "tied layers" not in name]
 )
@@ -167,7 +176,7 @@ def test_a_ridge_draws_matrices_towards_what_they_were(full: Checkpoint) -> None
     base, model, before = double(full), double(pruned), double(pruned)
     texts = texts_of(base, 6)
     fit_projections(base, model, texts, RefitSettings(ridge=0.3))
-    old = {each.parameter: each for stack in stacks(before) for each in stops(before, stack)}
+    old = {each.parameter: each for stack in before.stacks for each in stops(before, stack)}
     for stop, found in walked(base, model, texts):
         inputs, targets = (torch.cat(parts) for parts in zip(*found, strict=True))
         weight, bias = stop.weight, stop.bias
@@ -254,7 +263,7 @@ def test_neither_the_base_nor_what_the_slim_model_was_built_from_changes(full: C
     assert any(not torch.equal(value, kept[1][name]) for name, value in fit.tensors.items())
 
 
-def fitted(full: Checkpoint, texts: Callable[[Transformer], list[Texts]], **settings: object) -> Fit:
+def fitted(full: Checkpoint, texts: Callable[[Transformer], list[SentencePairs]], **settings: object) -> Fit:
     base = double(full)
     return fit_projections(base, double(halved(full)), texts(base), RefitSettings(**settings))  # type: ignore[arg-type]
 

@@ -12,9 +12,9 @@ from nmtprune.architecture import GroupId
 from nmtprune.engines import native
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
-from nmtprune.methods.measuring import Texts
 from nmtprune.methods.refit import RefitSettings, fit_projections, mean_loss
-from nmtprune.methods.walk import ProjectionStop, entered, matched, stacks, stops
+from nmtprune.methods.texts import SentencePairs
+from nmtprune.methods.walk import ProjectionStop, entered, matched, stops
 from nmtprune.model import Transformer
 from nmtprune.plan import Plan
 from tests.support.calibration import texts_of
@@ -35,10 +35,10 @@ LAYERS = {
 }
 
 
-def states(model: Transformer, texts: Texts) -> Iterator[tuple[str, dict[int, Tensor]]]:
+def states(model: Transformer, texts: SentencePairs) -> Iterator[tuple[str, dict[int, Tensor]]]:
     """By stack, the states after each number of layers, 0: those before the first one."""
     end = None
-    for stack in stacks(model):
+    for stack in model.stacks:
         place = entered(model, texts, stack, end)
         found = {0: place.states}
         for stop in stops(model, stack):
@@ -48,10 +48,10 @@ def states(model: Transformer, texts: Texts) -> Iterator[tuple[str, dict[int, Te
         end = place.states
 
 
-def before_and_read(model: Transformer, texts: Texts, wanted: str) -> tuple[Tensor, Tensor, ProjectionStop]:
+def before_and_read(model: Transformer, texts: SentencePairs, wanted: str) -> tuple[Tensor, Tensor, ProjectionStop]:
     """States before a sub-layer, and what its projection reads."""
     end = None
-    for stack in stacks(model):
+    for stack in model.stacks:
         place = entered(model, texts, stack, end)
         for stop in stops(model, stack):
             if stop.name == wanted:
@@ -76,7 +76,7 @@ def check_last_before_gaps(checkpoint: Checkpoint, kept: Kept) -> int:
             name = f"{stack}-ffn.{place}"
             inputs, targets = [], []
             for text, own in zip(texts, by_stack, strict=True):
-                real = text.real_source if stack == "encoder" else text.real_target
+                real = text.real(stack)
                 states_before, read, stop = before_and_read(pruned, text, name)
                 inputs.append(read[real])
                 targets.append((own[stack][follows] - states_before)[real])

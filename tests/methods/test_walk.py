@@ -7,7 +7,7 @@ import torch
 
 from nmtprune.engines import native
 from nmtprune.formats import load
-from nmtprune.methods.walk import entered, stacks, stops
+from nmtprune.methods.walk import entered, stops
 from nmtprune.model import Transformer
 from tests.support.calibration import texts_of
 from tests.support.fairseq_files import Build
@@ -19,7 +19,7 @@ from tests.support.networks import NORMFORMER, VARIANTS, as_normformer, randomiz
 def check(model: Transformer) -> None:
     for texts in texts_of(model, 2):
         end = None
-        for stack in stacks(model):
+        for stack in model.stacks:
             place = entered(model, texts, stack, end)
             for stop in stops(model, stack):
                 output = stop.output(stop.inputs(place))
