@@ -1,4 +1,4 @@
-"""What a translation costs: seconds, peak memory, and multiply-accumulates from widths, depths and lengths.
+"""What a translation, or the label of a text, costs: seconds, peak memory, and multiply-accumulates from widths, depths and lengths.
 
 Models are timed in turns, so that what slows one down slows all down.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from nmtprune.data.corpus import Corpus
     from nmtprune.engines.base import Engine
-    from nmtprune.model import Transformer
+    from nmtprune.model import Model
     from nmtprune.model.layers import DecoderLayer, EncoderLayer, Layer
 
 T = TypeVar("T")
@@ -156,6 +156,8 @@ def _status(name: str) -> int:
 class Lengths:
     """How much of each kind of work translations of given lengths make, summed over sentences, without padding.
 
+    The answer of a classifier is one word long, its label.
+
     Attributes:
         sources: source tokens.
         source_pairs: pairs of source tokens, which self-attention compares.
@@ -188,6 +190,11 @@ class Lengths:
         )
 
     @classmethod
+    def of_texts(cls, sizes: Sequence[int]) -> "Lengths":
+        """Of texts of a classifier with S tokens each."""
+        return cls.of(sizes, [1] * len(sizes))
+
+    @classmethod
     def together(cls, parts: "Sequence[Lengths]") -> "Lengths":
         """Of several sets of sentences."""
         return cls(*(math.fsum(own) for own in zip(*map(astuple, parts), strict=True)))
@@ -212,35 +219,43 @@ class Work:
     layer: UnitId | None = None
 
 
-def multiply_accumulates(
-    model: "Transformer", sources: Sequence[int], targets: Sequence[int], beam: int
-) -> dict[str, float]:
+def multiply_accumulates(model: "Model", sources: Sequence[int], targets: Sequence[int], beam: int) -> dict[str, float]:
     """Multiply-accumulates by part of the model: projections, attention, feed-forward and output layer.
 
     Widths and depths are those of the model's tensors: of ragged, padded and masked models what they really compute.
     Every sentence counts with its own lengths, without padding; every step of its translation has `beam` hypotheses.
 
     Args:
-        model: a translation model, or a language model.
+        model: a translation model, a language model or a classifier.
         sources: S of each sentence, the end-of-sentence symbol included; zeros for a language model.
         targets: T of each translation, likewise.
         beam: hypotheses per sentence.
     """
+    return by_part(model, Lengths.of(sources, targets, beam))
+
+
+def by_part(model: "Model", lengths: Lengths) -> dict[str, float]:
+    """Multiply-accumulates by part of the model, as `multiply_accumulates`."""
     found = dict.fromkeys(PARTS, 0.0)
-    for work in works(model, Lengths.of(sources, targets, beam)):
+    for work in works(model, lengths):
         found[work.part] += work.each * work.units
     return found
 
 
-def works(model: "Transformer", lengths: Lengths) -> Iterator[Work]:
+def works(model: "Model", lengths: Lengths) -> Iterator[Work]:
     """All that a model computes; what tied layers compute, once for each of their positions."""
+    from nmtprune.model import Classifier
+
     if model.encoder is not None:
         for layer in cast("Iterable[EncoderLayer]", model.encoder.layers):
             yield _self_attention("encoder", layer, lengths.sources, lengths.source_pairs)
             yield _feed_forward("encoder", layer, lengths.sources)
-    for decoder_layer in cast("Iterable[DecoderLayer]", model.decoder.layers):
-        yield from _decoder_layer(decoder_layer, lengths)
-    matrices = sum(weight.numel() for weight in model.output.parameters() if weight.dim() == 2)
+    if isinstance(model, Classifier):
+        matrices = model.dense_weight.numel() + model.output_weight.numel()
+    else:
+        for decoder_layer in cast("Iterable[DecoderLayer]", model.decoder.layers):
+            yield from _decoder_layer(decoder_layer, lengths)
+        matrices = sum(weight.numel() for weight in model.output.parameters() if weight.dim() == 2)
     yield Work("output", matrices * lengths.steps)
 
 

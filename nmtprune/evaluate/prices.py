@@ -14,7 +14,7 @@ from nmtprune.evaluate.cost import Lengths, works
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.model import Transformer
+    from nmtprune.model import Model
 
 
 class Prices(Protocol):
@@ -140,14 +140,12 @@ class Additive:
 
 
 class MultiplyAccumulates(Additive):
-    """Multiply-accumulates of translations: `cost.multiply_accumulates` of every model that can be cut."""
+    """Multiply-accumulates of translations, or of labels of texts: `cost.multiply_accumulates` of every model that can be cut."""
 
     kind, measure = "macs", "multiply-accumulates"
 
     @classmethod
-    def of(
-        cls, checkpoint: "Checkpoint", lengths: Lengths, model: "Transformer | None" = None
-    ) -> "MultiplyAccumulates":
+    def of(cls, checkpoint: "Checkpoint", lengths: Lengths, model: "Model | None" = None) -> "MultiplyAccumulates":
         """For a checkpoint.
 
         Args:
@@ -164,7 +162,7 @@ class MultiplyAccumulates(Additive):
         units = dict.fromkeys((group.id for group in architecture.groups), 0.0)
         layers = dict.fromkeys(_all_layers(architecture), 0.0)
         rest = 0.0
-        for work in works(model or native.load(checkpoint), lengths):
+        for work in works(model or native.load_model(checkpoint), lengths):
             if work.group in units:
                 units[work.group] += work.each
             elif work.layer in layers:

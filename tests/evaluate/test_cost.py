@@ -5,17 +5,25 @@ import mmap
 from pathlib import Path
 
 import pytest
+import torch
 from scipy.stats import binom
 
+from nmtprune import slim
+from nmtprune.architecture import UnitId
 from nmtprune.engines import native
-from nmtprune.evaluate.cost import Spread, in_turns, multiply_accumulates, peak_memory, ratio
+from nmtprune.evaluate.cost import Lengths, Spread, by_part, in_turns, multiply_accumulates, peak_memory, ratio
+from nmtprune.evaluate.prices import MultiplyAccumulates
 from nmtprune.formats import load
 from nmtprune.formats.marian import MarianCheckpoint
+from nmtprune.plan import Plan
+from tests.support.classifier_folders import SETTINGS as CLASSIFIERS
+from tests.support.classifier_folders import classifier_folder
 from tests.support.fairseq_files import Build
 from tests.support.marian_files import VARIANTS, marian_model
 from tests.support.networks import VARIANTS as VARIANTS_OF_FAIRSEQ
 
 JOINT = "joint attention alone"
+REMOVED = ("encoder.0.1", "encoder.0.2", "encoder.2.3", "encoder-layers.1")
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 6, 9, 20, 101])
@@ -80,9 +88,27 @@ def test_recurrences_count(tmp_path: Path) -> None:
     assert found["recurrence"] == shape.get("dec_depth", 2) * 2 * 16 * 16 * 3 and found["decoder attention"] == 0
 
 
-def test_peak_memory_sees_what_is_gone_afterwards() -> None:
-    import torch
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_multiply_accumulates_of_a_classifier_are_those_that_torch_counts(tmp_path: Path, kind: str) -> None:
+    """Of the native model, full, ragged and without a layer; texts of 7 tokens without padding."""
+    from torch.utils.flop_counter import FlopCounterMode
 
+    folder = classifier_folder(tmp_path / "model", kind)
+    base = load(folder)
+    plan = Plan.removing(base.base, [UnitId.parse(unit, ("encoder", "encoder-layers")) for unit in REMOVED])
+    lengths = Lengths.of_texts([7] * 3)
+    prices = MultiplyAccumulates.of(base, lengths)
+    for checkpoint, kept in ((base, {}), (slim.apply(plan, base), plan.kept_units)):
+        model = native.load_classifier(checkpoint)
+        tokens = torch.full((3, 7), 8)
+        with FlopCounterMode(display=False) as counted, torch.inference_mode():
+            model(torch.full((3, 7), 8))
+        predicted = sum(by_part(model, lengths).values())
+        assert counted.get_total_flops() == 2 * predicted == 2 * prices.total(kept)
+    assert by_part(native.load_classifier(base), lengths)["output"] == 3 * (16 * 16 + 16 * model.outputs)
+
+
+def test_peak_memory_sees_what_is_gone_afterwards() -> None:
     # Mapped memory: that of malloc may be what the process has already.
     with peak_memory(torch.device("cpu")) as peak, mmap.mmap(-1, 64 << 20) as block:
         for page in range(0, len(block), mmap.PAGESIZE):

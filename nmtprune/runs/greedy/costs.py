@@ -15,7 +15,7 @@ from nmtprune.runs.state import State, pack
 
 if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.model import Transformer
+    from nmtprune.model import Model
     from nmtprune.runs.quality import Quality
 
 PARAMETERS, SPEED = "params", "speed"
@@ -60,7 +60,7 @@ class Costs:
         return {kind: prices.total({}) for kind, prices in self.prices.items()}
 
 
-def costs_of(checkpoint: "Checkpoint", model: "Transformer", lengths: Lengths, table: Prices | None = None) -> Costs:
+def costs_of(checkpoint: "Checkpoint", model: "Model", lengths: Lengths, table: Prices | None = None) -> Costs:
     """Prices of the units of a checkpoint.
 
     Args:
