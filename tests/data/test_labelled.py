@@ -194,33 +194,36 @@ def test_tables_with_faults(content: str, message: str, tmp_path: Path) -> None:
     ],
 )
 def test_binarized_data_with_faults(fault: str, message: str, tmp_path: Path) -> None:
-    folder = prediction_bin(tmp_path / "bin", count=2 if fault == "two labels" else 20)
-    options, model = DataOptions(data_bin=folder), PROFILE
+    folder = prediction_bin(tmp_path / "bin")
+    _break(folder, fault)
+    names = {"folder": folder / "label"}
+    model = replace(PROFILE, **_MODELS.get(fault, {}))
+    with pytest.raises(DataError) as raised:
+        load_examples(DataOptions(data_bin=names.get(fault, folder), subset=_SUBSETS.get(fault)), model)
+    assert message in str(raised.value)
+
+
+_MODELS: dict[str, dict[str, Any]] = {
+    "more labels": {"labels": 4},
+    "fewer labels": {"labels": 2},
+    "dictionary": {"symbols": 80},
+    "separator": {"frame": PairFrame(init=0)},
+    "single": {"pairs": False},
+}
+_SUBSETS = {"subset": "test"}
+
+
+def _break(folder: Path, fault: str) -> None:
     label = folder / "label" / "valid"
-    if fault in ("more labels", "fewer labels"):
-        model = replace(model, labels=4 if fault == "more labels" else 2)
-    elif fault == "dictionary":
-        model = replace(model, symbols=80)
-    elif fault == "subset":
-        options = DataOptions(data_bin=folder, subset="test")
-    elif fault in ("no labels", "regression"):
+    if fault in ("no labels", "regression"):
         for path in (folder / "label").glob("valid.*"):
             path.unlink()
-        if fault == "regression":
-            label.with_suffix(".label").write_text("0.5\n" * 20)
+    if fault == "regression":
+        label.with_suffix(".label").write_text("0.5\n" * 20)
     elif fault == "counts":
         write_dataset(label, [[4, 2], [5, 2]])
     elif fault == "two labels":
-        write_dataset(label, [[4, 2], [5, 4, 2]])
-    elif fault == "folder":
-        options = DataOptions(data_bin=folder / "label")
-    elif fault == "separator":
-        model = replace(model, frame=PairFrame(init=0))
-    else:
-        model = replace(model, pairs=False)
-    with pytest.raises(DataError) as raised:
-        load_examples(options, model)
-    assert message in str(raised.value)
+        write_dataset(label, [[4, 2], [5, 4, 2], *[[5, 2]] * 18])
 
 
 def test_options_of_translations_and_of_classifiers_do_not_mix(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 LABELS = ("no", "yes", "maybe")
 
 HARD = (
-    "Ein Mädchen  mit\u00a0rotem Hut isst Crème brûlée …", "it's 3,50 € — isn't it?  ", "日本語のテキスト と mixed 😀👍🏽",
+    "Ein Mädchen  mit\u00a0rotem Hut isst Crème brûlée …",
+    "it's 3,50 € — isn't it?  ", "日本語のテキスト と mixed 😀👍🏽",
     "[SEP] in a text, <s>, </s> and <mask> too [MASK]", "ALL CAPS, naïve café; résumé\u0301", "x" * 150, " ",
     "a\u200bzero-width, a\u2028separator and \u0007 a bell", "ﬁne ligatures ½ ² Ⅳ", "don't they'll we've I'm O'Neil's",
 )  # fmt: skip
