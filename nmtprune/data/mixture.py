@@ -8,6 +8,7 @@ import numpy as np
 
 from nmtprune.data.corpus import Corpus
 from nmtprune.data.databin import Languages
+from nmtprune.data.examples import Examples
 from nmtprune.data.framing import Frame
 from nmtprune.data.ragged import Ids, Sentences
 from nmtprune.errors import UsageError
@@ -111,7 +112,7 @@ def _pair(corpus: Corpus) -> tuple[str, str]:
     return corpus.languages.source, corpus.languages.target
 
 
-def parts_of(corpus: Corpus) -> Mapping[str, Corpus]:
+def parts_of(corpus: Corpus | Examples) -> Mapping[str, Corpus]:
     """The directions of a corpus by their names; none of one direction."""
     return corpus.parts if isinstance(corpus, Mixture) else {}
 

@@ -136,7 +136,7 @@ def framed(texts: Sequence[Sentences], frame: PairFrame) -> Sentences:
 def _framed(texts: Sequence[Sentences], frame: PairFrame) -> Iterator[Ids]:
     fronts = (frame.init, frame.separator)
     for row in range(len(texts[0])):
-        parts = []
+        parts: list[Ids] = []
         for own, front in zip(texts, fronts, strict=False):
             parts += [own[row]] if front is None else [np.array([front]), own[row]]
         yield np.concatenate(parts)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.ablation.record import RecordedSearch
 
-M = TypeVar("M", Transformer, Classifier)
+M = TypeVar("M", bound=Model)
 
 RECORDED_BYTES = 2 << 30
 """Memory for recorded searches; batches beyond it are searched again whenever they are needed."""
@@ -282,7 +282,7 @@ def with_kept(model: M, kept: Kept) -> tuple[M, dict[GroupId, Tensor]]:
         if group.kind not in LAYER_KINDS:
             masks[group] = torch.ones(model.architecture.group(group).units, dtype=model.dtype, device=model.device)
             masks[group][units] = 0
-    return (model.with_layers(layers) if layers else model), masks
+    return (cast(M, model.with_layers(layers)) if layers else model), masks
 
 
 def masks_of(model: Transformer, kept: Kept) -> dict[GroupId, Tensor]:

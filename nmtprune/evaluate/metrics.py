@@ -35,11 +35,14 @@ class Metric(ABC):
         sign: 1, or -1 for a loss: ``sign * score`` is the metric's own value.
         sacrebleu_error: largest difference between `scores` and sacrebleu's own arithmetic on the same sums, in points;
             0 where they agree in every bit, None where sacrebleu does not know this metric.
+        discordant: a sentence is right or wrong, by its first statistic: McNemar's exact test takes the place of the
+            bootstrap's p-value.
     """
 
     name: str
     sign: int = 1
     sacrebleu_error: float | None = None
+    discordant: bool = False
 
     @property
     @abstractmethod

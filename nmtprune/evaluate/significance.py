@@ -3,19 +3,22 @@
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nmtprune.errors import DataError, UsageError
-from nmtprune.evaluate.metrics import Scored
+from nmtprune.evaluate.mcnemar import mcnemar
+from nmtprune.evaluate.metrics import Metric, Scored
 from nmtprune.evaluate.over_directions import MeanBootstrap, OverDirections
 from nmtprune.evaluate.paired import Bootstrap, Resampled, ResamplingSettings
 
 Correction = Literal["holm", "bh", "none"]
+
+BOOTSTRAP, MCNEMAR = "bootstrap", "mcnemar-exact"
 
 CORRECTIONS: tuple[Correction, ...] = ("holm", "bh", "none")
 
@@ -70,8 +73,10 @@ class SignificanceTest:
     seed: int = 1
     threads: int | None = None
 
-    method: ClassVar[str] = "bootstrap"
-    """Name of the test in files."""
+    @staticmethod
+    def method_of(metric: Metric) -> str:
+        """Name of the test in files: McNemar's where sentences are right or wrong, else the paired bootstrap."""
+        return MCNEMAR if metric.discordant else BOOTSTRAP
 
     def __post_init__(self) -> None:
         """Refuse values that no test can have."""
@@ -89,12 +94,18 @@ class SignificanceTest:
         if faults:
             raise UsageError.of_faults("significance test", faults)
 
-    def resamples_for(self, tests: int) -> int:
+    def resamples_for(self, tests: int, *, exact: bool = False) -> int:
         """The number of resamples for so many tests.
+
+        Args:
+            tests: number of them.
+            exact: p-values come from an exact test, and resamples give intervals alone.
 
         Raises:
             UsageError: the smallest p-value of that many resamples is not below what one test must reach.
         """
+        if exact:
+            return _UNCORRECTED_RESAMPLES if self.resamples == "auto" else self.resamples
         corrected = tests if self.correction != "none" else 1
         # Exact: 0.01 as written, not the binary number beside it.
         needed = Fraction(max(corrected, 1)) / Fraction(str(float(self.alpha)))
@@ -133,7 +144,8 @@ class SignificanceTest:
         """
         for baseline, systems in sets:
             _check_comparable(baseline, systems)
-        resamples = self.resamples_for(sum(len(systems) for _, systems in sets))
+        exact = all(baseline.metric.discordant for baseline, _ in sets)
+        resamples = self.resamples_for(sum(len(systems) for _, systems in sets), exact=exact)
         settings = ResamplingSettings(resamples, self.seed, self.threads or min(_THREADS, len(os.sched_getaffinity(0))))
         tested = [_in_groups(baseline, systems, settings) for baseline, systems in sets]
         corrected = iter(correct([each.p for own in tested for each in own], self.correction))
@@ -186,7 +198,8 @@ def _in_groups(baseline: Scored, systems: Sequence[Scored], settings: Resampling
     kind = MeanBootstrap if isinstance(baseline.metric, OverDirections) else Bootstrap
     for group in _groups(list(distinct), settings.resamples):
         try:
-            resampled = kind(baseline, [distinct[key] for key in group], settings).run()
+            systems_of_group = [distinct[key] for key in group]
+            resampled = _tested_exactly(baseline, systems_of_group, kind(baseline, systems_of_group, settings).run())
         except MemoryError as error:
             size = settings.resamples * _BYTES_PER_RESAMPLE * len(group) / 2**30
             raise UsageError(
@@ -194,6 +207,14 @@ def _in_groups(baseline: Scored, systems: Sequence[Scored], settings: Resampling
             ) from error
         results.update(zip(group, resampled, strict=True))
     return [results[key] for key in keys]
+
+
+def _tested_exactly(baseline: Scored, systems: Sequence[Scored], resampled: Sequence[Resampled]) -> Sequence[Resampled]:
+    """Results with p-values of McNemar's test, where the metric has one; the intervals stay those of the resamples."""
+    if not baseline.metric.discordant:
+        return resampled
+    pairs = zip(resampled, systems, strict=True)
+    return [replace(each, p=mcnemar(baseline.statistics, system.statistics)) for each, system in pairs]
 
 
 def _groups(keys: list[bytes], resamples: int) -> Iterator[list[bytes]]:

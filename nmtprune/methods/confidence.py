@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from nmtprune.architecture import GroupId, UnitId
-from nmtprune.errors import CheckpointError, DataError
+from nmtprune.data.examples import Examples
+from nmtprune.errors import CheckpointError, DataError, UsageError
 from nmtprune.methods.scorer import Needs, Scorer, Subject, setting
 
 if TYPE_CHECKING:
@@ -130,9 +131,20 @@ class Confidence(Scorer[ConfidenceOptions]):
         """From 0 to 1."""
         model, masks = subject.under(kept)
         corpus = subject.translated() if self.options.translates else subject.corpus
-        ends = corpus.source_vocabulary.eos, corpus.target_vocabulary.eos
-        left_out = ends if self.options.exclude_eos else None
+        left_out = None
+        if self.options.exclude_eos and not isinstance(corpus, Examples):
+            left_out = corpus.source_vocabulary.eos, corpus.target_vocabulary.eos
         return confidence(model, subject.batches(corpus), left_out=left_out, masks=masks)
+
+    def check(self, subject: Subject) -> None:
+        """Check that the texts have ends to leave out.
+
+        Raises:
+            UsageError: those of a classifier have none.
+        """
+        super().check(subject)
+        if self.options.exclude_eos and subject.checkpoint.classifies:
+            raise UsageError("`exclude_eos`: the texts of a classifier have no end-of-sentence symbol")
 
     def facts(self, subject: Subject) -> dict[str, Any]:
         """What the decoder read, and the search that found it."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nmtprune.architecture import KINDS, GroupId, UnitId
+from nmtprune.data.examples import Examples
 from nmtprune.errors import DataError, TrainingError, UsageError
 from nmtprune.methods.importance import GradientOptions, GradientScorer
 from nmtprune.methods.scorer import Subject, setting
@@ -35,6 +36,7 @@ UPDATES = 60
 ORDER_UPDATES = 120
 """Updates of a search in which all gates close."""
 
+_NO_GATES = "a classifier has no gates: l0 trains those of translation models; choose another order"
 _ADVICE = "give the gates more updates"
 _TOLERATED = 0.25
 """Share of the heads that may be open on average at the end of a search in which all close: a real model has 15 %."""
@@ -245,7 +247,12 @@ class GateOrder(GradientScorer[GateOrderOptions]):
         prices: "UnitPrices | None" = None,
     ) -> Mapping[UnitId, float]:
         """Log alpha at the end of a search in which all gates close."""
+        from nmtprune.model import Classifier
+
         model, masks = subject.under(kept)
+        corpus = self.sentences(subject)
+        if isinstance(model, Classifier) or isinstance(corpus, Examples):
+            raise UsageError(_NO_GATES)
         settings = self._settings(KINDS if limits is None else tuple(kind for kind in KINDS if kind in limits.kinds))
         search = GateSearch(
             settings,
@@ -253,7 +260,7 @@ class GateOrder(GradientScorer[GateOrderOptions]):
             label_smoothing=self.measured_by(subject).label_smoothing,
             seed=subject.seed,
         )
-        batches = shuffled_batches(self.sentences(subject), subject.seed)
+        batches = shuffled_batches(corpus, subject.seed)
         found = search_gates(model, batches, search, masks)
         return {
             UnitId(id, number): value
@@ -266,9 +273,11 @@ class GateOrder(GradientScorer[GateOrderOptions]):
         """Check that gates can close within their updates.
 
         Raises:
-            UsageError: they cannot.
+            UsageError: they cannot, or the model is a classifier.
         """
         super().check(subject)
+        if subject.checkpoint.classifies:
+            raise UsageError(_NO_GATES)
         fault = self._travel().fault
         if fault:
             raise UsageError(fault)

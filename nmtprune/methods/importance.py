@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nmtprune.budget import Limits
     from nmtprune.data.batching import Batch
     from nmtprune.data.corpus import Corpus
-    from nmtprune.data.examples import LabeledBatch
+    from nmtprune.data.examples import Examples, LabeledBatch
     from nmtprune.methods.joint_order import UnitPrices
     from nmtprune.model import Masks, Model
 
@@ -216,7 +216,7 @@ class SampledScorer(Scorer[P]):
         """Whether a number of sentences is drawn."""
         return self.options.importance_sentences is not None
 
-    def sentences(self, subject: Subject) -> "Corpus":
+    def sentences(self, subject: Subject) -> "Corpus | Examples":
         """The sentences that are drawn."""
         from nmtprune.methods.measuring import drawn
 

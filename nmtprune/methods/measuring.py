@@ -23,7 +23,7 @@ MAX_TOKENS = 4096
 """Tokens per batch where nothing else is asked for: importance keeps the states of all layers for the way back."""
 
 
-C = TypeVar("C", "Corpus", Examples)
+C = TypeVar("C", bound="Corpus | Examples")
 
 
 def drawn(corpus: C, sentences: int, seed: int) -> C:

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from nmtprune.budget import Limits
     from nmtprune.data.batching import Batch
     from nmtprune.data.corpus import Corpus
+    from nmtprune.data.examples import Examples, LabeledBatch
     from nmtprune.formats.base import Checkpoint
     from nmtprune.methods.joint_order import RemovalCosts, UnitPrices
-    from nmtprune.model import Masks, Transformer
+    from nmtprune.model import Masks, Model
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -51,32 +52,36 @@ class Subject(Protocol):
         """The model's file."""
 
     @property
-    def corpus(self) -> "Corpus":
-        """The sentences, with what `Scorer.needs` asks for."""
+    def corpus(self) -> "Corpus | Examples":
+        """The sentences, with what `Scorer.needs` asks for: of a classifier texts, with their labels."""
 
     @property
     def seed(self) -> int:
         """Of everything that is drawn."""
 
     @property
-    def model(self) -> "Transformer":
+    def model(self) -> "Model":
         """The native model, at least in single precision, where the run computes."""
 
     @property
     def autocast(self) -> "torch.dtype | None":
         """The type in which a GPU computes products; None for that of the model."""
 
-    def batches(self, corpus: "Corpus | None" = None) -> "Iterator[Batch]":
+    def batches(self, corpus: "Corpus | Examples | None" = None) -> "Iterator[Batch] | Iterator[LabeledBatch]":
         """Sentences as padded tensors: those of `corpus`, or all; small enough for gradients."""
 
-    def under(self, kept: "Kept | None") -> "tuple[Transformer, Masks]":
+    def under(self, kept: "Kept | None") -> "tuple[Model, Masks]":
         """The native model without the layers that go, and zeros and ones for the units of groups that lose some.
 
         Groups have the numbers of the full model; those that have no mask keep all units.
         """
 
     def translated(self) -> "Corpus":
-        """The sentences with the model's own translations in the place of references."""
+        """The sentences with the model's own translations in the place of references.
+
+        Raises:
+            UsageError: the model is a classifier.
+        """
 
     def qualities(self, systems: "Sequence[Kept]") -> list[float]:
         """The metric of the run for the model with only these units, for each of several choices; higher is better."""
@@ -198,7 +203,7 @@ class Scorer(ABC, Generic[S]):
                 self.name, [f"{sort}: {self.unscored.get(sort, 'not scored')}" for sort in wrong]
             )
 
-    def sentences(self, subject: Subject) -> "Corpus":
+    def sentences(self, subject: Subject) -> "Corpus | Examples":
         """The sentences that are read: those of the subject, or a part of them."""
         return subject.corpus
 

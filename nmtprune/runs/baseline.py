@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from nmtprune.data.examples import Examples
 from nmtprune.errors import DataError, UsageError
 from nmtprune.evaluate import sanity, tokenizers
 from nmtprune.evaluate.metrics import Scored
@@ -71,12 +72,14 @@ def check_sentences(name: str, sentences: int, *, allowed: bool, verdict: bool =
     )
 
 
-def check_direction(corpus: "Corpus", *, allowed: bool = True) -> list[str]:
-    """A remark where the data are for other languages than the model was trained for.
+def check_direction(corpus: "Corpus | Examples", *, allowed: bool = True) -> list[str]:
+    """A remark where the data are for other languages than the model was trained for; none of texts with labels.
 
     Raises:
         DataError: they are for the reverse direction, and nobody asked for it.
     """
+    if isinstance(corpus, Examples):
+        return []
     trained = corpus.model.source_lang, corpus.model.target_lang
     if not all(trained):
         return []

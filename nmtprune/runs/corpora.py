@@ -2,14 +2,21 @@
 
 from collections.abc import Hashable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nmtprune.data.corpus import Corpus, Dataset, random_corpus
 from nmtprune.data.directions import Directions, Sets, in_direction
+from nmtprune.data.examples import Examples
+from nmtprune.data.labelled import LabelledSet
 from nmtprune.data.mixture import Mixture
 from nmtprune.data.options import DataOptions
-from nmtprune.profile import ModelProfile
+from nmtprune.errors import UsageError
+from nmtprune.profile import ClassifierProfile, ModelProfile
+
+if TYPE_CHECKING:
+    from nmtprune.formats.base import Checkpoint
 
 
 class Corpora:
@@ -18,6 +25,41 @@ class Corpora:
     def __init__(self) -> None:
         """Read nothing yet."""
         self._sets: dict[Hashable, Dataset] = {}
+        self._labelled: dict[DataOptions, LabelledSet] = {}
+
+    def of_model(
+        self, data: Sets, checkpoint: "Checkpoint", *, references: bool = True, targets: bool = False
+    ) -> Corpus | Examples:
+        """What a model reads: sentences to translate, or texts with labels.
+
+        Args:
+            data: what the user named.
+            checkpoint: the model.
+            references: reference texts are needed, of a model that translates.
+            targets: references as token ids are needed, or labels.
+
+        Raises:
+            DataError, UsageError: as for `read` and `labelled`.
+        """
+        if checkpoint.classifies:
+            return self.labelled(data, checkpoint.classifier_profile(), labels=references or targets)
+        return self.read(data, checkpoint.profile(), references=references, targets=targets)
+
+    def labelled(self, data: Sets, model: ClassifierProfile, *, labels: bool = True) -> Examples:
+        """The texts of a classifier, with their labels if these are needed.
+
+        Raises:
+            UsageError: several directions, no column of labels, or options of translations.
+            DataError: as for `data.labelled.LabelledSet`.
+        """
+        if isinstance(data, Directions):
+            raise UsageError(f"{data.file}: directions are those of translations: a classifier has one set of texts")
+        if data not in self._labelled:
+            self._labelled[data] = LabelledSet(data)
+        found = self._labelled[data].examples(model)
+        if labels and found.labels is None:
+            raise UsageError(f"{found.name}: labels are needed: name their column with `label_column` NAME")
+        return found
 
     def read(self, data: Sets, model: ModelProfile, *, references: bool = True, targets: bool = False) -> Corpus:
         """What `load_corpus` gives for the same arguments; of several directions a `Mixture`.

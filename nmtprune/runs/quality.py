@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from nmtprune.architecture import Architecture
 from nmtprune.data.corpus import Corpus
 from nmtprune.data.directions import MEAN, Sets, in_direction
+from nmtprune.data.examples import Examples
 from nmtprune.data.mixture import Mixture, parts_of
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
@@ -275,7 +276,7 @@ class _OverDirections(Quality):
         return {**each, "directions": [*self._parts], "across": self._over.across}
 
 
-def contents(corpus: "Corpus") -> str:
+def contents(corpus: "Corpus | Examples") -> str:
     """One SHA-256 for all files that a corpus was read from, in the order of what they are: source before target.
 
     Of several directions it also tells which files are those of which direction.

@@ -126,4 +126,4 @@ def open_refitted_plans(
     if not targets:
         corpus = with_translations(corpus, checkpoint, run, run.limits)
     on = REFERENCES if targets else TRANSLATIONS
-    return RefittedPlans(checkpoint, lambda: native.model, corpus, run.seed, kept, on)
+    return RefittedPlans(checkpoint, lambda: native.translator, corpus, run.seed, kept, on)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from nmtprune.data.batching import BatchLimits
     from nmtprune.data.corpus import Corpus
+    from nmtprune.data.examples import Examples
     from nmtprune.engines.base import EngineSettings
     from nmtprune.evaluate.significance import Correction, SignificanceTest
     from nmtprune.model.search.options import Search
@@ -332,7 +333,7 @@ class Session:
         """Since the run began."""
         return round(time.monotonic() - self._began, 3)
 
-    def note(self, corpus: "Corpus") -> None:
+    def note(self, corpus: "Corpus | Examples") -> None:
         """Tell the user the remarks on a corpus, or on its directions, each once."""
         for note in corpus.notes:
             self.remark(f"{corpus.name}: {note}")

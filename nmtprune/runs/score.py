@@ -245,8 +245,8 @@ class _Measured:
         """The `baseline` object of a score file, whose tests are those of so many directions together."""
         metric = self.baseline.metric
         significance = {
-            "method": test.method,
-            "resamples": test.resamples_for(directions * len(self.masked)),
+            "method": test.method_of(metric),
+            "resamples": test.resamples_for(directions * len(self.masked), exact=metric.discordant),
             "seed": test.seed,
             "alpha": test.alpha,
             "correction": test.correction,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from nmtprune.architecture import UnitId
 from nmtprune.data.options import DataOptions
+from nmtprune.errors import CheckpointError, UsageError
 from nmtprune.evaluate.over_directions import driving
 from nmtprune.methods.scorer import Scorer
 from nmtprune.runs.baseline import check_direction
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     from nmtprune.budget import Limits
     from nmtprune.data.batching import Batch
     from nmtprune.data.corpus import Corpus
+    from nmtprune.data.examples import Examples, LabeledBatch
     from nmtprune.formats.base import Checkpoint
     from nmtprune.methods.joint_order import UnitPrices
-    from nmtprune.model import Masks, Transformer
+    from nmtprune.model import Masks, Model, Transformer
 
 T = TypeVar("T")
 
@@ -42,7 +44,7 @@ class NativeModel:
     run: MeasuringRun
 
     @cached_property
-    def model(self) -> "Transformer":
+    def model(self) -> "Model":
         """In single precision at least: sums of derivatives need it."""
         import torch
 
@@ -51,8 +53,21 @@ class NativeModel:
         device = choose_device(self.run.device)
         if self.run.threads is not None:
             torch.set_num_threads(self.run.threads)
-        model = native.load(self.checkpoint, device)
-        return model if model.dtype.itemsize >= 4 else native.load(self.checkpoint, device, torch.float32)
+        model = native.load_model(self.checkpoint, device)
+        return model if model.dtype.itemsize >= 4 else native.load_model(self.checkpoint, device, torch.float32)
+
+    @property
+    def translator(self) -> "Transformer":
+        """The model of a checkpoint that translates.
+
+        Raises:
+            CheckpointError: a classifier.
+        """
+        from nmtprune.model import Classifier
+
+        if isinstance(self.model, Classifier):
+            raise CheckpointError(f"{self.checkpoint.path}: a classifier, which translates nothing")
+        return self.model
 
 
 @dataclass(frozen=True)
@@ -61,14 +76,14 @@ class ScoredModel:
 
     Attributes:
         native: the checkpoint, and its model.
-        corpus: the sentences.
+        corpus: the sentences; of a classifier texts, with their labels.
         seed: of everything that is drawn.
         run: device, threads, batches, and the search of translations.
         quality: the metric of the run under masks; None where no scorer asks for it.
     """
 
     native: NativeModel
-    corpus: "Corpus"
+    corpus: "Corpus | Examples"
     seed: int
     run: MeasuringRun
     quality: Quality | None = None
@@ -80,7 +95,7 @@ class ScoredModel:
         return self.native.checkpoint
 
     @property
-    def model(self) -> "Transformer":
+    def model(self) -> "Model":
         """The native model."""
         return self.native.model
 
@@ -95,13 +110,13 @@ class ScoredModel:
         """The same sentences for another checkpoint with the same vocabularies."""
         return replace(self, native=NativeModel(checkpoint, self.run), quality=None, _values={})
 
-    def batches(self, corpus: "Corpus | None" = None) -> "Iterator[Batch]":
+    def batches(self, corpus: "Corpus | Examples | None" = None) -> "Iterator[Batch] | Iterator[LabeledBatch]":
         """Padded tensors, no larger than what the backward pass has memory for."""
         from nmtprune.methods.measuring import batches, no_larger
 
         return batches(self.corpus if corpus is None else corpus, no_larger(self.run.limits))
 
-    def under(self, kept: "Kept | None") -> "tuple[Transformer, Masks]":
+    def under(self, kept: "Kept | None") -> "tuple[Model, Masks]":
         """The native model without the layers that go, and zeros and ones for the units of groups that lose some."""
         from nmtprune.engines.native import with_kept
 
@@ -109,9 +124,12 @@ class ScoredModel:
 
     def translated(self) -> "Corpus":
         """The sentences with the translations of the run's engine in the place of references."""
+        from nmtprune.data.examples import Examples
         from nmtprune.engines import open_engine
         from nmtprune.methods.measuring import on_translations
 
+        if isinstance(self.corpus, Examples):
+            raise UsageError(f"{self.checkpoint.path}: a classifier translates nothing: its texts have labels")
         engine = open_engine(self.run.engine, self.checkpoint, self.run.for_engine())
         return on_translations(self.corpus, engine.ablation(self.corpus).best([{}])[0])
 
@@ -168,7 +186,7 @@ def open_subject(
     needs = scorer.needs
     if needs.loss:
         native.checkpoint.check_loss()
-    corpus = corpora.read(data, native.checkpoint.profile(), references=False, targets=needs.targets)
+    corpus = corpora.of_model(data, native.checkpoint, references=False, targets=needs.targets)
     allowed = native.run.allow_bad_baseline
     corpus = replace(corpus, notes=(*corpus.notes, *check_direction(corpus, allowed=allowed)))
     subject = ScoredModel(native, corpus, seed, native.run, quality)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nmtprune.architecture import UnitId
 from nmtprune.data.directions import MEAN, WORST, Directions, Sets, in_direction
@@ -41,7 +41,7 @@ class ScoredDirections:
     @property
     def corpus(self) -> "Corpus":
         """All sentences, a `Mixture`."""
-        return self.mixed.corpus
+        return cast("Corpus", self.mixed.corpus)
 
     def of(self, checkpoint: "Checkpoint") -> "ScoredDirections":
         """The same sentences for another checkpoint with the same vocabularies."""
@@ -129,7 +129,7 @@ def open_scored(
     for name, own in data.sets.items():
         with in_direction(name):
             each[name] = open_subject(scorer, native, own, seed, corpora)
-    mixture = equal_parts(Mixture.of({name: own.corpus for name, own in each.items()}), seed)
+    mixture = equal_parts(Mixture.of({name: cast("Corpus", own.corpus) for name, own in each.items()}), seed)
     mixed = ScoredModel(native, mixture, seed, native.run)
     found = ScoredDirections(each, mixed, across)
     found.facts(scorer)

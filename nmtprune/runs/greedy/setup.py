@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from nmtprune import files
 from nmtprune.architecture import LAYER_KINDS, Architecture, UnitId, parse_kinds
 from nmtprune.budget import Amount, Limits
+from nmtprune.data.corpus import Corpus
 from nmtprune.data.directions import MEAN, Sets
+from nmtprune.data.examples import Examples
 from nmtprune.errors import EngineError, UsageError
+from nmtprune.evaluate.metrics import Metric
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.methods.priced import Budget
 from nmtprune.methods.scorer import Scorer
@@ -445,8 +448,12 @@ def _described(
         part = opened.quality
         settings |= {f"model {number + 1}" if number else "model": opened.checkpoint.base.sha256}
         settings |= {f"data {key}" if key != "data" else key: value for key, value in part.identity().items()}
-        facts |= {"signature": part.signature, **part.facts(), "significance": _significance(run.significance)}
-        corpora = [part.corpus]
+        facts |= {
+            "signature": part.signature,
+            **part.facts(),
+            "significance": _significance(run.significance, part.metric),
+        }
+        corpora: list[Corpus | Examples] = [part.corpus]
         for scorer in scorers_of(chosen):
             subject = opened.subjects[scorer.name]
             settings |= settings_of(scorer.options)
@@ -473,6 +480,6 @@ def _described(
     return facts, inputs, settings
 
 
-def _significance(test: SignificanceTest) -> dict[str, Any]:
-    resamples = {"resamples": test.resamples_for(1), "seed": test.seed, "alpha": test.alpha}
-    return {"method": test.method, **resamples, "correction": test.correction}
+def _significance(test: SignificanceTest, metric: Metric) -> dict[str, Any]:
+    resamples = {"resamples": test.resamples_for(1, exact=metric.discordant), "seed": test.seed, "alpha": test.alpha}
+    return {"method": test.method_of(metric), **resamples, "correction": test.correction}

@@ -85,7 +85,7 @@ def search_plans(run: L0Run, progress: "Progress") -> tuple[FoundPlan, ...]:
         settings = _settings(run, kinds)
         corpus = session.corpora.read(run.training_text, base.profile(), references=False, targets=True)
         session.note(corpus)
-        model = NativeModel(base, run).model
+        model = NativeModel(base, run).translator
         if not run.heads_alone:
             settings = replace(settings, costs=relative_costs(base, kinds, _prices(base, corpus, model)))
         _check(settings, base)
