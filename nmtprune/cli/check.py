@@ -7,6 +7,7 @@ import click
 
 from nmtprune.cli.data_options import data_options
 from nmtprune.cli.direction_options import directions_option
+from nmtprune.cli.example_options import example_options
 from nmtprune.cli.options import (
     checkpoint_argument,
     format_option,
@@ -46,6 +47,7 @@ _OF_SPEED = ("repeat",)
     help="Model that CHECKPOINT is compared with.",
 )
 @data_options
+@example_options
 @directions_option
 @panel_option(
     Panel.CONDITIONS, "--max-drop", type=float, metavar="X", help="Largest allowed drop, in points of the metric."

@@ -10,7 +10,6 @@ import click
 
 from nmtprune.cli.decoder_settings import data_of, decoder_config_option, decoder_settings
 from nmtprune.cli.direction_options import directions_of
-from nmtprune.cli.example_options import example_options
 from nmtprune.cli.option_lists import PATH, PATH_OR_STDIN, REFERENCES, added
 from nmtprune.cli.options import model_of, say
 from nmtprune.cli.panels import Panel, panel_option
@@ -197,7 +196,7 @@ def data_options(command: F) -> F:
     """DATA for commands that score: the command receives ``data``, a `DataOptions`."""
     options = (
         *(_DATA_BIN, _SUBSET, _SOURCE, _REFERENCE, _VOCABS, decoder_config_option),
-        *(*_LANGUAGES, *_PREFIXES, *_SUBWORDS, *_TEXT, _SKIP_INVALID, _LOWERCASE_TARGET, *example_options),
+        *(*_LANGUAGES, *_PREFIXES, *_SUBWORDS, *_TEXT, _SKIP_INVALID, _LOWERCASE_TARGET),
     )
     decorated: F = added(_collecting(command), options)
     return decorated
@@ -254,7 +253,7 @@ def calibration_data_options(command: F) -> F:
     )
     options = (
         *(_DATA_BIN, subset, _SOURCE, _REFERENCE, _VOCABS, decoder_config_option),
-        *(*_LANGUAGES, *_PREFIXES, *_SUBWORDS, *_TEXT, _SKIP_INVALID, _LOWERCASE_TARGET, *example_options),
+        *(*_LANGUAGES, *_PREFIXES, *_SUBWORDS, *_TEXT, _SKIP_INVALID, _LOWERCASE_TARGET),
     )
     decorated: F = added(_collecting(wrapper), options)
     return decorated

@@ -57,9 +57,16 @@ def settings_for_model(checkpoint: Path | None, named: Path | None = None) -> "D
     from nmtprune.formats import class_of
 
     own = None if checkpoint is None else class_of(checkpoint)
+    if own is not None and not own.searches and takes_classifiers():
+        own = None
     if named is not None and (own is None or not own.decoder_config):
         raise UsageError("--decoder-config goes with models of Marian: this is none")
     return None if own is None or checkpoint is None else own.decoder_settings(checkpoint, named)
+
+
+def takes_classifiers() -> bool:
+    """Whether the command that runs reads tables of texts and labels."""
+    return "examples" in click.get_current_context().params
 
 
 def search_of(checkpoint: Path | None, given: Mapping[str, Any], settings: "DecoderSettings | None" = None) -> "Search":
@@ -77,6 +84,11 @@ def search_of(checkpoint: Path | None, given: Mapping[str, Any], settings: "Deco
     from nmtprune.formats import class_of, classes
 
     own = class_of(checkpoint)
+    if not own.searches and takes_classifiers():
+        if given:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise UsageError(f"search: {names}: {checkpoint} is a classifier, which searches nothing")
+        own = class_of(None)
     # An option that several toolkits know is this one's.
     toolkits = {field.name: each.toolkit for each in (*classes(), own) for field in fields(each.search_options())}
     faults = [

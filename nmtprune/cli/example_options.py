@@ -1,9 +1,14 @@
-"""The options that name tables of texts and labels, for classifiers."""
+"""The options that name tables of texts and labels, for commands that take classifiers."""
 
-from nmtprune.cli.option_lists import PATH, PATH_OR_STDIN
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from nmtprune.cli.option_lists import PATH, PATH_OR_STDIN, added
 from nmtprune.cli.panels import Panel, panel_option
 
-example_options = (
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
     panel_option(
         Panel.EXAMPLES,
         "--examples",
@@ -40,3 +45,9 @@ example_options = (
         "with --shorten-method truncate.",
     ),
 )
+
+
+def example_options(command: F) -> F:
+    """DATA of classifiers in addition to that of translation models; goes with `data_options`, which collects both."""
+    decorated: F = added(command, _OPTIONS)
+    return decorated

@@ -16,13 +16,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 _VERBOSITY = "nmtprune.verbosity"
 SETTINGS = frozenset((
     "allow_special", "allow_unk", "beam", "bleu_tokenize", "bpe_codes", "data_bin", "drop_optimizer",
-    "early_stopping", "engine", "fairseq_batch_length_limit", "force", "label_smoothing", "length_penalty",
+    "early_stopping", "engine", "examples", "exclude_eos",
+    "fairseq_batch_length_limit", "force", "label_smoothing", "length_penalty",
+    "gpt2_encoder_json", "gpt2_vocab_bpe", "label_column",
     "lenpen", "lowercase_source", "lowercase_target", "marian_batch_length_limit", "marian_positions",
     "max_len_a", "max_len_b", "max_length", "max_length_factor", "max_tokens", "metric", "min_len", "min_length",
     "mode", "moses_no_dash_splits", "moses_no_escape", "normalize", "other_weights", "post_process", "reference",
     "resamples", "sentencepiece", "skip_invalid", "source", "source_bpe_codes", "source_lang", "source_prefix",
     "source_sentencepiece", "subset", "target_bpe_codes", "target_lang", "target_prefix", "target_sentencepiece",
-    "tokenizer", "unkpen", "unnormalized", "unnormalized_keys", "vocabs", "word_penalty",
+    "text_column", "tokenizer", "truncate", "unkpen", "unnormalized", "unnormalized_keys", "vocabs", "word_penalty",
 ))  # fmt: skip
 """Settings that messages of the library name, in backticks: parameters of commands."""
 

@@ -7,6 +7,7 @@ import click
 
 from nmtprune.cli.data_options import data_options
 from nmtprune.cli.direction_options import across_option, check_across, directions_option
+from nmtprune.cli.example_options import example_options
 from nmtprune.cli.options import (
     checkpoint_argument,
     force_option,
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from nmtprune.scores import Scores
 
 _MASKING_NAMES = (
-    "all_but_one", "test_subset", "test_source", "test_reference", "resamples", "correction", "alpha", "resume",
-    "allow_few_sentences",
+    "all_but_one", "test_subset", "test_source", "test_reference", "test_examples", "resamples", "correction", "alpha",
+    "resume", "allow_few_sentences",
 )  # fmt: skip
 """Parameters that only scorers use that mask heads."""
 
@@ -48,6 +49,7 @@ _MASKING_NAMES = (
 )
 @checkpoint_argument
 @data_options
+@example_options
 @directions_option
 @across_option
 @with_test_data
@@ -59,7 +61,8 @@ _MASKING_NAMES = (
     show_default=True,
     metavar="GROUPS",
     help="What to score: heads, neurons (of feed-forward layers), layers, separated by commas. Heads and neurons: "
-    "importance, fisher, reconstruction, variance, activation. Heads and layers: bleu, chrf, loss.",
+    "importance, fisher, reconstruction, variance, activation. Heads and layers: bleu, chrf, loss; of classifiers "
+    "accuracy, f1, matthews, loss.",
 )
 @panel_option(
     Panel.SCORING,
@@ -111,9 +114,10 @@ _MASKING_NAMES = (
 def score(checkpoint: Path, output_format: str, **flags: Any) -> None:
     """Score every attention head of CHECKPOINT: how much worse is the model on DATA without that head?
 
-    Every head is masked in turn, and the change is tested by paired bootstrap resampling, corrected for the number of
-    heads (Michel et al. 2019, section 3; Koehn 2004). --group scores neurons or layers. --resume continues an
-    interrupted run. Under torchrun, several processes share the work, with the same result.
+    Every head is masked in turn, and the change is tested by paired bootstrap resampling, or by McNemar's exact test
+    for accuracy, corrected for the number of heads (Michel et al. 2019, section 3; Koehn 2004). --group scores neurons
+    or layers. --resume continues an interrupted run. Under torchrun, several processes share the work, with the same
+    result.
     """
     from nmtprune.runs.score import ScoreRun
     from nmtprune.runs.score import score as run_score

@@ -27,4 +27,4 @@ def two_sided(fewer: int, total: int) -> float:
     for heads in range(fewer + 1):
         found += ways
         ways = ways * (total - heads) // (heads + 1)
-    return min(1.0, 2 * found / 2**total)
+    return min(1.0, float(2 * found / 2**total))

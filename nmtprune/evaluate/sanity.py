@@ -7,11 +7,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nmtprune.data.marks import subwords_against_words
+from nmtprune.evaluate.label_metrics import chance_of_majority
 from nmtprune.evaluate.metrics import Bleu, Chrf, Scored
 
 FLOORS = {Bleu.name: 1.0, Chrf.name: 5.0}
 """Points of a metric below which it says that the translations have nothing to do with the references."""
+
+_ROUNDING = 1e-9
+"""How far a value must be from chance."""
 
 MOST, SUSPICIOUS = 0.5, 0.1
 """Shares of translations that are none from which on they are a fault, and a remark."""
@@ -66,6 +73,28 @@ def of_loss(baseline: Scored, words: int) -> Findings:
         "probably another one's"
     )
     return Findings((f"{fault}: {causes}",))
+
+
+def of_labels(baseline: Scored, labels: NDArray[np.int64], names: Sequence[str]) -> Findings:
+    """Look at a metric of labels: a model that has learned anything does better than the most frequent label.
+
+    Args:
+        baseline: the model.
+        labels: [N] of the data.
+        names: of the labels, by number.
+    """
+    metric, there = baseline.metric, np.unique(labels)
+    value, chance = metric.sign * baseline.score, chance_of_majority(labels, len(names))[metric.name]
+    if len(there) == 1:
+        only = names[int(there[0])]
+        return Findings((f"all {len(labels)} texts have the label {only}, so {metric.name} says nothing",))
+    if math.isfinite(value) and baseline.score > metric.sign * chance + _ROUNDING:
+        return Findings()
+    most = names[int(np.bincount(labels).argmax())]
+    said = f"{metric.name} {value:.2f} is not {'above' if metric.sign > 0 else 'below'} {chance:.2f}"
+    known = f"always saying {most}" if metric.sign > 0 else "knowing only how frequent each label is"
+    causes = "the columns of texts, their order, or the names of the labels are probably those of another task"
+    return Findings((f"{said}, that of {known}: {causes}",))
 
 
 def of_score(baseline: Scored, output: Translations) -> Findings:

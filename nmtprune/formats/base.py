@@ -75,6 +75,8 @@ class Checkpoint(ABC):
     """Whether the feed-forward layers of a stack may be stored with different widths."""
     fresh_weights: ClassVar[str] = ""
     """Where fresh weights of a model come from that nmtprune does not draw, as a message says it."""
+    searches: ClassVar[bool] = True
+    """Whether such models translate, by a search; of fairseq's only the model itself tells."""
     decoder_config: ClassVar[bool] = False
     """Whether a user may name a file of settings of the toolkit's decoder."""
 

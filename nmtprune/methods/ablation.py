@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from nmtprune.architecture import GroupId, UnitId
-from nmtprune.methods.scorer import Needs, NoSettings, Scorer, Subject
+from nmtprune.methods.scorer import CLASSIFIES, TRANSLATES, Needs, NoSettings, Scorer, Subject
 
 if TYPE_CHECKING:
     from nmtprune.architecture import Kept
@@ -67,6 +67,7 @@ class BleuDrop(QualityDrop):
     summary = "change of BLEU without each head in turn, tested for significance."
     of_metric = True
     of_order = False
+    measures = (TRANSLATES,)
     searches = ""
 
     @property
@@ -86,7 +87,7 @@ class LossRise(QualityDrop):
     """With the loss per token of references, which takes no search."""
 
     name = "loss"
-    summary = "change of the loss per reference token, likewise, without a search."
+    summary = "change of the loss per reference token, or of the label of a text, likewise, without a search."
     of_metric = True
     of_order = False
 
@@ -94,3 +95,25 @@ class LossRise(QualityDrop):
     def needs(self) -> Needs:
         """References as token ids."""
         return Needs(targets=True, loss=True)
+
+
+class AccuracyDrop(LossRise):
+    """With accuracy, of a classifier."""
+
+    name = "accuracy"
+    summary = "change of the accuracy of a classifier, likewise, by McNemar's exact test."
+    measures = (CLASSIFIES,)
+
+
+class F1Drop(AccuracyDrop):
+    """With F1."""
+
+    name = "f1"
+    summary = "change of F1, of label 1 or, with more than two labels, the mean over labels (macro)."
+
+
+class MatthewsDrop(AccuracyDrop):
+    """With Matthews' correlation."""
+
+    name = "matthews"
+    summary = "change of Matthews' correlation coefficient."

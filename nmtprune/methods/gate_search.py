@@ -14,7 +14,7 @@ from nmtprune.architecture import KINDS, GroupId, UnitId
 from nmtprune.data.examples import Examples
 from nmtprune.errors import DataError, TrainingError, UsageError
 from nmtprune.methods.importance import GradientOptions, GradientScorer
-from nmtprune.methods.scorer import Subject, setting
+from nmtprune.methods.scorer import TRANSLATES, Subject, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -232,6 +232,7 @@ class GateOrder(GradientScorer[GateOrderOptions]):
         "layers": "a layer has no gate: score layers by bleu, chrf or loss",
     }
     brief = "how far gates close when all must"
+    measures = (TRANSLATES,)
     mixes = True
 
     @property

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TYPE_CHECKING, TypeVar, cast, overload
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def drawn(corpus: C, sentences: int, seed: int) -> C:
         places = {name: corpus.places(name) for name in corpus.parts}
         counts = shares(sentences, {name: len(own) for name, own in places.items()})
         return corpus.select(np.concatenate([own[_draw(len(own), counts[name], seed)] for name, own in places.items()]))
-    return corpus if sentences >= len(corpus) else corpus.select(_draw(len(corpus), sentences, seed))
+    return corpus if sentences >= len(corpus) else cast(C, corpus.select(_draw(len(corpus), sentences, seed)))
 
 
 def _draw(total: int, count: int, seed: int) -> Ids:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from nmtprune.methods.joint_order import RemovalCosts, UnitPrices
     from nmtprune.model import Masks, Model
 
+TRANSLATES, CLASSIFIES = "translates", "classifies"
+MODELS = (TRANSLATES, CLASSIFIES)
+"""Kinds of models, by what they do."""
+
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -138,6 +142,7 @@ class Scorer(ABC, Generic[S]):
         masks: scores come from the quality of models without single units (`Subject.qualities`). Such a scorer is an
             order of `greedy`; `score` itself removes units, for bleu, chrf and loss only, and tests each difference.
         mixes: sentences of several directions are measured together, in equal parts: scores of each alone have no mean.
+        measures: the kinds of models that it scores, of MODELS.
         draws: `--seed` has an effect, perhaps only with some settings (`uses_seed`).
         searches: None: needs no search; empty: always; else the option with which it does.
         on_training_text: `greedy` and `lottery` measure on the training set (`--importance-subset`) instead of DATA.
@@ -156,6 +161,7 @@ class Scorer(ABC, Generic[S]):
     masks: ClassVar[bool] = False
     joint: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
+    measures: ClassVar[tuple[str, ...]] = MODELS
     draws: ClassVar[bool] = False
     searches: ClassVar[str | None] = None
     on_training_text: ClassVar[bool] = False

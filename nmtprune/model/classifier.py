@@ -119,4 +119,5 @@ class Classifier(nn.Module):
 
 def label_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross entropy [B] of labels [B] under logits [B, C], in nats: the loss of a set of texts is its mean."""
-    return nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+    scores = logits if logits.dtype == torch.float64 else logits.float()
+    return nn.functional.cross_entropy(scores, labels, reduction="none")

@@ -5,7 +5,7 @@ What a comparison cannot be based on is refused, unless the user asks for it; wh
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from nmtprune.data.examples import Examples
 from nmtprune.errors import DataError, UsageError
@@ -28,8 +28,11 @@ ALLOW_BASELINE, ALLOW_FEW = "--allow-bad-baseline", "--allow-few-sentences"
 _NO_POSITIONS = 1 << 30
 
 
-def with_remarks(corpus: "Corpus", settings: QualitySettings, *, tests: bool = True) -> "Corpus":
-    """The corpus with remarks on what is to be measured on it.
+C = TypeVar("C", bound="Corpus | Examples")
+
+
+def with_remarks(corpus: C, settings: QualitySettings, *, tests: bool = True) -> C:
+    """The corpus, or texts with labels, with remarks on what is to be measured on it.
 
     Args:
         corpus: of the comparison.
@@ -41,7 +44,7 @@ def with_remarks(corpus: "Corpus", settings: QualitySettings, *, tests: bool = T
     """
     found = [*check_direction(corpus, allowed=settings.allow_bad_baseline)]
     found += check_sentences(corpus.name, len(corpus), allowed=settings.allow_few_sentences, verdict=tests)
-    if settings.metric == "bleu" and corpus.references:
+    if not isinstance(corpus, Examples) and settings.metric == "bleu" and corpus.references:
         explicit = settings.bleu_tokenize is not None
         taken = settings.bleu_tokenize or tokenizers.sacrebleu_tokenizer(corpus.languages.target)
         found += tokenizers.doubts(taken, corpus.references[0], explicit=explicit)
@@ -104,6 +107,12 @@ def check_loss(corpus: "Corpus", scored: Scored, settings: QualitySettings, mode
     return _settled(corpus, found, model, allowed=settings.allow_bad_baseline)
 
 
+def check_labels(examples: Examples, scored: Scored, settings: QualitySettings, model: str) -> list[str]:
+    """Remarks on the labels of the baseline of a comparison; arguments and errors as for `check_translations`."""
+    found = sanity.of_labels(scored, examples.targets, examples.label_names)
+    return _settled(examples, found, model, allowed=settings.allow_bad_baseline)
+
+
 def check_translations(
     corpus: "Corpus",
     metric: "TextMetric | None",
@@ -132,7 +141,7 @@ def check_translations(
     return _settled(corpus, found, model, allowed=metric is None or settings.allow_bad_baseline)
 
 
-def _settled(corpus: "Corpus", found: Findings, model: str, *, allowed: bool) -> list[str]:
+def _settled(corpus: "Corpus | Examples", found: Findings, model: str, *, allowed: bool) -> list[str]:
     where = f"{corpus.name}: {model}"
     if found.faults and not allowed:
         faults = f"{where} means nothing: {'; '.join(found.faults)}"

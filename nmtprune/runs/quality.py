@@ -21,7 +21,7 @@ from nmtprune.evaluate.over_directions import OverDirections
 from nmtprune.evaluate.significance import Difference
 from nmtprune.runs.baseline import check_loss, check_translations, with_remarks
 from nmtprune.runs.corpora import Corpora
-from nmtprune.runs.run import LOSS, MeasuringRun, QualitySettings
+from nmtprune.runs.run import LABELS, LOSS, MeasuringRun, QualitySettings
 from nmtprune.runs.workers import Unit, heads_together
 
 if TYPE_CHECKING:
@@ -87,10 +87,27 @@ def text_metric(corpus: "Corpus", settings: QualitySettings) -> TextMetric:
     return Bleu(references, tokenize=settings.bleu_tokenize, language=language, lowercase=settings.lowercase)
 
 
-class Quality(ABC):
-    """A metric of a model without some of its units, on one set of sentences."""
+def check_metric(checkpoint: "Checkpoint", metric: str) -> None:
+    """Refuse metrics of translations for a classifier, and metrics of labels for a model that translates.
 
-    def __init__(self, corpus: "Corpus", metric: Metric, settings: MeasuringRun) -> None:
+    Raises:
+        UsageError: a metric of the other kind of models.
+    """
+    if not checkpoint.classifies and metric in LABELS:
+        raise UsageError(
+            f"--metric {metric} is of labels, and {checkpoint.path} translates: choose bleu, chrf or {LOSS}"
+        )
+    if checkpoint.classifies and metric not in (*LABELS, LOSS):
+        raise UsageError(
+            f"--metric {metric} is of translations, and {checkpoint.path} is a classifier: choose {', '.join(LABELS)} "
+            f"or {LOSS}"
+        )
+
+
+class Quality(ABC):
+    """A metric of a model without some of its units, on one set of sentences, or of texts with labels."""
+
+    def __init__(self, corpus: "Corpus | Examples", metric: Metric, settings: MeasuringRun) -> None:
         self.corpus, self._metric, self._settings = corpus, metric, settings
 
     @abstractmethod
@@ -168,6 +185,8 @@ class Quality(ABC):
 class _OneSet(Quality):
     """On one set of sentences, which an engine translates or predicts under masks."""
 
+    corpus: Corpus
+
     def __init__(self, corpus: "Corpus", metric: Metric, ablation: "Ablation", settings: MeasuringRun) -> None:
         super().__init__(corpus, metric, settings)
         self._ablation = ablation
@@ -234,7 +253,7 @@ class _Losses(_OneSet):
 class _OverDirections(Quality):
     """The same metric in several directions, and their mean."""
 
-    def __init__(self, parts: Mapping[str, Quality], settings: MeasuringRun, across: str) -> None:
+    def __init__(self, parts: "Mapping[str, _OneSet]", settings: MeasuringRun, across: str) -> None:
         corpora = {name: part.corpus for name, part in parts.items()}
         self._parts = parts
         self._over = OverDirections(
@@ -309,6 +328,11 @@ def measure(
     """
     from nmtprune.engines import open_engine
 
+    check_metric(checkpoint, settings.metric)
+    if checkpoint.classifies:
+        from nmtprune.runs.label_quality import measure_labels
+
+        return measure_labels(checkpoint, sets, settings, corpora or Corpora())
     if settings.metric == LOSS:
         checkpoint.check_loss()
     opener = _Opener(checkpoint, settings, open_engine(settings.engine, checkpoint, settings.for_engine()), corpora)
@@ -334,7 +358,7 @@ class _Opener:
         self._model, self._settings, self._engine = checkpoint.profile(), settings, engine
         self._corpora, self._said = corpora or Corpora(), set[str]()
 
-    def quality(self, data: DataOptions) -> Quality:
+    def quality(self, data: DataOptions) -> _OneSet:
         """Of one set of sentences."""
         settings, loss = self._settings, self._settings.metric == LOSS
         if loss and data.reference and data.source is None:

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from nmtprune.model.search.options import Search
 
 LOSS = "loss"
+LABELS = ("accuracy", "f1", "matthews")
+"""Metrics of classifiers."""
+WITHOUT_SEARCH = (LOSS, *LABELS)
+"""Metrics of models that translate nothing for them."""
 STATE = "state.json"
 """Name of the state in a run folder."""
 
@@ -74,7 +78,8 @@ class QualitySettings:
     """How quality is computed, and which comparisons are allowed.
 
     Attributes:
-        metric: ``bleu``, ``chrf`` or ``loss``; for `score` the name of any scorer.
+        metric: ``bleu``, ``chrf`` or ``loss``, of classifiers one of LABELS or ``loss``; for `score` the name of any
+            scorer.
         bleu_tokenize: a tokenizer of sacrebleu; None: the one that sacrebleu chooses for the target language.
         lowercase: ignore case.
         allow_bad_baseline: compare even if the baseline is meaningless.
@@ -292,7 +297,7 @@ class MeasuringRun(Run, Computing, QualitySettings, Testing):
     def described(self) -> dict[str, Any]:
         """How quality is measured, for result files."""
         batches = {"max_tokens": self.limits.max_tokens, "batch_size": self.limits.max_sentences}
-        search = {} if self.metric == LOSS else {"search": asdict(self.search)}
+        search = {} if self.metric in WITHOUT_SEARCH else {"search": asdict(self.search)}
         return {"engine": self.engine, **search, "batches": batches}
 
     def check(self) -> None:

@@ -23,6 +23,7 @@ from nmtprune.budget import Limits
 from nmtprune.data.directions import MEAN, WORST, Directions, Sets
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import EngineError, UsageError
+from nmtprune.evaluate.label_metrics import Accuracy
 from nmtprune.evaluate.metrics import Scored
 from nmtprune.evaluate.over_directions import OverDirections, split
 from nmtprune.evaluate.significance import Difference, SignificanceTest
@@ -30,7 +31,7 @@ from nmtprune.methods.scorer import Scorer
 from nmtprune.runs.quality import Quality, measure
 from nmtprune.runs.report import Report
 from nmtprune.runs.run import MeasuringRun, ReportRun, Session, started
-from nmtprune.runs.scorers import SCORERS
+from nmtprune.runs.scorers import SCORERS, check_model
 from nmtprune.runs.sorts import kinds_of, parse_sorts
 from nmtprune.runs.state import NO_SETTING, State, pack, settings_of
 from nmtprune.runs.subject import NativeModel, ScoredModel
@@ -147,6 +148,7 @@ def _open(run: ScoreRun, session: Session) -> "tuple[Checkpoint, dict[GroupId, t
     from nmtprune.formats import load
 
     checkpoint = load(run.checkpoint)
+    check_model(run.metric, checkpoint)
     architecture = checkpoint.architecture
     if run.sorts == ("heads",):
         kinds = architecture.kinds if run.kinds is None else parse_kinds(run.kinds, architecture)
@@ -306,10 +308,11 @@ def _prepare(run: ScoreRun, session: Session) -> _Checked:
     """Check everything that can be wrong, the cheapest first."""
     checkpoint, groups = _open(run, session)
     directions = len(run.data.each) if isinstance(run.data, Directions) else 1
-    run.significance.resamples_for(directions * sum(map(len, groups.values())))
+    exact = run.metric == Accuracy.name
+    run.significance.resamples_for(directions * sum(map(len, groups.values())), exact=exact)
     sets: dict[str, Sets] = {_DEV: run.data} | ({_TEST: run.test_data} if run.test_data else {})
     if run.test_data:
-        run.significance.resamples_for(len(groups))
+        run.significance.resamples_for(len(groups), exact=exact)
     measures = measure(checkpoint, sets, run, session.corpora, run.across)
     for part in measures.values():
         session.note(part.corpus)

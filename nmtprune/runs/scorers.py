@@ -5,16 +5,20 @@ Help pages, options, settings of the state and the manual come from this table. 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field, fields
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from nmtprune.methods.ablation import BleuDrop, ChrfDrop, LossRise, QualityDrop
+from nmtprune.errors import UsageError
+from nmtprune.methods.ablation import AccuracyDrop, BleuDrop, ChrfDrop, F1Drop, LossRise, MatthewsDrop, QualityDrop
 from nmtprune.methods.confidence import Confidence
 from nmtprune.methods.contribution import Activation, Variance
 from nmtprune.methods.fisher import JointFisher
 from nmtprune.methods.gate_search import GateOrder
 from nmtprune.methods.importance import Importance
 from nmtprune.methods.reconstruction import ReconstructionOrder
-from nmtprune.methods.scorer import Scorer
+from nmtprune.methods.scorer import CLASSIFIES, TRANSLATES, Scorer
+
+if TYPE_CHECKING:
+    from nmtprune.formats.base import Checkpoint
 
 SCORERS: dict[str, type[Scorer[Any]]] = {
     each.name: each
@@ -22,6 +26,9 @@ SCORERS: dict[str, type[Scorer[Any]]] = {
         BleuDrop,
         ChrfDrop,
         LossRise,
+        AccuracyDrop,
+        F1Drop,
+        MatthewsDrop,
         Importance,
         JointFisher,
         ReconstructionOrder,
@@ -50,6 +57,18 @@ AUTO = "auto"
 def metrics() -> list[str]:
     """Names that `score --metric` takes."""
     return [name for name, scorer in SCORERS.items() if scorer.of_metric]
+
+
+def check_model(metric: str, checkpoint: "Checkpoint") -> None:
+    """Refuse scorers of `score` that do not score such a model.
+
+    Raises:
+        UsageError: scorers of models that translate for a classifier, or the reverse.
+    """
+    kind, what = (CLASSIFIES, "is a classifier") if checkpoint.classifies else (TRANSLATES, "translates")
+    if kind not in SCORERS[metric].measures:
+        goes = either([name for name in metrics() if kind in SCORERS[name].measures])
+        raise UsageError(f"--metric {metric}: {checkpoint.path} {what}: choose {goes}")
 
 
 def orders() -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 from nmtprune.data.huggingface_tokenizer import FolderTokenizer
 from nmtprune.errors import DataError
 from tests.support.classifier_folders import SETTINGS
+from tests.support.huggingface_folders import transformers
 from tests.support.labelled import byte_level_folder, real_texts, wordpiece_folder
 
 TEXTS = real_texts()
@@ -26,9 +27,7 @@ def _folder(folder: Path, kind: str, *, saved: bool = False, **settings: Any) ->
 
 
 def _theirs(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder)
+    return transformers().AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("most", [None, 24])

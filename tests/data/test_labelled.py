@@ -29,7 +29,7 @@ TEXTS = real_texts(80)
 WORDS = 30
 FRAME = PairFrame(init=0, separator=2)
 PROFILE = ClassifierProfile(labels=3, symbols=WORDS + 5, max_positions=40, padding=1, frame=FRAME)
-COLUMNS = {"text_column": "premise,hypothesis", "label_column": "gold"}
+COLUMNS: dict[str, Any] = {"text_column": "premise,hypothesis", "label_column": "gold"}
 
 
 def _rows(count: int = 12) -> list[tuple[str, str, str]]:
@@ -39,7 +39,14 @@ def _rows(count: int = 12) -> list[tuple[str, str, str]]:
 def _bert(folder: Path, **settings: Any) -> ClassifierProfile:
     wordpiece_folder(folder, TEXTS)
     symbols = len((folder / "vocab.txt").read_text().splitlines())
-    values = {"labels": 3, "symbols": symbols, "max_positions": 200, "padding": 0, "label_names": LABELS, "segments": 2}
+    values: dict[str, Any] = {
+        "labels": 3,
+        "symbols": symbols,
+        "max_positions": 200,
+        "padding": 0,
+        "label_names": LABELS,
+        "segments": 2,
+    }
     return ClassifierProfile(**(values | settings), tokenizer=folder)
 
 

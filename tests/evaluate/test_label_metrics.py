@@ -91,7 +91,8 @@ def test_accuracy_is_tested_by_mcnemar_and_corrected() -> None:
 
 def test_the_same_labels_differ_in_nothing() -> None:
     metric = Accuracy(np.array([0, 1, 1]), 2)
-    (found,) = SignificanceTest().compare(*[metric.scored(np.array([0, 1, 0])), [metric.scored(np.array([0, 1, 0]))]])
+    same = np.array([0, 1, 0])
+    (found,) = SignificanceTest().compare(metric.scored(same), [metric.scored(same.copy())])
     assert (found.p, found.delta, found.ci) == (1.0, 0.0, (0.0, 0.0))
 
 

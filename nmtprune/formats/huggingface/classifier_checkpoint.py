@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from nmtprune.profile import ClassifierProfile, ModelProfile
 
 _NO_TRANSLATION = (
-    "an encoder with a classification head, which translates nothing: nmtprune inspect, plan, slim and drift take it"
+    "an encoder with a classification head, which translates nothing: nmtprune inspect, plan, slim, drift, score and "
+    "check take it"
 )
 
 
@@ -29,6 +30,8 @@ class HuggingFaceClassifier(FolderCheckpoint):
     """A BERT, RoBERTa or DistilBERT with a classification head, full or slim."""
 
     config: ClassifierConfig
+
+    searches = False
 
     @classmethod
     def parse_config(cls, values: Any, where: str) -> ClassifierConfig:

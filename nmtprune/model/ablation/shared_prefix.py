@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nmtprune.architecture import GroupId
 from nmtprune.model.ablation.record import RecordedSearch, SentenceBlock, TokenTree, TreeLevels
+from nmtprune.model.classifier import Classifier
 from nmtprune.model.layers import Stopped
 from nmtprune.model.length_groups import length_groups
 from nmtprune.model.recurrence import CellUpdate
@@ -54,19 +55,26 @@ class _Part:
 class EncoderPass:
     """Encodes a batch under different masks of the encoder; what comes before the first is computed once."""
 
-    def __init__(self, model: Transformer, source: Tensor, groups: Collection[GroupId]) -> None:
+    def __init__(
+        self,
+        model: Transformer | Classifier,
+        source: Tensor,
+        groups: Collection[GroupId],
+        segments: Tensor | None = None,
+    ) -> None:
         """Compute what masks leave as it is.
 
         Args:
             model: with an encoder.
             source: [B, S] tokens.
             groups: those that masks change.
+            segments: [B, S] of the tokens of a classifier; None: all are in segment 0.
         """
         if model.encoder is None:
             raise ValueError("a language model has no encoder")
         self._encoder, self._stop = model.encoder, model.encoder.first_change(groups)
         self._shape, self._padding = source.shape, model.encoder.embedding.padding_of(source)
-        self._parts = [self._part(source, rows) for rows in _sentences_of_like_length(source, self._padding)]
+        self._parts = [self._part(source, segments, rows) for rows in _sentences_of_like_length(source, self._padding)]
 
     def masked(self, masks: UnitMasks) -> EncoderOutput:
         """The encoder's output; zeros for padding."""
@@ -77,12 +85,13 @@ class EncoderPass:
             states[part.rows, part.columns] = self._encoder.finish(x)
         return EncoderOutput(states, self._padding)
 
-    def _part(self, source: Tensor, rows: Tensor) -> _Part:
+    def _part(self, source: Tensor, segments: Tensor | None, rows: Tensor) -> _Part:
         columns = slice(0, source.shape[1])
         if self._padding is not None:
             used = (~self._padding[rows]).any(0).nonzero()
             columns = slice(int(used[0]), int(used[-1]) + 1) if len(used) else columns
-        x, scope = self._encoder.begin(source[rows, columns], Probe())
+        own = None if segments is None else segments[rows, columns]
+        x, scope = self._encoder.begin(source[rows, columns], Probe(), own)
         return _Part(rows, columns, scope, self._encoder.until(self._stop, x, scope))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from nmtprune import files
 from nmtprune.architecture import LAYER_KINDS, Architecture, UnitId, parse_kinds
@@ -467,7 +467,7 @@ def _described(
             # The plan and the slim model are those of the first checkpoint.
             facts.setdefault("refit", dict(opened.refitted.record))
             inputs.update(opened.refitted.inputs)
-            shared = opened.refitted.shared_with(part.corpus)
+            shared = opened.refitted.shared_with(cast(Corpus, part.corpus))
             other = "--importance-source" if run.calibration_data is None else "--calibration-source"
             if run.refit and shared > _MOST_SHARED * len(part.corpus):
                 session.remark(
