@@ -21,12 +21,12 @@ from nmtprune.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-TRAINING_TEXT = ("importance_subset", "importance_source", "importance_reference")
+TRAINING_TEXT = ("importance_subset", "importance_source", "importance_reference", "importance_examples")
 """Parameters that only scorers use that are measured on training text, and refits."""
 
 _FIELDS = tuple(field.name for field in fields(DataOptions))
 
-_CALIBRATION_TEXT = ("calibration_source", "calibration_reference")
+_CALIBRATION_TEXT = ("calibration_source", "calibration_reference", "calibration_examples")
 
 _DATA_BIN = panel_option(
     Panel.DATA,
@@ -240,7 +240,7 @@ def calibration_data_options(command: F) -> F:
         return command(*args, **values, data=calibrating(data))
 
     def calibrating(data: DataOptions) -> DataOptions:
-        if data.source is not None:
+        if data.source is not None or data.examples is not None:
             return data
         return replace(data.training_text(data.subset or TRAINING_SUBSET), reference=data.reference)
 
@@ -267,7 +267,7 @@ def with_importance_data(command: F) -> F:
 
     @functools.wraps(command)
     def wrapper(*args: Any, **values: Any) -> Any:
-        named = {name.removeprefix("importance_"): values.pop(name) for name in TRAINING_TEXT}
+        named = {name.removeprefix("importance_"): values.pop(name, None) for name in TRAINING_TEXT}
 
         def of(direction: Direction) -> DataOptions:
             return _importance_data_of(direction.data, **{**named, **direction.entry.importance})
@@ -314,7 +314,7 @@ def with_calibration_data(command: F) -> F:
 
     @functools.wraps(command)
     def wrapper(*args: Any, **values: Any) -> Any:
-        named = {name.removeprefix("calibration_"): values.pop(name) for name in _CALIBRATION_TEXT}
+        named = {name.removeprefix("calibration_"): values.pop(name, None) for name in _CALIBRATION_TEXT}
         data = values["data"]
         found: Sets | None
         if isinstance(data, Directions):
@@ -362,8 +362,14 @@ def _calibration_of_each(data: Directions, named: Mapping[str, Any]) -> Directio
     return data.with_data(lambda own: texts[own.name] or own.data)
 
 
-def _calibration_data_of(data: DataOptions, source: Path | None, reference: Path | None) -> DataOptions | None:
-    """Raw text with the vocabularies of DATA, less long sentences."""
+def _calibration_data_of(
+    data: DataOptions, source: Path | None, reference: Path | None, examples: Path | None
+) -> DataOptions | None:
+    """Raw text with the vocabularies of DATA, less long sentences, or a table of texts with the columns of DATA."""
+    if examples is not None and source is not None:
+        raise UsageError("calibration: give --calibration-source or --calibration-examples, not both")
+    if examples is not None:
+        return _table_of(data, examples, None)
     if source is None and reference is not None:
         raise UsageError("calibration: --calibration-reference needs --calibration-source FILE")
     if source is None:
@@ -372,20 +378,32 @@ def _calibration_data_of(data: DataOptions, source: Path | None, reference: Path
     return replace(data, subset=None, source=source, reference=references, join_shards=False, skip_invalid=True)
 
 
+def _table_of(data: DataOptions, examples: Path, label_column: str | None) -> DataOptions:
+    """A table of texts like that of DATA, less long texts."""
+    return replace(data, subset=None, examples=examples, label_column=label_column, skip_invalid=True)
+
+
 def _importance_data_of(
-    data: DataOptions, subset: str | None, source: Path | None, reference: Path | None
+    data: DataOptions, subset: str | None, source: Path | None, reference: Path | None, examples: Path | None
 ) -> DataOptions:
-    """A subset of the folder (all shards of a training set, as fairseq joins them) or raw text, less long sentences."""
-    if subset is not None and source is not None:
-        raise UsageError("importance: give --importance-subset or --importance-source, not both")
+    """A subset of the folder (all shards of a training set, as fairseq joins them), raw text or a table.
+
+    Long sentences are left out.
+    """
+    named = {"--importance-subset": subset, "--importance-source": source, "--importance-examples": examples}
+    several = [option for option, value in named.items() if value is not None]
+    if len(several) > 1:
+        raise UsageError(f"importance: give {' or '.join(several)}, not both")
+    if examples is not None:
+        return _table_of(data, examples, data.label_column)
     if (source is None) != (reference is None):
         raise UsageError("importance: --importance-source FILE and --importance-reference FILE go together")
     if source is not None and reference is not None:
         return replace(data, subset=None, source=source, reference=(reference,), skip_invalid=True)
     if data.vocabs is not None and subset is not None:
         raise UsageError("importance: --importance-subset names binarized data and needs --data-bin DIR")
-    if data.vocabs is not None:
-        return data  # a Marian model has no training set at hand: the sentences of DATA
+    if data.vocabs is not None or (data.examples is not None and subset is None):
+        return data  # a Marian model, or a table, has no training set at hand: the sentences of DATA
     if data.data_bin is None:
         raise UsageError("importance: --importance-subset and --importance-source need --data-bin DIR")
     return data.training_text(subset or TRAINING_SUBSET)

@@ -51,3 +51,18 @@ def example_options(command: F) -> F:
     """DATA of classifiers in addition to that of translation models; goes with `data_options`, which collects both."""
     decorated: F = added(command, _OPTIONS)
     return decorated
+importance_examples_option = panel_option(
+    Panel.IMPORTANCE,
+    "--importance-examples",
+    type=PATH_OR_STDIN,
+    metavar="FILE",
+    show_default="--examples",
+    help="Table of texts and labels, with the columns of --examples, on which importance of a classifier is measured.",
+)
+calibration_examples_option = panel_option(
+    Panel.CALIBRATION,
+    "--calibration-examples",
+    type=PATH_OR_STDIN,
+    metavar="FILE",
+    help="Refit a classifier on the texts of this table, with the columns of --examples; labels are not read.",
+)

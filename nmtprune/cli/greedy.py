@@ -8,6 +8,7 @@ import click
 
 from nmtprune.cli.data_options import TRAINING_TEXT, data_options, with_calibration_data, with_importance_data
 from nmtprune.cli.direction_options import across_option, check_across, directions_option
+from nmtprune.cli.example_options import calibration_examples_option, importance_examples_option
 from nmtprune.cli.options import (
     calibration_sentences_option,
     force_option,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from nmtprune.runs.greedy.curve import CurvePoint, Swept
     from nmtprune.runs.greedy.loop import GreedyResult
 
-_CALIBRATION = ("calibration_sentences", "calibration_source", "calibration_reference")
+_CALIBRATION = ("calibration_sentences", "calibration_source", "calibration_reference", "calibration_examples")
 """Parameters of the text to refit on."""
 
 _IN_ROUNDS = "reconstruction"
@@ -60,6 +61,8 @@ _LAYERS = "layers"
 @across_option
 @with_importance_data
 @with_calibration_data
+@importance_examples_option
+@calibration_examples_option
 @output_option(
     "Run folder: gets curve.json, .tsv and .png, plans/CURVE/STEP.json, plan.json, and the state for --resume."
 )

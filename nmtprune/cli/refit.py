@@ -7,6 +7,7 @@ import click
 
 from nmtprune.cli.data_options import calibration_data_options, with_calibration_data
 from nmtprune.cli.direction_options import directions_option
+from nmtprune.cli.example_options import calibration_examples_option
 from nmtprune.cli.options import (
     calibration_sentences_option,
     force_option,
@@ -40,6 +41,7 @@ _COLUMNS = ("projection", "tokens", "inputs", "silent", "error_before", "error_a
 @calibration_data_options
 @directions_option
 @with_calibration_data
+@calibration_examples_option
 @output_option("Checkpoint to write.")
 @calibration_sentences_option
 @panel_option(
@@ -47,7 +49,8 @@ _COLUMNS = ("projection", "tokens", "inputs", "silent", "error_before", "error_a
     "--calibration-on",
     type=click.Choice(["references", "translations"]),
     show_default="references if DATA has them",
-    help="Target side of these sentences: the references, or BASE's own translations, which need source text only.",
+    help="Target side of these sentences: the references, or BASE's own translations, which need source text only. "
+    "Classifiers are fitted on texts alone.",
 )
 @panel_option(
     Panel.CALIBRATION,
@@ -130,7 +133,8 @@ def _report(report: "RefitReport", output_format: str) -> None:
                 for each in fit.projections]  # fmt: skip
         emit_tsv(_COLUMNS, rows)
         return
-    title = f"loss per token on {report.holdout['sentences']} sentences"
+    per = "token" if "tokens" in report.holdout else "text"
+    title = f"loss per {per} on {report.holdout['sentences']} {'sentences' if per == 'token' else 'texts'}"
     if report.directions:
         losses = {"mean": report.loss, **report.directions}
         emit_table((title, *report.loss), [(name, *own.values()) for name, own in losses.items()])

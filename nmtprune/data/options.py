@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nmtprune.data.subwords import POST_PROCESSES, TOKENIZERS
 from nmtprune.data.text import STDIN
@@ -122,7 +123,8 @@ class DataOptions:
     def training_text(self, subset: str = TRAINING_SUBSET) -> "DataOptions":
         """A subset of `data_bin` to learn from: all shards of a training set, without sentences that are too long."""
         joined = subset == TRAINING_SUBSET
-        return replace(self, subset=subset, source=None, reference=(), join_shards=joined, skip_invalid=True)
+        values: dict[str, Any] = {"source": None, "reference": (), "examples": None, **dict.fromkeys(_OF_TABLES)}
+        return replace(self, subset=subset, join_shards=joined, skip_invalid=True, **values)
 
     def check_trains(self) -> None:
         """Check that fairseq-train, which knows no prefixes, learns from the sentences that are measured.

@@ -1,4 +1,4 @@
-"""What a translation, or the label of a text, costs: seconds, peak memory, and multiply-accumulates from widths, depths and lengths.
+"""What translations and labels of texts cost: seconds, memory, multiply-accumulates from widths, depths and lengths.
 
 Models are timed in turns, so that what slows one down slows all down.
 """

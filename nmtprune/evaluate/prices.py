@@ -140,7 +140,7 @@ class Additive:
 
 
 class MultiplyAccumulates(Additive):
-    """Multiply-accumulates of translations, or of labels of texts: `cost.multiply_accumulates` of every model that can be cut."""
+    """Multiply-accumulates of translations or labels: `cost.multiply_accumulates` of every model that can be cut."""
 
     kind, measure = "macs", "multiply-accumulates"
 

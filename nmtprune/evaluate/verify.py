@@ -15,7 +15,7 @@ from torch import Tensor
 from nmtprune.engines import native
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import Checkpoint
-from nmtprune.model import Classifier, EncoderOutput, Masks, Transformer
+from nmtprune.model import Classifier, EncoderOutput, Masks, Model, Transformer
 from nmtprune.model.layers import LayerStack
 from nmtprune.model.output import AdaptiveOutput, LinearOutput
 from nmtprune.model.scope import Probe, Scope, Visible
@@ -92,8 +92,13 @@ def verify(base: Checkpoint, slim: Checkpoint, plan: Plan, *, seed: int = 1, dev
     return _compared(wanted, _outcome(native.load(slim, device, dtype), {}, seed, wanted))
 
 
-def compare(expected: Transformer, found: Transformer, masks: Masks | None = None, *, seed: int = 1) -> Verification:
+def compare(expected: Model, found: Model, masks: Masks | None = None, *, seed: int = 1) -> Verification:
     """Compare two models, the first with `masks`: logits on a padded batch of random tokens; feed-forward layers."""
+    if isinstance(expected, Classifier) and isinstance(found, Classifier):
+        labelled = _labels_outcome(expected, masks or {}, seed)
+        return _compared_labels(labelled, _labels_outcome(found, {}, seed, labelled))
+    if isinstance(expected, Classifier) or isinstance(found, Classifier):
+        raise ValueError("a classifier cannot be compared with a model that translates")
     wanted = _outcome(expected, masks or {}, seed)
     return _compared(wanted, _outcome(found, {}, seed, wanted))
 

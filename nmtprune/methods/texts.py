@@ -6,7 +6,7 @@ gives to the output layer, with what is `expected` of it, and ask which position
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from nmtprune.data.batching import Batch
@@ -169,6 +169,16 @@ class LabeledTexts(Texts):
         if self.labels is None:
             raise ValueError("texts without labels")
         return self.labels
+
+    def labeled_by(self, model: "Model") -> "LabeledTexts":
+        """The texts with the labels that a model finds most likely; themselves where their labels are known."""
+        import torch
+
+        if self.labels is not None:
+            return self
+        with torch.inference_mode():
+            labels = model.output(self.features(model)).argmax(-1)
+        return replace(self, labels=labels)
 
     def enter(self, model: "Model") -> "tuple[Tensor, Scope]":
         """The texts with their segments."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nmtprune import strictjson
 from nmtprune.data.directions import Sets
+from nmtprune.data.examples import Examples
 from nmtprune.data.mixture import parts_of
 from nmtprune.data.text import STDIN
 from nmtprune.errors import QualityGateError, UsageError
@@ -25,10 +26,13 @@ from nmtprune.runs.refit_sentences import (
     TRANSLATIONS,
     calibration_record,
     calibration_texts,
+    counted,
     drawn_apart,
     has_targets,
     on_target_side,
+    only_text,
     sentences_of,
+    with_labels,
 )  # fmt: skip
 from nmtprune.runs.run import Computing, Run, Session, started
 
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
     from nmtprune.evaluate.verify import Verification
     from nmtprune.formats.base import Checkpoint
     from nmtprune.methods.refit import Fit, RefitSettings
-    from nmtprune.model import Transformer
+    from nmtprune.model import Model
     from nmtprune.progress import Progress
 
 _ROUNDING = 1e-6
@@ -129,7 +133,7 @@ class Refitted:
     """
 
     checkpoint: "Checkpoint"
-    model: "Transformer"
+    model: "Model"
     fit: "Fit"
 
 
@@ -140,8 +144,9 @@ class RefitReport:
     Attributes:
         output: the file that was written.
         calibration: the text that projections were fitted on; see `calibration_record`.
-        holdout: sentences and target tokens on which losses were measured.
-        loss: nats per held-out target token of ``base``, ``slim`` and ``refitted``; of several directions the mean.
+        holdout: sentences and target tokens, of a classifier texts alone, on which losses were measured.
+        loss: nats per held-out target token, or text, of ``base``, ``slim`` and ``refitted``; of several directions the
+            mean.
         directions: the same of each of several directions by its name; empty for one.
         fit: what was fitted.
         against: what the result was compared with: ``base`` or ``slim``.
@@ -176,7 +181,7 @@ class RefitReport:
 
 
 def refitted(
-    base: "Transformer",
+    base: "Model",
     slim: "Checkpoint",
     texts: Sequence[Texts],
     settings: "RefitSettings | None" = None,
@@ -199,7 +204,7 @@ def refitted(
     from nmtprune.engines import native
     from nmtprune.methods.refit import RefitSettings, fit_projections
 
-    model = native.load(slim, base.device, base.dtype)
+    model = native.load_model(slim, base.device, base.dtype)
     stored, in_file = slim.native_tensors(), slim.file_names
     weights = [name for name in stored if is_refitted(name) and name.endswith(".weight")]
     fixed = frozenset(name.removesuffix(".weight") for name in weights if name not in in_file)
@@ -233,8 +238,8 @@ class _Job:
     base: "Checkpoint"
     slim: "Checkpoint"
     ancestry: Ancestry
-    calibration: "Corpus"
-    held_out: "Corpus"
+    calibration: "Corpus | Examples"
+    held_out: "Corpus | Examples"
     record: Mapping[str, Any]
 
 
@@ -245,10 +250,12 @@ def _prepare(run: RefitRun, session: Session) -> _Job:
     base, slim = load(run.base), load(run.slim)
     found = ancestry(base, slim, other_base=run.other_base)
     named = run.calibration_data or run.data
-    sides = [run.target_side(data) if base.network().encoder is not None else TEXT for data in (named, run.data)]
+    sides = [TEXT if only_text(base) else run.target_side(data) for data in (named, run.data)]
     corpora = [sentences_of(run, data, base, session) for data in dict.fromkeys((named, run.data))]
     for corpus in corpora:
         session.note(corpus)
+    if isinstance(corpora[-1], Examples) and corpora[-1].labels is None:
+        session.remark(f"{corpora[-1].name}: no labels: losses are those of the labels that {run.base} gives")
     parts = drawn_apart(run, corpora[0], corpora[-1], session.progress)
     calibration, held_out = on_target_side(run, base, parts, sides, session.progress)
     chosen = {"on": sides[0], "seed": run.seed, "ridge": run.ridge, "only": run.only or "all"}
@@ -280,19 +287,19 @@ def _fitted(run: RefitRun, job: _Job, progress: "Progress") -> _Outcome:
     tensors = [*job.base.model_tensors.values(), *job.slim.model_tensors.values()]
     double = any(tensor.dtype == torch.float64 for tensor in tensors)
     device, dtype = choose_device(run.device), torch.float64 if double else torch.float32
-    base = native.load(job.base, device, dtype)
+    base = native.load_model(job.base, device, dtype)
     limits = no_larger(run.limits)
-    parts = parts_of(job.held_out) or {"": job.held_out}
-    held_out = {name: calibration_texts(own, base, limits) for name, own in parts.items()}
+    parts: Mapping[str, Corpus | Examples] = parts_of(job.held_out) or {"": job.held_out}
+    held_out = {name: with_labels(calibration_texts(own, base, limits), base) for name, own in parts.items()}
     losses: dict[str, dict[str, float]] = {name: {} for name in held_out}
 
-    def measure(name: str, model: "Transformer") -> None:
+    def measure(name: str, model: "Model") -> None:
         for direction, texts in held_out.items():
             losses[direction][name] = mean_loss(model, texts)
 
     progress.begin("refitting", 3)
     measure("base", base)
-    measure("slim", native.load(job.slim, device, dtype))
+    measure("slim", native.load_model(job.slim, device, dtype))
     progress.advance("losses before")
     texts = calibration_texts(job.calibration, base, limits)
     result = refitted(base, job.slim, texts, run.settings, job.record, job.ancestry.plan.kept_layers())
@@ -355,11 +362,10 @@ def _write(run: RefitRun, job: _Job, outcome: _Outcome, session: Session) -> Ref
         before=None if job.slim.provenance is None else json.loads(job.slim.provenance),
     )
     outcome.result.checkpoint.save(run.output, force=run.force, provenance=made)
-    tokens = int(job.held_out.counted.sum())
     return RefitReport(
         output=run.output,
         calibration=job.record,
-        holdout={"sentences": len(job.held_out), "tokens": tokens},
+        holdout={"sentences": len(job.held_out), **counted(job.held_out)},
         loss=outcome.loss,
         directions=outcome.directions,
         fit=outcome.result.fit,
@@ -393,6 +399,6 @@ def _verified(job: _Job, result: Refitted) -> "Verification":
     if job.ancestry.same_weights:
         found = verify(expanded(job.base, result.checkpoint, job.ancestry.plan), result.checkpoint, job.ancestry.plan)
     else:
-        found = compare(result.model, native.load(result.checkpoint, result.model.device, result.model.dtype))
+        found = compare(result.model, native.load_model(result.checkpoint, result.model.device, result.model.dtype))
     found.raise_if_different()
     return found

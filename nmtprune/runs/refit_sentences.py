@@ -4,17 +4,18 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from nmtprune.data.directions import Directions, Sets
+from nmtprune.data.examples import Examples
 from nmtprune.data.mixture import Mixture, parts_of
 from nmtprune.data.options import DataOptions
-from nmtprune.data.ragged import Ids
+from nmtprune.data.ragged import Ids, Sentences
 from nmtprune.errors import DataError, UsageError
 from nmtprune.methods.measuring import batches, on_translations
-from nmtprune.methods.texts import Texts
+from nmtprune.methods.texts import LabeledTexts, Texts
 from nmtprune.runs.baseline import check_direction
 from nmtprune.runs.run import Computing, Session
 
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from nmtprune.data.batching import BatchLimits
     from nmtprune.data.corpus import Corpus
     from nmtprune.formats.base import Checkpoint
-    from nmtprune.model import Transformer
+    from nmtprune.model import Model
     from nmtprune.progress import Progress
     from nmtprune.runs.refit import RefitRun
 
 REFERENCES, TRANSLATIONS, TEXT = "references", "translations", "text"
-"""Target sides of the calibration text; that of a language model is the text itself."""
+"""Target sides of the calibration text; models that read text alone, language models and classifiers, have none."""
 
 _TABLES = r"decoder\.embedding\.(bands\.\d+\.)?tokens\.weight"
 """Native names of the tables that hold a row for each symbol of a language model."""
@@ -39,8 +40,10 @@ _ONLY = ""
 """Stands for the only direction."""
 
 
-def calibration_texts(corpus: "Corpus", model: "Transformer", limits: "BatchLimits | None" = None) -> tuple[Texts, ...]:
-    """The sentences of a corpus with their target side, batch by batch, where the model is.
+def calibration_texts(
+    corpus: "Corpus | Examples", model: "Model", limits: "BatchLimits | None" = None
+) -> tuple[Texts, ...]:
+    """The sentences of a corpus with their target side, or texts, batch by batch, where the model is.
 
     Raises:
         UsageError: a sentence has more tokens than a batch may have.
@@ -48,12 +51,34 @@ def calibration_texts(corpus: "Corpus", model: "Transformer", limits: "BatchLimi
     return tuple(Texts.of(batch, model) for batch in batches(corpus, limits))
 
 
-def calibration_record(corpus: "Corpus", run_facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What a lineage says of a calibration text: the SHA-256 of its token ids, sentences, and how it was chosen."""
-    if corpus.target is None:
+def with_labels(texts: Sequence[Texts], base: "Model") -> list[Texts]:
+    """Texts of a classifier, those without labels with the labels that the base gives them; others as they are."""
+    return [each.labeled_by(base) if isinstance(each, LabeledTexts) else each for each in texts]
+
+
+def only_text(base: "Checkpoint") -> bool:
+    """Whether a model is fitted on texts without another side: language models and classifiers."""
+    return base.classifies or base.network().encoder is None
+
+
+def counted(data: "Corpus | Examples") -> dict[str, int]:
+    """The tokens that losses are means over; none of a classifier, whose losses are means over texts."""
+    return {} if isinstance(data, Examples) else {"tokens": int(data.counted.sum())}
+
+
+def _sides_of(data: "Corpus | Examples") -> "list[Sentences]":
+    """The token ids of a calibration text: both sides of a corpus."""
+    if isinstance(data, Examples):
+        return [data.tokens]
+    if data.target is None:
         raise ValueError("a calibration text without target side")
+    return [data.source, data.target]
+
+
+def calibration_record(corpus: "Corpus | Examples", run_facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a lineage says of a calibration text: the SHA-256 of its token ids, sentences, and how it was chosen."""
     digest = hashlib.sha256()
-    for side in (corpus.source, corpus.target):
+    for side in _sides_of(corpus):
         for sentence in side:
             digest.update(np.asarray(sentence, dtype="<i8").tobytes() + b"|")
     directions = {"directions": [*corpus.parts]} if isinstance(corpus, Mixture) else {}
@@ -96,8 +121,11 @@ def with_translations(corpus: "Corpus", base: "Checkpoint", run: Computing, limi
     return translated(corpus)
 
 
-def sentences_of(run: "RefitRun", data: Sets, base: "Checkpoint", session: Session) -> "Corpus":
-    """Sentences of a translation model or lines of a language model."""
+def sentences_of(run: "RefitRun", data: Sets, base: "Checkpoint", session: Session) -> "Corpus | Examples":
+    """Sentences of a translation model, lines of a language model, or texts of a classifier."""
+    if base.classifies:
+        _check_text_alone(run, "a classifier")
+        return session.corpora.labelled(data, base.classifier_profile(), labels=False)
     return _lines(run, data, base) if base.network().encoder is None else _bitext(run, data, base, session)
 
 
@@ -132,15 +160,26 @@ def _lines(run: "RefitRun", data: Sets, base: "Checkpoint") -> "Corpus":
     """
     from nmtprune.data.monolingual import load_lines
 
-    if run.calibration_on is not None:
-        raise UsageError(f"--calibration-on {run.calibration_on}: {run.base} is a language model: it is fitted on text")
+    _check_text_alone(run, "a language model")
     if isinstance(data, Directions):
         raise UsageError(f"--directions: {run.base} is a language model, which has none")
     symbols = sum(len(table) for name, table in base.native_tensors().items() if re.fullmatch(_TABLES, name))
     return load_lines(data, symbols, base.network().decoder.max_positions)
 
 
-def drawn_apart(run: "RefitRun", text: "Corpus", data: "Corpus", progress: "Progress") -> "tuple[Corpus, Corpus]":
+def _check_text_alone(run: "RefitRun", model: str) -> None:
+    """Refuse a target side for a model that has none.
+
+    Raises:
+        UsageError: one is named.
+    """
+    if run.calibration_on is not None:
+        raise UsageError(f"--calibration-on {run.calibration_on}: {run.base} is {model}: it is fitted on text")
+
+
+def drawn_apart(
+    run: "RefitRun", text: "Corpus | Examples", data: "Corpus | Examples", progress: "Progress"
+) -> "tuple[Corpus | Examples, Corpus | Examples]":
     """Sentences of a text to fit on, and others of DATA to hold out, in the order of each; of directions equal parts.
 
     What is held out is not fitted on, wherever the same sentence stands again.
@@ -167,11 +206,13 @@ def drawn_apart(run: "RefitRun", text: "Corpus", data: "Corpus", progress: "Prog
     chosen = {name: part.select(np.sort(fitted[name])) for name, (part, _) in pairs.items()}
     apart = {name: part.select(np.sort(held[name])) for name, (_, part) in pairs.items()}
     if several:
-        return Mixture.of(chosen), Mixture.of(apart)
+        return Mixture.of(cast("dict[str, Corpus]", chosen)), Mixture.of(cast("dict[str, Corpus]", apart))
     return chosen[_ONLY], apart[_ONLY]
 
 
-def _pairs(text: "Corpus", data: "Corpus") -> "dict[str, tuple[Corpus, Corpus]]":
+def _pairs(
+    text: "Corpus | Examples", data: "Corpus | Examples"
+) -> "dict[str, tuple[Corpus | Examples, Corpus | Examples]]":
     """Text to fit on and DATA of every direction by its name, or of the only one."""
     texts, sets = parts_of(text), parts_of(data)
     return {name: (texts[name], own) for name, own in sets.items()} or {_ONLY: (text, data)}
@@ -192,7 +233,7 @@ class _Wanted:
     own: bool
 
     @classmethod
-    def of(cls, run: "RefitRun", pairs: "Mapping[str, tuple[Corpus, Corpus]]", own: bool) -> "_Wanted":
+    def of(cls, run: "RefitRun", pairs: "Mapping[str, tuple[Any, Any]]", own: bool) -> "_Wanted":
         """As many as the run asks for, in equal parts, and as the smallest direction has."""
         text, data = (min((own[side] for own in pairs.values()), key=len) for side in (0, 1))
         total, count = len(data), len(pairs)
@@ -211,7 +252,7 @@ class _Wanted:
         held: Ids = order[self.fit : self.fit + self.hold] if self.own else order[: self.hold]
         return held
 
-    def fitted(self, text: "Corpus", known: Set[bytes], seed: int) -> Ids:
+    def fitted(self, text: "Corpus | Examples", known: Set[bytes], seed: int) -> Ids:
         """Places of the text that is fitted on; none of what is held out."""
         order = np.random.default_rng(seed).permutation(len(text))
         fresh = np.array([content not in known for content in _contents(text)])
@@ -221,22 +262,29 @@ class _Wanted:
         return found
 
 
-def _contents(corpus: "Corpus") -> Iterator[bytes]:
-    """What tells sentences apart: the tokens of the source, of the text in a language model's."""
-    side = corpus.target if corpus.target is not None and not corpus.source.sizes.any() else corpus.source
+def _contents(corpus: "Corpus | Examples") -> Iterator[bytes]:
+    """What tells sentences apart: the tokens of the source, of the text of a language model or a classifier."""
+    if isinstance(corpus, Examples):
+        side = corpus.tokens
+    else:
+        side = corpus.target if corpus.target is not None and not corpus.source.sizes.any() else corpus.source
     return (np.asarray(sentence, dtype="<i8").tobytes() for sentence in side)
 
 
 def on_target_side(
-    run: "RefitRun", base: "Checkpoint", parts: "Sequence[Corpus]", sides: Sequence[str], progress: "Progress"
-) -> "tuple[Corpus, Corpus]":
+    run: "RefitRun",
+    base: "Checkpoint",
+    parts: "Sequence[Corpus | Examples]",
+    sides: Sequence[str],
+    progress: "Progress",
+) -> "tuple[Corpus | Examples, Corpus | Examples]":
     """Texts with the base's translations as their target side, where that is wanted."""
     if TRANSLATIONS not in sides:
         return parts[0], parts[1]
     progress.begin("translating", sides.count(TRANSLATIONS))
     found = []
     for part, side in zip(parts, sides, strict=True):
-        if side == TRANSLATIONS:
+        if side == TRANSLATIONS and not isinstance(part, Examples):
             part = with_translations(part, base, run, run.limits)
             progress.advance(f"{len(part)} sentences")
         found.append(part)

@@ -12,13 +12,10 @@ from tests.support.cli import nmtprune, refused
 TRANSLATE = (
     "score M --source T --reference T -o NEW",
     "score M --metric importance --source T --reference T -o NEW",
-    "greedy M --source T --reference T -o NEW",
     "check M --baseline M --source T --reference T",
     "translate M --source T",
-    "refit M M --calibration-source T -o NEW",
     "functions M --source T -o NEW",
     "attention M x -o NEW",
-    "bench M --source T",
     "bench M --cost-table NEW",
     "export M --to ctranslate2 -o NEW",
     "convert M NEW --to fairseq --source T",
@@ -64,7 +61,7 @@ def test_commands_that_translate_refuse_a_classifier(folder: Path, tmp_path: Pat
     code, line = refused(*given)
     assert (code, line) == (
         3,
-        f"{folder}: an encoder with a classification head, which translates nothing: nmtprune inspect, plan, slim and "
-        "drift take it",
+        f"{folder}: an encoder with a classification head, which translates nothing: nmtprune inspect, plan, slim, "
+        "drift, score, greedy, refit, check and bench take it",
     )
     assert not new.exists()
