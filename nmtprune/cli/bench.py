@@ -11,6 +11,7 @@ import click
 
 from nmtprune.architecture import SORTS
 from nmtprune.cli.data_options import data_options
+from nmtprune.cli.example_options import example_options
 from nmtprune.cli.options import (
     force_option,
     format_option,
@@ -129,6 +130,7 @@ def batch_sizes_value(_context: click.Context, _parameter: click.Parameter, valu
 )
 @click.argument("checkpoints", nargs=-1, type=click.Path(path_type=Path), metavar="[CHECKPOINT...]")
 @data_options
+@example_options
 @synthetic_options
 @panel_option(
     Panel.MODEL,
@@ -171,7 +173,8 @@ def bench(output_format: str, **flags: Any) -> None:
 
     The ratio compares times round by round; it is above 1 if a model is faster than the first. Next to it is the
     speed-up predicted from multiply-accumulates, computed from the real widths, depths and lengths. Quality is
-    compared if there are references.
+    compared if there are references. Classifiers give labels to the texts of --examples instead, and are compared by
+    accuracy if there are labels.
 
     With --cost-table the parts of one model are timed, with random sentences: each stack's heads, neurons and layers,
     and the vocabulary, in turns with the whole model, for the engine, precision, threads, batch size and beam that are
@@ -182,7 +185,7 @@ def bench(output_format: str, **flags: Any) -> None:
         return
     if flags["resume"]:
         raise UsageError("--resume goes with --cost-table")
-    from nmtprune.runs.bench.comparison import COLUMNS, BenchRun, rows
+    from nmtprune.runs.bench.comparison import BenchRun, columns, rows
     from nmtprune.runs.bench.comparison import bench as run_bench
 
     only = [spelled(name) for name in given(_OF_QUALITY) if name != "seed" or flags["synthetic"] is None]
@@ -196,7 +199,7 @@ def bench(output_format: str, **flags: Any) -> None:
     if output_format == "json":
         emit_json(found.as_json())
     elif output_format == "tsv":
-        emit_tsv(COLUMNS, rows(found))
+        emit_tsv(columns(found), rows(found))
     else:
         emit_text(found)
     if run.outputs is not None:
@@ -350,13 +353,25 @@ def _emit_cost_table(found: "CostTable") -> None:
 def emit_text(found: "BenchFile") -> None:
     """Two tables, of the models and of their speed, and the ratios that are within the noise."""
     threads = f", {found.threads} threads" if found.threads else ""
-    click.echo(f"{found.data}: {found.sentences} sentences, engine {found.engine}{threads}")
+    of_texts = found.labels is not None
+    sentences = "texts" if of_texts else "sentences"
+    click.echo(f"{found.data}: {found.sentences} {sentences}, engine {found.engine}{threads}")
     if found.signature is not None:
         click.echo(found.signature)
-    quality = ("BLEU", "change", "95% interval", "p") if found.signature is not None else ()
+    quality = ("accuracy" if of_texts else "BLEU", "change", "95% interval", "p") if found.signature is not None else ()
     emit_table(("model", "heads", "parameters", "tensors MB", "file MB", "latency ms", *quality), _models(found))
     emit_table(
-        ("model", "batch", "sentences/s", "words/s", "ratio", "interval", "predicted", "achieved", "peak MB"),
+        (
+            "model",
+            "batch",
+            f"{sentences}/s",
+            *(() if of_texts else ("words/s",)),
+            "ratio",
+            "interval",
+            "predicted",
+            "achieved",
+            "peak MB",
+        ),
         _speeds(found),
     )
     noisy = [f"{model.name} at {timing.batch_size}" for model in found.models[1:] for timing in model.noisy]
@@ -372,12 +387,13 @@ def _models(found: "BenchFile") -> Iterator[tuple[str | int | None, ...]]:
         latency = f"{model.latency_ms.median:.1f}" if model.latency_ms else ""
         sizes = f"{model.model_bytes / 1e6:.2f}", f"{model.file_bytes / 1e6:.2f}"
         cells: tuple[str, ...] = ()
+        value = getattr(model, found.metric)
         if model.difference is not None:
             low, high = model.difference.ci
             change = f"{model.difference.delta:+.2f}", f"{low:+.2f} to {high:+.2f}", f"{model.difference.p:.4f}"
-            cells = (f"{model.bleu:.2f}", *change)
-        elif model.bleu is not None:
-            cells = (f"{model.bleu:.2f}", "", "", "")
+            cells = (f"{value:.2f}", *change)
+        elif value is not None:
+            cells = (f"{value:.2f}", "", "", "")
         yield (model.name, model.heads, model.parameters, *sizes, latency, *cells)
 
 
@@ -388,7 +404,8 @@ def _speeds(found: "BenchFile") -> Iterator[tuple[str | int | None, ...]]:
             achieved = f"{max(0.0, ratio.median - 1) / gain:.0%}" if model is not found.models[0] and gain > 0 else ""
             yield (
                 model.name, timing.batch_size, f"{timing.sentences_per_second.median:.1f}",
-                f"{timing.words_per_second.median:.0f}", f"{ratio.median:.3f}",
+                *([] if timing.words_per_second is None else [f"{timing.words_per_second.median:.0f}"]),
+                f"{ratio.median:.3f}",
                 f"{ratio.low:.3f} to {ratio.high:.3f}", f"{timing.predicted:.3f}", achieved,
                 "" if timing.peak_bytes is None else f"{timing.peak_bytes / 1e6:.0f}",
             )  # fmt: skip

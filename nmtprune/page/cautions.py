@@ -71,7 +71,7 @@ def _of_data(sources: Sequence[Source]) -> Iterator[tuple[str, bool]]:
         if content.left_out:
             yield f"{source.path}: {content.left_out} sentences were too long for the model and left out.", False
         if content.signature is not None:
-            metric = "bleu" if isinstance(content, BenchFile) else content.metric
+            metric = content.metric
             signatures.setdefault(f"{metric_name(metric)}: {content.signature}", []).append(source.path)
     if len({signature.split(": ")[0] for signature in signatures}) < len(signatures):
         listed = "; ".join(f"{signature} in {', '.join(paths)}" for signature, paths in signatures.items())

@@ -363,12 +363,13 @@ def _of_bench(source: Source) -> Iterator[Claim]:
     first = found.models[0]
     for model in found.models[1:]:
         quality = None
-        if model.bleu is not None and first.bleu is not None:
+        value, before = (getattr(own, found.metric) for own in (model, first))
+        if value is not None and before is not None:
             test = model.difference
             ci, p = (None, None) if test is None else (test.ci, test.p)
-            change = model.bleu - first.bleu
+            change = value - before
             quality = QualityChange(
-                "bleu", model.bleu, first.bleu, change, ci, p, found.data, found.sentences, source.path
+                found.metric, value, before, change, ci, p, found.data, found.sentences, source.path
             )
         speeds = tuple(
             Speed(

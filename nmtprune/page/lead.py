@@ -6,7 +6,7 @@ from nmtprune.page import numbers
 from nmtprune.page.blocks import Card
 from nmtprune.page.claims import PrunedModel, QualityChange, Size, Speed
 
-METRICS = {"bleu": "BLEU", "chrf": "chrF"}
+METRICS = {"bleu": "BLEU", "chrf": "chrF", "f1": "F1", "matthews": "Matthews' correlation"}
 _CHECKED = {"--max-drop": "quality", "--min-speedup": "speed", "--max-size": "size"}
 ALPHA = 0.05
 """What intervals of 95 % go with."""

@@ -90,6 +90,9 @@ class QualityOf(_Model):
 
     bleu: float | None = Field(None, description="BLEU of sacrebleu, 0 to 100")
     chrf: float | None = Field(None, description="chrF of sacrebleu, 0 to 100")
+    accuracy: float | None = Field(None, description="share of right labels of a classifier, in percent")
+    f1: float | None = Field(None, description="F1 of a classifier in points: of label 1 of two, or the mean of all")
+    matthews: float | None = Field(None, description="Matthews' correlation of a classifier, in points")
 
 
 def quality_of(metric: str, value: float | None) -> dict[str, Any]:
@@ -109,11 +112,11 @@ class _Facts(_Model):
     directions: dict[str, dict[str, Any]] | None = Field(
         None, description="on what and how each of several directions was measured, by its name"
     )
-    languages: str | None
-    sentences: int
+    languages: str | None = Field(None, description="of a model that translates")
+    sentences: int = Field(description="or texts of a classifier")
     left_out: int = Field(description="sentences too long for the model's positions")
-    post_process: str | None = Field(description="how subwords become words")
-    tokenizer: str | None
+    post_process: str | None = Field(None, description="how subwords become words")
+    tokenizer: str | None = None
     moses: str | None = Field(None, description="options of the tokenizer")
     lowercased: str | None = Field(None, description="sides whose raw text is lower-cased")
     source_subwords: str | None = Field(None, description="SHA-256 of the subword model of raw source text")
@@ -124,10 +127,16 @@ class _Facts(_Model):
     target_front: str | None = Field(None, description="tokens that every translation begins with")
     target_end: str | None = Field(None, description="tokens that end every translation, instead of </s>")
     target_start: str | None = Field(None, description="token before the first word, instead of </s>")
+    labels: str | None = Field(None, description="names of a classifier's labels, separated by commas")
+    texts: str | None = Field(None, description="what a classifier reads: single texts, or pairs")
+    columns: str | None = Field(None, description="of the table of texts and labels")
+    cut_to: int | None = Field(None, description="tokens that longer texts of a classifier are cut to")
     engine: str
-    search: dict[str, Any] = Field(description="beam, length penalty, limits, by their names on the command line")
+    search: dict[str, Any] | None = Field(
+        None, description="beam, length penalty, limits, by their names on the command line; none of a classifier"
+    )
     batches: dict[str, int | None] | None = None
-    signature: str | None = Field(None, description="of sacrebleu, verbatim")
+    signature: str | None = Field(None, description="of sacrebleu, verbatim, or of a metric of labels")
     significance: dict[str, Any] | None = None
 
 
@@ -137,7 +146,7 @@ MEASURED_ON = frozenset(_Facts.model_fields)
 
 class _File(_Facts):
     version: int
-    metric: str = Field(pattern="^(bleu|chrf)$")
+    metric: str = Field(pattern="^(bleu|chrf|accuracy|f1|matthews)$")
     provenance: dict[str, Any] = Field(description="command, time, seed, inputs with their SHA-256, versions")
 
 
@@ -185,7 +194,7 @@ class CurveStep(QualityOf):
     speed: float | None = Field(None, description="times as fast as the unpruned model by the cost table (version 2)")
     ci: Interval = Field(description="95 % interval of the change, around the unpruned model's value")
     p: float = Field(description="two-sided p-value of the change, without correction")
-    relative: float | None = Field(description="share of the unpruned model's value; null where that is 0")
+    relative: float | None = Field(description="share of the unpruned model's value; null where that is not above 0")
     within_max_drop: bool
     plan: str = Field(description="path of the plan in the run folder")
     decision: DecisionOf | None = Field(None, description="of --order auto; absent for other orders")
@@ -363,10 +372,10 @@ class Timing:
     """Speed of one model at one batch size.
 
     Attributes:
-        batch_size: sentences.
+        batch_size: sentences, or texts of classifiers.
         seconds: for all sentences, by round.
         sentences_per_second: over the rounds.
-        words_per_second: of detokenized text, over the rounds.
+        words_per_second: of detokenized text, over the rounds; None of classifiers, which write none.
         ratio: by how much less time it took than the first model, round by round.
         predicted: the first model's multiply-accumulates by this one's.
         peak_bytes: memory beyond what the loaded models take; None where it is not known.
@@ -375,7 +384,7 @@ class Timing:
     batch_size: int
     seconds: tuple[float, ...]
     sentences_per_second: Spread
-    words_per_second: Spread
+    words_per_second: Spread | None
     ratio: Spread
     predicted: float
     peak_bytes: int | None
@@ -391,7 +400,8 @@ class BenchedModel(_Model):
     file_bytes: int
     timings: tuple[Timing, ...] = Field(description="by batch size")
     latency_ms: Spread | None = Field(description="for one sentence alone; null where the engine is a process")
-    bleu: float | None = Field(description="null without references")
+    bleu: float | None = Field(description="null without references, and of classifiers")
+    accuracy: float | None = Field(None, description="of classifiers, in percent; null without labels")
     difference: Difference | None = Field(
         description="from the first model; null for that one, without references, and on too few sentences"
     )
@@ -413,6 +423,11 @@ class BenchFile(_Facts):
     synthetic: dict[str, Any] | None = Field(None, description="shape and sentences that --synthetic made up")
     models: tuple[BenchedModel, ...] = Field(description="the first is what the others are compared with")
     provenance: dict[str, Any] | None = None
+
+    @property
+    def metric(self) -> str:
+        """What quality is measured by: BLEU, or of classifiers accuracy."""
+        return "bleu" if self.labels is None else "accuracy"
 
 
 class Condition(_Model):

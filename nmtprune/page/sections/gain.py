@@ -55,11 +55,11 @@ def _speeds(source: Source, found: BenchFile) -> Table:
 
 
 def _row(model: BenchedModel, timing: Timing) -> Row:
-    ratio, latency = timing.ratio, model.latency_ms
+    ratio, latency, words = timing.ratio, model.latency_ms, timing.words_per_second
     return [
         model.name, numbers.cell(timing.batch_size),
         numbers.cell(timing.sentences_per_second.median, "{:.1f}".format),
-        numbers.cell(timing.words_per_second.median, numbers.count),
+        numbers.cell(None if words is None else words.median, numbers.count),
         numbers.cell(ratio.median, "{:.3f}".format), f"{ratio.low:.3f} to {ratio.high:.3f}",
         numbers.cell(timing.predicted, "{:.3f}".format), numbers.cell(timing.peak_bytes, numbers.megabytes),
         numbers.cell(None if latency is None else latency.median, "{:.1f} ms".format),

@@ -10,9 +10,11 @@ from nmtprune.data.options import DataOptions
 from nmtprune.data.text import STDIN
 from nmtprune.errors import UsageError
 from nmtprune.evaluate.cost import Spread
+from nmtprune.evaluate.label_metrics import Accuracy
 from nmtprune.plots import SpeedBar
-from nmtprune.runs.baseline import carries_tests, check_translations, with_remarks
+from nmtprune.runs.baseline import carries_tests, check_labels, check_translations, with_remarks
 from nmtprune.runs.bench import contenders as models
+from nmtprune.runs.bench import label_contenders as label_models
 from nmtprune.runs.bench.contenders import CTRANSLATE2
 from nmtprune.runs.device import choose_device
 from nmtprune.runs.quality import text_metric
@@ -23,10 +25,14 @@ from nmtprune.runs.tsv import Cell, tsv
 from nmtprune.summary import model_bytes, parameter_count
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from nmtprune.data.corpus import Corpus
+    from nmtprune.data.examples import Examples
     from nmtprune.engines import EngineSettings
     from nmtprune.evaluate.metrics import Scored, TextMetric
     from nmtprune.evaluate.significance import Difference
+    from nmtprune.formats.base import Checkpoint
     from nmtprune.model.search.options import Hypothesis
     from nmtprune.progress import Progress
     from nmtprune.runs.bench.contenders import Contender
@@ -93,7 +99,10 @@ def bench(run: BenchRun, progress: "Progress") -> BenchFile:
         NmtpruneError: bad options, checkpoints or data; an engine that cannot run a model.
     """
     with started(run, progress) as session:
-        opened = models.open_contenders(run.checkpoints, run.data, session.corpora)
+        loaded = models.load_all(run.checkpoints)
+        if any(checkpoint.classifies for checkpoint in loaded.values()):
+            return bench_labels(run, loaded, session)
+        opened = models.open_contenders(run.checkpoints, run.data, session.corpora, loaded)
         if run.names:
             opened = [replace(own, name=name) for own, name in zip(opened, run.names, strict=True)]
         corpus = opened[0].corpus
@@ -107,17 +116,80 @@ def bench(run: BenchRun, progress: "Progress") -> BenchFile:
         latencies = models.latencies(opened, run.engine, run.batches_of(1), session)
         progress.advance("latency")
         quality = None if metric is None else _quality(run, corpus, metric, translated)
-        found = _bench_file(run, opened, timings, latencies, quality)
-        if run.outputs is not None:
-            inputs = [path for path in run.inputs if path != STDIN]
-            made = session.provenance(seed=run.seed, inputs=inputs, data=dict(corpus.inputs))
-            report = Report(
-                json=found.model_copy(update={"provenance": made}).to_json(),
-                tsv=tsv(COLUMNS, rows(found)),
-                png=plots.speeds_png(_bars(found)),
-            )
-            report.write(run.outputs, force=run.force, inputs=run.inputs)
+        facts = {**opened[0].corpus.describe(), "engine": run.engine, "search": asdict(run.search)}
+        measured = _Measured(timings, latencies, quality)
+        found = _bench_file(run, [(own.name, own.checkpoint) for own in opened], facts, "bleu", measured)
+        _write(run, found, corpus.inputs, session)
         return found
+
+
+def bench_labels(run: BenchRun, loaded: "Mapping[Path, Checkpoint]", session: Session) -> BenchFile:
+    """The same of classifiers, on texts, with labels or not."""
+    from nmtprune.engines.native_labels import open_labels
+
+    _refuse_options_of_translation(run)
+    opened = label_models.open_label_contenders(run.checkpoints, run.data, session.corpora, loaded)
+    examples = opened[0].examples
+    label_models.check_label_batches(examples, run.batch_sizes)
+    labelled = examples.labels is not None
+    if labelled:
+        examples = with_remarks(examples, replace(run, metric=Accuracy.name), tests=False)
+    elif run.needs_references:
+        faults = [f"{name} goes with labels (--label-column NAME)" for name in run.needs_references]
+        raise UsageError.of_faults("bench", faults)
+    session.note(examples)
+    built = [open_labels(own.checkpoint, run.engine, run.batches_of(1)) for own in opened]
+    by_size = [
+        label_models.label_timings(opened, built, run.batches_of(size), run.repeat, session) for size in run.batch_sizes
+    ]
+    timings = [[found[0][number] for found in by_size] for number in range(len(opened))]
+    session.progress.begin("single texts", 1)
+    latencies = label_models.label_latencies(opened, built)
+    session.progress.advance("latency")
+    quality = _accuracies(run, opened[0].name, examples, by_size[0][1], session) if labelled else None
+    facts = {**examples.describe(), "engine": run.engine}
+    measured = _Measured(timings, latencies, quality)
+    found = _bench_file(run, [(own.name, own.checkpoint) for own in opened], facts, Accuracy.name, measured)
+    _write(run, found, examples.inputs, session)
+    return found
+
+
+def _refuse_options_of_translation(run: BenchRun) -> None:
+    """Refuse options that mean nothing for classifiers.
+
+    Raises:
+        UsageError: naming all of them.
+    """
+    named = [name for name in run.needs_references if name in ("--bleu-tokenize", "--lowercase")]
+    if named:
+        raise UsageError(f"bench: {', '.join(named)}: of translations, and {run.checkpoints[0]} is a classifier")
+
+
+def _accuracies(
+    run: BenchRun, baseline: str, examples: "Examples", logits: "Sequence[Tensor]", session: Session
+) -> "_Quality":
+    """Accuracy of every model and its difference from the first; none on so few texts that it means nothing."""
+    metric = Accuracy(examples.targets, len(examples.label_names))
+    scored = [metric.scored(own.argmax(1).numpy()) for own in logits]
+    for remark in check_labels(examples, scored[0], replace(run, allow_bad_baseline=True), f"the baseline {baseline}"):
+        session.remark(remark)
+    if not carries_tests(len(examples), run):
+        return scored, [None] * len(scored)
+    return scored, [None, *run.significance.compare(scored[0], scored[1:])]
+
+
+def _write(run: BenchRun, found: BenchFile, data: Mapping[str, str], session: Session) -> None:
+    """Write the files that the user named."""
+    if run.outputs is None:
+        return
+    inputs = [path for path in run.inputs if path != STDIN]
+    made = session.provenance(seed=run.seed, inputs=inputs, data=dict(data))
+    report = Report(
+        json=found.model_copy(update={"provenance": made}).to_json(),
+        tsv=tsv(columns(found), rows(found)),
+        png=plots.speeds_png(_bars(found)),
+    )
+    report.write(run.outputs, force=run.force, inputs=run.inputs)
 
 
 def _metric(run: BenchRun, corpus: "Corpus") -> "TextMetric | None":
@@ -158,7 +230,7 @@ def _timed(
 
 def _quality(
     run: BenchRun, corpus: "Corpus", metric: "TextMetric", translated: "list[list[list[Hypothesis]]]"
-) -> "tuple[list[Scored], list[Difference | None]]":
+) -> "_Quality":
     """BLEU of every model and its difference from the first; none on so few sentences that it means nothing."""
     scored = [metric.scored(corpus.texts(models.best(found))) for found in translated]
     if not carries_tests(len(corpus), run):
@@ -173,15 +245,21 @@ COLUMNS = (
 )  # fmt: skip
 
 
+def columns(found: BenchFile) -> tuple[str, ...]:
+    """COLUMNS, of classifiers with accuracy in the place of BLEU."""
+    return tuple(found.metric if name == "bleu" else name for name in COLUMNS)
+
+
 def rows(found: BenchFile) -> Iterator[tuple[Cell, ...]]:
-    """A row of COLUMNS for every model and batch size, in full precision."""
+    """A row of `columns` for every model and batch size, in full precision."""
     for model in found.models:
-        quality = _quality_cells(model)
+        quality = _quality_cells(model, found.metric)
         latency = model.latency_ms.median if model.latency_ms else None
         for timing in model.timings:
             rate, ratio = timing.sentences_per_second, timing.ratio
             yield (
-                model.name, timing.batch_size, rate.median, rate.low, rate.high, timing.words_per_second.median,
+                model.name, timing.batch_size, rate.median, rate.low, rate.high,
+                None if timing.words_per_second is None else timing.words_per_second.median,
                 ratio.median, ratio.low, ratio.high, timing.predicted, ratio.certain, timing.peak_bytes, latency,
                 model.heads, model.parameters, model.model_bytes, model.file_bytes, *quality,
             )  # fmt: skip
@@ -198,43 +276,61 @@ def _bars(found: BenchFile) -> list[SpeedBar]:
     ]
 
 
+_Quality = tuple[list["Scored"], list["Difference | None"]]
+"""The metric of every model, and its difference from the first."""
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """All that was measured of models.
+
+    Attributes:
+        timings: by model and batch size.
+        latencies: by model.
+        quality: by model; None without references or labels.
+    """
+
+    timings: "Sequence[Sequence[Timing]]"
+    latencies: Sequence[Spread | None]
+    quality: "_Quality | None"
+
+
 def _bench_file(
-    run: "BenchRun",
-    opened: "Sequence[Contender]",
-    timings: "Sequence[Sequence[Timing]]",
-    latencies: Sequence[Spread | None],
-    quality: "tuple[list[Scored], list[Difference | None]] | None",
+    run: BenchRun,
+    opened: "Sequence[tuple[str, Checkpoint]]",
+    facts: Mapping[str, Any],
+    metric: str,
+    measured: _Measured,
 ) -> BenchFile:
-    """Put together what was measured."""
+    """Put together what was measured of models by their names."""
     nothing: list[None] = [None] * len(opened)
-    scored: Sequence[Scored | None] = quality[0] if quality else nothing
-    differences: Sequence[Difference | None] = quality[1] if quality else nothing
+    scored: Sequence[Scored | None] = measured.quality[0] if measured.quality else nothing
+    differences: Sequence[Difference | None] = measured.quality[1] if measured.quality else nothing
     models = tuple(
         BenchedModel(
-            name=own.name,
-            heads=own.checkpoint.architecture.count(),
-            parameters=parameter_count(own.checkpoint),
-            model_bytes=model_bytes(own.checkpoint),
-            file_bytes=own.checkpoint.file_bytes,
+            name=name,
+            heads=checkpoint.architecture.count(),
+            parameters=parameter_count(checkpoint),
+            model_bytes=model_bytes(checkpoint),
+            file_bytes=checkpoint.file_bytes,
             timings=tuple(of_model),
             latency_ms=latency,
-            bleu=None if score is None else score.score,
             difference=difference,
+            **{"bleu": None, metric: None if score is None else score.score},
         )
-        for own, of_model, latency, score, difference in zip(
-            opened, timings, latencies, scored, differences, strict=True
+        for (name, checkpoint), of_model, latency, score, difference in zip(
+            opened, measured.timings, measured.latencies, scored, differences, strict=True
         )
     )
-    facts: dict[str, Any] = {**opened[0].corpus.describe(), "engine": run.engine, "search": asdict(run.search)}
-    facts |= {"threads": run.threads, "repeat": run.repeat, **run.facts}
+    facts = {**facts, "threads": run.threads, "repeat": run.repeat, **run.facts}
     facts |= {"compute_type": run.compute_type} if run.engine == CTRANSLATE2 else {}
     if scored[0] is not None:
         facts["signature"] = scored[0].metric.signature
     return BenchFile(format="nmtprune-bench", version=1, **facts, models=models)
 
 
-def _quality_cells(model: BenchedModel) -> tuple[Cell, ...]:
-    difference = model.difference
+def _quality_cells(model: BenchedModel, metric: str) -> tuple[Cell, ...]:
+    difference, value = model.difference, getattr(model, metric)
     if difference is None:
-        return model.bleu, None, None, None, None
-    return model.bleu, difference.delta, *difference.ci, difference.p
+        return value, None, None, None, None
+    return value, difference.delta, *difference.ci, difference.p

@@ -26,7 +26,8 @@ CTRANSLATE2 = "ctranslate2"
 IN_PROCESS = ("native", CTRANSLATE2)
 """Engines whose time for one sentence is that of the model: the others start a process each time."""
 
-_LATENCY_SENTENCES = 16
+LATENCY_SENTENCES = 16
+"""Sentences, or texts, that are timed alone."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ def latencies(
 
     if engine not in IN_PROCESS:
         return [None] * len(contenders)
-    corpus = drawn(contenders[0].corpus, _LATENCY_SENTENCES, 1)
+    corpus = drawn(contenders[0].corpus, LATENCY_SENTENCES, 1)
     engines = open_engines(contenders, engine, settings, session)
     found: list[list[float]] = [[] for _ in engines]
     for place in range(len(corpus)):
