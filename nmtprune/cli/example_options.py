@@ -51,6 +51,8 @@ def example_options(command: F) -> F:
     """DATA of classifiers in addition to that of translation models; goes with `data_options`, which collects both."""
     decorated: F = added(command, _OPTIONS)
     return decorated
+
+
 importance_examples_option = panel_option(
     Panel.IMPORTANCE,
     "--importance-examples",

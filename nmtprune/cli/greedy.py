@@ -8,7 +8,7 @@ import click
 
 from nmtprune.cli.data_options import TRAINING_TEXT, data_options, with_calibration_data, with_importance_data
 from nmtprune.cli.direction_options import across_option, check_across, directions_option
-from nmtprune.cli.example_options import calibration_examples_option, importance_examples_option
+from nmtprune.cli.example_options import calibration_examples_option, example_options, importance_examples_option
 from nmtprune.cli.options import (
     calibration_sentences_option,
     force_option,
@@ -29,7 +29,7 @@ from nmtprune.cli.options import (
 )
 from nmtprune.cli.panels import Panel, panel_option
 from nmtprune.cli.progress_bar import duration, progress
-from nmtprune.cli.quality_options import bleu_options, quality_option
+from nmtprune.cli.quality_options import any_quality_option, bleu_options, metric_of
 from nmtprune.cli.render import emit_table
 from nmtprune.cli.scorer_options import ScorerCommand, foreign_to_orders, order_options, taken
 from nmtprune.cli.search_options import engine_options, search_options
@@ -57,6 +57,7 @@ _LAYERS = "layers"
 )
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CHECKPOINT...")
 @data_options
+@example_options
 @directions_option
 @across_option
 @with_importance_data
@@ -66,7 +67,7 @@ _LAYERS = "layers"
 @output_option(
     "Run folder: gets curve.json, .tsv and .png, plans/CURVE/STEP.json, plan.json, and the state for --resume."
 )
-@quality_option
+@any_quality_option
 @panel_option(
     Panel.REMOVAL,
     "--reestimate",
@@ -145,8 +146,9 @@ _LAYERS = "layers"
     "--refit",
     is_flag=True,
     help="Refit every pruned model before it is measured (see nmtprune refit), on sentences of --importance-subset, "
-    "--importance-source or --calibration-source. The run folder then also gets the refitted model of plan.json as "
-    "slim.pt or slim.npz.",
+    "--importance-source or --calibration-source; a classifier on texts of --importance-examples or "
+    "--calibration-examples. The run folder then also gets the refitted model of plan.json as slim.pt, slim.npz or "
+    "slim.",
 )
 @calibration_sentences_option
 @panel_option(
@@ -196,6 +198,7 @@ def greedy(output_format: str, **flags: Any) -> None:
 
     check_across(flags["data"])
     _choose_defaults(flags)
+    flags["metric"] = metric_of(flags)
     names = [*flags["orders"], *((flags["auto_orders"] or DEFAULT_CONTENDERS) if AUTO in flags["orders"] else ())]
     refits_on_importance = flags["refit"] and flags["calibration_data"] is None
     _check_options(names, refit=flags["refit"], rounds=flags["rounds"], refits_on_importance=refits_on_importance)
@@ -254,7 +257,8 @@ def _emit_text(result: "GreedyResult", metric: str) -> None:
     from nmtprune.runs.greedy.curve import means
 
     facts, heads = result.facts, sum(result.base.modules.values())
-    click.echo(f"{facts['data']}: {facts['sentences']} sentences, {_units(result)}")
+    what = "texts" if "labels" in facts else "sentences"
+    click.echo(f"{facts['data']}: {facts['sentences']} {what}, {_units(result)}")
     click.echo(facts["signature"])
     if "across" in facts:
         click.echo(f"{metric}: {facts['across']} of {facts['data']}; * the direction that loses most")

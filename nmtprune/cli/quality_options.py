@@ -1,11 +1,13 @@
 """Options of commands that measure the quality of models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 
+from nmtprune.cli.options import model_of
 from nmtprune.cli.panels import Panel, panel_option
+from nmtprune.data.options import DataOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,6 +22,32 @@ quality_option = panel_option(
     show_default=True,
     help="Quality metric.",
 )
+
+LABEL_METRICS = ("accuracy", "f1", "matthews")
+"""Metrics of classifiers."""
+
+any_quality_option = panel_option(
+    Panel.QUALITY,
+    "--metric",
+    type=click.Choice(["bleu", "chrf", *LABEL_METRICS]),
+    show_default="bleu; of classifiers accuracy",
+    help="Quality metric; of classifiers accuracy, f1 (of label 1 of two, else the mean over labels) or matthews "
+    "(Matthews' correlation).",
+)
+
+
+def metric_of(values: Mapping[str, Any]) -> str:
+    """The metric that a user names, or else the usual one of the model: a table, or such a folder, tells classifiers.
+
+    Args:
+        values: of a command's parameters.
+    """
+    from nmtprune.formats import class_of
+
+    if values["metric"] is not None:
+        return str(values["metric"])
+    tables = isinstance(values["data"], DataOptions) and values["data"].examples is not None
+    return "bleu" if not tables and class_of(model_of(values)).searches else LABEL_METRICS[0]
 
 
 repeat_option = panel_option(

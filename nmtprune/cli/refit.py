@@ -7,7 +7,7 @@ import click
 
 from nmtprune.cli.data_options import calibration_data_options, with_calibration_data
 from nmtprune.cli.direction_options import directions_option
-from nmtprune.cli.example_options import calibration_examples_option
+from nmtprune.cli.example_options import calibration_examples_option, example_options
 from nmtprune.cli.options import (
     calibration_sentences_option,
     force_option,
@@ -39,6 +39,7 @@ _COLUMNS = ("projection", "tokens", "inputs", "silent", "error_before", "error_a
 @click.argument("checkpoint", metavar="BASE", type=click.Path(path_type=Path))
 @click.argument("slim", metavar="SLIM", type=click.Path(path_type=Path))
 @calibration_data_options
+@example_options
 @directions_option
 @with_calibration_data
 @calibration_examples_option

@@ -191,7 +191,7 @@ def drawn_apart(
     pairs = _pairs(text, data)
     wanted = _Wanted.of(run, pairs, own)
     held = {name: wanted.held(len(part), run.seed) for name, (_, part) in pairs.items()}
-    known = {content for name, (_, part) in pairs.items() for content in _contents(part.select(held[name]))}
+    known = {content for name, (_, part) in pairs.items() for content in contents_of(part.select(held[name]))}
     fitted = {name: wanted.fitted(part, known, run.seed) for name, (part, _) in pairs.items()}
     # What does not divide by the number of directions is nowhere missing.
     asked = [number - number % len(pairs) for number in (run.calibration_sentences, run.holdout_sentences)]
@@ -255,14 +255,14 @@ class _Wanted:
     def fitted(self, text: "Corpus | Examples", known: Set[bytes], seed: int) -> Ids:
         """Places of the text that is fitted on; none of what is held out."""
         order = np.random.default_rng(seed).permutation(len(text))
-        fresh = np.array([content not in known for content in _contents(text)])
+        fresh = np.array([content not in known for content in contents_of(text)])
         found: Ids = order[fresh[order]][: self.fit]
         if not len(found):
             raise DataError(f"{text.name}: every sentence is held out too: other sentences are needed to fit on")
         return found
 
 
-def _contents(corpus: "Corpus | Examples") -> Iterator[bytes]:
+def contents_of(corpus: "Corpus | Examples") -> Iterator[bytes]:
     """What tells sentences apart: the tokens of the source, of the text of a language model or a classifier."""
     if isinstance(corpus, Examples):
         side = corpus.tokens

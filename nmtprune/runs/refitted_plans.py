@@ -13,9 +13,10 @@ from nmtprune.runs.subject import NativeModel
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
+    from nmtprune.data.examples import Examples
     from nmtprune.formats.base import Checkpoint
     from nmtprune.methods.texts import Texts
-    from nmtprune.model import Transformer
+    from nmtprune.model import Model
     from nmtprune.runs.refit import Refitted
 
 DEFAULT_CALIBRATION = 2000
@@ -32,8 +33,8 @@ class RefittedPlans:
     def __init__(
         self,
         checkpoint: "Checkpoint",
-        model: "Callable[[], Transformer]",
-        corpus: "Corpus",
+        model: "Callable[[], Model]",
+        corpus: "Corpus | Examples",
         seed: int,
         kept: int = 1,
         on: str = "references",
@@ -43,7 +44,7 @@ class RefittedPlans:
         Args:
             checkpoint: the unpruned checkpoint.
             model: gives its native model.
-            corpus: the calibration text, with its target side as token ids.
+            corpus: the calibration text, with its target side as token ids; texts of a classifier.
             seed: with which the text was drawn.
             kept: number of results that are kept.
             on: what the target side is, as `runs.refit` names it.
@@ -84,10 +85,12 @@ class RefittedPlans:
         """SHA-256 of the files of the calibration text, by path."""
         return self._corpus.inputs
 
-    def shared_with(self, corpus: "Corpus") -> int:
-        """How many sentences of a corpus are also in the calibration text, by their source side."""
-        known = {tuple(sentence.tolist()) for sentence in self._corpus.source}
-        return sum(tuple(sentence.tolist()) in known for sentence in corpus.source)
+    def shared_with(self, corpus: "Corpus | Examples") -> int:
+        """How many sentences of a corpus, or texts, are also in the calibration text, by what the encoder reads."""
+        from nmtprune.runs.refit_sentences import contents_of
+
+        known = {*contents_of(self._corpus)}
+        return sum(content in known for content in contents_of(corpus))
 
     @cached_property
     def _texts(self) -> "tuple[Texts, ...]":
@@ -118,9 +121,14 @@ def open_refitted_plans(
         NmtpruneError: bad data, or an engine that cannot run the checkpoint.
     """
     from nmtprune.methods.measuring import drawn
-    from nmtprune.runs.refit_sentences import REFERENCES, TRANSLATIONS, has_targets, with_translations
+    from nmtprune.runs.refit_sentences import REFERENCES, TEXT, TRANSLATIONS, has_targets, with_translations
 
-    checkpoint, targets = native.checkpoint, has_targets(data)
+    checkpoint = native.checkpoint
+    if checkpoint.classifies:
+        examples = corpora.labelled(data, checkpoint.classifier_profile(), labels=False)
+        texts = drawn(examples, sentences, run.seed)
+        return RefittedPlans(checkpoint, lambda: native.model, texts, run.seed, kept, TEXT)
+    targets = has_targets(data)
     corpus = corpora.read(data, checkpoint.profile(), references=False, targets=targets)
     corpus = drawn(corpus, sentences, run.seed)
     if not targets:

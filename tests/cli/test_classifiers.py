@@ -10,13 +10,10 @@ from tests.support.classifier_folders import classifier_folder
 from tests.support.cli import nmtprune, refused
 
 TRANSLATE = (
-    "score M --source T --reference T -o NEW",
-    "score M --metric importance --source T --reference T -o NEW",
-    "check M --baseline M --source T --reference T",
     "translate M --source T",
     "functions M --source T -o NEW",
     "attention M x -o NEW",
-    "bench M --cost-table NEW",
+    "bench M --cost-table -o NEW",
     "export M --to ctranslate2 -o NEW",
     "convert M NEW --to fairseq --source T",
     "lottery --late-reset M --prune-updates 1 --until 50% --data-bin T -o NEW",

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from nmtprune.profile import ClassifierProfile, ModelProfile
 
 _NO_TRANSLATION = (
-    "an encoder with a classification head, which translates nothing: nmtprune inspect, plan, slim, drift, score and "
-    "check take it"
+    "an encoder with a classification head, which translates nothing: nmtprune inspect, plan, slim, drift, score, "
+    "greedy, refit, check and bench take it"
 )
 
 

@@ -28,7 +28,7 @@ class CurvePoint:
         plan: which they are.
         value: the metric.
         difference: from the unpruned model.
-        relative: `value` as a share of the unpruned model's; None where that is 0.
+        relative: `value` as a share of the unpruned model's; None where that is not above 0.
         broken: it breaks the rule of the run.
         decision: how the plan was chosen, if several orders competed.
         name: of the plan's file.

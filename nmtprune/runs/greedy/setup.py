@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from nmtprune import files
 from nmtprune.architecture import LAYER_KINDS, Architecture, UnitId, parse_kinds
@@ -17,7 +17,7 @@ from nmtprune.errors import EngineError, UsageError
 from nmtprune.evaluate.metrics import Metric
 from nmtprune.evaluate.significance import SignificanceTest
 from nmtprune.methods.priced import Budget
-from nmtprune.methods.scorer import Scorer
+from nmtprune.methods.scorer import CLASSIFIES, TRANSLATES, Scorer
 from nmtprune.plan import Base
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.cost_table import CostTable
@@ -333,6 +333,7 @@ def check_greedy(run: GreedyRun, session: Session) -> Job:
     subjects = Subjects(run, chosen, session.corpora)
     bases = tuple(checkpoint.base for checkpoint in subjects.checkpoints)
     check_one_shape(run.checkpoints, bases, neurons=run.costed)
+    _check_orders(chosen, subjects)
     architecture = subjects.checkpoints[0].architecture
     kinds = _selected(run, architecture, bases[0])
     for order, selected in itertools.product(chosen, kinds):
@@ -353,6 +354,18 @@ def check_greedy(run: GreedyRun, session: Session) -> Job:
     settings |= {"--kinds": [list(selected) for selected in kinds], **_cost_settings(run)}
     found = orders.curves(run.checkpoints, chosen, kinds, run.samples)
     return Job(run, found, removals, bases, facts, inputs, settings, subjects, times)
+
+
+def _check_orders(chosen: Sequence[Order], subjects: Subjects) -> None:
+    """Refuse orders that do not score such models.
+
+    Raises:
+        UsageError: an order of models that translate for a classifier, or the reverse.
+    """
+    for checkpoint, scorer in itertools.product(subjects.checkpoints, scorers_of(chosen)):
+        kind, what = (CLASSIFIES, "is a classifier") if checkpoint.classifies else (TRANSLATES, "translates")
+        if kind not in scorer.measures:
+            raise UsageError(f"--order {scorer.name}: {checkpoint.path} {what}: choose another order")
 
 
 def _check_widths(run: GreedyRun, subjects: Subjects) -> None:
@@ -467,8 +480,9 @@ def _described(
             # The plan and the slim model are those of the first checkpoint.
             facts.setdefault("refit", dict(opened.refitted.record))
             inputs.update(opened.refitted.inputs)
-            shared = opened.refitted.shared_with(cast(Corpus, part.corpus))
-            other = "--importance-source" if run.calibration_data is None else "--calibration-source"
+            shared = opened.refitted.shared_with(part.corpus)
+            what = "examples" if opened.checkpoint.classifies else "source"
+            other = f"--importance-{what}" if run.calibration_data is None else f"--calibration-{what}"
             if run.refit and shared > _MOST_SHARED * len(part.corpus):
                 session.remark(
                     f"{part.corpus.name}: {shared} of {len(part.corpus)} sentences are in the text that models are "

@@ -148,7 +148,7 @@ class Sweeper:
                 plan=plan,
                 value=value,
                 difference=difference,
-                relative=value / unpruned.score if unpruned.score else None,
+                relative=value / unpruned.score if unpruned.score > 0 else None,
                 broken=broken,
                 decision=decision,
                 name=place.name,
