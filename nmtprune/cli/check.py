@@ -20,7 +20,7 @@ from nmtprune.cli.options import (
 )
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress_bar import progress
-from nmtprune.cli.quality_options import ALLOWING, bleu_options, quality_option, repeat_option
+from nmtprune.cli.quality_options import ALLOWING, any_quality_option, bleu_options, metric_of, repeat_option
 from nmtprune.cli.render import emit_json, emit_tsv
 from nmtprune.cli.search_options import beam_options, compute_type_option, engine_options
 from nmtprune.errors import QualityGateError
@@ -83,7 +83,7 @@ _OF_SPEED = ("repeat",)
     help="Sentences per batch.",
 )
 @repeat_option
-@quality_option
+@any_quality_option
 @engine_options
 @compute_type_option
 @bleu_options
@@ -95,11 +95,13 @@ def check(output_format: str, **flags: Any) -> None:
     """Check whether CHECKPOINT may replace the baseline: exit code 0 if every condition is met, else 7.
 
     Only the given conditions are checked: all of them, even if the first one fails, with one line of output for each.
-    With --directions, quality and speed are checked in every direction, and each must be good enough.
+    With --directions, quality and speed are checked in every direction, and each must be good enough. Classifiers are
+    checked on a table of texts and labels (--examples), or on the data of a task sentence_prediction.
     """
     from nmtprune.runs.check import CheckRun
     from nmtprune.runs.check import check as run_check
 
+    flags["metric"] = metric_of(flags)
     of_quality = [*map(spelled, given(_OF_QUALITY)), *typed(ALLOWING)]
     of_speed = map(spelled, given(_OF_SPEED))
     run = CheckRun(needs_drop=tuple(of_quality), needs_speedup=tuple(of_speed), **flags)

@@ -51,8 +51,7 @@ def metric_options() -> list[click.Parameter]:
         panel=Panel.SCORING,
         type=click.Choice(scorers.metrics()),
         metavar="METRIC",
-        default="bleu",
-        show_default=True,
+        show_default="bleu; of classifiers accuracy",
         help=f"{described} {untested} take one pass over the sentences and are not tested for significance.",
     )
     return [metric, *_settings(_of_metric(), ordering=False)]

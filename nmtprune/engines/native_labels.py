@@ -52,10 +52,6 @@ class LabelAblation:
                     found[number, positions] = own
         return found
 
-    def losses(self, logits: "Tensor") -> "Tensor":
-        """Cross entropy [N], nats, of the labels of the texts under logits [N, C]."""
-        return label_losses(logits, torch.from_numpy(self.examples.targets))
-
     def _by_layers(self, systems: Sequence[Kept]) -> "Iterator[tuple[Classifier, list[int], list[Masks]]]":
         """Models of the layers that stay, and of each the systems that are masked versions of it: numbers and masks."""
         alike: dict[tuple[int, ...], tuple[Classifier, list[int], list[Masks]]] = {}
@@ -65,6 +61,11 @@ class LabelAblation:
             numbers.append(number)
             all_masks.append(masks)
         return iter(alike.values())
+
+
+def losses_of(logits: "Tensor", examples: "Examples") -> "Tensor":
+    """Cross entropy [N], nats, of the labels of texts under logits [N, C]."""
+    return label_losses(logits, torch.from_numpy(examples.targets))
 
 
 def open_labels(checkpoint: "Checkpoint", engine: str, settings: "EngineSettings") -> "Classifier":

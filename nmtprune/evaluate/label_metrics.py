@@ -151,18 +151,19 @@ LABEL_METRICS: dict[str, type[LabelMetric]] = {each.name: each for each in (Accu
 """Metrics of labels by name."""
 
 
-def chance_of_majority(labels: Labels, classes: int) -> dict[str, float]:
-    """What each metric, and the loss, gives to a model that always says what is most frequent.
+def without_reading(labels: Labels, classes: int, metric: str) -> tuple[float, int]:
+    """The best value of a metric without a look at the texts, and the label that is always said for it.
 
     Args:
         labels: [N] of the data.
         classes: number of labels.
-
-    Returns:
-        By metric, the loss as its own value: that of a model that knows the shares of labels.
+        metric: name of the metric; of the loss it is its own value, of a model that knows the shares of labels.
     """
     counts = np.bincount(labels, minlength=classes)
-    always = np.full(len(labels), int(counts.argmax()))
-    found = {name: metric(labels, classes).scored(always).score for name, metric in LABEL_METRICS.items()}
-    shares = counts[counts > 0] / len(labels)
-    return {**found, ExampleLoss.name: -math.fsum(shares * np.log(shares))}
+    if metric == ExampleLoss.name:
+        shares = counts[counts > 0] / len(labels)
+        return -math.fsum(shares * np.log(shares)), int(counts.argmax())
+    own = LABEL_METRICS[metric](labels, classes)
+    values = [own.scored(np.full(len(labels), label)).score for label in range(classes)]
+    best = max(range(classes), key=lambda label: (values[label], counts[label]))
+    return values[best], best

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmtprune.data.marks import subwords_against_words
-from nmtprune.evaluate.label_metrics import chance_of_majority
+from nmtprune.evaluate.label_metrics import without_reading
 from nmtprune.evaluate.metrics import Bleu, Chrf, Scored
 
 FLOORS = {Bleu.name: 1.0, Chrf.name: 5.0}
@@ -76,7 +76,7 @@ def of_loss(baseline: Scored, words: int) -> Findings:
 
 
 def of_labels(baseline: Scored, labels: NDArray[np.int64], names: Sequence[str]) -> Findings:
-    """Look at a metric of labels: a model that has learned anything does better than the most frequent label.
+    """Look at a metric of labels: a model that has learned anything does better than any label that is always said.
 
     Args:
         baseline: the model.
@@ -84,15 +84,14 @@ def of_labels(baseline: Scored, labels: NDArray[np.int64], names: Sequence[str])
         names: of the labels, by number.
     """
     metric, there = baseline.metric, np.unique(labels)
-    value, chance = metric.sign * baseline.score, chance_of_majority(labels, len(names))[metric.name]
     if len(there) == 1:
         only = names[int(there[0])]
         return Findings((f"all {len(labels)} texts have the label {only}, so {metric.name} says nothing",))
+    value, (chance, label) = metric.sign * baseline.score, without_reading(labels, len(names), metric.name)
     if math.isfinite(value) and baseline.score > metric.sign * chance + _ROUNDING:
         return Findings()
-    most = names[int(np.bincount(labels).argmax())]
     said = f"{metric.name} {value:.2f} is not {'above' if metric.sign > 0 else 'below'} {chance:.2f}"
-    known = f"always saying {most}" if metric.sign > 0 else "knowing only how frequent each label is"
+    known = f"always saying {names[label]}" if metric.sign > 0 else "knowing only how frequent each label is"
     causes = "the columns of texts, their order, or the names of the labels are probably those of another task"
     return Findings((f"{said}, that of {known}: {causes}",))
 

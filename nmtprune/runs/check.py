@@ -1,6 +1,6 @@
 """`check`: the verdict on a slim model, for pipelines: quality, speed and size against a baseline."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 from nmtprune.data.directions import Directions, in_direction
 from nmtprune.data.mixture import Mixture
 from nmtprune.errors import UsageError
-from nmtprune.runs.baseline import carries_tests, check_translations, with_remarks
+from nmtprune.runs.baseline import check_translations, with_remarks
 from nmtprune.runs.bench import contenders as models
+from nmtprune.runs.check_conditions import quality_condition, speed_condition
 from nmtprune.runs.device import choose_device
-from nmtprune.runs.quality import text_metric
-from nmtprune.runs.report import CheckAnswer, Condition, Timing
-from nmtprune.runs.run import Computing, QualitySettings, Run, Session, Testing, started
+from nmtprune.runs.quality import check_metric, text_metric
+from nmtprune.runs.report import CheckAnswer, Condition
+from nmtprune.runs.run import LABELS, Computing, QualitySettings, Run, Session, Testing, started
 
 if TYPE_CHECKING:
     from nmtprune.data.corpus import Corpus
     from nmtprune.engines import EngineSettings
     from nmtprune.evaluate.metrics import TextMetric
+    from nmtprune.formats.base import Checkpoint
     from nmtprune.model.search.options import Hypothesis
     from nmtprune.progress import Progress
     from nmtprune.runs.bench.contenders import Contender
@@ -107,33 +109,49 @@ def check(run: CheckRun, progress: "Progress") -> CheckAnswer:
         NmtpruneError: bad checkpoints or data; an engine that cannot run a model.
     """
     with started(run, progress) as session:
-        parts = _parts(run, session)
-        for line in dict.fromkeys(part.metric.signature for part in parts if part.metric is not None):
-            progress.note(line)
-        for part in parts:
-            session.note(part.corpus)
-        conditions = [condition for part in parts for condition in _conditions(run, part, session)]
+        loaded = models.load_all([run.baseline, run.checkpoint])
+        if any(checkpoint.classifies for checkpoint in loaded.values()):
+            from nmtprune.runs.label_check import label_conditions
+
+            conditions, examples, measured = label_conditions(run, loaded, session)
+            read = dict(examples.inputs)
+        else:
+            conditions, measured, read = _translation_conditions(run, loaded, session)
         if run.max_size is not None:
-            conditions.append(_size(run.max_size, parts[0].opened))
-        read = {path: sha for part in parts for path, sha in part.corpus.inputs.items()}
+            conditions.append(_size(run.max_size, [loaded[path] for path in (run.baseline, run.checkpoint)]))
         made = session.provenance(seed=run.seed, inputs=[run.baseline, run.checkpoint], data=read)
-    facts: dict[str, Any] = {"checkpoint": str(run.checkpoint), "baseline": str(run.baseline), **_facts(parts)}
     return CheckAnswer(
         format="nmtprune-check",
         version=1,
         passed=all(condition.passed for condition in conditions),
         conditions=tuple(conditions),
-        **facts,
+        checkpoint=str(run.checkpoint),
+        baseline=str(run.baseline),
+        **measured,
         engine=run.engine,
-        search=asdict(run.search),
         provenance=made,
     )
 
 
-def _parts(run: CheckRun, session: Session) -> list[_Part]:
+def _translation_conditions(
+    run: CheckRun, loaded: "Mapping[Path, Checkpoint]", session: Session
+) -> tuple[list[Condition], dict[str, Any], dict[str, str]]:
+    """What came of each condition but size, in every direction; how was measured, and what was read."""
+    if run.metric in LABELS and run.max_drop is not None:
+        check_metric(loaded[run.baseline], run.metric)
+    parts = _parts(run, loaded, session)
+    for line in dict.fromkeys(part.metric.signature for part in parts if part.metric is not None):
+        session.progress.note(line)
+    for part in parts:
+        session.note(part.corpus)
+    conditions = [condition for part in parts for condition in _conditions(run, part, session)]
+    read = {path: sha for part in parts for path, sha in part.corpus.inputs.items()}
+    return conditions, {**_facts(parts), "search": asdict(run.search)}, read
+
+
+def _parts(run: CheckRun, loaded: "Mapping[Path, Checkpoint]", session: Session) -> list[_Part]:
     """The models on every set of sentences; everything that is wrong with one shows before anything is computed."""
     paths = [run.baseline, run.checkpoint]
-    loaded = models.load_all(paths)
     if not isinstance(run.data, Directions):
         return [_part(run, "", models.open_contenders(paths, run.data, session.corpora, loaded))]
     found = []
@@ -174,7 +192,7 @@ def _conditions(run: CheckRun, part: _Part, session: Session) -> list[Condition]
     if run.min_speedup is not None:
         settings = run.in_its_batches()
         timings, translated = models.timings(opened, run.engine, settings, run.repeat, session, check_first)
-        found.append(_speed(run, run.min_speedup, timings[1]))
+        found.append(speed_condition(run, run.min_speedup, timings[1]))
     if metric is not None and run.max_drop is not None:
         translated = translated or _translated(run, opened, session, check_first)
         found.insert(0, _quality(run, run.max_drop, corpus, metric, translated))
@@ -224,45 +242,14 @@ def _quality(
 ) -> Condition:
     """Not worse than by the limit; with `significant` a test of non-inferiority."""
     scored = [metric.scored(corpus.texts(models.best(found))) for found in translated]
-    (difference,) = run.significance.compare(scored[0], scored[1:])
-    low, high = difference.ci
-    held = low if run.significant else difference.delta
-    passed = held > -limit if run.significant else held >= -limit
-    against = f"lower end {low:+.2f} of the 95 % interval" if run.significant else "the change"
-    must = f"must be {'above' if run.significant else 'at least'} {-limit:g}"
-    values = f"{metric.name} {scored[0].score:.2f} -> {scored[1].score:.2f}, change {difference.delta:+.2f}"
-    interval = difference.ci if carries_tests(len(corpus), run) else None
-    if interval is not None:
-        values = f"{values} ({low:+.2f} to {high:+.2f})"
-    says = f"{values}; {against} {must}"
-    return Condition(option="--max-drop", limit=limit, value=held, interval=interval, passed=passed, says=says)
+    return quality_condition(run, limit, scored)
 
 
-def _speed(run: CheckRun, limit: float, timing: "Timing") -> Condition:
-    """Surely as fast as asked for: the interval must not reach below the limit."""
-    ratio = timing.ratio
-    passed = ratio.low >= limit
-    says = (
-        f"{ratio.median:.3f} times as fast ({ratio.low:.3f} to {ratio.high:.3f} in {run.repeat} rounds, batches of "
-        f"{run.batch_size}); must be at least {limit:g}"
-    )
-    if not passed and ratio.high >= limit:
-        says += "; the machine is too noisy to tell (--repeat takes more rounds)"
-    return Condition(
-        option="--min-speedup",
-        limit=limit,
-        value=ratio.median,
-        interval=(ratio.low, ratio.high),
-        passed=passed,
-        says=says,
-    )
-
-
-def _size(limit: float, opened: "Sequence[Contender]") -> Condition:
+def _size(limit: float, checkpoints: "Sequence[Checkpoint]") -> Condition:
     """Tensors of the model on both sides: to drop the optimizer gains nothing."""
     from nmtprune.summary import model_bytes
 
-    before, after = (model_bytes(own.checkpoint) for own in opened)
+    before, after = map(model_bytes, checkpoints)
     share = 100 * after / before
     says = f"{after:,} of {before:,} bytes of tensors, {share:.1f} %; may be {limit:g} %"
     return Condition(option="--max-size", limit=limit, value=share, interval=None, passed=share <= limit, says=says)

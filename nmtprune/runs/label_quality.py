@@ -33,6 +33,15 @@ def label_metric(examples: Examples, name: str) -> LabelMetric | ExampleLoss:
     return LABEL_METRICS[name](examples.targets, len(examples.label_names))
 
 
+def scored_logits(metric: LabelMetric | ExampleLoss, logits: "Tensor", examples: Examples) -> Scored:
+    """The result of one system for its logits [N, C]; of equal ones the first label is taken."""
+    from nmtprune.engines.native_labels import losses_of
+
+    if isinstance(metric, LabelMetric):
+        return metric.scored(logits.argmax(1).numpy())
+    return metric.of_texts(losses_of(logits, examples).tolist())
+
+
 def measure_labels(
     checkpoint: "Checkpoint", sets: Mapping[str, Sets], settings: MeasuringRun, corpora: Corpora
 ) -> "dict[str, Quality]":
@@ -81,9 +90,7 @@ class LabelQuality(Quality):
 
     def score(self, logits: "Tensor") -> Scored:
         """The result for logits [N, C]; of equal ones the first label is taken."""
-        if isinstance(self._metric, LabelMetric):
-            return self._metric.scored(logits.argmax(1).numpy())
-        return cast(ExampleLoss, self._metric).of_texts(self._ablation.losses(logits).tolist())
+        return scored_logits(cast("LabelMetric | ExampleLoss", self._metric), logits, self._examples)
 
     @cached_property
     def _full(self) -> Scored:

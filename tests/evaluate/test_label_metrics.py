@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from nmtprune.errors import DataError
-from nmtprune.evaluate.label_metrics import F1, LABEL_METRICS, Accuracy, ExampleLoss, Matthews, chance_of_majority
+from nmtprune.evaluate.label_metrics import F1, LABEL_METRICS, Accuracy, ExampleLoss, Matthews, without_reading
 from nmtprune.evaluate.mcnemar import two_sided
 from nmtprune.evaluate.metrics import Scored
 from nmtprune.evaluate.paired import Bootstrap, ResamplingSettings
@@ -127,12 +127,13 @@ def test_losses_of_texts_come_to_the_enumeration_too() -> None:
     assert found.p == pytest.approx(p, abs=0.01)
 
 
-def test_what_always_the_same_label_gives() -> None:
-    labels = np.array([1, 1, 1, 0])
-    found = chance_of_majority(labels, 2)
-    assert found == pytest.approx(
-        {"accuracy": 75, "f1": 100 * 6 / 7, "matthews": 0, "loss": -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))}
-    )
+def test_what_a_model_that_reads_nothing_gives() -> None:
+    labels = np.array([1, 1, 0, 0, 0, 0])
+    found = {name: without_reading(labels, 2, name) for name in ("accuracy", "f1", "matthews", "loss")}
+    assert found["accuracy"] == (pytest.approx(100 * 4 / 6), 0)
+    assert found["f1"] == (pytest.approx(100 * 4 / 8), 1), "always the rare label is the best for F1 of it"
+    assert found["matthews"] == (0, 0)
+    assert found["loss"] == (pytest.approx(-(np.log(2 / 3) * 2 / 3 + np.log(1 / 3) / 3)), 0)
 
 
 def test_predictions_that_do_not_fit() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nmtprune.data.options import DataOptions
+from nmtprune.data.directions import Sets
 from nmtprune.errors import DataError, UsageError
 from nmtprune.evaluate.cost import Lengths, Spread, by_part, in_turns, peak_memory, ratio
 from nmtprune.runs.bench.contenders import LATENCY_SENTENCES, batches_of
@@ -40,7 +40,7 @@ class LabelContender:
 
 
 def open_label_contenders(
-    paths: Sequence[Path], data: DataOptions, corpora: Corpora, loaded: "Mapping[Path, Checkpoint]"
+    paths: Sequence[Path], data: Sets, corpora: Corpora, loaded: "Mapping[Path, Checkpoint]"
 ) -> list[LabelContender]:
     """The texts as every model reads them.
 
@@ -112,7 +112,7 @@ def label_timings(
 
         return run
 
-    jobs = [watched(_labelling(model, own.examples, size)) for own, model in zip(contenders, models, strict=True)]
+    jobs = [watched(labelling(model, own.examples, size)) for own, model in zip(contenders, models, strict=True)]
 
     def after(job: int, seconds: float) -> None:
         progress.advance(f"{contenders[job].name} {seconds:.2f} s")
@@ -143,13 +143,13 @@ def label_latencies(contenders: Sequence[LabelContender], models: "Sequence[Clas
     found: list[list[float]] = [[] for _ in models]
     for place in range(len(examples)):
         alone = examples.select(np.array([place]))
-        seconds, _ = in_turns([_labelling(model, alone, 1) for model in models], 1)
+        seconds, _ = in_turns([labelling(model, alone, 1) for model in models], 1)
         for own, took in zip(found, seconds, strict=True):
             own.append(1000 * took[0])
     return [Spread.of(own) for own in found]
 
 
-def _labelling(model: "Classifier", examples: "Examples", size: int) -> "Callable[[], Tensor]":
+def labelling(model: "Classifier", examples: "Examples", size: int) -> "Callable[[], Tensor]":
     """Gives logits [N, C] to texts in batches of a size, in the order of the texts."""
     from nmtprune.engines.native_labels import LabelAblation
 
