@@ -5,7 +5,7 @@ which ones.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -77,14 +77,14 @@ class Additive:
         units: cost of one unit of every attention module and feed-forward layer.
         layers: cost of every layer besides these.
         rest: of what is in no layer.
-        fewest: units with which the file format stores a group, if only as zeros.
+        fewest: by group, units with which the file stores it at least, if only as zeros; 0 where none is named.
     """
 
     architecture: Architecture
     units: Mapping[GroupId, float]
     layers: Mapping[UnitId, float]
     rest: float
-    fewest: int = 0
+    fewest: Mapping[GroupId, int] = field(default_factory=dict)
 
     @property
     def together(self) -> tuple[tuple[str, ...], ...]:
@@ -109,13 +109,13 @@ class Additive:
         """What removing any one head or neuron of a group saves, given what is left."""
         there = kept.get(GroupId.layers_of(group.stack), (group.layer,))
         left = len(kept[group]) if group in kept else self._sizes[group]
-        return self.units[group] if left > self.fewest and group.layer in there else 0.0
+        return self.units[group] if left > self.fewest.get(group, 0) and group.layer in there else 0.0
 
     def _of_layer(self, layer: UnitId, kept: Kept) -> float:
         found = self.layers[layer]
         for group, size, each in self._groups[layer]:
             own = kept.get(group)
-            found += each * max(self.fewest, size if own is None else len(own))
+            found += each * max(self.fewest.get(group, 0), size if own is None else len(own))
         return found
 
     @cached_property
@@ -169,7 +169,7 @@ class MultiplyAccumulates(Additive):
                 layers[work.layer] += work.each * work.units
             else:
                 rest += work.each * work.units
-        return cls(architecture, units, layers, rest, checkpoint.fewest_stored_units)
+        return cls(architecture, units, layers, rest, _fewest(checkpoint))
 
 
 class Parameters(Additive):
@@ -198,7 +198,19 @@ class Parameters(Additive):
             own = sum(units[group.id] * group.stored for group in _groups_of(layer, architecture))
             gone = every - _without(checkpoint, layer)
             layers[layer] = gone - own if gone else 0.0
-        return cls(architecture, units, layers, every - stored - sum(layers.values()), checkpoint.fewest_stored_units)
+        return cls(architecture, units, layers, every - stored - sum(layers.values()), _fewest(checkpoint))
+
+
+def _fewest(checkpoint: "Checkpoint") -> dict[GroupId, int]:
+    """Units that every group costs at least.
+
+    Heads that a folder of transformers stores as zeros cost nothing after the export of a translation model, which
+    leaves them out; those of a classifier are computed wherever it runs.
+    """
+    groups = [group.id for group in checkpoint.architecture.groups]
+    if checkpoint.classifies:
+        return {id: checkpoint.fewest_stored(id) for id in groups}
+    return dict.fromkeys(groups, checkpoint.fewest_stored_units)
 
 
 def _groups_of(layer: UnitId, architecture: Architecture) -> list[Group]:

@@ -16,10 +16,12 @@ from tests.support.classified import Classified, classified
 from tests.support.cli import documented, nmtprune, refused
 from tests.support.greedy import files_of
 
+TEXTS = 32
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Classified:
-    return classified(tmp_path_factory.mktemp("classified"))
+    return classified(tmp_path_factory.mktemp("classified"), count=TEXTS)
 
 
 def accuracy(made: Classified, folder: Path) -> float:
@@ -43,7 +45,7 @@ def swept(made: Classified, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
                "--samples", 1, "--step", "50%", "--until", "50%", "-o", folder)  # fmt: skip
     found = nmtprune(*command)
     assert found.code == 0, found.stderr
-    assert "60 texts, 12 heads" in found.stdout and "accuracy" in found.stdout and "BLEU" not in found.stdout
+    assert f"{TEXTS} texts, 12 heads" in found.stdout and "accuracy" in found.stdout and "BLEU" not in found.stdout
     return folder, command
 
 
@@ -108,7 +110,7 @@ def test_refitted_sweeps_of_every_group_within_budgets(made: Classified, tmp_pat
         else:
             assert 0 <= step["f1"] <= 100 and "accuracy" not in step
         assert step[("macs", "parameters", "parameters")[number]] <= (0.6, 0.9, 1.0)[number]
-        assert found["refit"]["on"] == "text" and found["refit"]["sentences"] == 60
+        assert found["refit"]["on"] == "text" and found["refit"]["sentences"] == TEXTS
 
 
 def test_refit_needs_no_labels_and_lowers_the_loss(made: Classified, tmp_path: Path) -> None:
@@ -124,14 +126,14 @@ def test_refit_needs_no_labels_and_lowers_the_loss(made: Classified, tmp_path: P
                          "--format", "json")  # fmt: skip
         assert found.code == 0, found.stderr
         reports.append(json.loads(found.stdout))
-        assert reports[-1]["verification"]["ok"] and reports[-1]["holdout"] == {"sentences": 15}
+        assert reports[-1]["verification"]["ok"] and reports[-1]["holdout"] == {"sentences": TEXTS // 4}
     one, other = (read_safetensors(tmp_path / name / "model.safetensors").tensors for name in ("labeled", "unlabeled"))
     assert all(bool((one[name] == other[name]).all()) for name in one)
     assert "no labels: losses are those of the labels that" in found.stderr
     loss = reports[1]["loss"]
     assert loss["base"] < loss["refitted"] < loss["slim"]
     lineage = formats.load(tmp_path / "unlabeled").lineage
-    assert lineage is not None and lineage.refit is not None and lineage.refit["sentences"] == 45
+    assert lineage is not None and lineage.refit is not None and lineage.refit["sentences"] == TEXTS * 3 // 4
 
 
 def test_bench_compares_classifiers(made: Classified, swept: tuple[Path, tuple[Any, ...]], tmp_path: Path) -> None:
@@ -141,19 +143,19 @@ def test_bench_compares_classifiers(made: Classified, swept: tuple[Path, tuple[A
         nmtprune("plan", made.folder, "--keep-neurons", "encoder=8", "--keep-layers", "encoder=2", "-o", plan).code == 0
     )
     slimmed(made, plan, slim)
-    ran = nmtprune("bench", made.folder, slim, *made.options, "--batch-size", "1,16,60", "--repeat", 1,
+    ran = nmtprune("bench", made.folder, slim, *made.options, "--batch-size", "16,32", "--repeat", 1,
                    "-o", tmp_path / "bench.json")  # fmt: skip
     assert ran.code == 0, ran.stderr
-    assert "60 texts, engine native" in ran.stdout and "words/s" not in ran.stdout
+    assert f"{TEXTS} texts, engine native" in ran.stdout and "words/s" not in ran.stdout
     found = documented((tmp_path / "bench.json").read_text())
     first, second = found["models"]
     for model, folder in ((first, made.folder), (second, slim)):
         assert model["accuracy"] == pytest.approx(accuracy(made, folder)) and model["bleu"] is None
-        assert [timing["batch_size"] for timing in model["timings"]] == [1, 16, 60]
+        assert [timing["batch_size"] for timing in model["timings"]] == [16, 32]
         assert all(timing["words_per_second"] is None for timing in model["timings"])
     assert second["timings"][0]["predicted"] > 1.5 and second["parameters"] < first["parameters"]
     rows = [*csv.DictReader((tmp_path / "bench.tsv").open(), delimiter="\t")]
-    assert len(rows) == 6 and float(rows[0]["accuracy"]) == first["accuracy"] and rows[0]["words_per_second"] == ""
+    assert len(rows) == 4 and float(rows[0]["accuracy"]) == first["accuracy"] and rows[0]["words_per_second"] == ""
     page = nmtprune("report", tmp_path / "bench.json", swept[0] / "curve.json", "-o", tmp_path / "page.html")
     assert page.code == 0, page.stderr
 
@@ -163,17 +165,18 @@ def test_bench_compares_classifiers(made: Classified, swept: tuple[Path, tuple[A
     [
         ("greedy M D --metric bleu", 2, "--metric bleu is of translations"),
         ("greedy M D --beam 3", 2, "--beam: "),
-        ("greedy M D --engine ctranslate2", 7, "a classifier runs on --engine native, not on ctranslate2"),
+        ("greedy M D --engine ctranslate2", 6, "a classifier runs on --engine native, not on ctranslate2"),
         ("greedy M D --order gates", 2, "--order gates: M is a classifier"),
         ("greedy M D --lowercase", 2, "--lowercase goes with --metric bleu or chrf"),
         ("greedy M D --order confidence --confidence-on translations", 2, "a classifier translates nothing"),
         ("greedy M --source T --sentencepiece T --data-bin T", 2, "this model is a classifier"),
-        ("greedy M --examples T --text-column first,second", 2, "labels are needed"),
+        ("greedy M --examples T --text-column first,second --truncate", 2, "labels are needed"),
         ("refit M M D --calibration-on references", 2, "is a classifier: it is fitted on text"),
         ("refit M M D --beam 3", 2, "--beam"),
         ("bench M D --bleu-tokenize 13a", 2, "--bleu-tokenize: of translations, and M is a classifier"),
-        ("bench M D --batch-size 61", 2, "dev.tsv has only 60 texts"),
-        ("bench M --examples T --text-column first,second --alpha 0.1", 2, "--alpha goes with labels"),
+        ("bench M D --batch-size 61", 2, "dev.tsv has only 32 texts"),
+        ("bench M --examples T --text-column first,second --truncate --batch-size 4 --alpha 0.1", 2,
+         "--alpha goes with labels"),
     ],
 )  # fmt: skip
 def test_what_means_nothing_for_a_classifier_is_refused(

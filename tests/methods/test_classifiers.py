@@ -207,6 +207,9 @@ def test_refit_of_the_unpruned_model_changes_nothing_and_fewer_layers_are_fitted
     assert len(fit.projections) == 6 and not fit.left
     for name, tensor in fit.tensors.items():
         torch.testing.assert_close(tensor, natives[name].double(), rtol=0, atol=1e-9)
+    streamed = fit_projections(tiny.model, native.load_classifier(checkpoint, dtype=torch.float64), texts,
+                               RefitSettings(kept_bytes=0))  # fmt: skip
+    assert all(bool((streamed.tensors[name] - tensor).abs().max() <= 1e-12) for name, tensor in fit.tensors.items())
     short = same.with_layers({"encoder": (0, 2)})
     fit = fit_projections(tiny.model, short, texts, RefitSettings(ridge=1e-6), {"encoder": (0, 2)})
     assert [each.name for each in fit.projections] == ["encoder.0", "encoder-ffn.0", "encoder.2", "encoder-ffn.2"]
