@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.classified import classified
 from tests.support.recipes import environment
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +28,9 @@ WITH_A_MODEL = (
     "README.md",
 )
 """Documents that begin with checkpoint_best.pt, data-bin, spm.model, text.en and text.de of a reader."""
+
+WITH_A_CLASSIFIER = ("docs/classifiers.md",)
+"""Documents that begin with the folder of a classifier and two tables."""
 
 IN_A_CLONE = tuple(
     sorted(str(path.relative_to(ROOT)) for path in [ROOT / "CONTRIBUTING.md", *ROOT.glob("recipes/**/README.md")])
@@ -89,7 +93,15 @@ def test_a_document_runs_with_a_readers_model(document: str, readers_folder: Pat
     run_all(document, tmp_path / "reader")
 
 
-@pytest.mark.parametrize("document", [*SELF_CONTAINED, *WITH_A_MODEL, *IN_A_CLONE])
+@pytest.mark.slow
+@pytest.mark.parametrize("document", WITH_A_CLASSIFIER)
+def test_a_document_runs_with_a_readers_classifier(document: str, tmp_path: Path) -> None:
+    made = classified(tmp_path, columns=("sentence1", "sentence2", "label"))
+    shutil.copyfile(made.table, tmp_path / "test.tsv")
+    run_all(document, tmp_path)
+
+
+@pytest.mark.parametrize("document", [*SELF_CONTAINED, *WITH_A_MODEL, *WITH_A_CLASSIFIER, *IN_A_CLONE])
 def test_what_is_not_run_has_a_reason_that_counts(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     assert text.count("```sh") == len(blocks(document))
@@ -106,7 +118,7 @@ def test_programs_that_readmes_call_are_there() -> None:
     assert {"install", "test"} <= targets and {target for target in targets if f"\n{target}:" not in makefile} == set()
 
 
-@pytest.mark.parametrize("document", [*SELF_CONTAINED, *WITH_A_MODEL])
+@pytest.mark.parametrize("document", [*SELF_CONTAINED, *WITH_A_MODEL, *WITH_A_CLASSIFIER])
 def test_every_document_that_is_run_has_commands(document: str) -> None:
     assert blocks(document), f"{document}: no commands"
 

@@ -70,7 +70,12 @@ class Classified:
 
 
 def classified(
-    place: Path, kind: str = "bert", *, count: int = 60, names: tuple[str, ...] = ("no", "yes")
+    place: Path,
+    kind: str = "bert",
+    *,
+    count: int = 60,
+    names: tuple[str, ...] = ("no", "yes"),
+    columns: tuple[str, str, str] = COLUMNS,
 ) -> Classified:
     """A random model whose output is balanced, and a table with its own labels, some of them changed."""
     texts = [" ".join(text.split()[:12]) or "empty" for text in real_texts(2 * count)]
@@ -84,12 +89,12 @@ def classified(
     for path in (place / "tokenizer").iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     rows = [(texts[row], texts[-row - 1], names[0]) for row in range(count)]
-    table = write_table(place / "dev.tsv", rows, COLUMNS)
+    table = write_table(place / "dev.tsv", rows, columns)
     made = Classified(folder, table, names)
     said = _balance(made, settings)
     rng = np.random.default_rng(1)
     changed = np.where(rng.random(count) < _WRONG, rng.integers(0, len(names), count), said)
-    write_table(table, [(*row[:2], names[label]) for row, label in zip(rows, changed, strict=True)], COLUMNS)
+    write_table(table, [(*row[:2], names[label]) for row, label in zip(rows, changed, strict=True)], columns)
     return Classified(folder, table, names)
 
 
