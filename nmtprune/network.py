@@ -122,6 +122,25 @@ class ClassifierNetwork:
     layer_norm_epsilon: float
 
 
+@dataclass(frozen=True)
+class MaskedWordsNetwork:
+    """An encoder with a head that predicts masked words from the state of every token.
+
+    The head has a linear layer, an activation, a norm, and the output layer with a bias.
+
+    Attributes:
+        encoder: the encoder.
+        activation: one of ACTIVATIONS, of the feed-forward layers and of the head.
+        padding: id of the padding token.
+        layer_norm_epsilon: added to the variance in every layer norm.
+    """
+
+    encoder: Stack
+    activation: str
+    padding: int
+    layer_norm_epsilon: float
+
+
 class EncoderNetwork(Protocol):
     """What an encoder must know of the network that it is a part of."""
 

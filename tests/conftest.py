@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from nmtprune import process
-from tests.support import fairseq_files, warm
+from tests.support import fairseq_encoders, fairseq_files, warm
+from tests.support.fairseq_encoders import BuildEncoder
 from tests.support.fairseq_files import Build
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -42,6 +43,21 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
         key = repr(sorted(options.items()))
         if key not in made:
             made[key] = fairseq_files.fairseq_checkpoint(tmp_path_factory.mktemp("fairseq"), **options)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def build_encoder(tmp_path_factory: pytest.TempPathFactory) -> BuildEncoder:
+    """`encoder_checkpoint` without the folder, with large random weights, made once; do not change the file."""
+    made: dict[str, Path] = {}
+
+    def make(**options: Any) -> Path:
+        key = repr(sorted(options.items()))
+        if key not in made:
+            path = fairseq_encoders.encoder_checkpoint(tmp_path_factory.mktemp("encoder"), **options)
+            made[key] = fairseq_encoders.randomized(path)
         return made[key]
 
     return make

@@ -13,12 +13,13 @@ from nmtprune import slim
 from nmtprune.architecture import LAYER_KINDS, Architecture, GroupId
 from nmtprune.engines import native
 from nmtprune.errors import CheckpointError
-from nmtprune.evaluate.verify import compare
+from nmtprune.evaluate.verify import compare, texts
 from nmtprune.formats import load
 from nmtprune.formats.base import Checkpoint
-from nmtprune.model import Transformer
+from nmtprune.model import Classifier, MaskedWords, Transformer
 from nmtprune.plan import Lineage, Plan
 from tests.support import networks
+from tests.support.fairseq_encoders import BuildEncoder
 from tests.support.fairseq_files import Build
 from tests.support.marian_files import SSRU, marian_model
 from tests.support.thinned import thinned
@@ -34,6 +35,10 @@ FAIRSEQ = {
     "fairseq, pre-norm": {**networks.PRE_NORM, **networks.SHARED, "layers": 3, "heads": 3, "width": 12, "ffn": 8},
     "fairseq, language model": {"arch": "transformer_lm_gpt", "layers": 3, "heads": 2, "width": 8, "ffn": 7},
 }
+ENCODERS = {
+    "fairseq, RoBERTa": {"heads": 3, "width": 12, "ffn": 7},
+    "fairseq, pre-norm RoBERTa of masked words": {"arch": "roberta_prenorm", "task": "masked_lm", "ffn": 6},
+}
 MARIAN = {
     "Marian, post-norm": {"enc_depth": 3, "dec_depth": 3, "transformer_dim_ffn": 7, "transformer_decoder_dim_ffn": 5},
     "Marian, pre-norm, tied layers": {
@@ -45,8 +50,12 @@ COUNTS = [6, pytest.param(26, marks=pytest.mark.slow)]
 """Examples of each property and base: 72 in quick tests, 480 more in slow ones."""
 
 
-@pytest.fixture(scope="module", params=thinned([*FAIRSEQ, *MARIAN], 2))
-def base(request: pytest.FixtureRequest, build: Build, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+@pytest.fixture(scope="module", params=[*thinned([*FAIRSEQ, *MARIAN], 2), *thinned(ENCODERS, 2)])
+def base(
+    request: pytest.FixtureRequest, build: Build, build_encoder: BuildEncoder, tmp_path_factory: pytest.TempPathFactory
+) -> Checkpoint:
+    if request.param in ENCODERS:
+        return load(build_encoder(**ENCODERS[request.param]))
     if request.param in FAIRSEQ:
         return load(networks.randomized(build(**FAIRSEQ[request.param])))
     return load(marian_model(tmp_path_factory.mktemp("marian") / "model.npz", **MARIAN[request.param]))
@@ -71,7 +80,16 @@ def for_examples(count: int, check: Callable[[st.DataObject], None]) -> None:
     settings(max_examples=count, deadline=None)(given(st.data())(check))()
 
 
-def logits(model: Transformer, masks: Mapping[GroupId, Tensor] | None = None) -> Tensor:
+def model_of(checkpoint: Checkpoint) -> Transformer | Classifier | MaskedWords:
+    """The native model in double precision."""
+    make = native.load_encoder if checkpoint.encoder_only else native.load
+    return make(checkpoint, dtype=torch.float64)
+
+
+def logits(model: Transformer | Classifier | MaskedWords, masks: Mapping[GroupId, Tensor] | None = None) -> Tensor:
+    if not isinstance(model, Transformer):
+        with torch.inference_mode():
+            return model(texts(model, 2)[0], None, masks)  # type: ignore[no-any-return]
     source, target = networks.batch(model)
     with torch.inference_mode():
         found: Tensor = model(source, target, masks or {})
@@ -99,7 +117,7 @@ def applied(plan: Plan, checkpoint: Checkpoint, mode: str) -> Checkpoint | None:
 @pytest.mark.parametrize("count", COUNTS)
 def test_masked_cut_and_uniform_compute_the_same(base: Checkpoint, count: int, tmp_path: Path) -> None:
     """Also as the files say it, and as an ablation computes it without any file."""
-    full = native.load(base, dtype=torch.float64)
+    full = model_of(base)
 
     def check(data: st.DataObject) -> None:
         plan = data.draw(plans_for(base))
@@ -114,7 +132,7 @@ def test_masked_cut_and_uniform_compute_the_same(base: Checkpoint, count: int, t
             result.save(path, force=True)
             there = load(path)
             assert (there.architecture, there.lineage) == (result.architecture, result.lineage)
-            found = native.load(there, dtype=torch.float64)
+            found = model_of(there)
             assert (logits(found) - expected).abs().max().item() <= bound
             assert compare(model, found, masks).ok  # neurons that are silent on both batches, too
 

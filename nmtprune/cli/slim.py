@@ -144,7 +144,10 @@ def _in_ctranslate2(result: "Checkpoint") -> bool:
 def _check_verifiable(base: "Checkpoint") -> None:
     """Raise CheckpointError, before anything is cut, for a model that cannot be run to compare the result with it."""
     try:
-        base.classifier_network() if base.classifies else base.network()
+        if base.encoder_only:
+            base.classifier_network() if base.classifies else base.masked_words_network()
+        else:
+            base.network()
     except CheckpointError as error:
         where = f"{base.path}: the result cannot be verified (--no-verify writes it all the same): {error}"
         raise CheckpointError(where, error.faults) from None

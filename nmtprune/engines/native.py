@@ -11,7 +11,7 @@ from torch import Tensor
 from nmtprune.architecture import LAYER_KINDS, GroupId, Kept
 from nmtprune.engines.base import Ablation, Engine, EngineSettings, Tokens, removed
 from nmtprune.errors import CheckpointError, EngineError
-from nmtprune.model import Classifier, Masks, Model, Transformer
+from nmtprune.model import Classifier, MaskedWords, Masks, Model, Transformer
 from nmtprune.model import search as beam_search
 from nmtprune.model.ablation.losses import reference_losses
 from nmtprune.model.ablation.masked_search import MaskedSearch
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.ablation.record import RecordedSearch
 
-M = TypeVar("M", bound=Model)
+M = TypeVar("M", bound=Model | MaskedWords)
 
 RECORDED_BYTES = 2 << 30
 """Memory for recorded searches; batches beyond it are searched again whenever they are needed."""
@@ -65,6 +65,19 @@ def load_model(
 ) -> Model:
     """The model of a checkpoint that translates or classifies; arguments and errors are those of `load`."""
     return (load_classifier if checkpoint.classifies else load)(checkpoint, device, dtype)
+
+
+def load_encoder(
+    checkpoint: "Checkpoint", device: "torch.device | str" = "cpu", dtype: "torch.dtype | None" = None
+) -> Classifier | MaskedWords:
+    """The model of a checkpoint of an encoder alone, with the head that it was trained for; as `load`."""
+    if checkpoint.classifies:
+        return load_classifier(checkpoint, device, dtype)
+    network = checkpoint.masked_words_network()
+    try:
+        return MaskedWords(network, checkpoint.architecture, checkpoint.native_tensors(), device, dtype)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint.path}: {error}", error.faults) from error
 
 
 class NativeEngine(Engine):

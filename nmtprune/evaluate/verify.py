@@ -15,7 +15,7 @@ from torch import Tensor
 from nmtprune.engines import native
 from nmtprune.errors import CheckpointError
 from nmtprune.formats.base import Checkpoint
-from nmtprune.model import Classifier, EncoderOutput, Masks, Model, Transformer
+from nmtprune.model import Classifier, EncoderOutput, MaskedWords, Masks, Transformer
 from nmtprune.model.layers import LayerStack
 from nmtprune.model.output import AdaptiveOutput, LinearOutput
 from nmtprune.model.scope import Probe, Scope, Visible
@@ -27,6 +27,9 @@ LENGTHS = (3, 9, 17, 24)
 
 _INPUTS = 128
 """Random inputs of each feed-forward layer. A neuron fires on each with a probability of at least 0.16."""
+
+_Encoder = Classifier | MaskedWords
+_Model = Transformer | _Encoder
 
 _CHUNK = 1 << 24
 """Scores of this many words are compared at once, so that large vocabularies do not fill the memory."""
@@ -75,15 +78,13 @@ def verify(base: Checkpoint, slim: Checkpoint, plan: Plan, *, seed: int = 1, dev
         CheckpointError: the native model cannot run one of the two.
     """
     dtype = None if _is_double(base) else torch.float32
-    if base.classifies:
-        classifier, masks = native.with_kept(native.load_classifier(base, device, dtype), plan.kept_units)
+    if base.encoder_only:
+        encoder, masks = native.with_kept(native.load_encoder(base, device, dtype), plan.kept_units)
         base.release()
-        labelled = _labels_outcome(classifier, masks, seed)
-        del classifier
+        read = _texts_outcome(encoder, masks, seed)
+        del encoder
         base.release()  # only one of the two models is in memory at a time
-        return _compared_labels(
-            labelled, _labels_outcome(native.load_classifier(slim, device, dtype), {}, seed, labelled)
-        )
+        return _compared_texts(read, _texts_outcome(native.load_encoder(slim, device, dtype), {}, seed, read))
     expected, masks = native.with_kept(native.load(base, device, dtype), plan.kept_units)
     base.release()
     wanted = _outcome(expected, masks, seed)
@@ -92,15 +93,15 @@ def verify(base: Checkpoint, slim: Checkpoint, plan: Plan, *, seed: int = 1, dev
     return _compared(wanted, _outcome(native.load(slim, device, dtype), {}, seed, wanted))
 
 
-def compare(expected: Model, found: Model, masks: Masks | None = None, *, seed: int = 1) -> Verification:
-    """Compare two models, the first with `masks`: logits on a padded batch of random tokens; feed-forward layers."""
-    if isinstance(expected, Classifier) and isinstance(found, Classifier):
-        labelled = _labels_outcome(expected, masks or {}, seed)
-        return _compared_labels(labelled, _labels_outcome(found, {}, seed, labelled))
-    if isinstance(expected, Classifier) or isinstance(found, Classifier):
-        raise ValueError("a classifier cannot be compared with a model that translates")
-    wanted = _outcome(expected, masks or {}, seed)
-    return _compared(wanted, _outcome(found, {}, seed, wanted))
+def compare(expected: _Model, found: _Model, masks: Masks | None = None, *, seed: int = 1) -> Verification:
+    """Compare two models of one kind, the first with `masks`: logits on random tokens; feed-forward layers."""
+    if isinstance(expected, Transformer) and isinstance(found, Transformer):
+        wanted = _outcome(expected, masks or {}, seed)
+        return _compared(wanted, _outcome(found, {}, seed, wanted))
+    if isinstance(expected, Transformer) or isinstance(found, Transformer):
+        raise ValueError("a translation model and an encoder alone")
+    read = _texts_outcome(expected, masks or {}, seed)
+    return _compared_texts(read, _texts_outcome(found, {}, seed, read))
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class _Inner:
     outputs: list[list[Tensor]]
 
 
-def _inner(model: Transformer | Classifier, masks: Masks, seed: int, like: _Inner | None) -> _Inner:
+def _inner(model: _Model, masks: Masks, seed: int, like: _Inner | None) -> _Inner:
     """Run feed-forward layers one by one, on the inputs of those of another model if there is one."""
     layers = [list(_feed_forwards(stack)) for stack in model.stacks.values()]
     inputs = [[_loud_inputs(each, seed) for each in own] for own in layers] if like is None else like.inputs
@@ -164,12 +165,12 @@ def _compared(wanted: _Outcome, found: _Outcome) -> Verification:
 
 
 @dataclass(frozen=True)
-class _LabelsOutcome:
-    """What a classifier makes of random texts, and its feed-forward layers of loud inputs.
+class _TextsOutcome:
+    """What an encoder alone makes of random texts, and its feed-forward layers of loud inputs.
 
     Attributes:
         texts: tokens [B, S] and their segments [B, S].
-        logits: [B, C], of the labels.
+        logits: [B, C] of the labels, or [B, S, V] of the words at every place.
         inner: of the feed-forward layers.
     """
 
@@ -178,15 +179,15 @@ class _LabelsOutcome:
     inner: _Inner
 
 
-def _labels_outcome(model: Classifier, masks: Masks, seed: int, like: _LabelsOutcome | None = None) -> _LabelsOutcome:
-    """Run a classifier with masks, on the inputs of another one if there is one."""
+def _texts_outcome(model: _Encoder, masks: Masks, seed: int, like: _TextsOutcome | None = None) -> _TextsOutcome:
+    """Run an encoder with masks, on the inputs of another one if there is one."""
     tokens, segments = own = texts(model, seed) if like is None else like.texts
     with torch.inference_mode():
         logits = model(tokens, segments, masks)
-    return _LabelsOutcome(own, logits, _inner(model, masks, seed, like.inner if like else None))
+    return _TextsOutcome(own, logits, _inner(model, masks, seed, like.inner if like else None))
 
 
-def _compared_labels(wanted: _LabelsOutcome, found: _LabelsOutcome) -> Verification:
+def _compared_texts(wanted: _TextsOutcome, found: _TextsOutcome) -> Verification:
     delta, largest = (_larger(0.0, each.abs().max()) for each in (found.logits - wanted.logits, wanted.logits))
     return _verified(delta, largest, _feed_forward_delta(wanted.inner, found.inner), wanted.logits.dtype)
 
@@ -259,7 +260,7 @@ def batch(model: Transformer, seed: int) -> tuple[Tensor | None, Tensor]:
     return left.to(model.device), padded.to(model.device)
 
 
-def texts(model: Classifier, seed: int) -> tuple[Tensor, Tensor | None]:
+def texts(model: _Encoder, seed: int) -> tuple[Tensor, Tensor | None]:
     """Random tokens [B, S] of several lengths, padded on the right, and their segments [B, S], if the model has any.
 
     The second half of a text is in another segment than the first one.
@@ -273,7 +274,7 @@ def texts(model: Classifier, seed: int) -> tuple[Tensor, Tensor | None]:
     return tokens.to(model.device), segments.to(model.device) if stack.segments else None
 
 
-def _words(model: Transformer | Classifier, words: int, count: int, generator: torch.Generator) -> Tensor:
+def _words(model: _Model, words: int, count: int, generator: torch.Generator) -> Tensor:
     """Token ids [count] other than padding."""
     padding = model.network.padding
     drawn = torch.randint(words - (padding >= 0), (max(count, 0),), generator=generator)

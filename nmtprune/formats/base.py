@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nmtprune.formats.settings_beside import DecoderSettings
     from nmtprune.formats.trainable import TrainableCheckpoint
     from nmtprune.model.search.options import Search
-    from nmtprune.network import ClassifierNetwork, Network
+    from nmtprune.network import ClassifierNetwork, MaskedWordsNetwork, Network
     from nmtprune.profile import ClassifierProfile, ModelProfile
 
 
@@ -289,6 +289,11 @@ class Checkpoint(ABC):
         """
 
     @property
+    def encoder_only(self) -> bool:
+        """The model is an encoder alone, which translates nothing: it gives labels, or predicts masked words."""
+        return self.classifies
+
+    @property
     def classifies(self) -> bool:
         """The model gives labels to texts, and translates nothing."""
         return False
@@ -300,6 +305,14 @@ class Checkpoint(ABC):
             CheckpointError: a model that translates.
         """
         raise CheckpointError(f"{self.path}: {self.architecture_name} has no classification head")
+
+    def masked_words_network(self) -> "MaskedWordsNetwork":
+        """What the native model must know of an encoder that predicts masked words.
+
+        Raises:
+            CheckpointError: another model.
+        """
+        raise CheckpointError(f"{self.path}: {self.architecture_name} has no head that predicts masked words")
 
     def classifier_profile(self) -> "ClassifierProfile":
         """Labels, positions and tokens of a classifier.

@@ -56,7 +56,7 @@ def data_bin(
             text = folder / f"{subset}.{language or 'txt'}"
             text.write_text("".join(f"{line}\n" for line in lines))
             pair = f".{SOURCE}-{TARGET}.{language}" if language else ""
-            _binarize(text, dictionary, folder / f"{subset}{pair}")
+            binarize(text, dictionary, folder / f"{subset}{pair}")
     return folder
 
 
@@ -65,7 +65,7 @@ def _sentence(rng: random.Random, dictionary: Any, words: int) -> str:
     return " ".join(dictionary[first + rng.randrange(words)] for _ in range(rng.randint(2, 9)))
 
 
-def _binarize(text: Path, dictionary: Any, prefix: Path) -> None:
+def binarize(text: Path, dictionary: Any, prefix: Path) -> None:
     from fairseq.binarizer import FileBinarizer, VocabularyDatasetBinarizer
 
     FileBinarizer.multiprocess_dataset(
@@ -107,7 +107,7 @@ def fairseq_checkpoint(
         task, model, criterion = fairseq_model(cfg, seed)
         trainer = Trainer(cfg, task, model, criterion)
         iterator = trainer.get_train_iterator(epoch=1, load_dataset=True)
-        _train(trainer, iterator, updates)
+        train(trainer, iterator, updates)
         path = folder / "checkpoint.pt"
         extra = {"train_iterator": iterator.state_dict(), "val_loss": 3.25, "best": 3.125}
         trainer.consolidate_optimizer()
@@ -203,7 +203,7 @@ def on_cpu() -> Iterator[None]:
         yield
 
 
-def _train(trainer: Any, iterator: Any, updates: int) -> None:
+def train(trainer: Any, iterator: Any, updates: int) -> None:
     from fairseq.data.iterators import GroupedIterator
 
     trainer.begin_epoch(1)

@@ -107,6 +107,38 @@ _PLAIN_LANGUAGE_MODEL = {
 }
 """`transformer_lm` alone is configured by a dataclass, in which the widths do not follow each other."""
 
+_ENCODER: dict[str, Any] = {
+    "encoder_layers": 12,
+    "encoder_embed_dim": 768,
+    "encoder_ffn_embed_dim": 3072,
+    "encoder_attention_heads": 12,
+    "encoder_normalize_before": False,
+    "encoder_learned_pos": True,
+    "encoder_layerdrop": 0.0,
+    "encoder_layers_to_keep": None,
+    "encoder_xformers_att_config": None,
+    "dropout": 0.1,
+    "attention_dropout": 0.1,
+    "activation_dropout": 0.0,
+    "relu_dropout": 0.0,
+    "pooler_dropout": 0.0,
+    "activation_fn": "gelu",
+    "pooler_activation_fn": "tanh",
+    "layernorm_embedding": True,
+    "no_scale_embedding": True,
+    "no_token_positional_embeddings": False,
+    "tokens_per_sample": 512,
+    "max_positions": _Like("tokens_per_sample"),
+    "untie_weights_roberta": False,
+    "spectral_norm_classification_head": False,
+    "adaptive_input": False,
+    "checkpoint_activations": False,
+    "offload_activations": False,
+    "quant_noise_pq": 0,
+    "quant_noise_pq_block_size": 8,
+    "quant_noise_scalar": 0,
+}
+
 _BIG = {
     "encoder_embed_dim": 1024,
     "encoder_ffn_embed_dim": 4096,
@@ -223,29 +255,48 @@ LANGUAGE_MODELS: Mapping[str, Mapping[str, Any]] = {
 """Language model architecture -> what it sets apart from the defaults of all."""
 
 
+ENCODERS: Mapping[str, Mapping[str, Any]] = {
+    "roberta": {},
+    "roberta_base": {},
+    "roberta_large": {
+        "encoder_layers": 24,
+        "encoder_embed_dim": 1024,
+        "encoder_ffn_embed_dim": 4096,
+        "encoder_attention_heads": 16,
+    },
+    "roberta_prenorm": {"layernorm_embedding": False, "encoder_normalize_before": True},
+    "xlm": {
+        "encoder_layers": 16,
+        "encoder_embed_dim": 1280,
+        "encoder_ffn_embed_dim": 5120,
+        "encoder_attention_heads": 16,
+    },
+}
+"""Architecture of RoBERTa's class, an encoder alone -> what it sets apart from the defaults of all."""
+
 _OF_OTHER_MODELS = """
     bart_base bart_large bert_base bert_large cmlm_transformer cmlm_transformer_wmt_en_de convtransformer
     convtransformer_espnet dummy_model fastspeech2 fconv fconv_iwslt_de_en fconv_lm fconv_lm_dauphin_gbw
     fconv_lm_dauphin_wikitext103 fconv_self_att fconv_self_att_wp fconv_wmt_en_de fconv_wmt_en_fr fconv_wmt_en_ro
     hf_gpt2 hf_gpt2_large hf_gpt2_medium hf_gpt2_xl hubert hubert_ctc hubert_seq2seq insertion_transformer
-    iterative_nonautoregressive_transformer iterative_nonautoregressive_transformer_wmt_en_de levenshtein_transformer
-    levenshtein_transformer_vaswani_wmt_en_de_big levenshtein_transformer_wmt_en_de
+    iterative_nonautoregressive_transformer iterative_nonautoregressive_transformer_wmt_en_de
+    levenshtein_transformer levenshtein_transformer_vaswani_wmt_en_de_big levenshtein_transformer_wmt_en_de
     levenshtein_transformer_wmt_en_de_big lightconv lightconv_iwslt_de_en lightconv_lm lightconv_lm_gbw
     lightconv_wmt_en_de lightconv_wmt_en_de_big lightconv_wmt_en_fr_big lightconv_wmt_zh_en_big lstm lstm_lm
     lstm_luong_wmt_en_de lstm_wiseman_iwslt_de_en masked_lm mbart_base mbart_base_wmt20 mbart_large
     model_parallel_roberta model_parallel_roberta_base model_parallel_roberta_large model_parallel_roberta_postnorm
     model_parallel_roberta_v1 multilingual_transformer multilingual_transformer_iwslt_de_en nacrf_transformer
-    nonautoregressive_transformer nonautoregressive_transformer_wmt_en_de roberta roberta_base roberta_enc_dec
-    roberta_large roberta_prenorm s2spect2_conformer s2spect_conformer s2spect_conformer_fisher
-    s2spect_conformer_translatotron2 s2spect_transformer s2spect_transformer_fisher s2t_berard s2t_berard_256_3_3
-    s2t_berard_512_3_2 s2t_berard_512_5_3 s2t_conformer s2t_transformer s2t_transformer_l s2t_transformer_lp
-    s2t_transformer_m s2t_transformer_mp s2t_transformer_s s2t_transformer_sp s2t_transformer_xs s2ut_conformer
-    s2ut_conformer_translatotron2 s2ut_transformer s2ut_transformer_fisher speech_dlm speech_dlm_big tacotron_2
-    transformer_from_pretrained_xlm transformer_iwslt_de_en_pipeline_parallel transformer_lm_megatron
-    transformer_lm_megatron_11b transformer_ulm transformer_ulm_big transformer_ulm_tiny
-    transformer_wmt_en_de_big_pipeline_parallel tts_transformer unity_conformer unity_xm_transformer wav2vec wav2vec2
-    wav2vec2_laser wav2vec_classification wav2vec_ctc wav2vec_seq2seq xlm xlm_base xm_transformer xm_transformer_t2
-    xmod_base xmod_base_13 xmod_base_30 xmod_base_60 xmod_base_75 xmod_large_prenorm
+    nonautoregressive_transformer nonautoregressive_transformer_wmt_en_de roberta_enc_dec s2spect2_conformer
+    s2spect_conformer s2spect_conformer_fisher s2spect_conformer_translatotron2 s2spect_transformer
+    s2spect_transformer_fisher s2t_berard s2t_berard_256_3_3 s2t_berard_512_3_2 s2t_berard_512_5_3 s2t_conformer
+    s2t_transformer s2t_transformer_l s2t_transformer_lp s2t_transformer_m s2t_transformer_mp s2t_transformer_s
+    s2t_transformer_sp s2t_transformer_xs s2ut_conformer s2ut_conformer_translatotron2 s2ut_transformer
+    s2ut_transformer_fisher speech_dlm speech_dlm_big tacotron_2 transformer_from_pretrained_xlm
+    transformer_iwslt_de_en_pipeline_parallel transformer_lm_megatron transformer_lm_megatron_11b transformer_ulm
+    transformer_ulm_big transformer_ulm_tiny transformer_wmt_en_de_big_pipeline_parallel tts_transformer
+    unity_conformer unity_xm_transformer wav2vec wav2vec2 wav2vec2_laser wav2vec_classification wav2vec_ctc
+    wav2vec_seq2seq xlm_base xm_transformer xm_transformer_t2 xmod_base xmod_base_13 xmod_base_30 xmod_base_60
+    xmod_base_75 xmod_large_prenorm
 """
 
 OF_OTHER_MODELS = frozenset(_OF_OTHER_MODELS.split())
@@ -257,17 +308,26 @@ _SIZES = ("embed_dim", "ffn_embed_dim", "layers", "attention_heads")
 def stock(arch: str) -> str:
     """The architecture of fairseq's own that a model is built as: itself, or for another name fairseq's transformer.
 
-    Names that begin with ``transformer_lm`` are those of language models.
+    Names that begin with ``transformer_lm`` are those of language models, with ``roberta`` those of encoders.
     """
-    if arch in TRANSLATION or arch in LANGUAGE_MODELS:
+    if arch in TRANSLATION or arch in LANGUAGE_MODELS or arch in ENCODERS:
         return arch
+    if arch.startswith("roberta") and arch not in OF_OTHER_MODELS:
+        return next(iter(ENCODERS))
     return next(iter(LANGUAGE_MODELS if arch.startswith("transformer_lm") else TRANSLATION))
+
+
+def stacks_of(arch: str) -> tuple[str, ...]:
+    """The stacks of a model: one for a language model and for an encoder alone."""
+    own = stock(arch)
+    if own in ENCODERS:
+        return ("encoder",)
+    return ("decoder",) if own in LANGUAGE_MODELS else ("encoder", "decoder")
 
 
 def needed_sizes(arch: str) -> tuple[str, ...]:
     """The settings that must be given for an architecture that has no defaults here, since its name is unknown."""
-    stacks = ("decoder",) if stock(arch) in LANGUAGE_MODELS else ("encoder", "decoder")
-    return tuple(f"{stack}_{size}" for stack in stacks for size in _SIZES)
+    return tuple(f"{stack}_{size}" for stack in stacks_of(arch) for size in _SIZES)
 
 
 def complete(arch: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,12 +338,11 @@ def complete(arch: str, given: Mapping[str, Any]) -> dict[str, Any]:
         given: the settings that the checkpoint stores.
     """
     arch = stock(arch)
-    language_model = arch in LANGUAGE_MODELS
-    own = LANGUAGE_MODELS[arch] if language_model else TRANSLATION[arch]
     settings = dict(given)
-    if language_model and arch != "transformer_lm":
+    if arch in LANGUAGE_MODELS and arch != "transformer_lm":
         settings |= _of_old_language_model(given)
-    defaults = {**(_LANGUAGE_MODEL if language_model else _TRANSLATION), **own}
+    tables = ((_TRANSLATION, TRANSLATION), (_LANGUAGE_MODEL, LANGUAGE_MODELS), (_ENCODER, ENCODERS))
+    defaults = next({**common, **table[arch]} for common, table in tables if arch in table)
     for name in defaults:
         settings.setdefault(name, _default(name, settings, defaults))
     return settings | _enforced(arch, settings)
@@ -314,6 +373,8 @@ def _enforced(arch: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if settings["offload_activations"]:
         found["checkpoint_activations"] = True
+    if arch in ENCODERS:
+        return found | {"max_source_positions": settings["max_positions"]}
     if arch in TRANSLATION:
         if settings["share_all_embeddings"] or settings["merge_src_tgt_embed"]:
             found["share_decoder_input_output_embed"] = True

@@ -50,7 +50,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FairseqCheckpoint(TrainableCheckpoint):
-    """A checkpoint of fairseq's transformer or transformer language model, stock or slim.
+    """A checkpoint of fairseq's transformer or transformer language model, stock or slim; `FairseqEncoder` of RoBERTa.
 
     Tensors of a mapped file are read from disk when they are used, and never copied unless they change.
 
@@ -103,6 +103,10 @@ class FairseqCheckpoint(TrainableCheckpoint):
         description = settings.read_settings(state, str(path)) if gates else description
         model: Mapping[str, Tensor] = state["model"]
         specs = layout.expected_tensors(description, model)
+        if description.encoder_only:
+            from nmtprune.formats.fairseq.encoder_checkpoint import FairseqEncoder
+
+            cls = FairseqEncoder
         faults = layout.tensor_faults(specs, description, model) + list(training_state.average_faults(state))
         if faults:
             raise CheckpointError.of_faults(f"{path}: the tensors do not fit the settings", faults)
@@ -178,7 +182,7 @@ class FairseqCheckpoint(TrainableCheckpoint):
         It ignores such settings, and so does nmtprune.
         """
         model, task = self.section("model"), self.section("task")
-        found = [unsupported.architecture_note(model), tasks.task_note(task)]
+        found = [unsupported.architecture_note(model), tasks.task_note(task, encoder=self.description.encoder_only)]
         unknown = fields.unknown(model, task)
         if unknown:
             more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""

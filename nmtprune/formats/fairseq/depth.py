@@ -1,6 +1,5 @@
 """Take layers out of what a checkpoint holds: its tensors are named anew, averages and moments with them."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,8 +8,6 @@ from nmtprune.formats.fairseq import containers, training_state
 from nmtprune.formats.fairseq.containers import State
 from nmtprune.formats.fairseq.settings import Description
 from nmtprune.formats.fairseq.training_state import Optimizer
-
-_LAYER = re.compile(r"(encoder|decoder)\.layers\.(\d+)(?=\.|$)")
 
 
 class Depth:
@@ -32,11 +29,12 @@ class Depth:
 
     def name(self, name: str) -> str | None:
         """Name of a tensor, or of the module that holds it, in the result; None where its layer goes."""
-        match = _LAYER.match(name)
-        if match is None:
+        place = self._description.layer_of(name)
+        if place is None:
             return name
-        number = self._numbers.get(match[1], {}).get(int(match[2]))
-        return None if number is None else f"{match[1]}.layers.{number}{name[match.end() :]}"
+        stack, old, inside = place
+        number = self._numbers[stack].get(old)
+        return None if number is None else f"{self._description.stems[stack]}.layers.{number}{inside}"
 
     def gone(self, names: Iterable[str]) -> set[str]:
         """Those of the names whose layer goes."""
@@ -51,7 +49,7 @@ class Depth:
         if self._description.chosen_layers:
             found |= {f"{stack}_layers_to_keep": None for stack in self._numbers}
         aligned = self._description.settings.get("alignment_layer")
-        if isinstance(aligned, int) and 0 <= aligned < len(self._description.layers["decoder"]):
+        if isinstance(aligned, int) and 0 <= aligned < len(self._description.layers.get("decoder", ())):
             number = self._description.layers["decoder"][aligned]
             before = [rank for own, rank in self._numbers["decoder"].items() if own <= number]
             found["alignment_layer"] = max(before, default=0)

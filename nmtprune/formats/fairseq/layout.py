@@ -1,7 +1,6 @@
 """The tensors that a fairseq transformer of given settings has: names, shapes, parts, and which are the same one."""
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from nmtprune.architecture import AttentionModule, GroupId
 from nmtprune.formats.base import UnitAxis
-from nmtprune.formats.fairseq import adaptive
+from nmtprune.formats.fairseq import adaptive, encoder_layout
 from nmtprune.formats.fairseq.settings import Description
 from nmtprune.formats.fairseq.tensor_specs import (
     BUFFER,
@@ -41,18 +40,21 @@ _FINAL_NORM_FROM = {"encoder": 2, "decoder": 3}
 _QKV_GAIN = 1 / math.sqrt(2)
 """fairseq draws W_q, W_k and W_v as the thirds of one matrix, where they have the same width."""
 
+OLD_EMBEDDING_NORM = "emb_layer_norm"
+"""What the first versions of RoBERTa's class called the norm behind the embeddings."""
+
 _LISTED = 6
 
 
 def attention_prefix(module: GroupId, description: Description) -> str:
     """Beginning of the names, in the file, of an attention module's tensors."""
     stack, name = _ATTENTION[module.kind]
-    return f"{stack}.layers.{description.layers[stack][module.layer]}.{name}"
+    return f"{description.stems[stack]}.layers.{description.layers[stack][module.layer]}.{name}"
 
 
 def layer_prefix(group: GroupId, description: Description) -> str:
     """Beginning of the names, in the file, of the tensors of the layer that a group is in."""
-    return f"{group.stack}.layers.{description.layers[group.stack][group.layer]}"
+    return f"{description.stems[group.stack]}.layers.{description.layers[group.stack][group.layer]}"
 
 
 def unit_axes(description: Description, names: Iterable[str]) -> dict[GroupId, tuple[UnitAxis, ...]]:
@@ -84,12 +86,18 @@ def _axes(prefix: str, width: int, names: set[str]) -> Iterator[UnitAxis]:
 
 def expected_tensors(description: Description, tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
     """Every tensor that the model has, by its name in the file, which may be an old one."""
+    if description.encoder_only:
+        return encoder_layout.drawn_as_bert(_stacks(description, tensors)) | encoder_layout.heads(description, tensors)
+    return _stacks(description, tensors) | _output(description, tensors)
+
+
+def _stacks(description: Description, tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
     found: dict[str, TensorSpec] = {}
     for stack in description.layers:
         found |= _around_layers(stack, description, tensors)
         for position in range(len(description.layers[stack])):
             found |= _layer(stack, position, description, tensors)
-    return found | _output(description, tensors)
+    return found
 
 
 def tensor_faults(
@@ -111,6 +119,8 @@ def tensor_faults(
 def aliases(description: Description) -> dict[str, str]:
     """Name -> the first name of the same parameter, as the settings share tables."""
     settings = description.settings
+    if description.encoder_only:
+        return encoder_layout.aliases(description)
     found: dict[str, str] = {}
     if settings.get("share_all_embeddings") or settings.get("merge_src_tgt_embed"):
         found["decoder.embed_tokens.weight"] = "encoder.embed_tokens.weight"
@@ -123,58 +133,62 @@ def aliases(description: Description) -> dict[str, str]:
 
 def is_unused(name: str, description: Description) -> bool:
     """Whether a tensor belongs to a layer that is not among those to keep."""
-    match = re.match(r"(encoder|decoder)\.layers\.(\d+)\.", name)
-    if match is None or not description.chosen_layers:
+    place = description.layer_of(name)
+    if place is None or not description.chosen_layers:
         return False
-    return int(match[2]) not in description.layers.get(match[1], ())
+    return place[1] not in description.layers[place[0]]
 
 
 def as_built(name: str, description: Description) -> str | None:
     """Name of a tensor in the model that fairseq builds, which numbers the kept layers anew; None if it is unused."""
     if is_unused(name, description):
         return None
-    match = re.match(r"(encoder|decoder)\.layers\.(\d+)\.", name)
-    if match is None or not description.chosen_layers:
+    place = description.layer_of(name)
+    if place is None or not description.chosen_layers:
         return name
-    return f"{match[1]}.layers.{description.layers[match[1]].index(int(match[2]))}.{name[match.end() :]}"
+    stack, number, inside = place
+    return f"{description.stems[stack]}.layers.{description.layers[stack].index(number)}{inside}"
 
 
 def _around_layers(stack: str, description: Description, tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
     """Tables, positions, projections and norms before and after the layers of a stack."""
-    settings = description.settings
+    settings, stem = description.settings, description.stems[stack]
     width, inputs = settings[f"{stack}_embed_dim"], settings[f"{stack}_embed_dim"]
     if description.language_model and settings["adaptive_input"]:
         found = adaptive.input_specs(settings, tensors)
     else:
         inputs = settings["decoder_input_dim"] if description.language_model else width
-        found = {f"{stack}.embed_tokens.weight": table_spec(None, inputs, "embeddings", padding_row=True)}
-    found[f"{stack}.version"] = BUFFER
-    found |= _positions(stack, width, settings)
+        found = {f"{stem}.embed_tokens.weight": table_spec(None, inputs, "embeddings", padding_row=True)}
+    found[f"{stem}.version"] = BUFFER
+    found |= _positions(stack, description)
     if inputs != width:
-        found[f"{stack}.project_in_dim.weight"] = glorot_spec((width, inputs), width, inputs, "embeddings")
+        found[f"{stem}.project_in_dim.weight"] = glorot_spec((width, inputs), width, inputs, "embeddings")
     if settings["layernorm_embedding"]:
-        found |= norm_specs(f"{stack}.layernorm_embedding", width)
-    if settings[f"{stack}_normalize_before"] and _may_end_with_norm(stack, settings, tensors):
-        found |= norm_specs(f"{stack}.layer_norm", width)
+        old = f"{stem}.{OLD_EMBEDDING_NORM}"
+        found |= norm_specs(old if f"{old}.weight" in tensors else f"{stem}.layernorm_embedding", width)
+    if settings[f"{stack}_normalize_before"] and _may_end_with_norm(stack, description, tensors):
+        found |= norm_specs(f"{stem}.layer_norm", width)
     return found
 
 
-def _may_end_with_norm(stack: str, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
-    version = tensors.get(f"{stack}.version")
+def _may_end_with_norm(stack: str, description: Description, tensors: Mapping[str, Tensor]) -> bool:
+    version = tensors.get(f"{description.stems[stack]}.version")
     recent = version is not None and version.numel() and float(version.reshape(-1)[0]) >= _FINAL_NORM_FROM[stack]
-    return bool(recent) and not (stack == "decoder" and settings["no_decoder_final_norm"])
+    return bool(recent) and not (stack == "decoder" and description.settings["no_decoder_final_norm"])
 
 
-def _positions(stack: str, width: int, settings: Mapping[str, Any]) -> dict[str, TensorSpec]:
+def _positions(stack: str, description: Description) -> dict[str, TensorSpec]:
+    settings, stem = description.settings, description.stems[stack]
     if settings["no_token_positional_embeddings"]:
         return {}
     if settings[f"{stack}_learned_pos"]:
-        return {f"{stack}.embed_positions.weight": table_spec(None, width, "embeddings", padding_row=True)}
-    return {f"{stack}.embed_positions.{name}": BUFFER for name in ("_float_tensor", "weights")}
+        width = settings[f"{stack}_embed_dim"]
+        return {f"{stem}.embed_positions.weight": table_spec(None, width, "embeddings", padding_row=True)}
+    return {f"{stem}.embed_positions.{name}": BUFFER for name in ("_float_tensor", "weights")}
 
 
 def _layer(stack: str, position: int, description: Description, tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
-    settings, prefix = description.settings, f"{stack}.layers.{description.layers[stack][position]}"
+    settings, prefix = description.settings, layer_prefix(GroupId(f"{stack}-ffn", position), description)
     width, (inner, padding) = settings[f"{stack}_embed_dim"], _neurons(stack, position, description)
     ids = [GroupId(kind, position) for kind, (own_stack, _) in _ATTENTION.items() if own_stack == stack]
     found: dict[str, TensorSpec] = {}

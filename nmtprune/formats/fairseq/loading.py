@@ -13,7 +13,7 @@ from nmtprune.formats.torch_archive import is_plain, read_torch_archive
 _WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "model.")
 """Prefixes that wrappers of a model (of several GPUs, of torch.compile) give to the names of its tensors."""
 
-_STACKS = ("encoder.", "decoder.")
+_PARTS = ("encoder.", "decoder.", "classification_heads.")
 _SETTINGS = "fairseq's checkpoints hold the settings too: name the file that fairseq-train wrote"
 _ELSEWHERE: Mapping[str, str] = {
     "pytorch-lightning_version": "a checkpoint of PyTorch Lightning",
@@ -88,5 +88,5 @@ def _wrapper(names: Iterable[str]) -> str | None:
     prefix = ""
     while wrapper := next((own for own in _WRAPPERS if all(name.startswith(prefix + own) for name in listed)), None):
         prefix += wrapper
-    inside = all(name.removeprefix(prefix).startswith(_STACKS) for name in listed)
+    inside = all(name.removeprefix(prefix).startswith(_PARTS) for name in listed)
     return prefix if prefix and inside else None

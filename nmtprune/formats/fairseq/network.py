@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 PADDING, EOS = 1, 2
 """Ids that every fairseq dictionary gives to padding and to the end of a sentence."""
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "relu": "relu",
     "relu_squared": "relu_squared",
     "gelu": "gelu",
@@ -25,6 +25,7 @@ _ACTIVATIONS = {
     "swish": "swish",
     "silu": "swish",
 }
+"""Name of a function in fairseq -> what the native model calls it."""
 
 _REFUSED = {
     "quant_noise_pq": "quantization noise",
@@ -90,7 +91,7 @@ def describe_network(settings: Mapping[str, object], tensors: "Mapping[str, Tens
     Raises:
         CheckpointError: something that the native model does not compute; all reasons.
     """
-    found = _weights_of(tensors)
+    found = weights_of(tensors)
     faults = [*_setting_faults(settings), *_tensor_faults(settings, tensors, found)]
     if faults:
         raise CheckpointError.of_faults("the native model cannot run this checkpoint", faults)
@@ -98,7 +99,7 @@ def describe_network(settings: Mapping[str, object], tensors: "Mapping[str, Tens
     return Network(
         encoder=_stack("encoder", settings, tensors, found) if has_encoder else None,
         decoder=_stack("decoder", settings, tensors, found),
-        activation=_ACTIVATIONS[str(settings["activation_fn"])],
+        activation=ACTIVATIONS[str(settings["activation_fn"])],
         padding=PADDING,
         eos=EOS,
         joint_attention=has_encoder and bool(settings.get("cross_self_attention")),
@@ -112,8 +113,8 @@ def _setting_faults(settings: Mapping[str, object]) -> Iterator[str]:
         if settings.get(name):
             yield f"{what} ({name} = {settings[name]})"
     activation = settings.get("activation_fn")
-    if activation not in _ACTIVATIONS:
-        yield f"activation '{activation}' (known: {', '.join(_ACTIVATIONS)})"
+    if activation not in ACTIVATIONS:
+        yield f"activation '{activation}' (known: {', '.join(ACTIVATIONS)})"
 
 
 def _tensor_faults(
@@ -197,7 +198,7 @@ def _width(side: str, found: "Mapping[str, Tensor]") -> int | None:
     return None if inner is None else int(inner.shape[1])
 
 
-def _weights_of(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+def weights_of(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     """The tensors that hold weights, under the names of today's fairseq.
 
     Packed projections are split into views.
@@ -253,7 +254,7 @@ def native_tensors(settings: Mapping[str, object], tensors: "Mapping[str, Tensor
         settings: the model's settings, completed by `architectures.complete`.
         tensors: the model's tensors under fairseq's names.
     """
-    found = _weights_of(tensors)
+    found = weights_of(tensors)
     outputs = _adaptive_output(settings, found) if _is_adaptive(found) else _plain_output(settings, found)
     native = {native_name(name, settings) or name: tensor for name, tensor in found.items() if name not in outputs}
     native |= dict(outputs.values())

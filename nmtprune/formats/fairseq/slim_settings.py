@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nmtprune.architecture import KINDS, NEURON_KINDS, STACKS, Architecture, AttentionModule, GroupId, Neurons
-from nmtprune.formats.fairseq.architectures import LANGUAGE_MODELS, stock
+from nmtprune.formats.fairseq.architectures import ENCODERS, LANGUAGE_MODELS, TRANSLATION, stock
 from nmtprune.formats.fairseq.containers import quoted
 from nmtprune.plan import Lineage
 
 if TYPE_CHECKING:
     from nmtprune.formats.fairseq.settings import Description
+
+SLIM = {"nmtprune": TRANSLATION, "nmtprune_lm": LANGUAGE_MODELS, "nmtprune_roberta": ENCODERS}
+"""Architectures of slim checkpoints -> the architectures that they can be cut from, as `stock` names them."""
 
 BASE_ARCH = "nmtprune_base_arch"
 """Setting with the architecture before the cut."""
@@ -81,12 +84,9 @@ def _has_norm_inside(settings: Mapping[str, Any], stack: str) -> bool:
 
 def _module_counts(settings: Mapping[str, Any], layers: Mapping[str, int]) -> dict[str, int]:
     """Number of modules of every kind."""
-    has_cross = "encoder" in layers and not settings["no_cross_attention"]
-    return {
-        "encoder": layers.get("encoder", 0),
-        "decoder": layers["decoder"],
-        "cross": layers["decoder"] if has_cross else 0,
-    }
+    decoder = layers.get("decoder", 0)
+    has_cross = "encoder" in layers and decoder and not settings["no_cross_attention"]
+    return {"encoder": layers.get("encoder", 0), "decoder": decoder, "cross": decoder if has_cross else 0}
 
 
 def _stock_heads(settings: Mapping[str, Any], modules: Mapping[str, int]) -> Counts:
@@ -217,7 +217,7 @@ def shape_fields(
 
 def slim_fields(arch: str, architecture: Architecture, lineage: Lineage | None) -> dict[str, Any]:
     """The settings that make a checkpoint one of the plug-in's: which it builds, its heads, and where they are from."""
-    name = "nmtprune_lm" if stock(arch) in LANGUAGE_MODELS else "nmtprune"
+    name = next(name for name, bases in SLIM.items() if stock(arch) in bases)
     stored = {kind: [module.stored_heads for module in architecture.of_kind(kind)] for kind in KINDS}
     widths = {STACK_OF[module.id.kind]: module.head_dim for module in architecture}
     return {

@@ -27,6 +27,15 @@ SUPPORTED: Mapping[str, str] = {
 }
 """Tasks that nmtprune knows."""
 
+PREDICTION = "sentence_prediction"
+
+OF_ENCODERS: Mapping[str, str] = {
+    PREDICTION: "labels of texts or pairs of texts, by a classification head",
+    "masked_lm": "masked words of texts (pre-training)",
+    "multilingual_masked_lm": "likewise, of several languages",
+}
+"""Tasks of RoBERTa's class that nmtprune knows."""
+
 _SEVERAL = "multilingual or with several models"
 _NO_TEXT = "not text to text"
 
@@ -58,23 +67,32 @@ REFUSED: Mapping[str, str] = {
 _UNSMOOTHED = ("cross_entropy", "adaptive_loss")
 
 
-def task_refusals(task: Mapping[str, Any]) -> list[str]:
-    """Why models of a task are not supported: the task itself, or fields of it."""
+def task_refusals(task: Mapping[str, Any], *, encoder: bool = False) -> list[str]:
+    """Why models of a task are not supported: the task itself, or fields of it.
+
+    Args:
+        task: its settings.
+        encoder: of a model of RoBERTa's class.
+    """
     name = task.get("_name")
     reason = next((why for start, why in REFUSED.items() if isinstance(name, str) and name.startswith(start)), None)
-    if reason is not None and name not in SUPPORTED:
-        names = ", ".join(name for name in SUPPORTED if name.startswith(TRANSLATION))
+    if encoder and name in SUPPORTED:
+        reason = "of models with a decoder"
+    known: Mapping[str, str] = OF_ENCODERS if encoder else SUPPORTED
+    if reason is not None and name not in known:
+        names = ", ".join(name for name in known if encoder or name.startswith(TRANSLATION))
         return [f"task {quoted(name)} ({reason}): models of these tasks are supported: {names}"]
     own = list(language_tokens.faults(task)) if name in language_tokens.TASKS else []
     return own + fields.task_faults(task)
 
 
-def task_note(task: Mapping[str, Any]) -> str | None:
+def task_note(task: Mapping[str, Any], *, encoder: bool = False) -> str | None:
     """A remark on a task that fairseq does not have, which a user's own code may have changed the sentences with."""
     name = task.get("_name")
-    if name is None or name in SUPPORTED:
+    if name is None or name in (OF_ENCODERS if encoder else SUPPORTED):
         return None
-    return f"task {quoted(name)} is not one of fairseq's: its sentences are taken for those of the task 'translation'"
+    like = PREDICTION if encoder else TRANSLATION
+    return f"task {quoted(name)} is not one of fairseq's: its sentences are taken for those of the task '{like}'"
 
 
 def label_smoothing(criterion: Mapping[str, Any], path: Path) -> float:

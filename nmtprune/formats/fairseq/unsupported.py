@@ -6,16 +6,13 @@ from typing import Any
 
 from nmtprune.formats.fairseq import fields, tasks
 from nmtprune.formats.fairseq.architectures import (
-    LANGUAGE_MODELS,
+    ENCODERS,
     OF_OTHER_MODELS,
-    TRANSLATION,
     needed_sizes,
     stock,
 )
 from nmtprune.formats.fairseq.containers import State, quoted, section, walk
-
-SLIM = {"nmtprune": TRANSLATION, "nmtprune_lm": LANGUAGE_MODELS}
-"""Architectures of slim checkpoints -> the architectures that they can be cut from, as `stock` names them."""
+from nmtprune.formats.fairseq.slim_settings import SLIM
 
 EVALUATED = frozenset(
     (
@@ -78,7 +75,9 @@ def unsupported(state: State) -> list[str]:
     given = section(state, "model")
     task = section(state, "task")
     faults = _architecture_faults(given) + fields.model_faults(given) + _parallel_faults(state)
-    return faults + tasks.task_refusals(task) + _code_faults(state)
+    _, base = architecture_of(given)
+    encoder = isinstance(base, str) and stock(base) in ENCODERS
+    return faults + tasks.task_refusals(task, encoder=encoder) + _code_faults(state)
 
 
 def is_literal(text: str) -> bool:
@@ -108,15 +107,13 @@ def _name_faults(name: Any, given: Mapping[str, Any]) -> list[str]:
             f"architecture {quoted(name)} (an encoder and a decoder of its own for each language or direction: "
             "one model with language tokens is supported)"
         ]
-    if isinstance(name, str) and name.startswith("roberta") and name != "roberta_enc_dec":
-        return [f"architecture {quoted(name)} (an encoder alone: RoBERTa is read from Hugging Face folders)"]
     missing = [size for size in needed_sizes(str(name)) if given.get(size) is None]
     if not isinstance(name, str) or not name or _is_another_model(name) or len(missing) == len(needed_sizes(name)):
-        return [f"architecture {quoted(name)} (fairseq's transformer and transformer_lm architectures are supported)"]
+        return [f"architecture {quoted(name)} (fairseq's transformer, transformer_lm and roberta models are supported)"]
     if missing:
         return [
             f"architecture {quoted(name)} is not fairseq's own, and the settings do not hold {', '.join(missing)}: "
-            "with all sizes in them it is read as fairseq's transformer"
+            f"with all sizes in them it is read as {_what_is_read(name)}"
         ]
     return []
 
@@ -131,9 +128,14 @@ def architecture_note(given: Mapping[str, Any]) -> str | None:
     if stock(base) == base:
         return None
     return (
-        f"architecture {quoted(base)} is not one of fairseq's: it is taken for fairseq's transformer with the sizes in "
+        f"architecture {quoted(base)} is not one of fairseq's: it is taken for {_what_is_read(base)} with the sizes in "
         "the file"
     )
+
+
+def _what_is_read(name: Any) -> str:
+    """What of fairseq's a model of an unknown architecture is taken for."""
+    return "fairseq's RoBERTa" if isinstance(name, str) and stock(name) in ENCODERS else "fairseq's transformer"
 
 
 def _parallel_faults(state: State) -> list[str]:

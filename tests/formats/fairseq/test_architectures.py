@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from nmtprune.formats.fairseq.architectures import LANGUAGE_MODELS, OF_OTHER_MODELS, TRANSLATION, complete
+from nmtprune.formats.fairseq.architectures import ENCODERS, LANGUAGE_MODELS, OF_OTHER_MODELS, TRANSLATION, complete
+from nmtprune.formats.fairseq.slim_settings import SLIM
 
 SIZES = {"encoder_embed_dim": 96, "encoder_ffn_embed_dim": 40, "decoder_layers": 3, "dropout": 0.25}
 LM_SIZES = {"decoder_embed_dim": 96, "decoder_layers": 3, "decoder_normalize_before": False}
@@ -33,7 +34,8 @@ def test_the_table_lists_the_architectures_of_fairseqs_transformers() -> None:
     translation = {arch for arch, model in MODELS.items() if model in ("transformer", "transformer_align")}
     assert set(TRANSLATION) == translation
     assert set(LANGUAGE_MODELS) == {arch for arch, model in MODELS.items() if model == "transformer_lm"}
-    others = set(MODELS) - set(TRANSLATION) - set(LANGUAGE_MODELS) - {"nmtprune", "nmtprune_lm"}
+    assert set(ENCODERS) == {arch for arch, model in MODELS.items() if model == "roberta"}
+    others = set(MODELS) - {*TRANSLATION, *LANGUAGE_MODELS, *ENCODERS, *SLIM}
     assert len(others) > 100 and others <= OF_OTHER_MODELS
 
 
@@ -57,6 +59,15 @@ def test_language_model_defaults_equal_fairseqs(arch: str, given: dict[str, Any]
     assert {"decoder_embed_dim", "decoder_layers", "dropout"} <= set(expected) & set(settings)
     of_translation = ("encoder_", "max_source", "char_", "no_cross", "cross_", "share_all", "merge_")
     assert all(name.startswith(of_translation) for name in expected if name not in settings)
+
+
+@pytest.mark.parametrize("given", [{}, {"encoder_layers": 3, "max_positions": 96}, {"encoder_normalize_before": False}])
+@pytest.mark.parametrize("arch", ENCODERS)
+def test_encoder_defaults_equal_fairseqs(arch: str, given: dict[str, Any]) -> None:
+    settings, expected = complete(arch, given), fairseq_defaults(arch, given)
+    of_stacks = {name: value for name, value in expected.items() if name in settings}
+    assert {name: settings[name] for name in of_stacks} == of_stacks and "pooler_activation_fn" in of_stacks
+    assert not [name for name in expected if name not in settings and not name.startswith("decoder_")]
 
 
 def test_defaults_of_the_plain_language_model_equal_fairseqs_dataclass() -> None:

@@ -63,10 +63,10 @@ def of_models_and_tasks() -> set[str]:
     from fairseq import models
     from fairseq import tasks as stock
 
-    names = ("transformer", "transformer_align", "transformer_lm")
+    names = ("transformer", "transformer_align", "transformer_lm", "roberta")
     found = {name for own in names for name in options_of(models.MODEL_REGISTRY[own],
              models.MODEL_DATACLASS_REGISTRY.get(own))}  # fmt: skip
-    for name in ("translation", "language_modeling"):
+    for name in ("translation", "language_modeling", "sentence_prediction", "masked_lm"):
         found |= set(options_of(stock.TASK_REGISTRY[name], stock.TASK_DATACLASS_REGISTRY[name]))
     return found - {"_name"}
 
@@ -108,6 +108,7 @@ def test_every_field_that_is_read_is_compared_with_fairseq() -> None:
     elsewhere = {
         "max_source_positions", "max_target_positions", "tokens_per_sample",  # builders
         "encoder_layers_to_keep", "decoder_layers_to_keep",  # test_network, test_layout
+        "max_positions", "untie_weights_roberta", "pooler_activation_fn",  # test_encoders
         "decoder_final_norm", "no_tie_adaptive_proj",  # test_architectures
     }  # fmt: skip
     own = {name for name in fields.READ if name.startswith("nmtprune_") or name.endswith("_head_dim")}

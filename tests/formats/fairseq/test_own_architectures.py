@@ -123,7 +123,7 @@ def test_training_starts_from_it(own: Path, tmp_path: Path) -> None:
     assert said(load(tmp_path / "run" / "checkpoint_last.pt"))["nmtprune_base_arch"] == ARCH
 
 
-KNOWN = "(fairseq's transformer and transformer_lm architectures are supported)"
+KNOWN = "(fairseq's transformer, transformer_lm and roberta models are supported)"
 REFUSED: dict[str, tuple[str, tuple[str, ...], str]] = {
     "missing sizes": ("my_own", ("encoder_layers", "decoder_attention_heads"),
                       "architecture 'my_own' is not fairseq's own, and the settings do not hold encoder_layers, "

@@ -279,13 +279,13 @@ def everything_at_once(state: State) -> None:
 
 
 UNSUPPORTED = {
-    "architecture 'fconv' (fairseq's transformer and transformer_lm architectures are supported)":
+    "architecture 'fconv' (fairseq's transformer, transformer_lm and roberta models are supported)":
         model_setting(_name="fconv", arch="fconv"),
-    "architecture 'roberta_base' (an encoder alone: RoBERTa is read from Hugging Face folders)":
-        model_setting(_name="roberta_base", arch="roberta_base"),
-    "architecture 'transformer_lm_megatron' (fairseq's transformer and transformer_lm architectures are supported)":
+    "architecture 'roberta_enc_dec' (fairseq's transformer, transformer_lm and roberta models are supported)":
+        model_setting(_name="roberta_enc_dec", arch="roberta_enc_dec"),
+    "architecture 'transformer_lm_megatron' (fairseq's transformer, transformer_lm and roberta models are supported)":
         model_setting(_name="transformer_lm_megatron"),
-    "architecture None (fairseq's transformer and transformer_lm architectures are supported)":
+    "architecture None (fairseq's transformer, transformer_lm and roberta models are supported)":
         model_setting(_name=None, arch=None),
     "scale_heads True (a learned factor per head)": model_setting(scale_heads=True),
     "char_inputs True (character embeddings)": model_setting(char_inputs=True),
@@ -314,7 +314,7 @@ UNSUPPORTED = {
         lambda state: state["cfg"]["task"].update(_name="translation_multi_simple_epoch", lang_tok_style="x"),
     "langs is None: no languages, whose tokens the dictionaries get":
         lambda state: state["cfg"]["task"].update(_name="translation_from_pretrained_bart"),
-    "architecture 'fconv' (fairseq's transformer and transformer_lm architectures are supported); "
+    "architecture 'fconv' (fairseq's transformer, transformer_lm and roberta models are supported); "
     "scale_heads True (a learned factor per head); quant_noise_pq 0.1 (quantization noise); "
     "pipeline_model_parallel (a model in stages); FSDP (fully sharded data parallel) state, a part of a model; "
     f"task 'multilingual_translation' ({PER_LANGUAGE}){PAIR}; "
@@ -339,7 +339,7 @@ def test_a_legacy_checkpoint_goes_by_arch_and_task(tiny: Path, tmp_path: Path) -
         state["args"], state["cfg"] = Namespace(**settings), None
 
     assert message(saved(tmp_path / "args.pt", tiny, in_args)) == (
-        "unsupported: architecture 'lstm' (fairseq's transformer and transformer_lm architectures are supported); "
+        "unsupported: architecture 'lstm' (fairseq's transformer, transformer_lm and roberta models are supported); "
         f"task 'multilingual_translation' ({PER_LANGUAGE}){PAIR}"
     )
 
