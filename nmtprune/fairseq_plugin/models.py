@@ -1,4 +1,4 @@
-"""The architectures `nmtprune` and `nmtprune_lm`: fairseq's transformers with any heads and neurons in each layer."""
+"""The architectures `nmtprune`, `nmtprune_lm`, `nmtprune_roberta`: any heads and neurons in each layer."""
 
 from argparse import Namespace
 from collections.abc import Iterator
@@ -12,8 +12,10 @@ from fairseq.models import (
     register_model,
     register_model_architecture,
 )
+from fairseq.models.roberta import RobertaModel
 from fairseq.models.transformer_align import TransformerAlignModel
 from fairseq.models.transformer_lm import TransformerLanguageModel
+from fairseq.modules.transformer_sentence_encoder import init_bert_params
 from omegaconf import OmegaConf
 
 from nmtprune.architecture import STACKS
@@ -24,8 +26,8 @@ from nmtprune.fairseq_plugin.neurons import StoredNeurons
 from nmtprune.fairseq_plugin.surgery import replace_attention, resize_feed_forwards
 from nmtprune.fairseq_plugin.train_settings import choose_settings, complete_settings
 from nmtprune.formats.fairseq.architectures import stock
-from nmtprune.formats.fairseq.slim_settings import BASE_ARCH, HEADS, NEURONS
-from nmtprune.formats.fairseq.unsupported import SLIM, unsupported
+from nmtprune.formats.fairseq.slim_settings import BASE_ARCH, HEADS, NEURONS, SLIM
+from nmtprune.formats.fairseq.unsupported import unsupported
 
 
 class PrunableTransformer(BaseFairseqModel):  # type: ignore[misc]  # fairseq has no types
@@ -37,6 +39,10 @@ class PrunableTransformer(BaseFairseqModel):  # type: ignore[misc]  # fairseq ha
     name: ClassVar[str] = "nmtprune"
     base: ClassVar[type] = TransformerAlignModel
     stacks: ClassVar[tuple[str, ...]] = tuple(STACKS)
+    gated: ClassVar[bool] = True
+    """Whether its heads and neurons may have gates."""
+    draw: ClassVar[Any] = None
+    """What draws the weights of layers of other shapes, where they are drawn otherwise than a transformer's."""
 
     @classmethod
     def add_args(cls, parser: Any) -> None:
@@ -56,7 +62,8 @@ class PrunableTransformer(BaseFairseqModel):  # type: ignore[misc]  # fairseq ha
             help="architecture whose defaults apply where training starts from no checkpoint "
             f"(default: {next(iter(SLIM[cls.name]))})",
         )
-        gate_options.add_args(parser)
+        if cls.gated:
+            gate_options.add_args(parser)
 
     @classmethod
     def build_model(cls, args: Any, task: Any) -> Any:
@@ -82,8 +89,8 @@ class PrunableTransformer(BaseFairseqModel):  # type: ignore[misc]  # fairseq ha
             neurons = _neurons_of_kept_layers(neurons, stack, settings)
         with _heads_that_divide(settings, cls.stacks):
             model = ARCH_MODEL_REGISTRY[base].build_model(settings, task)
-        resize_feed_forwards(model, neurons)
-        replace_attention(model, heads, gate_options.of_settings(settings))
+        resize_feed_forwards(model, neurons, draw=cls.draw)
+        replace_attention(model, heads, gate_options.of_settings(settings), draw=cls.draw)
         return model
 
 
@@ -93,6 +100,16 @@ class PrunableLanguageModel(PrunableTransformer):
     name = "nmtprune_lm"
     base = TransformerLanguageModel
     stacks = ("decoder",)
+
+
+class PrunableEncoder(PrunableTransformer):
+    """Builds fairseq's RoBERTa, an encoder alone, with any number of heads of any width, and of neurons."""
+
+    name = "nmtprune_roberta"
+    base = RobertaModel
+    stacks = ("encoder",)
+    gated = False
+    draw = staticmethod(init_bert_params)
 
 
 def _of_kept_layers(heads: StoredHeads, stack: str, settings: Any) -> StoredHeads:
@@ -138,7 +155,7 @@ def _heads_that_divide(settings: Any, stacks: tuple[str, ...]) -> Iterator[None]
 
 def register_architectures() -> None:
     """Make the architectures known to fairseq; once, however often it is called."""
-    for model in (PrunableTransformer, PrunableLanguageModel):
+    for model in (PrunableTransformer, PrunableLanguageModel, PrunableEncoder):
         if model.name in MODEL_REGISTRY:
             continue
         register_model(model.name)(model)

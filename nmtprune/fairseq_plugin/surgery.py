@@ -1,7 +1,7 @@
 """Replace the attention modules, and the feed-forward layers of other widths, of a model that fairseq has built."""
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ def attention_modules(model: Any) -> Iterator[tuple[GroupId, nn.Module, str]]:
         CheckpointError: a layer that holds its attention elsewhere.
     """
     for kind, attribute in _ATTRIBUTES.items():
-        stack = getattr(model, "encoder" if kind == "encoder" else "decoder", None)
+        stack = _stack(model, "encoder" if kind == "encoder" else "decoder")
         if stack is None:
             continue
         # The list itself skips layers at random in training mode when it is a LayerDropModuleList.
@@ -37,13 +37,25 @@ def attention_modules(model: Any) -> Iterator[tuple[GroupId, nn.Module, str]]:
                 yield GroupId(kind, layer), holder, attribute
 
 
-def replace_attention(model: Any, heads: StoredHeads, gates: GateSettings | None = None) -> None:
+def _stack(model: Any, name: str) -> Any:
+    """The module with the layers of a stack, which RoBERTa has inside of another; None where there is no such stack."""
+    found = getattr(model, name, None)
+    return getattr(found, "sentence_encoder", found)
+
+
+def replace_attention(
+    model: Any,
+    heads: StoredHeads,
+    gates: GateSettings | None = None,
+    draw: Callable[[nn.Module], None] | None = None,
+) -> None:
     """Give every attention module of a model the stated heads, and let the model refuse weights of other shapes.
 
     Args:
         model: of fairseq.
         heads: of all its attention modules.
         gates: of heads and neurons; None for none.
+        draw: draws the weights of linear maps of other shapes, after `PrunableAttention`.
 
     Raises:
         CheckpointError: the heads are of a model with other layers.
@@ -59,19 +71,23 @@ def replace_attention(model: Any, heads: StoredHeads, gates: GateSettings | None
     # What is drawn afterwards (sampled translations) must not depend on how many weights are drawn here.
     with torch.random.fork_rng(devices=[]):
         for id, holder, attribute in modules:
-            own = PrunableAttention.replacing(getattr(holder, attribute), *heads.of_module(id))
+            stock = getattr(holder, attribute)
+            own = PrunableAttention.replacing(stock, *heads.of_module(id))
+            if draw is not None and own.k_proj is not stock.k_proj:
+                own.apply(draw)
             setattr(holder, attribute, own)
     model.register_load_state_dict_pre_hook(refuse_other_shapes)
     if gates is not None:
         add_gates(model, gates)
 
 
-def resize_feed_forwards(model: Any, neurons: StoredNeurons) -> None:
+def resize_feed_forwards(model: Any, neurons: StoredNeurons, draw: Callable[[nn.Module], None] | None = None) -> None:
     """Give the feed-forward layers of a model the stated widths; those that have them stay as they are.
 
     Args:
         model: of fairseq, in which all layers of a stack have one width.
         neurons: of its feed-forward layers.
+        draw: draws the weights of linear maps of other shapes, after torch.
 
     Raises:
         CheckpointError: the neurons are of a model with other layers, or of layers with a norm of their neurons.
@@ -93,12 +109,14 @@ def resize_feed_forwards(model: Any, neurons: StoredNeurons) -> None:
             width = neurons.of_layer(id)
             if width is not None and holder.fc1.out_features != width:
                 holder.fc1, holder.fc2 = _map(holder.fc1.in_features, width), _map(width, holder.fc2.out_features)
+                for own in (holder.fc1, holder.fc2) if draw is not None else ():
+                    own.apply(draw)
 
 
 def _feed_forwards(model: Any) -> Iterator[tuple[GroupId, Any]]:
     """Every feed-forward layer of a fairseq transformer: id, and the layer that holds it."""
     for stack in STACKS:
-        part = getattr(model, stack, None)
+        part = _stack(model, stack)
         for layer, holder in enumerate(part.layers._modules.values() if part is not None else ()):
             yield GroupId(f"{stack}-ffn", layer), holder
 

@@ -24,19 +24,21 @@ from nmtprune.fairseq_plugin.neurons import StoredNeurons
 from nmtprune.formats.fairseq.architectures import stock
 from nmtprune.formats.fairseq.checkpoint import FairseqCheckpoint
 from nmtprune.formats.fairseq.settings import Description
-from nmtprune.formats.fairseq.slim_settings import BASE_ARCH, HEAD_DIMS, HEADS, LINEAGE, NEURONS
-from nmtprune.formats.fairseq.unsupported import SLIM, unsupported
+from nmtprune.formats.fairseq.slim_settings import BASE_ARCH, HEAD_DIMS, HEADS, LINEAGE, NEURONS, SLIM
+from nmtprune.formats.fairseq.unsupported import unsupported
 from nmtprune.gates import SETTING, GateSettings
 
 logger = logging.getLogger(__name__)
 
 _LAST = "checkpoint_last.pt"
+_TASK_POSITIONS = 512
+"""What fairseq's task ``sentence_prediction`` says where the option is not given."""
 _SIZES = ("attention_heads", "layers", "ffn_embed_dim")
 _IN_MEMORY: ContextVar[FairseqCheckpoint | None] = ContextVar("_IN_MEMORY", default=None)
 
 
 def choose_settings(args: Namespace, name: str) -> None:
-    """Complete the options of ``fairseq-train --arch nmtprune`` (or nmtprune_lm) to the settings of a model.
+    """Complete the options of ``fairseq-train --arch nmtprune`` (nmtprune_lm, nmtprune_roberta) to a model's settings.
 
     They are copied from the checkpoint from which training starts; options that were given win. Without a checkpoint
     they are those of the base architecture.
@@ -130,6 +132,8 @@ def _from_checkpoint(args: Namespace, name: str, path: Path) -> None:
     for stack, layers in description.layers.items():
         _set_default(args, f"{stack}_layers_to_keep", ",".join(map(str, layers)) if some_layers else None)
         _set_default(args, f"{stack}_embed_path", None)  # the embeddings come from the checkpoint
+    if description.encoder_only:
+        _set_positions(args, description.settings["max_positions"])
     for option in _model_options(name):
         if option in description.settings:
             _set_default(args, option, description.settings[option])
@@ -197,6 +201,14 @@ def _conflicts(args: Namespace, name: str, description: Description) -> Iterator
         given = getattr(args, setting, value)
         if given != value:
             yield f"--{setting.replace('_', '-')} {given}: the checkpoint has {value}"
+
+
+def _set_positions(args: Namespace, positions: int) -> None:
+    """Let the task take texts as long as the model has positions for: its option is the model's too."""
+    given = getattr(args, "max_positions", _TASK_POSITIONS)
+    if given not in (positions, _TASK_POSITIONS):
+        raise UsageError(f"--max-positions {given}: the checkpoint has {positions}")
+    args.max_positions = positions
 
 
 def _set_heads(args: Namespace, heads: StoredHeads, lineage: str | None) -> None:
