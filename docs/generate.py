@@ -32,13 +32,13 @@ and texts and losses of nmtprune's native engine must equal Marian's.
 _ABOUT_FAIRSEQ = """# Fields of fairseq checkpoints
 
 A fairseq checkpoint carries its settings in `cfg`, an older one in `args`. Every field of `cfg.model` and `cfg.task` of
-fairseq 0.12's transformers and language models, and of their tasks, is in one of three lists. A field that is in none
-of the lists and that stock fairseq does not know either is ignored, as in stock fairseq: `inspect` and every command
-that reads sentences name the field. The tests are in `tests/formats/fairseq/test_fields.py`.
+fairseq 0.12's transformers, language models and RoBERTa, and of their tasks, is in one of three lists. A field that is
+in none of the lists and that stock fairseq does not know either is ignored, as in stock fairseq: `inspect` and every
+command that reads sentences name the field. The tests are in `tests/formats/fairseq/test_fields.py`.
 """
 _ABOUT_TASKS = (
     "A name that begins with one of these names is the same task. nmtprune treats a task that fairseq does not have as "
-    "`translation`, and says so."
+    "`translation`, or for RoBERTa as `sentence_prediction`, and says so."
 )
 
 
@@ -128,7 +128,12 @@ def write_fairseq(folder: Path) -> None:
         rows = "".join(f"| `{name}` | {meaning} |\n" for name, own, meaning in fields.field_table() if own == title)
         parts.append(f"## {title.capitalize()}\n\n{held}\n\n| field | meaning |\n|---|---|\n{rows}")
     rows = "".join(f"| `{name}` | supported | {meaning} |\n" for name, meaning in tasks.SUPPORTED.items())
-    rows += "".join(f"| `{name}` | refused | {reason} |\n" for name, reason in tasks.REFUSED.items())
+    rows += "".join(f"| `{name}` | supported (RoBERTa) | {meaning} |\n" for name, meaning in tasks.OF_ENCODERS.items())
+    rows += "".join(
+        f"| `{name}` | refused | {reason} |\n"
+        for name, reason in tasks.REFUSED.items()
+        if name not in tasks.OF_ENCODERS
+    )
     parts.append(f"## Tasks\n\n{_ABOUT_TASKS}\n\n| task | list | meaning |\n|---|---|---|\n{rows}")
     (folder / "fields.md").write_text("\n".join(parts), encoding="utf-8")
 
