@@ -66,11 +66,14 @@ def check_exportable(checkpoint: Checkpoint) -> None:
 
     Raises:
         EngineError: it cannot, all reasons; or it is not installed.
+        CheckpointError: an encoder alone, with which no engine translates.
     """
     import importlib.util
 
     if importlib.util.find_spec("ctranslate2") is None:
         raise EngineError("CTranslate2 is not installed: pip install 'nmtprune[ct2]'")
+    if checkpoint.encoder_only:
+        checkpoint.profile()  # refuses it as a model: no other engine translates with it either
     try:
         network = checkpoint.network()
     except CheckpointError as error:

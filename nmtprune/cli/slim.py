@@ -134,6 +134,8 @@ def _in_ctranslate2(result: "Checkpoint") -> bool:
     """Whether CTranslate2, as far as it is installed, can run the result: it takes feed-forward layers of any width."""
     from nmtprune.ctranslate2_model import check_exportable
 
+    if result.encoder_only:
+        return False
     try:
         check_exportable(result)
     except EngineError:

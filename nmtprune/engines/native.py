@@ -90,6 +90,8 @@ class NativeEngine(Engine):
     def __init__(self, checkpoint: "Checkpoint", settings: EngineSettings) -> None:
         """Build the model; the number of threads is that of the whole process."""
         super().__init__(checkpoint, settings)
+        if checkpoint.encoder_only:
+            checkpoint.profile()  # refuses it as a model: no other engine translates with it either
         try:
             checkpoint.network()
         except CheckpointError as error:

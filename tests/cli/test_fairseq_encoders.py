@@ -60,9 +60,11 @@ def test_drift_from_the_pretrained_model_to_one_with_a_head(build_encoder: Build
 
 @pytest.mark.parametrize(
     "command",
-    ["score M --data-bin D -o NEW", "greedy M --data-bin D -o NEW", "translate M --data-bin D",
-     "check M --baseline M --data-bin D", "lottery --late-reset M --prune-updates 1 --until 50% --data-bin D -o NEW",
-     "bench M --data-bin D", "convert M NEW --to huggingface --data-bin D", "export M --data-bin D -o NEW"],
+    ["score M --data-bin D -o NEW", "greedy M --data-bin D -o NEW", "refit M M --data-bin D -o NEW",
+     "check M --baseline M --max-drop 1 --data-bin D",
+     "lottery --late-reset M --prune-updates 1 --until 50% --data-bin D -o NEW",
+     "l0 M --l0-weight 0.1 --data-bin D -o NEW", "bench M --data-bin D",
+     "convert M NEW --to huggingface --data-bin D", "export M --to ctranslate2 --data-bin D -o NEW"],
 )  # fmt: skip
 def test_commands_that_need_words_or_labels_refuse_a_model_of_masked_words(
     build_encoder: BuildEncoder, tmp_path: Path, command: str

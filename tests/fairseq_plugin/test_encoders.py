@@ -12,10 +12,15 @@ import torch
 
 from nmtprune import fairseq_plugin, slim
 from nmtprune.architecture import UnitId
+from nmtprune.data.batching import BatchLimits
+from nmtprune.data.examples import batches
+from nmtprune.data.labelled import load_examples
+from nmtprune.data.options import DataOptions
 from nmtprune.engines import native
 from nmtprune.errors import UsageError
 from nmtprune.evaluate.verify import texts
 from nmtprune.methods.drift import drift
+from nmtprune.model.classifier import label_losses
 from nmtprune.plan import Plan
 from tests.support import fairseq_files
 from tests.support.fairseq_commands import run_stock, train, validate
@@ -35,6 +40,9 @@ RESET = ("--reset-optimizer", "--reset-dataloader", "--reset-meters", "--reset-l
 TASK = ("--task", "sentence_prediction", "--criterion", "sentence_prediction", "--num-classes", len(LABELS),
         "--init-token", 0, "--separator-token", 2)  # fmt: skip
 assert fairseq_plugin, "models with --user-dir are built in this process"
+
+WHOLE = (*TASK, "--required-batch-size-multiple", 1)
+"""fairseq-validate leaves out texts at the end of a set unless it is told this."""
 
 SIZES = {"heads": 4, "layers": 3, "width": 16, "ffn": 24}
 EVERY = ("encoder", "encoder-ffn", "encoder-layers")
@@ -108,7 +116,7 @@ def test_resuming_starts_with_the_masked_models_loss(classifier: Cuts, tmp_path:
     assert trained.architecture == load_encoder(classifier.files["ragged, cut"]).architecture
     assert trained.lineage == load_encoder(classifier.files["ragged, cut"]).lineage
     assert trained.progress.updates == 6
-    assert validate(trained.path, classifier.data, *TASK)
+    assert validate(trained.path, classifier.data, *WHOLE)
 
 
 def test_a_uniform_cut_trains_on_without_the_plug_in(classifier: Cuts, tmp_path: Path) -> None:
@@ -122,17 +130,18 @@ def test_a_uniform_cut_trains_on_without_the_plug_in(classifier: Cuts, tmp_path:
 
 
 def test_a_uniform_cut_runs_in_stock_fairseq_of_its_own_process(classifier: Cuts) -> None:
-    said = run_stock("validate", classifier.data, "--path", classifier.files["uniform, cut"], *TASK, "--cpu",
+    said = run_stock("validate", classifier.data, "--path", classifier.files["uniform, cut"], *WHOLE, "--cpu",
                      "--num-workers", 0, "--max-tokens", 400, "--log-format", "json")  # fmt: skip
     found = float(re.search(r'"valid_loss": "([0-9.]+)"', said).group(1))  # type: ignore[union-attr]
-    expected = sum(validate(classifier.files["uniform, masked"], classifier.data, *TASK)) / TEXTS / math.log(2)
+    expected = sum(validate(classifier.files["uniform, masked"], classifier.data, *WHOLE)) / TEXTS / math.log(2)
     assert found == pytest.approx(expected, abs=2e-3)
 
 
-def test_the_hub_interface_loads_a_uniform_cut(classifier: Cuts) -> None:
+@pytest.mark.parametrize("name", ["uniform, cut", "ragged, cut"])
+def test_the_hub_interface_loads_a_cut(classifier: Cuts, name: str) -> None:
     from fairseq.models.roberta import RobertaModel
 
-    path = classifier.files["uniform, cut"]
+    path = classifier.files[name]
     trusted = mock.patch.dict("os.environ", TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1")
     with trusted, fairseq_files.on_cpu():
         hub = RobertaModel.from_pretrained(str(path.parent), path.name, str(classifier.data), bpe="characters").eval()
@@ -141,6 +150,18 @@ def test_the_hub_interface_loads_a_uniform_cut(classifier: Cuts) -> None:
     with torch.inference_mode():
         found = hub.predict("sentence_classification_head", tokens, return_logits=True)
         torch.testing.assert_close(found, model(tokens), rtol=0, atol=1e-5)
+
+
+def test_losses_are_those_of_fairseq_validate(classifier: Cuts) -> None:
+    """Pairs of texts as the task frames them: the settings in the file say how."""
+    for name in ("ragged, cut", "uniform, cut"):
+        checkpoint = load_encoder(classifier.files[name])
+        examples = load_examples(DataOptions(data_bin=classifier.data, subset="valid"), checkpoint.classifier_profile())
+        model, found = native.load_classifier(checkpoint), 0.0
+        for batch in batches(examples, BatchLimits.of(60)):
+            assert batch.labels is not None
+            found += float(label_losses(model(batch.tokens), batch.labels).sum())
+        assert found == pytest.approx(sum(validate(checkpoint.path, classifier.data, *WHOLE)), rel=1e-5)
 
 
 def test_a_pruned_pretrained_model_is_fine_tuned(pretrained: Cuts, tmp_path: Path) -> None:

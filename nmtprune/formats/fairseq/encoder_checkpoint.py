@@ -43,7 +43,7 @@ class FairseqEncoder(FairseqCheckpoint):
 
     def network(self) -> "Network":
         """The network of a translation model: an encoder is none."""
-        raise CheckpointError(self._no_translation)
+        raise CheckpointError(f"{self.path}: {self._no_translation}")
 
     def trainable(self, refusal: str = "") -> "FairseqCheckpoint":
         """What l0 and lottery start from: they train translation models."""

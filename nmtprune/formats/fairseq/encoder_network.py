@@ -72,12 +72,8 @@ def _check_activations(description: "Description") -> None:
 def _stack(description: "Description", tensors: "Mapping[str, Tensor]") -> Stack:
     settings, stem = description.settings, description.stems["encoder"]
     width, norm_first = settings["encoder_embed_dim"], bool(settings["encoder_normalize_before"])
-    version, positions = tensors.get(f"{stem}.version"), tensors.get(f"{stem}.embed_positions.weight")
-    has_positions = not settings["no_token_positional_embeddings"]
-    learned = has_positions and bool(settings["encoder_learned_pos"])
-    longest = settings["max_positions"]
-    if learned and positions is not None:
-        longest = min(longest, positions.shape[0] - PADDING - 1)
+    version = tensors.get(f"{stem}.version")
+    positions = Positions(learned=bool(settings["encoder_learned_pos"]), first=PADDING + 1)
     return Stack(
         layers=settings["encoder_layers"],
         preprocess="n" if norm_first else "",
@@ -85,8 +81,8 @@ def _stack(description: "Description", tensors: "Mapping[str, Tensor]") -> Stack
         final_norm=norm_first and version is not None and float(version.reshape(-1)[0]) >= _FINAL_NORM_FROM,
         embedding_scale=1.0 if settings["no_scale_embedding"] else math.sqrt(width),
         embedding_norm=bool(settings["layernorm_embedding"]),
-        positions=Positions(learned=learned, first=PADDING + 1) if has_positions else None,
-        max_positions=longest,
+        positions=None if settings["no_token_positional_embeddings"] else positions,
+        max_positions=settings["max_positions"],
     )
 
 

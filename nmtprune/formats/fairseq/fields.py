@@ -263,7 +263,7 @@ TASK_WITHOUT_EFFECT: Mapping[str, str] = {
         (
             *("mask_prob", "leave_unmasked_prob", "random_token_prob", "freq_weighted_replacement"),
             *("mask_whole_words", "mask_multiple_length", "mask_stdev", "skip_masking"),
-            *("include_target_tokens", "include_index"),
+            *("include_target_tokens", "include_index", "multilang_sampling_alpha"),
         ),
         "which words training masks",
     ),

@@ -12,6 +12,7 @@ from nmtprune.formats.fairseq import adaptive, encoder_layout
 from nmtprune.formats.fairseq.settings import Description
 from nmtprune.formats.fairseq.tensor_specs import (
     BUFFER,
+    PADDING,
     Draw,
     TensorSpec,
     glorot_spec,
@@ -182,8 +183,10 @@ def _positions(stack: str, description: Description) -> dict[str, TensorSpec]:
     if settings["no_token_positional_embeddings"]:
         return {}
     if settings[f"{stack}_learned_pos"]:
-        width = settings[f"{stack}_embed_dim"]
-        return {f"{stem}.embed_positions.weight": table_spec(None, width, "embeddings", padding_row=True)}
+        # An encoder alone says how many positions it has; the others take them from their tables.
+        rows = settings["max_positions"] + PADDING + 1 if description.encoder_only else None
+        table = table_spec(rows, settings[f"{stack}_embed_dim"], "embeddings", padding_row=True)
+        return {f"{stem}.embed_positions.weight": table}
     return {f"{stem}.embed_positions.{name}": BUFFER for name in ("_float_tensor", "weights")}
 
 

@@ -197,6 +197,23 @@ def test_what_is_cut_is_what_was_masked(build_encoder: BuildEncoder, tmp_path: P
     assert found.lineage is not None and found.lineage.layers("encoder") == (0, 2)
 
 
+@pytest.mark.parametrize("how", thinned(["fp16", "memory_efficient_fp16", "fp16_no_flatten_grads"], 3))
+def test_moments_of_half_precision_are_cut(build_encoder: BuildEncoder, how: str) -> None:
+    options = {"fp16": True, how: True, "updates": 2}
+    base = load_encoder(build_encoder(**options))
+    assert base.optimizer.problem == ""
+    plan = removing(base, RAGGED)
+    result = slim.apply(plan, base)
+    assert verify(base, result, plan).ok
+    moments = {name.rpartition("/")[2]: own for name, own in result.tensors.items() if "/exp_avg/" in name}
+    assert moments and all(own.shape == result.model_tensors[name].shape for name, own in moments.items())
+    cut, name = (
+        "encoder.sentence_encoder.layers.0.fc1.weight",
+        "optimizer/exp_avg/encoder.sentence_encoder.layers.0.fc1.weight",
+    )
+    assert torch.equal(moments[cut], base.tensors[name][14:])
+
+
 def test_averages_and_moments_lose_the_same_rows(build_encoder: BuildEncoder) -> None:
     base = load_encoder(build_encoder(updates=2, stored={"ema": 0.5}))
     name = "encoder.sentence_encoder.layers.0.fc1.weight"
@@ -254,6 +271,9 @@ REFUSED: dict[str, tuple[Callable[[State], Any], str]] = {
     "heads that do not divide": (with_model(encoder_attention_heads=3),
         "settings: encoder_attention_heads 3 does not divide encoder_embed_dim 16"),
     "positions": (with_model(max_positions="many"), "settings: max_positions is 'many', no whole number from 1"),
+    "other positions": (with_model(max_positions=50),
+        "the tensors do not fit the settings: encoder.sentence_encoder.embed_positions.weight has shape [42, 16], not "
+        "[52, 16]"),
     "spectral norm": (with_model(spectral_norm_classification_head=True),
         "unsupported: spectral_norm_classification_head True (a spectral norm in the heads that give labels)"),
     "quantization noise": (with_model(quant_noise_pq=0.1), "unsupported: quant_noise_pq 0.1 (quantization noise)"),
