@@ -151,7 +151,8 @@ def _check_verifiable(base: "Checkpoint") -> None:
         else:
             base.network()
     except CheckpointError as error:
-        where = f"{base.path}: the result cannot be verified (--no-verify writes it all the same): {error}"
+        reason = str(error).removeprefix(f"{base.path}: ")
+        where = f"{base.path}: the result cannot be verified (--no-verify writes it all the same): {reason}"
         raise CheckpointError(where, error.faults) from None
 
 

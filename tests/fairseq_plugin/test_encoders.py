@@ -119,6 +119,18 @@ def test_resuming_starts_with_the_masked_models_loss(classifier: Cuts, tmp_path:
     assert validate(trained.path, classifier.data, *WHOLE)
 
 
+def test_pretraining_goes_on_at_the_masked_models_loss(pretrained: Cuts, tmp_path: Path) -> None:
+    task = ("--task", "masked_lm", "--criterion", "masked_lm", "--tokens-per-sample", POSITIONS)
+    masked = (*stock(2), "--restore-file", pretrained.files["ragged, masked"])
+    cut = ("--arch", "nmtprune_roberta", "--restore-file", pretrained.files["ragged, cut"])
+    expected, found = (
+        train(pretrained.data, tmp_path / name, *task, *arch, *ADAM, "--max-epoch", 4)
+        for name, arch in (("masked", masked), ("cut", cut))
+    )
+    assert len(found) > 0 and found[0] == pytest.approx(expected[0], rel=1e-6)
+    assert not load_encoder(tmp_path / "cut" / "checkpoint_last.pt").classifies
+
+
 def test_a_uniform_cut_trains_on_without_the_plug_in(classifier: Cuts, tmp_path: Path) -> None:
     losses = [
         train(classifier.data, tmp_path / mode, *TASK, *stock(2, ffn), *ADAM, "--max-epoch", 4,

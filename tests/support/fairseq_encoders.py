@@ -153,6 +153,8 @@ def randomized(path: Path, seed: int = 5) -> Path:
     state = fairseq_files.load(path)
     generator = torch.Generator().manual_seed(seed)
     done: dict[int, torch.Tensor] = {}
+    output, table = (state["model"][f"encoder.{name}.weight"] for name in ("lm_head", "sentence_encoder.embed_tokens"))
+    tied = torch.equal(output, table)
     for name, tensor in state["model"].items():
         if not tensor.is_floating_point() or name.endswith("version"):
             continue
@@ -161,6 +163,8 @@ def randomized(path: Path, seed: int = 5) -> Path:
             gain = 1.0 if "norm" in name and name.endswith("weight") else 0.0
             done[tensor.data_ptr()] = (drawn + gain).to(tensor.dtype)
         state["model"][name] = done[tensor.data_ptr()]
+    if tied:  # half precision stores two copies
+        state["model"]["encoder.lm_head.weight"] = state["model"]["encoder.sentence_encoder.embed_tokens.weight"]
     torch.save(state, path)
     return path
 

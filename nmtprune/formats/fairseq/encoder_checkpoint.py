@@ -118,13 +118,22 @@ class FairseqEncoder(FairseqCheckpoint):
         from nmtprune.formats.fairseq import encoder_network
 
         head = self.label_head
+        self._check_activations()
         return encoder_network.describe_classifier(self.description, self._built_tensors, head)
 
     def masked_words_network(self) -> "MaskedWordsNetwork":
         """What the native model must know of the encoder with the head that predicts masked words."""
         from nmtprune.formats.fairseq import encoder_network
 
+        self._check_activations()
         return encoder_network.describe_masked_words(self.description, self._built_tensors)
+
+    def _check_activations(self) -> None:
+        from nmtprune.formats.fairseq import encoder_network
+
+        faults = list(encoder_network.activation_faults(self.description))
+        if faults:
+            raise CheckpointError.of_faults(f"{self.path}: the native model cannot run this checkpoint", faults)
 
     def classifier_profile(self) -> ClassifierProfile:
         """Labels, positions, and how the task ``sentence_prediction`` frames texts."""
@@ -175,4 +184,7 @@ class FairseqEncoder(FairseqCheckpoint):
     @property
     def _head(self) -> str | None:
         """The head that gives the labels; None: that of masked words counts."""
-        return self.label_head if self.classifies else None
+        try:
+            return self.label_head if self.classifies else None
+        except CheckpointError:
+            return ""  # nothing says which: the encoder is read without a head

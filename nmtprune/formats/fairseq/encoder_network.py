@@ -1,10 +1,9 @@
 """From the settings of RoBERTa's class to the network that the native model runs, and to its names of tensors."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from nmtprune.errors import CheckpointError
 from nmtprune.formats.fairseq import encoder_layout, layout
 from nmtprune.formats.fairseq.network import ACTIVATIONS, PADDING, native_name, weights_of
 from nmtprune.network import ClassifierNetwork, MaskedWordsNetwork, Positions, Stack
@@ -32,11 +31,7 @@ def describe_classifier(description: "Description", tensors: "Mapping[str, Tenso
         description: of its settings.
         tensors: the model's tensors, under the names that they have where it is built.
         head: name of the head.
-
-    Raises:
-        CheckpointError: something that the native model does not compute; all reasons.
     """
-    _check_activations(description)
     return ClassifierNetwork(
         encoder=_stack(description, tensors),
         labels=tensors[f"{encoder_layout.LABEL_HEADS}.{head}.out_proj.weight"].shape[0],
@@ -49,7 +44,6 @@ def describe_classifier(description: "Description", tensors: "Mapping[str, Tenso
 
 def describe_masked_words(description: "Description", tensors: "Mapping[str, Tensor]") -> MaskedWordsNetwork:
     """The network of an encoder with the head that predicts masked words; arguments as above."""
-    _check_activations(description)
     return MaskedWordsNetwork(
         encoder=_stack(description, tensors),
         activation=ACTIVATIONS[description.settings["activation_fn"]],
@@ -58,15 +52,11 @@ def describe_masked_words(description: "Description", tensors: "Mapping[str, Ten
     )
 
 
-def _check_activations(description: "Description") -> None:
-    names = ("activation_fn", "pooler_activation_fn")
-    faults = [
-        f"{name} '{description.settings[name]}' (known: {', '.join(ACTIVATIONS)})"
-        for name in names
-        if description.settings[name] not in ACTIVATIONS
-    ]
-    if faults:
-        raise CheckpointError.of_faults("the native model cannot run this checkpoint", faults)
+def activation_faults(description: "Description") -> Iterator[str]:
+    """Functions that the native model does not compute."""
+    for name in ("activation_fn", "pooler_activation_fn"):
+        if description.settings[name] not in ACTIVATIONS:
+            yield f"{name} '{description.settings[name]}' (known: {', '.join(ACTIVATIONS)})"
 
 
 def _stack(description: "Description", tensors: "Mapping[str, Tensor]") -> Stack:

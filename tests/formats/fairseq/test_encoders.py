@@ -351,8 +351,19 @@ def test_of_several_heads_the_settings_name_one(build_encoder: BuildEncoder, tmp
     assert (
         "has the classification heads sentence_classification_head, mnli, and its classification_head_name is " in line
     )
+    assert nmtprune("drift", path, path).code == 0
     assert nmtprune(*arguments, "--no-verify").code == 0
     assert load_encoder(tmp_path / "slim.pt").label_heads == ("sentence_classification_head", "mnli")
+
+
+def test_functions_that_the_native_model_does_not_have(build_encoder: BuildEncoder, tmp_path: Path) -> None:
+    path = changed(build_encoder(), tmp_path / "x.pt", with_model(activation_fn="softplus", pooler_activation_fn="x"))
+    with pytest.raises(CheckpointError) as caught:
+        load(path).classifier_network()
+    assert str(caught.value).startswith(
+        f"{path}: the native model cannot run this checkpoint: activation_fn 'softplus' ("
+    )
+    assert len(caught.value.faults) == 2
 
 
 def test_a_model_without_a_classification_head_says_what_to_do(build_encoder: BuildEncoder) -> None:
