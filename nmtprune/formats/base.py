@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from nmtprune.network import ClassifierNetwork, MaskedWordsNetwork, Network
     from nmtprune.profile import ClassifierProfile, ModelProfile
 
+NO_TRANSLATION = (
+    "an encoder with a classification head, which translates nothing: nmtprune inspect, plan, slim, drift, score, "
+    "greedy, refit, check and bench take it"
+)
+"""Why commands that translate refuse a classifier."""
+
 
 @dataclass(frozen=True)
 class UnitAxis:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmtprune.errors import CheckpointError
+from nmtprune.formats.base import NO_TRANSLATION
 from nmtprune.formats.fairseq import encoder_layout, layout, tasks
 from nmtprune.formats.fairseq.checkpoint import FairseqCheckpoint
 from nmtprune.profile import ClassifierProfile, PairFrame
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from nmtprune.network import ClassifierNetwork, MaskedWordsNetwork, Network
     from nmtprune.profile import ModelProfile
 
-_TAKE_IT = "nmtprune inspect, plan, slim and drift take it"
-_NO_TRANSLATION = f"an encoder alone, which translates nothing: {_TAKE_IT}"
+_NO_SEARCH = "an encoder alone, which translates nothing"
 _FINE_TUNE = f"fine-tune it on a task first (fairseq-train --task {tasks.PREDICTION} --restore-file)"
 
 
@@ -27,15 +27,17 @@ _FINE_TUNE = f"fine-tune it on a task first (fairseq-train --task {tasks.PREDICT
 class FairseqEncoder(FairseqCheckpoint):
     """A checkpoint of RoBERTa's class, stock or slim, with any number of heads that give labels."""
 
+    searches = False
+
     @classmethod
     def search_options(cls) -> "type[Search]":
         """Those of no search: an encoder has none."""
-        raise CheckpointError(_NO_TRANSLATION)
+        raise CheckpointError(_NO_SEARCH)
 
     @classmethod
     def decoder_settings(cls, path: Path, named: Path | None = None) -> "DecoderSettings | None":
         """None: an encoder has no decoder."""
-        raise CheckpointError(f"{path}: {_NO_TRANSLATION}")
+        raise CheckpointError(f"{path}: {_NO_SEARCH}")
 
     def profile(self) -> "ModelProfile":
         """What a translation model asks of its sentences: an encoder is none."""
@@ -53,9 +55,9 @@ class FairseqEncoder(FairseqCheckpoint):
     def _no_translation(self) -> str:
         """Why commands refuse it."""
         if self.classifies:
-            return f"an encoder with a classification head, which translates nothing: {_TAKE_IT}"
+            return NO_TRANSLATION
         what = "an encoder without a classification head, which neither translates nor gives labels"
-        return f"{what}: {_TAKE_IT}; {_FINE_TUNE}"
+        return f"{what}: nmtprune inspect, plan, slim and drift take it; {_FINE_TUNE}"
 
     def toolkit_faults(self, format: str) -> Iterator[str]:
         """No toolkit translates with it."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmtprune.errors import CheckpointError
+from nmtprune.formats.base import NO_TRANSLATION
 from nmtprune.formats.huggingface import classifier_config, classifier_layout
 from nmtprune.formats.huggingface.classifier_config import ClassifierConfig
 from nmtprune.formats.huggingface.folder_checkpoint import FolderCheckpoint
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
     from nmtprune.model.search.options import Search
     from nmtprune.network import ClassifierNetwork, Network
     from nmtprune.profile import ClassifierProfile, ModelProfile
-
-_NO_TRANSLATION = (
-    "an encoder with a classification head, which translates nothing: nmtprune inspect, plan, slim, drift, score, "
-    "greedy, refit, check and bench take it"
-)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,24 +37,24 @@ class HuggingFaceClassifier(FolderCheckpoint):
     @classmethod
     def search_options(cls) -> "type[Search]":
         """Those of no search: a classifier has none."""
-        raise CheckpointError(_NO_TRANSLATION)
+        raise CheckpointError(NO_TRANSLATION)
 
     @classmethod
     def decoder_settings(cls, path: Path, named: Path | None = None) -> "DecoderSettings | None":
         """None: a classifier has no decoder."""
-        raise CheckpointError(f"{path}: {_NO_TRANSLATION}")
+        raise CheckpointError(f"{path}: {NO_TRANSLATION}")
 
     def profile(self) -> "ModelProfile":
         """What a translation model asks of its sentences: a classifier is none."""
-        raise CheckpointError(f"{self.path}: {_NO_TRANSLATION}")
+        raise CheckpointError(f"{self.path}: {NO_TRANSLATION}")
 
     def network(self) -> "Network":
         """The network of a translation model: a classifier is none."""
-        raise CheckpointError(_NO_TRANSLATION)
+        raise CheckpointError(NO_TRANSLATION)
 
     def trainable(self, refusal: str = "") -> "TrainableCheckpoint":
         """What fairseq-train could start from: a classifier is not."""
-        raise CheckpointError(f"{self.path}: {_NO_TRANSLATION}")
+        raise CheckpointError(f"{self.path}: {NO_TRANSLATION}")
 
     @property
     def classifies(self) -> bool:
