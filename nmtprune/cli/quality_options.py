@@ -37,7 +37,9 @@ any_quality_option = panel_option(
 
 
 def metric_of(values: Mapping[str, Any]) -> str:
-    """The metric that a user names, or else the usual one of the model: a table, or such a folder, tells classifiers.
+    """The metric that a user names, or else the usual one of the model.
+
+    A table tells classifiers, and so do data of fairseq's task ``sentence_prediction`` and folders of transformers.
 
     Args:
         values: of a command's parameters.
@@ -46,8 +48,9 @@ def metric_of(values: Mapping[str, Any]) -> str:
 
     if values["metric"] is not None:
         return str(values["metric"])
-    tables = isinstance(values["data"], DataOptions) and values["data"].examples is not None
-    return "bleu" if not tables and class_of(model_of(values)).searches else LABEL_METRICS[0]
+    data = values["data"]
+    labelled = isinstance(data, DataOptions) and data.names_labels
+    return "bleu" if not labelled and class_of(model_of(values)).searches else LABEL_METRICS[0]
 
 
 repeat_option = panel_option(

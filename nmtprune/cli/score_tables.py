@@ -16,7 +16,7 @@ _SIGN = "*"
 _TITLES = {"encoder": "encoder self-attention", "decoder": "decoder self-attention", "cross": "cross-attention"}
 _NEURON_TITLES = {"encoder-ffn": "encoder feed-forward neurons", "decoder-ffn": "decoder feed-forward neurons"}
 _QUANTILES = {"lowest": 0, "10%": 10, "25%": 25, "median": 50, "75%": 75, "90%": 90, "highest": 100}
-_DIGITS = {"bleu": 2, "chrf": 2}
+_DIGITS = {"bleu": 2, "chrf": 2, "accuracy": 2, "f1": 2, "matthews": 2}
 _LOWER_IS_BETTER = ("loss",)
 
 
@@ -161,7 +161,8 @@ def _emit_counts(metric: str, baseline: Mapping[str, Any], heads: Sequence["Head
     test, total = baseline["significance"], len(heads)
     alone = _by_direction(metric, [entry for entry in heads if _is_below(entry.p, test["alpha"])])
     corrected = _by_direction(metric, [entry for entry in heads if _is_below(entry.p_corrected, test["alpha"])])
-    click.echo(f"significant at p < {test['alpha']:g}, {test['resamples']:,} resamples, of {total} tests:")
+    how = "McNemar's exact test" if test.get("method") == "mcnemar-exact" else f"{test['resamples']:,} resamples"
+    click.echo(f"significant at p < {test['alpha']:g}, {how}, of {total} tests:")
     marked = f"  (marked {_SIGN})"
     click.echo(f"  without correction  {alone}{marked if test['correction'] == 'none' else ''}")
     if test["correction"] != "none":

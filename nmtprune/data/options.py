@@ -216,6 +216,11 @@ class DataOptions:
             )
 
     @property
+    def names_labels(self) -> bool:
+        """Whether they are those of a classifier: a table, or a folder of fairseq's task ``sentence_prediction``."""
+        return self.examples is not None or (self.data_bin is not None and (self.data_bin / "input0").is_dir())
+
+    @property
     def text_columns(self) -> tuple[str, ...]:
         """Names of the columns of texts."""
         return () if self.text_column is None else tuple(self.text_column.split(","))
