@@ -92,7 +92,10 @@ def check_metric(checkpoint: "Checkpoint", metric: str) -> None:
 
     Raises:
         UsageError: a metric of the other kind of models.
+        CheckpointError: a model that does neither.
     """
+    if not checkpoint.classifies:
+        checkpoint.profile()
     if not checkpoint.classifies and metric in LABELS:
         raise UsageError(
             f"--metric {metric} is of labels, and {checkpoint.path} translates: choose bleu, chrf or {LOSS}"

@@ -64,7 +64,10 @@ def check_model(metric: str, checkpoint: "Checkpoint") -> None:
 
     Raises:
         UsageError: scorers of models that translate for a classifier, or the reverse.
+        CheckpointError: a model that does neither.
     """
+    if not checkpoint.classifies:
+        checkpoint.profile()
     kind, what = (CLASSIFIES, "is a classifier") if checkpoint.classifies else (TRANSLATES, "translates")
     if kind not in SCORERS[metric].measures:
         goes = either([name for name in metrics() if kind in SCORERS[name].measures])

@@ -16,7 +16,7 @@ from nmtprune.plan import Plan
 from nmtprune.scores import Scores
 from nmtprune.slim import apply
 from tests.support.classified import Classified, classified
-from tests.support.cli import nmtprune, refused
+from tests.support.cli import JUDGED, nmtprune, refused
 
 METRICS = ("accuracy", "f1", "matthews", "loss")
 
@@ -86,10 +86,9 @@ def test_every_drop_is_that_of_transformers_without_the_unit(
     assert found.baseline["data"] == str(own.table)
     units = {entry.head: entry for entry in found.entries}
     assert len(units) == 3 * 4 + 3
-    sign = -1 if metric == "loss" else 1
     for unit in ("encoder.0.1", "encoder.2.3", "encoder-layers.1"):
         value = _value(metric, own.labels, _without(own, tmp_path / "masked", [unit]))
-        assert units[unit].delta == pytest.approx(sign * (value - base), abs=1e-4)
+        assert units[unit].delta == pytest.approx(value - base, abs=1e-4)
     assert found.baseline["significance"]["method"] == ("mcnemar-exact" if metric == "accuracy" else "bootstrap")
 
 
@@ -148,11 +147,11 @@ def test_a_model_no_better_than_the_most_frequent_label_is_refused(bert: Classif
     wrong.write_text("".join("\t".join((*row[:2], other[row[2]])) + "\n" for row in rows))
     options = ("--examples", wrong, *bert.options[2:], "-o", tmp_path / "scores.json")
     for metric in METRICS:
-        code, line = refused("score", bert.folder, *options, "--metric", metric)
+        code, line = refused("score", bert.folder, *options, "--metric", metric, env=JUDGED)
         assert (code, f"means nothing: {metric} " in line, "--allow-bad-baseline goes on" in line) == (5, True, True)
     one = tmp_path / "one.tsv"
     one.write_text("".join("\t".join((*row[:2], "label" if row[2] == "label" else "yes")) + "\n" for row in rows))
-    code, line = refused("score", bert.folder, "--examples", one, *options[2:], "--metric", "matthews")
+    code, line = refused("score", bert.folder, "--examples", one, *options[2:], "--metric", "matthews", env=JUDGED)
     assert (
         code,
         line.splitlines()[-1].endswith("so matthews says nothing (--allow-bad-baseline goes on all the same)"),
@@ -161,7 +160,7 @@ def test_a_model_no_better_than_the_most_frequent_label_is_refused(bert: Classif
 
 def test_metrics_of_the_other_kind_of_model_are_refused(bert: Classified, tmp_path: Path) -> None:
     out = ("-o", tmp_path / "new.json")
-    assert refused("score", bert.folder, *bert.options, *out) == (
+    assert refused("score", bert.folder, *bert.options, "--metric", "bleu", *out) == (
         2,
         f"--metric bleu: {bert.folder} is a classifier: choose loss, accuracy, f1, matthews, importance, fisher, "
         "reconstruction, variance, activation or confidence",
