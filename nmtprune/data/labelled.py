@@ -14,6 +14,7 @@ from nmtprune.data.prediction_bin import PredictionBin, framed, shortened, short
 from nmtprune.data.ragged import Ids, Sentences
 from nmtprune.data.subwords import Segmenter, SentencePieceSegmenter
 from nmtprune.data.table import Table, read_table
+from nmtprune.data.text import first_of
 from nmtprune.errors import DataError, UsageError
 from nmtprune.files import sha256_file
 from nmtprune.profile import ClassifierProfile, PairFrame
@@ -71,8 +72,7 @@ class LabelledSet:
             read = _tokenized(options, model)
         else:
             read = _segmented(options, model)
-        _check_pairs(read, model)
-        notes = [*model.notes, *read.notes]
+        notes = [*model.notes, *read.notes, *_pairs_note(read, model)]
         if read.cut:
             notes.append(f"cut to the model's {model.max_positions} positions: {read.cut} of {len(read.tokens)} texts")
         if read.labels is not None:
@@ -100,6 +100,7 @@ def _tokenized(options: DataOptions, model: ClassifierProfile) -> _Read:
         cut = int((encoded.tokens.sizes > model.max_positions).sum())
         encoded = tokenizer.encode(table.texts, model.max_positions) if cut else encoded
     _check_ids(encoded.tokens, model, f"{model.tokenizer}: the tokenizer of another model")
+    _check_padding(encoded.tokens, model, table)
     segments = encoded.segments if model.segments else None
     if segments is not None and segments.tokens.max(initial=0) >= model.segments:
         raise DataError(f"{table.name}: pairs of texts, but the model has {model.segments} segment")
@@ -196,20 +197,32 @@ def _shortened(tokens: Sentences, model: ClassifierProfile, options: DataOptions
     return int((tokens.sizes > model.max_positions).sum()), shortened(tokens, model.max_positions)
 
 
-def _check_pairs(read: _Read, model: ClassifierProfile) -> None:
-    """Check that the texts are pairs if the model was trained on pairs, where it tells."""
-    expected = model.pairs
-    if expected is None and model.frame is not None and model.frame.separator is None and read.pairs:
+def _pairs_note(read: _Read, model: ClassifierProfile) -> list[str]:
+    """A note on pairs of texts for a model that was trained on single ones, as its settings say, or the reverse.
+
+    Raises:
+        DataError: pairs for a model of fairseq that has nothing to part them with.
+    """
+    if read.pairs and model.frame is not None and model.frame.separator is None:
         raise DataError(f"{read.name}: pairs of texts, but the model was trained without a separator between two texts")
-    if expected is not None and expected != read.pairs:
-        found, wanted = ("pairs of", "single") if read.pairs else ("single", "pairs of")
-        raise DataError(f"{read.name}: {found} texts, but the model was trained on {wanted} texts")
+    if model.pairs is None or model.pairs == read.pairs:
+        return []
+    found, wanted = ("pairs of", "single") if read.pairs else ("single", "pairs of")
+    return [f"{read.name}: {found} texts, but the model says that it was trained on {wanted} texts"]
 
 
 def _check_ids(tokens: Sentences, model: ClassifierProfile, where: str) -> None:
     highest = int(tokens.tokens.max(initial=0))
     if highest >= model.symbols:
         raise DataError(f"{where}: a text has the id {highest}, but the embeddings have {model.symbols} rows")
+
+
+def _check_padding(tokens: Sentences, model: ClassifierProfile, table: Table) -> None:
+    """Refuse texts with the symbol of padding, which transformers reads there and nmtprune would leave out."""
+    rows = [row for row, ids in enumerate(tokens) if (ids == model.padding).any()]
+    if rows:
+        faults = [f"line {table.line(row)}" for row in rows]
+        raise DataError.of_faults(f"{table.name}: texts with the symbol of padding", first_of(faults))
 
 
 def _within_positions(read: _Read, model: ClassifierProfile, options: DataOptions) -> Examples:

@@ -155,6 +155,16 @@ def test_long_texts_are_refused_left_out_or_cut(tmp_path: Path) -> None:
     assert any("cut to the model's 16 positions: 1 of 3 texts" in note for note in cut.notes)
 
 
+@pytest.mark.parametrize(("pairs", "said"), [(True, ["single", "pairs of"]), (False, []), (None, [])])
+def test_single_texts_for_a_model_of_pairs_are_noted(pairs: bool | None, said: list[str], tmp_path: Path) -> None:
+    table = write_table(tmp_path / "dev.tsv", [("a b", "no"), ("c", "yes")], ("text", "gold"))
+    options = DataOptions(examples=table, text_column="text", label_column="gold")
+    found = load_examples(options, _bert(tmp_path / "bert", pairs=pairs))
+    assert [note.split(": ")[1] for note in found.notes] == (
+        [f"{said[0]} texts, but the model says that it was trained on {said[1]} texts"] if said else []
+    )
+
+
 def test_one_label_is_noted(tmp_path: Path) -> None:
     model = _bert(tmp_path / "bert")
     table = write_table(tmp_path / "dev.tsv", [("a b", "no"), ("c", "no")], ("text", "gold"))
@@ -197,7 +207,6 @@ def test_tables_with_faults(content: str, message: str, tmp_path: Path) -> None:
         ("two labels", "text 1 has 2 labels"),
         ("folder", "has no input0/dict.txt: name the folder of a task sentence_prediction"),
         ("separator", "pairs of texts, but the model was trained without a separator"),
-        ("single", "pairs of texts, but the model was trained on single texts"),
     ],
 )
 def test_binarized_data_with_faults(fault: str, message: str, tmp_path: Path) -> None:
@@ -215,7 +224,6 @@ _MODELS: dict[str, dict[str, Any]] = {
     "fewer labels": {"labels": 2},
     "dictionary": {"symbols": 80},
     "separator": {"frame": PairFrame(init=0)},
-    "single": {"pairs": False},
 }
 _SUBSETS = {"subset": "test"}
 
@@ -260,3 +268,10 @@ def test_a_second_text_without_a_table_of_segments(tmp_path: Path) -> None:
     assert load_examples(options, _bert(tmp_path / "distilbert", segments=0)).segments is None
     with pytest.raises(DataError, match="the tokenizer of another model: a text has the id"):
         load_examples(options, _bert(tmp_path / "other", symbols=20))
+
+
+def test_the_symbol_of_padding_in_a_text(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "dev.tsv", [("a b", "no"), ("a [PAD] b", "yes")], ("text", "gold"))
+    options = DataOptions(examples=table, text_column="text", label_column="gold")
+    with pytest.raises(DataError, match=r"texts with the symbol of padding: line 3"):
+        load_examples(options, _bert(tmp_path / "bert"))

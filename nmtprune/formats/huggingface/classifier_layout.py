@@ -25,6 +25,10 @@ _TABLES = {
     "token_type_embeddings": "embedding.segments",
     "LayerNorm": "embedding.norm",
 }
+_PAIRS = dict.fromkeys(("cola", "sst-2", "sst2"), False) | dict.fromkeys(
+    ("mnli", "mnli-mm", "mrpc", "qnli", "qqp", "rte", "wnli"), True
+)
+"""Tasks of GLUE, as ``finetuning_task`` names them -> whether their texts are pairs."""
 _OLD_NORMS = {"gamma": "weight", "beta": "bias"}
 """What the first versions of BERT called the parameters of ``LayerNorm``; transformers renames them."""
 
@@ -183,5 +187,6 @@ def describe_profile(config: "ClassifierConfig", folder: Path, notes: tuple[str,
         label_names=config.label_names,
         segments=network.encoder.segments,
         tokenizer=folder,
+        pairs=_PAIRS.get(str(config.values.get("finetuning_task"))),
         notes=notes,
     )
