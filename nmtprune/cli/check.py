@@ -20,7 +20,7 @@ from nmtprune.cli.options import (
 )
 from nmtprune.cli.panels import Panel, PanelCommand, panel_option
 from nmtprune.cli.progress_bar import progress
-from nmtprune.cli.quality_options import ALLOWING, any_quality_option, bleu_options, metric_of, repeat_option
+from nmtprune.cli.quality_options import ALLOWING, any_quality_option, bleu_options, metric_for, repeat_option
 from nmtprune.cli.render import emit_json, emit_tsv
 from nmtprune.cli.search_options import beam_options, compute_type_option, engine_options
 from nmtprune.errors import QualityGateError
@@ -101,7 +101,7 @@ def check(output_format: str, **flags: Any) -> None:
     from nmtprune.runs.check import CheckRun
     from nmtprune.runs.check import check as run_check
 
-    flags["metric"] = metric_of(flags)
+    flags["metric"] = metric_for(flags)
     of_quality = [*map(spelled, given(_OF_QUALITY)), *typed(ALLOWING)]
     of_speed = map(spelled, given(_OF_SPEED))
     run = CheckRun(needs_drop=tuple(of_quality), needs_speedup=tuple(of_speed), **flags)

@@ -29,7 +29,7 @@ from nmtprune.cli.options import (
 )
 from nmtprune.cli.panels import Panel, panel_option
 from nmtprune.cli.progress_bar import duration, progress
-from nmtprune.cli.quality_options import any_quality_option, bleu_options, metric_of
+from nmtprune.cli.quality_options import any_quality_option, bleu_options, metric_for
 from nmtprune.cli.render import emit_table
 from nmtprune.cli.scorer_options import ScorerCommand, foreign_to_orders, order_options, taken
 from nmtprune.cli.search_options import engine_options, search_options
@@ -198,7 +198,7 @@ def greedy(output_format: str, **flags: Any) -> None:
 
     check_across(flags["data"])
     _choose_defaults(flags)
-    flags["metric"] = metric_of(flags)
+    flags["metric"] = metric_for(flags)
     names = [*flags["orders"], *((flags["auto_orders"] or DEFAULT_CONTENDERS) if AUTO in flags["orders"] else ())]
     refits_on_importance = flags["refit"] and flags["calibration_data"] is None
     _check_options(names, refit=flags["refit"], rounds=flags["rounds"], refits_on_importance=refits_on_importance)

@@ -8,6 +8,8 @@ import click
 from nmtprune.cli.options import model_of
 from nmtprune.cli.panels import Panel, panel_option
 from nmtprune.data.options import DataOptions
+from nmtprune.methods.scorer import CLASSIFIES
+from nmtprune.runs.scorers import SCORERS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,8 +25,8 @@ quality_option = panel_option(
     help="Quality metric.",
 )
 
-LABEL_METRICS = ("accuracy", "f1", "matthews")
-"""Metrics of classifiers."""
+LABEL_METRICS = tuple(name for name, scorer in SCORERS.items() if scorer.measures == (CLASSIFIES,))
+"""Metrics of classifiers: accuracy, f1 and matthews."""
 
 any_quality_option = panel_option(
     Panel.QUALITY,
@@ -36,7 +38,7 @@ any_quality_option = panel_option(
 )
 
 
-def metric_of(values: Mapping[str, Any]) -> str:
+def metric_for(values: Mapping[str, Any]) -> str:
     """The metric that a user names, or else the usual one of the model.
 
     A table tells classifiers, and so do data of fairseq's task ``sentence_prediction`` and folders of transformers.

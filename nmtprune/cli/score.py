@@ -24,7 +24,7 @@ from nmtprune.cli.options import (
 )
 from nmtprune.cli.panels import Panel, panel_option
 from nmtprune.cli.progress_bar import duration, progress
-from nmtprune.cli.quality_options import bleu_options, metric_of
+from nmtprune.cli.quality_options import bleu_options, metric_for
 from nmtprune.cli.scorer_options import ScorerCommand, foreign_to_metric, metric_options, taken
 from nmtprune.cli.search_options import SEARCH_NAMES, engine_options, search_options
 from nmtprune.cli.test_data_options import with_test_data
@@ -124,7 +124,7 @@ def score(checkpoint: Path, output_format: str, **flags: Any) -> None:
     from nmtprune.runs.workers import ProcessFailed
 
     check_across(flags["data"])
-    flags["metric"] = metric_of(flags)
+    flags["metric"] = metric_for(flags)
     (scorer,) = taken(flags, [SCORERS[flags["metric"]]])
     _check_options(scorer)
     run = ScoreRun(checkpoint=checkpoint, options=scorer.options, **flags)

@@ -1,14 +1,14 @@
 """Labels of texts by the native model, without any of its heads, neurons and layers."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
 
 from nmtprune.architecture import Kept
 from nmtprune.engines.native import load_classifier, with_kept
-from nmtprune.errors import EngineError
+from nmtprune.errors import EngineError, UsageError
 from nmtprune.model.ablation.label_logits import label_logits
 from nmtprune.model.classifier import label_losses
 
@@ -72,11 +72,16 @@ def open_labels(checkpoint: "Checkpoint", engine: str, settings: "EngineSettings
     """The model that gives labels.
 
     Raises:
+        UsageError: options of a search.
         EngineError: another engine than the native one.
         CheckpointError: the checkpoint has no classification head, or is damaged.
     """
     if engine != "native":
         raise EngineError(f"{checkpoint.path}: a classifier runs on `engine` native, not on {engine}")
+    search = settings.search
+    changed = [f"`{own.name}`" for own in fields(search) if getattr(search, own.name) != own.default]
+    if changed:
+        raise UsageError(f"search: {', '.join(changed)}: {checkpoint.path} is a classifier, which searches nothing")
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     return load_classifier(checkpoint, settings.device)

@@ -97,13 +97,11 @@ def check_metric(checkpoint: "Checkpoint", metric: str) -> None:
     if not checkpoint.classifies:
         checkpoint.profile()
     if not checkpoint.classifies and metric in LABELS:
-        raise UsageError(
-            f"--metric {metric} is of labels, and {checkpoint.path} translates: choose bleu, chrf or {LOSS}"
-        )
+        raise UsageError(f"--metric {metric} is of labels, and {checkpoint.path} translates: choose bleu or chrf")
     if checkpoint.classifies and metric not in (*LABELS, LOSS):
         raise UsageError(
-            f"--metric {metric} is of translations, and {checkpoint.path} is a classifier: choose {', '.join(LABELS)} "
-            f"or {LOSS}"
+            f"--metric {metric} is of translations, and {checkpoint.path} is a classifier: choose "
+            f"{', '.join(LABELS[:-1])} or {LABELS[-1]}"
         )
 
 

@@ -73,7 +73,7 @@ def test_models_and_options_that_do_not_fit(bert: Classified, slim: Path, tmp_pa
     code, line = refused(*arguments, "--metric", "bleu")
     assert (code, line) == (
         2,
-        f"--metric bleu is of translations, and {bert.folder} is a classifier: choose accuracy, f1, matthews or loss",
+        f"--metric bleu is of translations, and {bert.folder} is a classifier: choose accuracy, f1 or matthews",
     )
     unlabelled = ("--examples", bert.table, "--text-column", "first,second", "--truncate", "--max-drop", 1)
     code, line = refused("check", slim, "--baseline", bert.folder, *unlabelled)

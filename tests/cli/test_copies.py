@@ -20,9 +20,12 @@ from nmtprune.evaluate.significance import CORRECTIONS, SignificanceTest
 from nmtprune.methods.plans import SCOPES
 from nmtprune.model.search import GenerateOptions, MarianSearchOptions, SearchOptions
 from nmtprune.runs.lottery.schedule import RANDOM, REINIT
+from nmtprune.runs.run import LABELS
 
 TEST = SignificanceTest()
 FAIRSEQ, MARIAN, GENERATE = SearchOptions(), MarianSearchOptions(), GenerateOptions()
+LABELLING = ("score", "greedy", "check")
+"""Commands that measure classifiers too."""
 OF_A_FOLDER = {"forced_eos", "never", "renormalize"}
 """Settings of the search of Hugging Face models that only the folder can say."""
 
@@ -51,7 +54,8 @@ def with_option(name: str) -> list[str]:
         ("l0", "freeze", [",".join(some) for count in (1, 2) for some in combinations(STACKS, count)]),
         ("lottery", "controls", (REINIT, RANDOM)),
         *((command, "engine", tuple(ENGINES)) for command in with_option("engine")),
-        *((command, "metric", (Bleu.name, Chrf.name)) for command in with_option("metric") if command != "score"),
+        *((command, "metric", (Bleu.name, Chrf.name)) for command in with_option("metric") if command not in LABELLING),
+        *((command, "metric", (Bleu.name, Chrf.name, *LABELS)) for command in LABELLING if command != "score"),
     ],
 )
 def test_choices(command: str, name: str, original: Iterable[str]) -> None:
