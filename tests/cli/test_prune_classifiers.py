@@ -9,12 +9,18 @@ import numpy as np
 import pytest
 
 from nmtprune import formats
+from nmtprune.data.labelled import load_examples
+from nmtprune.engines import native
+from nmtprune.evaluate.cost import Lengths, by_part
+from nmtprune.formats.base import Checkpoint
 from nmtprune.formats.huggingface.safetensors_file import read_safetensors
 from nmtprune.plan import Plan
 from nmtprune.slim import apply
+from nmtprune.summary import parameter_count
 from tests.support.classified import Classified, classified
 from tests.support.cli import documented, nmtprune, refused
 from tests.support.greedy import files_of
+from tests.support.thinned import thinned
 
 TEXTS = 32
 
@@ -91,26 +97,40 @@ def test_a_run_that_is_resumed_gives_the_same_files(
     assert files_of(folder) == files_of(swept[0])
 
 
-def test_refitted_sweeps_of_every_group_within_budgets(made: Classified, tmp_path: Path) -> None:
-    """The slim model of a run gives the accuracy of its curve, and costs what its budget allows."""
-    for number, options in enumerate(
-        (
-            ("--order", "auto", "--rounds", 2, "--budget", "macs=60%", "--group", "heads,neurons,layers", "--refit"),
-            ("--order", "reconstruction", "--rounds", 2, "--budget", "params=90%", "--refit", "--metric", "f1"),
-            ("--group", "layers", "--step", 1, "--until", 1, "--refit", "--calibration-examples", made.table),
-        )
-    ):
-        folder = tmp_path / f"run{number}"
-        ran = nmtprune("greedy", made.folder, *made.options, *options, "-o", folder)
-        assert ran.code == 0, ran.stderr
-        found = documented((folder / "curve.json").read_text())
-        step = found["curves"][0]["steps"][-1]
-        if number != 1:
-            assert step["accuracy"] == pytest.approx(accuracy(made, folder / "slim"))
-        else:
-            assert 0 <= step["f1"] <= 100 and "accuracy" not in step
-        assert step[("macs", "parameters", "parameters")[number]] <= (0.6, 0.9, 1.0)[number]
-        assert found["refit"]["on"] == "text" and found["refit"]["sentences"] == TEXTS
+REFITTED = (
+    ("macs=60%", "--order auto --rounds 2 --group heads,neurons,layers"),
+    ("params=90%", "--order reconstruction --rounds 2 --metric f1"),
+    ("macs=70%", "--group layers --calibration-examples T"),
+)
+"""Budgets, and further options of a run."""
+
+
+@pytest.mark.parametrize(("budget", "options"), thinned(REFITTED))
+def test_refitted_sweeps_within_budgets(made: Classified, tmp_path: Path, budget: str, options: str) -> None:
+    """The slim model of a run gives the quality of its curve, and costs what its budget allows."""
+    words = [made.table if word == "T" else word for word in options.split()]
+    folder = tmp_path / "run"
+    ran = nmtprune("greedy", made.folder, *made.options, "--refit", "--budget", budget, *words, "-o", folder)
+    assert ran.code == 0, ran.stderr
+    found = documented((folder / "curve.json").read_text())
+    step, metric = found["curves"][0]["steps"][-1], found["metric"]
+    if metric == "accuracy":
+        assert step["accuracy"] == pytest.approx(accuracy(made, folder / "slim"))
+    else:
+        assert 0 <= step["f1"] <= 100 and "accuracy" not in step
+    kind, _, share = budget.removesuffix("%").partition("=")
+    left = step["macs" if kind == "macs" else "parameters"]
+    assert left <= int(share) / 100
+    assert found["refit"]["on"] == "text" and found["refit"]["sentences"] == TEXTS
+    base, slim = formats.load(made.folder), formats.load(folder / "slim")
+    lengths = Lengths.of_texts(load_examples(made.data, base.classifier_profile()).tokens.sizes.tolist())
+
+    def cost(checkpoint: Checkpoint) -> float:
+        if kind == "params":
+            return parameter_count(checkpoint)
+        return sum(by_part(native.load_classifier(checkpoint), lengths).values())
+
+    assert left == pytest.approx(cost(slim) / cost(base), rel=1e-9)
 
 
 def test_refit_needs_no_labels_and_lowers_the_loss(made: Classified, tmp_path: Path) -> None:

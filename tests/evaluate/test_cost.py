@@ -21,6 +21,7 @@ from tests.support.classifier_folders import classifier_folder
 from tests.support.fairseq_files import Build
 from tests.support.marian_files import VARIANTS, marian_model
 from tests.support.networks import VARIANTS as VARIANTS_OF_FAIRSEQ
+from tests.support.thinned import thinned
 
 JOINT = "joint attention alone"
 REMOVED = ("encoder.0.1", "encoder.0.2", "encoder.2.3", "encoder-layers.1")
@@ -88,7 +89,7 @@ def test_recurrences_count(tmp_path: Path) -> None:
     assert found["recurrence"] == shape.get("dec_depth", 2) * 2 * 16 * 16 * 3 and found["decoder attention"] == 0
 
 
-@pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.parametrize("kind", thinned(CLASSIFIERS))
 def test_multiply_accumulates_of_a_classifier_are_those_that_torch_counts(tmp_path: Path, kind: str) -> None:
     """Of the native model, full, ragged and without a layer; texts of 7 tokens without padding."""
     from torch.nn.attention import SDPBackend, sdpa_kernel

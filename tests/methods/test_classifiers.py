@@ -27,6 +27,7 @@ from nmtprune.model import Classifier
 from tests.support.calibration import labeled_texts
 from tests.support.classifier_folders import SETTINGS, classifier_folder
 from tests.support.stock_classifiers import Stock
+from tests.support.thinned import thinned
 
 SORTS = ("heads", "neurons")
 
@@ -82,7 +83,7 @@ class Tiny:
         return {id: torch.cat(own) for id, own in found.items()}
 
 
-@pytest.fixture(scope="module", params=SETTINGS)
+@pytest.fixture(scope="module", params=thinned(SETTINGS))
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return Tiny.of(tmp_path_factory.mktemp("tiny") / request.param, request.param)
 

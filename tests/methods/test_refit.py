@@ -132,7 +132,7 @@ def test_fits_of_fairseq_models_are_least_squares(build: Build, variant: str) ->
     check_closed_form(checkpoint, halved(checkpoint))
 
 
-@pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.parametrize("kind", thinned(CLASSIFIERS))
 def test_fits_of_classifiers_are_least_squares(tmp_path: Path, kind: str) -> None:
     checkpoint = load(classifier_folder(tmp_path / "model", kind))
     check_closed_form(checkpoint, narrowed(checkpoint, "uniform") if kind == "bert" else halved(checkpoint))
