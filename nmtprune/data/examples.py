@@ -1,6 +1,6 @@
 """Texts with labels as a value: what a classifier reads, and what it should say."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
@@ -134,13 +134,3 @@ class Examples:
             "labels": ",".join(self.label_names),
             **(self.reading or {}),
         }
-
-
-def batches(examples: Examples, limits: BatchLimits) -> Iterator[LabeledBatch]:
-    """The texts as padded tensors, by `Examples.batches`; results of a text do not depend on its batch.
-
-    Raises:
-        UsageError: a text has more tokens than a batch may have.
-    """
-    for positions in examples.batches(limits):
-        yield examples.batch(positions)

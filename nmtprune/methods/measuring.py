@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar, cast, overload
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
@@ -72,15 +72,7 @@ def no_larger(limits: BatchLimits) -> BatchLimits:
     return BatchLimits(min(limits.max_tokens or MAX_TOKENS, MAX_TOKENS), limits.max_sentences)
 
 
-@overload
-def batches(corpus: "Corpus", limits: BatchLimits | None = None) -> Iterator[Batch]: ...
-
-
-@overload
-def batches(corpus: Examples, limits: BatchLimits | None = None) -> Iterator[LabeledBatch]: ...
-
-
-def batches(corpus: "Corpus | Examples", limits: BatchLimits | None = None) -> Iterator[Batch] | Iterator[LabeledBatch]:
+def batches(corpus: "Corpus | Examples", limits: BatchLimits | None = None) -> Iterator[Batch | LabeledBatch]:
     """Sentences of a corpus, or labeled texts, as padded tensors, batched by the rules of their data.
 
     Without limits a batch has at most MAX_TOKENS tokens.

@@ -71,7 +71,7 @@ class Subject(Protocol):
     def autocast(self) -> "torch.dtype | None":
         """The type in which a GPU computes products; None for that of the model."""
 
-    def batches(self, corpus: "Corpus | Examples | None" = None) -> "Iterator[Batch] | Iterator[LabeledBatch]":
+    def batches(self, corpus: "Corpus | Examples | None" = None) -> "Iterator[Batch | LabeledBatch]":
         """Sentences as padded tensors: those of `corpus`, or all; small enough for gradients."""
 
     def under(self, kept: "Kept | None") -> "tuple[Model, Masks]":

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -36,6 +36,7 @@ from nmtprune.runs.state import NO_SETTING
 from nmtprune.runs.tsv import tsv
 
 if TYPE_CHECKING:
+    from nmtprune.data.batching import Batch
     from nmtprune.data.corpus import Corpus
     from nmtprune.formats.base import Checkpoint
     from nmtprune.progress import Progress
@@ -177,7 +178,7 @@ def _measured(
     if run.threads is not None:
         torch.set_num_threads(run.threads)
     model = native.load(checkpoint, choose_device(run.device))
-    return head_functions(model, batches(corpus), annotated, kinds)
+    return head_functions(model, cast("Iterator[Batch]", batches(corpus)), annotated, kinds)
 
 
 def _heads(found: Mapping[UnitId, HeadFindings]) -> tuple[HeadOf, ...]:

@@ -110,7 +110,7 @@ class ScoredModel:
         """The same sentences for another checkpoint with the same vocabularies."""
         return replace(self, native=NativeModel(checkpoint, self.run), quality=None, _values={})
 
-    def batches(self, corpus: "Corpus | Examples | None" = None) -> "Iterator[Batch] | Iterator[LabeledBatch]":
+    def batches(self, corpus: "Corpus | Examples | None" = None) -> "Iterator[Batch | LabeledBatch]":
         """Padded tensors, no larger than what the backward pass has memory for."""
         from nmtprune.methods.measuring import batches, no_larger
 

@@ -4,9 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmtprune.data.batching import BatchLimits
-from nmtprune.data.examples import Examples, batches
+from nmtprune.data.examples import Examples
 from nmtprune.data.ragged import Sentences
 from nmtprune.errors import DataError, UsageError
+from nmtprune.methods.measuring import batches
 from nmtprune.profile import ClassifierProfile
 
 PAD = 1

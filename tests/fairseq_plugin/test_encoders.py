@@ -13,13 +13,13 @@ import torch
 from nmtprune import fairseq_plugin, slim
 from nmtprune.architecture import UnitId
 from nmtprune.data.batching import BatchLimits
-from nmtprune.data.examples import batches
 from nmtprune.data.labelled import load_examples
 from nmtprune.data.options import DataOptions
 from nmtprune.engines import native
 from nmtprune.errors import UsageError
 from nmtprune.evaluate.verify import texts
 from nmtprune.methods.drift import drift
+from nmtprune.methods.measuring import batches
 from nmtprune.model.classifier import label_losses
 from nmtprune.plan import Plan
 from tests.support import fairseq_files
