@@ -75,7 +75,7 @@ def test_commands_that_need_words_or_labels_refuse_a_model_of_masked_words(
     assert (code, line) == (
         3,
         f"{path}: an encoder without a classification head, which neither translates nor gives labels: nmtprune "
-        "inspect, plan, slim and drift take it; fine-tune it on a task first (fairseq-train --task sentence_prediction "
-        "--restore-file)",
+        "inspect, plan, slim and drift take it; fine-tune it first, with fairseq-train and its task "
+        "sentence_prediction",
     )
     assert not (tmp_path / "new").exists()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nmtprune.profile import ModelProfile
 
 _NO_SEARCH = "an encoder alone, which translates nothing"
-_FINE_TUNE = f"fine-tune it on a task first (fairseq-train --task {tasks.PREDICTION} --restore-file)"
+_FINE_TUNE = f"fine-tune it first, with fairseq-train and its task {tasks.PREDICTION}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -144,7 +144,7 @@ class FairseqEncoder(FairseqCheckpoint):
             raise CheckpointError(f"{self.path}: regression_target: its outputs are numbers, not labels")
         return ClassifierProfile(
             labels=network.labels,
-            symbols=int(self.model_tensors[encoder_layout.table(self.description)].shape[0]),
+            symbols=int(self.model_tensors[encoder_layout.word_table(self.description)].shape[0]),
             max_positions=network.encoder.max_positions,
             padding=network.padding,
             frame=PairFrame(

@@ -24,16 +24,16 @@ def word_head(description: "Description") -> str:
     return description.stems["encoder"].replace("sentence_encoder", "lm_head")
 
 
-def table(description: "Description") -> str:
+def word_table(description: "Description") -> str:
     """Name of the table of embeddings."""
     return f"{description.stems['encoder']}.embed_tokens.weight"
 
 
-def aliases(description: "Description") -> dict[str, str]:
+def tied_output(description: "Description") -> dict[str, str]:
     """Name of the masked words' output layer -> that of the table, where the settings tie them."""
     if description.settings["untie_weights_roberta"]:
         return {}
-    return {f"{word_head(description)}.weight": table(description)}
+    return {f"{word_head(description)}.weight": word_table(description)}
 
 
 def label_heads(names: Iterable[str]) -> tuple[str, ...]:
@@ -43,11 +43,11 @@ def label_heads(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.removesuffix(end) for name in inside for end in ends if name.endswith(end)))
 
 
-def heads(description: "Description", tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
+def head_specs(description: "Description", tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
     """Tensors of the head for masked words, and of every head that gives labels."""
     settings, own = description.settings, word_head(description)
     width = settings["encoder_embed_dim"]
-    words = tensors[table(description)].shape[0] if table(description) in tensors else None
+    words = tensors[word_table(description)].shape[0] if word_table(description) in tensors else None
     drawn = Draw("uniform", 1 / math.sqrt(width))
     found = {f"{own}.weight": TensorSpec((words, width), "output", drawn)}
     if not settings["untie_weights_roberta"]:

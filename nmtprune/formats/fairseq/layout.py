@@ -88,7 +88,9 @@ def _axes(prefix: str, width: int, names: set[str]) -> Iterator[UnitAxis]:
 def expected_tensors(description: Description, tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
     """Every tensor that the model has, by its name in the file, which may be an old one."""
     if description.encoder_only:
-        return encoder_layout.drawn_as_bert(_stacks(description, tensors)) | encoder_layout.heads(description, tensors)
+        return encoder_layout.drawn_as_bert(_stacks(description, tensors)) | encoder_layout.head_specs(
+            description, tensors
+        )
     return _stacks(description, tensors) | _output(description, tensors)
 
 
@@ -121,7 +123,7 @@ def aliases(description: Description) -> dict[str, str]:
     """Name -> the first name of the same parameter, as the settings share tables."""
     settings = description.settings
     if description.encoder_only:
-        return encoder_layout.aliases(description)
+        return encoder_layout.tied_output(description)
     found: dict[str, str] = {}
     if settings.get("share_all_embeddings") or settings.get("merge_src_tgt_embed"):
         found["decoder.embed_tokens.weight"] = "encoder.embed_tokens.weight"

@@ -17,8 +17,7 @@ from nmtprune.evaluate.verify import texts, verify
 from nmtprune.formats import load
 from nmtprune.formats.fairseq import tasks
 from nmtprune.plan import Plan
-from tests.formats.huggingface.test_classifiers import _theirs as transformers_logits
-from tests.support import fairseq_encoders, fairseq_files
+from tests.support import fairseq_encoders, fairseq_files, huggingface_folders
 from tests.support.classifier_folders import classifier_folder
 from tests.support.cli import nmtprune, refused
 from tests.support.fairseq_encoders import BuildEncoder, load_encoder, stock_model
@@ -173,7 +172,10 @@ def test_the_same_weights_compute_the_same_in_transformers(build_encoder: BuildE
 
     path = changed(build_encoder(), tmp_path / "model.pt", replace, with_model(max_positions=38))
     found, tokens = ours(path)
-    torch.testing.assert_close(found, transformers_logits(folder, tokens, None), rtol=0, atol=1e-5)
+    stock = huggingface_folders.transformers().RobertaForSequenceClassification.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        expected = stock(input_ids=tokens, attention_mask=(tokens != 1).long()).logits
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", slim.MODES)
@@ -371,8 +373,8 @@ def test_a_model_without_a_classification_head_says_what_to_do(build_encoder: Bu
     with pytest.raises(CheckpointError) as caught:
         checkpoint.classifier_profile()
     assert str(caught.value) == (
-        f"{checkpoint.path}: roberta has no classification head: fine-tune it on a task first (fairseq-train --task "
-        "sentence_prediction --restore-file)"
+        f"{checkpoint.path}: roberta has no classification head: fine-tune it first, with fairseq-train and its "
+        "task sentence_prediction"
     )
 
 
