@@ -116,6 +116,10 @@ VARIANTS: dict[str, tuple[dict[str, Any], tuple[Callable[[State], Any], ...]]] =
     "first versions": ({"stored": {"packed": True}}, (as_first_versions,)),
     "legacy settings": ({"stored": {"cfg": "args"}}, ()),
     "settings of OmegaConf": ({"stored": {"cfg": "omegaconf"}}, ()),
+    "fields without effect": (
+        {"dropout": 0.3, "attention_dropout": 0.2, "activation_dropout": 0.2, "pooler_dropout": 0.2,
+         "encoder_layerdrop": 0.2, "mha_reg_scale_factor": 0.1, "ffn_reg_scale_factor": 0.1}, (),
+    ),
     "layers to keep": ({}, (with_model(encoder_layers_to_keep="0,2"),)),
 }  # fmt: skip
 
