@@ -85,3 +85,17 @@ binarize() {
         --trainpref "$pieces/train" --validpref "$pieces/val" --testpref "$tests" \
         --destdir "$output" --workers "$(nproc)" "$@"
 }
+
+# take FILE FOLDER: a file of --data, unpacked where it is there as .gz.
+take() {
+    if [ -e "$DATA/$1" ]; then ln -s "$DATA/$1" "$2/$1"; else gunzip -c "$DATA/$1.gz" >"$2/$1"; fi
+}
+
+# download ADDRESS FOLDER FILES: a file under its own name; FILES is what --data would have to hold.
+download() {
+    run curl --fail --silent --show-error --location "$1" -o "$2/${1##*/}" || {
+        echo "Error: step $STEP cannot get $1; without a network, --data DIR takes files that are there: ${3// /, }"
+        return 5
+    }
+    sha256sum "$2/${1##*/}"
+}

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 Figure = tuple[str, str, float] | tuple[str, str, float, float | None, float | None]
@@ -74,8 +75,17 @@ def curves(content: dict[str, Any], rows: list[str]) -> Iterator[Figure]:
                 yield row, f"relative-at-{percent}", 100 * step["relative"]
 
 
+def drift(content: dict[str, Any], rows: list[str]) -> Iterator[Figure]:
+    """How far apart layers moved in `drift`: highest less lowest mean change of a layer, in percent of the mean of all."""
+    changes: dict[str, list[float]] = {}
+    for head in content["heads"]:
+        changes.setdefault(head["head"].rpartition(".")[0], []).append(head["mean"])
+    layers = [fmean(layer) for layer in changes.values()]
+    yield rows[0], "spread", 100 * (max(layers) - min(layers)) / fmean(layers)
+
+
 KINDS: dict[str, Callable[[dict[str, Any], list[str]], Iterator[Figure]]] = {
-    each.__name__: each for each in (inspected, bench, ablation, only_head, correlation, curves)
+    each.__name__: each for each in (inspected, bench, ablation, only_head, correlation, curves, drift)
 }
 
 

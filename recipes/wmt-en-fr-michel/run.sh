@@ -70,19 +70,11 @@ get_model() {
         train_pretrained
     elif [ -n "$DATA" ]; then
         local file
-        for file in $PRETRAINED_FILES; do
-            if [ -e "$DATA/$file" ]; then
-                ln -s "$DATA/$file" "$WORK/pretrained/$file"
-            else
-                gunzip -c "$DATA/$file.gz" >"$WORK/pretrained/$file"
-            fi
-        done
+        for file in $PRETRAINED_FILES; do take "$file" "$WORK/pretrained"; done
     else
-        run curl --fail --silent --show-error --location "$PRETRAINED" -o "$WORK/pretrained.tar.bz2" || {
-            echo "Error: step model cannot get $PRETRAINED; without a network, --data DIR takes what is in it: $PRETRAINED_FILES"
-            return 5
-        }
-        run tar -xjf "$WORK/pretrained.tar.bz2" --strip-components 1 -C "$WORK/pretrained"
+        download "$PRETRAINED" "$WORK" "$PRETRAINED_FILES"
+        run tar -xjf "$WORK/${PRETRAINED##*/}" --strip-components 1 -C "$WORK/pretrained"
+        rm "$WORK/${PRETRAINED##*/}"
     fi
 }
 

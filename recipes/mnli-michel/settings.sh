@@ -1,0 +1,17 @@
+# MultiNLI, RoBERTa base fine-tuned: 12 layers of 12 heads.
+# shellcheck shell=bash disable=SC2034
+TASKS=MNLI
+PRETRAINED_FILES='MNLI.zip roberta.base.tar.gz encoder.json vocab.bpe'
+ENCODER_LAYERS=12 HEADS=12
+CALIBRATION=5000 # training sentences on which the best head of a layer is chosen, and importance is measured
+EPOCHS=3
+BATCH_SENTENCES=32
+SAVE_UPDATES=4000
+PRUNED=50        # percent of the model whose speed is measured
+BENCH_OPTIONS='--batch-size 1 --batch-size 4 --batch-size 16 --batch-size 64 --repeat 6'
+DISK_GB=10 DISK_WHY='the pre-trained model, and a fine-tuned one with the state of its optimizer'
+
+smoke_settings() {
+    CALIBRATION=60 BENCH_OPTIONS='--batch-size 1 --batch-size 4 --batch-size 16 --batch-size 64 --repeat 2'
+    WIDTH=48 VOCABULARY=400 BATCH_SENTENCES=8
+}
