@@ -76,7 +76,7 @@ def curves(content: dict[str, Any], rows: list[str]) -> Iterator[Figure]:
 
 
 def drift(content: dict[str, Any], rows: list[str]) -> Iterator[Figure]:
-    """How far apart layers moved in `drift`: highest less lowest mean change of a layer, in percent of the mean of all."""
+    """Highest less lowest mean change of a layer in `drift`, in percent of the mean of all layers."""
     changes: dict[str, list[float]] = {}
     for head in content["heads"]:
         changes.setdefault(head["head"].rpartition(".")[0], []).append(head["mean"])

@@ -1,4 +1,4 @@
-"""Make what a smoke has in the place of GLUE and of GPT-2's pieces: tables of generated sentences, merges learned on them.
+"""What a smoke has in the place of GLUE and GPT-2's pieces: tables of generated sentences, and merges learned on them.
 
 Reads SUBSET.src and SUBSET.tgt, as `nmtprune.demo.corpus` writes them, and writes TASK/FILE of `glue.py`'s tasks,
 ``encoder.json`` and ``vocab.bpe``.
@@ -27,7 +27,10 @@ def main() -> None:
     texts = []
     for subset, name in SUBSET_FILES.items():
         pairs = list(
-            zip(*((options.made / f"{name}.{side}").read_text("utf-8").splitlines() for side in ("src", "tgt")), strict=True)
+            zip(
+                *((options.made / f"{name}.{side}").read_text("utf-8").splitlines() for side in ("src", "tgt")),
+                strict=True,
+            )
         )
         texts += [text for pair in pairs for text in pair]
         for task in COLUMNS:
