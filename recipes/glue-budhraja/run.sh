@@ -7,7 +7,7 @@
 
 main() {
     local percent seed pattern drift
-    prepare_glue
+    prepare_glue --calibration 0
     learn base "$WORK/models/pretrained.pt"
     # Table 4: heads by chance.
     for percent in $PERCENTS; do
