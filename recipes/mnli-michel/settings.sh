@@ -8,10 +8,10 @@ EPOCHS=3
 BATCH_SENTENCES=32
 SAVE_UPDATES=4000
 PRUNED=50        # percent of the model whose speed is measured
-BENCH_OPTIONS='--batch-size 1 --batch-size 4 --batch-size 16 --batch-size 64 --repeat 6'
+BENCH_OPTIONS='--batch-size 1,4,16,64 --repeat 6'
 DISK_GB=10 DISK_WHY='the pre-trained model, and a fine-tuned one with the state of its optimizer'
 
 smoke_settings() {
-    CALIBRATION=60 BENCH_OPTIONS='--batch-size 1 --batch-size 4 --batch-size 16 --batch-size 64 --repeat 2'
+    CALIBRATION=60 BENCH_OPTIONS='--batch-size 1,4,16,64 --repeat 2'
     WIDTH=48 VOCABULARY=400 BATCH_SENTENCES=8
 }
