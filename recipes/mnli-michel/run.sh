@@ -26,14 +26,14 @@ main() {
     compare_speed pruned valid "base=$MODEL" "pruned-$PRUNED=$WORK/models/pruned.pt"
 }
 
-# measured_on SUBSET: sentences and metric.
-measured_on() { printf '%s ' --data-bin "$WORK/data-bin/MNLI" --subset "$1" --metric accuracy; }
+measured_on() { printf '%s ' --data-bin "$WORK/data-bin/MNLI" --subset "$1"; }
 
 # score_heads NAME SUBSET [OPTION...]
 score_heads() {
     local name=$1 subset=$2
     shift 2
-    step "score-$name" run nmtprune score "$MODEL" $(measured_on "$subset") "$@" --resume -o "$WORK/results/$name.json"
+    step "score-$name" run nmtprune score "$MODEL" $(measured_on "$subset") --metric "$METRIC" "$@" --resume \
+        -o "$WORK/results/$name.json"
 }
 
 compare_domains() {
@@ -43,7 +43,7 @@ compare_domains() {
 }
 
 sweep() {
-    run nmtprune greedy "$MODEL" $(measured_on valid) --order importance --order "$WORK/results/ablate.json" --resume \
+    run nmtprune greedy "$MODEL" $(measured_on valid) --metric accuracy --order importance --order "$WORK/results/ablate.json" --resume \
         --importance-normalize layer --importance-subset test1 -o "$WORK/sweep"
     record_figures 1 curves "$WORK/sweep/curve.json" sweep
 }
