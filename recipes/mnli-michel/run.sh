@@ -23,7 +23,7 @@ main() {
     step sweep sweep
     step slim-pruned slim_pruned
     # Table 4.
-    compare_speed pruned valid "base=$MODEL" "pruned-$PRUNED=$WORK/models/pruned.pt"
+    step speed time_pruned
 }
 
 measured_on() { printf '%s ' --data-bin "$WORK/data-bin/MNLI" --subset "$1"; }
@@ -43,8 +43,8 @@ compare_domains() {
 }
 
 sweep() {
-    run nmtprune greedy "$MODEL" $(measured_on valid) --metric accuracy --order importance --order "$WORK/results/ablate.json" --resume \
-        --importance-normalize layer --importance-subset test1 -o "$WORK/sweep"
+    run nmtprune greedy "$MODEL" $(measured_on valid) --metric accuracy --order importance \
+        --order "$WORK/results/ablate.json" --resume --importance-normalize layer --importance-subset test1 -o "$WORK/sweep"
     record_figures 1 curves "$WORK/sweep/curve.json" sweep
 }
 
@@ -53,6 +53,13 @@ slim_pruned() {
     local removed
     removed=$(printf '%03d' "$(share_of $((ENCODER_LAYERS * HEADS)) "$PRUNED")")
     run nmtprune slim "$MODEL" --plan "$WORK/sweep/plans/importance/$removed.json" --force -o "$WORK/models/pruned.pt"
+}
+
+# time_pruned: the unpruned and the slim model in turns.
+time_pruned() {
+    run nmtprune bench "$MODEL" "$WORK/models/pruned.pt" $(measured_on valid) $BENCH_OPTIONS --force \
+        -o "$WORK/results/bench.json"
+    record_figures 1 bench "$WORK/results/bench.json" "pruned-$PRUNED"
 }
 
 run_recipe "$@"

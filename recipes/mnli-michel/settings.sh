@@ -16,5 +16,5 @@ smoke_settings() {
     # Answers of a model that has learned nothing do not change with its heads, and have no correlation: losses do.
     METRIC=loss
     CALIBRATION=60 BENCH_OPTIONS='--batch-size 1,4,16,64 --repeat 2'
-    WIDTH=48 VOCABULARY=400 BATCH_SENTENCES=8
+    ENCODER_LAYERS=3 HEADS=4 WIDTH=32 VOCABULARY=400 BATCH_SENTENCES=8
 }
