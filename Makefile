@@ -10,6 +10,8 @@ export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that wait shall sleep: spinning ones halve the speed of a machine that has other work to do.
 export OMP_WAIT_POLICY ?= passive
+# Hundreds of processes start in tests and smokes: each of them would compile all modules again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := check
 .PHONY: check demo test test-slow smoke docs lint install clean
@@ -28,8 +30,9 @@ install: $(READY)
 demo: $(READY)
 	$(BIN)/python -m nmtprune.demo $(if $(DATA),--data "$(DATA)") $(ARGS)
 
-# Tests share their tiny models by file: each of two processes takes whole files, on a thread of its own.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+# Tests share their tiny models by file: each of two processes takes whole files, on a thread of its own, in the order
+# of tests/conftest.py.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)
 	$(PYTEST)

@@ -18,6 +18,16 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 
+BEGUN_FIRST = ("docs/test_commands.py", "runs/lottery/test_rewinding.py")
+"""Files that take one process minutes: begun last they would keep the other one waiting."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Take the files of `BEGUN_FIRST` first, all others as they were found."""
+    first = {Path(__file__).parent / name: place for place, name in enumerate(BEGUN_FIRST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def warm_toolkits() -> Iterator[None]:
     """Commands of fairseq and Marian that nmtprune starts are forks of a process that has imported both."""
