@@ -68,6 +68,7 @@ def test_every_test_set_of_sacrebleu_has_the_languages(recipe: str) -> None:
             assert f"{source}-{target}" in DATASETS[name].langpairs, name
 
 
+@pytest.mark.slow
 def test_the_guard_sees_a_name_that_there_is_not() -> None:
     index = pytest.importorskip("mtdata.index").INDEX
     identify = pytest.importorskip("mtdata.entry").DatasetId.parse

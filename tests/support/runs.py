@@ -1,9 +1,8 @@
 """Tiny runs of `score` and `lottery`, a slow oracle of their figures, and what two runs must have in common."""
 
 import json
+import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,12 @@ from nmtprune.methods.importance import Importance, ImportanceOptions
 from nmtprune.model.search import SearchOptions, Symbols
 from nmtprune.model.search import translate_batch as search
 from nmtprune.plan import Plan
+from nmtprune.progress import Silent
 from nmtprune.runs.greedy.setup import GreedyRun
 from nmtprune.runs.lottery.job import LotteryRun
+from nmtprune.runs.lottery.rewinding import lottery
 from nmtprune.runs.score import ScoreRun
+from tests.support.forked import ended, fork
 
 SEARCH = SearchOptions(beam=2, max_len_b=8)
 ON_CPU: dict[str, Any] = {
@@ -71,29 +73,18 @@ def lottery_run(checkpoint: Path, output: Path, **changes: Any) -> LotteryRun:
     return LotteryRun(output=output, **(values | changes))
 
 
-_RESUMED = """
-import sys
-from pathlib import Path
-from nmtprune.data.options import DataOptions
-from nmtprune.methods.importance import GradientOptions, ImportanceOptions
-from nmtprune.progress import Silent
-from nmtprune.runs.lottery.rewinding import lottery
-from tests.support import runs
-lottery(runs.lottery_run(Path(sys.argv[1]), Path(sys.argv[2]), resume=True, **eval(sys.argv[3])), Silent())
-"""
-
-
 def killed_lottery(checkpoint: Path, folder: Path, changes: dict[str, Any], watched: Path, text: str) -> None:
-    """Start a run, or continue it, and kill it as soon as a file says something; `changes` must have a repr."""
-    child = subprocess.Popen([sys.executable, "-c", _RESUMED, str(checkpoint), str(folder), repr(changes)])
+    """Start a run, or continue it, and kill it as soon as a file says something."""
+    process = fork(lambda: lottery(lottery_run(checkpoint, folder, resume=True, **changes), Silent()))
     try:
         deadline = time.monotonic() + 600
         while not (watched.exists() and text in watched.read_text()):
-            assert child.poll() is None and time.monotonic() < deadline
+            running = os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+            assert running and time.monotonic() < deadline
             time.sleep(0.005)
     finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+        os.kill(process, signal.SIGKILL)
+        ended(process)
 
 
 def greedy_run(checkpoint: Path, output: Path, **changes: Any) -> GreedyRun:

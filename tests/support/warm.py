@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -87,7 +88,7 @@ def start(argv: Sequence[str], stdout: int | None, stderr: int, environment: Map
     err, err_file = (None, out_file) if stderr == subprocess.STDOUT else pipe(stderr)
     report, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # each answer is read alone
     request = {"argv": list(argv), "cwd": os.getcwd(), "environment": dict(environment or os.environ)}
-    socket.send_fds(_server(), [json.dumps(request).encode()], [out_file, err_file, theirs.fileno()])
+    socket.send_fds(_server()[0], [json.dumps(request).encode()], [out_file, err_file, theirs.fileno()])
     theirs.close()
     for file in opened:
         os.close(file)
@@ -115,9 +116,17 @@ def _callee(argv: Sequence[str]) -> tuple[str, Sequence[str]] | None:
     return None
 
 
+def wait_for_commands() -> None:
+    """Return once no command runs: those of a process that was killed are killed a moment later."""
+    if _server.cache_info().currsize:
+        process = _server()[1].pid
+        while Path(f"/proc/{process}/task/{process}/children").read_text():
+            time.sleep(0.005)
+
+
 @cache
-def _server() -> socket.socket:
-    """The connection to the server, which ends with it."""
+def _server() -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
+    """The connection to the server, and its process, which ends with the connection."""
     own, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-P", __file__, str(theirs.fileno())]
     path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
@@ -125,7 +134,7 @@ def _server() -> socket.socket:
     server = subprocess.Popen(command, pass_fds=[theirs.fileno()], env={**os.environ, "PYTHONPATH": path}, **quiet)
     theirs.close()
     atexit.register(lambda: (own.close(), server.wait()))
-    return own
+    return own, server
 
 
 def _serve(requests: socket.socket) -> None:

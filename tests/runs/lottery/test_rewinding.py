@@ -2,13 +2,13 @@
 
 import json
 import math
+import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,9 +25,12 @@ from nmtprune.plan import Plan
 from nmtprune.progress import Silent
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.lottery.rewinding import LotteryResult, lottery
+from nmtprune.runs.state import State
 from nmtprune.runs.subject import NativeModel, open_subject
 from nmtprune.scores import Scores
+from nmtprune.training.bar import TrainingBar
 from tests.support import warm
+from tests.support.forked import ended, fork
 from tests.support.reads import Reads, counted_reads
 from tests.support.runs import FAST, content, killed_lottery, lottery_run
 
@@ -259,28 +262,16 @@ def test_training_that_diverges(tiny: Path, tmp_path: Path) -> None:
     assert (folder / "state.json").exists() and (folder / "iterations/iteration-01/start.pt").exists()
 
 
-KILLER = """
-import os, signal, sys
-from pathlib import Path
-from nmtprune.training import bar
-from nmtprune.runs.lottery.rewinding import lottery
-from nmtprune.progress import Silent
-from nmtprune.runs.state import State
-from tests.support import runs
-
-def die_at(owner, name, after):
+def _die_at(owner: type, name: str, after: bool) -> None:
+    """This process gets SIGKILL when the method is called, or has been called."""
     own = getattr(owner, name)
-    def wrapped(*arguments):
-        if after: own(*arguments)
-        os.kill(os.getpid(), signal.SIGKILL)
-    setattr(owner, name, wrapped)
 
-at = sys.argv[4]
-if at == "training": die_at(bar.TrainingBar, "update", False)
-if at == "before": die_at(State, "add", False)
-if at == "after": die_at(State, "add", True)
-lottery(runs.lottery_run(Path(sys.argv[1]), Path(sys.argv[2]), resume=True, **eval(sys.argv[3])), Silent())
-"""
+    def wrapped(*arguments: Any) -> None:
+        if after:
+            own(*arguments)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(owner, name, wrapped)
 
 
 @pytest.mark.slow
@@ -306,8 +297,13 @@ def test_killed_everywhere(tiny: Path, tmp_path: Path) -> None:
     folder, kills, done = tmp_path / "pieces", 0, False
     while not done:
         for at in ("training", "after", "before", "after"):
-            command = [sys.executable, "-c", KILLER, str(tiny), str(folder), repr(arguments), at]
-            status = subprocess.run(command, check=False).returncode
+            owner, name = (TrainingBar, "update") if at == "training" else (State, "add")
+
+            def killed(owner: type = owner, name: str = name, after: bool = at == "after") -> None:
+                _die_at(owner, name, after)
+                lottery(lottery_run(tiny, folder, resume=True, **arguments), Silent())
+
+            status = ended(fork(killed))
             assert status in (0, -signal.SIGKILL)
             kills, done = kills + (status != 0), status == 0
             if done:
