@@ -146,8 +146,9 @@ class _Reader:
         found = [path for path in (*names, *models) if path.is_file()]
         for path in found:
             yield from self._file(path, folder)
-        if not found and not (folder / STATE).is_file():
-            yield Source(str(folder), "folder", fault=DataError(f"{folder}: {_no_run(folder)}"))
+        if not there and not (folder / STATE).is_file():
+            fault = f"is no run folder: of what is in it, only {_listed(found)} is shown; name the others"
+            yield Source(str(folder), "folder", fault=DataError(f"{folder}: {fault if found else _no_run(folder)}"))
 
     def _file(self, path: Path, run: Path | None) -> Iterator[Source]:
         real = path.resolve()
@@ -202,6 +203,10 @@ def _plan(path: Path) -> Plan | None:
     with suppress(NmtpruneError, OSError):
         return Plan.read(path) if path.is_file() else None
     return None
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    return " and ".join(path.name for path in paths)
 
 
 def _no_run(folder: Path) -> str:

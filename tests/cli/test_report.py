@@ -194,6 +194,17 @@ def test_what_cannot_be_shown_is_named(files: Files, tmp_path: Path, page: Calla
     assert dict(row[:2] for row in found.table("setting"))["--until"] == "50%"
 
 
+def test_a_folder_of_runs_is_no_run(files: Files, tmp_path: Path) -> None:
+    """Its model is shown; that the runs in it are not is said."""
+    shutil.copytree(files.run, tmp_path / "all" / "run")
+    shutil.copyfile(files.run / "slim.pt", tmp_path / "all" / "slim.pt")
+    result = nmtprune("report", tmp_path / "all", "-o", tmp_path / "page.html")
+    fault = f"{tmp_path / 'all'}: is no run folder: of what is in it, only slim.pt is shown; name the others"
+    assert (result.code, f"not shown: {fault}" in result.stderr) == (0, True)
+    found = well_made((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert fault in found.text and str(tmp_path / "all" / "slim.pt") in found.text
+
+
 def test_what_shows_nothing_is_refused(files: Files, tiny: Path, tmp_path: Path) -> None:
     out = ("-o", tmp_path / "page.html")
     missing = tmp_path / "missing.json"
