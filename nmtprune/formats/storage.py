@@ -10,6 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+LEAST_RELEASED = 1 << 20
+"""Bytes of a file below which its pages stay in memory: to look for them takes a walk through all of the process's."""
+
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -56,6 +59,8 @@ def release_pages(path: Path) -> None:
     mapped tensor was changed in place: such changes live in these pages.
     """
     with suppress(OSError, ValueError, AttributeError):
+        if path.stat().st_size < LEAST_RELEASED:
+            return
         for start, end in _clean_mappings(os.path.realpath(path)):
             ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
 

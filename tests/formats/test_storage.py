@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -36,6 +37,12 @@ def test_what_shares_a_storage_with_a_changed_tensor_is_copied_once() -> None:
     assert found["rest"].untyped_storage().nbytes() == 6 * 4
 
 
+@pytest.fixture
+def released_at_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "LEAST_RELEASED", 0)
+
+
+@pytest.mark.usefixtures("released_at_any_size")
 def test_released_pages_are_read_again(tiny: Path) -> None:
     checkpoint = load(tiny)
     before = {name: tensor.clone() for name, tensor in checkpoint.tensors.items()}
@@ -43,6 +50,16 @@ def test_released_pages_are_read_again(tiny: Path) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in checkpoint.tensors.items())
 
 
+@pytest.mark.parametrize("least", [0, 1 << 20])
+def test_pages_of_large_files_are_released(tiny: Path, least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "LEAST_RELEASED", least)
+    checkpoint = load(tiny)
+    with mock.patch.object(storage, "_clean_mappings", wraps=storage._clean_mappings) as looked:
+        checkpoint.release()
+    assert looked.call_count == (tiny.stat().st_size >= least)
+
+
+@pytest.mark.usefixtures("released_at_any_size")
 def test_changes_in_place_survive(tiny: Path, tmp_path: Path) -> None:
     path = Path(shutil.copy(tiny, tmp_path / "copy.pt"))
     table = load(path).model_tensors["encoder.embed_tokens.weight"]
