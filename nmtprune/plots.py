@@ -483,6 +483,10 @@ def _png(draw: Callable[["Figure"], None], size: tuple[float, float]) -> bytes:
     figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     draw(figure)
+    return _rendered(figure)
+
+
+def _rendered(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # On a busy machine matplotlib warns that it takes a moment to find the best place.

@@ -9,8 +9,8 @@ from unittest import mock
 import pytest
 from hypothesis import HealthCheck, settings
 
-from nmtprune import process
-from tests.support import fairseq_encoders, fairseq_files, warm
+from nmtprune import plots, process
+from tests.support import fairseq_encoders, fairseq_files, pictures, warm
 from tests.support.fairseq_encoders import BuildEncoder
 from tests.support.fairseq_files import Build
 
@@ -33,6 +33,19 @@ def warm_toolkits() -> Iterator[None]:
     """Commands of fairseq and Marian that nmtprune starts are forks of a process that has imported both."""
     with mock.patch.object(process, "_start", warm.start):
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_pictures() -> Iterator[None]:
+    """Pictures of runs are drawn, but those with the same titles are rendered only once."""
+    with mock.patch.object(plots, "_rendered", pictures.rendered_once):
+        yield
+
+
+@pytest.fixture
+def every_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every picture is rendered, for tests that look at them."""
+    monkeypatch.setattr(plots, "_rendered", pictures.render)
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from nmtprune import plots
 from nmtprune.architecture import GroupId, UnitId
 from nmtprune.scores import HeadScore, Scores
 
+pytestmark = pytest.mark.usefixtures("every_picture")
+
 
 def _scores(heads: dict[str, int], *, layers: int = 2, deltas: bool = True, p: float | None = 0.001) -> Scores:
     random = np.random.default_rng(1)

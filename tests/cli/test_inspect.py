@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from nmtprune import slim
@@ -173,6 +174,7 @@ def test_many_ranges_do_not_fill_the_line(build: Build, tmp_path: Path) -> None:
     assert figures["feed_forwards"][0]["root_neuron_ids"] == ",".join(map(str, range(1, 200, 2)))
 
 
+@pytest.mark.usefixtures("every_picture")
 def test_a_picture_of_what_is_left(tiny: Path, tmp_path: Path) -> None:
     picture, masked = tmp_path / "cut.png", tmp_path / "masked.png"
     result = run(smaller(tiny, tmp_path / "cut.pt"), "--plot", picture)
