@@ -154,7 +154,7 @@ def _check_translations(subject: Subject, engine: Engine, search: Search) -> Non
     alone = engine.translate(subject.corpus, {})
     _check_limits_matter(alone, search)
 
-    @_some_places(8)
+    @_some_places(5)
     def check(places: list[int], size: int) -> None:
         engine.settings = _settings(search, size)
         _check_same(engine.translate(subject.some(places), {}), [alone[place] for place in places])
@@ -185,7 +185,7 @@ def test_ablation(subject: Callable[[str], Subject], variant: str, name: str) ->
     systems: list[Kept] = [{}, {cross: [0, 2, 3]}, {encoder: [], cross: [3]}]
     alone = [[found[0].tokens for found in engine.translate(own.corpus, kept)] for kept in systems]
 
-    @_some_places(4)
+    @_some_places(3)
     def check(places: list[int], size: int) -> None:
         engine.settings = _settings(search, size)
         found = engine.ablation(own.some(places)).best(systems)

@@ -39,7 +39,7 @@ OPTIONS = {
 
 
 def _systems(model: Transformer) -> list[UnitMasks]:
-    """Every head alone, every head but one, whole modules, parts of the neurons, several groups, nothing."""
+    """Some heads alone, all heads but one, whole modules, parts of the neurons, several groups, and nothing."""
     systems: list[UnitMasks] = [{}]
     for module in model.architecture:
         for head in range(module.heads):
@@ -50,7 +50,7 @@ def _systems(model: Transformer) -> list[UnitMasks]:
     for group in model.architecture.feed_forwards:
         for neurons in ([3], range(0, group.units, 2), range(group.units)):
             systems.append(searches.mask(model, str(group.id), *neurons))
-    return [*systems, *(searches.random_masks(model, seed) for seed in (1, 2))]
+    return [*systems[::3], *(searches.random_masks(model, seed) for seed in (1, 2))]
 
 
 def _found(search: MaskedSearch, source: Tensor, systems: Sequence[UnitMasks]) -> list[searches.Texts]:
@@ -76,7 +76,7 @@ def _pairs() -> Iterator[object]:
 @pytest.mark.parametrize(("variant", "options"), _pairs())
 def test_masked_searches_are_searches_from_scratch(build: Build, variant: str, options: SearchOptions) -> None:
     model = searches.model_of(searches.checkpoint(build, variant, trained=False))
-    source, systems = searches.batch(model.words[0]), _systems(model)[::2]
+    source, systems = searches.batch(model.words[0]), _systems(model)
     found = _found(MaskedSearch(model, options, searches.SYMBOLS), source, systems)
     expected = [searches.best(model, source, options, masks) for masks in systems]
     assert found == expected
@@ -87,7 +87,7 @@ def test_masked_searches_are_searches_from_scratch(build: Build, variant: str, o
 def test_pieces_do_not_matter(build: Build, beam: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small chunks, and branches that cannot wait for each other, give the same."""
     model = searches.model_of(searches.checkpoint(build, "pre-norm, all embeddings shared", trained=False))
-    source, systems = searches.batch(model.words[0]), _systems(model)[::2]
+    source, systems = searches.batch(model.words[0]), _systems(model)
     options = SearchOptions(beam=beam, max_len_b=12)
     expected = _found(MaskedSearch(model, options, searches.SYMBOLS), source, systems)
     monkeypatch.setattr(masked_search_module, "RECORD_BYTES", 1)
@@ -137,7 +137,7 @@ def test_guesses_change_nothing(build: Build, rows: int, monkeypatch: pytest.Mon
     monkeypatch.setattr(branches_module, "_GUESSING_ROWS", rows)
     model = searches.model_of(searches.checkpoint(build, "post-norm, separate embeddings", trained=False))
     options = SearchOptions(beam=1, max_len_b=40)
-    source, systems = searches.batch(model.words[0]), _systems(model)[::3]
+    source, systems = searches.batch(model.words[0]), _systems(model)
     found = _found(MaskedSearch(model, options, searches.SYMBOLS), source, systems)
     assert found == [searches.best(model, source, options, masks) for masks in systems]
     assert any(len(text) > 30 for texts in found for text in texts)
