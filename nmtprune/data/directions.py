@@ -98,9 +98,9 @@ class Directions:
         return {own.name: own.data for own in self.each}
 
     @property
-    def texts(self) -> tuple[Path, ...]:
-        """Files of raw text, and the file of the directions."""
-        return (self.file, *(path for own in self.each for path in own.data.texts))
+    def files(self) -> tuple[Path, ...]:
+        """All that is read, and the file of the directions."""
+        return (self.file, *(path for own in self.each for path in own.data.files))
 
     def with_data(self, other: Callable[[Direction], DataOptions]) -> "Directions":
         """The same directions with other sentences.

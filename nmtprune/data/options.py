@@ -152,6 +152,11 @@ class DataOptions:
                  self.gpt2_encoder_json, self.gpt2_vocab_bpe)  # fmt: skip
         return tuple(dict.fromkeys(path for path in named if path is not None))
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that is read, which must not be written over."""
+        return (*self.texts, *self.tools)
+
     def _form_faults(self) -> list[str]:
         faults = []
         if self.data_bin is not None and self.vocabs is not None:

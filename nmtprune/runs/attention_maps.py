@@ -61,7 +61,7 @@ class AttentionRun(Run, Computing):
     @property
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
-        return [self.checkpoint, *([self.plan] if self.plan else [])]
+        return [self.checkpoint, *self.data.files, *([self.plan] if self.plan else [])]
 
     def check(self) -> None:
         """Refuse sentences that are empty or more than one line."""
@@ -73,6 +73,8 @@ class AttentionRun(Run, Computing):
         """Check that the page can be written."""
         if str(self.output) == "-":
             raise UsageError("-o -: a page is a file: name one")
+        if self.output.suffix.lower() not in (".html", ".htm"):
+            raise UsageError(f"{self.output}: name a file that ends in .html")
         files.check_output(self.output, force=self.force, inputs=self.inputs)
 
 

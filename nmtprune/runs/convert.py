@@ -53,7 +53,7 @@ class ConvertRun(Run):
     @property
     def inputs(self) -> list[Path]:
         """The model and what is read with it."""
-        return [*self.data.texts, *self.data.tools, self.checkpoint]
+        return [*self.data.files, self.checkpoint]
 
     def check_output(self) -> None:
         """Check that the folder is new or empty, or holds a model that may be replaced, and none of the inputs."""

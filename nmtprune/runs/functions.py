@@ -90,7 +90,7 @@ class FunctionsRun(ReportRun):
     @property
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
-        return [self.checkpoint, *self.data.texts, *(path for path in (self.parses, self.alignments) if path)]
+        return [self.checkpoint, *self.data.files, *(path for path in (self.parses, self.alignments) if path)]
 
     def check(self) -> None:
         """Refuse a device that is not there, and annotations of kinds that are not measured."""

@@ -87,8 +87,8 @@ class RefitRun(Run, Computing):
 
     @property
     def inputs(self) -> list[Path]:
-        """Both checkpoints and texts."""
-        return [self.base, self.slim, *self.data.texts, *(self.calibration_data.texts if self.calibration_data else ())]
+        """Both checkpoints, and what sentences are read from."""
+        return [self.base, self.slim, *self.data.files, *(self.calibration_data.files if self.calibration_data else ())]
 
     def target_side(self, data: Sets) -> str:
         """The target side of sentences: REFERENCES or TRANSLATIONS."""

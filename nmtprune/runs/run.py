@@ -188,7 +188,7 @@ class Run(BareRun):
     @property
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
-        return [*self.data.texts]
+        return [*self.data.files]
 
 
 def check_report(output: Path, outputs: ReportFiles, run: Run) -> None:

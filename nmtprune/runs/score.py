@@ -98,7 +98,7 @@ class ScoreRun(ReportRun, MeasuringRun):
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
         sets = [self.data] if self.test_data is None else [self.data, self.test_data]
-        return [self.checkpoint, *(path for data in sets for path in data.texts)]
+        return [self.checkpoint, *(path for data in sets for path in data.files)]
 
     def check(self) -> None:
         """Refuse units and engines that the scorer has no use for, and what goes with other options."""

@@ -80,6 +80,8 @@ def test_what_is_refused(tiny: Path, tiny_lm: Path, tmp_path: Path) -> None:
     assert refused("attention", tiny, "w1", *data, *output, "--heads", "encoder.7")[0] == 2
     assert refused("attention", tiny, "w1", "--data-bin", tiny.parent / "data-bin", *output)[0] == 2
     assert refused("attention", tiny, "w1", *data, "-o", "-") == (2, "-o -: a page is a file: name one")
+    pdf = tmp_path / "page.pdf"
+    assert refused("attention", tiny, "w1", *data, "-o", pdf) == (2, f"{pdf}: name a file that ends in .html")
     assert refused("attention", tiny, "w1", *data, *output, "--plan", tmp_path / "none.json")[0] == 4
     (tmp_path / "page.html").write_text("mine")
     assert refused("attention", tiny, "w1", *data, *output)[0] == 8

@@ -91,6 +91,9 @@ def test_a_marian_model_and_the_encoder_alone(tmp_path: Path) -> None:
     content = documented(result.stdout)
     assert {head["head"].split(".")[0] for head in content["heads"]} == {"encoder"}
     assert content["frequencies"] == "sentences"
+    before = vocabulary.read_bytes()
+    code, said = refused("functions", model, *raw, "--kinds", "encoder", "-o", vocabulary, "--force")
+    assert code == 8 and said.startswith(f"{vocabulary}: is the input file") and vocabulary.read_bytes() == before
     assert refused("functions", model, *raw, "-o", tmp_path / "g.json") == (
         2,
         "decoder and cross heads are measured on references: give --reference FILE, or measure the encoder alone "

@@ -137,11 +137,11 @@ class GreedyRun(FolderRun, MeasuringRun):
     @property
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
-        calibration = () if self.calibration_data is None else self.calibration_data.texts
-        texts = [*self.data.texts, *self.importance_data.texts, *calibration]
+        calibration = () if self.calibration_data is None else self.calibration_data.files
+        read = [*self.data.files, *self.importance_data.files, *calibration]
         tables = [] if self.cost_table is None else [self.cost_table]
         functions = [] if self.protection is None else [self.protection.path]
-        return [*self.checkpoints, *orders.files_among([*self.orders, *self.auto_orders]), *texts, *tables, *functions]
+        return [*self.checkpoints, *orders.files_among([*self.orders, *self.auto_orders]), *read, *tables, *functions]
 
     @property
     def protection(self) -> Protection | None:

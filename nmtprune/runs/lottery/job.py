@@ -138,8 +138,8 @@ class LotteryRun(FolderRun, MeasuringRun):
     def inputs(self) -> list[Path]:
         """Files that must not be written over."""
         sets = [self.data, self.test_data, self.importance_data, self.calibration_data]
-        texts = [path for data in sets if data is not None for path in data.texts]
-        return [*([self.late_reset] if self.late_reset else []), *texts]
+        read = [path for data in sets if data is not None for path in data.files]
+        return [*([self.late_reset] if self.late_reset else []), *read]
 
     @property
     def on_cpu(self) -> bool:
