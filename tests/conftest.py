@@ -9,10 +9,11 @@ from unittest import mock
 import pytest
 from hypothesis import HealthCheck, settings
 
-from nmtprune import plots, process
-from tests.support import fairseq_encoders, fairseq_files, pictures, warm
+from nmtprune import process
+from tests.support import fairseq_encoders, fairseq_files, warm
 from tests.support.fairseq_encoders import BuildEncoder
 from tests.support.fairseq_files import Build
+from tests.support.pictures import render, rendered_once
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
@@ -38,14 +39,14 @@ def warm_toolkits() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def few_pictures() -> Iterator[None]:
     """Pictures of runs are drawn, but those with the same titles are rendered only once."""
-    with mock.patch.object(plots, "_rendered", pictures.rendered_once):
+    with mock.patch("nmtprune.plots._rendered", rendered_once):
         yield
 
 
 @pytest.fixture
 def every_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every picture is rendered, for tests that look at them."""
-    monkeypatch.setattr(plots, "_rendered", pictures.render)
+    monkeypatch.setattr("nmtprune.plots._rendered", render)
 
 
 @pytest.fixture
