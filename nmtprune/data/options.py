@@ -157,6 +157,11 @@ class DataOptions:
         """All that is read, which must not be written over."""
         return (*self.texts, *self.tools)
 
+    @property
+    def _text(self) -> str:
+        """Raw text as the user gave it: by an option, or on standard input or as arguments, which take no option."""
+        return "text" if self.source == STDIN else "`source`"
+
     def _form_faults(self) -> list[str]:
         faults = []
         if self.data_bin is not None and self.vocabs is not None:
@@ -168,13 +173,15 @@ class DataOptions:
             named = self.data_bin or self.vocabs
             return faults if named else ["none given: name `data_bin` DIR, `source` FILE or `examples` FILE"]
         if self.data_bin is None and self.vocabs is None:
-            faults.append("`source` needs `data_bin` DIR, whose dictionaries dict.LANG.txt turn text into token ids")
+            faults.append(
+                f"{self._text} needs `data_bin` DIR, whose dictionaries dict.LANG.txt turn text into token ids"
+            )
         if self.subset is not None:
             faults.append("`subset` names binarized data and `source` raw text: give one of the two")
         models = (self.subword_model(side) for side in ("source", "target"))
         if not (any(models) or self.splits_itself("source") or self.post_process):
             faults.append(
-                "`source` needs `sentencepiece` MODEL or `bpe_codes` FILE, for one side or both "
+                f"{self._text} needs `sentencepiece` MODEL or `bpe_codes` FILE, for one side or both "
                 "(`source_sentencepiece`, ...); text that is segmented already needs `post_process` METHOD, and "
                 "`post_process` none where its words are the dictionary's symbols"
             )

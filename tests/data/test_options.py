@@ -18,6 +18,10 @@ BIN, TEXT, MODEL = Path("bin"), Path("text"), Path("spm.model")
             "`source` needs `data_bin` DIR, whose dictionaries dict.LANG.txt turn text into token ids",
         ),
         (
+            {"source": Path("-"), "sentencepiece": MODEL},
+            "text needs `data_bin` DIR, whose dictionaries dict.LANG.txt turn text into token ids",
+        ),
+        (
             {"data_bin": BIN, "source": TEXT, "sentencepiece": MODEL, "subset": "valid"},
             "`subset` names binarized data and `source` raw text: give one of the two",
         ),
