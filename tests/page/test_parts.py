@@ -82,6 +82,15 @@ def test_a_thousand_heads() -> None:
     assert len(rows) == len(names) >= 1000 and {row[1] for row in rows} >= {"encoder self-attention"}
 
 
+def test_no_p_value_is_zero() -> None:
+    base = base_of()
+    entries = [HeadScore(head=f"{module}.{head}", score=1.5, delta=-1.5, ci=(-2, -1), p=0.0001, p_corrected=0.012)
+               for module, heads in base.modules.items() for head in range(heads)]  # fmt: skip
+    scores = Scores.of(entries, metric="bleu", mode="ablate", baseline={}, base=base)
+    rows = well_made(_page(scores)).table("unit")
+    assert len(rows) == len(entries) and all(row[-2:] == ["< 0.001", "0.012"] for row in rows)
+
+
 def test_plans_of_neurons_and_layers() -> None:
     base = base_of()
     every = [unit for unit in Plan.keep_all(base).kept_ids(("encoder-ffn", "decoder-layers"))]

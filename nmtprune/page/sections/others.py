@@ -67,8 +67,8 @@ def _compare(source: Source, found: CompareFile) -> Table:
     rows: list[Row] = [
         [
             sort, numbers.cell(own.units),
-            *(numbers.cell(value, "{:.3f}".format)
-              for value in (own.pearson, own.pearson_p, own.spearman, own.spearman_p)),
+            numbers.cell(own.pearson, "{:.3f}".format), numbers.cell(own.pearson_p, numbers.p_value),
+            numbers.cell(own.spearman, "{:.3f}".format), numbers.cell(own.spearman_p, numbers.p_value),
         ]
         for sort, own in found.groups.items()
     ]  # fmt: skip

@@ -85,7 +85,7 @@ def _table(
             row += [
                 numbers.cell(entry.delta, numbers.signed),
                 "" if entry.ci is None else numbers.interval(*entry.ci),
-                *(numbers.cell(p, "{:.3f}".format) for p in (entry.p, entry.p_corrected)),
+                *(numbers.cell(p, numbers.p_value) for p in (entry.p, entry.p_corrected)),
             ]
         row += [] if gone is None else [TableCell("removed", mark="bad") if unit in gone else "kept"]
         rows.append(row)
