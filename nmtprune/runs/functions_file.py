@@ -23,6 +23,9 @@ FUNCTIONS_OF_KIND = {
 }
 """Those that heads of a kind are examined for."""
 
+_MEASURED_WITH = {"syntactic": "--parses FILE", "alignment": "--alignments FILE"}
+"""What `functions` must be given for functions that no text shows by itself."""
+
 
 @dataclass(frozen=True)
 class Protection:
@@ -157,7 +160,8 @@ class FunctionsFile(JsonModel):
         wanted = [name.strip() for name in names.split(",") if name.strip()]
         faults = [f"unknown function '{name}' (there are {', '.join(FUNCTIONS)})" for name in wanted
                   if name not in FUNCTIONS]  # fmt: skip
-        faults += [f"{name} was not measured" for name in wanted if name in FUNCTIONS and name not in self.measured]
+        faults += [f"{name} was not measured: nmtprune functions measures it with {_MEASURED_WITH.get(name, 'DATA')}"
+                   for name in wanted if name in FUNCTIONS and name not in self.measured]  # fmt: skip
         if not wanted:
             faults = [f"no function named: choose among {', '.join(self.measured)}"]
         if faults:

@@ -241,7 +241,8 @@ def test_files_of_other_models_and_kinds(tiny: Path, build: Any, protecting: Pat
     unaligned = [head | {"functions": [name for name in head["functions"] if name != "alignment"]}
                  for head in content["heads"]]  # fmt: skip
     protecting.write_text(json.dumps(content | {"measured": ["positional", "rare"], "heads": unaligned}))
-    assert refused("plan", tiny, *rest, f"{protecting}:alignment")[0] == 2
+    reason = "alignment was not measured: nmtprune functions measures it with --alignments FILE"
+    assert refused("plan", tiny, *rest, f"{protecting}:alignment") == (2, f"{protecting}: {reason}")
     for changed, fault in (
         (content["heads"][1:], "encoder.0.0 is missing"),
         ([*content["heads"], content["heads"][3]], "encoder.0.3 is there twice"),
