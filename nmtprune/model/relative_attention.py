@@ -38,8 +38,8 @@ class RelativeAttention(nn.Module):
 
     The score of query i for key j is ((q_i + u) k_j + (q_i + v) W_R r_{i-j}) / sqrt(K), with sinusoids r of the
     distance and the two biases u and v. Each head has N more keys and values, which every query sees, whatever the
-    text: (q_i + u) p_n / sqrt(K), without a position. No projection has a bias, so a head takes all that belongs to it
-    along when it is cut: rows of W_q, W_k, W_v and W_R, columns of W_O, and its rows of u, v and the persistent vectors.
+    text: (q_i + u) p_n / sqrt(K), without a position. No projection has a bias, so every parameter belongs to one head:
+    rows of W_q, W_k, W_v and W_R, columns of W_O, rows of u and v, and the persistent vectors.
 
     Persistent keys are stored divided by sqrt(K), persistent values by sqrt(N): drawn like that, and learning as fast
     as the matrices do, they have the variance of keys and values of states (Sukhbaatar et al.).
@@ -84,8 +84,12 @@ class RelativeAttention(nn.Module):
         Returns:
             Output [B, T, D].
         """
-        q, k, v = self._split(self.q_proj(queries)), self._split(self.k_proj(context)), self._split(self.v_proj(context))
-        distances = self.position_proj(positions).view(len(positions), self.shape.heads, -1).transpose(0, 1)
+        q, k, v = (
+            self._split(self.q_proj(queries)),
+            self._split(self.k_proj(context)),
+            self._split(self.v_proj(context)),
+        )
+        (distances,) = self._split(self.position_proj(positions)[None])
         content = q + self.content_bias[:, None]
         scores = content @ k.transpose(2, 3) + shift((q + self.position_bias[:, None]) @ distances.transpose(1, 2))
         scores = scores.masked_fill(future(scores.size(2), scores.size(3), scores.device), float("-inf"))

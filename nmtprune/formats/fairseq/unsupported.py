@@ -12,6 +12,7 @@ from nmtprune.formats.fairseq.architectures import (
     stock,
 )
 from nmtprune.formats.fairseq.containers import State, quoted, section, walk
+from nmtprune.formats.fairseq.segment_settings import SEGMENT_MODELS
 from nmtprune.formats.fairseq.slim_settings import SLIM
 
 EVALUATED = frozenset(
@@ -73,6 +74,12 @@ def architecture_of(given: Mapping[str, Any]) -> tuple[Any, Any]:
 def unsupported(state: State) -> list[str]:
     """Every reason why a checkpoint cannot be handled; an empty list where there is none."""
     given = section(state, "model")
+    name, _ = architecture_of(given)
+    if isinstance(name, str) and name in SEGMENT_MODELS:
+        return [
+            f"architecture {quoted(name)} (trained by nmtprune's plug-in: fairseq-train and fairseq-eval-lm run it, "
+            "nmtprune's commands do not read it yet)"
+        ]
     task = section(state, "task")
     faults = _architecture_faults(given) + fields.model_faults(given) + _parallel_faults(state)
     _, base = architecture_of(given)
