@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 REASONS = ("GPU", "network", "more than ten minutes", "run by continuous integration itself")
 """Why a block may stand without being run here."""
 
-SELF_CONTAINED = ("docs/tutorials/fairseq.md", "docs/tutorials/marian.md")
+SELF_CONTAINED = ("docs/tutorials/fairseq.md", "docs/tutorials/language_models.md", "docs/tutorials/marian.md")
 """Documents that begin in an empty folder."""
 
 WITH_A_MODEL = (
