@@ -20,10 +20,12 @@ class Segment:
     Attributes:
         number: counted from 0.
         total: segments of the text.
+        length: T, tokens of a segment; the last one may have fewer.
     """
 
     number: int
     total: int
+    length: int
 
     @property
     def last(self) -> bool:
@@ -125,7 +127,7 @@ class SegmentDataset(FairseqDataset):  # type: ignore[misc]  # fairseq has no ty
             "net_input": {
                 "src_tokens": source,
                 "src_lengths": torch.tensor(lengths),
-                "segment": Segment(number, len(self)),
+                "segment": Segment(number, len(self), self.length),
             },
             "target": target,
         }

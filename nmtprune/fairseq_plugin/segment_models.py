@@ -1,7 +1,7 @@
 """The language models `all_attention_lm` and `transformer_xl_lm`, which read a text in segments and have a memory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 from fairseq.dataclass import FairseqDataclass
@@ -84,6 +84,16 @@ class Carried:
     segment: Segment
     states: Sequence[Tensor]
 
+    @property
+    def lanes(self) -> int:
+        """B."""
+        return self.states[0].size(0)
+
+    def describe(self) -> str:
+        """Which part of a text it is of."""
+        segment = self.segment
+        return f"segment {segment.number} of {segment.total} ({segment.length} tokens, {self.lanes} lanes)"
+
 
 class SegmentLanguageModel(FairseqLanguageModel):  # type: ignore[misc]
     """A language model with a memory that it carries from batch to batch.
@@ -91,11 +101,15 @@ class SegmentLanguageModel(FairseqLanguageModel):  # type: ignore[misc]
     A batch of the task `segment_language_modeling` says which segment of the text it is. The first one begins with an
     empty memory, every other one with what the segment before it has left. Training and evaluation have a memory each,
     so that a validation in the middle of an epoch changes nothing. Without a segment the model has no memory.
+
+    In training the memories of all segments of an update are kept until the next one: where gradients overflow or are
+    not finite, fairseq runs the batches of an update again.
     """
 
     def __init__(self, decoder: SegmentDecoder) -> None:
         super().__init__(decoder)
-        self._carried: dict[bool, Carried] = {}
+        self._history: dict[bool, list[Carried]] = {True: [], False: []}
+        self._updates = 0
         self.register_load_state_dict_pre_hook(refuse_other_models)
 
     @classmethod
@@ -133,35 +147,45 @@ class SegmentLanguageModel(FairseqLanguageModel):  # type: ignore[misc]
         memory = None if segment is None else self._memory_before(segment, src_tokens)
         scores, extra = self.decoder(src_tokens, memory=memory)
         if segment is not None:
-            self.remember(None if segment.last else Carried(segment, extra["memory"]), training=self.training)
+            self._keep(Carried(segment, extra["memory"]))
         return scores, extra
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """Before the batches of an update: forget what is needed no more to run those of the last one again."""
+        super().set_num_updates(num_updates)
+        if num_updates != self._updates:
+            self._updates, self._history[True] = num_updates, self._history[True][-1:]
 
     def carried(self, *, training: bool) -> Carried | None:
         """What is remembered of the last segment in training, or in evaluation; None between two texts."""
-        return self._carried.get(training)
+        history = self._history[training]
+        return history[-1] if history and not history[-1].segment.last else None
 
     def remember(self, carried: Carried | None, *, training: bool) -> None:
         """Set what is remembered in training, or in evaluation."""
-        if carried is None:
-            self._carried.pop(training, None)
+        self._history[training] = [] if carried is None else [carried]
+
+    def _keep(self, carried: Carried) -> None:
+        if self.training:
+            earlier = (each for each in self._history[True] if each.segment.number < carried.segment.number)
+            self._history[True] = [*earlier, carried]
         else:
-            self._carried[training] = carried
+            self.remember(None if carried.segment.last else carried, training=False)
 
     def _memory_before(self, segment: Segment, tokens: Tensor) -> Sequence[Tensor] | None:
         if not segment.number:
             return None
-        carried = self.carried(training=self.training)
-        if carried is None or (carried.segment.number + 1, carried.segment.total) != (segment.number, segment.total):
-            found = "there is none" if carried is None else f"it is of segment {carried.segment.number}"
-            raise UsageError(
-                f"segment {segment.number} needs the memory of segment {segment.number - 1}, and {found}: to begin the "
-                "epoch anew give --reset-dataloader"
-            )
-        rows = carried.states[0].size(0)
-        if rows != tokens.size(0):
-            raise UsageError(f"the memory is of {rows} lanes, the batch has {tokens.size(0)}: keep --batch-size")
-        weight = self.decoder.layer_norm.weight
-        return [states.to(weight) for states in carried.states]
+        before = replace(segment, number=segment.number - 1)
+        rows = tokens.size(0)
+        for carried in self._history[self.training]:
+            if carried.segment == before and carried.lanes == rows:
+                weight = self.decoder.layer_norm.weight
+                return [states.to(weight) for states in carried.states]
+        found = ", ".join(each.describe() for each in self._history[self.training])
+        raise UsageError(
+            f"the batch follows {Carried(before, [tokens]).describe()}, and the model remembers {found or 'nothing'}: "
+            "keep --batch-size, --tokens-per-sample and the data, or begin an epoch anew with --reset-dataloader"
+        )
 
 
 class AllAttentionLanguageModel(SegmentLanguageModel):

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Optional
 
 from fairseq import utils
@@ -26,8 +26,6 @@ class SegmentLanguageModelingConfig(FairseqDataclass):  # type: ignore[misc]  # 
 
     data: str = field(default=MISSING, metadata={"help": "folder of the binarized text; several with : for epochs"})
     tokens_per_sample: int = field(default=192, metadata={"help": "T, tokens of a segment"})
-    train_subset: str = II("dataset.train_subset")
-    amp: bool = II("common.amp")
     dataset_impl: Optional[ChoiceEnum(get_available_dataset_impl())] = II("dataset.dataset_impl")  # type: ignore[valid-type]  # noqa: UP045
 
 
@@ -47,7 +45,6 @@ class SegmentLanguageModelingTask(FairseqTask):  # type: ignore[misc]
         super().__init__(cfg)
         self.dictionary = dictionary
         self._model: SegmentLanguageModel | None = None
-        self._training: SegmentDataset | None = None
         self._resumed: Carried | None = None
 
     @classmethod
@@ -76,10 +73,8 @@ class SegmentLanguageModelingTask(FairseqTask):  # type: ignore[misc]
         """Build a model with a memory.
 
         Raises:
-            UsageError: the model has no memory, or fairseq would repeat batches.
+            UsageError: the model has no memory.
         """
-        if self.cfg.amp and not from_checkpoint:
-            raise UsageError(f"--amp repeats batches, which --task {TASK} reads once: use --fp16 or --bf16")
         model = super().build_model(cfg, from_checkpoint)
         if not isinstance(model, SegmentLanguageModel):
             raise UsageError(f"--task {TASK} is for --arch {' and '.join(sorted(SEGMENT_MODELS))}")
@@ -140,8 +135,6 @@ class SegmentLanguageModelingTask(FairseqTask):  # type: ignore[misc]
             )
         lanes = dataset.in_lanes(max_sentences)
         self._remark_on_memory(lanes)
-        if dataset is self.datasets.get(self.cfg.train_subset):
-            self._training = lanes
         return InOrder(
             lanes,
             num_workers=num_workers,
@@ -190,32 +183,17 @@ class SegmentLanguageModelingTask(FairseqTask):  # type: ignore[misc]
 
     def get_checkpoint_dict(self) -> dict[str, Any]:
         """What a checkpoint is given: the memory of training, in the middle of an epoch."""
-        model, lanes = self._model, self._training
-        if model is None or lanes is None:
-            return {}
-        carried = model.carried(training=True)
+        carried = None if self._model is None else self._model.carried(training=True)
         if carried is None:
             return {}
-        states = [each.detach().cpu().clone() for each in carried.states]  # a view would be saved with all around it
-        where = {"segment": carried.segment.number, **_layout(lanes)}
-        return {type(self).__name__: {**where, "memory": states}}
+        states = [each.cpu().clone() for each in carried.states]  # of a view all around it would be saved too
+        return {type(self).__name__: {**asdict(carried.segment), "memory": states}}
 
     def set_checkpoint_dict(self, state: dict[str, Any]) -> None:
-        """Take over what a checkpoint has, for the rest of its epoch.
-
-        Raises:
-            UsageError: the epoch was begun with other lanes or segments.
-        """
-        if self._training is None:
-            return
-        begun = {name: state[name] for name in _layout(self._training)}
-        if begun != _layout(self._training):
-            raise UsageError(
-                "the checkpoint is from the middle of an epoch of {segments} segments of {tokens_per_sample} tokens in "
-                "{lanes} lanes: keep --batch-size, --tokens-per-sample and the data, or give "
-                "--reset-dataloader".format_map(begun)
-            )
-        self._resumed = Carried(Segment(state["segment"], state["segments"]), state["memory"])
+        """Take over what a checkpoint has, for the rest of its epoch; the model checks that it fits the batches."""
+        state = dict(state)
+        memory = state.pop("memory")
+        self._resumed = Carried(Segment(**state), memory)
 
     def begin_epoch(self, epoch: int, model: SegmentLanguageModel) -> None:
         """Begin an epoch without a memory, or go on in the middle of one with that of the checkpoint."""
@@ -229,11 +207,6 @@ class SegmentLanguageModelingTask(FairseqTask):  # type: ignore[misc]
                 f"--memory-length {memory} is longer than a lane of {lanes.name}, {lanes.lane_length} tokens: "
                 "it never fills, and a shorter one gives the same"
             )
-
-
-def _layout(lanes: SegmentDataset) -> dict[str, int]:
-    """What a position in an epoch counts in."""
-    return {"lanes": lanes.lanes, "tokens_per_sample": lanes.length, "segments": len(lanes)}
 
 
 def register_segment_task() -> None:

@@ -55,7 +55,7 @@ def test_every_token_is_a_target_once_and_follows_the_one_before_it(lanes: int, 
     counted = 0
     for number in range(len(data)):
         batch = data.collater([data[number]])
-        assert batch["net_input"]["segment"] == Segment(number, len(data))
+        assert batch["net_input"]["segment"] == Segment(number, len(data), length)
         assert batch["target"].shape == (lanes, data.size(number)) == batch["net_input"]["src_tokens"].shape
         assert batch["ntokens"] == int((batch["target"] != 1).sum()) == int(batch["net_input"]["src_lengths"].sum())
         counted += batch["ntokens"]

@@ -44,10 +44,18 @@ def model_of(config: Any = None, task: Any = None, **settings: Any) -> SegmentLa
     return AllAttentionLanguageModel.build_model(merged, task or task_of()).double().eval()
 
 
-def log_probabilities(model: SegmentLanguageModel, segment: Segment | None, tokens: Tensor) -> Tensor:
+def scores(model: SegmentLanguageModel, segment: Segment | None, tokens: Tensor) -> Tensor:
+    """What the model says of the next words: scores, or states that an adaptive softmax reads."""
     with torch.no_grad():
-        output = model(tokens, segment=segment)
-        return model.get_normalized_probs(output, log_probs=True)
+        found: Tensor = model(tokens, segment=segment)[0]
+    return found
+
+
+def probabilities(model: SegmentLanguageModel, tokens: Tensor) -> Tensor:
+    """Probabilities of the next words, in single precision: fairseq computes no others."""
+    with torch.no_grad():
+        found: Tensor = model.get_normalized_probs(model(tokens), log_probs=False)
+    return found.float()
 
 
 @pytest.mark.parametrize("config", [AllAttentionConfig, TransformerXLConfig])
@@ -65,12 +73,12 @@ def log_probabilities(model: SegmentLanguageModel, segment: Segment | None, toke
 )
 def test_models_give_probabilities_that_see_no_later_word(config: Any, settings: dict[str, Any]) -> None:
     model = model_of(config, **settings)
-    found = log_probabilities(model, None, TOKENS)
-    torch.testing.assert_close(found.exp().sum(dim=-1), torch.ones(2, 6, dtype=torch.float64))
+    found = probabilities(model, TOKENS)
+    torch.testing.assert_close(found.sum(dim=-1), torch.ones(2, 6))
     changed = TOKENS.clone()
     changed[:, 3:] = 12
-    torch.testing.assert_close(log_probabilities(model, None, changed)[:, :3], found[:, :3])
-    assert not torch.allclose(log_probabilities(model, None, changed)[:, 3], found[:, 3])
+    torch.testing.assert_close(probabilities(model, changed)[:, :3], found[:, :3])
+    assert not torch.allclose(probabilities(model, changed)[:, 3], found[:, 3])
 
 
 def test_tied_tables_are_one_parameter() -> None:
@@ -84,29 +92,62 @@ def test_tied_tables_are_one_parameter() -> None:
 
 def test_the_memory_is_carried_from_segment_to_segment_and_apart_from_training() -> None:
     model = model_of(memory_length=100)
-    whole = log_probabilities(model, None, TOKENS)
-    first = log_probabilities(model, Segment(0, 3), TOKENS[:, :2])
+    whole = scores(model, None, TOKENS)
+    first = scores(model, Segment(0, 3, 2), TOKENS[:, :2])
     model.train()
-    model(TOKENS.flip(1), segment=Segment(0, 9))
+    model(TOKENS.flip(1), segment=Segment(0, 9, 2))
     model.eval()
     rest = [
-        log_probabilities(model, Segment(1, 3), TOKENS[:, 2:4]),
-        log_probabilities(model, Segment(2, 3), TOKENS[:, 4:]),
+        scores(model, Segment(1, 3, 2), TOKENS[:, 2:4]),
+        scores(model, Segment(2, 3, 2), TOKENS[:, 4:]),
     ]
     torch.testing.assert_close(torch.cat([first, *rest], dim=1), whole, rtol=0, atol=1e-10)
     assert model.carried(training=False) is None and model.carried(training=True) is not None
-    torch.testing.assert_close(log_probabilities(model, Segment(0, 3), TOKENS[:, :2]), first, rtol=0, atol=0)
+    torch.testing.assert_close(scores(model, Segment(0, 3, 2), TOKENS[:, :2]), first, rtol=0, atol=0)
 
 
 def test_segments_out_of_order_are_refused() -> None:
     model = model_of()
-    with pytest.raises(UsageError, match="segment 1 needs the memory of segment 0, and there is none: to begin"):
-        log_probabilities(model, Segment(1, 3), TOKENS)
-    log_probabilities(model, Segment(0, 3), TOKENS)
-    with pytest.raises(UsageError, match="segment 2 needs the memory of segment 1, and it is of segment 0"):
-        log_probabilities(model, Segment(2, 3), TOKENS)
-    with pytest.raises(UsageError, match="the memory is of 2 lanes, the batch has 1: keep --batch-size"):
-        log_probabilities(model, Segment(1, 3), TOKENS[:1])
+    advice = ": keep --batch-size, --tokens-per-sample and the data, or begin an epoch anew with --reset-dataloader"
+    batch = r"the batch follows segment {} of 3 \({} tokens, {} lanes\), and the model remembers "
+    with pytest.raises(UsageError, match=batch.format(0, 2, 2) + "nothing" + advice):
+        scores(model, Segment(1, 3, 2), TOKENS)
+    scores(model, Segment(0, 3, 2), TOKENS)
+    found = r"segment 0 of 3 \(2 tokens, 2 lanes\)"
+    for segment, tokens, expected in (
+        (Segment(2, 3, 2), TOKENS, (1, 2, 2)),
+        (Segment(1, 3, 4), TOKENS, (0, 4, 2)),
+        (Segment(1, 3, 2), TOKENS[:1], (0, 2, 1)),
+    ):
+        with pytest.raises(UsageError, match=batch.format(*expected) + found + advice):
+            scores(model, segment, tokens)
+
+
+def test_batches_of_an_update_can_be_run_again() -> None:
+    """Two batches an update: fairseq runs both again where a gradient is not finite, and goes on."""
+    model = model_of().train()
+    for module in model.modules():
+        module.dropout = 0.0
+    parts = TOKENS.split(1, dim=1)
+
+    def run(update: int, *numbers: int) -> list[Tensor]:
+        found = []
+        for number in numbers:
+            model.set_num_updates(update)
+            found.append(scores(model, Segment(number, 6, 1), parts[number]))
+        return found
+
+    first = run(0, 0, 1)
+    for own, again in zip(first, run(0, 0, 1), strict=True):
+        assert torch.equal(own, again)
+    expected = run(1, 2, 3)
+    for own, again in zip(expected, run(1, 2, 3), strict=True):
+        assert torch.equal(own, again)
+    last = run(2, 4, 5)
+    assert torch.equal(run(2, 4, 5)[1], last[1])
+    assert model.carried(training=True) is None
+    with pytest.raises(UsageError, match="follows segment 2 of 6"):
+        run(2, 3)
 
 
 def test_layers_of_a_pruned_model_have_their_own_heads() -> None:
@@ -114,13 +155,13 @@ def test_layers_of_a_pruned_model_have_their_own_heads() -> None:
     model = model_of(nmtprune_heads=stored, decoder_head_dim=4)
     shapes = [layer.self_attn.persistent_keys.shape for layer in model.decoder.layers]
     assert shapes == [(3, 5, 4), (0, 5, 4)]
-    assert log_probabilities(model, None, TOKENS).isfinite().all()
+    assert scores(model, None, TOKENS).isfinite().all()
 
 
 def test_no_persistent_vectors_leave_attention_alone() -> None:
     model = model_of(persistent_vectors=0)
     assert not any("persistent" in name for name, _ in model.named_parameters())
-    assert log_probabilities(model, None, TOKENS).isfinite().all()
+    assert scores(model, None, TOKENS).isfinite().all()
 
 
 @pytest.mark.parametrize(

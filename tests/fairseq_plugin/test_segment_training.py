@@ -176,7 +176,6 @@ def test_eval_lm_that_would_compute_something_else_is_refused(
     [
         (("--batch-size", 300), "too few for 300 lanes of a segment of 8: choose fewer lanes"),
         (("--max-tokens", 23), "3 lanes of segments of 8 tokens do not fit --max-tokens 23"),
-        (("--amp",), "--amp repeats batches"),
         (("--arch", "transformer_lm"), "is for --arch all_attention_lm and transformer_xl_lm"),
         (("--task", "language_modeling"), "needs `--task segment_language_modeling`"),
     ],
