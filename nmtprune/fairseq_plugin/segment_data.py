@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from fairseq.data import FairseqDataset
 from fairseq.data.iterators import EpochBatchIterator
-from torch import Tensor
 
 from nmtprune.errors import DataError, UsageError
+
+Text = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -33,28 +35,33 @@ class Segment:
         return self.number + 1 == self.total
 
 
-class TokenText:
-    """The sentences of a data set, ends of sentences included, as one sequence of tokens.
+def text_of(sentences: Any, dictionary: Any, name: str) -> Text:
+    """The tokens of all sentences of a data set, ends of sentences included, one after the other.
+
+    They are held in memory: a text may be one single sentence (text8), which fairseq reads as a whole.
 
     Args:
         sentences: fairseq's data set of a split.
+        dictionary: of its words.
+        name: of the text, for messages.
+
+    Raises:
+        DataError: there are none, or ids that the dictionary cannot mean.
     """
-
-    def __init__(self, sentences: Any) -> None:
-        self._sentences = sentences
-        self._ends = np.cumsum(sentences.sizes, dtype=np.int64)
-
-    def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
-
-    def tokens(self, start: int, stop: int) -> Tensor:
-        """Ids [stop - start] of some tokens."""
-        if stop <= start:
-            return torch.empty(0, dtype=torch.long)
-        first, last = np.searchsorted(self._ends, [start, stop - 1], side="right")
-        begins = int(self._ends[first - 1]) if first else 0
-        found = torch.cat([self._sentences[sentence] for sentence in range(first, last + 1)])
-        return found[start - begins : stop - begins].long()
+    ends = np.cumsum(sentences.sizes, dtype=np.int64)
+    if not len(ends) or not ends[-1]:
+        raise DataError(f"{name} has no tokens")
+    text = np.empty(ends[-1], dtype=np.int32)
+    for sentence, end in enumerate(ends):
+        text[end - sentences.sizes[sentence] : end] = sentences[sentence].numpy()
+    words, pad = len(dictionary), dictionary.pad()
+    wrong = (text < 0) | (text >= words) | (text == pad)
+    if wrong.any():
+        raise DataError(
+            f"{name} has the id {text[wrong.argmax()]}, and dict.txt has {words} words with {pad} as padding: "
+            "binarize the text with this dictionary"
+        )
+    return text
 
 
 class SegmentDataset(FairseqDataset):  # type: ignore[misc]  # fairseq has no types
@@ -65,18 +72,17 @@ class SegmentDataset(FairseqDataset):  # type: ignore[misc]  # fairseq has no ty
     lane too; the first token of the text follows an end of sentence.
 
     Args:
-        text: the tokens.
+        text: the tokens, as `text_of` gives them.
         dictionary: of its words.
         length: T, tokens of a segment.
         lanes: B.
         name: of the text, for messages.
 
     Raises:
-        DataError: the text is empty.
         UsageError: lanes, or a length, below 1; several lanes of which one is shorter than a segment.
     """
 
-    def __init__(self, text: TokenText, dictionary: Any, length: int, lanes: int, name: str) -> None:
+    def __init__(self, text: Text, dictionary: Any, length: int, lanes: int, name: str) -> None:
         super().__init__()
         self._text, self._dictionary = text, dictionary
         self.length, self.lanes, self.name = length, lanes, name
@@ -84,8 +90,6 @@ class SegmentDataset(FairseqDataset):  # type: ignore[misc]  # fairseq has no ty
         faults += [f"--batch-size {lanes}: give at least 1"] if lanes < 1 else []
         if faults:
             raise UsageError.of_faults(name, faults)
-        if not len(text):
-            raise DataError(f"{name} has no tokens")
         if lanes > 1 and len(text) < lanes * length:
             raise UsageError(
                 f"{name} has {len(text)} tokens, too few for {lanes} lanes of a segment of {length}: choose fewer "
@@ -106,20 +110,18 @@ class SegmentDataset(FairseqDataset):  # type: ignore[misc]  # fairseq has no ty
         rows = []
         for lane, (start, end) in enumerate(zip(self._starts, self._starts[1:], strict=False)):
             first = min(start + number * self.length, end)
-            tokens = self._text.tokens(max(first - 1, 0), min(first + self.length, end))
-            if not first:
-                tokens = torch.cat([tokens.new_tensor([self._dictionary.eos()]), tokens])
-            self._check(tokens)
-            rows.append((number * self.lanes + lane, tokens))
+            before = self._text[first - 1] if first else self._dictionary.eos()
+            rows.append((number * self.lanes + lane, [before, *self._text[first : min(first + self.length, end)]]))
         return self._batch(number, rows)
 
-    def _batch(self, number: int, rows: Sequence[tuple[int, Tensor]]) -> dict[str, Any]:
+    def _batch(self, number: int, rows: Sequence[tuple[int, Sequence[int]]]) -> dict[str, Any]:
         """What fairseq's criteria and scorers read; rows are ids, and the tokens from the one before the segment on."""
         lengths = [len(tokens) - 1 for _, tokens in rows]
         source = torch.full((len(rows), max(lengths)), self._dictionary.pad())
         target = source.clone()
         for row, (length, (_, tokens)) in enumerate(zip(lengths, rows, strict=True)):
-            source[row, :length], target[row, :length] = tokens[:-1], tokens[1:]
+            own = torch.tensor(tokens, dtype=torch.long)
+            source[row, :length], target[row, :length] = own[:-1], own[1:]
         return {
             "id": torch.tensor([id for id, _ in rows]),
             "nsentences": len(rows),
@@ -131,20 +133,6 @@ class SegmentDataset(FairseqDataset):  # type: ignore[misc]  # fairseq has no ty
             },
             "target": target,
         }
-
-    def _check(self, tokens: Tensor) -> None:
-        """Refuse tokens that the dictionary cannot mean.
-
-        Raises:
-            DataError: an id without a word, or the id of padding.
-        """
-        words, pad = len(self._dictionary), self._dictionary.pad()
-        wrong = tokens[(tokens < 0) | (tokens >= words) | (tokens == pad)]
-        if len(wrong):
-            raise DataError(
-                f"{self.name} has the id {int(wrong[0])}, and dict.txt has {words} words with {pad} as padding: "
-                "binarize the text with this dictionary"
-            )
 
     def collater(self, batches: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The one batch that fairseq has asked for."""

@@ -178,7 +178,7 @@ def _shape(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape))
 
 
-def _embedding(settings: Any, dictionary: Any) -> nn.Module:
+def _embedding(settings: Any, dictionary: Any) -> Any:
     words, width = len(dictionary), settings.decoder_embed_dim
     if not settings.adaptive_input:
         return Embedding(words, width, dictionary.pad())
@@ -186,7 +186,7 @@ def _embedding(settings: Any, dictionary: Any) -> nn.Module:
     return AdaptiveInput(words, dictionary.pad(), width, settings.adaptive_input_factor, width, cutoffs)
 
 
-def _adaptive_softmax(settings: Any, dictionary: Any, embedding: nn.Module) -> nn.Module | None:
+def _adaptive_softmax(settings: Any, dictionary: Any, embedding: nn.Module) -> Any:
     tied = settings.tie_adaptive_weights
     if settings.adaptive_softmax_cutoff is None:
         if tied or settings.tie_adaptive_proj:

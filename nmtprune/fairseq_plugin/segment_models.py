@@ -198,7 +198,7 @@ class TransformerXLLanguageModel(SegmentLanguageModel):
 
 def register_segment_models() -> None:
     """Make the models known to fairseq; once, however often it is called."""
-    found = {
+    found: dict[str, tuple[Any, Any]] = {
         ALL_ATTENTION: (AllAttentionConfig, AllAttentionLanguageModel),
         TRANSFORMER_XL: (TransformerXLConfig, TransformerXLLanguageModel),
     }

@@ -13,7 +13,7 @@ from fairseq.tasks import TASK_REGISTRY, FairseqTask, register_task
 from omegaconf import II, MISSING
 
 from nmtprune.errors import DataError, UsageError
-from nmtprune.fairseq_plugin.segment_data import InOrder, Segment, SegmentDataset, TokenText
+from nmtprune.fairseq_plugin.segment_data import InOrder, Segment, SegmentDataset, text_of
 from nmtprune.fairseq_plugin.segment_models import Carried, SegmentLanguageModel
 from nmtprune.formats.fairseq.segment_settings import SEGMENT_MODELS, TASK
 
@@ -75,9 +75,10 @@ class SegmentLanguageModelingTask(FairseqTask):  # type: ignore[misc]
         Raises:
             UsageError: the model has no memory.
         """
-        model = super().build_model(cfg, from_checkpoint)
-        if not isinstance(model, SegmentLanguageModel):
-            raise UsageError(f"--task {TASK} is for --arch {' and '.join(sorted(SEGMENT_MODELS))}")
+        name = getattr(cfg, "_name", None) or getattr(cfg, "arch", None)
+        if name not in SEGMENT_MODELS:
+            raise UsageError(f"--task {TASK} is for --arch {' and '.join(sorted(SEGMENT_MODELS))}, not for {name}")
+        model: SegmentLanguageModel = super().build_model(cfg, from_checkpoint)
         self._model = model
         return model
 
@@ -85,14 +86,15 @@ class SegmentLanguageModelingTask(FairseqTask):  # type: ignore[misc]
         """Read a split, as one lane.
 
         Raises:
-            DataError: it is not there, or empty.
+            DataError: it is not there, empty, or of another dictionary.
         """
         paths = utils.split_paths(self.cfg.data)
         path = os.path.join(paths[(epoch - 1) % len(paths)], split)
         found = data_utils.load_indexed_dataset(path, self.dictionary, self.cfg.dataset_impl, combine=combine)
         if found is None:
             raise DataError(f"{path}: no binarized text (`fairseq-preprocess --only-source` makes it)")
-        self.datasets[split] = SegmentDataset(TokenText(found), self.dictionary, self.cfg.tokens_per_sample, 1, path)
+        text = text_of(found, self.dictionary, path)
+        self.datasets[split] = SegmentDataset(text, self.dictionary, self.cfg.tokens_per_sample, 1, path)
 
     def get_batch_iterator(  # noqa: PLR0913  # the signature is fairseq's
         self,

@@ -53,6 +53,9 @@ class RelativeAttention(nn.Module):
     equation 1.
     """
 
+    k_proj: nn.Linear
+    v_proj: nn.Linear
+    q_proj: nn.Linear
     persistent_keys: Tensor | None
     persistent_values: Tensor | None
 
@@ -101,7 +104,8 @@ class RelativeAttention(nn.Module):
         if self.persistent_values is not None:
             values = self.persistent_values * math.sqrt(self.shape.persistent)
             heads = heads + weights[..., k.size(2) :] @ values
-        return self.out_proj(heads.transpose(1, 2).flatten(2))
+        output: Tensor = self.out_proj(heads.transpose(1, 2).flatten(2))
+        return output
 
     def _split(self, x: Tensor) -> Tensor:
         """[B, T, H * K] as [B, H, T, K]."""

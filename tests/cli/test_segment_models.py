@@ -14,26 +14,27 @@ COMMANDS = (
     "plan M --random 50% --seed 1 -o NEW",
     "slim M --plan T -o NEW",
     "drift M M",
-    "score M --source T --reference T -o NEW",
-    "score M --metric importance --source T --reference T -o NEW",
-    "greedy M --source T --reference T -o NEW",
-    "check M --baseline M --source T --reference T",
-    "translate M --source T",
-    "refit M M --calibration-source T -o NEW",
-    "functions M --source T -o NEW",
+    "score M --data-bin D -o NEW",
+    "score M --metric importance --data-bin D -o NEW",
+    "greedy M --data-bin D -o NEW",
+    "check M --baseline M --data-bin D",
+    "translate M --data-bin D",
+    "refit M M --calibration-data-bin D -o NEW",
+    "functions M --data-bin D -o NEW",
     "attention M x -o NEW",
-    "bench M --source T",
+    "bench M --data-bin D",
     "export M --to ctranslate2 -o NEW",
-    "convert M NEW --to marian --source T",
-    "lottery --late-reset M --prune-updates 1 --until 50% --data-bin T -o NEW",
-    "l0 M --l0-weight 0.1 --source T --reference T -o NEW",
+    "convert M NEW --to marian --data-bin D",
+    "lottery --late-reset M --prune-updates 1 --until 50% --data-bin D -o NEW",
+    "l0 M --l0-weight 0.1 --data-bin D -o NEW",
 )
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
-    data = data_bin(folder / "data-bin", language_model=True)
+    data = data_bin(folder / "text", language_model=True)
+    data_bin(folder / "data-bin")
     for arch in sorted(SEGMENT_MODELS):  # in the middle of an epoch: the file has a memory too
         train_segments(data, folder / arch, "--max-update", 1, arch=arch)
     return {arch: folder / arch / "checkpoint_last.pt" for arch in SEGMENT_MODELS}
@@ -44,7 +45,8 @@ def test_commands_refuse_models_with_a_memory(models: dict[str, Path], tmp_path:
     text, new = tmp_path / "text", tmp_path / "new"
     text.write_text("a b\nc d\n")
     for arch, model in models.items() if command == COMMANDS[0] else list(models.items())[:1]:
-        given = [{"M": model, "T": text, "NEW": new}.get(word, word) for word in command.split()]
+        data = model.parents[1] / "data-bin"
+        given = [{"M": model, "T": text, "D": data, "NEW": new}.get(word, word) for word in command.split()]
         code, line = refused(*given)
         assert (code, line) == (
             3,

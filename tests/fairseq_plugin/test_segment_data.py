@@ -10,7 +10,7 @@ import torch
 from fairseq.data import Dictionary
 
 from nmtprune.errors import DataError, UsageError
-from nmtprune.fairseq_plugin.segment_data import InOrder, Segment, SegmentDataset, TokenText
+from nmtprune.fairseq_plugin.segment_data import InOrder, Segment, SegmentDataset, text_of
 
 
 class Sentences(list[torch.Tensor]):
@@ -28,28 +28,28 @@ def dictionary(words: int = 20) -> Dictionary:
     return found
 
 
-def text_of(*lengths: int) -> tuple[Sentences, list[int]]:
+def sentences_of(*lengths: int) -> tuple[Sentences, list[int]]:
     """Sentences of lengths, in which every token is another one as long as there are words; and all tokens."""
     tokens = [4 + number % 20 for number in range(sum(lengths))]
     parts = iter(tokens)
     return Sentences(torch.tensor(list(itertools.islice(parts, length))) for length in lengths), tokens
 
 
-def test_tokens_are_read_across_sentences() -> None:
-    sentences, tokens = text_of(3, 1, 7, 2)
-    text = TokenText(sentences)
-    assert len(text) == 13
-    for start, stop in itertools.combinations(range(14), 2):
-        assert text.tokens(start, stop).tolist() == tokens[start:stop]
-    assert not len(text.tokens(4, 4))
+def in_lanes(sentences: Sentences, length: int, lanes: int) -> SegmentDataset:
+    return SegmentDataset(text_of(sentences, dictionary(), "text"), dictionary(), length, lanes, "text")
+
+
+def test_a_text_is_the_tokens_of_all_sentences() -> None:
+    sentences, tokens = sentences_of(3, 1, 7, 2)
+    assert text_of(sentences, dictionary(), "text").tolist() == tokens
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3, 5])
 @pytest.mark.parametrize("length", [1, 3, 4, 6])
 def test_every_token_is_a_target_once_and_follows_the_one_before_it(lanes: int, length: int) -> None:
     """Lanes have 31 / lanes tokens, some of them one more; padding fills up what is missing."""
-    sentences, tokens = text_of(3, 9, 7, 11, 1)
-    data = SegmentDataset(TokenText(sentences), dictionary(), length, lanes, "text")
+    sentences, tokens = sentences_of(3, 9, 7, 11, 1)
+    data = in_lanes(sentences, length, lanes)
     targets: list[list[int]] = [[] for _ in range(lanes)]
     sources: list[list[int]] = [[] for _ in range(lanes)]
     counted = 0
@@ -69,8 +69,8 @@ def test_every_token_is_a_target_once_and_follows_the_one_before_it(lanes: int, 
 
 
 def test_segments_come_in_their_order_from_any_place_on() -> None:
-    sentences, _ = text_of(40)
-    data = SegmentDataset(TokenText(sentences), dictionary(), 4, 2, "text")
+    sentences, _ = sentences_of(40)
+    data = in_lanes(sentences, 4, 2)
     iterator = InOrder(data)
     numbers = [batch["net_input"]["segment"].number for batch in iterator.next_epoch_itr(shuffle=True)]
     assert numbers == [0, 1, 2, 3, 4]
@@ -89,22 +89,21 @@ def test_segments_come_in_their_order_from_any_place_on() -> None:
     ],
 )
 def test_lanes_that_cannot_be_filled_are_refused(lanes: int, length: int, message: str) -> None:
-    sentences, _ = text_of(31)
+    sentences, _ = sentences_of(31)
     with pytest.raises(UsageError, match=message):
-        SegmentDataset(TokenText(sentences), dictionary(), length, lanes, "text")
+        in_lanes(sentences, length, lanes)
 
 
 def test_one_lane_may_be_shorter_than_a_segment_and_no_text_may_be_empty() -> None:
-    sentences, tokens = text_of(5)
-    data = SegmentDataset(TokenText(sentences), dictionary(), 9, 1, "text")
+    sentences, tokens = sentences_of(5)
+    data = in_lanes(sentences, 9, 1)
     assert data[0]["target"].tolist() == [tokens] and len(data) == 1
     with pytest.raises(DataError, match="text has no tokens"):
-        SegmentDataset(TokenText(Sentences()), dictionary(), 9, 1, "text")
+        text_of(Sentences(), dictionary(), "text")
 
 
 @pytest.mark.parametrize("wrong", [24, 1])
 def test_ids_of_another_dictionary_are_refused(wrong: int) -> None:
-    sentences = Sentences([torch.tensor([4, wrong, 5])])
-    data = SegmentDataset(TokenText(sentences), dictionary(), 9, 1, "text")
+    sentences = Sentences([torch.tensor([4, 6]), torch.tensor([4, wrong, 5])])
     with pytest.raises(DataError, match=f"text has the id {wrong}, and dict.txt has 24 words with 1 as padding"):
-        data[0]
+        text_of(sentences, dictionary(), "text")

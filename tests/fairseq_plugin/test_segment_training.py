@@ -48,8 +48,7 @@ def loss_at_once(path: Path, data: Path, split: str) -> tuple[float, int]:
     """Summed loss of a text that is read in one piece, with what each token may see of it; and the number of tokens."""
     model, task = load(path, data=str(data))
     task.load_dataset(split)
-    text = task.dataset(split)._text
-    tokens = text.tokens(0, len(text))
+    tokens = torch.from_numpy(task.dataset(split)._text).long()
     source = torch.cat([torch.tensor([2]), tokens[:-1]])
     total = 0.0
     with torch.no_grad():
@@ -85,7 +84,9 @@ def test_training_learns_and_a_resumed_one_is_the_one_that_was_interrupted(
 
 def test_an_epoch_that_goes_on_with_other_lanes_is_refused(data: Path, tmp_path: Path) -> None:
     train_segments(data, tmp_path, "--max-update", 2)
-    with pytest.raises(UsageError, match="keep --batch-size, --tokens-per-sample and the data, or give --reset-datalo"):
+    with pytest.raises(
+        UsageError, match="keep --batch-size, --tokens-per-sample and the data, or begin an epoch anew with --reset"
+    ):
         train_segments(data, tmp_path, "--max-update", 3, "--batch-size", 2)
 
 
@@ -176,14 +177,14 @@ def test_eval_lm_that_would_compute_something_else_is_refused(
     [
         (("--batch-size", 300), "too few for 300 lanes of a segment of 8: choose fewer lanes"),
         (("--max-tokens", 23), "3 lanes of segments of 8 tokens do not fit --max-tokens 23"),
-        (("--arch", "transformer_lm"), "is for --arch all_attention_lm and transformer_xl_lm"),
+        (("--arch", "lstm_lm"), "is for --arch all_attention_lm and transformer_xl_lm, not for lstm_lm"),
         (("--task", "language_modeling"), "needs `--task segment_language_modeling`"),
     ],
 )
 def test_trainings_that_cannot_be_right_are_refused(
     data: Path, tmp_path: Path, options: tuple[Any, ...], message: str
 ) -> None:
-    own = [] if "transformer_lm" in options else [*SIZES, *VECTORS]
+    own = [] if "lstm_lm" in options else [*SIZES, *VECTORS]
     with pytest.raises(UsageError, match=message):
         run(
             *("train", data, "--save-dir", tmp_path, *TEXT, "--arch", ALL_ATTENTION, *own, "--max-update", 1),
