@@ -125,7 +125,7 @@ class SegmentDecoder(FairseqDecoder):  # type: ignore[misc]  # fairseq has no ty
         self.layer_norm = nn.LayerNorm(self.sizes.width)
         self.adaptive_softmax = _adaptive_softmax(settings, dictionary, self.embed_tokens)
         self.output_projection = None if self.adaptive_softmax else _projection(settings, dictionary, self.embed_tokens)
-        self.register_buffer(DICTIONARY, fingerprint(dictionary))
+        self.register_buffer(DICTIONARY, dictionary_digest(dictionary))
 
     def forward(
         self, src_tokens: Tensor, memory: Sequence[Tensor] | None = None, **_: Any
@@ -151,7 +151,7 @@ class SegmentDecoder(FairseqDecoder):  # type: ignore[misc]  # fairseq has no ty
         return features if self.output_projection is None else self.output_projection(features)
 
 
-def fingerprint(dictionary: Any) -> Tensor:
+def dictionary_digest(dictionary: Any) -> Tensor:
     """SHA-256 of the words of a dictionary in their order, as 32 bytes."""
     digest = hashlib.sha256("\n".join(dictionary.symbols).encode("utf-8")).digest()
     return torch.tensor(list(digest), dtype=torch.uint8)

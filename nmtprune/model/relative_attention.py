@@ -138,7 +138,7 @@ def future(queries: int, keys: int, device: torch.device) -> Tensor:
     return torch.ones(queries, keys, dtype=torch.bool, device=device).triu(1 + keys - queries)
 
 
-def sinusoids(length: int, width: int, like: Tensor) -> Tensor:
+def distance_sinusoids(length: int, width: int, like: Tensor) -> Tensor:
     """Positions [length, width] of the distances length - 1 to 0: sines, then cosines (Dai et al.).
 
     Args:

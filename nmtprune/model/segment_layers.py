@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nmtprune.model.relative_attention import RelativeAttention, RelativeShape, sinusoids
+from nmtprune.model.relative_attention import RelativeAttention, RelativeShape, distance_sinusoids
 
 
 class SegmentLayer(nn.Module):
@@ -73,7 +73,7 @@ def run_layers(
         layer. No gradient passes through a memory.
     """
     past = memory[0].size(1) if memory else 0
-    positions = F.dropout(sinusoids(past + x.size(1), x.size(2), x), dropout, dropout > 0)
+    positions = F.dropout(distance_sinusoids(past + x.size(1), x.size(2), x), dropout, dropout > 0)
     remembered = []
     for number, layer in enumerate(layers):
         before = memory[number] if memory else None

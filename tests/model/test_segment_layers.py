@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nmtprune.model.relative_attention import RelativeAttention, RelativeShape, future, shift, sinusoids
+from nmtprune.model.relative_attention import RelativeAttention, RelativeShape, distance_sinusoids, future, shift
 from nmtprune.model.segment_layers import SegmentLayer, run_layers
 
 BATCH, SEGMENT, TEXT, WIDTH = 2, 3, 12, 6
@@ -137,7 +137,7 @@ def test_scores_by_distance_are_shifted_to_their_keys() -> None:
 
 
 def test_sinusoids_are_of_falling_distances() -> None:
-    found = sinusoids(5, WIDTH, torch.empty(0, dtype=torch.float64))
+    found = distance_sinusoids(5, WIDTH, torch.empty(0, dtype=torch.float64))
     torch.testing.assert_close(found, torch.stack([position(distance) for distance in (4, 3, 2, 1, 0)]), **PRECISELY)
 
 
@@ -196,7 +196,7 @@ def test_dropout_is_off_in_evaluation_and_drops_attention_in_training() -> None:
     torch.manual_seed(3)
     attention = RelativeAttention(SHAPE, dropout=0.5).double()
     states = embeddings()
-    positions = sinusoids(TEXT, WIDTH, states)
+    positions = distance_sinusoids(TEXT, WIDTH, states)
     assert not torch.equal(attention(states, states, positions), attention(states, states, positions))
     attention.eval()
     assert torch.equal(attention(states, states, positions), attention(states, states, positions))
