@@ -42,7 +42,7 @@ class SegmentModelConfig(FairseqDataclass):  # type: ignore[misc]  # fairseq has
     )
     adaptive_input_factor: float = field(default=4, metadata={"help": "each band is narrower by this factor"})
     adaptive_softmax_cutoff: Optional[str] = field(  # noqa: UP045
-        default=None, metadata={"help": "where the bands of the adaptive softmax end: N,N,...; use adaptive_loss"}
+        default=None, metadata={"help": "where the bands of the adaptive softmax end: N,N,..."}
     )
     adaptive_softmax_factor: float = field(default=4, metadata={"help": "each band is narrower by this factor"})
     adaptive_softmax_dropout: float = field(default=0, metadata={"help": "dropout in bands of rarer words"})

@@ -106,6 +106,15 @@ def test_the_memory_is_carried_from_segment_to_segment_and_apart_from_training()
     torch.testing.assert_close(scores(model, Segment(0, 3, 2), TOKENS[:, :2]), first, rtol=0, atol=0)
 
 
+def test_half_precision_carries_states_of_half_precision() -> None:
+    """bfloat16 has 8 bits: scores of about 1 differ by hundredths."""
+    exact, half = model_of(memory_length=4), model_of(memory_length=4).bfloat16()
+    for number, part in enumerate(TOKENS.split(2, dim=1)):
+        found, expected = (scores(model, Segment(number, 4, 2), part) for model in (half, exact))
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=0.1)
+
+
 def test_segments_out_of_order_are_refused() -> None:
     model = model_of()
     advice = ": keep --batch-size, --tokens-per-sample and the data, or begin an epoch anew with --reset-dataloader"
