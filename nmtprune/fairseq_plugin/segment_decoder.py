@@ -183,7 +183,13 @@ def _embedding(settings: Any, dictionary: Any) -> Any:
     if not settings.adaptive_input:
         return Embedding(words, width, dictionary.pad())
     cutoffs = _cutoffs(settings, "adaptive_input_cutoff", words)
-    return AdaptiveInput(words, dictionary.pad(), width, settings.adaptive_input_factor, width, cutoffs)
+    adaptive = AdaptiveInput(words, dictionary.pad(), width, settings.adaptive_input_factor, width, cutoffs)
+    # fairseq zeroes the row of padding in every band, and in all but the first one it is a word: without positions
+    # added to it, its gradient would be hundreds of times that of the others behind a norm.
+    for table, _ in list(adaptive.embeddings)[1:]:
+        if len(table.weight) > dictionary.pad():
+            nn.init.normal_(table.weight[dictionary.pad()], std=table.embedding_dim**-0.5)
+    return adaptive
 
 
 def _adaptive_softmax(settings: Any, dictionary: Any, embedding: nn.Module) -> Any:

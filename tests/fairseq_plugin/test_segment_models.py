@@ -81,6 +81,13 @@ def test_models_give_probabilities_that_see_no_later_word(config: Any, settings:
     assert not torch.allclose(probabilities(model, changed)[:, 3], found[:, 3])
 
 
+def test_no_word_but_padding_begins_with_zeros() -> None:
+    """fairseq draws zeros for the second word of every band, whose gradients a norm would make very large."""
+    first, *others = (table for table, _ in model_of(**BANDS).decoder.embed_tokens.embeddings)
+    assert not first.weight[1].any() and first.weight[0].any()
+    assert all(table.weight.any(dim=1).all() for table in others)
+
+
 def test_tied_tables_are_one_parameter() -> None:
     plain, tied = (
         sum(parameter.numel() for parameter in model_of(**settings).parameters())
