@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import nmtprune.fairseq_plugin  # noqa: F401  # registers models and task
 from nmtprune.errors import UsageError
 from nmtprune.formats.fairseq.segment_settings import ALL_ATTENTION, TASK, TRANSFORMER_XL
 from nmtprune.user_dir import USER_DIR
