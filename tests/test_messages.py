@@ -25,7 +25,7 @@ SPEAK_TO_PROGRAMS = (
 
 OF_OTHERS = {
     "--dataset-impl", "--trainpref", "--validpref", "--testpref", "--use-sharded-state", "--user-dir", "--mini-batch",
-    "--echo", "--force-reinstall", "--alignment",
+    "--echo", "--force-reinstall", "--alignment", "--only-source",
 }  # fmt: skip
 """Options of other programs, which a message tells the user to give them."""
 

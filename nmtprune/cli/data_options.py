@@ -10,7 +10,7 @@ import click
 
 from nmtprune.cli.decoder_settings import data_of, decoder_config_option, decoder_settings
 from nmtprune.cli.direction_options import directions_of
-from nmtprune.cli.option_lists import PATH, PATH_OR_STDIN, REFERENCES, added
+from nmtprune.cli.option_groups import PATH, PATH_OR_STDIN, REFERENCES, added
 from nmtprune.cli.options import model_of, say
 from nmtprune.cli.panels import Panel, panel_option
 from nmtprune.data.directions import Direction, Directions, Sets, in_direction

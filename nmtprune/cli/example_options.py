@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from nmtprune.cli.option_lists import PATH, PATH_OR_STDIN, added
+from nmtprune.cli.option_groups import PATH, PATH_OR_STDIN, added
 from nmtprune.cli.panels import Panel, panel_option
 
 F = TypeVar("F", bound=Callable[..., Any])

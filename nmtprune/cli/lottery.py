@@ -32,9 +32,9 @@ from nmtprune.cli.panels import Panel, panel_option
 from nmtprune.cli.progress_bar import duration, progress
 from nmtprune.cli.quality_options import bleu_options, quality_option
 from nmtprune.cli.render import emit_json, emit_table, emit_tsv
+from nmtprune.cli.reported_data_options import with_test_data
 from nmtprune.cli.scorer_options import ScorerCommand, foreign_to_orders, head_order_options, taken
 from nmtprune.cli.search_options import engine_options, search_options
-from nmtprune.cli.test_data_options import with_test_data
 from nmtprune.runs.scorers import SCORERS, head_scorers
 
 if TYPE_CHECKING:

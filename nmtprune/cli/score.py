@@ -25,9 +25,9 @@ from nmtprune.cli.options import (
 from nmtprune.cli.panels import Panel, panel_option
 from nmtprune.cli.progress_bar import duration, progress
 from nmtprune.cli.quality_options import bleu_options, metric_for
+from nmtprune.cli.reported_data_options import with_test_data
 from nmtprune.cli.scorer_options import ScorerCommand, foreign_to_metric, metric_options, taken
 from nmtprune.cli.search_options import SEARCH_NAMES, engine_options, search_options
-from nmtprune.cli.test_data_options import with_test_data
 from nmtprune.methods.scorer import Scorer
 from nmtprune.runs.scorers import SCORERS, either, names_of
 

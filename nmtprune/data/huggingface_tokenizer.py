@@ -59,7 +59,7 @@ class Encoded:
     segments: Sentences
 
 
-class FolderTokenizer:
+class HuggingFaceTokenizer:
     """The tokenizer of a folder.
 
     Attributes:

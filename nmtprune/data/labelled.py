@@ -7,13 +7,13 @@ import numpy as np
 
 from nmtprune.data.examples import Examples
 from nmtprune.data.gpt2_bpe import Gpt2Segmenter
-from nmtprune.data.huggingface_tokenizer import FolderTokenizer
-from nmtprune.data.labels import numbered, only_label
+from nmtprune.data.huggingface_tokenizer import HuggingFaceTokenizer
+from nmtprune.data.labels import label_numbers, only_label
 from nmtprune.data.options import DataOptions
-from nmtprune.data.prediction_bin import PredictionBin, framed, shortened, shortens
+from nmtprune.data.prediction_bin import PredictionBin, framed, shortens, truncated
 from nmtprune.data.ragged import Ids, Sentences
 from nmtprune.data.subwords import Segmenter, SentencePieceSegmenter
-from nmtprune.data.table import Table, read_table
+from nmtprune.data.table import LabelTable, read_table
 from nmtprune.data.text import first_of
 from nmtprune.errors import DataError, UsageError
 from nmtprune.files import sha256_file
@@ -93,7 +93,7 @@ def _tokenized(options: DataOptions, model: ClassifierProfile) -> _Read:
                if getattr(options, name) is not None]  # fmt: skip
     if foreign or model.tokenizer is None:
         raise UsageError(f"data: {', '.join(foreign)}: a model of transformers splits texts by its own tokenizer")
-    table, tokenizer = _table(options), FolderTokenizer(model.tokenizer)
+    table, tokenizer = _table(options), HuggingFaceTokenizer(model.tokenizer)
     encoded = tokenizer.encode(table.texts)
     cut = 0
     if options.truncate:
@@ -156,7 +156,7 @@ def _binarized(options: DataOptions, model: ClassifierProfile) -> _Read:
     return _Read(name, tokens, None, np.concatenate(labels), names, inputs, (), len(parts[0]) > 1, cut)
 
 
-def _table(options: DataOptions) -> Table:
+def _table(options: DataOptions) -> LabelTable:
     if options.examples is None:
         raise UsageError("data: name a table with `examples` FILE")
     return read_table(options.examples, options.text_columns, options.label_column)
@@ -184,17 +184,17 @@ def _segmenter(options: DataOptions) -> Segmenter:
     )
 
 
-def _labels(table: Table, names: Sequence[str]) -> Ids | None:
+def _labels(table: LabelTable, names: Sequence[str]) -> Ids | None:
     if table.labels is None:
         return None
-    return numbered(table.labels, names, table.name, lambda row: f"line {table.line(row)}")
+    return label_numbers(table.labels, names, table.name, lambda row: f"line {table.line(row)}")
 
 
 def _shortened(tokens: Sentences, model: ClassifierProfile, options: DataOptions) -> tuple[int, Sentences]:
     """How many texts are cut, and the texts."""
     if not options.truncate and not shortens(model.frame):
         return 0, tokens
-    return int((tokens.sizes > model.max_positions).sum()), shortened(tokens, model.max_positions)
+    return int((tokens.sizes > model.max_positions).sum()), truncated(tokens, model.max_positions)
 
 
 def _pairs_note(read: _Read, model: ClassifierProfile) -> list[str]:
@@ -217,7 +217,7 @@ def _check_ids(tokens: Sentences, model: ClassifierProfile, where: str) -> None:
         raise DataError(f"{where}: a text has the id {highest}, but the embeddings have {model.symbols} rows")
 
 
-def _check_padding(tokens: Sentences, model: ClassifierProfile, table: Table) -> None:
+def _check_padding(tokens: Sentences, model: ClassifierProfile, table: LabelTable) -> None:
     """Refuse texts with the symbol of padding, which transformers reads there and nmtprune would leave out."""
     rows = [row for row, ids in enumerate(tokens) if (ids == model.padding).any()]
     if rows:
@@ -233,7 +233,7 @@ def _within_positions(read: _Read, model: ClassifierProfile, options: DataOption
         counts = f"{long.sum()} of {len(sizes)} texts are longer than the model's {model.max_positions} positions"
         if not options.skip_invalid or long.all():
             first = int(np.argmax(long))
-            place = f"line {Table.line(first)}" if options.examples else f"text {first}, counted from 0,"
+            place = f"line {LabelTable.line(first)}" if options.examples else f"text {first}, counted from 0,"
             remedy = f"{_CUT} cuts such texts, {_SKIP} leaves them out"
             raise DataError(f"{read.name}: {counts}, first {place} with {sizes[first]} tokens: {remedy}")
         notes = (*notes, f"left out: {counts}")

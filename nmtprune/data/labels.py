@@ -13,7 +13,7 @@ _SHOWN = 40
 _LISTED = 10
 
 
-def numbered(labels: Sequence[str], names: Sequence[str], where: str, place: Callable[[int], str]) -> Ids:
+def label_numbers(labels: Sequence[str], names: Sequence[str], where: str, place: Callable[[int], str]) -> Ids:
     """Numbers of labels that are written as their names or, where no name is such a number, as numbers.
 
     Args:

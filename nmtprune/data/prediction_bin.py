@@ -142,7 +142,7 @@ def _framed(texts: Sequence[Sentences], frame: PairFrame) -> Iterator[Ids]:
         yield np.concatenate(parts)
 
 
-def shortened(tokens: Sentences, most: int) -> Sentences:
+def truncated(tokens: Sentences, most: int) -> Sentences:
     """Texts of at most that many tokens, the rest cut off as fairseq's ``--shorten-method truncate`` does."""
     return Sentences(tokens.tokens, tokens.starts, np.minimum(tokens.sizes, most), tokens.shift)
 

@@ -13,7 +13,7 @@ _PAIR = 2
 
 
 @dataclass(frozen=True)
-class Table:
+class LabelTable:
     """Columns of a table.
 
     Attributes:
@@ -38,7 +38,7 @@ class Table:
         return row + _FIRST_ROW
 
 
-def read_table(path: Path, text_columns: Sequence[str], label_column: str | None) -> Table:
+def read_table(path: Path, text_columns: Sequence[str], label_column: str | None) -> LabelTable:
     """Read columns of a table, plain or gzip; ``-`` is standard input.
 
     Args:
@@ -68,7 +68,7 @@ def read_table(path: Path, text_columns: Sequence[str], label_column: str | None
         raise DataError.of_faults(f"{file.name}: rows that do not have the {len(names)} columns", first_of(faults))
     columns = dict(zip(names, zip(*rows, strict=True), strict=True))
     texts = tuple(columns[name] for name in text_columns)
-    return Table(file.name, texts, None if label_column is None else columns[label_column], file.sha256)
+    return LabelTable(file.name, texts, None if label_column is None else columns[label_column], file.sha256)
 
 
 def check_columns(text_columns: Sequence[str], label_column: str | None) -> None:

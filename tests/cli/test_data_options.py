@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from nmtprune.cli.data_options import data_options, translation_data_options
 from nmtprune.cli.options import in_options
-from nmtprune.cli.test_data_options import with_test_data
+from nmtprune.cli.reported_data_options import with_test_data
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import UsageError
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nmtprune.data.huggingface_tokenizer import FolderTokenizer
+from nmtprune.data.huggingface_tokenizer import HuggingFaceTokenizer
 from nmtprune.errors import DataError
 from tests.support.classifier_folders import SETTINGS
 from tests.support.huggingface_folders import transformers
@@ -49,7 +49,7 @@ def test_tokens_and_segments_are_those_of_autotokenizer(
     kind: str, settings: dict[str, Any], columns: int, most: int | None, tmp_path: Path
 ) -> None:
     folder = _folder(tmp_path, kind, **settings)
-    ours = FolderTokenizer(folder)
+    ours = HuggingFaceTokenizer(folder)
     found = ours.encode(PAIRS[:columns], most)
     cut = {"truncation": "longest_first", "max_length": most} if most else {}
     theirs = _theirs(folder)(*PAIRS[:columns], return_token_type_ids=True, **cut)
@@ -63,7 +63,7 @@ def test_settings_that_differ_from_the_file_are_followed_as_transformers_does(tm
     folder = _folder(tmp_path, "bert", saved=True)
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"do_lower_case": False}))
-    ours = FolderTokenizer(folder)
+    ours = HuggingFaceTokenizer(folder)
     theirs = _theirs(folder)(TEXTS)["input_ids"]
     assert [ids.tolist() for ids in ours.encode([TEXTS]).tokens] == theirs
     (note,) = ours.notes
@@ -75,7 +75,7 @@ def test_a_tokenizer_of_no_class_is_taken_as_its_file_says(tmp_path: Path) -> No
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
     theirs = _theirs(folder)(TEXTS)["input_ids"]
-    assert [ids.tolist() for ids in FolderTokenizer(folder).encode([TEXTS]).tokens] == theirs
+    assert [ids.tolist() for ids in HuggingFaceTokenizer(folder).encode([TEXTS]).tokens] == theirs
 
 
 def _break(folder: Path, fault: str) -> None:
@@ -105,12 +105,12 @@ def test_folders_without_a_usable_tokenizer(fault: str, message: str, tmp_path: 
     folder = wordpiece_folder(tmp_path, TEXTS)
     _break(folder, fault)
     with pytest.raises(DataError) as raised:
-        FolderTokenizer(folder)
+        HuggingFaceTokenizer(folder)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_positions_without_room_for_texts(tmp_path: Path) -> None:
-    tokenizer = FolderTokenizer(wordpiece_folder(tmp_path, TEXTS))
+    tokenizer = HuggingFaceTokenizer(wordpiece_folder(tmp_path, TEXTS))
     with pytest.raises(DataError, match="4 positions leave no room"):
         tokenizer.encode(PAIRS, 4)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nmtprune.cli.option_lists import PATH_OR_STDIN, REFERENCES, added
+from nmtprune.cli.option_groups import PATH_OR_STDIN, REFERENCES, added
 from nmtprune.cli.panels import Panel, panel_option
 from nmtprune.data.directions import Directions, Sets
 from nmtprune.data.options import DataOptions
