@@ -15,6 +15,6 @@ DISK_GB=10 DISK_WHY='the pre-trained model, and a fine-tuned one with the state 
 smoke_settings() {
     # Answers of a model that has learned nothing do not change with its heads, and have no correlation: losses do.
     METRIC=loss
-    CALIBRATION=60 BENCH_OPTIONS='--batch-size 1,4,16,64 --repeat 2'
+    SMOKE_VAL=70 CALIBRATION=60 BENCH_OPTIONS='--batch-size 1,4,16,64 --repeat 2'
     ENCODER_LAYERS=3 HEADS=4 WIDTH=32 VOCABULARY=400 BATCH_SENTENCES=8
 }
