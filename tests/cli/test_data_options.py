@@ -113,7 +113,7 @@ def test_translation_reads_standard_input_unless_told_otherwise() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("m", "data: none given: name --data-bin DIR or --source FILE"),
+        ("m", "data: none given: name --data-bin DIR, --source FILE or --examples FILE"),
         (
             "m --data-bin bin --source a",
             "data: --source needs --sentencepiece MODEL or --bpe-codes FILE, for one side or both "

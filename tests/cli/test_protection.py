@@ -108,7 +108,7 @@ def test_what_is_refused(tiny: Path, functions: Path, tmp_path: Path, build: Any
     )  # fmt: skip
     assert refused(*greedy(tiny, tiny.parent / "other.pt", *out, *asked))[0] == 2
     assert refused(*greedy(tiny, *out, "--protect", f"{functions}:syntactic")) == (
-        2, f"{functions}: syntactic was not measured",
+        2, f"{functions}: syntactic was not measured: nmtprune functions measures it with --parses FILE",
     )  # fmt: skip
     assert refused(*greedy(tiny, *out, "--protect", "functions.json"))[0] == 2
     other = build(seed=5, encoder_normalize_before=True, decoder_normalize_before=True, share_all_embeddings=True)

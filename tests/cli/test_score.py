@@ -302,7 +302,10 @@ def test_confidence_on_translations(tiny: Path, tmp_path: Path) -> None:
 
 def test_options_that_mean_nothing_for_a_metric(base: tuple[Any, ...], tiny: Path, tmp_path: Path) -> None:
     data = (*base, "--data-bin", tiny.parent / "data-bin", "--metric")
-    masking, gradients = "goes with --metric bleu, chrf or loss", "importance, fisher or reconstruction"
+    masking, gradients = (
+        "goes with --metric bleu, chrf, loss, accuracy, f1 or matthews",
+        "importance, fisher or reconstruction",
+    )
     drawn = "importance, fisher, reconstruction, variance or activation"
     search = "--beam goes with --metric bleu, chrf or confidence with --confidence-on translations"
     assert refused(*data, "importance", "--resamples", 9, "--all-but-one", "--beam", 1, "--exclude-eos") == (
@@ -311,7 +314,7 @@ def test_options_that_mean_nothing_for_a_metric(base: tuple[Any, ...], tiny: Pat
     )
     assert refused(*data, "confidence", "--resume", "--beam", 1, "--importance-unit", "token", "--seed", 1) == (
         2,
-        f"--resume {masking}; {search}; --seed goes with --metric bleu, chrf, loss, {drawn}; "
+        f"--resume {masking}; {search}; --seed goes with --metric bleu, chrf, loss, accuracy, f1, matthews, {drawn}; "
         "--importance-unit goes with --metric importance",
     )
     assert refused(*data, "bleu", "--label-smoothing", 0.1) == (2, f"--label-smoothing goes with --metric {gradients}")

@@ -21,7 +21,7 @@ COMMANDS = (
     "translate M --data-bin D --subset test",
     "refit M M --data-bin D -o NEW",
     "functions M --data-bin D -o NEW",
-    "attention M x --data-bin D --post-process none -o NEW",
+    "attention M x --data-bin D --post-process none -o PAGE",
     "bench M --data-bin D",
     "export M --to ctranslate2 --data-bin D -o NEW",
     "convert M NEW --to marian --data-bin D",
@@ -46,11 +46,14 @@ def test_commands_refuse_models_with_a_memory(models: dict[str, Path], tmp_path:
     text.write_text("a b\nc d\n")
     for arch, model in models.items() if command == COMMANDS[0] else list(models.items())[:1]:
         data = model.parents[1] / "data-bin"
-        given = [{"M": model, "T": text, "D": data, "NEW": new}.get(word, word) for word in command.split()]
+        given = [
+            {"M": model, "T": text, "D": data, "NEW": new, "PAGE": tmp_path / "new.html"}.get(word, word)
+            for word in command.split()
+        ]
         code, line = refused(*given)
         assert (code, line) == (
             3,
             f"{model}: unsupported: architecture '{arch}' (trained by nmtprune's plug-in: fairseq-train and "
             "fairseq-eval-lm run it, nmtprune's commands do not read it yet)",
         )
-        assert not new.exists()
+        assert not new.exists() and not (tmp_path / "new.html").exists()

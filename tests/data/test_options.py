@@ -12,7 +12,7 @@ BIN, TEXT, MODEL = Path("bin"), Path("text"), Path("spm.model")
 @pytest.mark.parametrize(
     ("options", "faults"),
     [
-        ({}, "none given: name `data_bin` DIR or `source` FILE"),
+        ({}, "none given: name `data_bin` DIR, `source` FILE or `examples` FILE"),
         (
             {"source": TEXT, "sentencepiece": MODEL},
             "`source` needs `data_bin` DIR, whose dictionaries dict.LANG.txt turn text into token ids",

@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from nmtprune.data.corpus import load_corpus
+from nmtprune.data.labelled import load_examples
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import OutputError
 from nmtprune.plan import Base, Lineage
-from nmtprune.profile import LanguageTokens, ModelProfile
+from nmtprune.profile import ClassifierProfile, LanguageTokens, ModelProfile
 from nmtprune.runs.report import CurveStep, ExportNote, Report, ReportFiles, _Facts, quality_of
 from nmtprune.runs.tsv import Cell, tsv
 from tests.support.data import write_dictionary
+from tests.support.labelled import wordpiece_folder, write_table
 from tests.support.subwords import ENGLISH, GERMAN, bpe_codes, pieces, sentencepiece_model, subwords, written
 
 CELLS = st.one_of(st.none(), st.integers(), st.floats(allow_nan=False), st.text(max_size=8))
@@ -79,7 +81,7 @@ def test_the_result_comes_last(tmp_path: Path) -> None:
 
 LEFT_OUT_OF_FACTS = {
     "data_bin", "subset", "reference", "sentencepiece", "bpe_codes", "source_bpe_codes", "target_sentencepiece",
-    "vocabs", "join_shards", "skip_invalid",
+    "vocabs", "join_shards", "skip_invalid", "examples", "gpt2_encoder_json", "gpt2_vocab_bpe",
 }  # fmt: skip
 """Options of DATA that name files, or lead to the facts that other options lead to."""
 
@@ -112,7 +114,8 @@ def test_all_that_describes_a_corpus_is_a_field_of_the_results(tmp_path: Path) -
         "target_prefix": subwords(codes, GERMAN)[0].split()[0],
     }
     behind = LanguageTokens(("en", "de"), None, ("[{}]",), (), "[{}]", "source", "[{}]", "behind", (), "a task")
-    assert {field.name for field in fields(DataOptions)} == {*plain, *changing} | LEFT_OUT_OF_FACTS
+    labelled = {"text_column": "text", "label_column": "label", "truncate": True}
+    assert {field.name for field in fields(DataOptions)} == {*plain, *changing, *labelled} | LEFT_OUT_OF_FACTS
     measured = {"engine": "native", "search": {}}
     described: set[str] = set()
     for options, tokens in ((plain, None), ({**plain, **changing}, None), (plain, behind)):
@@ -120,6 +123,13 @@ def test_all_that_describes_a_corpus_is_a_field_of_the_results(tmp_path: Path) -
         found = load_corpus(DataOptions(**options), profile, references=True, targets=True).describe()
         _Facts.model_validate({**found, **measured})
         described |= set(found)
+    table = write_table(tmp_path / "dev.tsv", [(ENGLISH[0], "no"), (ENGLISH[1], "yes")], ("text", "label"))
+    tokenizer = wordpiece_folder(tmp_path / "bert", ENGLISH)
+    symbols = len((tokenizer / "vocab.txt").read_text().splitlines())
+    classifier = ClassifierProfile(2, symbols, 4, 0, label_names=("no", "yes"), segments=2, tokenizer=tokenizer)
+    found = load_examples(DataOptions(examples=table, **labelled), classifier).describe()
+    _Facts.model_validate({**found, **measured})
+    described |= set(found)
     assert described == set(_Facts.model_fields) - {
         *("batches", "signature", "significance"), *("across", "directions"), *measured,
     }  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from nmtprune.formats.fairseq.architectures import ENCODERS, LANGUAGE_MODELS, OF_OTHER_MODELS, TRANSLATION, complete
+from nmtprune.formats.fairseq.segment_settings import SEGMENT_MODELS
 from nmtprune.formats.fairseq.slim_settings import SLIM
 
 SIZES = {"encoder_embed_dim": 96, "encoder_ffn_embed_dim": 40, "decoder_layers": 3, "dropout": 0.25}
@@ -35,7 +36,7 @@ def test_the_table_lists_the_architectures_of_fairseqs_transformers() -> None:
     assert set(TRANSLATION) == translation
     assert set(LANGUAGE_MODELS) == {arch for arch, model in MODELS.items() if model == "transformer_lm"}
     assert set(ENCODERS) == {arch for arch, model in MODELS.items() if model == "roberta"}
-    others = set(MODELS) - {*TRANSLATION, *LANGUAGE_MODELS, *ENCODERS, *SLIM}
+    others = set(MODELS) - {*TRANSLATION, *LANGUAGE_MODELS, *ENCODERS, *SLIM, *SEGMENT_MODELS}
     assert len(others) > 100 and others <= OF_OTHER_MODELS
 
 
