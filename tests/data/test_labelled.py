@@ -14,7 +14,7 @@ from nmtprune.data.options import DataOptions
 from nmtprune.data.vocabulary import FairseqVocabulary
 from nmtprune.errors import DataError, UsageError
 from nmtprune.profile import ClassifierProfile, ModelProfile, PairFrame
-from tests.support.data import write_dataset
+from tests.support.data import write_dataset, write_dictionary
 from tests.support.labelled import (
     LABELS,
     gpt2_files,
@@ -24,6 +24,7 @@ from tests.support.labelled import (
     wordpiece_folder,
     write_table,
 )
+from tests.support.subwords import pieces, sentencepiece_model
 
 TEXTS = real_texts(80)
 WORDS = 30
@@ -107,6 +108,26 @@ def test_a_table_for_fairseq_is_split_and_framed_as_roberta_does(tmp_path: Path)
         own = [vocabulary.encode(bpe.encode(text)).tolist() for text in (first, second)]
         assert ours.tokens[row].tolist() == [0, *own[0], 2, *own[1]][:400]
         assert ours.label_names[ours.targets[row]] == label
+
+
+def test_a_table_for_fairseq_is_split_by_sentencepiece_too(tmp_path: Path) -> None:
+    """The tokens are those of pieces as spm_encode writes them, in the dictionary of the data."""
+    rows = _rows(40)
+    sides = [[row[side] for row in rows] for side in (0, 1)]
+    model = sentencepiece_model(tmp_path / "spm.model", [*sides[0], *sides[1]])
+    split = [pieces(model, side) for side in sides]
+    folder = prediction_bin(tmp_path / "bin")
+    write_dictionary(
+        tmp_path / "dict.txt", sorted({piece for side in split for line in side for piece in line.split()})
+    )
+    (folder / "input0" / "dict.txt").write_text((tmp_path / "dict.txt").read_text())
+    vocabulary = FairseqVocabulary.read(tmp_path / "dict.txt")
+    table = write_table(tmp_path / "dev.tsv", rows, ("premise", "hypothesis", "gold"))
+    options = DataOptions(data_bin=folder, examples=table, sentencepiece=model, truncate=True, **COLUMNS)
+    ours = load_examples(options, replace(PROFILE, symbols=len(vocabulary) + 1, max_positions=400))
+    for row, (first, second) in enumerate(zip(*split, strict=True)):
+        own = [vocabulary.encode(line).tolist() for line in (first, second)]
+        assert ours.tokens[row].tolist() == [0, *own[0], 2, *own[1]][:400]
 
 
 def test_a_table_is_read_plain_and_gzipped_with_labels_as_names_or_numbers(tmp_path: Path) -> None:
