@@ -74,7 +74,7 @@ def _emit_plain(scores: "Scores") -> None:
     """Scores that are no change of a metric, and were not tested."""
     baseline = scores.baseline
     left_out = f" ({baseline['left_out']} left out)" if baseline["left_out"] else ""
-    click.echo(f"{baseline['data']}: {scores.metric} over {baseline['sentences']} sentences{left_out}")
+    click.echo(f"{baseline['data']}: {scores.metric} over {_count(baseline)}{left_out}")
     from nmtprune.runs.report import MEASURED_ON
 
     own = {name: value for name, value in baseline.items() if name not in MEASURED_ON}
@@ -93,8 +93,12 @@ def _emit_plain(scores: "Scores") -> None:
 def _emit_heading(metric: str, baseline: Mapping[str, Any]) -> None:
     left_out = f" ({baseline['left_out']} left out)" if baseline["left_out"] else ""
     value = f"{baseline['value']:.{_digits(metric)}f}"
-    click.echo(f"{baseline['data']}: {metric} {value} over {baseline['sentences']} sentences{left_out}")
+    click.echo(f"{baseline['data']}: {metric} {value} over {_count(baseline)}{left_out}")
     click.echo(baseline["signature"])
+
+
+def _count(baseline: Mapping[str, Any]) -> str:
+    return f"{baseline['sentences']} {'texts' if 'labels' in baseline else 'sentences'}"
 
 
 def _emit_kind(scores: "Scores", kind: str) -> None:

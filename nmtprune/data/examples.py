@@ -21,7 +21,7 @@ _NO_SEGMENT = 0
 
 
 @dataclass(frozen=True, eq=False)
-class LabeledBatch:
+class LabelledBatch:
     """Texts padded to one length on the right.
 
     Attributes:
@@ -112,7 +112,7 @@ class Examples:
         sizes = self.tokens.sizes
         return batch_by_size(order_by_length(np.arange(len(self)), sizes), sizes, limits)
 
-    def batch(self, positions: Ids) -> LabeledBatch:
+    def batch(self, positions: Ids) -> LabelledBatch:
         """Pad texts to tensors, in the order of `positions`."""
         import torch
 
@@ -123,7 +123,7 @@ class Examples:
             segments = collate(own, _NO_SEGMENT, left_pad=False)
         if self.labels is not None:
             labels = torch.from_numpy(self.labels[positions])
-        return LabeledBatch(positions, tokens, segments, labels)
+        return LabelledBatch(positions, tokens, segments, labels)
 
     def describe(self) -> dict[str, str | int]:
         """The settings that make two readings of the same files differ, for provenance."""

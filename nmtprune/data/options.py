@@ -1,6 +1,6 @@
 """What a user says about DATA."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ DEFAULT_SUBSET = "valid"
 TRAINING_SUBSET = "train"
 _OF_TABLES = ("text_column", "label_column", "gpt2_encoder_json", "gpt2_vocab_bpe")
 """Options that a table alone has a use for."""
+
+_OF_CLASSIFIERS = ("data_bin", "subset", "examples", *_OF_TABLES, "truncate", "skip_invalid", "join_shards")
+"""Options that DATA of a classifier may have; of a table also a SentencePiece model."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ class DataOptions:
         """A subset of `data_bin` to learn from: all shards of a training set, without sentences that are too long."""
         joined = subset == TRAINING_SUBSET
         values: dict[str, Any] = {"source": None, "reference": (), "examples": None, **dict.fromkeys(_OF_TABLES)}
+        values |= {} if self.examples is None else {"sentencepiece": None}
         return replace(self, subset=subset, join_shards=joined, skip_invalid=True, **values)
 
     def check_trains(self) -> None:
@@ -204,15 +208,16 @@ class DataOptions:
         """Check that a classifier reads them.
 
         Raises:
-            UsageError: they name sentences to translate.
+            UsageError: options that a classifier has no use for, all of them.
         """
-        foreign = ("source", "vocabs", "source_prefix", "target_prefix", "source_lang", "target_lang", "crop_source")
-        named = [f"`{name}`" for name in foreign if getattr(self, name) is not None]
-        named += ["`reference`"] if self.reference else []
+        read = (*_OF_CLASSIFIERS, *(() if self.examples is None else ("sentencepiece",)))
+        named = [
+            f"`{own.name}`" for own in fields(self) if own.name not in read and getattr(self, own.name) != own.default
+        ]
         if named:
             raise UsageError(
                 f"data: {', '.join(named)}: this model is a classifier: name a table with `examples` FILE, or "
-                "`data_bin` DIR of a task sentence_prediction"
+                "`data_bin` DIR of a task sentence_prediction, and leave these out"
             )
 
     def check_translated(self) -> None:

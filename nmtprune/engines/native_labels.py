@@ -8,7 +8,7 @@ import torch
 
 from nmtprune.architecture import Kept
 from nmtprune.engines.native import load_classifier, with_kept
-from nmtprune.errors import EngineError, UsageError
+from nmtprune.errors import CheckpointError, EngineError, UsageError
 from nmtprune.model.ablation.label_logits import label_logits
 from nmtprune.model.classifier import label_losses
 
@@ -41,6 +41,7 @@ class LabelAblation:
 
         Raises:
             UsageError: a text has more tokens than a batch may have.
+            CheckpointError: logits that are no finite numbers, of which none is the largest.
         """
         alike = list(self._by_layers(systems))
         found = torch.zeros(len(systems), len(self.examples), self.model.outputs, dtype=torch.float64)
@@ -50,6 +51,12 @@ class LabelAblation:
                 logits = label_logits(model, batch.tokens, batch.segments, masks).double().cpu()
                 for number, own in zip(numbers, logits, strict=True):
                     found[number, positions] = own
+        wrong = int((~found.isfinite()).any(2).any(0).sum())
+        if wrong:
+            raise CheckpointError(
+                f"logits of {wrong} of {len(self.examples)} texts are no finite numbers: check the model's weights, or "
+                "store them in single precision"
+            )
         return found
 
     def _by_layers(self, systems: Sequence[Kept]) -> "Iterator[tuple[Classifier, list[int], list[Masks]]]":

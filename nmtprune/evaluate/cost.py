@@ -3,11 +3,13 @@
 Models are timed in turns, so that what slows one down slows all down.
 """
 
+import ctypes
+import gc
 import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -137,6 +139,7 @@ def peak_memory(device: "torch.device") -> Iterator[Peak]:
         yield found
         found.bytes = torch.cuda.max_memory_allocated(device) - before
         return
+    _give_back()
     try:
         _RESET.write_text("5")  # the peak is now what is taken now
         start = _status("VmRSS")
@@ -145,6 +148,13 @@ def peak_memory(device: "torch.device") -> Iterator[Peak]:
         return
     yield found
     found.bytes = max(0, _status("VmHWM") - start)
+
+
+def _give_back() -> None:
+    """Return memory that is free to the system: what the process still holds would not count when it is used again."""
+    gc.collect()
+    with suppress(AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status(name: str) -> int:

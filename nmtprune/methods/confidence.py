@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from nmtprune.architecture import Kept
     from nmtprune.budget import Limits
     from nmtprune.data.batching import Batch
-    from nmtprune.data.examples import LabeledBatch
+    from nmtprune.data.examples import LabelledBatch
     from nmtprune.methods.joint_order import UnitPrices
     from nmtprune.model import Masks, Model
 
 
 def confidence(
     model: "Model",
-    batches: "Iterable[Batch | LabeledBatch]",
+    batches: "Iterable[Batch | LabelledBatch]",
     *,
     left_out: tuple[int, int] | None = None,
     masks: "Masks | None" = None,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nmtprune.architecture import Kept
     from nmtprune.budget import Limits
     from nmtprune.data.batching import Batch
-    from nmtprune.data.examples import LabeledBatch
+    from nmtprune.data.examples import LabelledBatch
     from nmtprune.methods.joint_order import UnitPrices
     from nmtprune.model import Masks, Model
     from nmtprune.model.sublayers import Body
@@ -43,7 +43,7 @@ class Contributions:
 
 def contributions(
     model: "Model",
-    batches: "Iterable[Batch | LabeledBatch]",
+    batches: "Iterable[Batch | LabelledBatch]",
     masks: "Masks | None" = None,
     sorts: Sequence[str] = ("heads",),
 ) -> Contributions:

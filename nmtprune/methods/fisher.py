@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from nmtprune.architecture import Kept
     from nmtprune.budget import Limits
     from nmtprune.data.batching import Batch
-    from nmtprune.data.examples import LabeledBatch
+    from nmtprune.data.examples import LabelledBatch
     from nmtprune.methods.fisher_costs import Fisher, SentenceFisher
     from nmtprune.model import Masks, Model
 
 
 def fisher(
     model: "Model",
-    batches: "Iterable[Batch | LabeledBatch]",
+    batches: "Iterable[Batch | LabelledBatch]",
     *,
     label_smoothing: float = 0.0,
     autocast: "torch.dtype | None" = None,

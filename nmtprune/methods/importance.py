@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nmtprune.budget import Limits
     from nmtprune.data.batching import Batch
     from nmtprune.data.corpus import Corpus
-    from nmtprune.data.examples import Examples, LabeledBatch
+    from nmtprune.data.examples import Examples, LabelledBatch
     from nmtprune.methods.joint_order import UnitPrices
     from nmtprune.model import Masks, Model
 
@@ -71,7 +71,7 @@ class ImportanceSettings:
 
 def importance(
     model: "Model",
-    batches: "Iterable[Batch | LabeledBatch]",
+    batches: "Iterable[Batch | LabelledBatch]",
     settings: ImportanceSettings,
     masks: "Masks | None" = None,
     sorts: Sequence[str] = ("heads",),

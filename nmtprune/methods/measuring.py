@@ -8,7 +8,7 @@ import numpy as np
 
 from nmtprune.architecture import GroupId, UnitId
 from nmtprune.data.batching import Batch, BatchLimits
-from nmtprune.data.examples import Examples, LabeledBatch
+from nmtprune.data.examples import Examples, LabelledBatch
 from nmtprune.data.mixture import Mixture, shares
 from nmtprune.data.ragged import Ids, Sentences
 from nmtprune.errors import UsageError
@@ -27,7 +27,7 @@ C = TypeVar("C", bound="Corpus | Examples")
 
 
 def drawn(corpus: C, sentences: int, seed: int) -> C:
-    """That many sentences of a corpus, or labeled texts, drawn without repetition; all where there are no more.
+    """That many sentences of a corpus, or labelled texts, drawn without repetition; all where there are no more.
 
     They keep their order. Of several directions equal parts are drawn, as `data.mixture.shares` has it.
 
@@ -72,8 +72,8 @@ def no_larger(limits: BatchLimits) -> BatchLimits:
     return BatchLimits(min(limits.max_tokens or MAX_TOKENS, MAX_TOKENS), limits.max_sentences)
 
 
-def batches(corpus: "Corpus | Examples", limits: BatchLimits | None = None) -> Iterator[Batch | LabeledBatch]:
-    """Sentences of a corpus, or labeled texts, as padded tensors, batched by the rules of their data.
+def batches(corpus: "Corpus | Examples", limits: BatchLimits | None = None) -> Iterator[Batch | LabelledBatch]:
+    """Sentences of a corpus, or labelled texts, as padded tensors, batched by the rules of their data.
 
     Without limits a batch has at most MAX_TOKENS tokens.
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from nmtprune.architecture import Kept
     from nmtprune.data.batching import Batch
-    from nmtprune.data.examples import LabeledBatch
+    from nmtprune.data.examples import LabelledBatch
     from nmtprune.methods.reconstruction_costs import GroupReconstruction, Reconstruction
     from nmtprune.methods.texts import Texts
     from nmtprune.model import Masks, Model
@@ -41,7 +41,7 @@ _SMALLEST_RIDGE = 1e-12
 
 def reconstruction(
     model: "Model",
-    batches: "Iterable[Batch | LabeledBatch]",
+    batches: "Iterable[Batch | LabelledBatch]",
     *,
     label_smoothing: float = 0.0,
     ridge: float = RIDGE,

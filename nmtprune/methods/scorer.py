@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nmtprune.budget import Limits
     from nmtprune.data.batching import Batch
     from nmtprune.data.corpus import Corpus
-    from nmtprune.data.examples import Examples, LabeledBatch
+    from nmtprune.data.examples import Examples, LabelledBatch
     from nmtprune.formats.base import Checkpoint
     from nmtprune.methods.joint_order import RemovalCosts, UnitPrices
     from nmtprune.model import Masks, Model
@@ -71,7 +71,7 @@ class Subject(Protocol):
     def autocast(self) -> "torch.dtype | None":
         """The type in which a GPU computes products; None for that of the model."""
 
-    def batches(self, corpus: "Corpus | Examples | None" = None) -> "Iterator[Batch | LabeledBatch]":
+    def batches(self, corpus: "Corpus | Examples | None" = None) -> "Iterator[Batch | LabelledBatch]":
         """Sentences as padded tensors: those of `corpus`, or all; small enough for gradients."""
 
     def under(self, kept: "Kept | None") -> "tuple[Model, Masks]":

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from nmtprune.data.batching import Batch
-from nmtprune.data.examples import LabeledBatch
+from nmtprune.data.examples import LabelledBatch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,10 +26,10 @@ class Texts(ABC):
     """B texts on the device of a model."""
 
     @staticmethod
-    def of(batch: Batch | LabeledBatch, model: "Model") -> "Texts":
+    def of(batch: Batch | LabelledBatch, model: "Model") -> "Texts":
         """Take a batch to the model; ValueError for sentences without their target side."""
-        if isinstance(batch, LabeledBatch):
-            return LabeledTexts.of(batch, model)
+        if isinstance(batch, LabelledBatch):
+            return LabelledTexts.of(batch, model)
         return SentencePairs.of(batch, model)
 
     @abstractmethod
@@ -88,9 +88,9 @@ class SentencePairs(Texts):
     real_target: "Tensor"
 
     @staticmethod
-    def of(batch: Batch | LabeledBatch, model: "Model") -> "SentencePairs":
+    def of(batch: Batch | LabelledBatch, model: "Model") -> "SentencePairs":
         """Take a batch to the model; ValueError where it has no target side."""
-        if isinstance(batch, LabeledBatch) or batch.target is None or batch.previous is None:
+        if isinstance(batch, LabelledBatch) or batch.target is None or batch.previous is None:
             raise ValueError("a batch without references as token ids")
         padding, device = model.network.padding, model.device
         source, previous, target = (side.to(device) for side in (batch.source, batch.previous, batch.target))
@@ -132,7 +132,7 @@ class SentencePairs(Texts):
 
 
 @dataclass(frozen=True)
-class LabeledTexts(Texts):
+class LabelledTexts(Texts):
     """Texts of a classifier.
 
     Attributes:
@@ -148,12 +148,12 @@ class LabeledTexts(Texts):
     real_tokens: "Tensor"
 
     @staticmethod
-    def of(batch: Batch | LabeledBatch, model: "Model") -> "LabeledTexts":
+    def of(batch: Batch | LabelledBatch, model: "Model") -> "LabelledTexts":
         """Take a batch to the model."""
         if isinstance(batch, Batch):
             raise ValueError("a batch of sentences to translate")
         batch = batch.to(model.device)
-        return LabeledTexts(batch.tokens, batch.segments, batch.labels, batch.tokens != model.network.padding)
+        return LabelledTexts(batch.tokens, batch.segments, batch.labels, batch.tokens != model.network.padding)
 
     def __len__(self) -> int:
         """Number of texts."""
@@ -171,7 +171,7 @@ class LabeledTexts(Texts):
             raise ValueError("texts without labels")
         return self.labels
 
-    def labeled_by(self, model: "Model") -> "LabeledTexts":
+    def labelled_by(self, model: "Model") -> "LabelledTexts":
         """The texts with the labels that a model finds most likely; themselves where their labels are known."""
         import torch
 

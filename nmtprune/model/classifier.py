@@ -1,5 +1,6 @@
 """The native models of an encoder alone, full or with any numbers of heads, neurons and layers, and their heads."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Generic, Self, TypeVar
@@ -21,7 +22,7 @@ from nmtprune.network import ClassifierNetwork, MaskedWordsNetwork
 N = TypeVar("N", ClassifierNetwork, MaskedWordsNetwork)
 
 
-class EncoderModel(nn.Module, Generic[N]):
+class EncoderModel(nn.Module, ABC, Generic[N]):
     """An encoder alone, with frozen weights, and a head on its states.
 
     Attributes:
@@ -51,9 +52,9 @@ class EncoderModel(nn.Module, Generic[N]):
         self._maskable = frozenset(group.id for group in architecture.groups)
         self.eval()
 
+    @abstractmethod
     def add_head(self, weights: Weights, width: int) -> None:
         """Take the weights of the head, which reads states of this width."""
-        raise NotImplementedError
 
     @property
     def stacks(self) -> dict[str, LayerStack]:

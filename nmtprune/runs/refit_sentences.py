@@ -15,7 +15,7 @@ from nmtprune.data.options import DataOptions
 from nmtprune.data.ragged import Ids, Sentences
 from nmtprune.errors import DataError, UsageError
 from nmtprune.methods.measuring import batches, on_translations
-from nmtprune.methods.texts import LabeledTexts, Texts
+from nmtprune.methods.texts import LabelledTexts, Texts
 from nmtprune.runs.baseline import check_direction
 from nmtprune.runs.run import Computing, Session
 
@@ -53,7 +53,7 @@ def calibration_texts(
 
 def with_labels(texts: Sequence[Texts], base: "Model") -> list[Texts]:
     """Texts of a classifier, those without labels with the labels that the base gives them; others as they are."""
-    return [each.labeled_by(base) if isinstance(each, LabeledTexts) else each for each in texts]
+    return [each.labelled_by(base) if isinstance(each, LabelledTexts) else each for each in texts]
 
 
 def only_text(base: "Checkpoint") -> bool:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nmtprune.budget import Limits
     from nmtprune.data.batching import Batch
     from nmtprune.data.corpus import Corpus
-    from nmtprune.data.examples import Examples, LabeledBatch
+    from nmtprune.data.examples import Examples, LabelledBatch
     from nmtprune.formats.base import Checkpoint
     from nmtprune.methods.joint_order import UnitPrices
     from nmtprune.model import Masks, Model, Transformer
@@ -110,7 +110,7 @@ class ScoredModel:
         """The same sentences for another checkpoint with the same vocabularies."""
         return replace(self, native=NativeModel(checkpoint, self.run), quality=None, _values={})
 
-    def batches(self, corpus: "Corpus | Examples | None" = None) -> "Iterator[Batch | LabeledBatch]":
+    def batches(self, corpus: "Corpus | Examples | None" = None) -> "Iterator[Batch | LabelledBatch]":
         """Padded tensors, no larger than what the backward pass has memory for."""
         from nmtprune.methods.measuring import batches, no_larger
 

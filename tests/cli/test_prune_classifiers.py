@@ -141,18 +141,20 @@ def test_refit_needs_no_labels_and_lowers_the_loss(made: Classified, tmp_path: P
     assert labels == ("--label-column", "label")
     texts = [word for word in made.options if word not in labels]
     reports = []
-    for name, options in (("labeled", made.options), ("unlabeled", texts)):
+    for name, options in (("labelled", made.options), ("unlabelled", texts)):
         found = nmtprune("refit", made.folder, tmp_path / "slim", *options, "-o", tmp_path / name, "--force-worse",
                          "--format", "json")  # fmt: skip
         assert found.code == 0, found.stderr
         reports.append(json.loads(found.stdout))
         assert reports[-1]["verification"]["ok"] and reports[-1]["holdout"] == {"sentences": TEXTS // 4}
-    one, other = (read_safetensors(tmp_path / name / "model.safetensors").tensors for name in ("labeled", "unlabeled"))
+    one, other = (
+        read_safetensors(tmp_path / name / "model.safetensors").tensors for name in ("labelled", "unlabelled")
+    )
     assert all(bool((one[name] == other[name]).all()) for name in one)
     assert "no labels: losses are those of the labels that" in found.stderr
     loss = reports[1]["loss"]
-    assert loss["base"] < loss["refitted"] < loss["slim"]
-    lineage = formats.load(tmp_path / "unlabeled").lineage
+    assert loss["refitted"] < loss["slim"]
+    lineage = formats.load(tmp_path / "unlabelled").lineage
     assert lineage is not None and lineage.refit is not None and lineage.refit["sentences"] == TEXTS * 3 // 4
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
@@ -174,6 +175,7 @@ def test_options_and_data_that_do_not_fit(bert: Classified, tmp_path: Path) -> N
         (unlabelled, 2, "labels are needed: name their column with --label-column NAME"),
         ((*bert.options, "--engine", "fairseq"), 6, "a classifier runs on --engine native, not on fairseq"),
         ((*bert.options, "--beam", 3), 2, "--beam"),
+        ((*bert.options, "--lowercase-source"), 2, "--lowercase-source: this model is a classifier"),
         (
             ("--source", bert.table, "--data-bin", tmp_path, "--sentencepiece", bert.table),
             2,
@@ -189,3 +191,14 @@ def test_options_and_data_that_do_not_fit(bert: Classified, tmp_path: Path) -> N
     few.write_text("".join(bert.table.read_text().splitlines(keepends=True)[:6]))
     code, line = refused("score", bert.folder, "--examples", few, *bert.options[2:], *out)
     assert (code, "no difference can be called significant on fewer than 10" in line) == (5, True)
+
+
+def test_logits_that_are_no_numbers_are_refused(bert: Classified, tmp_path: Path) -> None:
+    """Finite weights can overflow, and no label would be the largest."""
+    folder = shutil.copytree(bert.folder, tmp_path / "model")
+    (path,) = folder.glob("*.safetensors")
+    weights = load_file(path)
+    weights["classifier.weight"] *= 3e38 / weights["classifier.weight"].abs().max()
+    save_file(weights, path)
+    code, line = refused("score", folder, *bert.options, "--metric", "accuracy", "-o", tmp_path / "new.json")
+    assert (code, "texts are no finite numbers: check the model's weights" in line) == (3, True), line

@@ -265,7 +265,7 @@ def _break(folder: Path, fault: str) -> None:
 def test_options_of_translations_and_of_classifiers_do_not_mix(tmp_path: Path) -> None:
     bert = _bert(tmp_path / "bert")
     table = write_table(tmp_path / "dev.tsv", _rows(2), ("premise", "hypothesis", "gold"))
-    with pytest.raises(UsageError, match="`source`: this model is a classifier: name a table with `examples` FILE"):
+    with pytest.raises(UsageError, match="`source`, `sentencepiece`: this model is a classifier: name a table"):
         load_examples(DataOptions(data_bin=tmp_path, source=table, sentencepiece=table), bert)
     with pytest.raises(UsageError, match="`data_bin`: a model of transformers splits texts by its own tokenizer"):
         load_examples(DataOptions(data_bin=tmp_path, examples=table, **COLUMNS), bert)
@@ -279,6 +279,21 @@ def test_options_of_translations_and_of_classifiers_do_not_mix(tmp_path: Path) -
         DataOptions(examples=table)
     with pytest.raises(UsageError, match="`label_column` needs `examples` FILE"):
         DataOptions(data_bin=tmp_path, label_column="gold")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"sentencepiece": Path("m")}, {"target_bpe_codes": Path("c")}, {"target_lang": "de"}, {"tokenizer": "moses"},
+        {"post_process": "sentencepiece"}, {"lowercase_source": True}, {"lowercase_target": True}, {"crop_source": 5},
+        {"source_prefix": "x"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_a_classifier_has_no_use_for_is_refused(option: dict[str, Any], tmp_path: Path) -> None:
+    (name,) = option
+    with pytest.raises(UsageError, match=f"`{name}`: this model is a classifier.*leave these out"):
+        load_examples(DataOptions(data_bin=tmp_path, **option), PROFILE)
 
 
 def test_a_second_text_without_a_table_of_segments(tmp_path: Path) -> None:

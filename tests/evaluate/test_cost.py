@@ -111,8 +111,21 @@ def test_multiply_accumulates_of_a_classifier_are_those_that_torch_counts(tmp_pa
 
 
 def test_peak_memory_sees_what_is_gone_afterwards() -> None:
-    # Mapped memory: that of malloc may be what the process has already.
     with peak_memory(torch.device("cpu")) as peak, mmap.mmap(-1, 64 << 20) as block:
         for page in range(0, len(block), mmap.PAGESIZE):
             block[page] = 1
     assert peak.bytes is None or peak.bytes >= 60 << 20
+
+
+def test_peak_memory_sees_what_was_free_before() -> None:
+    """What a first job has left behind, as batches of another size do: malloc keeps what lies below a block in use."""
+
+    def blocks(count: int) -> list[bytearray]:
+        return [bytearray(b"x" * (60 << 10)) for _ in range(count)]
+
+    first, above = blocks(1000), blocks(9)
+    del first
+    with peak_memory(torch.device("cpu")) as peak:
+        assert len(blocks(1000)) == 1000
+    del above
+    assert peak.bytes is None or peak.bytes >= 50 << 20

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nmtprune import formats
 from nmtprune.architecture import GroupId, UnitId
 from nmtprune.budget import Limits
-from nmtprune.data.examples import LabeledBatch
+from nmtprune.data.examples import LabelledBatch
 from nmtprune.engines import native
 from nmtprune.errors import DataError
 from nmtprune.methods.confidence import confidence
@@ -22,9 +22,9 @@ from nmtprune.methods.importance import UNITS, ImportanceSettings, importance
 from nmtprune.methods.joint_order import removal_order
 from nmtprune.methods.reconstruction import reconstruction
 from nmtprune.methods.refit import RefitSettings, fit_projections, mean_loss
-from nmtprune.methods.texts import LabeledTexts, SentencePairs, Texts
+from nmtprune.methods.texts import LabelledTexts, SentencePairs, Texts
 from nmtprune.model import Classifier
-from tests.support.calibration import labeled_texts
+from tests.support.calibration import labelled_texts
 from tests.support.classifier_folders import SETTINGS, classifier_folder
 from tests.support.stock_classifiers import Stock
 from tests.support.thinned import thinned
@@ -39,30 +39,30 @@ class Tiny:
     folder: Path
     model: Classifier
     stock: Stock
-    texts: list[LabeledTexts]
+    texts: list[LabelledTexts]
 
     @classmethod
     def of(cls, folder: Path, kind: str) -> "Tiny":
         classifier_folder(folder, kind)
         model = native.load_classifier(formats.load(folder), dtype=torch.float64)
         generator = torch.Generator().manual_seed(3)
-        return cls(folder, model, Stock(folder), [labeled_texts(model, texts, generator) for texts in (5, 1, 6)])
+        return cls(folder, model, Stock(folder), [labelled_texts(model, texts, generator) for texts in (5, 1, 6)])
 
     @property
     def units(self) -> dict[GroupId, int]:
         return {group.id: group.units for group in self.model.architecture.groups}
 
     @property
-    def batches(self) -> list[LabeledBatch]:
-        return [LabeledBatch(np.arange(len(each)), each.tokens, each.segments, each.labels) for each in self.texts]
+    def batches(self) -> list[LabelledBatch]:
+        return [LabelledBatch(np.arange(len(each)), each.tokens, each.segments, each.labels) for each in self.texts]
 
     @property
-    def alone(self) -> Iterator[LabeledBatch]:
+    def alone(self) -> Iterator[LabelledBatch]:
         """The same texts, each in a batch of its own."""
         for each in self.texts:
             for row, real in enumerate(each.real_tokens):
                 segments = None if each.segments is None else each.segments[row, real][None]
-                yield LabeledBatch(np.array([row]), each.tokens[row, real][None], segments, each.expected[row][None])
+                yield LabelledBatch(np.array([row]), each.tokens[row, real][None], segments, each.expected[row][None])
 
     def slopes(self) -> dict[GroupId, Tensor]:
         """Derivatives [N, U] of every text's loss, by autograd through stock transformers."""
@@ -74,7 +74,7 @@ class Tiny:
         found: dict[GroupId, list[Tensor]] = {id: [] for id in self.units}
         for texts in self.texts:
 
-            def read(id: GroupId, _: nn.Linear, x: Tensor, texts: LabeledTexts = texts) -> Tensor:
+            def read(id: GroupId, _: nn.Linear, x: Tensor, texts: LabelledTexts = texts) -> Tensor:
                 found[id].append(x.detach()[texts.real_tokens])
                 return x
 
@@ -188,11 +188,11 @@ def test_contributions_are_those_of_plain_loops(tiny: Tiny) -> None:
 
 
 def test_only_scores_by_the_loss_need_labels(tiny: Tiny) -> None:
-    unlabeled = [LabeledBatch(each.positions, each.tokens, each.segments) for each in tiny.batches]
-    assert contributions(tiny.model, unlabeled) == contributions(tiny.model, tiny.batches)
-    assert confidence(tiny.model, unlabeled) == confidence(tiny.model, tiny.batches)
+    unlabelled = [LabelledBatch(each.positions, each.tokens, each.segments) for each in tiny.batches]
+    assert contributions(tiny.model, unlabelled) == contributions(tiny.model, tiny.batches)
+    assert confidence(tiny.model, unlabelled) == confidence(tiny.model, tiny.batches)
     with pytest.raises(ValueError, match="texts without labels"):
-        importance(tiny.model, unlabeled, ImportanceSettings())
+        importance(tiny.model, unlabelled, ImportanceSettings())
     with pytest.raises(DataError, match="there are no sentences"):
         fisher(tiny.model, [])
     with pytest.raises(ValueError, match="without references"):

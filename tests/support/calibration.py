@@ -1,4 +1,4 @@
-"""Random sentences, or labeled texts, for methods that calibrate, in the batches of a model."""
+"""Random sentences, or labelled texts, for methods that calibrate, in the batches of a model."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from nmtprune.methods.texts import LabeledTexts, SentencePairs
+from nmtprune.methods.texts import LabelledTexts, SentencePairs
 from nmtprune.model import Classifier, Model, Transformer
 
 
@@ -17,11 +17,11 @@ def texts_of(model: Model, batches: int, sentences: int = 7, seed: int = 1) -> l
     """
     generator = torch.Generator().manual_seed(seed)
     if isinstance(model, Classifier):
-        return [labeled_texts(model, sentences, generator) for _ in range(batches)]
+        return [labelled_texts(model, sentences, generator) for _ in range(batches)]
     return [_batch(model, sentences, generator) for _ in range(batches)]
 
 
-def labeled_texts(model: Classifier, texts: int, generator: torch.Generator) -> LabeledTexts:
+def labelled_texts(model: Classifier, texts: int, generator: torch.Generator) -> LabelledTexts:
     """Texts of 2 to 9 tokens with labels."""
     stack, padding = model.network.encoder, model.network.padding
 
@@ -32,7 +32,7 @@ def labeled_texts(model: Classifier, texts: int, generator: torch.Generator) -> 
     tokens = pad_sequence([drawn() for _ in range(texts)], True, padding)
     segments = torch.randint(stack.segments, tokens.shape, generator=generator) if stack.segments else None
     labels = torch.randint(model.outputs, (texts,), generator=generator)
-    return LabeledTexts(tokens, segments, labels, tokens != padding)
+    return LabelledTexts(tokens, segments, labels, tokens != padding)
 
 
 def joined(texts: list[SentencePairs], padding: int) -> SentencePairs:

@@ -105,19 +105,8 @@ def encoder_arguments(data: Path, *, task: str = "sentence_prediction", seed: in
         "arch": "roberta",
         "task": task,
         "criterion": task,
-        "optimizer": "adam",
-        "adam_betas": "(0.9, 0.98)",
-        "lr_scheduler": "inverse_sqrt",
-        "warmup_updates": 4,
-        "lr": 0.01,
-        "max_tokens": 400,
-        "num_workers": 0,
-        "ddp_backend": "legacy_ddp",
-        "required_batch_size_multiple": 1,
+        **fairseq_files.A_SHORT_TRAINING,
         "seed": seed,
-        "cpu": True,
-        "no_progress_bar": True,
-        "disable_validation": True,
     }
     if labelled:
         chosen |= {"num_classes": len(LABELS), "init_token": INIT, "separator_token": SEPARATOR,
@@ -127,14 +116,7 @@ def encoder_arguments(data: Path, *, task: str = "sentence_prediction", seed: in
     if not str(options.get("arch", "")).startswith("nmtprune"):
         chosen |= {SHORT[name]: value for name, value in {"heads": 4, "layers": 3, "width": 16, "ffn": 24}.items()}
     chosen |= {SHORT.get(name, name): value for name, value in options.items()}
-    arguments = [str(data)]
-    for name, value in chosen.items():
-        option = f"--{name.replace('_', '-')}"
-        if value is True:
-            arguments.append(option)
-        elif value is not None and value is not False:
-            arguments += [option, str(value)]
-    return arguments
+    return fairseq_files.command_line(data, chosen)
 
 
 def encoder_config(data: Path, **options: Any) -> Any:

@@ -7,7 +7,7 @@ import random
 import warnings
 from argparse import Namespace
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,23 @@ def fairseq_config(data: Path, *, arch: str, seed: int = 1, **options: Any) -> A
         return convert_namespace_to_omegaconf(fairseq_arguments(data, arch=arch, seed=seed, **options))
 
 
+A_SHORT_TRAINING = {
+    "optimizer": "adam",
+    "adam_betas": "(0.9, 0.98)",
+    "lr_scheduler": "inverse_sqrt",
+    "warmup_updates": 4,
+    "lr": 0.01,
+    "max_tokens": 400,
+    "num_workers": 0,
+    "ddp_backend": "legacy_ddp",
+    "required_batch_size_multiple": 1,
+    "cpu": True,
+    "no_progress_bar": True,
+    "disable_validation": True,
+}
+"""Options of fairseq-train for a few updates on a CPU."""
+
+
 def fairseq_arguments(data: Path, *, arch: str, seed: int = 1, **options: Any) -> Namespace:
     """The parsed command line of fairseq-train; `options` are those of `fairseq_checkpoint`."""
     from fairseq import options as fairseq_options
@@ -136,25 +153,23 @@ def fairseq_arguments(data: Path, *, arch: str, seed: int = 1, **options: Any) -
         "arch": arch,
         "task": "language_modeling" if language_model else "translation",
         "criterion": "adaptive_loss" if options.get("adaptive_softmax_cutoff") else "cross_entropy",
-        "optimizer": "adam",
-        "adam_betas": "(0.9, 0.98)" if options.get("optimizer", "adam") == "adam" else None,
-        "lr_scheduler": "inverse_sqrt",
-        "warmup_updates": 4,
-        "lr": 0.01,
-        "max_tokens": 400,
-        "num_workers": 0,
-        "ddp_backend": "legacy_ddp",
-        "required_batch_size_multiple": 1,
+        **A_SHORT_TRAINING,
         "seed": seed,
-        "cpu": True,
-        "no_progress_bar": True,
-        "disable_validation": True,
     }
+    if options.get("optimizer", "adam") != "adam":
+        chosen["adam_betas"] = None
     if language_model:
         chosen |= {"tokens_per_sample": 32, "sample_break_mode": "none"}
     else:
         chosen |= {"source_lang": SOURCE, "target_lang": TARGET, "max_source_positions": 40, "max_target_positions": 40}
     chosen |= _sizes(options, language_model) | options
+    parser = fairseq_options.get_training_parser()
+    parsed: Namespace = fairseq_options.parse_args_and_arch(parser, command_line(data, chosen))
+    return parsed
+
+
+def command_line(data: Path, chosen: Mapping[str, Any]) -> list[str]:
+    """Options by name as a command line has them: True stands for a flag, False and None for no option."""
     arguments = [str(data)]
     for name, value in chosen.items():
         option = f"--{name.replace('_', '-')}"
@@ -162,9 +177,7 @@ def fairseq_arguments(data: Path, *, arch: str, seed: int = 1, **options: Any) -
             arguments.append(option)
         elif value is not None and value is not False:
             arguments += [option, str(value)]
-    parser = fairseq_options.get_training_parser()
-    parsed: Namespace = fairseq_options.parse_args_and_arch(parser, arguments)
-    return parsed
+    return arguments
 
 
 def fairseq_model(cfg: Any, seed: int = 1) -> tuple[Any, Any, Any]:

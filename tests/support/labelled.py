@@ -1,6 +1,7 @@
 """Texts and pairs with labels, tokenizers that are learned from them, and folders of fairseq's sentence_prediction."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,18 +33,25 @@ def write_table(path: Path, rows: Sequence[Sequence[str]], names: Sequence[str])
 
 
 def wordpiece_folder(folder: Path, texts: Sequence[str], size: int = 300, **settings: Any) -> Path:
-    """vocab.txt and tokenizer_config.json of a BERT, learned from texts."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    """vocab.txt and tokenizer_config.json of a BERT; its pieces are all characters of texts, then what is frequent.
+
+    The trainer of tokenizers gives other numbers each time, and so other models.
+    """
+    from tokenizers import normalizers, pre_tokenizers
 
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=settings.get("do_lower_case", True))
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    vocab = tokenizer.get_vocab()
-    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in sorted(vocab, key=vocab.__getitem__)))
+    normalizer = normalizers.BertNormalizer(lowercase=settings.get("do_lower_case", True))
+    split = pre_tokenizers.BertPreTokenizer()
+    words = Counter(word for text in texts for word, _ in split.pre_tokenize_str(normalizer.normalize_str(text)))
+    characters = sorted({character for word in words for character in word})
+    parts: Counter[str] = Counter()
+    for word, count in words.items():
+        parts[word] += count
+        parts.update({f"##{word[-length:]}": count for length in range(2, min(len(word), 5))})
+    frequent = sorted(parts, key=lambda part: (-parts[part], part))
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{own}" for own in characters), *frequent]
+    vocabulary = list(dict.fromkeys(pieces))[: max(size, 5 + 2 * len(characters))]
+    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in vocabulary))
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", **settings}))
     return folder
 

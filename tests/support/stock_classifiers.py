@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nmtprune.architecture import GroupId
 from nmtprune.formats.huggingface.folder_config import FILE
-from nmtprune.methods.texts import LabeledTexts
+from nmtprune.methods.texts import LabelledTexts
 from tests.support import huggingface_folders
 
 Read = Callable[[GroupId, nn.Linear, Tensor], Tensor]
@@ -41,13 +41,13 @@ class Stock:
             self.projections[GroupId("encoder", number)] = heads
             self.projections[GroupId("encoder-ffn", number)] = second
 
-    def logits(self, texts: LabeledTexts) -> Tensor:
+    def logits(self, texts: LabelledTexts) -> Tensor:
         """[B, C]."""
         segments = {} if texts.segments is None else {"token_type_ids": texts.segments}
         found: Tensor = self._model(texts.tokens, attention_mask=texts.real_tokens.long(), **segments).logits
         return found
 
-    def losses(self, texts: LabeledTexts) -> Tensor:
+    def losses(self, texts: LabelledTexts) -> Tensor:
         """Cross entropy [B] of the labels."""
         return nn.functional.cross_entropy(self.logits(texts), texts.expected, reduction="none")
 
@@ -65,7 +65,7 @@ class Stock:
             for handle in handles:
                 handle.remove()
 
-    def slopes(self, texts: LabeledTexts, units: Mapping[GroupId, int]) -> dict[GroupId, Tensor]:
+    def slopes(self, texts: LabelledTexts, units: Mapping[GroupId, int]) -> dict[GroupId, Tensor]:
         """Derivatives of each text's loss by the factors of its units at each position, [B, U, S], by autograd."""
         factors = {
             id: torch.ones(*texts.tokens.shape, count, dtype=torch.float64, requires_grad=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from nmtprune.data.options import DataOptions
 from nmtprune.errors import DataError, UsageError
@@ -13,12 +13,16 @@ from nmtprune.runs.report import Timing
 from nmtprune.runs.run import Session
 
 if TYPE_CHECKING:
+    import torch
+
     from nmtprune.data.batching import BatchLimits
     from nmtprune.data.corpus import Corpus
     from nmtprune.engines import EngineSettings
     from nmtprune.engines.base import Engine
     from nmtprune.formats.base import Checkpoint
     from nmtprune.model.search.options import Hypothesis, Search
+
+T = TypeVar("T")
 
 CTRANSLATE2 = "ctranslate2"
 """The engine that computes in several precisions."""
@@ -168,7 +172,7 @@ def timings(
     engines, progress = open_engines(contenders, engine, settings, session), session.progress
     progress.begin(f"batches of {batch_size}", (rounds + 1) * len(engines))
     peaks: list[int | None] = []
-    jobs = [_watched(_translating(own, corpus), len(engines), peaks, settings, first) for own in engines]
+    jobs = [watched(_translating(own, corpus), len(engines), peaks, settings.device, first) for own in engines]
 
     def after(job: int, seconds: float) -> None:
         progress.advance(f"{contenders[job].name} {seconds:.2f} s")
@@ -193,19 +197,27 @@ def timings(
     return found, translated
 
 
-def _watched(
-    job: "Callable[[], list[list[Hypothesis]]]",
+def watched(
+    job: Callable[[], T],
     jobs: int,
     peaks: list[int | None],
-    settings: "EngineSettings",
-    first: "Callable[[list[list[Hypothesis]]], None] | None",
-) -> "Callable[[], list[list[Hypothesis]]]":
-    """A job that adds its peak of memory in its first run, the warm-up; the first of all shows what it translates."""
+    device: "torch.device",
+    first: Callable[[T], None] | None = None,
+) -> Callable[[], T]:
+    """A job that adds its peak of memory in its first run, the warm-up; the first of all shows what it gives.
 
-    def run() -> "list[list[Hypothesis]]":
+    Args:
+        job: translates, or gives labels.
+        jobs: how many there are.
+        peaks: what they add to, in bytes.
+        device: where they compute.
+        first: is given what the first job gives, as soon as it is there.
+    """
+
+    def run() -> T:
         if len(peaks) == jobs:
             return job()
-        with peak_memory(settings.device) as peak:
+        with peak_memory(device) as peak:
             found = job()
         if first is not None and not peaks:
             first(found)

@@ -9,8 +9,8 @@ import numpy as np
 
 from nmtprune.data.directions import Sets
 from nmtprune.errors import DataError, UsageError
-from nmtprune.evaluate.cost import Lengths, Spread, by_part, in_turns, peak_memory, ratio
-from nmtprune.runs.bench.contenders import LATENCY_SENTENCES, batches_of
+from nmtprune.evaluate.cost import Lengths, Spread, by_part, in_turns, ratio
+from nmtprune.runs.bench.contenders import LATENCY_SENTENCES, batches_of, watched
 from nmtprune.runs.corpora import Corpora
 from nmtprune.runs.report import Timing
 from nmtprune.runs.run import Session
@@ -101,18 +101,8 @@ def label_timings(
     progress.begin(f"batches of {size}", (rounds + 1) * len(contenders))
     peaks: list[int | None] = []
 
-    def watched(job: "Callable[[], Tensor]") -> "Callable[[], Tensor]":
-        def run() -> "Tensor":
-            if len(peaks) == len(contenders):
-                return job()
-            with peak_memory(settings.device) as peak:
-                found = job()
-            peaks.append(peak.bytes)
-            return found
-
-        return run
-
-    jobs = [watched(labelling(model, own.examples, size)) for own, model in zip(contenders, models, strict=True)]
+    each = [labelling(model, own.examples, size) for own, model in zip(contenders, models, strict=True)]
+    jobs = [watched(job, len(each), peaks, settings.device) for job in each]
 
     def after(job: int, seconds: float) -> None:
         progress.advance(f"{contenders[job].name} {seconds:.2f} s")
