@@ -7,6 +7,7 @@ from nmtprune.page.blocks import Card
 from nmtprune.page.claims import PrunedModel, QualityChange, Size, Speed
 
 METRICS = {"bleu": "BLEU", "chrf": "chrF", "f1": "F1", "matthews": "Matthews' correlation"}
+_OF_LABELS = ("accuracy", "f1", "matthews")
 _CHECKED = {"--max-drop": "quality", "--min-speedup": "speed", "--max-size": "size"}
 ALPHA = 0.05
 """What intervals of 95 % go with."""
@@ -67,11 +68,12 @@ def _verdict(model: PrunedModel) -> str:
 def _quality_in_words(quality: QualityChange) -> str:
     name, change = metric_name(quality.metric), abs(quality.change)
     tested = significant(quality)
+    labels = quality.metric in _OF_LABELS
     if round(change, 2) == 0:
-        return f"translates as well as the full one ({name})"
+        return f"{'gives labels' if labels else 'translates'} as well as the full one ({name})"
     verb = "loses" if quality.change < 0 else "gains"
     beyond = {None: "not tested", True: "significant", False: "not significant"}[tested]
-    return f"{verb} {change:.2f} {name} ({beyond})"
+    return f"{verb} {change:.2f} {'points of ' if labels else ''}{name} ({beyond})"
 
 
 def _speed_in_words(speed: Speed) -> str:

@@ -15,8 +15,10 @@ from nmtprune.architecture import KINDS
 from nmtprune.errors import DataError
 from nmtprune.page import numbers
 from nmtprune.page.build import html
+from nmtprune.page.claims import Claim, PrunedModel, QualityChange
 from nmtprune.page.identity import Reference, changed_paths, same_model
 from nmtprune.page.inputs import Source, read_sources
+from nmtprune.page.lead import sentence
 from nmtprune.page.styles import with_styled_drawings
 from nmtprune.page.svg import ticks
 from nmtprune.page.translations import is_loop, marked
@@ -28,6 +30,20 @@ from tests.support.pages import well_made
 
 A, B = "a" * 64, "b" * 64
 MARKUP = "</script><b>x</b>"
+
+
+@pytest.mark.parametrize(
+    ("metric", "change", "said"),
+    [
+        ("bleu", -1.5, "loses 1.50 BLEU"), ("bleu", 0.001, "translates as well as the full one (BLEU)"),
+        ("accuracy", -1.5, "loses 1.50 points of accuracy"), ("f1", 0.5, "gains 0.50 points of F1"),
+        ("accuracy", 0.0, "gives labels as well as the full one (accuracy)"),
+    ],
+)  # fmt: skip
+def test_the_sentence_says_what_the_metric_measures(metric: str, change: float, said: str) -> None:
+    quality = QualityChange(metric, 50 + change, 50, change, None, None, "valid", 100, "curve.json")
+    beyond = "" if said.endswith(")") else " (not tested)"
+    assert sentence(PrunedModel((Claim((), "m", 1, quality=quality),))) == f"The pruned model {said}{beyond}."
 
 
 def test_checksums_join_and_paths_only_where_nothing_contradicts() -> None:
