@@ -29,15 +29,15 @@ class Gpt2Segmenter:
         from nmtprune.data.huggingface_tokenizer import tokenizers_package
 
         package = tokenizers_package()
-        text, merges = read_text(vocab_bpe), read_text(encoder_json)
-        pairs = [*_pairs(vocab_bpe, text.lines)]
+        merges, encoder = read_text(vocab_bpe), read_text(encoder_json)
+        pairs = [*_pairs(vocab_bpe, merges.lines)]
         numbers = _numbers(encoder_json)
         lacking = [f"'{each}' of {vocab_bpe.name}" for each in _symbols(pairs) if each not in numbers]
         if lacking:
             raise DataError.of_faults(f"{encoder_json}: has no number for", first_of(lacking))
         self.path = vocab_bpe
-        self.sha256 = hashlib.sha256(f"{merges.sha256} {text.sha256}".encode()).hexdigest()
-        self.inputs = {str(encoder_json): merges.sha256, str(vocab_bpe): text.sha256}
+        self.sha256 = hashlib.sha256(f"{encoder.sha256} {merges.sha256}".encode()).hexdigest()
+        self.inputs = {str(encoder_json): encoder.sha256, str(vocab_bpe): merges.sha256}
         self._tokenizer: Any = package.Tokenizer(package.models.BPE(vocab=numbers, merges=pairs))
         self._tokenizer.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
 
